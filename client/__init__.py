@@ -1,0 +1,1 @@
+"""Scores tracks through a Triton server."""

@@ -1,0 +1,63 @@
+"""The command line: one file per command; each parses, builds a config, calls one function, prints.
+
+Nothing heavier than Typer is imported before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from reentry import __version__
+from reentry.cli.doctor import doctor
+from reentry.cli.evaluate import evaluate
+from reentry.cli.export import export
+from reentry.cli.predict import predict
+from reentry.cli.serve import serve
+from reentry.cli.simulate import simulate
+from reentry.cli.train import train
+from reentry.errors import ReentryError
+
+app = typer.Typer(
+    name="reentry",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="Marks the reentry phase of missile tracks as it begins: train, export, serve with Triton, measure.",
+    epilog="Example: `reentry simulate data/train.csv && reentry train data/train.csv`",
+)
+for command in (simulate, train, evaluate, export, serve, predict, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: 0 done, 1 the user's error in one line, 2 wrong usage, 130 interrupted."""
+    try:
+        app()
+    except ReentryError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,7 @@
+"""`reentry export`."""
+
+from __future__ import annotations
+
+
+def export() -> None:
+    """Not written yet."""

@@ -1,0 +1,76 @@
+"""The errors that a user of reentry can meet, one tree.
+
+ReentryError                 caught once by the command line: one line on stderr, exit status 1
+├── InputError               what was given cannot be used
+│   ├── TrackFileError       a file of tracks as a whole: missing, empty, binary, without a column
+│   ├── TrackError           one track; the tracks beside it go on
+│   └── ConfigError          a setting out of its range
+├── CheckpointError          not a checkpoint of this program, or of another schema version
+├── ExportError              the exported graph is not the trained model
+├── ServerError              the embedded Triton server did not start, or died
+└── ClientError              a Triton server is away, or refused a request
+"""
+
+from __future__ import annotations
+
+
+class ReentryError(Exception):
+    """An error a user can act on: what is wrong, and where known: the place, what was expected, got, and the fix.
+
+    The text is one line, so that a log holds it whole.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        got: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+        parts = [f"{where}: {problem}" if where else problem]
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if got is not None:
+            parts.append(f"got {got}")
+        if fix is not None:
+            parts.append(f"fix: {fix}")
+        super().__init__("; ".join(" ".join(part.split()) for part in parts))
+
+
+class InputError(ReentryError):
+    """What was given cannot be used."""
+
+
+class TrackFileError(InputError):
+    """A file of tracks cannot be used as a whole."""
+
+
+class TrackError(InputError):
+    """One track cannot be used; the tracks beside it go on."""
+
+
+class ConfigError(InputError):
+    """A setting is out of its range."""
+
+
+class CheckpointError(ReentryError):
+    """The file is no checkpoint of this program, or one of another schema version."""
+
+
+class ExportError(ReentryError):
+    """The exported graph differs from the trained model, or cannot be installed."""
+
+
+class ServerError(ReentryError):
+    """The embedded Triton server did not start, or died."""
+
+
+class ClientError(ReentryError):
+    """A Triton server is away, or refused a request."""

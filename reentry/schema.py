@@ -1,0 +1,139 @@
+"""The names every stage shares: columns and their units, features in order, models and their tensors.
+
+Whatever crosses a boundary (a file, a checkpoint, the ONNX graph, Triton) is declared here once. The config.pbtxt files
+are tested against it.
+
+Shapes: B tracks, T steps, M measurement columns, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+"""Raised when a column, a feature or a tensor changes; a checkpoint of another version is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a track table."""
+
+    name: str
+    dtype: str
+    """numpy's name of the type."""
+    unit: str
+    meaning: str
+    low: float | None = None
+    """Smallest value that can be true."""
+    high: float | None = None
+    """Largest value that can be true."""
+
+
+TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0)
+TRACK_ID: Final = Column(name="track_id", dtype="int64", unit="", meaning="the flight")
+SENSOR_ID: Final = Column(name="sensor_id", dtype="int64", unit="", meaning="who measured")
+LATITUDE: Final = Column(
+    name="latitude", dtype="float64", unit="degrees", meaning="geodetic, north positive", low=-90.0, high=90.0
+)
+LONGITUDE: Final = Column(
+    name="longitude", dtype="float64", unit="degrees", meaning="east positive", low=-360.0, high=360.0
+)
+ALTITUDE: Final = Column(name="altitude", dtype="float64", unit="m", meaning="above sea level", low=-1e5, high=1e8)
+RADIOMETRIC_INTENSITY: Final = Column(
+    name="radiometric_intensity", dtype="float64", unit="-", meaning="relative brightness"
+)
+REENTRY_PHASE: Final = Column(
+    name="reentry_phase", dtype="int8", unit="0/1", meaning="1 from the onset of reentry on", low=0, high=1
+)
+
+TRACK_COLUMNS: Final = (
+    TIMESTAMP,
+    TRACK_ID,
+    SENSOR_ID,
+    LATITUDE,
+    LONGITUDE,
+    ALTITUDE,
+    RADIOMETRIC_INTENSITY,
+)
+"""Columns of every track table, in the order of the public files; labelled ones add REENTRY_PHASE."""
+
+MEASUREMENT_COLUMNS: Final = (
+    TIMESTAMP.name,
+    LATITUDE.name,
+    LONGITUDE.name,
+    ALTITUDE.name,
+    RADIOMETRIC_INTENSITY.name,
+    SENSOR_ID.name,
+)
+"""Columns of one measurement, (M,) float64: what the served model takes for each step."""
+
+FEATURES: Final = (
+    "altitude",
+    "altitude_fraction",
+    "climb_rate",
+    "ground_speed",
+    "intensity",
+    "intensity_fraction",
+    "time_step",
+)
+"""Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A tensor at a boundary. `dims` leave the batch out, -1 is any size."""
+
+    name: str
+    dtype: str
+    """Triton's name of the type, without the TYPE_ of config.pbtxt."""
+    dims: tuple[int, ...]
+    meaning: str
+
+
+MEASUREMENTS: Final = Tensor(
+    name="measurements",
+    dtype="FP64",
+    dims=(-1, len(MEASUREMENT_COLUMNS)),
+    meaning="measurements by time, columns as MEASUREMENT_COLUMNS; shorter tracks padded by their last row",
+)
+TRACK_LENGTH: Final = Tensor(
+    name="track_length", dtype="INT32", dims=(1,), meaning="steps of the track; what follows is padding"
+)
+TRACK_ID_TENSOR: Final = Tensor(name="track_id", dtype="INT64", dims=(1,), meaning="for the prediction log")
+FEATURES_TENSOR: Final = Tensor(name="features", dtype="FP32", dims=(-1, len(FEATURES)), meaning="columns as FEATURES")
+PROBABILITY: Final = Tensor(
+    name="reentry_probability", dtype="FP32", dims=(-1,), meaning="probability of reentry at each step"
+)
+PHASE: Final = Tensor(name="reentry_phase", dtype="UINT8", dims=(-1,), meaning="1 in reentry")
+ONSET_STEP: Final = Tensor(name="onset_step", dtype="INT32", dims=(1,), meaning="first step of reentry; -1: none")
+ONSET_TIMESTAMP: Final = Tensor(
+    name="onset_timestamp", dtype="FP64", dims=(1,), meaning="Unix time of that step, s; NaN: none"
+)
+MODEL_VERSION: Final = Tensor(
+    name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that answered"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model of the Triton repository and its tensors."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+TRACK_FEATURES: Final = Model(name="track_features", inputs=(MEASUREMENTS,), outputs=(FEATURES_TENSOR,))
+REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outputs=(PROBABILITY, MODEL_VERSION))
+TRACK_DECISION: Final = Model(
+    name="track_decision",
+    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, PROBABILITY, MODEL_VERSION),
+    outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION),
+)
+ENSEMBLE: Final = Model(
+    name="reentry",
+    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS),
+    outputs=TRACK_DECISION.outputs,
+)
+MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE)

@@ -1,0 +1,1 @@
+"""The embedded Triton server: found, assembled, started, waited for, stopped."""

@@ -1,0 +1,1 @@
+"""Trains the causal LSTM, compares it with the baselines and reports the figures."""
