@@ -1,0 +1,141 @@
+"""The frame every stage stands in: errors, whole files, progress, the command line, the direction of imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import reentry
+from reentry import cli, errors
+from reentry.errors import ReentryError
+from reentry.files import whole_file
+from reentry.progress import progress
+
+ROOT = Path(reentry.__file__).parent.parent
+MAY_IMPORT = {
+    "reentry": {"reentry"},
+    "training": {"training", "reentry"},
+    "export": {"export", "reentry", "training"},
+    "client": {"client", "reentry"},
+    "perf": {"perf", "reentry", "client", "export", "training"},
+}
+
+
+def imports(module: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def imported_by(module: str) -> set[str]:
+    """Modules a fresh interpreter holds after importing `module`."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_one_way(package: str) -> None:
+    for module in (ROOT / package).rglob("*.py"):
+        if module.is_relative_to(ROOT / "reentry" / "cli"):
+            continue
+        ours = {name.split(".")[0] for name in imports(module)} & MAY_IMPORT.keys()
+        assert ours <= MAY_IMPORT[package], f"{module} imports {ours - MAY_IMPORT[package]}"
+
+
+def test_export_knows_of_training_only_what_a_checkpoint_needs() -> None:
+    allowed = {"training.model", "training.checkpoint", "training.config", "training.metrics"}
+    for module in (ROOT / "export").rglob("*.py"):
+        of_training = {name for name in imports(module) if name.split(".")[0] == "training"}
+        assert of_training <= allowed, module
+
+
+@pytest.mark.parametrize("module", ["reentry.schema", "reentry.features", "reentry.decision"])
+def test_what_triton_imports_needs_numpy_alone(module: str) -> None:
+    assert not imported_by(module) & {"torch", "pandas", "typer", "rich", "pyarrow", "onnxruntime"}
+
+
+def test_the_command_line_starts_without_anything_heavy() -> None:
+    assert not imported_by("reentry.cli") & {"torch", "pandas", "numpy", "tritonclient", "matplotlib"}
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    runner = CliRunner()
+    names = [command.name or command.callback.__name__ for command in cli.app.registered_commands]  # type: ignore[union-attr]
+    assert {"simulate", "train", "evaluate", "export", "serve", "predict", "doctor"} <= set(names)
+    for name in names:
+        shown = runner.invoke(cli.app, [name, "--help"])
+        assert shown.exit_code == 0
+        assert shown.output.count(f"reentry {name}") >= 2, f"{name} --help shows no example beside its usage"
+
+
+def test_the_version_is_the_packages() -> None:
+    shown = CliRunner().invoke(cli.app, ["--version"])
+    assert shown.output.strip() == reentry.__version__
+
+
+def test_a_users_error_is_one_line_and_status_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reentry", "train", "/nowhere/train.csv"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "/nowhere/train.csv" in told
+    assert told.count("\n") == 1
+
+
+def test_an_error_says_where_what_was_expected_what_came_and_the_fix_in_one_line() -> None:
+    error = ReentryError("column missing", where="a.csv", expected="altitude", got="height\n(m)", fix="rename it")
+    assert str(error) == "a.csv: column missing; expected altitude; got height (m); fix: rename it"
+
+
+def test_every_error_is_in_the_tree_that_the_module_draws() -> None:
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert errors.__doc__ is not None
+    assert kinds == set(re.findall(r"[A-Z]\w+Error", errors.__doc__))
+    assert all(issubclass(getattr(errors, name), ReentryError) for name in kinds)
+
+
+def test_a_file_appears_under_its_name_only_when_whole(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "report.json"
+    with whole_file(target) as part:
+        part.write_text("{}")
+        assert not target.exists()
+    assert target.read_text() == "{}"
+    assert [path.name for path in target.parent.iterdir()] == ["report.json"]
+
+
+def test_a_failed_write_leaves_the_file_of_before(tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole_file(target) as part:
+        part.write_text("half" * (1 // 0))
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reentry.progress.SECONDS_BETWEEN_LINES", 0.0)
+    with progress("simulating", 2000, "rows") as advance:
+        advance(500)
+        advance(1000)
+    assert capsys.readouterr().err == "simulating: 500 of 2,000 rows\nsimulating: 1,500 of 2,000 rows\n"
+
+
+def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress("simulating", 10, "rows") as advance:
+        advance(10)
+    assert "simulating" in capsys.readouterr().err
