@@ -1,0 +1,145 @@
+"""The public data's flights: a straight ground track under a trapezoid of altitude, with Gaussian noise.
+
+Shapes: K tracks of a chunk, N rows of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from reentry.errors import ConfigError
+from reentry.schema import (
+    ALTITUDE,
+    LATITUDE,
+    LONGITUDE,
+    RADIOMETRIC_INTENSITY,
+    REENTRY_PHASE,
+    SENSOR_ID,
+    TIMESTAMP,
+    TRACK_ID,
+)
+
+TRACKS_PER_CHUNK: Final = 256
+"""Some 230,000 rows: large enough for numpy, small enough for memory."""
+
+BRIGHTEST_ALTITUDE: Final = 120_000.0
+"""m. The intensity is the altitude over this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrapezoidConfig:
+    """What the public files show of their generator."""
+
+    tracks: int = 90
+    """Flights; their track ids count up from 0."""
+    seed: int = 0
+    """The first tracks of a seed are the same however many are made."""
+    labels: bool = True
+    """Whether to give the column `reentry_phase`."""
+    shortest: int = 600
+    """Steps of the shortest flight; lengths are drawn evenly from here to `longest`, both included."""
+    longest: int = 1200
+    step: float = 0.5
+    """s."""
+    lowest_apogee: float = 100_000.0
+    """m; apogees are drawn evenly from here to `highest_apogee`."""
+    highest_apogee: float = 120_000.0
+    noise: float = 0.01
+    """Standard deviation, in the unit of each measured column: degrees, degrees, m, 1."""
+    launch_site: tuple[float, float] = (64.135, -21.895)
+    """Latitude and longitude, degrees."""
+    target: tuple[float, float] = (40.015, -105.27)
+    """Latitude and longitude, degrees."""
+    first_launch: float = 1_731_308_400.0
+    """Unix time, s."""
+    launch_interval: float = 600.0
+    """s from one launch to the next."""
+    sensor: int = 3
+    """The one sensor's id."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "tracks": (self.tracks >= 1, "at least 1", self.tracks),
+            "seed": (self.seed >= 0, "at least 0", self.seed),
+            "shortest and longest": (
+                10 <= self.shortest <= self.longest,
+                "10 <= shortest <= longest",
+                f"{self.shortest} and {self.longest} steps",
+            ),
+            "step": (0.0 < self.step < np.inf, "more than 0 s", self.step),
+            "apogees": (
+                0.0 < self.lowest_apogee <= self.highest_apogee < np.inf,
+                "0 < lowest_apogee <= highest_apogee",
+                f"{self.lowest_apogee} and {self.highest_apogee} m",
+            ),
+            "noise": (0.0 <= self.noise < np.inf, "at least 0", self.noise),
+        }
+        for knob, (holds, expected, got) in checks.items():
+            if not holds:
+                raise ConfigError(f"{knob} out of range", expected=expected, got=str(got))
+
+
+def simulate_trapezoid(config: TrapezoidConfig) -> pd.DataFrame:
+    """All tracks of `config` in one table, columns as the public files have them."""
+    return pd.concat(trapezoid_chunks(config), ignore_index=True)
+
+
+def trapezoid_chunks(config: TrapezoidConfig) -> Iterator[pd.DataFrame]:
+    """The same rows, up to `TRACKS_PER_CHUNK` whole tracks at a time, so that memory does not grow with the file."""
+    lengths, apogees, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3))
+    for first in range(0, config.tracks, TRACKS_PER_CHUNK):
+        tracks = np.arange(first, min(first + TRACKS_PER_CHUNK, config.tracks))
+        yield _flights(
+            config,
+            tracks,
+            lengths.integers(config.shortest, config.longest, size=len(tracks), endpoint=True),
+            apogees.uniform(config.lowest_apogee, config.highest_apogee, size=len(tracks)),
+            noise,
+        )
+
+
+def _flights(
+    config: TrapezoidConfig,
+    tracks: np.ndarray[tuple[int], np.dtype[np.int64]],
+    lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
+    apogees: np.ndarray[tuple[int], np.dtype[np.float64]],
+    noise: np.random.Generator,
+) -> pd.DataFrame:
+    """Rows of the flights `tracks` (K,), of `lengths` (K,) steps and `apogees` (K,) m."""
+    ends = np.cumsum(lengths)
+    of = np.repeat(np.arange(len(tracks)), lengths)  # (N,), which flight of the chunk a row is of
+    step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # (N,), from 0 in each flight
+
+    # Shares of a flight in whole numbers: 0.7 * 650 is 454.99999999999994.
+    climb, level_end, onset = lengths * 3 // 10, lengths * 7 // 10, lengths * 85 // 100
+    last = lengths - 1
+    climbed = step / (climb - 1)[of]
+    to_descend = (last[of] - step) / (last - level_end)[of]
+    altitude = apogees[of] * np.minimum(np.minimum(climbed, 1.0), to_descend)
+    flown = step / last[of]
+    start, target = config.launch_site, config.target
+    measured = noise.standard_normal((len(step), 4))
+    measured *= config.noise
+    measured[:, 0] += start[0] + (target[0] - start[0]) * flown
+    measured[:, 1] += start[1] + (target[1] - start[1]) * flown
+    measured[:, 2] += altitude
+    measured[:, 3] += altitude / BRIGHTEST_ALTITUDE
+
+    launched = config.first_launch + config.launch_interval * tracks
+    columns = {
+        TIMESTAMP.name: launched[of] + config.step * step,
+        TRACK_ID.name: tracks[of],
+        SENSOR_ID.name: np.full(len(step), config.sensor, dtype=np.int64),
+        LATITUDE.name: measured[:, 0],
+        LONGITUDE.name: measured[:, 1],
+        ALTITUDE.name: measured[:, 2],
+        RADIOMETRIC_INTENSITY.name: measured[:, 3],
+    }
+    if config.labels:
+        columns[REENTRY_PHASE.name] = (step >= onset[of]).astype(np.int8)
+    return pd.DataFrame(columns, copy=False)
