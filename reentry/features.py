@@ -30,7 +30,7 @@ METRES_PER_DEGREE: Final = 111_194.93
 """Arc of one degree on a sphere of the mean Earth radius, 6,371,008.8 m (IUGG R1)."""
 
 LOWEST_PEAK: Final = 1_000.0
-"""m. Fractions of the highest altitude start here, so that the noise on the launch pad is not amplified."""
+"""m. Fractions are of at least this altitude, so that the noise on the launch pad is not amplified."""
 
 DIMMEST_PEAK: Final = 0.05
 """The same floor for intensity, whose noise in the public data is 0.01."""
@@ -127,25 +127,30 @@ def _features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64
             total += weights[lag] * change
         return total
 
-    def running_peak(column: int, index: int, floor: float) -> Float64:
+    def running_peak(column: int, index: int) -> Float64:
         """Highest so far of the median of three, so that one outlier is never the peak."""
         a, b, c = lagged(column, 0), lagged(column, 1), lagged(column, 2)
         median = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-        before = np.full(len(a), floor) if peaks is None else peaks[index]
+        before = np.full(len(a), -np.inf) if peaks is None else peaks[index]
         peak: Float64 = np.maximum(np.maximum.accumulate(median, axis=1), before[:, None])
         return peak
 
-    highest = running_peak(_ALTITUDE, 0, LOWEST_PEAK)
-    brightest = running_peak(_INTENSITY, 1, DIMMEST_PEAK)
+    def fraction(column: int, peak: Float64, floor: float) -> Float64:
+        """What is left of the peak: 1 while it rises, a pad at sea level included; 0 when all of it is lost."""
+        left: Float64 = 1.0 - (peak - lagged(column, 0)) / np.maximum(peak, floor)
+        return left
+
+    highest = running_peak(_ALTITUDE, 0)
+    brightest = running_peak(_INTENSITY, 1)
     north = slope(_LATITUDE) * METRES_PER_DEGREE
     east = slope(_LONGITUDE, wrap=True) * METRES_PER_DEGREE * np.cos(np.radians(lagged(_LATITUDE, 0)))
     by_name = {
         "altitude": lagged(_ALTITUDE, 0),
-        "altitude_fraction": lagged(_ALTITUDE, 0) / highest,
+        "altitude_fraction": fraction(_ALTITUDE, highest, LOWEST_PEAK),
         "climb_rate": slope(_ALTITUDE),
         "ground_speed": np.hypot(north, east),
         "intensity": lagged(_INTENSITY, 0),
-        "intensity_fraction": lagged(_INTENSITY, 0) / brightest,
+        "intensity_fraction": fraction(_INTENSITY, brightest, DIMMEST_PEAK),
         "time_step": np.clip(-ago[1], 0.0, LONGEST_STEP),
     }
     features = np.stack([by_name[name] for name in FEATURES], axis=-1).astype(np.float32)
