@@ -45,7 +45,9 @@ class ServedModel(nn.Module):
         # Explicit, or the exporter would fix the batch size of the example into the initial state.
         start = features.new_zeros(config.layers, features.shape[0], config.hidden)
         logits, _ = self.model(features, (start, start))
-        versions = torch.zeros(features.shape[0], 1, dtype=torch.int64) + self.version
+        versions = (
+            torch.zeros_like(features[:, 0, :1], dtype=torch.int64) + self.version
+        )  # (B, 1), in every exporter's eyes
         return torch.sigmoid(logits), versions
 
 
@@ -61,11 +63,9 @@ def to_onnx(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
     outputs = [tensor.name for tensor in REENTRY_LSTM.outputs]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "model.onnx"
-        # torch.export specialises an LSTM's time axis to the example's length (PyTorch 2.13), so the newer exporter
-        # cannot be used, and this one warns that it is the older one.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        # Said of every LSTM; here the initial state follows the batch, and the gate runs several batch sizes.
-        warnings.filterwarnings("ignore", "Exporting a model to ONNX with a batch_size other than 1", UserWarning)
+        # torch.export specialises an LSTM's time axis to the example's length (PyTorch 2.13), so the older exporter
+        # it is. It warns that it is the older one, and of axes it might fix: those the gate checks.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             served,
             (example,),
