@@ -60,3 +60,27 @@ def onset_of(phase: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
         return np.full(phase.shape[:-1], NO_ONSET, dtype=np.int32)
     inside = phase != 0
     return np.where(inside.any(axis=-1), inside.argmax(axis=-1), NO_ONSET).astype(np.int32)
+
+
+def decide_tracks(
+    probability: npt.NDArray[np.floating[Any]],
+    timestamp: npt.NDArray[np.float64],
+    track_length: npt.NDArray[np.integer[Any]],
+    config: DecisionConfig | None = None,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Phase and onset of tracks that are padded on the right.
+
+    Args:
+        probability: (B, T).
+        timestamp: (B, T), s.
+        track_length: (B,), from 1 to T; an onset beyond it is in the padding and is none.
+        config: the thresholds.
+
+    Returns:
+        Phase (B, T), onset step (B,), `NO_ONSET` where there is none, and its timestamp (B,), s, NaN there.
+    """
+    phase = phase_of(probability, config)
+    inside = np.arange(phase.shape[1]) < track_length[:, None]
+    onset_step = onset_of(phase * inside)
+    at = timestamp[np.arange(len(timestamp)), np.maximum(onset_step, 0)]
+    return phase, onset_step, np.where(onset_step == NO_ONSET, np.nan, at)

@@ -113,6 +113,12 @@ ONSET_TIMESTAMP: Final = Tensor(
 MODEL_VERSION: Final = Tensor(
     name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that answered"
 )
+STARTED_AT: Final = Tensor(
+    name="started_at",
+    dtype="FP64",
+    dims=(1,),
+    meaning="when the server took the track up, s on its monotonic clock; for the prediction log's inference time",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +130,11 @@ class Model:
     outputs: tuple[Tensor, ...]
 
 
-TRACK_FEATURES: Final = Model(name="track_features", inputs=(MEASUREMENTS,), outputs=(FEATURES_TENSOR,))
+TRACK_FEATURES: Final = Model(name="track_features", inputs=(MEASUREMENTS,), outputs=(FEATURES_TENSOR, STARTED_AT))
 REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outputs=(PROBABILITY, MODEL_VERSION))
 TRACK_DECISION: Final = Model(
     name="track_decision",
-    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, PROBABILITY, MODEL_VERSION),
+    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, PROBABILITY, MODEL_VERSION, STARTED_AT),
     outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION),
 )
 ENSEMBLE: Final = Model(

@@ -1,0 +1,70 @@
+"""Triton's `track_decision`: an adapter over `reentry.decision` and `reentry.prediction_log`.
+
+Shapes: B tracks, T steps of the request, K >= T steps of the bucket, M measurement columns.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from reentry import schema
+from reentry.decision import DecisionConfig, decide_tracks
+from reentry.prediction_log import PredictionLog
+from reentry.requests import require_lengths
+
+
+class TritonPythonModel:
+    """Phase and onset of whole tracks."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the thresholds from the model's configuration, open the prediction log."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.config = DecisionConfig(
+            enter=float(parameters["enter"]["string_value"]), leave=float(parameters["leave"]["string_value"])
+        )
+        self.log = PredictionLog.from_environment()
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request; its probability (B, K) and phase are cut to its own T."""
+        responses = []
+        for request in requests:
+            try:
+                responses.append(pb_utils.InferenceResponse(self._answer(request)))
+            except ValueError as error:
+                refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+                responses.append(pb_utils.InferenceResponse(error=refusal))
+        self.log.write()
+        return responses
+
+    def _answer(self, request: pb_utils.InferenceRequest) -> list[pb_utils.Tensor]:
+        def value(tensor: schema.Tensor) -> np.ndarray:
+            return pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()
+
+        track_length = value(schema.TRACK_LENGTH)[:, 0]
+        timestamp = value(schema.MEASUREMENTS)[:, :, schema.MEASUREMENT_COLUMNS.index(schema.TIMESTAMP.name)]
+        require_lengths(track_length, timestamp.shape[1])
+        probability = value(schema.PROBABILITY)[:, : timestamp.shape[1]]
+        model_version = value(schema.MODEL_VERSION)
+        phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
+        self.log.add(
+            track_id=value(schema.TRACK_ID_TENSOR)[:, 0],
+            rows=track_length,
+            onset_step=onset_step,
+            onset_timestamp=onset_timestamp,
+            model_version=model_version[:, 0],
+            started_at=value(schema.STARTED_AT)[:, 0],
+        )
+        return [
+            pb_utils.Tensor(schema.PROBABILITY.name, np.ascontiguousarray(probability)),
+            pb_utils.Tensor(schema.PHASE.name, phase),
+            pb_utils.Tensor(schema.ONSET_STEP.name, onset_step[:, None]),
+            pb_utils.Tensor(schema.ONSET_TIMESTAMP.name, onset_timestamp[:, None]),
+            pb_utils.Tensor(schema.MODEL_VERSION.name, model_version),
+        ]
+
+    def finalize(self) -> None:
+        """Close the prediction log."""
+        self.log.close()

@@ -1,0 +1,61 @@
+"""Triton's `track_features`: an adapter over `reentry.features`.
+
+Shapes: B tracks, T steps, M measurement columns, F features.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from reentry.buckets import bucket_length, pad_steps
+from reentry.features import track_features
+from reentry.requests import require_features, require_measurements
+from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, STARTED_AT
+
+
+class TritonPythonModel:
+    """Features of whole tracks, padded to a bucket length."""
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request, (B, T, M) -> (B, bucket of T, F); those of equal T share one pass of numpy."""
+        started_at = time.monotonic()
+        answers: dict[int, pb_utils.InferenceResponse] = {}
+        by_length = defaultdict(list)
+        for index, request in enumerate(requests):
+            tracks = pb_utils.get_input_tensor_by_name(request, MEASUREMENTS.name).as_numpy()
+            try:
+                require_measurements(tracks)
+            except ValueError as error:
+                answers[index] = _refusal(error)
+            else:
+                by_length[tracks.shape[1]].append((index, tracks))
+        for length, group in by_length.items():
+            with np.errstate(all="ignore"):  # require_features speaks instead
+                features = track_features(np.concatenate([tracks for _, tracks in group]))
+            features = pad_steps(features, bucket_length(length))
+            borders = np.cumsum([len(tracks) for _, tracks in group])[:-1]
+            for (index, _), own in zip(group, np.split(features, borders), strict=True):
+                answers[index] = _answer(own, started_at)
+        return [answers[index] for index in range(len(requests))]
+
+
+def _answer(features: np.ndarray, started_at: float) -> pb_utils.InferenceResponse:
+    try:
+        require_features(features)
+    except ValueError as error:
+        return _refusal(error)
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor(FEATURES_TENSOR.name, features),
+            pb_utils.Tensor(STARTED_AT.name, np.full((len(features), 1), started_at)),
+        ]
+    )
+
+
+def _refusal(error: ValueError) -> pb_utils.InferenceResponse:
+    """INVALID_ARGUMENT for one request; those beside it go on."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))

@@ -1,0 +1,1 @@
+"""Triton backends written in Python; the server loads their files from a copy of their folder."""

@@ -1,0 +1,208 @@
+"""Triton's `onnxruntime` backend in Python, for a server that lacks the C++ one.
+
+A config.pbtxt written for the C++ backend means the same here, or is refused: a setting that is not honoured is an
+error at load, never silence.
+
+Shapes: B tracks of a request; the other axes are the model's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+Array = npt.NDArray[Any]
+
+_ONNX_TYPES: Final = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_UINT8": "tensor(uint8)",
+    "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)",
+    "TYPE_UINT64": "tensor(uint64)",
+    "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+}
+
+_GRAPH_LEVELS: Final = {
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+"""As the C++ backend reads `optimization { graph { level } }`; 0 is what an unset level arrives as."""
+
+_THREADS: Final = ("intra_op_thread_count", "inter_op_thread_count")
+
+
+class TritonPythonModel:
+    """One instance of one version of an ONNX model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the graph and hold it against the configuration.
+
+        Raises:
+            TritonModelException: the file is missing or broken, the graph and the configuration differ, or the
+                configuration asks for what this backend does not do.
+        """
+        config = json.loads(args["model_config"])
+        _refuse_unhonoured(config, args["model_instance_kind"])
+        self._batches = int(config["max_batch_size"]) > 0
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        path = Path(args["model_repository"]) / args["model_version"] / _file_name(config)
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"there is no file {path}")
+        try:
+            self._session = onnxruntime.InferenceSession(path, _options(config), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no base but Exception
+            raise pb_utils.TritonModelException(f"{path} is no ONNX model that can run: {_first_line(error)}") from None
+        _compare("input", config["input"], self._session.get_inputs(), batches=self._batches)
+        _compare("output", config["output"], self._session.get_outputs(), batches=self._batches)
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request. Those of equal shape run as one batch, joined and split along the first axis."""
+        inputs: list[list[Array]] = [
+            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs]
+            for request in requests
+        ]
+        groups: defaultdict[object, list[int]] = defaultdict(list)
+        for index, arrays in enumerate(inputs):
+            groups[tuple(array.shape[1:] for array in arrays) if self._batches else index].append(index)
+        answers: dict[int, pb_utils.InferenceResponse] = {}
+        for members in groups.values():
+            try:
+                outputs = self._run([inputs[index] for index in members])
+            except Exception as error:  # of onnxruntime: a graph that fails on these values
+                failure = pb_utils.TritonError(f"onnxruntime: {_first_line(error)}", pb_utils.TritonError.INTERNAL)
+                answers.update({index: pb_utils.InferenceResponse(error=failure) for index in members})
+            else:
+                for index, arrays in zip(members, outputs, strict=True):
+                    answers[index] = self._response(requests[index], arrays)
+        return [answers[index] for index in range(len(requests))]
+
+    def _run(self, requests: list[list[Array]]) -> list[list[Array]]:
+        """Inputs of each request -> outputs of each request."""
+        if len(requests) == 1:
+            return [self._session.run(self._outputs, dict(zip(self._inputs, requests[0], strict=True)))]
+        joined = [np.concatenate(arrays) for arrays in zip(*requests, strict=True)]
+        sizes = [len(arrays[0]) for arrays in requests]
+        outputs = self._session.run(self._outputs, dict(zip(self._inputs, joined, strict=True)))
+        for name, output in zip(self._outputs, outputs, strict=True):
+            if len(output) != sum(sizes):
+                raise ValueError(
+                    f"output {name}: expected {sum(sizes)} rows, one for each of the batch. Got: {len(output)}"
+                )
+        borders = np.cumsum(sizes)[:-1]
+        return [list(arrays) for arrays in zip(*(np.split(output, borders) for output in outputs), strict=True)]
+
+    def _response(self, request: pb_utils.InferenceRequest, arrays: list[Array]) -> pb_utils.InferenceResponse:
+        wanted = set(request.requested_output_names())
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, a) for name, a in zip(self._outputs, arrays, strict=True) if name in wanted]
+        )
+
+    def finalize(self) -> None:
+        """Let go of the graph and its arena."""
+        del self._session
+
+
+def _file_name(config: dict[str, Any]) -> str:
+    return config.get("default_model_filename") or "model.onnx"
+
+
+def _options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    threads = {
+        name: int(config["parameters"][name]["string_value"]) for name in _THREADS if name in config["parameters"]
+    }
+    options.intra_op_num_threads = threads.get("intra_op_thread_count", 0)
+    options.inter_op_num_threads = threads.get("inter_op_thread_count", 0)
+    options.graph_optimization_level = _GRAPH_LEVELS[_graph_level(config)]
+    # Instances share the cores: a thread that spins for work would take them from the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _graph_level(config: dict[str, Any]) -> int:
+    return int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+
+
+def _refuse_unhonoured(config: dict[str, Any], instance_kind: str) -> None:
+    """Raise TritonModelException for the first setting that would be ignored."""
+    optimization = config.get("optimization", {})
+    unhonoured = {
+        "sequence_batching": config.get("sequence_batching"),
+        "batch_input": config.get("batch_input"),
+        "batch_output": config.get("batch_output"),
+        "optimization.execution_accelerators": optimization.get("execution_accelerators"),
+        "optimization.cuda": optimization.get("cuda"),
+        "input.allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config["input"]),
+        "an instance_group on a GPU": instance_kind == "GPU",
+    }
+    for setting, value in unhonoured.items():
+        if value:
+            raise pb_utils.TritonModelException(f"{setting} is not supported by the embedded onnxruntime backend")
+    unknown = sorted(set(config["parameters"]) - set(_THREADS))
+    if unknown:
+        raise pb_utils.TritonModelException(
+            f"parameters {', '.join(unknown)} are not supported by the embedded onnxruntime backend. "
+            f"Expected: {', '.join(_THREADS)}"
+        )
+    for name in set(config["parameters"]) & set(_THREADS):
+        value = config["parameters"][name]["string_value"]
+        if not value.isdigit():
+            raise pb_utils.TritonModelException(f"parameter {name}: expected a count, 0 for all cores. Got: {value!r}")
+    if _graph_level(config) not in _GRAPH_LEVELS:
+        raise pb_utils.TritonModelException(
+            f"optimization.graph.level: expected {sorted(_GRAPH_LEVELS)}. Got: {_graph_level(config)}"
+        )
+
+
+def _compare(
+    kind: str, configured: list[dict[str, Any]], graph: Sequence[onnxruntime.NodeArg], *, batches: bool
+) -> None:
+    """Raise TritonModelException where tensors of the configuration and of the graph differ.
+
+    Every input of the graph must be configured; outputs may be left out.
+    """
+    by_name = {node.name: node for node in graph}
+    for tensor in configured:
+        name = tensor["name"]
+        if name not in by_name:
+            raise pb_utils.TritonModelException(
+                f"{kind} {name}: expected one of the graph's, {', '.join(sorted(by_name))}. Got: {name}"
+            )
+        node = by_name[name]
+        expected_type = _ONNX_TYPES.get(tensor["data_type"])
+        if node.type != expected_type:
+            raise pb_utils.TritonModelException(
+                f"{kind} {name}: expected {tensor['data_type']} as configured. Got: {node.type} in the graph"
+            )
+        dims = [int(size) for size in tensor["dims"]]
+        expected = [-1, *dims] if batches else dims
+        got = [size if isinstance(size, int) else -1 for size in node.shape]
+        fits = len(got) == len(expected) and all(g in (-1, e) for g, e in zip(got, expected, strict=True))
+        if not fits:
+            raise pb_utils.TritonModelException(
+                f"{kind} {name}: expected shape {expected} as configured. Got: {got} in the graph"
+            )
+    missing = sorted(set(by_name) - {tensor["name"] for tensor in configured})
+    if kind == "input" and missing:
+        raise pb_utils.TritonModelException(f"inputs {', '.join(missing)} of the graph are not configured")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

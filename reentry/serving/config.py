@@ -1,0 +1,85 @@
+"""How the embedded server is run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from reentry.errors import ConfigError
+
+ADDRESS: Final = "127.0.0.1"
+"""Loopback alone: this server is older than the security fixes of 2025, see `reentry.serving`."""
+
+ModelControlMode = Literal["explicit", "none", "poll"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """One embedded server."""
+
+    model_repository: Path = Path("model_repository")
+    """Folder of the models to serve; read while the server runs, never written."""
+    http_port: int = 8000
+    """0 takes a free one; so do the other two."""
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    instances: int | None = None
+    """Instances of each network; None: one for each core that is left by `threads`. Explicit mode only."""
+    threads: int | None = None
+    """Threads of each instance; None: 1. Explicit mode only."""
+    model_control_mode: ModelControlMode = "explicit"
+    """`explicit` loads what the repository holds now, and more when asked; `none` and `poll` are Triton's, in which the
+    configuration files stand as they are."""
+    log_directory: Path | None = None
+    """Where server.log and predictions.jsonl go, appended to; None: the run directory, removed at the end."""
+    start_timeout: float = 60.0
+    """s until every model must be ready."""
+    drain_timeout: float = 10.0
+    """s that requests in flight get at the end, before the server is killed."""
+
+    def __post_init__(self) -> None:
+        for name, port in self.ports.items():
+            if not 0 <= port <= 65535:
+                raise ConfigError(f"{name} out of range", expected="0 to 65535, 0 for any free one", got=str(port))
+        chosen = [port for port in self.ports.values() if port != 0]
+        if len(set(chosen)) < len(chosen):
+            raise ConfigError("a port is given twice", expected="three different ports", got=str(self.ports))
+        for name, count in (("instances", self.instances), ("threads", self.threads)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{name} out of range", expected="at least 1", got=str(count))
+        if self.model_control_mode not in get_args(ModelControlMode):
+            raise ConfigError(
+                "unknown model_control_mode",
+                expected=" or ".join(get_args(ModelControlMode)),
+                got=self.model_control_mode,
+            )
+        if self.model_control_mode != "explicit" and (self.instances or self.threads):
+            raise ConfigError(
+                f"instances and threads cannot be chosen in model control mode {self.model_control_mode}",
+                fix="take --model-control-mode explicit, or write them into the config.pbtxt files",
+            )
+        for name, seconds in (("start_timeout", self.start_timeout), ("drain_timeout", self.drain_timeout)):
+            if seconds <= 0:
+                raise ConfigError(f"{name} out of range", expected="more than 0 s", got=str(seconds))
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """By the names of the fields."""
+        return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+
+    @property
+    def fitted_threads(self) -> int:
+        """Threads of each instance of a network."""
+        return self.threads or 1
+
+    @property
+    def fitted_instances(self) -> int:
+        """Instances of each network: with their threads they fill the cores of this machine, and no more."""
+        return self.instances or max(1, cores() // self.fitted_threads)
+
+
+def cores() -> int:
+    """Cores that this process may run on; in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0))

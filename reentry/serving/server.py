@@ -1,0 +1,253 @@
+"""The embedded Triton server: started, waited for, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from reentry.errors import ServerError
+from reentry.prediction_log import ENVIRONMENT_VARIABLE
+from reentry.serving import http as api
+from reentry.serving.config import ADDRESS, ServerConfig
+from reentry.serving.installation import Installation, find_installation, libpython, program_path
+from reentry.serving.log import last_error
+from reentry.serving.repository import fitted_model_config, models_of
+from reentry.serving.run_directory import assemble_backends
+
+_POLL_SECONDS: Final = 0.02
+
+_DEATH_SECONDS: Final = 5.0
+"""s that a server which broke its connection gets to end."""
+
+
+class EmbeddedServer:
+    """A Triton server of this process's own, on loopback, from `with` to the block's end.
+
+    Example:
+        with EmbeddedServer(ServerConfig(http_port=0, grpc_port=0, metrics_port=0)) as server:
+            score(server.grpc_url)
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._shared_memory_prefix = f"reentry_{uuid.uuid4().hex[:12]}_"
+        self._log_start = 0
+
+    @property
+    def http_url(self) -> str:
+        """host:port, without a scheme, as tritonclient takes it."""
+        return f"{ADDRESS}:{self._config.http_port}"
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port."""
+        return f"{ADDRESS}:{self._config.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        return f"http://{ADDRESS}:{self._config.metrics_port}/metrics"
+
+    @property
+    def log_directory(self) -> Path:
+        """The folder of server.log and predictions.jsonl."""
+        if self._config.log_directory is not None:
+            return self._config.log_directory
+        if self._folder is None:
+            raise ServerError("the server has not been started")
+        return Path(self._folder.name)
+
+    @property
+    def server_log(self) -> Path:
+        """Triton's own words."""
+        return self.log_directory / "server.log"
+
+    @property
+    def prediction_log(self) -> Path:
+        """One JSON line for each track that was answered."""
+        return self.log_directory / "predictions.jsonl"
+
+    @property
+    def process_id(self) -> int:
+        """Of the running server."""
+        return self._running().pid
+
+    def __enter__(self) -> Self:
+        """Start, and wait until every model is ready.
+
+        Raises:
+            ServerError: a port is taken, a part of the server or a version of a model is missing, a model cannot be
+                loaded, the server died or is not ready by the deadline; each with the server's own reason.
+        """
+        models = models_of(self._config.model_repository)
+        installation = find_installation()
+        missing = installation.missing_libraries()
+        if missing:
+            raise missing_libraries_error(missing)
+        self._config = replace(self._config, **choose_ports(self._config.ports))
+        self._folder = tempfile.TemporaryDirectory(prefix="reentry-triton-")
+        try:
+            self._start(installation)
+            deadline = time.monotonic() + self._config.start_timeout
+            self._wait(api.is_live, deadline)
+            if self._config.model_control_mode == "explicit":
+                self._load(models, deadline)
+            self._wait(api.is_ready, deadline)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait(self) -> None:
+        """Block until the server ends by itself.
+
+        Raises:
+            ServerError: always, for it was not asked to; why, in its own words.
+        """
+        self._running().wait()
+        raise self._death()
+
+    def stop(self) -> None:
+        """Let the requests in flight finish, within `drain_timeout`, and end the server and all its processes."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    # Triton keeps the deadline itself; what it needs beyond is for its stubs to end.
+                    process.wait(self._config.drain_timeout + 5.0)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a server that was killed
+            process.wait()
+            for leftover in Path("/dev/shm").glob(f"{self._shared_memory_prefix}*"):
+                leftover.unlink(missing_ok=True)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _start(self, installation: Installation) -> None:
+        config = self._config
+        assert self._folder is not None
+        backends = assemble_backends(Path(self._folder.name), installation)
+        self.log_directory.mkdir(parents=True, exist_ok=True)
+        command = [
+            str(installation.binary),
+            f"--model-repository={config.model_repository.resolve()}",
+            f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            f"--model-control-mode={config.model_control_mode}",
+            f"--http-address={ADDRESS}",
+            f"--http-port={config.http_port}",
+            f"--grpc-address={ADDRESS}",
+            f"--grpc-port={config.grpc_port}",
+            f"--metrics-address={ADDRESS}",
+            f"--metrics-port={config.metrics_port}",
+            "--allow-gpu-metrics=false",
+            f"--exit-timeout-secs={round(config.drain_timeout)}",
+        ]
+        environment = os.environ | {
+            "LD_LIBRARY_PATH": installation.library_path,
+            "PATH": program_path(),
+            "PYTHONDONTWRITEBYTECODE": "1",  # the repository is read, never written
+            ENVIRONMENT_VARIABLE: str(self.prediction_log.resolve()),
+        }
+        with self.server_log.open("ab") as log:
+            self._log_start = log.tell()
+            # A group of its own: the terminal's Ctrl-C reaches us alone, and we let the server drain.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _wait(self, answers: Callable[[str], bool], deadline: float) -> None:
+        while not answers(self.http_url):
+            if self._running().poll() is not None:
+                raise self._death()
+            if time.monotonic() > deadline:
+                raise self._too_late()
+            time.sleep(_POLL_SECONDS)
+
+    def _load(self, models: list[str], deadline: float) -> None:
+        for name in models:
+            config = fitted_model_config(self._config.model_repository, name, self._config)
+            try:
+                api.load_model(self.http_url, name, config, timeout=max(deadline - time.monotonic(), _POLL_SECONDS))
+            except TimeoutError:
+                raise self._too_late() from None
+            except (OSError, http.client.HTTPException):
+                self._running().wait(_DEATH_SECONDS)
+                raise self._death() from None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ServerError("the server is not running")
+        return self._process
+
+    def _death(self) -> ServerError:
+        status = self._running().returncode
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        reason = last_error(self.server_log, self._log_start)
+        return ServerError(f"the Triton server {how}" + (f": {reason}" if reason else ""))
+
+    def _too_late(self) -> ServerError:
+        reason = last_error(self.server_log, self._log_start)
+        return ServerError(
+            f"the Triton server was not ready within start_timeout, {self._config.start_timeout:g} s"
+            + (f"; its last error: {reason}" if reason else "")
+        )
+
+
+def choose_ports(ports: dict[str, int]) -> dict[str, int]:
+    """Find a free port for each 0, and see that the others are free.
+
+    Raises:
+        ServerError: a port is taken.
+    """
+    with contextlib.ExitStack() as held:
+        chosen = {}
+        for name, port in sorted(ports.items(), key=lambda item: item[1] == 0):  # the given ones first
+            probe = held.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an ended server linger
+            try:
+                probe.bind((ADDRESS, port))
+            except OSError as error:
+                raise ServerError(
+                    f"{name.replace('_', ' ')} {port} cannot be used: {error.strerror}",
+                    fix=f"end what listens there, or choose another with --{name.replace('_', '-')}",
+                ) from None
+            chosen[name] = probe.getsockname()[1]
+        return chosen
+
+
+def missing_libraries_error(missing: list[str]) -> ServerError:
+    """What to do about shared libraries that the loader does not find."""
+    package = f"apt-get install libpython{sys.version_info.major}.{sys.version_info.minor}"
+    return ServerError(
+        f"the Triton server lacks shared libraries: {', '.join(missing)}",
+        fix=package
+        if missing == [libpython()]
+        else f"install them with the system's packages; {package} for libpython",
+    )

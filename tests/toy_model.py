@@ -1,0 +1,61 @@
+"""A small causal LSTM as ONNX, with the tensors of `reentry_lstm`: built in a moment, and its output is not flat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.random import default_rng
+from onnx import TensorProto, helper, numpy_helper
+
+from reentry import schema
+
+HIDDEN = 8
+
+
+def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
+    """Write features [B,T,F] -> reentry_probability [B,T], model_version [B,1]."""
+    generator = default_rng(seed)
+    features = len(schema.FEATURES)
+    # A descent after the apogee: the lower the altitude fraction and the climb rate, the likelier.
+    scale = np.array([1e-5, 1.0, 1e-3, 1e-4, 1.0, 1.0, 1.0], dtype=np.float32)
+    weights = {
+        "scale": scale,
+        "W": generator.normal(0, 0.8, (1, 4 * HIDDEN, features)).astype(np.float32),
+        "R": generator.normal(0, 0.4, (1, 4 * HIDDEN, HIDDEN)).astype(np.float32),
+        "head": generator.normal(0, 4.0, (HIDDEN, 1)).astype(np.float32),
+        "last": np.array([2], dtype=np.int64),
+        "version": np.array([version], dtype=np.int64),
+        "zero": np.array([0], dtype=np.int64),
+        "one": np.array([1], dtype=np.int64),
+        "directions": np.array([1], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Mul", ["features", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["by_time"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["by_time", "W", "R"], ["hidden_all"], hidden_size=HIDDEN),  # (T, 1, B, H)
+        helper.make_node("Squeeze", ["hidden_all", "directions"], ["hidden_by_time"]),
+        helper.make_node("Transpose", ["hidden_by_time"], ["hidden"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["hidden", "head"], ["logit_column"]),
+        helper.make_node("Squeeze", ["logit_column", "last"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["reentry_probability"]),
+        helper.make_node("Shape", ["features"], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "one"], ["batch"]),
+        helper.make_node("Concat", ["batch", "one"], ["version_shape"], axis=0),
+        helper.make_node("Expand", ["version", "version_shape"], ["model_version"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "time", features])],
+        [
+            helper.make_tensor_value_info("reentry_probability", TensorProto.FLOAT, ["batch", "time"]),
+            helper.make_tensor_value_info("model_version", TensorProto.INT64, ["batch", 1]),
+        ],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
