@@ -1,0 +1,154 @@
+"""One interface to a Triton server, over gRPC or HTTP, and the words for what can go wrong on the way.
+
+Every failure of either protocol becomes one of two errors: `ServerAwayError`, where asking again may help, and
+`RefusedError`, where the same request would be refused again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy.typing as npt
+
+from reentry.errors import ClientError, ConfigError
+from reentry.schema import Model
+
+Array = npt.NDArray[Any]
+"""A tensor of any of Triton's types."""
+
+DEFAULT_PORTS: Final = {"grpc": 8001, "http": 8000}
+
+_LARGEST_MESSAGE: Final = 2**31 - 1  # bytes, gRPC's own limit; its default of 4 MB is 90,000 steps
+_GRPC_OPTIONS: Final = (
+    ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    # A channel waits up to 2 minutes before it tries a lost server again; the pace is set by `client.retry`.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+# INVALID_ARGUMENT: the request is at fault. INTERNAL and UNKNOWN: the model failed on it.
+_REFUSALS: Final = frozenset(
+    {"StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL", "StatusCode.UNKNOWN", "400", "413", "500"}
+)
+
+
+class ServerAwayError(ClientError):
+    """The server is not there, not ready, or its queue is full; asking again may help."""
+
+
+class RefusedError(ClientError):
+    """The server answered that it cannot score this request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a Triton server listens."""
+
+    scheme: str
+    """grpc or http."""
+    address: str
+    """host:port"""
+
+    @classmethod
+    def parse(cls, url: str) -> Endpoint:
+        """Read grpc://host[:port] or http://host[:port].
+
+        Raises:
+            ConfigError: anything else.
+        """
+        wrong = ConfigError(
+            "not the URL of a Triton server",
+            expected="grpc://HOST:PORT or http://HOST:PORT",
+            got=repr(url),
+            fix="grpc://127.0.0.1:8001 is where `reentry serve` listens",
+        )
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise wrong from None
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise wrong
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return cls(scheme=parts.scheme, address=f"{host}:{port or DEFAULT_PORTS[parts.scheme]}")
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}"
+
+
+class Connection:
+    """A Triton server as this program uses it; made inside a running event loop, closed at its end."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+        """Open a connection; nothing is sent yet.
+
+        Args:
+            endpoint: where.
+            timeout: s, the longest wait for one answer.
+        """
+        self._per_call: dict[str, float] = {}
+        if endpoint.scheme == "grpc":
+            import tritonclient.grpc as protocol
+            from tritonclient.grpc.aio import InferenceServerClient
+
+            self._client = InferenceServerClient(endpoint.address, channel_args=_GRPC_OPTIONS)
+            self._per_call = {"client_timeout": timeout}
+        else:
+            import tritonclient.http as protocol
+            from tritonclient.http.aio import InferenceServerClient
+
+            self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
+        self._input = protocol.InferInput
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def max_batch(self, model: Model) -> int:
+        """Most tracks the served model takes in one request.
+
+        Raises:
+            ServerAwayError: the server or the model is not there.
+        """
+        with _translated():
+            answer = await self._client.get_model_config(model.name, **self._per_call)
+        return int(answer["max_batch_size"] if isinstance(answer, dict) else answer.config.max_batch_size)
+
+    async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Inputs by tensor name -> outputs by tensor name.
+
+        Raises:
+            ServerAwayError: no answer.
+            RefusedError: an answer, but no result.
+        """
+        tensors = [self._input(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
+        for tensor in tensors:
+            tensor.set_data_from_numpy(inputs[tensor.name()])
+        with _translated():
+            result = await self._client.infer(model.name, tensors, **self._per_call)
+        return {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the errors of tritonclient, aiohttp and the network into the two of this module."""
+    from aiohttp import ClientError as AiohttpError
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        yield
+    except InferenceServerException as error:
+        reason = error.message() or "no reason given"
+        if error.status() in _REFUSALS:
+            raise RefusedError(reason) from error
+        raise ServerAwayError(reason) from error
+    except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
+        raise ServerAwayError(str(error) or type(error).__name__) from error

@@ -1,0 +1,272 @@
+"""What a scored file leaves behind: its rows with probability and phase, its onsets, its log, what was set aside.
+
+The rows are read a second time and written as they stand, so that no digit of the user's file changes and memory holds
+five bytes a row: the results alone.
+
+Shapes: N rows of the file or of a track, T steps.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from client.journal import Score
+from reentry.decision import NO_ONSET
+from reentry.errors import TrackFileError
+from reentry.files import whole_file
+from reentry.schema import PHASE, PROBABILITY
+from reentry.tracks import Track
+from reentry.tracks.formats import CSV_SUFFIXES, file_format
+
+ROWS_AT_ONCE: Final = 65_536
+_UNSCORED: Final = 255
+_ENCODING: Final = "latin-1"  # every byte is a character of it, so whatever the file's own encoding, its text survives
+
+
+class RowResults:
+    """Probability and phase of each row of a file."""
+
+    def __init__(self, row_count: int) -> None:
+        self.probability = np.full(row_count, np.nan, dtype=np.float32)
+        """(N,), NaN where the row was not scored."""
+        self._phase = np.full(row_count, _UNSCORED, dtype=np.uint8)
+
+    def take(self, track: Track, score: Score) -> None:
+        """Spread the result of each step over the rows that became it."""
+        self.probability[track.rows] = score.probability[track.steps]
+        self._phase[track.rows] = score.phase[track.steps]
+
+    def unscored(self) -> npt.NDArray[np.int64]:
+        """Rows without a result, ascending."""
+        return np.flatnonzero(self._phase == _UNSCORED)
+
+    def text(self, start: int, stop: int) -> Iterator[str]:
+        """The two columns of rows start ... stop - 1, as they follow the user's own in a CSV line."""
+        probabilities, phases = self.probability[start:stop].tolist(), self._phase[start:stop].tolist()
+        for probability, phase in zip(probabilities, phases, strict=True):
+            yield "," if phase == _UNSCORED else f"{probability:.6f},{phase}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackResult:
+    """One scored track without its steps: a line of `onsets.csv` and of `inference.jsonl`."""
+
+    track_id: int
+    first_row: int
+    """Where in the file the track first appears."""
+    rows: int
+    onset_row: int | None
+    """Zero-based among the track's own rows in time order; None if it never enters reentry."""
+    onset_timestamp: float | None
+    """s."""
+    model_version: int
+    inference_seconds: float
+    tracks_in_request: int
+    time: str
+
+    @classmethod
+    def of(cls, track: Track, score: Score) -> Self:
+        """Put the server's answer in terms of the file's rows; an onset at a filled-in step is at the next row."""
+        found = score.onset_step != NO_ONSET
+        return cls(
+            track_id=track.track_id,
+            first_row=int(track.rows.min()),
+            rows=len(track.rows),
+            onset_row=int(np.searchsorted(track.steps, score.onset_step)) if found else None,
+            onset_timestamp=score.onset_timestamp if found else None,
+            model_version=score.model_version,
+            inference_seconds=score.inference_seconds,
+            tracks_in_request=score.tracks_in_request,
+            time=score.time,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """Rows that were not scored, and why."""
+
+    rows: npt.NDArray[np.int64]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFiles:
+    """Where the results are."""
+
+    predictions: Path
+    onsets: Path
+    inference: Path
+    set_aside: Path | None
+    """None if every row was scored."""
+
+
+def write_outputs(
+    source: Path, folder: Path, *, rows: RowResults, tracks: Iterable[TrackResult], set_aside: Sequence[SetAside]
+) -> OutputFiles:
+    """Write all files into `folder`; they take their names together at the end, over those of an earlier run.
+
+    Raises:
+        TrackFileError: `source` has not the rows it had when it was scored.
+    """
+    files = OutputFiles(
+        predictions=folder / "predictions.csv",
+        onsets=folder / "onsets.csv",
+        inference=folder / "inference.jsonl",
+        set_aside=folder / "set_aside.csv" if set_aside else None,
+    )
+    in_order = sorted(tracks, key=lambda track: track.first_row)
+    with ExitStack() as stack:
+        _write_onsets(stack.enter_context(whole_file(files.onsets)), in_order)
+        _write_inference(stack.enter_context(whole_file(files.inference)), in_order)
+        if files.set_aside is not None:
+            _write_set_aside(stack.enter_context(whole_file(files.set_aside)), source, set_aside)
+        _write_predictions(stack.enter_context(whole_file(files.predictions)), source, rows)
+    if files.set_aside is None:
+        (folder / "set_aside.csv").unlink(missing_ok=True)
+    return files
+
+
+def _write_predictions(path: Path, source: Path, rows: RowResults) -> None:
+    lines = row_texts(source)
+    with path.open("w", encoding=_ENCODING, newline="") as out:
+        out.write(_header(next(lines)) + "\n")
+        total = len(rows.probability)
+        for start in range(0, total, ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, total)
+            chunk = list(islice(lines, stop - start))
+            if len(chunk) < stop - start:
+                raise _changed(source, total)
+            out.writelines(f"{line},{text}\n" for line, text in zip(chunk, rows.text(start, stop), strict=True))
+        if next(lines, None) is not None:
+            raise _changed(source, total)
+
+
+def _header(given: str) -> str:
+    """The user's header with the two new columns; a column of the same name, as labels have, is kept as `<name>_given`.
+
+    Readers differ in which of two columns of one name they take, so a label could pass for a prediction.
+    """
+    added = (PROBABILITY.name, PHASE.name)
+    names = next(csv.reader([given]))
+    if set(names).isdisjoint(added):
+        return ",".join((given, *added))
+    kept = [f"{name}_given" if name in added else name for name in names]
+    return _csv_line([*kept, *added])
+
+
+def _write_onsets(path: Path, tracks: Iterable[TrackResult]) -> None:
+    with path.open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        columns = ("track_id", "onset_row", "onset_timestamp", "rows", "model_version")
+        writer.writerow(columns)
+        writer.writerows([getattr(track, column) for column in columns] for track in tracks)  # None is an empty field
+
+
+def _write_inference(path: Path, tracks: Iterable[TrackResult]) -> None:
+    with path.open("w") as out:
+        for track in tracks:
+            line = {
+                "track_id": track.track_id,
+                "rows": track.rows,
+                "onset_row": track.onset_row,
+                "onset_timestamp": track.onset_timestamp,
+                "inference_seconds": track.inference_seconds,
+                "tracks_in_request": track.tracks_in_request,
+                "model_version": track.model_version,
+                "time": track.time,
+            }
+            out.write(json.dumps(line) + "\n")
+
+
+def _write_set_aside(path: Path, source: Path, set_aside: Sequence[SetAside]) -> None:
+    """The rows as they stand in the file and in its order, with the reason behind them."""
+    rows = np.concatenate([each.rows for each in set_aside])
+    reasons = np.repeat(np.arange(len(set_aside)), [len(each.rows) for each in set_aside])
+    order = np.argsort(rows, kind="stable")
+    quoted = [_csv_line([each.reason]) for each in set_aside]
+    lines = row_texts(source)
+    with path.open("w", encoding=_ENCODING, newline="", errors="backslashreplace") as out:
+        out.write(f"{next(lines)},reason\n")
+        at = 0
+        for row, reason in zip(rows[order].tolist(), reasons[order].tolist(), strict=True):
+            line = next(islice(lines, row - at, None), None)
+            if line is None:
+                raise TrackFileError("changed while it was scored", where=str(source), expected=f"a row {row}")
+            out.write(f"{line},{quoted[reason]}\n")
+            at = row + 1
+
+
+def _csv_line(fields: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(fields)
+    return buffer.getvalue()
+
+
+def _changed(source: Path, total: int) -> TrackFileError:
+    return TrackFileError(
+        "changed while it was scored", where=str(source), expected=f"{total} rows", fix="score it again"
+    )
+
+
+def row_texts(source: Path) -> Iterator[str]:
+    """The header of a CSV or Parquet file, then its rows, as CSV text without line ends; blank lines are no rows."""
+    if file_format(source) in CSV_SUFFIXES:
+        with source.open(encoding=_ENCODING, newline="") as lines:
+            records = _records(lines)
+            header = next(records)
+            yield header
+            commas = header.count(",")
+            for record in records:
+                yield record if record.count(",") == commas else _fitted(record, commas + 1)
+    else:
+        yield from _parquet_texts(source)
+
+
+def _fitted(record: str, width: int) -> str:
+    """Bring a ragged row to `width` fields, so that what is appended stands under its own name."""
+    fields = next(csv.reader([record]))
+    if len(fields) == width:
+        return record  # commas inside quotes
+    return _csv_line((fields + [""] * width)[:width])
+
+
+def _records(lines: Iterator[str]) -> Iterator[str]:
+    """Join the lines that a quoted field spans."""
+    for line in lines:
+        if '"' in line:
+            consumed: list[str] = []
+            next(csv.reader(_noting(chain([line], lines), consumed)))
+            yield "".join(consumed).rstrip("\r\n")
+        elif not line.isspace():
+            yield line.rstrip("\r\n")
+
+
+def _noting(lines: Iterable[str], consumed: list[str]) -> Iterator[str]:
+    for line in lines:
+        consumed.append(line)
+        yield line
+
+
+def _parquet_texts(source: Path) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(source) as file:
+        yield _csv_line(file.schema_arrow.names)
+        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+            buffer = pa.BufferOutputStream()
+            pyarrow.csv.write_csv(batch, buffer, write_options=options)
+            yield from _records(io.StringIO(buffer.getvalue().to_pybytes().decode(_ENCODING), newline=""))

@@ -1,0 +1,229 @@
+"""Scores a file of tracks through a Triton server: read, ask, keep in the journal, write the results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from client.batching import BatchConfig, batches
+from client.connection import Connection, Endpoint
+from client.journal import Journal, Score
+from client.outputs import OutputFiles, RowResults, SetAside, TrackResult, write_outputs
+from client.retry import Retry, RetryConfig
+from client.scoring import score
+from reentry import __version__
+from reentry.errors import ClientError, ConfigError
+from reentry.progress import progress
+from reentry.schema import ENSEMBLE
+from reentry.tracks import Track, TrackFile, fingerprint, read_tracks
+
+JOURNAL_NAME = ".predict.journal"
+
+_MOST_STARTS = 3
+"""Times a file is begun again because the model behind the address was replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictConfig:
+    """How a file is scored."""
+
+    source: Path
+    """CSV or Parquet of tracks."""
+    out: Path
+    """Folder of the results."""
+    url: str = "grpc://127.0.0.1:8001"
+    """Where Triton listens, grpc:// or http://."""
+    concurrency: int = 4
+    """Requests in flight at once."""
+    timeout: float = 60.0
+    """s, the longest wait for the answer to one request."""
+    batching: BatchConfig = field(default_factory=BatchConfig)
+    """How tracks are grouped into requests."""
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    """How a silent server is asked again."""
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError("requests in flight", expected="at least 1", got=str(self.concurrency))
+        if self.timeout <= 0.0:
+            raise ConfigError("timeout", expected="more than 0 s", got=str(self.timeout))
+        Endpoint.parse(self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What came of it."""
+
+    files: OutputFiles
+    rows: int
+    """Of the file."""
+    rows_scored: int
+    tracks: int
+    """Scored, of which `resumed` by an earlier run."""
+    resumed: int
+    onsets: int
+    """Tracks that enter reentry."""
+    set_aside: int
+    """Tracks that were not scored."""
+    model_version: int | None
+    """None where no track was scored."""
+    seconds: float
+    """Of asking the server; reading and writing not counted."""
+    notes: str
+    """What was repaired and set aside in reading, in words."""
+
+    def to_json(self) -> str:
+        """For scripts; paths as text."""
+        return json.dumps(asdict(self), default=str)
+
+    def summary(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.tracks:,} tracks ({self.rows_scored:,} of {self.rows:,} rows) scored in {self.seconds:.1f} s"
+            + (f" by model version {self.model_version}" if self.model_version is not None else "")
+            + (f", {self.resumed:,} of them in an earlier run" if self.resumed else ""),
+            f"{self.onsets:,} enter reentry",
+            self.notes,
+            f"results: {self.files.predictions}, {self.files.onsets.name}, {self.files.inference.name}",
+        ]
+        if self.files.set_aside is not None:
+            lines.append(f"set aside, not scored: {self.set_aside:,} tracks, see {self.files.set_aside}")
+        return "\n".join(line for line in lines if line)
+
+
+class _ModelChangedError(Exception):
+    """A track was answered by another model version than those before it."""
+
+    def __init__(self, before: int, now: int) -> None:
+        super().__init__(f"the model changed from version {before} to {now}")
+
+
+def predict_with_server(config: PredictConfig, repository: Path | None) -> Prediction:
+    """`predict_file`, through an embedded server of its own that serves `repository`, if one is given.
+
+    Raises:
+        ServerError: the server did not start.
+    """
+    if repository is None:
+        return predict_file(config)
+    from reentry.serving import EmbeddedServer, ServerConfig
+
+    ports_of_its_own = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+    with EmbeddedServer(ports_of_its_own) as server:
+        return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
+
+
+def predict_file(config: PredictConfig) -> Prediction:
+    """Score every good track of a file and write the results, or go on where an interrupted run stopped.
+
+    Raises:
+        TrackFileError: the file cannot be used at all; nothing is written.
+        ClientError: the server stayed away; what was scored so far is kept for the next run.
+        InputError: another run writes to the same folder.
+    """
+    with read_tracks(config.source) as file:
+        config.out.mkdir(parents=True, exist_ok=True)
+        identity = {"file": fingerprint(config.source), "program": __version__}
+        with Journal(config.out / JOURNAL_NAME, identity) as journal:
+            if journal.outdated:
+                _say("the scores kept in the folder are of another file or program; scoring from the start")
+            elif len(journal):
+                _say(f"{len(journal)} tracks were scored before the interruption; going on from there")
+            for _ in range(_MOST_STARTS):
+                try:
+                    run = _Run(config, file, journal)
+                    asyncio.run(run.score_all())
+                    break
+                except _ModelChangedError as change:
+                    _say(f"{change}; scoring all tracks again, so that one version answers for the whole file")
+                    journal.restart()
+            else:
+                raise ClientError(
+                    "the model version keeps changing",
+                    where=config.url,
+                    fix="score again when the rollout is done, or give the address of one server",
+                )
+            prediction = run.write()
+            journal.remove()
+            return prediction
+
+
+class _Run:
+    """One pass over a file, all of whose tracks are answered by one model version."""
+
+    def __init__(self, config: PredictConfig, file: TrackFile, journal: Journal) -> None:
+        self._config = config
+        self._file = file
+        self._journal = journal
+        self._rows = RowResults(file.row_count)
+        self._tracks: list[TrackResult] = []
+        self._refused: list[SetAside] = []
+        self._resumed = 0
+        self._seconds = 0.0
+
+    async def score_all(self) -> None:
+        """Take what the journal holds, ask the server for the rest."""
+        endpoint = Endpoint.parse(self._config.url)
+        retry = Retry(endpoint, self._config.retry, _say)
+        begun = time.perf_counter()
+        with progress("scoring", self._file.track_count, "tracks") as advance:
+            async with Connection(endpoint, timeout=self._config.timeout) as connection:
+                most = await retry(lambda: connection.max_batch(ENSEMBLE))
+                batching = replace(self._config.batching, tracks=max(1, min(self._config.batching.tracks, most)))
+                todo = batches(self._unscored(advance), batching)
+                async with aclosing(score(todo, connection, retry, concurrency=self._config.concurrency)) as answers:
+                    async for answer in answers:
+                        for track, outcome in answer:
+                            if isinstance(outcome, Score):
+                                self._take(track, outcome)
+                                self._journal.append(outcome)
+                            else:
+                                self._refused.append(SetAside(rows=track.rows, reason=outcome.reason))
+                        self._journal.flush()
+                        advance(len(answer))
+        self._seconds = time.perf_counter() - begun
+
+    def _unscored(self, advance: Callable[[int], None]) -> Iterator[Track]:
+        for track in self._file:
+            if track.track_id in self._journal:
+                self._take(track, self._journal[track.track_id])
+                self._resumed += 1
+                advance(1)
+            else:
+                yield track
+
+    def _take(self, track: Track, outcome: Score) -> None:
+        if self._tracks and self._tracks[0].model_version != outcome.model_version:
+            raise _ModelChangedError(self._tracks[0].model_version, outcome.model_version)
+        self._rows.take(track, outcome)
+        self._tracks.append(TrackResult.of(track, outcome))
+
+    def write(self) -> Prediction:
+        """Write the result files."""
+        report = self._file.report
+        set_aside = [*(SetAside(rows=each.rows, reason=each.reason) for each in report.set_aside), *self._refused]
+        files = write_outputs(
+            self._config.source, self._config.out, rows=self._rows, tracks=self._tracks, set_aside=set_aside
+        )
+        return Prediction(
+            files=files,
+            rows=self._file.row_count,
+            rows_scored=sum(track.rows for track in self._tracks),
+            tracks=len(self._tracks),
+            resumed=self._resumed,
+            onsets=sum(track.onset_row is not None for track in self._tracks),
+            set_aside=len(set_aside),
+            model_version=self._tracks[0].model_version if self._tracks else None,
+            seconds=self._seconds,
+            notes=report.summary(),
+        )
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

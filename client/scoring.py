@@ -1,0 +1,113 @@
+"""Requests -> scores: several in flight, retried while the server is away, cut into single tracks when refused.
+
+Shapes: B tracks, T steps, M measurement columns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from client.batching import Batch
+from client.connection import Array, Connection, RefusedError
+from client.journal import Score
+from client.retry import Retry
+from reentry.schema import (
+    ENSEMBLE,
+    MEASUREMENTS,
+    MODEL_VERSION,
+    ONSET_STEP,
+    ONSET_TIMESTAMP,
+    PHASE,
+    PROBABILITY,
+    TRACK_ID_TENSOR,
+    TRACK_LENGTH,
+)
+from reentry.tracks import Track
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A track the server cannot score, and its reason."""
+
+    reason: str
+
+
+Outcome = tuple[Track, Score | Refusal]
+
+
+async def score(
+    batches: Iterable[Batch], connection: Connection, retry: Retry, *, concurrency: int
+) -> AsyncGenerator[list[Outcome], None]:
+    """Score every track of every batch, as the answers come; one item for each batch.
+
+    The batches are taken only as fast as they are answered, so a long input is never in memory at once.
+
+    Raises:
+        ClientError: the server stayed away.
+    """
+    in_flight: set[asyncio.Task[list[Outcome]]] = set()
+    try:
+        for batch in batches:
+            in_flight.add(asyncio.create_task(_score_batch(batch, connection, retry)))
+            if len(in_flight) >= concurrency:
+                done, in_flight = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        for each in asyncio.as_completed(in_flight):
+            yield await each
+    finally:
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
+
+
+async def _score_batch(batch: Batch, connection: Connection, retry: Retry) -> list[Outcome]:
+    inputs: dict[str, Array] = {
+        TRACK_ID_TENSOR.name: batch.track_ids(),
+        TRACK_LENGTH.name: batch.lengths(),
+        MEASUREMENTS.name: batch.measurements(),
+    }
+    sent = 0.0
+
+    async def ask() -> dict[str, Array]:
+        nonlocal sent
+        sent = time.perf_counter()
+        return await connection.infer(ENSEMBLE, inputs)
+
+    try:
+        answer = await retry(ask)
+    except RefusedError as error:
+        if len(batch) == 1:
+            return [(batch.tracks[0], Refusal(reason=f"refused by the server: {error.problem}"))]
+        # One bad track must not take the others down: each is asked for alone, one after the other.
+        return [outcome for single in batch.singles() for outcome in await _score_batch(single, connection, retry)]
+    seconds = time.perf_counter() - sent
+    return list(zip(batch.tracks, _scores(batch, answer, seconds), strict=True))
+
+
+def _scores(batch: Batch, answer: dict[str, Array], seconds: float) -> list[Score]:
+    """Cut an answer, whose tensors are (B, T) and (B, 1), into one score per track, without the padding."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    scores = []
+    for index, track in enumerate(batch.tracks):
+        timestamp = float(answer[ONSET_TIMESTAMP.name][index, 0])
+        scores.append(
+            Score(
+                track_id=track.track_id,
+                onset_step=int(answer[ONSET_STEP.name][index, 0]),
+                onset_timestamp=None if np.isnan(timestamp) else timestamp,
+                model_version=int(answer[MODEL_VERSION.name][index, 0]),
+                inference_seconds=round(seconds, 6),
+                tracks_in_request=len(batch),
+                time=now,
+                probability=answer[PROBABILITY.name][index, : len(track)],
+                phase=answer[PHASE.name][index, : len(track)],
+            )
+        )
+    return scores

@@ -1,0 +1,132 @@
+"""The journal gives back what was kept, whatever way the run that wrote it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.journal import Journal, Score
+from reentry.errors import InputError
+
+IDENTITY = {"file": "abc", "program": "1"}
+
+
+def score_of(track_id: int, steps: int = 4, version: int = 3) -> Score:
+    probability = np.linspace(0.0, 0.9, steps, dtype=np.float32)
+    return Score(
+        track_id=track_id,
+        onset_step=steps - 1,
+        onset_timestamp=1731308400.5,
+        model_version=version,
+        inference_seconds=0.25,
+        tracks_in_request=2,
+        time="2026-01-01T00:00:00.000+00:00",
+        probability=probability,
+        phase=(probability > 0.5).astype(np.uint8),
+    )
+
+
+def assert_same(left: Score, right: Score) -> None:
+    np.testing.assert_array_equal(left.probability, right.probability)
+    np.testing.assert_array_equal(left.phase, right.phase)
+    for name in ("track_id", "onset_step", "onset_timestamp", "model_version", "inference_seconds", "time"):
+        assert getattr(left, name) == getattr(right, name)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+def write(path: Path, *track_ids: int) -> None:
+    with Journal(path, IDENTITY) as journal:
+        for track_id in track_ids:
+            journal.append(score_of(track_id, steps=4 + track_id))
+
+
+def test_what_was_appended_is_there_in_the_next_run(path: Path) -> None:
+    write(path, 5, 9)
+    with Journal(path, IDENTITY) as journal:
+        assert len(journal) == 2
+        assert not journal.outdated
+        assert 5 in journal
+        assert 6 not in journal
+        assert_same(journal[9], score_of(9, steps=13))
+        assert_same(journal[5], score_of(5, steps=9))
+        journal.append(score_of(6))
+        assert_same(journal[6], score_of(6))
+    with Journal(path, IDENTITY) as journal:
+        assert len(journal) == 3
+
+
+def test_no_onset_survives_the_journal(path: Path) -> None:
+    from dataclasses import replace
+
+    none = replace(score_of(1), onset_step=-1, onset_timestamp=None)
+    with Journal(path, IDENTITY) as journal:
+        journal.append(none)
+    with Journal(path, IDENTITY) as journal:
+        assert (journal[1].onset_step, journal[1].onset_timestamp) == (-1, None)
+
+
+def test_a_torn_last_record_is_cut_off_and_written_again(path: Path) -> None:
+    write(path, 1, 2)
+    whole = path.read_bytes()
+    first_only = len(whole) - (len(whole) - whole.rindex(b'{"track_id"')) - 8
+    for torn_at in (first_only + 3, first_only + 20, len(whole) - 1):
+        path.write_bytes(whole[:torn_at])
+        with Journal(path, IDENTITY) as journal:
+            assert [track_id in journal for track_id in (1, 2)] == [True, False]
+            assert path.stat().st_size == first_only
+            journal.append(score_of(2, steps=6))
+        assert path.read_bytes() == whole
+
+
+def test_a_flipped_bit_ends_the_journal_before_it(path: Path) -> None:
+    write(path, 1, 2)
+    spoilt = bytearray(path.read_bytes())
+    spoilt[-1] ^= 1
+    path.write_bytes(spoilt)
+    with Journal(path, IDENTITY) as journal:
+        assert [track_id in journal for track_id in (1, 2)] == [True, False]
+
+
+def test_a_journal_of_another_file_is_begun_anew_and_says_so(path: Path) -> None:
+    write(path, 1)
+    with Journal(path, IDENTITY | {"file": "other"}) as journal:
+        assert journal.outdated
+        assert len(journal) == 0
+
+
+def test_a_file_that_is_no_journal_is_begun_anew(path: Path) -> None:
+    path.write_bytes(b"hello")
+    with Journal(path, IDENTITY) as journal:
+        assert len(journal) == 0
+        journal.append(score_of(1))
+    with Journal(path, IDENTITY) as journal:
+        assert len(journal) == 1
+
+
+def test_after_a_restart_nothing_is_left_but_the_identity(path: Path) -> None:
+    write(path, 1, 2)
+    with Journal(path, IDENTITY) as journal:
+        journal.restart()
+        assert len(journal) == 0
+        journal.append(score_of(7))
+    with Journal(path, IDENTITY) as journal:
+        assert not journal.outdated
+        assert [track_id in journal for track_id in (1, 2, 7)] == [False, False, True]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(path: Path) -> None:
+    with Journal(path, IDENTITY), pytest.raises(InputError, match="another run is writing here"):
+        Journal(path, IDENTITY)
+    write(path, 1)
+
+
+def test_a_removed_journal_is_gone(path: Path) -> None:
+    with Journal(path, IDENTITY) as journal:
+        journal.remove()
+    assert not path.exists()
