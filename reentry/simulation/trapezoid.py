@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from reentry.errors import ConfigError
@@ -97,7 +98,7 @@ def trapezoid_chunks(config: TrapezoidConfig) -> Iterator[pd.DataFrame]:
         yield _flights(
             config,
             tracks,
-            lengths.integers(config.shortest, config.longest, size=len(tracks), endpoint=True),
+            lengths.integers(config.shortest, config.longest + 1, size=len(tracks), dtype=np.int64),
             apogees.uniform(config.lowest_apogee, config.highest_apogee, size=len(tracks)),
             noise,
         )
@@ -105,9 +106,9 @@ def trapezoid_chunks(config: TrapezoidConfig) -> Iterator[pd.DataFrame]:
 
 def _flights(
     config: TrapezoidConfig,
-    tracks: np.ndarray[tuple[int], np.dtype[np.int64]],
-    lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
-    apogees: np.ndarray[tuple[int], np.dtype[np.float64]],
+    tracks: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    apogees: npt.NDArray[np.float64],
     noise: np.random.Generator,
 ) -> pd.DataFrame:
     """Rows of the flights `tracks` (K,), of `lengths` (K,) steps and `apogees` (K,) m."""

@@ -1,7 +1,22 @@
 """Tracks: the flights of a file, read, validated, repaired and written."""
 
+from reentry.tracks.fingerprint import fingerprint
 from reentry.tracks.read import TrackFile, read_tracks
+from reentry.tracks.repair import RepairConfig
+from reentry.tracks.report import Fault, Note, ReadReport, Repair, SetAside
 from reentry.tracks.track import Track
 from reentry.tracks.write import write_tracks
 
-__all__ = ["Track", "TrackFile", "read_tracks", "write_tracks"]
+__all__ = [
+    "Fault",
+    "Note",
+    "ReadReport",
+    "Repair",
+    "RepairConfig",
+    "SetAside",
+    "Track",
+    "TrackFile",
+    "fingerprint",
+    "read_tracks",
+    "write_tracks",
+]

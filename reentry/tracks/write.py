@@ -40,6 +40,6 @@ def write_tracks(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> N
 
 def _writer(path: Path, schema: pa.Schema, is_csv: bool) -> pyarrow.csv.CSVWriter | pyarrow.parquet.ParquetWriter:
     if is_csv:
-        options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
+        options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="none")
         return pyarrow.csv.CSVWriter(path, schema, write_options=options)
     return pyarrow.parquet.ParquetWriter(path, schema)

@@ -1,0 +1,25 @@
+"""What tells one file of tracks from another."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from reentry.errors import TrackFileError
+from reentry.schema import SCHEMA_VERSION
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256, in hexadecimal, over the schema version and the bytes of the file: what a checkpoint was trained on.
+
+    Raises:
+        TrackFileError: the file cannot be read.
+    """
+    digest = hashlib.sha256(f"reentry schema {SCHEMA_VERSION}\n".encode())
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise TrackFileError("cannot be read", where=str(path), got=error.strerror) from error
+    return digest.hexdigest()
