@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from reentry.files import whole_file
 from reentry.tracks.sources import open_source
-from reentry.tracks.write import write_tracks
 
 FAULTS_SHOWN: Final = 20
 ROW_COLUMN: Final = "set_aside_row"
@@ -107,7 +107,7 @@ class ReadReport:
         return "\n".join(lines)
 
     def write_set_aside(self, path: Path) -> int:
-        """Write the rows that were set aside, as the file has them, each with its row number and the reason.
+        """Write the rows that were set aside as CSV, as the file has them, each with its row number and the reason.
 
         Mended there, they can be read as a file of tracks: the two columns more do no harm. Nothing is written when
         nothing was set aside.
@@ -117,7 +117,9 @@ class ReadReport:
         """
         if self.clean:
             return 0
-        write_tracks(path, self._tables_set_aside())
+        with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            for number, table in enumerate(self._tables_set_aside()):
+                table.to_csv(file, index=False, header=number == 0, lineterminator="\n")
         return self.rows_set_aside
 
     def _tables_set_aside(self) -> Iterator[pd.DataFrame]:

@@ -75,13 +75,13 @@ class CsvSource(Source):
 
     def chunks(self) -> Iterator[pd.DataFrame]:
         """See `Source.chunks`."""
-        ids: dict[Hashable, str] = dict.fromkeys(_IDS, "category")
+        types: dict[Hashable, str] = {**dict.fromkeys(_IDS, "category"), EXCESS: "str"}
         with self._with_excess() as file:
             yield from self._read(
                 pd.read_csv(
                     file,
                     usecols=[*self.track_columns, EXCESS],
-                    dtype=ids,
+                    dtype=types,
                     float_precision="round_trip",
                     low_memory=False,
                     chunksize=CHUNK_ROWS,
@@ -126,6 +126,8 @@ class CsvSource(Source):
 
 class _Headed(io.TextIOBase):
     """A text file under another header."""
+
+    mode = "r"
 
     def __init__(self, header: str, rest: TextIO) -> None:
         self._header = header
@@ -243,17 +245,34 @@ def check_labelled(source: Source) -> None:
 
 
 def _missing_columns(path: Path, missing: list[str], columns: tuple[str, ...]) -> TrackFileError:
-    small = {name.lower(): name for name in columns}
-    hints = []
-    for name in missing:
-        near = difflib.get_close_matches(name, small, n=1, cutoff=0.5)
-        hints.append(f"{name} (is it {small[near[0]]!r}?)" if near else name)
+    likely = _likely_names(missing, columns)
+    hints = [f"{name} (is it {likely[name]!r}?)" if name in likely else name for name in missing]
     shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
     return TrackFileError(
         f"missing column{'s' if len(missing) > 1 else ''} {', '.join(hints)}",
         where=str(path),
         got=f"the columns {shown[:300]!r}",
+        fix="put a header above the rows" if columns and all(_is_number(name) for name in columns) else None,
     )
+
+
+def _likely_names(missing: list[str], columns: tuple[str, ...]) -> dict[str, str]:
+    """For each missing column the one that may be meant: the same but for capitals, else one that looks like it."""
+    spare = {name.lower(): name for name in columns if name not in {c.name for c in TRACK_COLUMNS}}
+    likely = {name: spare.pop(name) for name in missing if name in spare}
+    for name in missing:
+        near = difflib.get_close_matches(name, spare, n=1, cutoff=0.5)
+        if name not in likely and near:
+            likely[name] = spare.pop(near[0])
+    return likely
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_type(path: Path, field: pa.Field) -> None:
