@@ -6,6 +6,7 @@ Every failure of either protocol becomes one of two errors: `ServerAwayError`, w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ class Connection:
             import tritonclient.http as protocol
             from tritonclient.http.aio import InferenceServerClient
 
+            # tritonclient hands over each body as bytes, and aiohttp would rather stream one beyond 1 MiB.
+            warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
             self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
         self._input = protocol.InferInput
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from client.journal import Score
 from reentry.decision import NO_ONSET
@@ -28,6 +27,7 @@ from reentry.files import whole_file
 from reentry.schema import PHASE, PROBABILITY
 from reentry.tracks import Track
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
+from reentry.tracks.report import ReadReport
 
 ROWS_AT_ONCE: Final = 65_536
 _UNSCORED: Final = 255
@@ -46,10 +46,6 @@ class RowResults:
         """Spread the result of each step over the rows that became it."""
         self.probability[track.rows] = score.probability[track.steps]
         self._phase[track.rows] = score.phase[track.steps]
-
-    def unscored(self) -> npt.NDArray[np.int64]:
-        """Rows without a result, ascending."""
-        return np.flatnonzero(self._phase == _UNSCORED)
 
     def text(self, start: int, stop: int) -> Iterator[str]:
         """The two columns of rows start ... stop - 1, as they follow the user's own in a CSV line."""
@@ -93,14 +89,6 @@ class TrackResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
-    """Rows that were not scored, and why."""
-
-    rows: npt.NDArray[np.int64]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFiles:
     """Where the results are."""
 
@@ -111,27 +99,31 @@ class OutputFiles:
     """None if every row was scored."""
 
 
-def write_outputs(
-    source: Path, folder: Path, *, rows: RowResults, tracks: Iterable[TrackResult], set_aside: Sequence[SetAside]
-) -> OutputFiles:
+def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks: Iterable[TrackResult]) -> OutputFiles:
     """Write all files into `folder`; they take their names together at the end, over those of an earlier run.
 
+    Args:
+        folder: where to.
+        report: of the file that was scored, and of every track of it that was set aside.
+        rows: the results by row.
+        tracks: the results by track, in any order.
+
     Raises:
-        TrackFileError: `source` has not the rows it had when it was scored.
+        TrackFileError: the file has not the rows it had when it was scored.
     """
     files = OutputFiles(
         predictions=folder / "predictions.csv",
         onsets=folder / "onsets.csv",
         inference=folder / "inference.jsonl",
-        set_aside=folder / "set_aside.csv" if set_aside else None,
+        set_aside=folder / "set_aside.csv" if report.set_aside else None,
     )
     in_order = sorted(tracks, key=lambda track: track.first_row)
     with ExitStack() as stack:
         _write_onsets(stack.enter_context(whole_file(files.onsets)), in_order)
         _write_inference(stack.enter_context(whole_file(files.inference)), in_order)
         if files.set_aside is not None:
-            _write_set_aside(stack.enter_context(whole_file(files.set_aside)), source, set_aside)
-        _write_predictions(stack.enter_context(whole_file(files.predictions)), source, rows)
+            report.write_set_aside(stack.enter_context(whole_file(files.set_aside)))
+        _write_predictions(stack.enter_context(whole_file(files.predictions)), report.path, rows)
     if files.set_aside is None:
         (folder / "set_aside.csv").unlink(missing_ok=True)
     return files
@@ -187,24 +179,6 @@ def _write_inference(path: Path, tracks: Iterable[TrackResult]) -> None:
                 "time": track.time,
             }
             out.write(json.dumps(line) + "\n")
-
-
-def _write_set_aside(path: Path, source: Path, set_aside: Sequence[SetAside]) -> None:
-    """The rows as they stand in the file and in its order, with the reason behind them."""
-    rows = np.concatenate([each.rows for each in set_aside])
-    reasons = np.repeat(np.arange(len(set_aside)), [len(each.rows) for each in set_aside])
-    order = np.argsort(rows, kind="stable")
-    quoted = [_csv_line([each.reason]) for each in set_aside]
-    lines = row_texts(source)
-    with path.open("w", encoding=_ENCODING, newline="", errors="backslashreplace") as out:
-        out.write(f"{next(lines)},reason\n")
-        at = 0
-        for row, reason in zip(rows[order].tolist(), reasons[order].tolist(), strict=True):
-            line = next(islice(lines, row - at, None), None)
-            if line is None:
-                raise TrackFileError("changed while it was scored", where=str(source), expected=f"a row {row}")
-            out.write(f"{line},{quoted[reason]}\n")
-            at = row + 1
 
 
 def _csv_line(fields: Sequence[str]) -> str:

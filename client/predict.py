@@ -14,7 +14,7 @@ from pathlib import Path
 from client.batching import BatchConfig, batches
 from client.connection import Connection, Endpoint
 from client.journal import Journal, Score
-from client.outputs import OutputFiles, RowResults, SetAside, TrackResult, write_outputs
+from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
 from client.scoring import score
 from reentry import __version__
@@ -22,6 +22,7 @@ from reentry.errors import ClientError, ConfigError
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
 from reentry.tracks import Track, TrackFile, fingerprint, read_tracks
+from reentry.tracks.report import SetAside
 
 JOURNAL_NAME = ".predict.journal"
 
@@ -184,7 +185,9 @@ class _Run:
                                 self._take(track, outcome)
                                 self._journal.append(outcome)
                             else:
-                                self._refused.append(SetAside(rows=track.rows, reason=outcome.reason))
+                                self._refused.append(
+                                    SetAside(track_id=track.track_id, rows=track.rows, reason=outcome.reason)
+                                )
                         self._journal.flush()
                         advance(len(answer))
         self._seconds = time.perf_counter() - begun
@@ -206,11 +209,9 @@ class _Run:
 
     def write(self) -> Prediction:
         """Write the result files."""
-        report = self._file.report
-        set_aside = [*(SetAside(rows=each.rows, reason=each.reason) for each in report.set_aside), *self._refused]
-        files = write_outputs(
-            self._config.source, self._config.out, rows=self._rows, tracks=self._tracks, set_aside=set_aside
-        )
+        read = self._file.report
+        report = replace(read, set_aside=[*read.set_aside, *self._refused])
+        files = write_outputs(self._config.out, report=report, rows=self._rows, tracks=self._tracks)
         return Prediction(
             files=files,
             rows=self._file.row_count,
@@ -218,7 +219,7 @@ class _Run:
             tracks=len(self._tracks),
             resumed=self._resumed,
             onsets=sum(track.onset_row is not None for track in self._tracks),
-            set_aside=len(set_aside),
+            set_aside=len(report.set_aside),
             model_version=self._tracks[0].model_version if self._tracks else None,
             seconds=self._seconds,
             notes=report.summary(),
