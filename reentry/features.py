@@ -118,7 +118,7 @@ def _features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64
 
     def slope(column: int, wrap: bool = False) -> Float64:
         """Least-squares slope per second; differences from the newest value keep the sums small."""
-        total = np.zeros_like(spread)
+        total: Float64 = np.zeros_like(spread)
         newest = lagged(column, 0)
         for lag in range(1, WINDOW):
             change = lagged(column, lag) - newest

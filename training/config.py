@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES
@@ -12,7 +15,7 @@ from reentry.schema import FEATURES
 class ModelConfig:
     """Shape of the network; with the weights it is all that a checkpoint needs to rebuild it."""
 
-    features: tuple[str, ...] = FEATURES
+    features: tuple[str, ...] = ("altitude_fraction", "climb_rate", "ground_speed", "time_step")
     """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them."""
     hidden: int = 32
     """Units of each LSTM layer."""
@@ -56,9 +59,9 @@ class TrainConfig:
     """Share of the tracks held out, at least one."""
     class_weighting: bool = True
     """Steps of the rarer phase weigh more, so that both phases weigh the same in all."""
-    onset_weight: float = 10.0
+    onset_weight: float = 100.0
     """What a step next to the onset weighs on top of its 1; falls off by e each `onset_span` steps."""
-    onset_span: float = 10.0
+    onset_span: float = 2.0
     """Steps."""
     accelerator: str = "auto"
     """Lightning's: auto, cpu, gpu. A GPU trains in mixed precision."""
@@ -80,3 +83,44 @@ class TrainConfig:
 def _check(name: str, value: object, holds: bool, expected: str) -> None:
     if not holds:
         raise ConfigError(f"{name} out of range", expected=expected, got=str(value))
+
+
+def read_configs(path: Path | None, *, model: dict[str, Any], train: dict[str, Any]) -> tuple[ModelConfig, TrainConfig]:
+    """Settings of a TOML file with the tables [model] and [train], overruled by the given ones that are not None.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown table or key, a value of another type or out of its range.
+    """
+    given = _read_toml(path) if path else {}
+    unknown = set(given) - {"model", "train"}
+    if unknown:
+        raise ConfigError("unknown table", where=str(path), expected="model, train", got=", ".join(sorted(unknown)))
+    merged = {
+        "model": given.get("model", {}) | {name: value for name, value in model.items() if value is not None},
+        "train": given.get("train", {}) | {name: value for name, value in train.items() if value is not None},
+    }
+    for table, config in (("model", ModelConfig), ("train", TrainConfig)):
+        known = {field.name for field in fields(config)}
+        unknown = set(merged[table]) - known
+        if unknown:
+            raise ConfigError(
+                f"unknown key of [{table}]",
+                where=str(path),
+                expected=", ".join(sorted(known)),
+                got=", ".join(sorted(unknown)),
+            )
+    if "features" in merged["model"]:
+        merged["model"]["features"] = tuple(merged["model"]["features"])
+    try:
+        return ModelConfig(**merged["model"]), TrainConfig(**merged["train"])
+    except TypeError as error:  # comparing, say, a text with 1
+        raise ConfigError(f"a setting of another type: {error}", where=str(path)) from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"no settings: {error.strerror}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not TOML: {error}", where=str(path)) from error

@@ -2,6 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def train() -> None:
-    """Not written yet."""
+import typer
+
+
+def train(
+    tracks: Annotated[Path, typer.Argument(help="Labelled tracks, .csv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder of model.ckpt.")] = Path("artifacts/train"),
+    seed: Annotated[int | None, typer.Option(help="Of split, weights and order; the same gives the same.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split, at most.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Units of the LSTM.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with [model] and [train] settings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Train the LSTM on labelled tracks and write DIR/model.ckpt.
+
+    One track in five is held out, the figures printed are theirs. Flags win over the file of settings, whose keys are
+    the fields of ModelConfig and TrainConfig in training/config.py. Bad tracks are set aside in
+    DIR/set_aside.csv, and the exit status is 1.
+
+    Example: `reentry train data/train.csv --out artifacts/train --seed 0`
+    """
+    import json
+
+    from training.config import read_configs
+    from training.train import train_file
+
+    model, training = read_configs(config, model={"hidden": hidden}, train={"epochs": epochs, "seed": seed})
+    result = train_file(tracks, out, model, training)
+    typer.echo(result.read.summary(), err=True)
+    if as_json:
+        typer.echo(json.dumps(result.as_dict()))
+    else:
+        typer.echo(result.summary())
+    if not result.read.clean:
+        raise typer.Exit(code=1)
