@@ -41,20 +41,26 @@ def load_model(url: str, name: str, config: str | None, *, timeout: float) -> No
     body = {"parameters": {"config": config}} if config is not None else {}
     status, answer = _request(url, "POST", f"/v2/repository/models/{name}/load", json.dumps(body), timeout=timeout)
     if status != 200:
-        raise ServerError(f"the server cannot load {name}: {reason_of(answer)}")
+        member, reason = cause_of(answer)
+        raise ServerError(f"the server cannot load {member or name}: {reason}")
 
 
-def reason_of(answer: str) -> str:
-    """The cause inside Triton's error, without the layers it is wrapped in and without the Python traceback."""
+def cause_of(answer: str) -> tuple[str | None, str]:
+    """The cause inside Triton's answer to a load request, without the layers it is wrapped in.
+
+    Returns:
+        The member of an ensemble that failed, None if it was the model itself, and the reason on one line.
+    """
     try:
         text = str(json.loads(answer)["error"])
     except (ValueError, KeyError, TypeError):
         text = answer
-    text = text.split("\n\nAt:")[0]
-    causes = re.findall(r"version \d+ is at UNAVAILABLE state: (.*)", text, flags=re.DOTALL)
-    text = causes[-1] if causes else text
-    text = re.sub(r"^(Internal|Invalid argument|Unavailable|Not found): ", "", text.strip())
-    return " ".join(text.removeprefix("TritonModelException: ").split()).rstrip("; ")
+    text = text.split("\n\nAt:")[0]  # a Python traceback follows
+    member = re.search(r"Model '([^']+)' loading failed", text)
+    causes = re.split(r"version \d+ is at UNAVAILABLE state: |load failed for model '[^']*': ", text)
+    reason = re.sub(r"^(Internal|Invalid argument|Unavailable|Not found): ", "", causes[-1].strip())
+    reason = " ".join(reason.removeprefix("TritonModelException: ").split()).rstrip("; ")
+    return (member.group(1) if member else None), reason
 
 
 def _request(

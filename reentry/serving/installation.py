@@ -86,6 +86,42 @@ def find_installation() -> Installation:
     return found
 
 
+def require_libraries(installation: Installation) -> None:
+    """See that the binary and the stub can be loaded.
+
+    Raises:
+        ServerError: the shared libraries that the loader does not find, and how to get them.
+    """
+    missing = installation.missing_libraries()
+    if missing:
+        package = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+        raise ServerError(
+            f"the Triton server lacks shared libraries: {', '.join(missing)}",
+            fix=f"apt-get install {package}" if missing == [libpython()] else "install the system's packages of them",
+        )
+
+
+def require_packages() -> None:
+    """See that a Python model will find its packages, in the environment its stub takes.
+
+    Raises:
+        ServerError: what cannot be imported, and how to get it.
+    """
+    modules = "numpy, onnxruntime, reentry.features"
+    # As the stub does: the first python3 on PATH, without PYTHONPATH, away from the checkout.
+    tried = subprocess.run(
+        ["python3", "-I", "-c", f"import {modules}"],
+        env={**os.environ, "PATH": program_path()},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode != 0:
+        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ServerError(f"Python models cannot import {modules}: {reason}", where=sys.prefix, fix=_FIX)
+
+
 def program_path() -> str:
     """PATH of the stubs. A stub ignores PYTHONPATH: it takes the packages of the python3 it finds first on PATH.
 

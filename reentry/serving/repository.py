@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def models_of(repository: Path) -> list[str]:
-    """Names of the models to load, in order: ensembles come after the models they are made of.
+    """Names of the models to load, in order: ensembles first, for they bring the models they are made of.
 
     Raises:
         ServerError: no repository there, a configuration that cannot be read, or a model without a version.
@@ -31,7 +31,7 @@ def models_of(repository: Path) -> list[str]:
             raise ServerError(
                 f"no version of {name} is installed", where=str(repository / name), fix="reentry export CHECKPOINT"
             )
-    return sorted(names, key=lambda name: (_is_ensemble(read_model_config(repository, name)), name))
+    return sorted(names, key=lambda name: (not _is_ensemble(read_model_config(repository, name)), name))
 
 
 def read_model_config(repository: Path, name: str) -> ModelConfig:
@@ -55,21 +55,29 @@ def read_model_config(repository: Path, name: str) -> ModelConfig:
 def fitted_model_config(repository: Path, name: str, config: ServerConfig) -> str | None:
     """The model's configuration for this machine's cores, as the JSON that Triton's load request takes.
 
-    None where the file stands as it is: an ensemble runs nothing itself.
+    The networks get what `config` says; Python models half as many instances, since a feature or decision pass takes
+    about as long as the network's and three processes that compute share each two cores.
+
+    Returns:
+        None where the file fits as it is.
     """
     from google.protobuf.json_format import MessageToJson
 
     model = read_model_config(repository, name)
     if _is_ensemble(model):
         return None
+    fitted = type(model)()
+    fitted.CopyFrom(model)
+    del fitted.instance_group[:]
+    group = fitted.instance_group.add()
+    group.kind = group.KIND_CPU
     if model.backend == "onnxruntime":
-        model.parameters["intra_op_thread_count"].string_value = str(config.fitted_threads)
-        del model.instance_group[:]
-        group = model.instance_group.add()
-        group.kind = group.KIND_CPU
         group.count = config.fitted_instances
-    return MessageToJson(model, preserving_proto_field_name=True)
+        fitted.parameters["intra_op_thread_count"].string_value = str(config.fitted_threads)
+    else:
+        group.count = max(1, config.fitted_instances // 2)
+    return None if fitted == model else MessageToJson(fitted, preserving_proto_field_name=True)
 
 
 def _is_ensemble(model: ModelConfig) -> bool:
-    return model.HasField("ensemble_scheduling")
+    return bool(model.HasField("ensemble_scheduling"))

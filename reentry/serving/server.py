@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -22,7 +21,7 @@ from reentry.errors import ServerError
 from reentry.prediction_log import ENVIRONMENT_VARIABLE
 from reentry.serving import http as api
 from reentry.serving.config import ADDRESS, ServerConfig
-from reentry.serving.installation import Installation, find_installation, libpython, program_path
+from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.log import last_error
 from reentry.serving.repository import fitted_model_config, models_of
 from reentry.serving.run_directory import assemble_backends
@@ -47,6 +46,10 @@ class EmbeddedServer:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared_memory_prefix = f"reentry_{uuid.uuid4().hex[:12]}_"
         self._log_start = 0
+        self.models: list[str] = []
+        """Names of the models served, once started."""
+        self.seconds_to_ready = 0.0
+        """s from the start of the process until every model was ready."""
 
     @property
     def http_url(self) -> str:
@@ -94,20 +97,26 @@ class EmbeddedServer:
             ServerError: a port is taken, a part of the server or a version of a model is missing, a model cannot be
                 loaded, the server died or is not ready by the deadline; each with the server's own reason.
         """
-        models = models_of(self._config.model_repository)
+        self.models = models_of(self._config.model_repository)
         installation = find_installation()
-        missing = installation.missing_libraries()
-        if missing:
-            raise missing_libraries_error(missing)
-        self._config = replace(self._config, **choose_ports(self._config.ports))
+        require_libraries(installation)
+        ports = choose_ports(self._config.ports)
+        self._config = replace(
+            self._config,
+            http_port=ports["http_port"],
+            grpc_port=ports["grpc_port"],
+            metrics_port=ports["metrics_port"],
+        )
         self._folder = tempfile.TemporaryDirectory(prefix="reentry-triton-")
         try:
+            started = time.monotonic()
+            deadline = started + self._config.start_timeout
             self._start(installation)
-            deadline = time.monotonic() + self._config.start_timeout
             self._wait(api.is_live, deadline)
             if self._config.model_control_mode == "explicit":
-                self._load(models, deadline)
+                self._load(deadline)
             self._wait(api.is_ready, deadline)
+            self.seconds_to_ready = time.monotonic() - started
         except BaseException:
             self.stop()
             raise
@@ -162,6 +171,7 @@ class EmbeddedServer:
             f"--metrics-address={ADDRESS}",
             f"--metrics-port={config.metrics_port}",
             "--allow-gpu-metrics=false",
+            "--disable-auto-complete-config",  # the files are complete; it would start every Python model twice
             f"--exit-timeout-secs={round(config.drain_timeout)}",
         ]
         environment = os.environ | {
@@ -190,16 +200,25 @@ class EmbeddedServer:
                 raise self._too_late()
             time.sleep(_POLL_SECONDS)
 
-    def _load(self, models: list[str], deadline: float) -> None:
-        for name in models:
-            config = fitted_model_config(self._config.model_repository, name, self._config)
-            try:
-                api.load_model(self.http_url, name, config, timeout=max(deadline - time.monotonic(), _POLL_SECONDS))
-            except TimeoutError:
-                raise self._too_late() from None
-            except (OSError, http.client.HTTPException):
+    def _load(self, deadline: float) -> None:
+        repository = self._config.model_repository
+        for name in self.models:
+            self._request_load(name, None, deadline)
+        # Fitted only now: loading an ensemble loads its models again, by their files, if these were touched meanwhile.
+        for name in self.models:
+            fitted = fitted_model_config(repository, name, self._config)
+            if fitted is not None:
+                self._request_load(name, fitted, deadline)
+
+    def _request_load(self, name: str, config: str | None, deadline: float) -> None:
+        try:
+            api.load_model(self.http_url, name, config, timeout=max(deadline - time.monotonic(), _POLL_SECONDS))
+        except TimeoutError:
+            raise self._too_late() from None
+        except (OSError, http.client.HTTPException):
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._running().wait(_DEATH_SECONDS)
-                raise self._death() from None
+            raise self._death() from None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -207,7 +226,9 @@ class EmbeddedServer:
         return self._process
 
     def _death(self) -> ServerError:
-        status = self._running().returncode
+        status = self._running().poll()
+        if status is None:
+            return ServerError("the Triton server no longer answers")
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         reason = last_error(self.server_log, self._log_start)
         return ServerError(f"the Triton server {how}" + (f": {reason}" if reason else ""))
@@ -240,14 +261,3 @@ def choose_ports(ports: dict[str, int]) -> dict[str, int]:
                 ) from None
             chosen[name] = probe.getsockname()[1]
         return chosen
-
-
-def missing_libraries_error(missing: list[str]) -> ServerError:
-    """What to do about shared libraries that the loader does not find."""
-    package = f"apt-get install libpython{sys.version_info.major}.{sys.version_info.minor}"
-    return ServerError(
-        f"the Triton server lacks shared libraries: {', '.join(missing)}",
-        fix=package
-        if missing == [libpython()]
-        else f"install them with the system's packages; {package} for libpython",
-    )
