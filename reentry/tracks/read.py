@@ -62,8 +62,6 @@ class TrackFile:
 
     def __init__(self, source: Source, *, labelled: bool, config: RepairConfig, in_memory_bytes: int) -> None:
         self.path = source.path
-        self.columns = source.columns
-        """All columns of the file."""
         self.report = ReadReport(path=source.path)
         self._source = source
         self._labelled = labelled
@@ -87,10 +85,6 @@ class TrackFile:
     def track_count(self) -> int:
         """Tracks that go on."""
         return self.report.tracks
-
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """The file itself, all columns of all rows in order, as chunks of untouched cells, indexed by row number."""
-        return self._source.tables()
 
     def close(self) -> None:
         """Give up the rows on disk."""

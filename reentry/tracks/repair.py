@@ -221,9 +221,8 @@ def _fill_cells(cells: Floats, rows: Ints, track_id: int, longest: int, repairs:
             continue
         time, known = cells[:, _TIME], cells[~missing, column]
         if column == _LONGITUDE:
-            filled = np.interp(time[missing], time[~missing], np.unwrap(known, period=360.0))
-            lowest = 0.0 if known.max() > 180.0 else -180.0
-            cells[missing, column] = (filled - lowest) % 360.0 + lowest
+            turned = np.interp(time[missing], time[~missing], np.unwrap(known, period=360.0))
+            cells[missing, column] = _in_range_of(known, turned)
         else:
             cells[missing, column] = np.interp(time[missing], time[~missing], known)
         repairs[Repair.CELLS] += int(missing.sum())
@@ -267,4 +266,13 @@ def _between(cells: Floats, earlier: Ints, share: Floats) -> Floats:
     move[:, _SENSOR] = 0.0
     move[:, _LONGITUDE] = (move[:, _LONGITUDE] + 180.0) % 360.0 - 180.0
     between: Floats = cells[earlier] + share[:, None] * move[earlier]
+    new = share > 0.0
+    between[new, _LONGITUDE] = _in_range_of(cells[:, _LONGITUDE], between[new, _LONGITUDE])
     return between
+
+
+def _in_range_of(measured: Floats, longitude: Floats) -> Floats:
+    """Turn longitudes into the range of the measured ones, 0 ... 360 if one is beyond 180, else -180 ... 180."""
+    lowest = 0.0 if measured.max() > 180.0 else -180.0
+    inside = (longitude >= lowest) & (longitude <= lowest + 360.0)
+    return np.where(inside, longitude, (longitude - lowest) % 360.0 + lowest)

@@ -19,7 +19,6 @@ from typing import Final, TextIO
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
-from pandas.io.parsers import TextFileReader
 
 from reentry.errors import TrackFileError
 from reentry.schema import REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
@@ -76,31 +75,33 @@ class CsvSource(Source):
     def chunks(self) -> Iterator[pd.DataFrame]:
         """See `Source.chunks`."""
         types: dict[Hashable, str] = {**dict.fromkeys(_IDS, "category"), EXCESS: "str"}
-        with self._with_excess() as file:
-            yield from self._read(
-                pd.read_csv(
-                    file,
-                    usecols=[*self.track_columns, EXCESS],
-                    dtype=types,
-                    float_precision="round_trip",
-                    low_memory=False,
-                    chunksize=CHUNK_ROWS,
-                )
-            )
+        with (
+            self._with_excess() as file,
+            pd.read_csv(
+                file,
+                usecols=[*self.track_columns, EXCESS],
+                dtype=types,
+                float_precision="round_trip",
+                low_memory=False,
+                chunksize=CHUNK_ROWS,
+            ) as chunks,
+        ):
+            yield from chunks
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """See `Source.tables`."""
-        with self._with_excess() as file:
-            for table in self._read(
-                pd.read_csv(
-                    file,
-                    usecols=[*self.columns, EXCESS],
-                    dtype=str,
-                    na_filter=False,
-                    low_memory=False,
-                    chunksize=CHUNK_ROWS,
-                )
-            ):
+        with (
+            self._with_excess() as file,
+            pd.read_csv(
+                file,
+                usecols=[*self.columns, EXCESS],
+                dtype=str,
+                na_filter=False,
+                low_memory=False,
+                chunksize=CHUNK_ROWS,
+            ) as chunks,
+        ):
+            for table in chunks:
                 yield table[list(self.columns)]
 
     @contextmanager
@@ -114,14 +115,10 @@ class CsvSource(Source):
         with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             while not file.readline().strip():
                 pass
-            yield _Headed(header.getvalue(), file)
-
-    def _read(self, chunks: TextFileReader) -> Iterator[pd.DataFrame]:
-        try:
-            with chunks:
-                yield from chunks
-        except pd.errors.ParserError as error:  # quotes that never close
-            raise TrackFileError("not readable as CSV", where=str(self.path), got=str(error)) from error
+            try:
+                yield _Headed(header.getvalue(), file)
+            except pd.errors.ParserError as error:  # quotes that never close
+                raise TrackFileError("not readable as CSV", where=str(self.path), got=str(error)) from error
 
 
 class _Headed(io.TextIOBase):
@@ -156,11 +153,9 @@ class ParquetSource(Source):
     def chunks(self) -> Iterator[pd.DataFrame]:
         """See `Source.chunks`."""
         for first, batch in self._batches(self.track_columns):
-            yield pd.DataFrame(
-                {name: _series(name, batch.column(name)) for name in self.track_columns},
-                index=pd.RangeIndex(first, first + batch.num_rows),
-                copy=False,
-            )
+            chunk = pd.DataFrame({name: _series(name, batch.column(name)) for name in self.track_columns}, copy=False)
+            chunk.index = pd.RangeIndex(first, first + batch.num_rows)
+            yield chunk
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """See `Source.tables`."""

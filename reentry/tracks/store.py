@@ -57,6 +57,8 @@ class DiskStore:
 
     def append(self, records: Records) -> None:
         """See `RowStore`."""
+        if not len(records):
+            return
         ids, first, inverse = np.unique(records["track_id"], return_index=True, return_inverse=True)
         for track_id in ids[np.argsort(first)].tolist():
             self._ordinals.setdefault(track_id, len(self._ordinals))

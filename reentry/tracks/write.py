@@ -21,7 +21,8 @@ def write_tracks(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> N
     Floats are written so that reading gives the same bits. The file appears under its name when it is whole.
 
     Raises:
-        TrackFileError: another suffix, no table at all, tables of different columns, or a place that takes no file.
+        TrackFileError: another suffix, no table at all, or a place that takes no file.
+        ValueError: tables of different columns.
     """
     is_csv = file_format(path) in CSV_SUFFIXES
     chunks = iter([tables] if isinstance(tables, pd.DataFrame) else tables)
@@ -33,6 +34,8 @@ def write_tracks(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> N
         with whole_file(path) as part, _writer(part, head.schema, is_csv) as writer:
             writer.write_table(head)
             for chunk in chunks:
+                if list(chunk) != head.column_names:
+                    raise ValueError(f"Expected the columns {head.column_names}. Got: {list(chunk)}")
                 writer.write_table(pa.Table.from_pandas(chunk, schema=head.schema, preserve_index=False))
     except OSError as error:
         raise TrackFileError("cannot be written", where=str(path), got=error.strerror or str(error)) from error

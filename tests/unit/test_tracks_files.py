@@ -1,0 +1,134 @@
+"""Files that are no files of tracks: one line that says what is wrong; and files that are written whole or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reentry.errors import TrackFileError
+from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.tracks import fingerprint, read_tracks, write_tracks
+
+HEADER = "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity"
+ROW = "1731308400,0,3,64.1,-21.9,10.0,0.01"
+
+
+@pytest.fixture
+def flights() -> pd.DataFrame:
+    return simulate_trapezoid(TrapezoidConfig(tracks=2, shortest=10, longest=10))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty file"),
+        ("\n\n", "missing columns timestamp, track_id"),
+        (HEADER, "no rows"),
+        (HEADER + "\n\n", "no rows"),
+        (f"{HEADER}\n{ROW}\n".replace(",", ";"), "wrong delimiter; expected commas .* got a semicolon"),
+        (f"{HEADER}\n{ROW}\n".replace(",", "\t"), "wrong delimiter; .* got a tab"),
+        (f"{HEADER}\n{ROW}\n".replace(",", "|"), "wrong delimiter; .* got a vertical bar"),
+        (f"{HEADER}\n{ROW}\n".encode("utf-16"), "a binary file, or text in UTF-16"),
+        (b"\x1f\x8b\x08" + bytes(range(1, 200)), "a binary file, or not in UTF-8"),
+        (f"{ROW}\n{ROW}\n", "missing columns .* fix: put a header above the rows"),
+        (
+            f"{HEADER}\n{ROW}\n".replace("latitude", "lat").replace("altitude", "Altitude").replace("track_", ""),
+            r"missing columns track_id.*, latitude \(is it 'lat'\?\), altitude \(is it 'Altitude'\?\); got the columns",
+        ),
+        (f"{HEADER},note,note\n{ROW},a,b\n", "a column stands twice; got note"),
+        (f'{HEADER},note\n{ROW},"never closed\n', "not readable as CSV"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_used_says_why_in_one_line(
+    tmp_path: Path, content: str | bytes, message: str
+) -> None:
+    path = tmp_path / "tracks.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(TrackFileError, match=message) as error:
+        read_tracks(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_place_without_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    for name, message in {
+        "none.csv": "no such file",
+        "folder.csv": "not a file",
+        "tracks.txt": "unknown kind of file; expected a name ending in .csv or .parquet or .pq; got '.txt'",
+    }.items():
+        with pytest.raises(TrackFileError, match=message):
+            read_tracks(tmp_path / name)
+    with pytest.raises(TrackFileError, match="cannot be read"):
+        fingerprint(tmp_path / "none.csv")
+
+
+def test_parquet_that_is_cut_or_holds_no_numbers_says_so(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "tracks.parquet"
+    write_tracks(path, flights)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(TrackFileError, match="not readable as Parquet"):
+        read_tracks(path)
+    flights.assign(timestamp=pd.to_datetime(flights["timestamp"], unit="s")).to_parquet(path)
+    with pytest.raises(TrackFileError, match=r"column timestamp holds no numbers; .* got the type timestamp"):
+        read_tracks(path)
+
+
+def test_labels_that_are_asked_for_must_be_there(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, flights.drop(columns="reentry_phase").assign(phase=0))
+    with pytest.raises(TrackFileError, match=r"missing column reentry_phase \(is it 'phase'\?\)"):
+        read_tracks(path, labelled=True)
+
+
+def test_noise_after_a_good_beginning_costs_only_itself(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "tracks.csv"
+    junk = np.random.default_rng(0).integers(1, 256, 3000, dtype=np.uint8).tobytes().replace(b'"', b"'")
+    path.write_bytes(flights.to_csv(index=False).encode() + junk)
+    with read_tracks(path) as file:
+        assert [track.track_id for track in file] == [0, 1]
+        assert file.row_count == 20 + file.report.rows_set_aside
+        assert file.report.rows_set_aside > 0
+
+
+@pytest.mark.parametrize("name", ["tracks.csv", "tracks.parquet"])
+def test_an_interrupted_write_leaves_no_file_and_the_old_one_as_it_was(
+    tmp_path: Path, flights: pd.DataFrame, name: str
+) -> None:
+    def interrupted() -> Iterator[pd.DataFrame]:
+        yield flights
+        raise KeyboardInterrupt
+
+    path = tmp_path / name
+    with pytest.raises(KeyboardInterrupt):
+        write_tracks(path, interrupted())
+    assert list(tmp_path.iterdir()) == []
+    write_tracks(path, flights)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write_tracks(path, interrupted())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["tracks.csv", "tracks.parquet"])
+def test_tables_are_written_below_each_other(tmp_path: Path, flights: pd.DataFrame, name: str) -> None:
+    one, two = tmp_path / name, tmp_path / f"chunked_{name}"
+    write_tracks(one, flights)
+    write_tracks(two, iter([flights[:7], flights[7:]]))
+    for path in (one, two):
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
+        pd.testing.assert_frame_equal(table, flights, check_dtype=False, check_exact=True)
+
+
+def test_no_table_or_tables_of_different_columns_are_refused(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "tracks.csv"
+    with pytest.raises(TrackFileError, match="nothing to write"):
+        write_tracks(path, [])
+    with pytest.raises(ValueError, match="Expected the columns"):
+        write_tracks(path, [flights, flights.assign(more=1)])
+    assert not path.exists()

@@ -1,0 +1,273 @@
+"""Files of tracks: what is good goes on, what is bad is set aside with its place, and no row is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reentry.schema import MEASUREMENT_COLUMNS
+from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.tracks import ReadReport, Repair, Track, fingerprint, read_tracks, write_tracks
+
+
+@pytest.fixture(scope="module")
+def flights() -> pd.DataFrame:
+    """Four labelled tracks of 20 rows: row 20 * k + i is row i of track k."""
+    return simulate_trapezoid(TrapezoidConfig(tracks=4, shortest=20, longest=20))
+
+
+def read(path: Path, *, labelled: bool = True) -> tuple[list[Track], ReadReport]:
+    with read_tracks(path, labelled=labelled) as file:
+        return list(file), file.report
+
+
+def cells(table: pd.DataFrame) -> list[list[str]]:
+    """The lines of a CSV file as cells, the header first."""
+    return [line.split(",") for line in table.to_csv(index=False).splitlines()]
+
+
+def write_cells(path: Path, lines: list[list[str]]) -> Path:
+    path.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["flights.csv", "flights.parquet"])
+def test_a_clean_file_gives_its_tracks_bit_for_bit(tmp_path: Path, flights: pd.DataFrame, name: str) -> None:
+    path = tmp_path / name
+    write_tracks(path, flights)
+    with read_tracks(path, labelled=True) as file:
+        assert (file.path, file.row_count, file.track_count, len(file)) == (path, 80, 4, 4)
+        assert file.report.clean
+        assert file.report.summary() == f"{path}: 80 rows, 4 good tracks"
+        for _ in range(2):  # a file can be gone through again
+            assert [track.track_id for track in file] == [0, 1, 2, 3]
+        for track in file:
+            rows = flights[flights["track_id"] == track.track_id]
+            np.testing.assert_array_equal(track.measurements, rows[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64))
+            np.testing.assert_array_equal(track.timestamp, rows["timestamp"])
+            assert track.reentry_phase is not None
+            assert track.reentry_phase.dtype == np.int8
+            np.testing.assert_array_equal(track.reentry_phase, rows["reentry_phase"])
+            np.testing.assert_array_equal(track.rows, rows.index)
+            np.testing.assert_array_equal(track.steps, np.arange(20))
+
+
+def test_columns_may_stand_in_any_order_among_others_and_labels_may_be_missing(
+    tmp_path: Path, flights: pd.DataFrame
+) -> None:
+    path = tmp_path / "flights.csv"
+    table = flights.drop(columns="reentry_phase").assign(note='"a, b"', operator="x")
+    table[table.columns[::-1]].to_csv(path, index=False)
+    tracks, report = read(path, labelled=False)
+    assert report.clean
+    assert tracks[0].reentry_phase is None
+    np.testing.assert_array_equal(tracks[1].measurements[:, 3], flights["altitude"][20:40])
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n", "\n   \n"])
+def test_line_endings_blank_lines_and_a_byte_order_mark_change_nothing(
+    tmp_path: Path, flights: pd.DataFrame, ending: str
+) -> None:
+    path = tmp_path / "flights.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + ending.join(flights.to_csv(index=False).splitlines()).encode())
+    tracks, report = read(path)
+    assert report.clean
+    assert [track.rows[0] for track in tracks] == [0, 20, 40, 60]
+    np.testing.assert_array_equal(tracks[3].measurements[:, 3], flights["altitude"][60:])
+
+
+def test_interleaved_tracks_come_by_first_appearance_in_memory_and_from_disk(
+    tmp_path: Path, flights: pd.DataFrame
+) -> None:
+    many = simulate_trapezoid(TrapezoidConfig(tracks=600, shortest=10, longest=12))
+    many["track_id"] = 7 * (600 - many["track_id"])
+    order = many.groupby("track_id", sort=False).cumcount().argsort(kind="stable")
+    path = tmp_path / "many.parquet"
+    write_tracks(path, many.iloc[order])
+    ids = (7 * np.arange(600, 0, -1)).tolist()
+    in_memory = read_tracks(path)
+    with read_tracks(path, in_memory_bytes=1) as on_disk:
+        for _ in range(2):
+            assert [track.track_id for track in on_disk] == ids
+        assert on_disk.track_count == 600
+        for one, other in zip(in_memory, on_disk, strict=True):
+            assert one.track_id == other.track_id
+            np.testing.assert_array_equal(one.measurements, other.measurements)
+            np.testing.assert_array_equal(one.rows, other.rows)
+
+
+def test_a_file_of_many_chunks_reads_as_one(
+    tmp_path: Path, flights: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = cells(flights)
+    lines[1 + 3][3] = lines[1 + 13][3] = "200"
+    for path in (write_cells(tmp_path / "flights.csv", lines), tmp_path / "flights.parquet"):
+        if path.suffix == ".parquet":
+            table = flights.copy()
+            table.loc[[3, 13], "latitude"] = 200.0
+            write_tracks(path, table)
+        whole, _ = read(path)
+        monkeypatch.setattr("reentry.tracks.sources.CHUNK_ROWS", 7)
+        pieces, report = read(path)
+        assert [t.track_id for t in pieces] == [1, 2, 3]
+        for one, other in zip(whole, pieces, strict=True):
+            np.testing.assert_array_equal(one.measurements, other.measurements)
+            np.testing.assert_array_equal(one.rows, other.rows)
+        assert [str(fault) for fault in report.faults] == ["row 3, column latitude: above 90 degrees, got 200 (2 rows)"]
+        assert report.write_set_aside(tmp_path / "aside.csv") == 20
+        assert pd.read_csv(tmp_path / "aside.csv")["set_aside_row"].tolist() == list(range(20))
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "problem", "got"),
+    [
+        ("latitude", "90.5", "above 90 degrees", "90.5"),
+        ("latitude", "-91", "below -90 degrees", "-91"),
+        ("longitude", "361", "above 360 degrees", "361"),
+        ("altitude", "-1e6", "below -100000 m", "-1000000"),
+        ("altitude", "high", "not a number", "'high'"),
+        ("radiometric_intensity", "inf", "not finite", "inf"),
+        ("radiometric_intensity", "-Infinity", "not finite", "-inf"),
+        ("timestamp", "", "missing", "nothing"),
+        ("timestamp", "-5", "below 0 s", "-5"),
+        ("timestamp", "2024-11-11 07:00", "not a number", "'2024-11-11 07:00'"),
+        ("sensor_id", "", "missing", "nothing"),
+        ("sensor_id", "3.5", "not a whole number", "'3.5'"),
+        ("reentry_phase", "2", "above 1", "2"),
+        ("reentry_phase", "0.5", "not a whole number", "0.5"),
+        ("reentry_phase", "", "missing", "nothing"),
+    ],
+)
+def test_a_faulty_cell_sets_its_track_aside_and_says_where_and_why(
+    tmp_path: Path, flights: pd.DataFrame, column: str, cell: str, problem: str, got: str
+) -> None:
+    lines = cells(flights)
+    lines[1 + 45][lines[0].index(column)] = cell
+    tracks, report = read(write_cells(tmp_path / "flights.csv", lines))
+    assert [track.track_id for track in tracks] == [0, 1, 3]
+    (fault,) = report.faults
+    assert (fault.row, fault.column, fault.track_id) == (45, column, 2)
+    assert (fault.problem, fault.got, fault.count) == (problem, got, 1)
+    (aside,) = report.set_aside
+    assert aside.track_id == 2
+    assert aside.rows.tolist() == list(range(40, 60))
+    assert not report.clean
+    # A bad cell costs its neighbours no digit.
+    np.testing.assert_array_equal(tracks[0].measurements[:, 1], flights["latitude"][:20])
+
+
+def test_all_faults_of_a_file_come_at_once(tmp_path: Path, flights: pd.DataFrame) -> None:
+    lines = cells(flights)
+    latitude, altitude = lines[0].index("latitude"), lines[0].index("altitude")
+    lines[1 + 2][latitude] = "100"
+    lines[1 + 7][latitude] = "101"
+    lines[1 + 7][altitude] = "?"
+    lines[1 + 25].append("9")
+    lines[1 + 70][lines[0].index("track_id")] = "three"
+    path = write_cells(tmp_path / "flights.csv", lines)
+    tracks, report = read(path)
+    assert [track.track_id for track in tracks] == [2, 3]
+    assert report.summary().splitlines() == [
+        f"{path}: 80 rows, 2 good tracks",
+        "  repaired: 1 missing steps filled",
+        "  set aside: 2 tracks, 41 rows",
+        "    no track, row 70, column track_id: not a whole number, got 'three'",
+        "    track 0, row 2, column latitude: above 90 degrees, got 100 (2 rows)",
+        "    track 0, row 7, column altitude: not a number, got '?'",
+        "    track 1, row 25: more fields than the header has, got '9'",
+    ]
+
+
+def test_a_file_whose_rows_name_no_track_is_set_aside_whole(tmp_path: Path, flights: pd.DataFrame) -> None:
+    flights.assign(track_id="?").to_csv(tmp_path / "flights.csv", index=False)
+    for limit in (1, 2**20):
+        with read_tracks(tmp_path / "flights.csv", in_memory_bytes=limit) as file:
+            assert list(file) == []
+            assert [aside.rows.tolist() for aside in file.report.set_aside] == [list(range(80))]
+
+
+def test_set_aside_rows_are_written_as_they_stand_and_can_be_mended_there(
+    tmp_path: Path, flights: pd.DataFrame
+) -> None:
+    lines = cells(flights)
+    lines[1 + 45][3] = "00912"
+    path, aside = write_cells(tmp_path / "flights.csv", lines), tmp_path / "aside.csv"
+    _, report = read(path)
+    assert report.write_set_aside(aside) == 20
+    written = aside.read_text().splitlines()
+    assert written[0].split(",") == [*lines[0], "set_aside_row", "set_aside_reason"]
+    assert written[1 + 5] == ",".join([*lines[1 + 45], "45", '"row 45, column latitude: above 90 degrees, got 912"'])
+    aside.write_text(aside.read_text().replace("00912", lines[1 + 44][3]))
+    (mended,), report = read(aside)
+    assert report.clean
+    np.testing.assert_array_equal(mended.measurements[:, 3], flights["altitude"][40:60])
+
+
+def test_nothing_set_aside_writes_no_file(tmp_path: Path, flights: pd.DataFrame) -> None:
+    write_tracks(tmp_path / "flights.csv", flights)
+    _, report = read(tmp_path / "flights.csv")
+    assert report.write_set_aside(tmp_path / "aside.csv") == 0
+    assert not (tmp_path / "aside.csv").exists()
+
+
+@pytest.mark.parametrize("big", [9_007_199_254_740_993, -(2**63), 2**63 - 1])
+def test_ids_of_nineteen_digits_stay_exact_beside_unreadable_ones(
+    tmp_path: Path, flights: pd.DataFrame, big: int
+) -> None:
+    table = flights.astype({"track_id": object})
+    table.loc[:19, "track_id"] = str(big)
+    table.loc[20:39, "track_id"] = "7.0"
+    table.loc[79, "track_id"] = str(2**63)
+    write_cells(tmp_path / "flights.csv", cells(table))
+    tracks, report = read(tmp_path / "flights.csv")
+    assert [track.track_id for track in tracks] == [big, 7, 2, 3]
+    assert [(s.track_id, s.rows.tolist()) for s in report.set_aside] == [(None, [79])]
+
+
+def test_labels_matter_only_where_they_are_asked_for(tmp_path: Path, flights: pd.DataFrame) -> None:
+    lines = cells(flights)
+    lines[1 + 5][-1] = "maybe"
+    path = write_cells(tmp_path / "flights.csv", lines)
+    tracks, report = read(path, labelled=False)
+    assert report.clean
+    assert tracks[0].reentry_phase is None
+    assert tracks[1].reentry_phase is not None
+    assert [t.track_id for t in read(path, labelled=True)[0]] == [1, 2, 3]
+
+
+def test_parquet_of_other_types_reads_the_same(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "flights.parquet"
+    flights.astype({"track_id": "float32", "sensor_id": "string", "latitude": "string"}).assign(
+        track_id=lambda t: t["track_id"].astype("category"), reentry_phase=lambda t: t["reentry_phase"] == 1
+    ).to_parquet(path)
+    tracks, report = read(path)
+    assert report.clean
+    assert [track.track_id for track in tracks] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(tracks[2].measurements[:, 1], flights["latitude"][40:60])
+    assert tracks[2].reentry_phase is not None
+    np.testing.assert_array_equal(tracks[2].reentry_phase, flights["reentry_phase"][40:60])
+
+
+def test_a_null_in_parquet_is_a_missing_cell(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "flights.parquet"
+    table = flights.astype({"track_id": "Int64"})
+    table.loc[[30, 31], "altitude"] = None
+    table.loc[79, "track_id"] = pd.NA
+    table.to_parquet(path)
+    tracks, report = read(path)
+    assert [track.track_id for track in tracks] == [0, 1, 2, 3]
+    assert report.repairs == {Repair.CELLS: 2}
+    assert [s.rows.tolist() for s in report.set_aside] == [[79]]
+
+
+def test_the_fingerprint_is_of_the_content_alone(tmp_path: Path, flights: pd.DataFrame) -> None:
+    one, same, other = tmp_path / "one.csv", tmp_path / "same.csv", tmp_path / "other.csv"
+    write_tracks(one, flights)
+    write_tracks(same, flights)
+    write_tracks(other, flights[:-1])
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    assert len(fingerprint(one)) == 64
