@@ -25,9 +25,8 @@ from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
 from reentry.files import whole_file
 from reentry.schema import PHASE, PROBABILITY
-from reentry.tracks import Track
+from reentry.tracks import ReadReport, Track
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
-from reentry.tracks.report import ReadReport
 
 ROWS_AT_ONCE: Final = 65_536
 _UNSCORED: Final = 255

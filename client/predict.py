@@ -21,8 +21,7 @@ from reentry import __version__
 from reentry.errors import ClientError, ConfigError
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
-from reentry.tracks import Track, TrackFile, fingerprint, read_tracks
-from reentry.tracks.report import SetAside
+from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 
 JOURNAL_NAME = ".predict.journal"
 
@@ -141,6 +140,9 @@ def predict_file(config: PredictConfig) -> Prediction:
                     run = _Run(config, file, journal)
                     asyncio.run(run.score_all())
                     break
+                except KeyboardInterrupt:
+                    _say(f"interrupted; {len(journal)} scored tracks are kept, the same command goes on from there")
+                    raise
                 except _ModelChangedError as change:
                     _say(f"{change}; scoring all tracks again, so that one version answers for the whole file")
                     journal.restart()

@@ -1,0 +1,353 @@
+"""Whole files through a real server: the right numbers, every row, once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+from tritonclient.grpc import InferenceServerClient
+from typer.testing import CliRunner
+
+from client.batching import BatchConfig
+from client.predict import JOURNAL_NAME, PredictConfig, predict_file
+from client.retry import RetryConfig
+from reentry.cli import app
+from reentry.decision import phase_of
+from reentry.errors import ClientError, TrackFileError
+from reentry.features import track_features
+from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS
+from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from tests.toy_model import write_toy_model
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return simulate_trapezoid(TrapezoidConfig(tracks=7, shortest=30, longest=90, seed=3, labels=False))
+
+
+@pytest.fixture
+def source(tmp_path: Path, table: pd.DataFrame) -> Path:
+    path = tmp_path / "tracks.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def config(server: EmbeddedServer, source: Path, tmp_path: Path) -> PredictConfig:
+    return PredictConfig(
+        source=source, out=tmp_path / "out", url=f"grpc://{server.grpc_url}", batching=BatchConfig(tracks=3)
+    )
+
+
+def in_process(repository: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table's probability and phase by the code the server runs, track by track."""
+    session = onnxruntime.InferenceSession(repository / "reentry_lstm" / "1" / "model.onnx")
+    expected = pd.DataFrame(index=table.index, columns=["reentry_probability", "reentry_phase"], dtype=np.float64)
+    for _, track in table.groupby("track_id"):
+        ordered = track.sort_values("timestamp")
+        features = track_features(ordered[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64))
+        probability = session.run(["reentry_probability"], {"features": features[None]})[0][0]
+        expected.loc[ordered.index, "reentry_probability"] = probability
+        expected.loc[ordered.index, "reentry_phase"] = phase_of(probability)
+    return expected
+
+
+def predictions(config: PredictConfig) -> pd.DataFrame:
+    return pd.read_csv(config.out / "predictions.csv")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def served_tracks(server: EmbeddedServer) -> int:
+    with InferenceServerClient(server.grpc_url) as client:
+        statistics = client.get_inference_statistics(ENSEMBLE.name, as_json=True)
+    return int(statistics["model_stats"][0].get("inference_count", 0))
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_the_server_gives_the_numbers_of_the_same_code_in_process(
+    scheme: str, config: PredictConfig, server: EmbeddedServer, model_repository: Path, table: pd.DataFrame
+) -> None:
+    address = {"grpc": server.grpc_url, "http": server.http_url}[scheme]
+    prediction = predict_file(replace(config, url=f"{scheme}://{address}"))
+    expected = in_process(model_repository, table)
+    got = predictions(config)
+    np.testing.assert_allclose(got["reentry_probability"], expected["reentry_probability"], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(got["reentry_phase"], expected["reentry_phase"])
+    assert (prediction.tracks, prediction.rows_scored, prediction.set_aside) == (7, len(table), 0)
+    assert prediction.model_version == 1
+
+
+def test_rows_keep_their_order_and_their_text(config: PredictConfig, table: pd.DataFrame) -> None:
+    shuffled = table.sample(frac=1, random_state=0)
+    text = shuffled.assign(remark='a, "b"').to_csv(index=False, float_format="%.7e")
+    config.source.write_text(text)
+    predict_file(config)
+    rows = (config.out / "predictions.csv").read_text().splitlines()
+    given = text.splitlines()
+    assert rows[0] == given[0] + ",reentry_probability,reentry_phase"
+    assert len(rows) == len(given)
+    assert all(row.startswith(before + ",") for before, row in zip(given[1:], rows[1:], strict=True))
+
+
+def test_onsets_and_log_have_a_line_for_each_track_in_order_of_first_appearance(
+    config: PredictConfig, table: pd.DataFrame
+) -> None:
+    backwards = pd.concat([table[table["track_id"] == track_id] for track_id in range(6, -1, -1)])
+    backwards.to_csv(config.source, index=False)
+    predict_file(config)
+    onsets = pd.read_csv(config.out / "onsets.csv")
+    assert onsets.columns.tolist() == ["track_id", "onset_row", "onset_timestamp", "rows", "model_version"]
+    assert onsets["track_id"].tolist() == [6, 5, 4, 3, 2, 1, 0]
+    assert onsets["rows"].sum() == len(table)
+    by_track = predictions(config).groupby("track_id")
+    for onset, log in zip(onsets.itertuples(), lines(config.out / "inference.jsonl"), strict=True):
+        track = by_track.get_group(onset.track_id)
+        entered = np.flatnonzero(track["reentry_phase"])
+        assert (log["track_id"], log["rows"]) == (onset.track_id, len(track))
+        assert log["model_version"] == onset.model_version == 1
+        assert log["inference_seconds"] > 0
+        if len(entered):
+            assert onset.onset_row == log["onset_row"] == entered[0]
+            assert onset.onset_timestamp == log["onset_timestamp"] == track["timestamp"].iloc[entered[0]]
+        else:
+            assert np.isnan(onset.onset_row)
+            assert log["onset_row"] is None
+
+
+def test_a_bad_track_is_set_aside_and_the_others_are_scored(config: PredictConfig, table: pd.DataFrame) -> None:
+    table.loc[table["track_id"] == 2, "latitude"] = 95.0
+    table.to_csv(config.source, index=False)
+    prediction = predict_file(config)
+    bad = table["track_id"] == 2
+    got = predictions(config)
+    assert got.loc[bad, ["reentry_probability", "reentry_phase"]].isna().all(axis=None)
+    assert got.loc[~bad, ["reentry_probability", "reentry_phase"]].notna().all(axis=None)
+    assert (prediction.tracks, prediction.set_aside) == (6, 1)
+    set_aside = pd.read_csv(config.out / "set_aside.csv")
+    assert len(set_aside) == bad.sum()
+    assert set_aside["set_aside_reason"].str.contains("latitude").all()
+
+    table.loc[bad, "latitude"] = 60.0
+    table.to_csv(config.source, index=False)
+    predict_file(config)
+    assert not (config.out / "set_aside.csv").exists(), "left over from the run before"
+
+
+def test_a_track_that_only_the_server_refuses_is_set_aside_alone(config: PredictConfig, table: pd.DataFrame) -> None:
+    # Its slopes leave the range of float32, which no check of the file looks for.
+    table.loc[table["track_id"] == 4, "radiometric_intensity"] = 1e39
+    table.to_csv(config.source, index=False)
+    prediction = predict_file(replace(config, batching=BatchConfig(tracks=7, padding=1.0)))
+    assert (prediction.tracks, prediction.set_aside) == (6, 1)
+    set_aside = pd.read_csv(config.out / "set_aside.csv")
+    assert set_aside["track_id"].unique().tolist() == [4]
+    assert set_aside["set_aside_reason"].str.startswith("refused by the server").all()
+    assert predictions(config).groupby("track_id")["reentry_phase"].count()[4] == 0
+
+
+def test_parquet_gives_what_csv_gives(config: PredictConfig, table: pd.DataFrame, tmp_path: Path) -> None:
+    predict_file(config)
+    parquet = replace(config, source=tmp_path / "tracks.parquet", out=tmp_path / "from_parquet")
+    table.to_parquet(parquet.source)
+    predict_file(parquet)
+    pd.testing.assert_frame_equal(predictions(parquet), predictions(config))
+    assert (parquet.out / "onsets.csv").read_text() == (config.out / "onsets.csv").read_text()
+
+
+def test_labels_are_kept_apart_from_predictions(config: PredictConfig) -> None:
+    labelled = simulate_trapezoid(TrapezoidConfig(tracks=2, shortest=30, longest=60, seed=1))
+    labelled.to_csv(config.source, index=False)
+    predict_file(config)
+    got = predictions(config)
+    assert got["reentry_phase_given"].tolist() == labelled["reentry_phase"].tolist()
+    assert got.columns[-2:].tolist() == ["reentry_probability", "reentry_phase"]
+
+
+def test_a_long_track_passes_both_protocols_in_one_message(
+    config: PredictConfig, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    long = simulate_trapezoid(TrapezoidConfig(tracks=1, shortest=100_000, longest=100_000, labels=False))
+    long.to_parquet(tmp_path / "long.parquet")
+    for url in (f"grpc://{server.grpc_url}", f"http://{server.http_url}"):
+        assert predict_file(replace(config, source=tmp_path / "long.parquet", url=url)).rows_scored == 100_000
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(config: PredictConfig) -> None:
+    config.source.write_text("a;b\n1;2\n")
+    with pytest.raises(TrackFileError, match="delimiter"):
+        predict_file(config)
+    assert not config.out.exists()
+
+
+def test_without_a_server_the_error_names_the_address_and_the_fix(config: PredictConfig) -> None:
+    nobody = replace(config, url="grpc://127.0.0.1:1", retry=RetryConfig(patience=0.1))
+    with pytest.raises(ClientError, match=r"grpc://127.0.0.1:1: no answer .* fix: start one with `reentry serve`"):
+        predict_file(nobody)
+    assert [path.name for path in config.out.iterdir()] == [JOURNAL_NAME]
+
+
+# --- interruptions -------------------------------------------------------------------------------------------------
+
+SLOW = BatchConfig(tracks=1)
+
+
+@pytest.fixture
+def many(config: PredictConfig) -> PredictConfig:
+    """Enough tracks, one to a request, that a run can be caught in the middle."""
+    simulate_trapezoid(TrapezoidConfig(tracks=150, shortest=600, longest=700, labels=False)).to_parquet(
+        config.source.with_suffix(".parquet")
+    )
+    return replace(config, source=config.source.with_suffix(".parquet"), batching=SLOW, concurrency=2)
+
+
+@pytest.fixture
+def own_server(model_repository: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(ports(model_repository)) as running:
+        yield running
+
+
+def ports(repository: Path, like: EmbeddedServer | None = None) -> ServerConfig:
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+    if like is None:
+        return config
+    http_port, grpc_port = (int(url.rpartition(":")[2]) for url in (like.http_url, like.grpc_url))
+    return replace(config, http_port=http_port, grpc_port=grpc_port)
+
+
+def in_the_middle(config: PredictConfig, act: Callable[[], None]) -> threading.Thread:
+    """Call `act` as soon as some tracks are in the journal."""
+    journal = config.out / JOURNAL_NAME
+
+    def watch() -> None:
+        deadline = time.monotonic() + 60
+        while not (journal.exists() and journal.stat().st_size > 20_000) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_a_server_that_is_killed_and_started_again_is_waited_for(
+    many: PredictConfig, own_server: EmbeddedServer, model_repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(many, url=f"grpc://{own_server.grpc_url}")
+    restarted = EmbeddedServer(ports(model_repository, like=own_server))
+
+    def kill_and_restart() -> None:
+        os.killpg(own_server.process_id, signal.SIGKILL)
+        own_server.stop()  # waits until its ports are free
+        restarted.__enter__()
+
+    thread = in_the_middle(config, kill_and_restart)
+    try:
+        prediction = predict_file(config)
+    finally:
+        thread.join()
+        restarted.stop()
+    assert "is away" in capsys.readouterr().err
+    assert (prediction.tracks, prediction.resumed, prediction.set_aside) == (150, 0, 0)
+    assert predictions(config)["reentry_phase"].notna().all()
+
+
+def test_an_interrupted_run_goes_on_without_scoring_a_track_twice(many: PredictConfig, server: EmbeddedServer) -> None:
+    command = [Path(sys.executable).with_name("reentry"), "predict", many.source, "--url", many.url, "--out", many.out]
+    process = subprocess.Popen([*map(str, command), "--batch", "1", "--concurrency", "2"], stderr=subprocess.PIPE)
+    in_the_middle(many, lambda: process.send_signal(signal.SIGINT)).join()
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    assert not (many.out / "predictions.csv").exists()
+
+    before = served_tracks(server)
+    prediction = predict_file(many)
+    assert 0 < prediction.resumed < 150
+    assert served_tracks(server) - before == 150 - prediction.resumed
+    assert prediction.tracks == 150
+    assert sorted(path.name for path in many.out.iterdir()) == ["inference.jsonl", "onsets.csv", "predictions.csv"]
+    resumed = {path.name: path.read_bytes() for path in many.out.iterdir()}
+
+    whole = replace(many, out=many.out.with_name("whole"))
+    predict_file(whole)
+    for name in ("predictions.csv", "onsets.csv"):
+        assert (whole.out / name).read_bytes() == resumed[name]
+
+
+def test_when_the_model_was_replaced_meanwhile_one_version_answers_for_all(
+    many: PredictConfig,
+    own_server: EmbeddedServer,
+    model_repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
+    killed = in_the_middle(config, lambda: os.killpg(own_server.process_id, signal.SIGKILL))
+    with pytest.raises(ClientError, match="no answer"):
+        predict_file(config)
+    killed.join()
+
+    newer = shutil.copytree(model_repository, tmp_path / "newer")
+    write_toy_model(newer / "reentry_lstm" / "2" / "model.onnx", version=2, seed=5)
+    with EmbeddedServer(ports(newer)) as server:
+        prediction = predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
+    said = capsys.readouterr().err
+    assert "going on from there" in said
+    assert "the model changed from version 1 to 2; scoring all tracks again" in said
+    assert (prediction.tracks, prediction.resumed, prediction.model_version) == (150, 0, 2)
+    assert pd.read_csv(config.out / "onsets.csv")["model_version"].unique().tolist() == [2]
+
+
+def test_a_changed_file_is_scored_from_the_start(
+    many: PredictConfig, own_server: EmbeddedServer, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
+    killed = in_the_middle(config, lambda: os.killpg(own_server.process_id, signal.SIGKILL))
+    with pytest.raises(ClientError, match="no answer"):
+        predict_file(config)
+    killed.join()
+    pd.read_parquet(config.source).assign(altitude=1.0).to_parquet(config.source)
+    prediction = predict_file(many)
+    assert "are of another file" in capsys.readouterr().err
+    assert (prediction.tracks, prediction.resumed) == (150, 0)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_with_a_server_of_its_own(source: Path, model_repository: Path, tmp_path: Path) -> None:
+    arguments = ["predict", str(source), "--start-server", "--repository", str(model_repository), "--json"]
+    told = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
+    summary = json.loads(told.stdout)
+    assert (summary["tracks"], summary["model_version"]) == (7, 1)
+    assert summary["files"]["predictions"] == str(tmp_path / "out" / "predictions.csv")
+
+
+def test_the_command_ends_with_1_after_all_is_written_when_tracks_were_set_aside(
+    config: PredictConfig, table: pd.DataFrame
+) -> None:
+    table.loc[table["track_id"] == 2, "latitude"] = 95.0
+    table.to_csv(config.source, index=False)
+    told = CliRunner().invoke(app, ["predict", str(config.source), "--url", config.url, "--out", str(config.out)])
+    assert told.exit_code == 1
+    assert "set aside, not scored: 1 tracks" in told.output
+    assert len(predictions(config)) == len(table)

@@ -1,0 +1,74 @@
+"""What `reentry predict` says before it needs a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.outputs import OutputFiles
+from client.predict import PredictConfig, Prediction
+from reentry.cli import app
+from reentry.errors import ConfigError, TrackFileError
+
+
+def run(*arguments: str) -> BaseException | None:
+    return CliRunner().invoke(app, ["predict", *arguments]).exception
+
+
+def test_help_has_an_example() -> None:
+    told = CliRunner().invoke(app, ["predict", "--help"], terminal_width=200)
+    assert told.exit_code == 0
+    assert "reentry predict data/test.csv --start-server" in told.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--url", "127.0.0.1:8001", "not the URL of a Triton server"),
+        ("--concurrency", "0", "requests in flight"),
+        ("--batch", "0", "tracks in one request"),
+        ("--patience", "-1", "patience"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_before_the_file_is_read(option: str, value: str, problem: str) -> None:
+    error = run("no-such-file.csv", option, value)
+    assert isinstance(error, ConfigError)
+    assert problem in str(error)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    error = run(str(tmp_path / "none.csv"), "--out", str(tmp_path / "out"))
+    assert isinstance(error, TrackFileError)
+    assert "none.csv" in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_request_needs_time() -> None:
+    with pytest.raises(ConfigError, match="timeout"):
+        PredictConfig(source=Path("a.csv"), out=Path("out"), timeout=0.0)
+
+
+def test_the_summary_names_counts_and_places() -> None:
+    prediction = Prediction(
+        files=OutputFiles(
+            predictions=Path("out/predictions.csv"),
+            onsets=Path("out/onsets.csv"),
+            inference=Path("out/inference.jsonl"),
+            set_aside=Path("out/set_aside.csv"),
+        ),
+        rows=2_000,
+        rows_scored=1_900,
+        tracks=3,
+        resumed=1,
+        onsets=2,
+        set_aside=1,
+        model_version=7,
+        seconds=0.25,
+        notes="t.csv: 2,000 rows, 3 good tracks",
+    )
+    text = prediction.summary()
+    for expected in ("3 tracks (1,900 of 2,000 rows)", "version 7", "1 of them in an earlier run", "2 enter reentry"):
+        assert expected in text
+    assert "set aside, not scored: 1 tracks, see out/set_aside.csv" in text

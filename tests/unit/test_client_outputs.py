@@ -1,0 +1,162 @@
+"""The user's rows are written as they stand, whatever they look like, with the results under their own names."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client import outputs
+from client.journal import Score
+from client.outputs import RowResults, TrackResult, row_texts, write_outputs
+from reentry.errors import TrackFileError
+from reentry.tracks import ReadReport, SetAside, Track
+
+
+def track_of(rows: list[int], steps: list[int], track_id: int = 1) -> Track:
+    return Track(
+        track_id=track_id,
+        measurements=np.zeros((max(steps) + 1, 6)),
+        reentry_phase=None,
+        rows=np.array(rows),
+        steps=np.array(steps),
+    )
+
+
+def score_of(phase: list[int], track_id: int = 1) -> Score:
+    onset = phase.index(1) if 1 in phase else -1
+    return Score(
+        track_id=track_id,
+        onset_step=onset,
+        onset_timestamp=None if onset < 0 else 100.0 + onset,
+        model_version=4,
+        inference_seconds=0.5,
+        tracks_in_request=8,
+        time="2026-01-01T00:00:00.000+00:00",
+        probability=np.linspace(0.0, 1.0, len(phase), dtype=np.float32),
+        phase=np.array(phase, dtype=np.uint8),
+    )
+
+
+def write(source: Path, pairs: list[tuple[Track, Score]], set_aside: list[SetAside] | None = None) -> Path:
+    count = sum(1 for _ in row_texts(source)) - 1
+    rows = RowResults(count)
+    for track, score in pairs:
+        rows.take(track, score)
+    report = ReadReport(path=source, rows=count, set_aside=set_aside or [])
+    write_outputs(
+        source.parent / "out", report=report, rows=rows, tracks=[TrackResult.of(track, score) for track, score in pairs]
+    )
+    return source.parent / "out"
+
+
+def test_rows_of_one_step_share_its_result_and_the_onset_is_the_next_real_row() -> None:
+    # Rows 5 and 3 repeat each other (step 0); step 1 was filled into a gap; row 8 is step 2.
+    track, score = track_of([5, 3, 8], [0, 0, 2]), score_of([0, 1, 1])
+    result = TrackResult.of(track, score)
+    assert (result.first_row, result.rows, result.onset_row, result.onset_timestamp) == (3, 3, 2, 101.0)
+    rows = RowResults(9)
+    rows.take(track, score)
+    assert list(rows.text(2, 9)) == [",", "0.000000,0", ",", "0.000000,0", ",", ",", "1.000000,1"]
+
+
+def test_a_track_without_onset_has_empty_fields(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a\n1\n2\n")
+    out = write(source, [(track_of([0, 1], [0, 1]), score_of([0, 0]))])
+    assert (out / "onsets.csv").read_text() == "track_id,onset_row,onset_timestamp,rows,model_version\n1,,,2,4\n"
+    assert json.loads((out / "inference.jsonl").read_text()) == {
+        "track_id": 1,
+        "rows": 2,
+        "onset_row": None,
+        "onset_timestamp": None,
+        "inference_seconds": 0.5,
+        "tracks_in_request": 8,
+        "model_version": 4,
+        "time": "2026-01-01T00:00:00.000+00:00",
+    }
+
+
+@given(cells=st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=3, max_size=3)))
+def test_whatever_text_a_csv_holds_its_rows_come_back_as_they_stand(
+    cells: list[list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = tmp_path_factory.mktemp("rows") / "t.csv"
+    with source.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["a", "b", "c"], *cells])
+    texts = [text.encode("latin-1").decode("utf-8") for text in row_texts(source)]
+    assert [next(csv.reader([text], strict=True)) for text in texts if "\n" not in text and "\r" not in text] == [
+        row for row in [["a", "b", "c"], *cells] if not any("\n" in cell or "\r" in cell for cell in row)
+    ]
+    assert len(texts) == len(cells) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a,b\r\n1,2\r\n", ["a,b", "1,2"]),
+        ("a,b\n\n1,2\n  \n3,4", ["a,b", "1,2", "3,4"]),
+        ('a,b\n"1\n\n1",2\n3,4\n', ["a,b", '"1\n\n1",2', "3,4"]),
+        ("a,b\n1\n1,2,3\n", ["a,b", "1,", "1,2"]),
+        ('a,b\n"x,y",2\n', ["a,b", '"x,y",2']),
+        ('a,b\n5" pipe,2\n3,4\n', ["a,b", '5" pipe,2', "3,4"]),
+    ],
+    ids=["crlf", "blank lines", "a line end in quotes", "ragged", "comma in quotes", "a quote inside a field"],
+)
+def test_lines_of_every_kind_are_read_as_the_tracks_are(tmp_path: Path, text: str, expected: list[str]) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text(text, newline="")
+    assert list(row_texts(source)) == expected
+
+
+def test_bytes_that_are_no_utf_8_survive(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_bytes(b"\xef\xbb\xbfname,b\nMa\xdfstab,1\n")
+    out = write(source, [(track_of([0], [0]), score_of([0]))])
+    assert (out / "predictions.csv").read_bytes() == (
+        b"\xef\xbb\xbfname,b,reentry_probability,reentry_phase\nMa\xdfstab,1,0.000000,0\n"
+    )
+
+
+def test_a_column_that_has_the_name_of_a_result_is_kept_under_another(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("reentry_phase,a\n0,9\n")
+    out = write(source, [(track_of([0], [0]), score_of([1]))])
+    assert (out / "predictions.csv").read_text().splitlines() == [
+        "reentry_phase_given,a,reentry_probability,reentry_phase",
+        "0,9,0.000000,1",
+    ]
+
+
+def test_parquet_rows_come_as_text_that_gives_the_same_numbers(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [0.1 + 0.2, 1e300, -0.0], "n": [1, 2, 3], "s": ['a,"b"', "two\nlines", ""]})
+    table.to_parquet(tmp_path / "t.parquet")
+    out = write(tmp_path / "t.parquet", [(track_of([0, 1, 2], [0, 1, 2]), score_of([0, 0, 1]))])
+    got = pd.read_csv(out / "predictions.csv", keep_default_na=False, float_precision="round_trip")
+    pd.testing.assert_frame_equal(got[["x", "n", "s"]], table)
+    assert got["reentry_phase"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("now", ["a\n1\n", "a\n1\n2\n3\n"], ids=["fewer", "more"])
+def test_a_file_that_changed_meanwhile_is_an_error_and_writes_nothing(tmp_path: Path, now: str) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text(now)
+    with pytest.raises(TrackFileError, match="changed while it was scored; expected 2 rows"):
+        write_outputs(tmp_path / "out", report=ReadReport(path=source), rows=RowResults(2), tracks=[])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_many_chunks_are_written_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a\n" + "".join(f"{row}\n" for row in range(10)))
+    pair = (track_of(list(range(10)), list(range(10))), score_of([0] * 5 + [1] * 5))
+    whole = (write(source, [pair]) / "predictions.csv").read_text()
+    monkeypatch.setattr(outputs, "ROWS_AT_ONCE", 3)
+    assert (write(source, [pair]) / "predictions.csv").read_text() == whole
+    assert whole.splitlines()[-1] == "9,1.000000,1"
