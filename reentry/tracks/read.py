@@ -15,14 +15,15 @@ import pandas as pd
 from reentry.errors import TrackFileError
 from reentry.progress import progress
 from reentry.tracks.cells import Records, parse
+from reentry.tracks.columns import check_columns
 from reentry.tracks.repair import RepairConfig, Unrepairable, repair_track
 from reentry.tracks.report import Fault, ReadReport, SetAside
-from reentry.tracks.sources import Source, check_labelled, open_source
+from reentry.tracks.sources import Source, open_source
 from reentry.tracks.store import DiskStore, MemoryStore, RowStore
 from reentry.tracks.track import Track
 
-IN_MEMORY_BYTES: Final = 256 * 2**20
-"""A larger file is spread over a temporary folder."""
+IN_MEMORY_BYTES: Final = 128 * 2**20
+"""The rows of a larger file are spread over a temporary folder."""
 
 
 def read_tracks(
@@ -53,7 +54,7 @@ def read_tracks(
     """
     source = open_source(path)
     if labelled:
-        check_labelled(source)
+        check_columns(path, source.columns, labelled=True)
     return TrackFile(source, labelled=labelled, config=config or RepairConfig(), in_memory_bytes=in_memory_bytes)
 
 

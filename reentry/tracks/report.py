@@ -93,17 +93,17 @@ class ReadReport:
 
     def summary(self) -> str:
         """The report for a person: a line, then one for each repair, note and fault, the first `FAULTS_SHOWN`."""
-        lines = [f"{self.path}: {self.rows:,} rows, {self.tracks:,} good tracks"]
-        lines += [f"  repaired: {count:,} {what}" for what, count in self.repairs.items()]
-        lines += [f"  note: {count:,} {what}" for what, count in self.notes.items()]
+        lines = [f"{self.path}: rows {self.rows:,}, good tracks {self.tracks:,}"]
+        lines += [f"  repaired: {what} {count:,}" for what, count in self.repairs.items()]
+        lines += [f"  note: {what} {count:,}" for what, count in self.notes.items()]
         if not self.clean:
             tracks = sum(s.track_id is not None for s in self.set_aside)
-            lines.append(f"  set aside: {tracks:,} tracks, {self.rows_set_aside:,} rows")
+            lines.append(f"  set aside: tracks {tracks:,}, rows {self.rows_set_aside:,}")
             for fault in self.faults[:FAULTS_SHOWN]:
                 whose = "no track" if fault.track_id is None else f"track {fault.track_id}"
                 lines.append(f"    {whose}, {fault}")
             if len(self.faults) > FAULTS_SHOWN:
-                lines.append(f"    and {len(self.faults) - FAULTS_SHOWN:,} more faults")
+                lines.append(f"    and more faults: {len(self.faults) - FAULTS_SHOWN:,}")
         return "\n".join(lines)
 
     def write_set_aside(self, path: Path) -> int:

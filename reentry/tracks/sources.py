@@ -6,11 +6,9 @@ Row numbers count the rows below the header from 0; blank lines of a CSV file ar
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ import pyarrow.parquet
 
 from reentry.errors import TrackFileError
 from reentry.schema import REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
+from reentry.tracks.columns import check_columns
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
 
 CHUNK_ROWS: Final = 262_144
@@ -36,17 +35,12 @@ _WRONG_DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a vertical 
 class Source(ABC):
     """A file of tracks whose columns are known."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...], row_bytes_total: int) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...], size: int) -> None:
         self.path = path
         self.columns = columns
         """All columns of the file, in its order."""
-        self.size = row_bytes_total
+        self.size = size
         """Bytes: about what the rows take in memory."""
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether the file has the column `reentry_phase`."""
-        return REENTRY_PHASE.name in self.columns
 
     @property
     def track_columns(self) -> list[str]:
@@ -94,7 +88,7 @@ class CsvSource(Source):
             self._with_excess() as file,
             pd.read_csv(
                 file,
-                usecols=[*self.columns, EXCESS],
+                usecols=range(len(self.columns) + 1),
                 dtype=str,
                 na_filter=False,
                 low_memory=False,
@@ -102,7 +96,7 @@ class CsvSource(Source):
             ) as chunks,
         ):
             for table in chunks:
-                yield table[list(self.columns)]
+                yield table.iloc[:, :-1].set_axis(list(self.columns), axis="columns")
 
     @contextmanager
     def _with_excess(self) -> Iterator[_Headed]:
@@ -145,7 +139,7 @@ class ParquetSource(Source):
     def __init__(self, path: Path) -> None:
         with self._opened(path) as file:
             columns = tuple(file.schema_arrow.names)
-            _check_columns(path, columns)
+            check_columns(path, columns)
             for name in (c.name for c in (*TRACK_COLUMNS, REENTRY_PHASE) if c.name in columns):
                 _check_type(path, file.schema_arrow.field(name))
             super().__init__(path, columns, file.metadata.num_rows * 8 * len(TRACK_COLUMNS))
@@ -214,60 +208,10 @@ def _csv_header(path: Path) -> tuple[str, ...]:
     for delimiter, its_name in _WRONG_DELIMITERS.items():
         if len(columns) <= 1 and delimiter in first:
             raise TrackFileError(
-                "wrong delimiter", where=str(path), expected="commas between the columns", got=f"{its_name}"
+                "wrong delimiter", where=str(path), expected="commas between the columns", got=its_name
             )
-    _check_columns(path, columns)
+    check_columns(path, columns)
     return columns
-
-
-def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
-    missing = [c.name for c in TRACK_COLUMNS if c.name not in columns]
-    if missing:
-        raise _missing_columns(path, missing, columns)
-    repeated = [name for name, times in Counter(columns).items() if times > 1]
-    if repeated:
-        raise TrackFileError("a column stands twice", where=str(path), got=", ".join(repeated))
-
-
-def check_labelled(source: Source) -> None:
-    """Refuse a file without labels.
-
-    Raises:
-        TrackFileError: the column `reentry_phase` is missing.
-    """
-    if not source.has_labels:
-        raise _missing_columns(source.path, [REENTRY_PHASE.name], source.columns)
-
-
-def _missing_columns(path: Path, missing: list[str], columns: tuple[str, ...]) -> TrackFileError:
-    likely = _likely_names(missing, columns)
-    hints = [f"{name} (is it {likely[name]!r}?)" if name in likely else name for name in missing]
-    shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-    return TrackFileError(
-        f"missing column{'s' if len(missing) > 1 else ''} {', '.join(hints)}",
-        where=str(path),
-        got=f"the columns {shown[:300]!r}",
-        fix="put a header above the rows" if columns and all(_is_number(name) for name in columns) else None,
-    )
-
-
-def _likely_names(missing: list[str], columns: tuple[str, ...]) -> dict[str, str]:
-    """For each missing column the one that may be meant: the same but for capitals, else one that looks like it."""
-    spare = {name.lower(): name for name in columns if name not in {c.name for c in TRACK_COLUMNS}}
-    likely = {name: spare.pop(name) for name in missing if name in spare}
-    for name in missing:
-        near = difflib.get_close_matches(name, spare, n=1, cutoff=0.5)
-        if name not in likely and near:
-            likely[name] = spare.pop(near[0])
-    return likely
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_type(path: Path, field: pa.Field) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_a_clean_file_gives_its_tracks_bit_for_bit(tmp_path: Path, flights: pd.D
     with read_tracks(path, labelled=True) as file:
         assert (file.path, file.row_count, file.track_count, len(file)) == (path, 80, 4, 4)
         assert file.report.clean
-        assert file.report.summary() == f"{path}: 80 rows, 4 good tracks"
+        assert file.report.summary() == f"{path}: rows 80, good tracks 4"
         for _ in range(2):  # a file can be gone through again
             assert [track.track_id for track in file] == [0, 1, 2, 3]
         for track in file:
@@ -172,9 +173,9 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path, flights: pd.DataFrame
     tracks, report = read(path)
     assert [track.track_id for track in tracks] == [2, 3]
     assert report.summary().splitlines() == [
-        f"{path}: 80 rows, 2 good tracks",
-        "  repaired: 1 missing steps filled",
-        "  set aside: 2 tracks, 41 rows",
+        f"{path}: rows 80, good tracks 2",
+        "  repaired: missing steps filled 1",
+        "  set aside: tracks 2, rows 41",
         "    no track, row 70, column track_id: not a whole number, got 'three'",
         "    track 0, row 2, column latitude: above 90 degrees, got 100 (2 rows)",
         "    track 0, row 7, column altitude: not a number, got '?'",
@@ -205,6 +206,27 @@ def test_set_aside_rows_are_written_as_they_stand_and_can_be_mended_there(
     (mended,), report = read(aside)
     assert report.clean
     np.testing.assert_array_equal(mended.measurements[:, 3], flights["altitude"][40:60])
+
+
+def test_columns_without_a_name_do_no_harm(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path, aside = tmp_path / "flights.csv", tmp_path / "aside.csv"
+    lines = [[*line, "", ""] for line in cells(flights)]
+    lines[1 + 45][3] = "95"
+    tracks, report = read(write_cells(path, lines))
+    assert [track.track_id for track in tracks] == [0, 1, 3]
+    report.write_set_aside(aside)
+    assert aside.read_text().splitlines()[1].startswith(",".join(lines[1 + 40]))
+
+
+def test_a_report_of_many_faults_shows_the_first_and_counts_the_rest(tmp_path: Path) -> None:
+    flights = simulate_trapezoid(TrapezoidConfig(tracks=25, shortest=10, longest=10)).assign(latitude=91.0)
+    write_tracks(tmp_path / "flights.csv", flights)
+    _, report = read(tmp_path / "flights.csv")
+    lines = report.summary().splitlines()
+    assert lines[1] == "  set aside: tracks 25, rows 250"
+    assert lines[2] == "    track 0, row 0, column latitude: above 90 degrees, got 91 (10 rows)"
+    assert len(lines) == 23
+    assert lines[-1] == "    and more faults: 5"
 
 
 def test_nothing_set_aside_writes_no_file(tmp_path: Path, flights: pd.DataFrame) -> None:
@@ -242,12 +264,15 @@ def test_labels_matter_only_where_they_are_asked_for(tmp_path: Path, flights: pd
 def test_parquet_of_other_types_reads_the_same(tmp_path: Path, flights: pd.DataFrame) -> None:
     path = tmp_path / "flights.parquet"
     flights.astype({"track_id": "float32", "sensor_id": "string", "latitude": "string"}).assign(
-        track_id=lambda t: t["track_id"].astype("category"), reentry_phase=lambda t: t["reentry_phase"] == 1
+        track_id=lambda t: t["track_id"].astype("category"),
+        longitude=[Decimal(repr(value)) for value in flights["longitude"]],
+        reentry_phase=lambda t: t["reentry_phase"] == 1,
     ).to_parquet(path)
     tracks, report = read(path)
     assert report.clean
     assert [track.track_id for track in tracks] == [0, 1, 2, 3]
     np.testing.assert_array_equal(tracks[2].measurements[:, 1], flights["latitude"][40:60])
+    np.testing.assert_array_equal(tracks[2].measurements[:, 2], flights["longitude"][40:60])
     assert tracks[2].reentry_phase is not None
     np.testing.assert_array_equal(tracks[2].reentry_phase, flights["reentry_phase"][40:60])
 

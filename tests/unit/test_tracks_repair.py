@@ -155,7 +155,7 @@ def test_a_longer_gap_stays_open_and_is_noted(tmp_path: Path, flight: pd.DataFra
     track, report = repaired(rest, tmp_path)
     assert report.repairs == {Repair.STEPS: 1}
     assert report.notes == {Note.LONG_GAP: 1}
-    assert "note: 1 longer gaps in time left open" in report.summary()
+    assert "note: longer gaps in time left open 1" in report.summary()
     assert np.diff(track.timestamp).max() == 3.5
     assert len(track) == 34
 
