@@ -1,1 +1,45 @@
-"""What all tests share."""
+"""What all tests share: a model repository with a small network, and a real Triton server over it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reentry.serving import EmbeddedServer, ServerConfig
+from tests.toy_model import write_toy_model
+
+REPOSITORY = Path(__file__).parents[1] / "model_repository"
+
+
+def copy_repository(folder: Path) -> Path:
+    """The project's repository without versions of the network."""
+
+    def left_out(parent: str, names: list[str]) -> set[str]:
+        versions = {name for name in names if name.isdigit()} if Path(parent).name == "reentry_lstm" else set()
+        return versions | {"__pycache__"}
+
+    return shutil.copytree(REPOSITORY, folder / "model_repository", ignore=left_out)
+
+
+def make_repository(folder: Path) -> Path:
+    """The same with version 1 of a small network."""
+    repository = copy_repository(folder)
+    write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared: read only."""
+    return make_repository(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def server(model_repository: Path) -> Iterator[EmbeddedServer]:
+    """A running server on free ports, one for all tests."""
+    config = ServerConfig(model_repository=model_repository, http_port=0, grpc_port=0, metrics_port=0)
+    with EmbeddedServer(config) as running:
+        yield running

@@ -45,6 +45,25 @@ def load_model(url: str, name: str, config: str | None, *, timeout: float) -> No
         raise ServerError(f"the server cannot load {member or name}: {reason}")
 
 
+def unload_model(url: str, name: str) -> None:
+    """Close a model to new requests; it is gone when those inside are answered, see `loaded_models`.
+
+    Raises:
+        OSError, http.client.HTTPException: the server went away.
+    """
+    _request(url, "POST", f"/v2/repository/models/{name}/unload", "{}")
+
+
+def loaded_models(url: str) -> set[str]:
+    """Names of the models that still answer.
+
+    Raises:
+        OSError, http.client.HTTPException: the server went away.
+    """
+    _, answer = _request(url, "POST", "/v2/repository/index", "{}")
+    return {model["name"] for model in json.loads(answer) if model.get("state") in ("READY", "UNLOADING")}
+
+
 def cause_of(answer: str) -> tuple[str | None, str]:
     """The cause inside Triton's answer to a load request, without the layers it is wrapped in.
 

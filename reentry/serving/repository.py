@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def models_of(repository: Path) -> list[str]:
-    """Names of the models to load, in order: ensembles first, for they bring the models they are made of.
+    """Names of the models the repository holds.
 
     Raises:
         ServerError: no repository there, a configuration that cannot be read, or a model without a version.
@@ -31,7 +31,21 @@ def models_of(repository: Path) -> list[str]:
             raise ServerError(
                 f"no version of {name} is installed", where=str(repository / name), fix="reentry export CHECKPOINT"
             )
-    return sorted(names, key=lambda name: (not _is_ensemble(read_model_config(repository, name)), name))
+    return names
+
+
+def ensembles_of(repository: Path) -> dict[str, list[str]]:
+    """Names of the ensembles, and of the models that each is made of.
+
+    Raises:
+        ServerError: a configuration cannot be read.
+    """
+    configs = [read_model_config(repository, name) for name in models_of(repository)]
+    return {
+        config.name: [step.model_name for step in config.ensemble_scheduling.step]
+        for config in configs
+        if _is_ensemble(config)
+    }
 
 
 def read_model_config(repository: Path, name: str) -> ModelConfig:

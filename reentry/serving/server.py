@@ -23,7 +23,7 @@ from reentry.serving import http as api
 from reentry.serving.config import ADDRESS, ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.log import last_error
-from reentry.serving.repository import fitted_model_config, models_of
+from reentry.serving.repository import ensembles_of, fitted_model_config, models_of
 from reentry.serving.run_directory import assemble_backends
 
 _POLL_SECONDS: Final = 0.02
@@ -44,10 +44,11 @@ class EmbeddedServer:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._shared_memory_prefix = f"reentry_{uuid.uuid4().hex[:12]}_"
+        self.shared_memory_prefix = f"reentry_{uuid.uuid4().hex[:12]}_"
         self._log_start = 0
         self.models: list[str] = []
         """Names of the models served, once started."""
+        self._ensembles: dict[str, list[str]] = {}
         self.seconds_to_ready = 0.0
         """s from the start of the process until every model was ready."""
 
@@ -98,6 +99,7 @@ class EmbeddedServer:
                 loaded, the server died or is not ready by the deadline; each with the server's own reason.
         """
         self.models = models_of(self._config.model_repository)
+        self._ensembles = ensembles_of(self._config.model_repository)
         installation = find_installation()
         require_libraries(installation)
         ports = choose_ports(self._config.ports)
@@ -141,6 +143,8 @@ class EmbeddedServer:
         process, self._process = self._process, None
         if process is not None:
             if process.poll() is None:
+                if self._config.model_control_mode == "explicit":
+                    self._drain_ensembles()
                 process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     # Triton keeps the deadline itself; what it needs beyond is for its stubs to end.
@@ -148,7 +152,7 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a server that was killed
             process.wait()
-            for leftover in Path("/dev/shm").glob(f"{self._shared_memory_prefix}*"):
+            for leftover in Path("/dev/shm").glob(f"{self.shared_memory_prefix}*"):
                 leftover.unlink(missing_ok=True)
         if self._folder is not None:
             self._folder.cleanup()
@@ -162,7 +166,7 @@ class EmbeddedServer:
             str(installation.binary),
             f"--model-repository={config.model_repository.resolve()}",
             f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
             f"--model-control-mode={config.model_control_mode}",
             f"--http-address={ADDRESS}",
             f"--http-port={config.http_port}",
@@ -202,13 +206,27 @@ class EmbeddedServer:
 
     def _load(self, deadline: float) -> None:
         repository = self._config.model_repository
+        members = {member for ensemble in self._ensembles.values() for member in ensemble}
         for name in self.models:
-            self._request_load(name, None, deadline)
-        # Fitted only now: loading an ensemble loads its models again, by their files, if these were touched meanwhile.
+            if name not in members:  # those come with their ensemble
+                self._request_load(name, None, deadline)
+        # Fitted only now: with the ensemble, its members would be loaded by their files again if these were touched.
         for name in self.models:
             fitted = fitted_model_config(repository, name, self._config)
             if fitted is not None:
                 self._request_load(name, fitted, deadline)
+
+    def _drain_ensembles(self) -> None:
+        """Close the ensembles to new requests and let those inside finish.
+
+        When Triton ends it refuses the later steps of an ensemble's requests, so these must be through before.
+        """
+        deadline = time.monotonic() + self._config.drain_timeout
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it died meanwhile: nothing to wait for
+            for name in self._ensembles:
+                api.unload_model(self.http_url, name)
+            while time.monotonic() < deadline and api.loaded_models(self.http_url) & self._ensembles.keys():
+                time.sleep(_POLL_SECONDS)
 
     def _request_load(self, name: str, config: str | None, deadline: float) -> None:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +82,132 @@ def test_nan_is_refused_with_its_row_and_column(server: EmbeddedServer) -> None:
     ):
         client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_the_other_requests_of_a_batch_go_on_when_one_is_refused(server: EmbeddedServer) -> None:
+    good, bad = make_tracks(1, 40), make_tracks(1, 40)
+    bad[0, 0, 1] = np.inf
+
+    def ask(tracks: np.ndarray) -> str:
+        try:
+            client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+        except InferenceServerException as error:
+            return str(error.status())
+        return "answered"
+
+    with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(ask, [good, bad] * 16))
+    assert outcomes == ["answered", "StatusCode.INVALID_ARGUMENT"] * 16
+
+
+def test_absurd_measurements_are_refused_before_the_network(server: EmbeddedServer) -> None:
+    tracks = make_tracks(1, 10)
+    tracks[0, 5, schema.MEASUREMENT_COLUMNS.index("altitude")] = 1e300
+    with (
+        triton.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException, match="row 5, column altitude: expected a feature within float32"),
+    ):
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+
+
+@pytest.mark.parametrize("length", [0, -1, 41])
+def test_a_length_outside_the_measurements_is_refused(server: EmbeddedServer, length: int) -> None:
+    with (
+        triton.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException, match=f"expected track_length from 1 to 40.*Got: {length}") as refusal,
+    ):
+        client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(2, 40), [40, length]))
+    assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_track_without_steps_is_refused(server: EmbeddedServer) -> None:
+    with (
+        triton.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException, match="at least one measurement"),
+    ):
+        client.infer(schema.ENSEMBLE.name, request_inputs(np.zeros((1, 0, len(schema.MEASUREMENT_COLUMNS))), [1]))
+
+
+def test_measurements_of_other_columns_are_refused(server: EmbeddedServer) -> None:
+    with (
+        triton.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException, match="measurements") as refusal,
+    ):
+        client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(1, 10)[:, :, :5]))
+    assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_the_server_reads_no_future(server: EmbeddedServer) -> None:
+    tracks = make_tracks(2, 300)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        whole = client.infer(schema.ENSEMBLE.name, request_inputs(tracks)).as_numpy("reentry_probability")
+        for steps in (1, 64, 65, 200):
+            prefix = client.infer(schema.ENSEMBLE.name, request_inputs(tracks[:, :steps]))
+            np.testing.assert_allclose(
+                prefix.as_numpy("reentry_probability"), whole[:, :steps], rtol=0, atol=SERVED_WITHIN
+            )
+
+
+def test_a_padded_track_is_answered_as_it_is_alone(server: EmbeddedServer) -> None:
+    long, short = make_tracks(1, 90), make_tracks(1, 70, seed=1)
+    padded = np.concatenate([short, np.repeat(short[:, -1:], 20, axis=1)], axis=1)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        alone = client.infer(schema.ENSEMBLE.name, request_inputs(short))
+        together = client.infer(schema.ENSEMBLE.name, request_inputs(np.concatenate([long, padded]), [90, 70]))
+    np.testing.assert_allclose(
+        together.as_numpy("reentry_probability")[1, :70],
+        alone.as_numpy("reentry_probability")[0],
+        rtol=0,
+        atol=SERVED_WITHIN,
+    )
+    assert together.as_numpy("onset_step")[1, 0] == alone.as_numpy("onset_step")[0, 0]
+
+
+def test_tracks_of_different_length_share_batches_of_the_network(server: EmbeddedServer) -> None:
+    lengths = [130 + step % 60 for step in range(64)]  # one bucket, 192 steps
+
+    def ask(steps: int) -> tuple[int, ...]:
+        answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(1, steps)))
+        return tuple(answer.as_numpy("reentry_probability").shape)
+
+    def executions() -> int:
+        statistics = client.get_inference_statistics("reentry_lstm")
+        return int(statistics.model_stats[0].execution_count)
+
+    with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(32) as pool:
+        before = executions()
+        shapes = list(pool.map(ask, lengths))
+        taken = executions() - before
+    assert shapes == [(1, steps) for steps in lengths]
+    assert taken < len(lengths)
+
+
+def test_the_served_configuration_has_the_tensors_of_the_schema(server: EmbeddedServer) -> None:
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        for model in schema.MODELS:
+            metadata = client.get_model_metadata(model.name)
+            assert {(t.name, t.datatype, tuple(t.shape[1:])) for t in metadata.inputs} == {
+                (t.name, t.dtype, t.dims) for t in model.inputs
+            }
+            assert {(t.name, t.datatype, tuple(t.shape[1:])) for t in metadata.outputs} == {
+                (t.name, t.dtype, t.dims) for t in model.outputs
+            }
+
+
+def test_each_answered_track_has_a_line_in_the_prediction_log(server: EmbeddedServer) -> None:
+    before = len(server.prediction_log.read_text().splitlines())
+    tracks = make_tracks(3, 120)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        answer = client.infer(schema.ENSEMBLE.name, request_inputs(tracks, [120, 100, 1]))
+    lines = [json.loads(line) for line in server.prediction_log.read_text().splitlines()[before:]]
+    assert [line["track_id"] for line in lines] == [1000, 1001, 1002]
+    assert [line["rows"] for line in lines] == [120, 100, 1]
+    assert [line["model_version"] for line in lines] == [1, 1, 1]
+    onsets = answer.as_numpy("onset_step")[:, 0].tolist()
+    assert [-1 if line["onset_step"] is None else line["onset_step"] for line in lines] == onsets
+    assert all(line["inference_ms"] > 0 for line in lines)
+
+
+def test_metrics_are_served(server: EmbeddedServer) -> None:
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        assert b"nv_inference_request_success" in answer.read()

@@ -1,0 +1,83 @@
+"""The configurations on disk, read by Triton's own protobuf, say what `reentry.schema` declares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tritonclient.grpc import model_config_pb2 as pb
+
+from reentry import schema
+from reentry.decision import DecisionConfig
+from reentry.serving.repository import ensembles_of, models_of, read_model_config
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+CONFIGS = {model.name: read_model_config(REPOSITORY, model.name) for model in schema.MODELS}
+
+
+def declared(tensors: tuple[schema.Tensor, ...]) -> set[tuple[str, str, tuple[int, ...]]]:
+    return {(tensor.name, f"TYPE_{tensor.dtype}", tensor.dims) for tensor in tensors}
+
+
+def configured(tensors) -> set[tuple[str, str, tuple[int, ...]]]:
+    return {(tensor.name, pb.DataType.Name(tensor.data_type), tuple(tensor.dims)) for tensor in tensors}
+
+
+@pytest.mark.parametrize("model", schema.MODELS, ids=lambda model: model.name)
+def test_tensors_are_those_of_the_schema(model: schema.Model) -> None:
+    config = CONFIGS[model.name]
+    assert config.name == model.name
+    assert configured(config.input) == declared(model.inputs)
+    assert configured(config.output) == declared(model.outputs)
+
+
+def test_the_schema_declares_every_model_of_the_repository() -> None:
+    assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == {model.name for model in schema.MODELS}
+
+
+def test_the_ensemble_is_wired_to_inputs_that_exist_with_their_types() -> None:
+    ensemble = CONFIGS[schema.ENSEMBLE.name]
+    known = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in ensemble.input}
+    for step in ensemble.ensemble_scheduling.step:
+        member = CONFIGS[step.model_name]
+        inputs = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in member.input}
+        outputs = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in member.output}
+        assert set(step.input_map) == set(inputs), step.model_name
+        for name, source in step.input_map.items():
+            assert known[source] == inputs[name], f"{step.model_name}.{name} from {source}"
+        for name, target in step.output_map.items():
+            assert target not in known, f"{target} has two sources"
+            known[target] = outputs[name]
+    for tensor in ensemble.output:
+        assert known[tensor.name] == (tensor.data_type, tuple(tensor.dims))
+
+
+def test_every_member_takes_as_large_a_batch_as_the_ensemble() -> None:
+    assert {config.max_batch_size for config in CONFIGS.values()} == {64}
+
+
+@pytest.mark.parametrize("name", ["track_features", "reentry_lstm", "track_decision"])
+def test_queues_are_bounded_and_refuse(name: str) -> None:
+    policy = CONFIGS[name].dynamic_batching.default_queue_policy
+    assert policy.max_queue_size > 0
+    assert policy.default_timeout_microseconds > 0
+    assert policy.timeout_action == policy.REJECT
+
+
+def test_the_network_is_warmed_up_with_its_own_number_of_features() -> None:
+    warm_ups = CONFIGS["reentry_lstm"].model_warmup
+    assert len(warm_ups) == 2
+    for warm_up in warm_ups:
+        assert warm_up.inputs["features"].dims[-1] == len(schema.FEATURES)
+
+
+def test_the_thresholds_are_those_of_the_decision() -> None:
+    parameters = CONFIGS["track_decision"].parameters
+    decision = DecisionConfig()
+    assert float(parameters["enter"].string_value) == decision.enter
+    assert float(parameters["leave"].string_value) == decision.leave
+
+
+def test_the_ensemble_is_made_of_the_other_three(model_repository: Path) -> None:
+    assert models_of(model_repository) == ["reentry", "reentry_lstm", "track_decision", "track_features"]
+    assert ensembles_of(model_repository) == {"reentry": ["track_features", "reentry_lstm", "track_decision"]}

@@ -1,0 +1,240 @@
+"""Starting, dying and ending of the real server, and what the command says about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from reentry.errors import ServerError
+from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving.doctor import examine
+from tests.conftest import copy_repository, make_repository
+from tests.integration.test_serving import make_tracks, request_inputs
+from tests.toy_model import write_toy_model
+
+REENTRY = Path(sys.executable).with_name("reentry")
+
+
+def config_for(repository: Path, **settings: object) -> ServerConfig:
+    return ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, **settings)
+
+
+def reason_of_failure(repository: Path) -> str:
+    with pytest.raises(ServerError) as failure, EmbeddedServer(config_for(repository)):
+        pass
+    return str(failure.value)
+
+
+@contextmanager
+def serving(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`reentry serve` as a process of its own, once it says that it is ready; and what it printed so far."""
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    process = subprocess.Popen(
+        [REENTRY, "serve", "--repository", repository, "--log-dir", folder, *ports],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        printed = []
+        for line in process.stdout:
+            printed.append(line.strip())
+            if line.startswith("ready"):
+                break
+        yield process, printed
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def server_process(process: subprocess.Popen[str]) -> int:
+    """The tritonserver that a `reentry serve` runs."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (server,) = [int(child) for child in children]
+    return server
+
+
+def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path)
+    write_toy_model(repository / "reentry_lstm/2/model.onnx", version=2, seed=1)
+    tracks = make_tracks(1, 30)
+    with EmbeddedServer(config_for(repository)) as other:
+        versions = []
+        for each in (server, other):
+            with triton.InferenceServerClient(each.grpc_url) as client:
+                versions.append(client.infer("reentry", request_inputs(tracks)).as_numpy("model_version").item())
+    assert versions == [1, 2]
+    with triton.InferenceServerClient(server.grpc_url) as client:  # the other's end took nothing from this one
+        assert client.infer("reentry", request_inputs(tracks)).as_numpy("onset_step").shape == (1, 1)
+
+
+def test_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
+        folder = server.log_directory
+        process = server.process_id
+        assert list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
+    assert not folder.exists()
+    assert not list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process, 0)
+    with pytest.raises(ServerError, match="not running"):
+        server.wait()
+
+
+def test_instances_and_threads_are_fitted_at_load_and_the_files_stay(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    before = {path: path.read_bytes() for path in repository.glob("*/config.pbtxt")}
+    with EmbeddedServer(config_for(repository, instances=4, threads=2)) as server:
+        served = {}
+        for name in ("reentry_lstm", "track_features", "track_decision"):
+            with urllib.request.urlopen(f"http://{server.http_url}/v2/models/{name}/config") as answer:
+                served[name] = json.load(answer)
+    counts = {name: config["instance_group"][0]["count"] for name, config in served.items()}
+    assert counts == {"reentry_lstm": 4, "track_features": 2, "track_decision": 2}
+    assert served["reentry_lstm"]["parameters"]["intra_op_thread_count"]["string_value"] == "2"
+    assert {path: path.read_bytes() for path in repository.glob("*/config.pbtxt")} == before
+
+
+def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> None:
+    with (
+        EmbeddedServer(config_for(make_repository(tmp_path), model_control_mode="none")) as server,
+        triton.InferenceServerClient(server.grpc_url) as client,
+    ):
+        assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
+
+
+def test_a_taken_port_is_named_with_the_fix(model_repository: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = ServerConfig(model_repository=model_repository, http_port=0, grpc_port=port, metrics_port=0)
+        with pytest.raises(ServerError, match=rf"grpc port {port} cannot be used.*--grpc-port"), EmbeddedServer(config):
+            pass
+
+
+def test_a_repository_without_a_version_of_the_network_says_how_to_get_one(tmp_path: Path) -> None:
+    assert "no version of reentry_lstm is installed; fix: reentry export CHECKPOINT" in reason_of_failure(
+        copy_repository(tmp_path)
+    )
+
+
+def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:
+    assert reason_of_failure(tmp_path).startswith(f"{tmp_path}: no model repository")
+
+
+def test_a_broken_onnx_file_is_told_in_one_line_with_the_reason(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    (repository / "reentry_lstm/1/model.onnx").write_bytes(b"not a graph")
+    reason = reason_of_failure(repository)
+    assert reason.startswith("the server cannot load reentry_lstm: ")
+    assert "model.onnx is no ONNX model that can run" in reason
+    assert "Protobuf parsing failed" in reason
+    assert "\n" not in reason
+
+
+def test_a_configuration_that_differs_from_the_graph_is_refused(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    path = repository / "reentry_lstm/config.pbtxt"
+    path.write_text(path.read_text().replace("TYPE_FP32 dims: [ -1 ]", "TYPE_FP64 dims: [ -1 ]"))
+    assert "output reentry_probability: expected TYPE_FP64 as configured. Got: tensor(float)" in reason_of_failure(
+        repository
+    )
+
+
+def test_a_configuration_that_cannot_be_read_is_placed(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    path = repository / "track_decision/config.pbtxt"
+    path.write_text('name: "track_decision"\nbackend "python"\n')
+    assert reason_of_failure(repository).startswith(f"{path}: cannot read this model configuration: 2:")
+
+
+def test_without_model_control_a_dying_server_gives_its_reason(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    (repository / "reentry_lstm/1/model.onnx").write_bytes(b"not a graph")
+    with (
+        pytest.raises(ServerError, match=r"the Triton server ended with status 1: .*failed to load all models"),
+        EmbeddedServer(config_for(repository, model_control_mode="none")),
+    ):
+        pass
+
+
+def test_a_deadline_that_passes_is_named(model_repository: Path) -> None:
+    with (
+        pytest.raises(ServerError, match=r"not ready within start_timeout, 0\.05 s"),
+        EmbeddedServer(config_for(model_repository, start_timeout=0.05)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: Path, ending: signal.Signals) -> None:
+    with serving(model_repository, tmp_path / "logs") as (process, printed):
+        assert printed[0] == "serving  reentry, reentry_lstm, track_decision, track_features"
+        (address,) = [line.split("grpc://")[1] for line in printed if "grpc://" in line]
+        with triton.InferenceServerClient(address) as client:
+            answer = client.infer("reentry", request_inputs(make_tracks(1, 20)))
+        assert answer.as_numpy("reentry_probability").shape == (1, 20)
+        process.send_signal(ending)
+        out, err = process.communicate()
+    assert (process.returncode, out.strip(), err) == (0, "stopped", "")
+    lines = (tmp_path / "logs/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["rows"] for line in lines] == [20]
+
+
+def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_path: Path) -> None:
+    with serving(model_repository, tmp_path) as (process, _):
+        os.kill(server_process(process), signal.SIGKILL)
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.startswith("error: the Triton server was ended by SIGKILL")
+    assert len(err.splitlines()) == 1
+
+
+def test_requests_in_flight_are_answered_before_the_end(tmp_path: Path) -> None:
+    inputs = request_inputs(make_tracks(64, 1200))
+    outcomes: queue.Queue[Exception | None] = queue.Queue()
+
+    def keep(result: object, error: Exception | None) -> None:
+        outcomes.put(error)
+
+    with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
+        client = triton.InferenceServerClient(server.grpc_url)
+        for _ in range(6):
+            client.async_infer("reentry", inputs, keep)
+        first = outcomes.get(timeout=30)  # the other five are inside, at different models
+    assert [first, *(outcomes.get(timeout=30) for _ in range(5))] == [None] * 6
+    client.close()
+
+
+def test_the_doctor_starts_the_server(model_repository: Path) -> None:
+    checks = {check.name: check for check in examine(config_for(model_repository))}
+    assert {check.status for check in checks.values()} == {"ok"}
+    assert checks["start"].found.startswith("4 models ready in ")
+
+
+def test_nothing_is_spoilt_by_a_refused_request(server: EmbeddedServer) -> None:
+    tracks = make_tracks(1, 50)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        before = client.infer("reentry", request_inputs(tracks)).as_numpy("reentry_probability")
+        with pytest.raises(triton.InferenceServerException):
+            client.infer("reentry", request_inputs(np.full_like(tracks, np.nan)))
+        after = client.infer("reentry", request_inputs(tracks)).as_numpy("reentry_probability")
+    np.testing.assert_array_equal(after, before)
