@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,14 @@ class Trained:
     """The epoch, from 0, whose weights were kept."""
 
 
-def fit(samples: Sequence[Sample], model_config: ModelConfig, config: TrainConfig, *, fingerprint: str) -> Trained:
+def fit(
+    samples: Sequence[Sample],
+    model_config: ModelConfig,
+    config: TrainConfig,
+    *,
+    fingerprint: str,
+    show_progress: bool = True,
+) -> Trained:
     """Train a network on 80 % of the tracks (`config.validation_share`) and measure it on the others.
 
     Args:
@@ -55,6 +62,7 @@ def fit(samples: Sequence[Sample], model_config: ModelConfig, config: TrainConfi
         model_config: the network's shape.
         config: how to train.
         fingerprint: of the data, for the checkpoint.
+        show_progress: False where the caller shows its own.
 
     Raises:
         InputError: the split left only one phase to train on.
@@ -63,7 +71,12 @@ def fit(samples: Sequence[Sample], model_config: ModelConfig, config: TrainConfi
     train, validation = split(samples, config.validation_share, config.seed)
     collate = Collate(config, train)
     decision = DecisionConfig()
-    with torch.random.fork_rng(), tempfile.TemporaryDirectory(prefix="reentry-train-") as scratch, _quiet_lightning():
+    with (
+        torch.random.fork_rng(),
+        _one_thread(),
+        _quiet_lightning(),
+        tempfile.TemporaryDirectory(prefix="reentry-train-") as scratch,
+    ):
         torch.manual_seed(config.seed)
         model = ReentryLSTM(model_config)
         model.fit_normalisation(torch.cat([sample.features for sample in train]))
@@ -72,7 +85,7 @@ def fit(samples: Sequence[Sample], model_config: ModelConfig, config: TrainConfi
         held = DataLoader(_Tracks(validation), len(validation), collate_fn=collate)
         training = _Training(model, config, steps=len(batches) * config.epochs)
         best = ModelCheckpoint(dirpath=scratch, monitor=VALIDATION_LOSS, save_weights_only=True)
-        with progress("training", config.epochs, "epochs") as advance:
+        with progress("training", config.epochs, "epochs") if show_progress else nullcontext(_nothing) as advance:
             trainer = L.Trainer(
                 accelerator=config.accelerator,
                 devices=1,
@@ -179,8 +192,23 @@ class _Progress(Callback):
         self._advance(1)
 
 
+def _nothing(_amount: int) -> None:
+    pass
+
+
 def _on_gpu(accelerator: str) -> bool:
     return accelerator != "cpu" and torch.cuda.is_available()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps this small run slower on more threads, and by far slower where the cores are shared with others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -2,6 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def evaluate() -> None:
-    """Not written yet."""
+import typer
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="model.ckpt of `reentry train`.")],
+    tracks: Annotated[Path, typer.Argument(help="Labelled tracks, .csv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("artifacts/evaluation"),
+    seeds: Annotated[int, typer.Option(help="Runs; each beyond the first trains anew with the next seed.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure a checkpoint beside the baselines: a table, JSON and two plots.
+
+    On the file it was trained on, the tracks held out then are scored; on another file, all of them, without the
+    baselines. Bad tracks are left out, and the exit status is 1.
+
+    Example: `reentry evaluate artifacts/train/model.ckpt data/train.csv --seeds 5`
+    """
+    import json
+
+    from training.evaluate import evaluate_file
+    from training.report import as_dict, markdown, write_report
+
+    evaluation = evaluate_file(checkpoint, tracks, seeds=seeds)
+    written = write_report(evaluation, out)
+    typer.echo(evaluation.data.summary(), err=True)
+    if as_json:
+        typer.echo(json.dumps(as_dict(evaluation)))
+    else:
+        typer.echo(markdown(evaluation))
+        typer.echo("\n".join(str(path) for path in written))
+    if not evaluation.data.clean:
+        raise typer.Exit(code=1)
