@@ -1,0 +1,238 @@
+"""The onnxruntime backend's own logic, in process.
+
+`triton_python_backend_utils` exists only inside Triton's stub; a small module stands in for it here. The integration
+tests run the same file inside the real server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, save
+
+from tests.toy_model import write_toy_model
+
+
+class Tensor:
+    def __init__(self, name: str, values: np.ndarray) -> None:
+        self.name, self.values = name, values
+
+    def as_numpy(self) -> np.ndarray:
+        return self.values
+
+
+class Request:
+    def __init__(self, wanted: list[str], **inputs: np.ndarray) -> None:
+        self.inputs, self.wanted = inputs, wanted
+
+    def requested_output_names(self) -> list[str]:
+        return self.wanted
+
+
+class TritonError(Exception):
+    INTERNAL = 13
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Response:
+    def __init__(self, output_tensors: list[Tensor] | None = None, error: TritonError | None = None) -> None:
+        self.outputs = {tensor.name: tensor.values for tensor in output_tensors or []}
+        self.error = error
+
+
+class TritonModelException(Exception):  # noqa: N818 - Triton's name
+    pass
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    stand_in = types.ModuleType("triton_python_backend_utils")
+    vars(stand_in).update(
+        Tensor=Tensor,
+        InferenceRequest=Request,
+        InferenceResponse=Response,
+        TritonError=TritonError,
+        TritonModelException=TritonModelException,
+        get_input_tensor_by_name=lambda request, name: Tensor(name, request.inputs[name]),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in)
+    name = "reentry.serving.backends.onnxruntime.model"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+CONFIG = {
+    "max_batch_size": 64,
+    "input": [{"name": "features", "data_type": "TYPE_FP32", "dims": ["-1", "7"]}],
+    "output": [
+        {"name": "reentry_probability", "data_type": "TYPE_FP32", "dims": ["-1"]},
+        {"name": "model_version", "data_type": "TYPE_INT64", "dims": ["1"]},
+    ],
+    "parameters": {"intra_op_thread_count": {"string_value": "1"}},
+    "optimization": {"graph": {"level": 0}},
+}
+BOTH = ["reentry_probability", "model_version"]
+
+
+def load(backend: types.ModuleType, folder: Path, *, kind: str = "CPU", **changes: object):
+    model = backend.TritonPythonModel()
+    model.initialize(
+        {
+            "model_config": json.dumps(CONFIG | changes),
+            "model_instance_kind": kind,
+            "model_repository": str(folder),
+            "model_version": "1",
+        }
+    )
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_toy_model(tmp_path / "1/model.onnx", version=4)
+    return tmp_path
+
+
+def features(batch: int, steps: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(batch, steps, 7)).astype(np.float32)
+
+
+def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
+    backend: types.ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(backend, folder)
+    asked = [features(2, 5), features(1, 9, seed=1), features(3, 5, seed=2)]
+    runs: list[tuple[int, ...]] = []
+    run = onnxruntime.InferenceSession.run
+
+    def counted(session, names, inputs):
+        runs.append(inputs["features"].shape)
+        return run(session, names, inputs)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", counted)
+    answers = model.execute([Request(BOTH, features=values) for values in asked])
+    assert runs == [(5, 5, 7), (1, 9, 7)]
+
+    alone = onnxruntime.InferenceSession(folder / "1/model.onnx", providers=["CPUExecutionProvider"])
+    for values, answer in zip(asked, answers, strict=True):
+        (expected,) = run(alone, ["reentry_probability"], {"features": values})
+        np.testing.assert_allclose(answer.outputs["reentry_probability"], expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(answer.outputs["model_version"], np.full((len(values), 1), 4))
+
+
+def test_only_the_outputs_asked_for_are_answered(backend: types.ModuleType, folder: Path) -> None:
+    (answer,) = load(backend, folder).execute([Request(["model_version"], features=features(1, 3))])
+    assert set(answer.outputs) == {"model_version"}
+
+
+def test_a_batch_that_fails_takes_no_other_down(backend: types.ModuleType, folder: Path) -> None:
+    good, bad = Request(BOTH, features=features(1, 3)), Request(BOTH, features=features(1, 3)[:, :, :5])
+    answers = load(backend, folder).execute([good, bad, good])
+    assert [answer.error is None for answer in answers] == [True, False, True]
+    assert str(answers[1].error).startswith("onnxruntime: ")
+    assert answers[1].error.code == TritonError.INTERNAL
+
+
+def test_a_model_without_batching_runs_each_request_alone(backend: types.ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "plain",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n"])],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "1/plain.onnx")
+    model = load(
+        backend,
+        tmp_path,
+        max_batch_size=0,
+        default_model_filename="plain.onnx",
+        input=[{"name": "x", "data_type": "TYPE_FP64", "dims": ["-1"]}],
+        output=[{"name": "y", "data_type": "TYPE_FP64", "dims": ["-1"]}],
+    )
+    answers = model.execute([Request(["y"], x=np.array([1.0, 2.0])), Request(["y"], x=np.array([3.0, 4.0]))])
+    assert [answer.outputs["y"].tolist() for answer in answers] == [[-1.0, -2.0], [-3.0, -4.0]]
+    model.finalize()
+
+
+def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: types.ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    graph = helper.make_graph(
+        [helper.make_node("Compress", ["features", "keep"], ["total"], axis=0)],  # the first row of the batch alone
+        "reduced",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["b", "t", 7])],
+        [helper.make_tensor_value_info("total", TensorProto.FLOAT, ["kept", "t", 7])],
+        [helper.make_tensor("keep", TensorProto.BOOL, [1], [True])],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "1/model.onnx")
+    output = [{"name": "total", "data_type": "TYPE_FP32", "dims": ["-1", "7"]}]
+    model = load(backend, tmp_path, output=output)
+    answers = model.execute([Request(["total"], features=features(1, 3)) for _ in range(2)])
+    assert ["output total: expected 2 rows" in str(answer.error) for answer in answers] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameters": {"memory_arena": {"string_value": "1"}}}, "parameters memory_arena are not supported"),
+        ({"parameters": {"intra_op_thread_count": {"string_value": "two"}}}, "expected a count.*'two'"),
+        ({"sequence_batching": {"oldest": {}}}, "sequence_batching is not supported"),
+        (
+            {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}}},
+            "optimization.execution_accelerators is not supported",
+        ),
+        ({"optimization": {"graph": {"level": 7}}}, "optimization.graph.level: expected"),
+        (
+            {"input": [{"name": "feature", "data_type": "TYPE_FP32", "dims": [-1, 7]}]},
+            "input feature: expected one of the graph's, features",
+        ),
+        (
+            {"input": [{"name": "features", "data_type": "TYPE_FP64", "dims": [-1, 7]}]},
+            r"expected TYPE_FP64 as configured. Got: tensor\(float\)",
+        ),
+        (
+            {"input": [{"name": "features", "data_type": "TYPE_FP32", "dims": [-1, 6]}]},
+            r"expected shape \[-1, -1, 6\] as configured. Got: \[-1, -1, 7\]",
+        ),
+        ({"input": []}, "inputs features of the graph are not configured"),
+        ({"default_model_filename": "other.onnx"}, "there is no file .*other.onnx"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused_at_load(
+    backend: types.ModuleType, folder: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(TritonModelException, match=message):
+        load(backend, folder, **changes)
+
+
+def test_an_instance_on_a_gpu_is_refused(backend: types.ModuleType, folder: Path) -> None:
+    with pytest.raises(TritonModelException, match="an instance_group on a GPU is not supported"):
+        load(backend, folder, kind="GPU")
+
+
+def test_a_file_that_is_no_graph_is_named(backend: types.ModuleType, folder: Path) -> None:
+    (folder / "1/model.onnx").write_bytes(b"no graph")
+    with pytest.raises(TritonModelException, match=r"1/model.onnx is no ONNX model that can run"):
+        load(backend, folder)
+
+
+@pytest.mark.parametrize("level", [-1, 0, 1, 2])
+def test_every_graph_level_of_triton_gives_the_same_numbers(
+    backend: types.ModuleType, folder: Path, level: int
+) -> None:
+    asked = Request(BOTH, features=features(2, 30))
+    (plain,) = load(backend, folder).execute([asked])
+    (answer,) = load(backend, folder, optimization={"graph": {"level": level}}).execute([asked])
+    np.testing.assert_allclose(
+        answer.outputs["reentry_probability"], plain.outputs["reentry_probability"], rtol=0, atol=1e-6
+    )

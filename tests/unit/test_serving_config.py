@@ -1,0 +1,170 @@
+"""The server's settings and the repository's configurations, before anything is started."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reentry.errors import ConfigError, ServerError
+from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import config as config_module
+from reentry.serving import installation as installation_module
+from reentry.serving.http import cause_of, is_live, is_ready
+from reentry.serving.installation import find_installation, require_libraries, require_packages
+from reentry.serving.log import last_error
+from reentry.serving.repository import fitted_model_config
+from reentry.serving.run_directory import assemble_backends
+from reentry.serving.server import choose_ports
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"http_port": 65536}, "http_port out of range; expected 0 to 65535"),
+        ({"http_port": 9000, "grpc_port": 9000}, "a port is given twice"),
+        ({"instances": 0}, "instances out of range; expected at least 1; got 0"),
+        ({"threads": -1}, "threads out of range"),
+        ({"model_control_mode": "auto"}, "unknown model_control_mode; expected explicit or none or poll; got auto"),
+        ({"model_control_mode": "poll", "instances": 2}, "instances and threads cannot be chosen"),
+        ({"drain_timeout": 0.0}, "drain_timeout out of range"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ServerConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "instances"), [(1, None, 1), (2, None, 1), (16, None, 8), (16, 4, 2), (2, 8, 1)]
+)
+def test_instances_with_their_threads_take_half_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, instances: int
+) -> None:
+    monkeypatch.setattr(config_module, "cores", lambda: cores)
+    assert ServerConfig(threads=threads).fitted_instances == instances
+
+
+def test_a_configuration_that_fits_stays_as_its_file(model_repository: Path) -> None:
+    config = ServerConfig(instances=1, threads=1)
+    fitted = {name: fitted_model_config(model_repository, name, config) for name in ("reentry", "reentry_lstm")}
+    assert fitted == {"reentry": None, "reentry_lstm": None}
+
+
+def test_a_fitted_configuration_changes_instances_and_threads_alone(model_repository: Path) -> None:
+    text = fitted_model_config(model_repository, "reentry_lstm", ServerConfig(instances=3, threads=2))
+    assert text is not None
+    fitted = json.loads(text)
+    assert fitted["instance_group"] == [{"kind": "KIND_CPU", "count": 3}]
+    assert fitted["parameters"]["intra_op_thread_count"] == {"string_value": "2"}
+    assert fitted["max_batch_size"] == 64
+    assert [warm_up["name"] for warm_up in fitted["model_warmup"]] == ["one track", "a batch"]
+
+
+def test_free_ports_are_found_and_given_ones_kept() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        given = probe.getsockname()[1]
+    chosen = choose_ports({"http_port": 0, "grpc_port": given, "metrics_port": 0})
+    assert chosen["grpc_port"] == given
+    assert len(set(chosen.values())) == 3
+    assert min(chosen.values()) > 0
+
+
+def test_the_cause_is_found_inside_the_layers_of_an_ensemble() -> None:
+    answer = {
+        "error": "load failed for model 'reentry': version 1 is at UNAVAILABLE state: Invalid argument: ensemble "
+        "'reentry' depends on 'net' which has no loaded version. Model 'net' loading failed with error: version 1 is "
+        "at UNAVAILABLE state: Internal: TritonModelException: the graph is broken\n\nAt:\n  model.py(3): initialize\n;"
+    }
+    assert cause_of(json.dumps(answer)) == ("net", "the graph is broken")
+    assert cause_of("Bad Gateway") == (None, "Bad Gateway")
+
+
+def test_the_last_error_of_a_log_is_read_from_where_this_run_began(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("E1120 17:00:00.000001 5 a.cc:1] an older run\n")
+    start = log.stat().st_size
+    assert last_error(log, start) is None
+    with log.open("a") as file:
+        file.write('I1120 17:00:01.000001 6 a.cc:1] fine\nE1120 17:00:01.000002 6 b.cc:2] "no such thing"\n')
+    assert last_error(log, start) == "no such thing"
+    with log.open("a") as file:
+        file.write(
+            "error: creating server: Internal - failed to load all models\nI1120 17:00:02.000001 6 a.cc:1] end\n"
+        )
+    assert last_error(log, start) == "creating server: Internal - failed to load all models"
+
+
+def test_nobody_listening_is_neither_live_nor_ready() -> None:
+    with socket.socket() as held:  # bound, not listening: nobody else can take it
+        held.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{held.getsockname()[1]}"
+        assert not is_live(url)
+        assert not is_ready(url)
+
+
+def test_the_installation_is_found_and_can_be_loaded() -> None:
+    found = find_installation()
+    assert found.binary.is_file()
+    assert found.stub.is_file()
+    require_libraries(found)
+    require_packages()
+
+
+def test_without_the_package_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation_module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ServerError, match=r"no package nvidia-pytriton; fix: .*reentry\[serve\]"):
+        find_installation()
+
+
+def test_a_part_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Spec:
+        origin = str(tmp_path / "pytriton/__init__.py")
+
+    monkeypatch.setattr(installation_module.importlib.util, "find_spec", lambda _: Spec())
+    with pytest.raises(ServerError, match="nvidia-pytriton has no server binary"):
+        find_installation()
+
+
+def test_a_library_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_installation()
+    name = installation_module.libpython()
+    monkeypatch.setattr(installation_module.Installation, "missing_libraries", lambda _: [name])
+    with pytest.raises(ServerError, match=rf"lacks shared libraries: {name}; fix: apt-get install libpython3"):
+        require_libraries(found)
+
+
+def test_the_loader_is_asked_what_is_missing(tmp_path: Path) -> None:
+    found = find_installation()
+    moved = shutil.copy2(found.stub, tmp_path)  # away from the libraries it finds by its own place
+    missing = replace(found, stub=Path(moved), libraries=tmp_path).missing_libraries()
+    assert [name.split("-")[0] for name in missing] == ["libcudart"]
+    assert replace(found, stub=Path(moved)).missing_libraries() == []
+
+
+def test_packages_a_stub_cannot_import_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "python3").symlink_to("/bin/false")
+    monkeypatch.setattr(installation_module, "program_path", lambda: str(tmp_path))
+    with pytest.raises(ServerError, match=r"Python models cannot import numpy, onnxruntime, reentry.features"):
+        require_packages()
+
+
+def test_the_backends_are_copies_with_the_stub_of_this_python(tmp_path: Path) -> None:
+    backends = assemble_backends(tmp_path, find_installation())
+    assert {path.name for path in backends.iterdir()} == {"python", "onnxruntime"}
+    assert (backends / "python/triton_python_backend_stub").stat().st_mode & 0o111
+    assert (backends / "onnxruntime/model.py").is_file()
+    assert not any(path.is_symlink() for path in backends.rglob("*"))
+
+
+def test_a_server_that_was_not_started_says_so() -> None:
+    server = EmbeddedServer(ServerConfig())
+    for look in (lambda: server.log_directory, lambda: server.process_id, server.wait):
+        with pytest.raises(ServerError, match=r"has not been started|is not running"):
+            look()
+    server.stop()
