@@ -38,6 +38,9 @@ DIMMEST_PEAK: Final = 0.05
 LONGEST_STEP: Final = 60.0
 """s. A longer silence counts as this long."""
 
+_BLOCK_STEPS: Final = 4096
+"""Steps of a batch that are computed together: their arrays stay in the cache, and malloc keeps their memory."""
+
 _TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY = (
     MEASUREMENT_COLUMNS.index(name)
     for name in ("timestamp", "latitude", "longitude", "altitude", "radiometric_intensity")
@@ -65,7 +68,10 @@ def track_features(measurements: Float64) -> Float32:
         raise ValueError("Expected at least one measurement. Got: none")
     tracks = np.asarray(measurements, dtype=np.float64)
     batch = tracks if tracks.ndim == 3 else tracks[None]
-    features, _ = _features(_with_history(batch), None)
+    features = np.empty((*batch.shape[:2], len(FEATURES)), dtype=np.float32)
+    block = max(1, _BLOCK_STEPS // batch.shape[1])
+    for start in range(0, len(batch), block):
+        features[start : start + block], _ = _features(_with_history(batch[start : start + block]), None)
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
 
