@@ -26,8 +26,8 @@ FREE_PADDING: Final = 16
 class BatchConfig:
     """How tracks are grouped into requests."""
 
-    tracks: int = 32
-    """Most tracks in one request."""
+    tracks: int = 16
+    """Most tracks in one request. More cost the network its cache, fewer cost the way to it: see `perf.scoring`."""
     steps: int = 65_536
     """Most steps in one request, padding included, unless a single track is longer: 3 MiB of measurements."""
     padding: float = 0.1
