@@ -1,0 +1,26 @@
+"""A run that cannot end well says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from client import predict
+from client.predict import PredictConfig, predict_file
+from reentry.errors import ClientError
+from reentry.simulation import simulate_file
+
+
+def test_a_model_that_changes_in_every_pass_ends_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two servers of different versions behind one address: a rollout that never ends cannot be staged for real.
+    async def change(self: object) -> None:
+        raise predict._ModelChangedError(1, 2)
+
+    monkeypatch.setattr(predict._Run, "score_all", change)
+    simulate_file(tmp_path / "t.csv", tracks=1)
+    with pytest.raises(ClientError, match="the model version keeps changing"):
+        predict_file(PredictConfig(source=tmp_path / "t.csv", out=tmp_path / "out"))
+    assert capsys.readouterr().err.count("scoring all tracks again") == 3
