@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES
@@ -17,7 +17,7 @@ class ModelConfig:
 
     features: tuple[str, ...] = ("altitude_fraction", "climb_rate", "ground_speed", "time_step")
     """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them."""
-    hidden: int = 32
+    hidden: int = 16
     """Units of each LSTM layer."""
     layers: int = 1
     """LSTM layers on top of each other."""
@@ -43,21 +43,21 @@ class TrainConfig:
 
     seed: int = 0
     """Of the split, the first weights and the order of tracks: the same seed gives the same losses on a CPU."""
-    epochs: int = 100
+    epochs: int = 150
     """Passes over the training split, at most."""
     batch_size: int = 8
     """Tracks a step."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-2
     """Highest of the one-cycle schedule."""
     weight_decay: float = 1e-4
     """Of AdamW."""
     gradient_clip: float = 1.0
     """Largest norm of a gradient."""
-    patience: int = 100
+    patience: int = 50
     """Epochs without a better validation loss after which training stops."""
     validation_share: float = 0.2
     """Share of the tracks held out, at least one."""
-    class_weighting: bool = True
+    class_weighting: bool = False
     """Steps of the rarer phase weigh more, so that both phases weigh the same in all."""
     onset_weight: float = 100.0
     """What a step next to the onset weighs on top of its 1; falls off by e each `onset_span` steps."""
@@ -91,30 +91,45 @@ def read_configs(path: Path | None, *, model: dict[str, Any], train: dict[str, A
     Raises:
         ConfigError: no such file, not TOML, an unknown table or key, a value of another type or out of its range.
     """
-    given = _read_toml(path) if path else {}
-    unknown = set(given) - {"model", "train"}
+    tables = _read_toml(path) if path else {}
+    unknown = sorted(set(tables) - {"model", "train"})
     if unknown:
-        raise ConfigError("unknown table", where=str(path), expected="model, train", got=", ".join(sorted(unknown)))
-    merged = {
-        "model": given.get("model", {}) | {name: value for name, value in model.items() if value is not None},
-        "train": given.get("train", {}) | {name: value for name, value in train.items() if value is not None},
-    }
-    for table, config in (("model", ModelConfig), ("train", TrainConfig)):
-        known = {field.name for field in fields(config)}
-        unknown = set(merged[table]) - known
-        if unknown:
-            raise ConfigError(
-                f"unknown key of [{table}]",
-                where=str(path),
-                expected=", ".join(sorted(known)),
-                got=", ".join(sorted(unknown)),
-            )
-    if "features" in merged["model"]:
-        merged["model"]["features"] = tuple(merged["model"]["features"])
-    try:
-        return ModelConfig(**merged["model"]), TrainConfig(**merged["train"])
-    except TypeError as error:  # comparing, say, a text with 1
-        raise ConfigError(f"a setting of another type: {error}", where=str(path)) from error
+        raise ConfigError("unknown table", where=str(path), expected="model, train", got=", ".join(unknown))
+    given = {}
+    for table, config, flags in (("model", ModelConfig, model), ("train", TrainConfig, train)):
+        of_file = tables.get(table, {})
+        if not isinstance(of_file, dict):
+            raise ConfigError("not a table", where=str(path), expected=f"a table [{table}]", got=str(of_file))
+        _check_types(of_file, table, config, path)
+        given[table] = of_file | {name: value for name, value in flags.items() if value is not None}
+    if "features" in given["model"]:
+        given["model"]["features"] = tuple(given["model"]["features"])
+    return ModelConfig(**given["model"]), TrainConfig(**given["train"])
+
+
+_TOML_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "a text"),
+    "tuple[str, ...]": ((list,), "a list"),
+}
+
+
+def _check_types(table: dict[str, Any], name: str, config: type, path: Path | None) -> None:
+    declared = {field.name: str(field.type) for field in fields(config)}
+    unknown = sorted(set(table) - set(declared))
+    if unknown:
+        raise ConfigError(
+            f"unknown key of [{name}]",
+            where=str(path),
+            expected=", ".join(sorted(declared)),
+            got=", ".join(unknown),
+        )
+    for key, value in table.items():
+        types, expected = _TOML_TYPES[declared[key]]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):  # True is an int, too
+            raise ConfigError(f"{key} is of another type", where=str(path), expected=expected, got=str(value))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

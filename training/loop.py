@@ -100,7 +100,7 @@ def fit(
                 num_sanity_val_steps=0,
             )
             trainer.fit(training, batches, held)
-        if not best.best_model_path:
+        if best.best_model_score is None or not torch.isfinite(best.best_model_score):
             raise ConfigError(
                 "training diverged: the loss is no number",
                 got=f"learning rate {config.learning_rate}",

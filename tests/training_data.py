@@ -1,0 +1,30 @@
+"""Short simulated flights, as the training tests use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.tracks import Track, read_tracks, write_tracks
+from training.data import Sample, samples_of
+
+
+def short_flights(tracks: int = 10, seed: int = 0, *, labels: bool = True) -> pd.DataFrame:
+    """Some 60 to 120 steps each."""
+    return simulate_trapezoid(TrapezoidConfig(tracks=tracks, seed=seed, shortest=60, longest=120, labels=labels))
+
+
+def write_flights(path: Path, tracks: int = 10, seed: int = 0, *, labels: bool = True) -> Path:
+    write_tracks(path, short_flights(tracks, seed, labels=labels))
+    return path
+
+
+def short_tracks(folder: Path, tracks: int = 10, seed: int = 0) -> list[Track]:
+    with read_tracks(write_flights(folder / f"{seed}.csv", tracks, seed), labelled=True) as file:
+        return list(file)
+
+
+def short_samples(folder: Path, tracks: int = 10, seed: int = 0) -> list[Sample]:
+    return samples_of(short_tracks(folder, tracks, seed), where="flights")

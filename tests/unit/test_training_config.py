@@ -1,0 +1,70 @@
+"""Settings, and the TOML file they may come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reentry.errors import ConfigError
+from training.config import ModelConfig, TrainConfig, read_configs
+
+
+def read(path: Path, text: str) -> tuple[ModelConfig, TrainConfig]:
+    (path / "x.toml").write_text(text)
+    return read_configs(path / "x.toml", model={"hidden": None}, train={"seed": 3, "epochs": None})
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert read_configs(None, model={"hidden": None}, train={"seed": None}) == (ModelConfig(), TrainConfig())
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    model, train = read(tmp_path, '[model]\nhidden = 8\nfeatures = ["altitude"]\n[train]\nseed = 1\nepochs = 2\n')
+    assert model == ModelConfig(hidden=8, features=("altitude",))
+    assert train == TrainConfig(seed=3, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[model\n", "not TOML"),
+        ("[mode]\n", "unknown table; expected model, train; got mode"),
+        ("hidden = 3\n", "unknown table"),
+        ("[model]\nwidth = 3\n", r"unknown key of \[model\]; expected dropout, .*got width"),
+        ("[train]\nepochs = 0\n", "epochs out of range; expected at least 1; got 0"),
+        ("[train]\nlearning_rate = 'high'\n", "another type"),
+        ("[train]\nepochs = 2.5\n", "epochs.*expected a whole number; got 2.5"),
+        ("[model]\nlayer_norm = 1\n", "layer_norm.*expected true or false; got 1"),
+        ("[model]\nfeatures = 'altitude'\n", "features.*expected a list"),
+        ("model = 3\n", r"expected a table \[model\]"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+def test_no_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: no settings"):
+        read_configs(tmp_path / "none.toml", model={}, train={})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": -1},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"weight_decay": -1.0},
+        {"gradient_clip": 0.0},
+        {"patience": 0},
+        {"validation_share": 1.0},
+        {"onset_weight": -1.0},
+        {"onset_span": 0.0},
+        {"accelerator": "tpu"},
+    ],
+)
+def test_a_setting_out_of_range_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="out of range; expected"):
+        TrainConfig(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""Training: repeatable, causal in its split, quiet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reentry.errors import ConfigError
+from tests.training_data import short_samples
+from training.config import ModelConfig, TrainConfig
+from training.data import Sample
+from training.loop import Trained, fit, git_revision, predict
+from training.metrics import score
+
+SHAPE = ModelConfig(hidden=8)
+QUICK = TrainConfig(epochs=4, accelerator="cpu")
+
+
+def train(samples: list[Sample], config: TrainConfig = QUICK, shape: ModelConfig = SHAPE) -> Trained:
+    return fit(samples, shape, config, fingerprint="of the data")
+
+
+def test_the_same_seed_gives_the_same_losses_and_weights_bit_for_bit(tmp_path: Path) -> None:
+    samples = short_samples(tmp_path)
+    first = train(samples, shape=replace(SHAPE, dropout=0.3))
+    torch.manual_seed(99)  # whatever happened before in the process
+    second = train(samples, shape=replace(SHAPE, dropout=0.3))
+    assert first.losses == second.losses
+    for name, weight in first.checkpoint.model.state_dict().items():
+        assert torch.equal(weight, second.checkpoint.model.state_dict()[name]), name
+
+
+def test_another_seed_gives_other_losses(tmp_path: Path) -> None:
+    samples = short_samples(tmp_path)
+    assert train(samples).losses != train(samples, replace(QUICK, seed=1)).losses
+
+
+def test_training_leaves_the_random_numbers_of_the_process_alone(tmp_path: Path) -> None:
+    samples = short_samples(tmp_path)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(samples)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_training_leaves_no_file_and_prints_nothing_on_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    samples = short_samples(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    train(samples)
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_statistics_come_from_the_training_split_alone(tmp_path: Path) -> None:
+    samples = short_samples(tmp_path)
+    trained = train(samples)
+    steps = torch.cat([sample.features for sample in trained.train])[:, trained.checkpoint.model.chosen]
+    torch.testing.assert_close(trained.checkpoint.model.mean, steps.mean(dim=0), rtol=1e-5, atol=1e-5)
+    held = set(trained.checkpoint.validation_tracks)
+    assert held == {sample.track.track_id for sample in trained.validation}
+    assert held.isdisjoint(sample.track.track_id for sample in trained.train)
+
+
+def test_a_trained_network_finds_onsets_of_tracks_it_has_not_seen(tmp_path: Path) -> None:
+    trained = train(short_samples(tmp_path, tracks=24), replace(QUICK, epochs=60, learning_rate=2e-2))
+    assert trained.losses[-1] < trained.losses[0] / 3
+    checkpoint = trained.checkpoint
+    unseen = score(predict(checkpoint.model, short_samples(tmp_path, tracks=30, seed=7)), checkpoint.decision)
+    assert unseen.missed_onsets == 0
+    assert unseen.onset_within_step == 1.0
+    assert unseen.onset_rmse < 0.4
+
+
+def test_a_flight_that_still_climbs_has_no_onset(tmp_path: Path) -> None:
+    trained = train(short_samples(tmp_path, tracks=24), replace(QUICK, epochs=60, learning_rate=2e-2))
+    climbing = [
+        replace(sample, features=sample.features[: len(sample.phase) // 4]) for sample in short_samples(tmp_path)
+    ]
+    for prediction in predict(trained.checkpoint.model, climbing):
+        assert prediction.probability.max() < trained.checkpoint.decision.enter
+
+
+def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path: Path) -> None:
+    trained = train(short_samples(tmp_path), replace(QUICK, epochs=30, learning_rate=0.3, patience=2))
+    assert len(trained.losses) == trained.best_epoch + 1 + 2  # stopped two epochs after the best one
+    assert len(trained.losses) < 30
+
+
+def test_the_figures_are_those_of_the_validation_split(tmp_path: Path) -> None:
+    trained = train(short_samples(tmp_path))
+    checkpoint = trained.checkpoint
+    again = score(predict(checkpoint.model, trained.validation), checkpoint.decision)
+    assert checkpoint.metrics == again.as_dict()
+    assert not checkpoint.model.training
+
+
+def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
+    samples = short_samples(tmp_path)
+    broken = [replace(sample, features=sample.features * float("nan")) for sample in samples]
+    with pytest.raises(ConfigError, match="diverged"):
+        train(broken)
+
+
+def test_the_revision_is_that_of_the_checkout() -> None:
+    revision = git_revision()
+    assert revision == "unknown" or len(revision.removesuffix("-dirty")) == 40
+
+
+def test_outside_a_checkout_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+    assert git_revision() == "unknown"

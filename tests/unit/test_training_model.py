@@ -1,0 +1,105 @@
+"""The network: causal, normalised inside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reentry.errors import ConfigError
+from reentry.schema import FEATURES
+from training.config import ModelConfig
+from training.model import ReentryLSTM
+
+SHAPES = [{}, {"layers": 2, "dropout": 0.2}, {"layer_norm": True, "hidden": 5, "features": FEATURES}]
+
+
+def network(**shape: object) -> ReentryLSTM:
+    torch.manual_seed(1)
+    model = ReentryLSTM(ModelConfig(**shape)).eval()  # type: ignore[arg-type]
+    model.fit_normalisation(tracks(1, 500)[0])
+    return model
+
+
+def tracks(count: int, steps: int) -> torch.Tensor:
+    scale = torch.logspace(-1, 5, len(FEATURES))
+    return torch.randn(count, steps, len(FEATURES), generator=torch.Generator().manual_seed(steps)) * scale + scale
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_a_prefix_gives_what_the_whole_track_gives(shape: dict[str, object]) -> None:
+    model, track = network(**shape), tracks(1, 60)
+    whole, _ = model(track)
+    for steps in (1, 2, 17, 59):
+        prefix, _ = model(track[:, :steps])
+        torch.testing.assert_close(prefix, whole[:, :steps], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_step_by_step_with_the_state_gives_what_the_whole_track_gives(shape: dict[str, object]) -> None:
+    model, track = network(**shape), tracks(2, 40)
+    whole, end = model(track)
+    state, steps = None, []
+    for t in range(track.shape[1]):
+        logit, state = model(track[:, t : t + 1], state)
+        steps.append(logit)
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(state, end, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_padding_and_other_tracks_of_the_batch_change_nothing() -> None:
+    model, short, long = network(), tracks(1, 20), tracks(1, 50)
+    alone, _ = model(short)
+    padded = torch.cat([short, torch.full((1, 30, len(FEATURES)), 1e6)], dim=1)
+    together, _ = model(torch.cat([long, padded]))
+    torch.testing.assert_close(together[1:, :20], alone, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_step_depends_on_the_steps_before_it() -> None:
+    model, track = network(), tracks(1, 30)
+    other = track.clone()
+    other[:, 0] += 1000.0
+    assert (model(track)[0][:, 5] - model(other)[0][:, 5]).abs().item() > 1e-6
+
+
+@torch.no_grad()
+def test_the_scale_of_a_feature_does_not_matter_once_the_statistics_know_it() -> None:
+    model, track = network(), tracks(1, 300)
+    model.fit_normalisation(track[0])
+    before, _ = model(track)
+    model.fit_normalisation(track[0] * 1000.0 + 7.0)
+    after, _ = model(track * 1000.0 + 7.0)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_statistics_are_mean_and_standard_deviation_of_the_chosen_features() -> None:
+    model = ReentryLSTM(ModelConfig(features=("climb_rate", "altitude")))
+    steps = torch.zeros(4, len(FEATURES))
+    steps[:, FEATURES.index("climb_rate")] = torch.tensor([1.0, 3.0, 1.0, 3.0])
+    steps[:, FEATURES.index("altitude")] = 5.0
+    model.fit_normalisation(steps)
+    assert model.mean.tolist() == [2.0, 5.0]
+    assert model.std.tolist() == [1.0, 1.0]  # a constant is not divided by its deviation of zero
+
+
+@torch.no_grad()
+def test_features_that_are_not_chosen_are_not_looked_at() -> None:
+    model, track = network(features=("altitude_fraction",)), tracks(1, 20)
+    before, _ = model(track)
+    for index, name in enumerate(FEATURES):
+        changed = track.clone()
+        changed[..., index] += 10.0
+        same = bool(torch.equal(model(changed)[0], before))
+        assert same == (name != "altitude_fraction")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden": 0}, {"layers": 0}, {"dropout": 1.0}, {"features": ("speed",)}, {"features": ()}]
+)
+def test_a_shape_out_of_range_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        ModelConfig(**wrong)  # type: ignore[arg-type]
