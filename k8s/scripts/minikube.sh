@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# From nothing to a scored file on Minikube. It keeps its kubeconfig under artifacts/ and never touches yours.
+#
+# Usage: minikube.sh [--delete]
+#
+#   --delete    remove the cluster again
+#
+# Wants minikube, kubectl, curl, make and Python; Docker or another driver of Minikube; 4 CPUs and 6 GB for the node.
+# Example: make minikube
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+PROFILE=reentry
+IMAGE=reentry-triton:0.1.0-cpu
+OUT=artifacts/minikube
+
+case ${1:-} in
+'') ;;
+--delete)
+    need minikube
+    minikube delete --profile "$PROFILE"
+    exit
+    ;;
+--help) usage ;;
+*) usage 2 ;;
+esac
+
+need minikube kubectl curl make
+cd "$K8S/.."
+mkdir -p "$OUT"
+export KUBECONFIG=$PWD/$OUT/kubeconfig
+
+if ! compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || [ ! -f artifacts/data/test.csv ]; then
+    say "no model or no file to score yet: make run makes both"
+    make run
+fi
+
+say "cluster $PROFILE: two cores serve, two are the cluster's; Calico enforces the network policies"
+minikube start --profile "$PROFILE" --cpus 4 --memory 6g --cni calico --addons ingress,metrics-server
+
+say "image $IMAGE, built inside the cluster"
+minikube image build --profile "$PROFILE" --tag "$IMAGE" --file Dockerfile.triton --build-opt=target=cpu .
+
+"$K8S/scripts/deploy.sh" minikube --image "$IMAGE"
+
+forward reentry reentry 8001
+say "scoring artifacts/data/test.csv by gRPC through 127.0.0.1:$forwarded"
+.venv/bin/reentry predict artifacts/data/test.csv --url "grpc://127.0.0.1:$forwarded" --out "$OUT/predictions"
+
+say "scored tracks: $OUT/predictions"
+say "look around: KUBECONFIG=$KUBECONFIG kubectl -n reentry get all"
+say "remove it:   k8s/scripts/minikube.sh --delete"

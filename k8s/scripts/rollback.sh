@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Go back to the revision before, or to one by number, and see that it marks a track.
+#
+# Usage: rollback.sh [--namespace NAMESPACE] [--to-revision N]
+#
+#   --namespace NS     default reentry
+#   --to-revision N    default: the one before; `kubectl rollout history deployment/reentry` lists them
+#
+# Example: k8s/scripts/rollback.sh --namespace reentry-staging
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+namespace=reentry revision=0
+while [ $# -gt 0 ]; do
+    case $1 in
+    --namespace) namespace=$(value "$1" "${2:-}") ;;
+    --to-revision) revision=$(value "$1" "${2:-}") ;;
+    --help) usage ;;
+    *) die "unknown argument $1; fix: see --help" ;;
+    esac
+    shift 2
+done
+
+need kubectl
+say "revisions in namespace $namespace"
+kubectl -n "$namespace" rollout history deployment/reentry
+kubectl -n "$namespace" rollout undo deployment/reentry --to-revision="$revision"
+kubectl -n "$namespace" rollout status deployment/reentry --timeout=10m
+"$K8S/scripts/health-check.sh" --namespace "$namespace"
+image=$(kubectl -n "$namespace" get deployment reentry -o 'jsonpath={.spec.template.spec.containers[0].image}')
+say "rolled back to $image; the overlay must say so too, or the next deploy brings the other again"
