@@ -16,7 +16,7 @@ def doctor(
     http_port: Annotated[int, typer.Option(help="As `reentry serve` will be given; so the others.")] = 8000,
     grpc_port: Annotated[int, typer.Option()] = 8001,
     metrics_port: Annotated[int, typer.Option()] = 8002,
-    instances: Annotated[int | None, typer.Option(help="Instances of the network.  [default: half the cores]")] = None,
+    instances: Annotated[int | None, typer.Option(help="Instances of the network.  [default: one a core]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each instance.  [default: 1]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:

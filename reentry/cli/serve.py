@@ -25,7 +25,7 @@ def serve(
     http_port: Annotated[int, typer.Option(help="0 takes a free port; so do the other two.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Where `reentry predict` asks.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Where Prometheus reads.")] = 8002,
-    instances: Annotated[int | None, typer.Option(help="Instances of the network.  [default: half the cores]")] = None,
+    instances: Annotated[int | None, typer.Option(help="Instances of the network.  [default: one a core]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each instance.  [default: 1]")] = None,
     model_control_mode: Annotated[
         ModelControlMode, typer.Option(help="`none` and `poll` take the configuration files as they are.")

@@ -92,7 +92,7 @@ def _cores(config: ServerConfig) -> Check:
     there, wanted = cores(), config.fitted_instances * config.fitted_threads
     found = f"{there}; instances x threads: {config.fitted_instances} x {config.fitted_threads}"
     if wanted > there:
-        return Check(name="cores", status="warn", found=found, fix=f"--instances {max(1, there // 2)} --threads 1")
+        return Check(name="cores", status="warn", found=found, fix=f"--instances {there} --threads 1")
     return Check(name="cores", status="ok", found=found)
 
 

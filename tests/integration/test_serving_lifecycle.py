@@ -16,14 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tritonclient.grpc as triton
 
+from export.config import ExportConfig
+from export.repository import export_checkpoint
+from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
+from reentry.features import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.doctor import examine
 from tests.conftest import copy_repository, make_repository
-from tests.integration.test_serving import make_tracks, request_inputs
+from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.toy_model import write_toy_model
+from training.checkpoint import Checkpoint, save_checkpoint
+from training.config import ModelConfig, TrainConfig
+from training.model import ReentryLSTM
 
 REENTRY = Path(sys.executable).with_name("reentry")
 
@@ -238,3 +246,29 @@ def test_nothing_is_spoilt_by_a_refused_request(server: EmbeddedServer) -> None:
             client.infer("reentry", request_inputs(np.full_like(tracks, np.nan)))
         after = client.infer("reentry", request_inputs(tracks)).as_numpy("reentry_probability")
     np.testing.assert_array_equal(after, before)
+
+
+def test_an_exported_network_is_served_as_pytorch_computes_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ReentryLSTM(ModelConfig(hidden=8)).eval()
+    checkpoint = Checkpoint(
+        model=network,
+        train_config=TrainConfig(),
+        decision=DecisionConfig(),
+        data_fingerprint="",
+        git_revision="",
+        metrics={},
+        validation_tracks=(),
+    )
+    repository = copy_repository(tmp_path)
+    save_checkpoint(tmp_path / "model.ckpt", checkpoint)
+    export_checkpoint(ExportConfig(checkpoint=tmp_path / "model.ckpt", repository=repository))
+    tracks = make_tracks(2, 300)
+    with torch.no_grad():
+        logits, _ = network(torch.from_numpy(track_features(tracks)))
+    with (
+        EmbeddedServer(config_for(repository)) as server,
+        triton.InferenceServerClient(server.grpc_url) as client,
+    ):
+        served = client.infer("reentry", request_inputs(tracks)).as_numpy("reentry_probability")
+    np.testing.assert_allclose(served, torch.sigmoid(logits).numpy(), rtol=0, atol=SERVED_WITHIN)

@@ -76,7 +76,7 @@ def test_more_threads_than_cores_are_a_warning(tmp_path: Path, monkeypatch: pyte
     assert (check.status, check.found, check.fix) == (
         "warn",
         "4; instances x threads: 4 x 2",
-        "--instances 2 --threads 1",
+        "--instances 4 --threads 1",
     )
 
 

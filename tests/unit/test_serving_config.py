@@ -40,9 +40,9 @@ def test_a_setting_out_of_its_range_is_refused(settings: dict[str, object], mess
 
 
 @pytest.mark.parametrize(
-    ("cores", "threads", "instances"), [(1, None, 1), (2, None, 1), (16, None, 8), (16, 4, 2), (2, 8, 1)]
+    ("cores", "threads", "instances"), [(1, None, 1), (2, None, 2), (16, None, 16), (16, 4, 4), (2, 8, 1)]
 )
-def test_instances_with_their_threads_take_half_the_cores(
+def test_instances_with_their_threads_fill_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, instances: int
 ) -> None:
     monkeypatch.setattr(config_module, "cores", lambda: cores)
@@ -50,7 +50,7 @@ def test_instances_with_their_threads_take_half_the_cores(
 
 
 def test_a_configuration_that_fits_stays_as_its_file(model_repository: Path) -> None:
-    config = ServerConfig(instances=1, threads=1)
+    config = ServerConfig(instances=2, threads=1)
     fitted = {name: fitted_model_config(model_repository, name, config) for name in ("reentry", "reentry_lstm")}
     assert fitted == {"reentry": None, "reentry_lstm": None}
 

@@ -6,8 +6,10 @@ Shapes: B tracks, T steps of the request, K >= T steps of the bucket, M measurem
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from reentry import schema
@@ -40,8 +42,9 @@ class TritonPythonModel:
         return responses
 
     def _answer(self, request: pb_utils.InferenceRequest) -> list[pb_utils.Tensor]:
-        def value(tensor: schema.Tensor) -> np.ndarray:
-            return pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()
+        def value(tensor: schema.Tensor) -> npt.NDArray[Any]:
+            values: npt.NDArray[Any] = pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()
+            return values
 
         track_length = value(schema.TRACK_LENGTH)[:, 0]
         timestamp = value(schema.MEASUREMENTS)[:, :, schema.MEASUREMENT_COLUMNS.index(schema.TIMESTAMP.name)]

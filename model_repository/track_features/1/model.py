@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from reentry.buckets import bucket_length, pad_steps
@@ -43,7 +44,7 @@ class TritonPythonModel:
         return [answers[index] for index in range(len(requests))]
 
 
-def _answer(features: np.ndarray, started_at: float) -> pb_utils.InferenceResponse:
+def _answer(features: npt.NDArray[np.float32], started_at: float) -> pb_utils.InferenceResponse:
     try:
         require_features(features)
     except ValueError as error:
