@@ -15,8 +15,12 @@ from reentry.schema import FEATURES
 class ModelConfig:
     """Shape of the network; with the weights it is all that a checkpoint needs to rebuild it."""
 
-    features: tuple[str, ...] = ("altitude_fraction", "climb_rate", "ground_speed", "time_step")
-    """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them."""
+    features: tuple[str, ...] = ("altitude_fraction",)
+    """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them.
+
+    On the public flight-phase data every further one only adds noise: docs/ablation.md has the figures. Data whose
+    onset depends on more (a deceleration, a heat pulse) wants more.
+    """
     hidden: int = 16
     """Units of each LSTM layer."""
     layers: int = 1
