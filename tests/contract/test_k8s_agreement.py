@@ -1,0 +1,324 @@
+"""The manifests agree with each other, with the code, and with what a running server really has."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+import pytest
+import yaml
+from tritonclient.grpc import service_pb2
+
+from reentry.serving import EmbeddedServer, ServerConfig
+from tests.contract.manifests import (
+    DEPLOYED,
+    ENSEMBLE,
+    ENVIRONMENTS,
+    K8S,
+    Manifest,
+    build,
+    environment,
+    every,
+    one,
+    pod,
+    pod_labels,
+    quantity,
+    routes,
+    triton,
+)
+
+WITH_PODS = (*DEPLOYED, "canary")
+
+EXIT_TIMEOUT = 30
+"""s that the image's entry command gives Triton to drain (--exit-timeout-secs)."""
+
+SERVER_MEMORY = 512 * 2**20
+"""Bytes that must be left beside the shared memory: the server and its Python models take 260 MB at rest."""
+
+GRPC = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+CONTROL = {
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryRegister",
+    "CudaSharedMemoryRegister",
+    "TraceSetting",
+    "LogSettings",
+}
+"""Calls that change the server for everybody."""
+
+
+def adapter_rule() -> Manifest:
+    (rule,) = yaml.safe_load(one("autoscaling", "ConfigMap")["data"]["config.yaml"])["rules"]
+    return rule
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_ports_are_those_of_the_server(folder: str) -> None:
+    config = ServerConfig()
+    expected = {"http": config.http_port, "grpc": config.grpc_port, "metrics": config.metrics_port}
+    assert {port["name"]: port["containerPort"] for port in triton(folder)["ports"]} == expected
+    for service in every(folder, "Service"):
+        for port in service["spec"]["ports"]:
+            assert port["port"] == expected[port["name"]]
+            assert port["targetPort"] == port["name"]
+
+
+def test_the_running_server_answers_the_probes(server: EmbeddedServer) -> None:
+    container = triton("overlays/production")
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    assert {name: probe["path"] for name, probe in probes.items()} == {
+        "startup": "/v2/health/ready",
+        "readiness": "/v2/health/ready",
+        "liveness": "/v2/health/live",
+    }
+    for probe in probes.values():
+        assert probe["port"] == "http"
+        assert fetch(f"http://{server.http_url}{probe['path']}") == ""  # any status but 200 raises
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_selectors_match_the_pods_they_are_meant_for(folder: str) -> None:
+    labels = pod_labels(folder).items()
+    assert one(folder, "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
+    for service in every(folder, "Service"):
+        assert service["spec"]["selector"].items() <= labels
+    for budget in every(folder, "PodDisruptionBudget"):
+        assert budget["spec"]["selector"]["matchLabels"].items() <= labels
+    for spread in pod(folder)["topologySpreadConstraints"]:
+        assert spread["labelSelector"]["matchLabels"].items() <= labels
+
+
+def test_stable_and_canary_do_not_take_each_other_s_pods() -> None:
+    stable = one("overlays/production", "Deployment")["spec"]["selector"]["matchLabels"]
+    canary = one("canary", "Deployment")["spec"]["selector"]["matchLabels"]
+    assert not stable.items() <= pod_labels("canary").items()
+    assert not canary.items() <= pod_labels("overlays/production").items()
+    for service in every("overlays/production", "Service"):
+        assert not service["spec"]["selector"].items() <= pod_labels("canary").items()
+
+
+def test_the_canary_is_the_stable_release_but_for_its_name_labels_and_share() -> None:
+    canary, stable = triton("canary"), triton("overlays/production")
+    assert environment("canary") == environment("overlays/production")
+    for field in ("resources", "ports", "readinessProbe", "lifecycle", "securityContext", "volumeMounts"):
+        assert canary[field] == stable[field]
+    stable_routes = {
+        (host, path, backend["port"]["name"])
+        for ingress, host, path, backend in routes("overlays/production")
+        if ingress["metadata"]["name"] != "reentry-feeds"
+    }
+    assert {(host, path, backend["port"]["name"]) for _, host, path, backend in routes("canary")} == stable_routes
+    for ingress in every("canary", "Ingress"):
+        annotations = ingress["metadata"]["annotations"]
+        assert annotations["nginx.ingress.kubernetes.io/canary"] == "true"
+        assert annotations["nginx.ingress.kubernetes.io/canary-weight"] == "0"
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_routes_lead_to_ports_of_services_that_exist(folder: str) -> None:
+    services = {service["metadata"]["name"]: service["spec"]["ports"] for service in every(folder, "Service")}
+    for ingress, host, path, backend in routes(folder):
+        assert backend["port"]["name"] in {port["name"] for port in services[backend["name"]]}
+        assert host in ingress["spec"]["tls"][0]["hosts"]
+        grpc = ingress["metadata"]["annotations"].get("nginx.ingress.kubernetes.io/backend-protocol") == "GRPC"
+        assert grpc == (backend["port"]["name"] == "grpc") == path.startswith(f"/{GRPC.full_name}/")
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_only_calls_that_exist_and_change_nothing_are_routed(folder: str) -> None:
+    methods = {method.name for method in GRPC.methods}
+    assert methods >= CONTROL, "the list of calls to keep out is out of date"
+    for _, _, path, backend in routes(folder):
+        if backend["port"]["name"] == "grpc":
+            method = path.rpartition("/")[2]
+            assert method in methods - CONTROL
+        else:
+            assert path in ("/v2/health", "/v2/models")
+
+
+def test_calls_of_our_client_are_routed() -> None:
+    # What tritonclient calls for `get_model_config` and `infer`, see client/connection.py.
+    routed = {path for ingress, _, path, _ in routes("overlays/production")}
+    assert {f"/{GRPC.full_name}/ModelConfig", f"/{GRPC.full_name}/ModelInfer", "/v2/models"} <= routed
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_feeds_are_hashed_by_their_id_over_a_service_of_their_own(folder: str) -> None:
+    backends: dict[str, set[str]] = {}
+    hosts: dict[str, str] = {}
+    for ingress, host, _, backend in routes(folder):
+        backends.setdefault(ingress["metadata"]["name"], set()).add(backend["name"])
+        hosts[ingress["metadata"]["name"]] = host
+    assert backends.pop("reentry-feeds") == {"reentry-feeds"}
+    assert set.union(*backends.values()) == {"reentry"}
+    assert hosts["reentry-feeds"] == f"feeds.{hosts['reentry-grpc']}"
+    annotations = one(folder, "Ingress", "reentry-feeds")["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/upstream-hash-by"] == "$http_x_feed_id"
+    assert one(folder, "Service", "reentry-feeds")["spec"]["clusterIP"] == "None"
+    assert "clusterIP" not in one(folder, "Service", "reentry")["spec"]
+
+
+def test_environments_do_not_share_a_host() -> None:
+    hosts = [{host for _, host, _, _ in routes(f"overlays/{name}")} for name in ("minikube", "staging", "production")]
+    assert len(set.union(*hosts)) == sum(len(of_one) for of_one in hosts)
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_the_drain_fits_the_grace_period(folder: str) -> None:
+    pre_stop = triton(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pre_stop > 0
+    assert pre_stop + EXIT_TIMEOUT < pod(folder)["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_instances_and_threads_fit_the_cpus(folder: str) -> None:
+    resources = triton(folder)["resources"]
+    assert resources["requests"]["cpu"] == resources["limits"]["cpu"]
+    cores = quantity(resources["limits"]["cpu"])
+    instances, threads = (int(environment(folder)[f"REENTRY_{name}"]) for name in ("INSTANCES", "THREADS"))
+    assert instances == max(1, cores // (2 * threads))  # as `ServerConfig.fitted_instances` fits them to a machine
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_memory_holds_the_full_shared_memory_and_the_server(folder: str) -> None:
+    (shared,) = [volume["emptyDir"] for volume in pod(folder)["volumes"] if volume["name"] == "shared-memory"]
+    assert shared["medium"] == "Memory"
+    assert {"name": "shared-memory", "mountPath": "/dev/shm"} in triton(folder)["volumeMounts"]
+    resources = triton(folder)["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+    assert quantity(resources["limits"]["memory"]) >= quantity(shared["sizeLimit"]) + SERVER_MEMORY
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_a_disruption_is_possible_and_leaves_a_replica(folder: str) -> None:
+    scaler = one(folder, "HorizontalPodAutoscaler")["spec"]
+    disrupted = one(folder, "PodDisruptionBudget")["spec"]["maxUnavailable"]
+    assert disrupted >= 1
+    assert disrupted < scaler["minReplicas"] or folder == "overlays/minikube"
+    assert one(folder, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_autoscaler_holds_the_replicas_of_the_stable_release(folder: str) -> None:
+    deployment = one(folder, "Deployment")
+    assert one(folder, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    assert "replicas" not in deployment["spec"]
+
+
+@pytest.mark.parametrize("folder", ENVIRONMENTS)
+def test_the_autoscaler_asks_for_a_metric_that_its_cluster_has(folder: str) -> None:
+    (metric,) = one(folder, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    if folder == "overlays/minikube":
+        assert metric["resource"]["name"] == "cpu"
+    else:
+        assert metric["pods"]["metric"]["name"] == adapter_rule()["name"]["as"]
+
+
+def test_the_adapter_counts_a_series_of_the_running_server_without_the_ensemble(server: EmbeddedServer) -> None:
+    rule = adapter_rule()
+    series = rule["seriesQuery"].partition("{")[0]
+    exported = re.findall(rf'^{series}{{[^}}]*model="(\w+)"', fetch(server.metrics_url), re.MULTILINE)
+    assert ENSEMBLE in exported
+    assert set(exported) - {ENSEMBLE}
+    assert f'model!="{ENSEMBLE}"' in rule["seriesQuery"]
+    assert f'model!="{ENSEMBLE}"' in rule["metricsQuery"]
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_quota_holds_the_largest_release_with_as_large_a_canary(folder: str) -> None:
+    scaler = one(folder, "HorizontalPodAutoscaler")["spec"]
+    surge = one(folder, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
+    releases = 1 if folder == "overlays/minikube" else 2
+    pods = releases * (scaler["maxReplicas"] + surge)
+    hard = one(folder, "ResourceQuota")["spec"]["hard"]
+    limits = triton(folder)["resources"]["limits"]
+    assert int(hard["pods"]) == pods
+    for resource in ("cpu", "memory"):
+        assert quantity(hard[f"limits.{resource}"]) == quantity(hard[f"requests.{resource}"])
+        assert quantity(hard[f"limits.{resource}"]) == pods * quantity(limits[resource])
+    if "nvidia.com/gpu" in limits:
+        assert int(hard["requests.nvidia.com/gpu"]) == pods * int(limits["nvidia.com/gpu"])
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_containers_are_within_the_range_of_the_namespace(folder: str) -> None:
+    (limit,) = one(folder, "LimitRange")["spec"]["limits"]
+    for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
+        for resource, most in limit["max"].items():
+            assert quantity(container["resources"]["limits"][resource]) <= quantity(most)
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_network_is_shut_but_for_gateway_prometheus_names_and_the_model_store(folder: str) -> None:
+    deny = one(folder, "NetworkPolicy", "default-deny")["spec"]
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+    policy = one(folder, "NetworkPolicy", "reentry")["spec"]
+    for release in (folder, "canary"):
+        assert policy["podSelector"]["matchLabels"].items() <= pod_labels(release).items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+    def opened(rules: list[Manifest], side: str) -> dict[str, set[object]]:
+        """Ports by namespace; every rule names one namespace."""
+        found = {}
+        for rule in rules:
+            (peer,) = rule[side]
+            namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+            found[namespace] = {port["port"] for port in rule["ports"]}
+        return found
+
+    assert opened(policy["ingress"], "from") == {"ingress-nginx": {"http", "grpc"}, "monitoring": {"metrics"}}
+    store = {"minio": {9000}} if folder == "models/s3" else {}
+    assert opened(policy["egress"], "to") == {"kube-system": {53}} | store
+    if store:
+        (endpoint,) = [
+            manifest["data"]["RCLONE_CONFIG_STORE_ENDPOINT"]
+            for manifest in every(folder, "ConfigMap")
+            if "RCLONE_CONFIG_STORE_ENDPOINT" in manifest["data"]
+        ]
+        assert endpoint == "http://minio.minio.svc:9000"
+
+
+def test_the_metric_rules_are_where_the_network_lets_prometheus_in_from() -> None:
+    assert one("autoscaling", "ConfigMap")["metadata"]["namespace"] == "monitoring"
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_what_a_pod_refers_to_exists_or_is_a_secret_made_outside(folder: str) -> None:
+    present = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in build(folder)}
+    for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
+        for source in container.get("envFrom", []):
+            if "configMapRef" in source:
+                assert ("ConfigMap", source["configMapRef"]["name"]) in present
+            else:
+                assert source["secretRef"]["name"] in (K8S / folder / "kustomization.yaml").read_text()
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in pod(folder)["volumes"]}
+    for volume in pod(folder)["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in present
+    if folder != "canary":  # which runs in the stable release's namespace
+        assert ("ServiceAccount", pod(folder)["serviceAccountName"]) in present
+
+
+@pytest.mark.parametrize("folder", ["models/pvc", "models/s3"])
+def test_models_from_elsewhere_are_mounted_read_only_where_the_image_looks(folder: str) -> None:
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in triton(folder)["volumeMounts"]
+
+
+def test_who_delivers_reads_no_secret_and_cannot_widen_its_own_rights() -> None:
+    for rule in one("overlays/production", "Role")["rules"]:
+        assert "secrets" not in rule["resources"]
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        if {"roles", "rolebindings", "serviceaccounts", "networkpolicies"} & set(rule["resources"]):
+            assert rule["verbs"] == ["get"]

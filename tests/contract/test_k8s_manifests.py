@@ -1,0 +1,159 @@
+"""Every overlay builds, is what Kubernetes takes, and keeps Pod Security's `restricted` profile."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from tests.contract.manifests import DEPLOYED, FOLDERS, K8S, Manifest, build, every, one, pod
+
+VERSIONS = ("1.35", "1.36", "1.37")
+"""Of Kubernetes: those with upstream support."""
+
+WITH_PODS = (*DEPLOYED, "canary")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_kubernetes_takes_every_field_of_every_manifest(folder: str, version: str) -> None:
+    for manifest in build(folder):
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version
+
+
+def test_the_validation_refuses_a_misspelt_field() -> None:
+    deployment = copy.deepcopy(one("overlays/production", "Deployment"))
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 50
+    with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
+        kubernetes_validate.validate(deployment, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_an_overlay_has_all_of_its_parts_in_one_namespace(folder: str) -> None:
+    kinds = sorted(manifest["kind"] for manifest in build(folder) if manifest["kind"] != "ConfigMap")
+    variant = ["PersistentVolumeClaim"] if folder == "models/pvc" else []
+    assert kinds == sorted(
+        ["Deployment", "HorizontalPodAutoscaler", "LimitRange", "Namespace", "PodDisruptionBudget", "ResourceQuota"]
+        + ["Role", "RoleBinding", "ServiceAccount"]
+        + 3 * ["Ingress"]
+        + 2 * ["NetworkPolicy", "Service"]
+        + variant
+    )
+    namespace = one(folder, "Namespace")["metadata"]["name"]
+    others = [manifest for manifest in build(folder) if manifest["kind"] != "Namespace"]
+    assert {manifest["metadata"]["namespace"] for manifest in others} == {namespace}
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_every_image_is_pinned(folder: str) -> None:
+    containers = [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]
+    for container in containers:
+        assert re.search(r":\d[\w.-]*$|@sha256:[0-9a-f]{64}$", container["image"]), container["image"]
+
+
+def test_no_secret_is_in_a_file() -> None:
+    assert not [manifest for folder in FOLDERS for manifest in every(folder, "Secret")]
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_namespace_enforces_the_restricted_profile(folder: str) -> None:
+    labels = one(folder, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+ALLOWED_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+
+
+def breaches(spec: Manifest) -> Iterator[str]:
+    """What Pod Security's `restricted` profile refuses, by kubernetes.io's Pod Security Standards."""
+    pod_context = spec.get("securityContext", {})
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(name):
+            yield name
+    for volume in spec.get("volumes", []):
+        if not set(volume) - {"name"} <= ALLOWED_VOLUMES:
+            yield f"volume {volume['name']}"
+    if pod_context.get("sysctls"):
+        yield "sysctls"
+    for container in [*spec["containers"], *spec.get("initContainers", []), *spec.get("ephemeralContainers", [])]:
+        context = container.get("securityContext", {})
+        both = pod_context | context
+        capabilities = context.get("capabilities", {})
+        if context.get("privileged"):
+            yield "privileged"
+        if context.get("allowPrivilegeEscalation") is not False:
+            yield "allowPrivilegeEscalation"
+        if both.get("runAsNonRoot") is not True:
+            yield "runAsNonRoot"
+        if both.get("runAsUser") == 0:
+            yield "runAsUser"
+        if both.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+            yield "seccompProfile"
+        if "ALL" not in capabilities.get("drop", []):
+            yield "capabilities.drop"
+        if not set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}:
+            yield "capabilities.add"
+        if context.get("procMount", "Default") != "Default":
+            yield "procMount"
+        if any(port.get("hostPort") for port in container.get("ports", [])):
+            yield "hostPort"
+        probes = [container.get(probe) for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+        if any(probe["httpGet"].get("host") for probe in probes if probe):
+            yield "probe.host"
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_pods_keep_the_restricted_profile(folder: str) -> None:
+    assert list(breaches(pod(folder))) == []
+
+
+@pytest.mark.parametrize(
+    ("breach", "spoil"),
+    [
+        ("hostNetwork", lambda spec, _: spec.update(hostNetwork=True)),
+        ("volume host", lambda spec, _: spec["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
+        ("sysctls", lambda spec, _: spec["securityContext"].update(sysctls=[{"name": "kernel.shm_rmid_forced"}])),
+        ("runAsNonRoot", lambda spec, _: spec["securityContext"].pop("runAsNonRoot")),
+        ("runAsUser", lambda spec, _: spec["securityContext"].update(runAsUser=0)),
+        ("seccompProfile", lambda spec, _: spec["securityContext"].pop("seccompProfile")),
+        ("privileged", lambda _, context: context.update(privileged=True)),
+        ("allowPrivilegeEscalation", lambda _, context: context.pop("allowPrivilegeEscalation")),
+        ("capabilities.drop", lambda _, context: context["capabilities"].update(drop=["NET_RAW"])),
+        ("capabilities.add", lambda _, context: context["capabilities"].update(add=["SYS_ADMIN"])),
+        ("procMount", lambda _, context: context.update(procMount="Unmasked")),
+        ("hostPort", lambda spec, _: spec["containers"][0]["ports"][0].update(hostPort=8000)),
+        ("probe.host", lambda spec, _: spec["containers"][0]["livenessProbe"]["httpGet"].update(host="10.0.0.1")),
+    ],
+)
+def test_each_breach_of_the_profile_is_seen(breach: str, spoil: Callable[[Any, Any], object]) -> None:
+    spec = copy.deepcopy(pod("overlays/production"))
+    spoil(spec, spec["containers"][0]["securityContext"])
+    assert list(breaches(spec)) == [breach]
+
+
+@pytest.mark.parametrize("folder", WITH_PODS)
+def test_containers_write_to_nothing_but_volumes(folder: str) -> None:
+    for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod(folder)["automountServiceAccountToken"] is False
+
+
+def test_yaml_is_clean() -> None:
+    lint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", K8S / ".yamllint.yaml", K8S]
+    found = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
