@@ -80,9 +80,10 @@ start() {
         /spec/rules/0/host "$host" /spec/tls/0/hosts/0 "$host" >"$over/host.yaml"
     say "starting $image beside the stable release at $host, without traffic"
     kubectl kustomize "$over" | kubectl apply -f -
-    k rollout status deployment/reentry-canary --timeout=10m &&
-        "$K8S/scripts/health-check.sh" --namespace "$namespace" --service reentry-canary ||
+    if ! k rollout status deployment/reentry-canary --timeout=10m ||
+        ! "$K8S/scripts/health-check.sh" --namespace "$namespace" --service reentry-canary; then
         die "the canary does not score and takes no traffic; fix: read its log, then canary.sh abort"
+    fi
     shift_to "$share"
 }
 
