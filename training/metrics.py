@@ -93,6 +93,11 @@ def score(predictions: Sequence[Prediction], decision: DecisionConfig) -> Metric
     )
 
 
+def without_nan(figures: dict[str, float]) -> dict[str, float | None]:
+    """Figures as JSON can hold them: None in place of NaN."""
+    return {name: None if np.isnan(value) else value for name, value in figures.items()}
+
+
 def onset_errors(predictions: Sequence[Prediction], decision: DecisionConfig) -> npt.NDArray[np.float64]:
     """Predicted minus true onset of each track, (K,), s: negative is early."""
     return np.array(

@@ -14,7 +14,7 @@ from reentry.decision import NO_ONSET, onset_of, phase_of
 from reentry.files import whole_file
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS
 from training.evaluate import NETWORK, Evaluation
-from training.metrics import onset_errors
+from training.metrics import onset_errors, without_nan
 
 _COLUMNS: Final = {
     "onset_rmse": ("onset RMSE, s", "{:.3f}"),
@@ -47,7 +47,7 @@ def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     """For JSON; a figure without cases is null."""
-    content = {
+    content: dict[str, Any] = {
         "checkpoint": str(evaluation.checkpoint_path),
         "git_revision": evaluation.checkpoint.git_revision,
         "data": str(evaluation.data.path),
@@ -55,12 +55,15 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "held_out_tracks_only": evaluation.held_out,
         "tracks_set_aside": len(evaluation.data.set_aside),
         "runs": [
-            {"seed": run.seed, "metrics": {method: metrics.as_dict() for method, metrics in run.metrics.items()}}
+            {"seed": run.seed, "metrics": {method: without_nan(m.as_dict()) for method, m in run.metrics.items()}}
             for run in evaluation.runs
         ],
-        "summary": evaluation.summary(),
     }
-    return _without_nan(content)  # type: ignore[no-any-return]
+    content["summary"] = {
+        method: {name: without_nan(of) for name, of in figures.items()}
+        for method, figures in evaluation.summary().items()
+    }
+    return content
 
 
 def markdown(evaluation: Evaluation) -> str:
@@ -95,14 +98,6 @@ def markdown(evaluation: Evaluation) -> str:
 
 def _cell(form: str, value: float) -> str:
     return "-" if math.isnan(value) else form.format(value)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _track_figure(evaluation: Evaluation) -> Figure:

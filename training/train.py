@@ -12,6 +12,7 @@ from training.checkpoint import save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data import read_labelled
 from training.loop import Trained, fit
+from training.metrics import without_nan
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"
@@ -51,7 +52,7 @@ class TrainReport:
             "seconds": self.seconds,
             "epochs": len(self.trained.losses),
             "best_epoch": self.trained.best_epoch + 1,
-            "metrics": checkpoint.metrics,
+            "metrics": without_nan(checkpoint.metrics),
         }
 
 

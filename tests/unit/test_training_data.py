@@ -80,7 +80,7 @@ def test_a_batch_pads_on_the_right_with_the_last_row_and_weight_zero(tmp_path: P
 
 def test_with_class_weighting_both_phases_weigh_the_same_and_a_step_one_on_average(tmp_path: Path) -> None:
     samples = short_samples(tmp_path)
-    batch = Collate(TrainConfig(onset_weight=0.0), samples)(samples)
+    batch = Collate(TrainConfig(onset_weight=0.0, class_weighting=True), samples)(samples)
     real = batch.weight > 0
     inside = float(batch.weight[real & (batch.phase == 1)].sum())
     outside = float(batch.weight[real & (batch.phase == 0)].sum())

@@ -125,6 +125,13 @@ def test_train_and_evaluate_from_the_command_line(data: Path, tmp_path: Path) ->
     assert str(tmp_path / "report" / "track.png") in result.stdout
 
 
+def test_figures_without_cases_are_null_in_the_json_of_train(data: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", str(data), "--out", str(tmp_path), "--epochs", "1", "--json"])
+    figures = json.loads(result.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert figures["metrics"]["missed_onsets"] == 3  # nothing is predicted yet, so precision has no cases
+    assert figures["metrics"]["precision"] is None
+
+
 def test_a_bad_track_is_set_aside_and_the_others_are_trained_on(tmp_path: Path) -> None:
     flights = short_flights(6)
     flights.loc[flights["track_id"] == 3, "latitude"] = 120.0

@@ -94,7 +94,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path: Path) -> N
 
 
 def test_the_figures_are_those_of_the_validation_split(tmp_path: Path) -> None:
-    trained = train(short_samples(tmp_path))
+    trained = train(short_samples(tmp_path), replace(QUICK, epochs=30))
     checkpoint = trained.checkpoint
     again = score(predict(checkpoint.model, trained.validation), checkpoint.decision)
     assert checkpoint.metrics == again.as_dict()
