@@ -35,6 +35,9 @@ LOWEST_PEAK: Final = 1_000.0
 DIMMEST_PEAK: Final = 0.05
 """The same floor for intensity, whose noise in the public data is 0.01."""
 
+SHORTEST_WINDOW: Final = 1e-6
+"""s. In a window of less, time stands still: a Unix time in float64 has no finer steps."""
+
 LONGEST_STEP: Final = 60.0
 """s. A longer silence counts as this long."""
 
@@ -119,7 +122,7 @@ def _features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64
     mean_ago = sum(ago[1:], ago[0]) / WINDOW
     centred = [a - mean_ago for a in ago]
     spread = sum((c * c for c in centred[1:]), centred[0] * centred[0])
-    moving = spread > 0.0
+    moving = spread > SHORTEST_WINDOW**2
     weights = [np.divide(c, spread, out=np.zeros_like(c), where=moving) for c in centred]
 
     def slope(column: int, wrap: bool = False) -> Float64:
