@@ -12,7 +12,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 PROFILE=reentry
-IMAGE=reentry-triton:0.1.0-cpu
+# A name of its own for each run, or the pods would not notice a new image.
+IMAGE=reentry-triton:0.1.0-cpu-$(date +%Y%m%d%H%M%S)
 OUT=artifacts/minikube
 
 case ${1:-} in
@@ -36,7 +37,7 @@ if ! compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || 
     make run
 fi
 
-say "cluster $PROFILE: two cores serve, two are the cluster's; Calico enforces the network policies"
+say "cluster $PROFILE; Calico enforces the network policies"
 minikube start --profile "$PROFILE" --cpus 4 --memory 6g --cni calico --addons ingress,metrics-server
 
 say "image $IMAGE, built inside the cluster"

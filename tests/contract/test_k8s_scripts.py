@@ -7,6 +7,8 @@ forwards ports to the real Triton of the tests.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -19,6 +21,8 @@ import pytest
 import yaml
 
 from reentry.serving import EmbeddedServer
+from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.tracks import write_tracks
 from tests.contract.manifests import K8S, kubectl
 
 SCRIPTS = K8S / "scripts"
@@ -37,7 +41,8 @@ case "$*" in
     cat >"$STATE/applied.yaml"
     ! grep -q reentry-canary "$STATE/applied.yaml" || touch "$STATE/canary"
     ;;
-port-forward*) echo "Forwarding from 127.0.0.1:$PORT -> 8000" && exec sleep 60 ;;
+port-forward*:8000) echo "Forwarding from 127.0.0.1:$HTTP_PORT -> 8000" && exec sleep 60 ;;
+port-forward*:8001) echo "Forwarding from 127.0.0.1:$GRPC_PORT -> 8001" && exec sleep 60 ;;
 *--ignore-not-found*) [ ! -e "$STATE/canary" ] || echo deployment.apps/reentry-canary ;;
 get*reentry-canary*image*) echo "$IMAGE" ;;
 get*image*) echo registry.example.com/reentry-triton:0.1.0-cpu ;;
@@ -54,13 +59,14 @@ class Cluster:
     """The stand-in, and what became of it."""
 
     state: Path
-    port: int
+    http_port: int
+    grpc_port: int
     broken: str = "none"
     """Deployment whose rollout never ends."""
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [SCRIPTS / command[0], *command[1:]],
+            [scripts / command[0], *command[1:]],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -70,7 +76,8 @@ class Cluster:
                 "PATH": f"{self.state}:{os.environ['PATH']}",
                 "STATE": str(self.state),
                 "KUBECTL": kubectl(),
-                "PORT": str(self.port),
+                "HTTP_PORT": str(self.http_port),
+                "GRPC_PORT": str(self.grpc_port),
                 "IMAGE": IMAGE,
                 "BROKEN": self.broken,
             },
@@ -94,7 +101,8 @@ def cluster(tmp_path: Path, server: EmbeddedServer) -> Cluster:
     stand_in = tmp_path / "kubectl"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    return Cluster(state=tmp_path, port=int(server.http_url.rpartition(":")[2]))
+    ports = [int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url)]
+    return Cluster(state=tmp_path, http_port=ports[0], grpc_port=ports[1])
 
 
 @pytest.fixture
@@ -175,6 +183,31 @@ def test_deploy_fails_when_the_new_pods_do_not_become_ready(cluster: Cluster) ->
     assert "the old ones serve" in told.stderr
 
 
+def test_minikube_goes_from_a_checkout_with_a_model_to_a_scored_file(
+    cluster: Cluster, model_repository: Path, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(K8S, checkout / "k8s")
+    shutil.copytree(model_repository, checkout / "model_repository")
+    (checkout / ".venv").symlink_to(sys.prefix)
+    tracks = simulate_trapezoid(TrapezoidConfig(tracks=2, seed=1, labels=False))
+    write_tracks(checkout / "artifacts" / "data" / "test.csv", tracks)
+    minikube = tmp_path / "minikube"
+    minikube.write_text('#!/bin/sh\necho "$*" >>"$STATE/minikube.asked"\n')
+    minikube.chmod(0o755)
+
+    told = cluster.run("minikube.sh", scripts=checkout / "k8s" / "scripts")
+
+    assert told.returncode == 0, told.stderr
+    start, build = (tmp_path / "minikube.asked").read_text().splitlines()
+    assert start.startswith("start --profile reentry")
+    (image,) = re.findall(r"--tag (reentry-triton:\S+) --file Dockerfile.triton --build-opt=target=cpu", build)
+    (deployment,) = [manifest for manifest in cluster.applied if manifest["kind"] == "Deployment"]
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    predictions = checkout / "artifacts" / "minikube" / "predictions" / "predictions.csv"
+    assert len(predictions.read_text().splitlines()) == 1 + len(tracks)
+
+
 def test_rollback_goes_to_the_revision_before_and_scores(cluster: Cluster) -> None:
     told = cluster.run("rollback.sh")
     assert told.returncode == 0, told.stderr
@@ -227,7 +260,7 @@ def test_a_canary_scores_a_track_before_it_takes_its_share(cluster: Cluster) -> 
 
 
 def test_a_canary_that_does_not_score_takes_no_share(cluster: Cluster) -> None:
-    cluster.port = free_port()
+    cluster.http_port = free_port()
     told = cluster.run("canary.sh", "start", IMAGE)
     assert told.returncode == 1
     assert "fix: read its log, then canary.sh abort" in told.stderr
