@@ -19,7 +19,9 @@ import torch
 
 from export.onnx import BATCH_AXIS, TIME_AXIS
 from reentry.errors import ExportError
-from reentry.schema import FEATURES, REENTRY_LSTM, Tensor
+from reentry.features import track_features
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, REENTRY_LSTM, Tensor
+from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from training.model import ReentryLSTM
 
 _ONNX_TYPES = {"FP32": onnx.TensorProto.FLOAT, "INT64": onnx.TensorProto.INT64}
@@ -53,12 +55,11 @@ def verify(
     """
     _check_signature(graph)
     session = session_of(graph)
-    rng = np.random.default_rng(0)
     worst = worst_prefix = 0.0
     for batch in batches:
         for length in lengths:
             where = f"batch {batch}, length {length}"
-            features = plausible_features(rng, model, batch, length)
+            features = flight_features(batch, length, seed=1000 * batch + length)
             got = _run(session, features, version, where)
             with torch.no_grad():
                 expected = torch.sigmoid(model(torch.from_numpy(features))[0]).numpy()
@@ -76,13 +77,17 @@ def session_of(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def plausible_features(
-    rng: np.random.Generator, model: ReentryLSTM, batch: int, length: int
-) -> npt.NDArray[np.float32]:
-    """Random features (B, T, F) of the training data's mean and spread, so that the gates work in their usual range."""
-    mean, std = np.zeros(len(FEATURES)), np.ones(len(FEATURES))
-    mean[model.chosen.numpy()], std[model.chosen.numpy()] = model.mean.numpy(), model.std.numpy()
-    return (mean + std * rng.standard_normal((batch, length, len(FEATURES)))).astype(np.float32)
+def flight_features(batch: int, length: int, seed: int) -> npt.NDArray[np.float32]:
+    """Features (B, T, F) of simulated flights, or of parts of them where `length` is less than a flight's steps.
+
+    Flights rather than noise: what jumps at random from step to step keeps a network that decides sharply on the edge
+    of its decision, where it magnifies the rounding of float32 beyond what any track does.
+    """
+    steps = max(length, TrapezoidConfig().shortest)
+    flights = simulate_trapezoid(TrapezoidConfig(tracks=batch, seed=seed, shortest=steps, longest=steps, labels=False))
+    measurements = flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(batch, steps, -1)
+    start = int(np.random.default_rng(seed).integers(steps - length, endpoint=True))
+    return track_features(measurements[:, start : start + length])
 
 
 def _check_signature(graph: onnx.ModelProto) -> None:

@@ -182,6 +182,9 @@ class EmbeddedServer:
             "LD_LIBRARY_PATH": installation.library_path,
             "PATH": program_path(),
             "PYTHONDONTWRITEBYTECODE": "1",  # the repository is read, never written
+            # glibc would hand the arrays of each request back to the kernel, and fetch them again page by page.
+            "MALLOC_TRIM_THRESHOLD_": str(256 * 1024**2),
+            "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
             ENVIRONMENT_VARIABLE: str(self.prediction_log.resolve()),
         }
         with self.server_log.open("ab") as log:

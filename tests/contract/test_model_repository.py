@@ -8,7 +8,6 @@ import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from reentry import schema
-from reentry.decision import DecisionConfig
 from reentry.serving.repository import ensembles_of, models_of, read_model_config
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -56,7 +55,7 @@ def test_every_member_takes_as_large_a_batch_as_the_ensemble() -> None:
     assert {config.max_batch_size for config in CONFIGS.values()} == {64}
 
 
-@pytest.mark.parametrize("name", ["track_features", "reentry_lstm", "track_decision"])
+@pytest.mark.parametrize("name", ["track_features", "reentry_lstm"])
 def test_queues_are_bounded_and_refuse(name: str) -> None:
     policy = CONFIGS[name].dynamic_batching.default_queue_policy
     assert policy.max_queue_size > 0
@@ -71,11 +70,8 @@ def test_the_network_is_warmed_up_with_its_own_number_of_features() -> None:
         assert warm_up.inputs["features"].dims[-1] == len(schema.FEATURES)
 
 
-def test_the_thresholds_are_those_of_the_decision() -> None:
-    parameters = CONFIGS["track_decision"].parameters
-    decision = DecisionConfig()
-    assert float(parameters["enter"].string_value) == decision.enter
-    assert float(parameters["leave"].string_value) == decision.leave
+def test_the_thresholds_are_written_in_the_code_alone() -> None:
+    assert not CONFIGS["track_decision"].parameters
 
 
 def test_the_ensemble_is_made_of_the_other_three(model_repository: Path) -> None:

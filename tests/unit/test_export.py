@@ -17,12 +17,12 @@ from export import repository
 from export.config import ExportConfig
 from export.onnx import to_onnx
 from export.repository import export_checkpoint, installed_versions
-from export.verify import Verification, plausible_features, session_of, verify
+from export.verify import Verification, flight_features, session_of, verify
 from reentry.cli import app
 from reentry.decision import DecisionConfig
 from reentry.errors import CheckpointError, ConfigError, ExportError
 from reentry.schema import FEATURES, REENTRY_LSTM
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.model import ReentryLSTM
 
@@ -97,17 +97,22 @@ def test_the_graph_says_where_it_comes_from_and_which_version_it_is(checkpoint: 
 
 
 def test_padding_on_the_right_changes_no_earlier_step(checkpoint: Checkpoint) -> None:
-    features = plausible_features(np.random.default_rng(1), checkpoint.model, 2, 30)
+    features = flight_features(2, 30, seed=1)
     padded = np.concatenate([features, np.repeat(features[:, -1:], 20, axis=1)], axis=1)
     graph = to_onnx(checkpoint, 1)
     np.testing.assert_allclose(served(graph, padded)[:, :30], served(graph, features), atol=1e-6)
 
 
-def test_plausible_features_have_the_spread_of_the_training_data() -> None:
-    model = checkpoint_of(ModelConfig(hidden=4)).model
-    features = plausible_features(np.random.default_rng(0), model, 4, 5000).reshape(-1, len(FEATURES))
-    np.testing.assert_allclose(features.mean(axis=0), model.mean, atol=3.0)
-    np.testing.assert_allclose(features.std(axis=0), model.std, rtol=0.05)
+def test_the_gate_runs_flights_and_parts_of_flights() -> None:
+    whole = flight_features(3, 1200, seed=5)
+    assert whole.shape == (3, 1200, len(FEATURES))
+    fraction = whole[..., FEATURES.index("altitude_fraction")]
+    assert fraction[:, -1].max() < 0.05  # they come down
+    assert np.median(fraction) == pytest.approx(1.0, abs=1e-3)  # climb and level part: at their highest so far
+    part = flight_features(3, 50, seed=5)
+    assert part.shape == (3, 50, len(FEATURES))
+    np.testing.assert_array_equal(part, flight_features(3, 50, seed=5))
+    assert (flight_features(3, 50, seed=6) != part).any()
 
 
 def renamed(graph: onnx.ModelProto) -> None:
@@ -186,7 +191,7 @@ def test_versions_count_up_and_carry_a_manifest(config: ExportConfig) -> None:
     assert manifest["metrics"] == {"f1": 0.5}
     assert manifest["seed"] == 4
     assert manifest["verification"]["max_difference"] == verification.max_difference
-    features = plausible_features(np.random.default_rng(0), load_checkpoint(config.checkpoint).model, 1, 5)
+    features = flight_features(1, 5, seed=0)
     for folder, version in ((first, 1), (second, 2)):
         _, said = session_of(onnx.load(folder / "model.onnx")).run(None, {"features": features})
         assert said.tolist() == [[version]]

@@ -22,11 +22,9 @@ class TritonPythonModel:
     """Phase and onset of whole tracks."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the thresholds from the model's configuration, open the prediction log."""
+        """Take the thresholds of `reentry.decision`, or those the model's parameters name; open the prediction log."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self.config = DecisionConfig(
-            enter=float(parameters["enter"]["string_value"]), leave=float(parameters["leave"]["string_value"])
-        )
+        self.config = DecisionConfig(**{name: float(value["string_value"]) for name, value in parameters.items()})
         self.log = PredictionLog.from_environment()
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
