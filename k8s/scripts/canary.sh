@@ -71,7 +71,7 @@ start() {
         image_fields reentry-triton "$image"
         printf 'patchesJson6902:\n'
         local route
-        for route in reentry-http-canary reentry-grpc-canary; do
+        for route in reentry-http reentry-grpc; do # their names before the suffix
             printf '  - target: {group: networking.k8s.io, version: v1, kind: Ingress, name: %s}\n' "$route"
             printf '    path: host.yaml\n'
         done
