@@ -25,17 +25,21 @@ FOLDERS = (*DEPLOYED, "canary", "autoscaling")
 Manifest = dict  # of what YAML holds
 
 
-def kubectl() -> str:
-    """The kubectl on the PATH; without one the test is skipped."""
-    found = shutil.which("kubectl")
+PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl"}
+"""What Debian calls the packages of the programs that the tests run."""
+
+
+def program(name: str) -> str:
+    """Path of a program; without it the test is skipped."""
+    found = shutil.which(name)
     if found is None:
-        pytest.skip("kubectl is not installed (Debian: kubernetes-client)")
+        pytest.skip(f"{name} is not installed (Debian: {PACKAGES[name]})")
     return found
 
 
 @functools.cache
 def build(folder: str) -> tuple[Manifest, ...]:
-    built = subprocess.run([kubectl(), "kustomize", K8S / folder], capture_output=True, text=True, check=False)
+    built = subprocess.run([program("kubectl"), "kustomize", K8S / folder], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return tuple(document for document in yaml.safe_load_all(built.stdout) if document)
 

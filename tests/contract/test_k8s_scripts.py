@@ -23,7 +23,7 @@ import yaml
 from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import write_tracks
-from tests.contract.manifests import K8S, kubectl
+from tests.contract.manifests import K8S, program
 
 SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
@@ -75,7 +75,7 @@ class Cluster:
                 **os.environ,
                 "PATH": f"{self.state}:{os.environ['PATH']}",
                 "STATE": str(self.state),
-                "KUBECTL": kubectl(),
+                "KUBECTL": program("kubectl"),
                 "HTTP_PORT": str(self.http_port),
                 "GRPC_PORT": str(self.grpc_port),
                 "IMAGE": IMAGE,
@@ -97,7 +97,8 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, server: EmbeddedServer) -> Cluster:
-    kubectl()
+    program("kubectl")
+    program("curl")
     stand_in = tmp_path / "kubectl"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
@@ -141,6 +142,7 @@ def test_every_script_fails_early_and_explains_itself(script: Path) -> None:
 
 
 def test_the_health_check_scores_a_track_on_the_running_server(server: EmbeddedServer) -> None:
+    program("curl")
     check = [SCRIPTS / "health-check.sh", "--url", f"http://{server.http_url}"]
     told = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert told.returncode == 0, told.stderr
@@ -148,6 +150,7 @@ def test_the_health_check_scores_a_track_on_the_running_server(server: EmbeddedS
 
 
 def test_the_health_check_fails_where_nobody_listens() -> None:
+    program("curl")
     check = [SCRIPTS / "health-check.sh", "--url", f"http://127.0.0.1:{free_port()}"]
     told = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert told.returncode == 1
