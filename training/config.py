@@ -18,8 +18,8 @@ class ModelConfig:
     features: tuple[str, ...] = ("altitude_fraction",)
     """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them.
 
-    On flights like the public data's a further one makes it worse or no different: docs/ablation.md has the figures. Data
-    whose onset depends on more (a deceleration, a heat pulse) wants more.
+    On flights like the public data's a further one makes it worse or no different: docs/ablation.md has the figures.
+    Data whose onset depends on more (a deceleration, a heat pulse) wants more.
     """
     hidden: int = 16
     """Units of each LSTM layer."""
