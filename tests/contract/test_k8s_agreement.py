@@ -76,7 +76,7 @@ def test_the_running_server_answers_the_probes(server: EmbeddedServer) -> None:
     container = triton("overlays/production")
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
     assert {name: probe["path"] for name, probe in probes.items()} == {
-        "startup": "/v2/health/ready",
+        "startup": f"/v2/models/{ENSEMBLE}/ready",
         "readiness": "/v2/health/ready",
         "liveness": "/v2/health/live",
     }
