@@ -143,7 +143,7 @@ def compare(*, tracks: int, steps: int, repository: Path, repeats: int) -> str:
     """
     if repeats < 1:
         raise ConfigError("repeats", expected="at least 1", got=str(repeats))
-    flights = _flights(tracks, steps)
+    flights = draw_flights(tracks, steps)
     measurements = np.stack([flight.measurements for flight in flights])
     layouts = [(batch, *layout) for batch in _BATCHES for layout in {(1, cores()), (cores(), 1)}]
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
@@ -177,7 +177,8 @@ def _table(ways: Sequence[Way], seconds: dict[str, list[float]], tracks: int, st
     return "\n".join(lines)
 
 
-def _flights(tracks: int, steps: int) -> list[Track]:
+def draw_flights(tracks: int, steps: int) -> list[Track]:
+    """Simulated tracks of one length."""
     table = simulate_trapezoid(TrapezoidConfig(tracks=tracks, shortest=steps, longest=steps, labels=False))
     measurements = table[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(tracks, steps, -1)
     rows = np.arange(steps)
