@@ -20,6 +20,7 @@ from export.config import ExportConfig
 from export.onnx import to_onnx
 from export.verify import Verification, verify
 from reentry.errors import ExportError
+from reentry.monitoring import REFERENCE_FILE, Reference
 from reentry.schema import REENTRY_LSTM
 from training.checkpoint import Checkpoint, load_checkpoint
 
@@ -58,8 +59,9 @@ def export_checkpoint(config: ExportConfig) -> tuple[Path, Verification]:
             lengths=config.lengths,
             tolerance=config.tolerance,
         )
+        manifest = _manifest(config, checkpoint, version, verification)
         try:
-            return _install(folder, version, graph, _manifest(config, checkpoint, version, verification)), verification
+            return _install(folder, version, graph, manifest, checkpoint.reference), verification
         except FileExistsError:  # another export took this number
             continue
     raise ExportError(f"no free version number after {_ATTEMPTS} attempts", where=str(folder), fix="export again")
@@ -70,12 +72,16 @@ def installed_versions(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
 
 
-def _install(folder: Path, version: int, graph: onnx.ModelProto, manifest: dict[str, object]) -> Path:
+def _install(
+    folder: Path, version: int, graph: onnx.ModelProto, manifest: dict[str, object], reference: Reference | None
+) -> Path:
     target = folder / str(version)
     staging = Path(tempfile.mkdtemp(dir=folder, prefix=".incoming-"))
     try:
         onnx.save(graph, staging / MODEL_FILE)
         (staging / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+        if reference is not None:
+            (staging / REFERENCE_FILE).write_text(json.dumps(reference.as_dict(), indent=2) + "\n")
         staging.chmod(0o755)  # mkdtemp's 0700 would hide the version from a server that runs as another user
         try:
             staging.rename(target)

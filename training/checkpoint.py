@@ -12,6 +12,7 @@ import torch
 from reentry.decision import DecisionConfig
 from reentry.errors import CheckpointError, ConfigError
 from reentry.files import whole_file
+from reentry.monitoring import Reference
 from reentry.schema import FEATURES, SCHEMA_VERSION
 from training.config import ModelConfig, TrainConfig
 from training.model import ReentryLSTM
@@ -38,6 +39,8 @@ class Checkpoint:
     """Of the validation split."""
     validation_tracks: tuple[int, ...]
     """Track ids held out from training."""
+    reference: Reference | None = None
+    """The training split, for drift to be measured against; None in checkpoints of before there was one."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -64,6 +67,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "git_revision": checkpoint.git_revision,
         "metrics": checkpoint.metrics,
         "validation_tracks": list(checkpoint.validation_tracks),
+        "reference": checkpoint.reference.as_dict() if checkpoint.reference else None,
         "weights": {name: value.cpu() for name, value in checkpoint.model.state_dict().items()},
     }
     with whole_file(path) as part:
@@ -94,6 +98,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             got=", ".join(features),
             fix=_RETRAIN,
         )
+    reference = content.get("reference")
     try:
         model = ReentryLSTM(ModelConfig(**content["model_config"]))
         model.load_state_dict(content["weights"])
@@ -105,9 +110,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             git_revision=content["git_revision"],
             metrics=content["metrics"],
             validation_tracks=tuple(content["validation_tracks"]),
+            reference=Reference.from_dict(reference) if reference else None,
             schema_version=version,
         )
-    except (KeyError, TypeError, RuntimeError, ConfigError) as error:
+    except (KeyError, TypeError, RuntimeError, ConfigError, CheckpointError) as error:
         raise CheckpointError(f"broken checkpoint: {error}", where=str(path), fix=_RETRAIN) from error
 
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
+from reentry.monitoring import Reference
 from reentry.progress import progress
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
@@ -118,6 +119,11 @@ def fit(
         git_revision=git_revision(),
         metrics=metrics.as_dict(),
         validation_tracks=tuple(sample.track.track_id for sample in validation),
+        reference=Reference.of(
+            torch.cat([sample.features for sample in train]).numpy(),
+            torch.cat([sample.phase for sample in train]).numpy(),
+            used=model_config.features,
+        ),
     )
     return Trained(
         checkpoint=checkpoint,

@@ -21,6 +21,7 @@ from export.verify import Verification, flight_features, session_of, verify
 from reentry.cli import app
 from reentry.decision import DecisionConfig
 from reentry.errors import CheckpointError, ConfigError, ExportError
+from reentry.monitoring import Reference
 from reentry.schema import FEATURES, REENTRY_LSTM
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
@@ -195,6 +196,14 @@ def test_versions_count_up_and_carry_a_manifest(config: ExportConfig) -> None:
     for folder, version in ((first, 1), (second, 2)):
         _, said = session_of(onnx.load(folder / "model.onnx")).run(None, {"features": features})
         assert said.tolist() == [[version]]
+
+
+def test_a_version_carries_the_reference_of_its_checkpoint(config: ExportConfig, checkpoint: Checkpoint) -> None:
+    features = flight_features(2, 200, seed=1).reshape(-1, len(FEATURES))
+    reference = Reference.of(features, np.zeros(len(features)), checkpoint.model_config.features)
+    save_checkpoint(config.checkpoint, replace(checkpoint, reference=reference))
+    installed, _ = export_checkpoint(config)
+    assert Reference.load(installed) == reference
 
 
 def test_a_number_taken_in_between_is_left_to_its_owner(config: ExportConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from reentry.decision import DecisionConfig
 from reentry.errors import CheckpointError
+from reentry.monitoring import Reference
 from reentry.schema import FEATURES, SCHEMA_VERSION
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
@@ -56,6 +59,20 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert (after.data_fingerprint, after.git_revision, after.metrics) == ("abc", "def", {"onset_rmse": 0.25})
     assert (after.validation_tracks, after.schema_version) == ((3, 5), SCHEMA_VERSION)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.ckpt"]
+
+
+def test_a_checkpoint_of_before_there_was_a_reference_is_loaded_without(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    del content["reference"]
+    torch.save(content, saved)
+    assert load_checkpoint(saved).reference is None
+
+
+def test_the_reference_is_saved_and_loaded(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(300, len(FEATURES))).astype(np.float32)
+    before = replace(checkpoint(), reference=Reference.of(features, features[:, 0] > 0, ("altitude",)))
+    save_checkpoint(tmp_path / "model.ckpt", before)
+    assert load_checkpoint(tmp_path / "model.ckpt").reference == before.reference
 
 
 def test_no_file_is_one_clear_line(tmp_path: Path) -> None:
@@ -113,6 +130,7 @@ def test_other_features_are_refused(saved: Path) -> None:
         {"model_config": {"hidden": 9}},
         {"model_config": {"width": 4}},
         {"train_config": {"epochs": 0}},
+        {"reference": {"schema_version": SCHEMA_VERSION}},
     ],
 )
 def test_a_checkpoint_that_contradicts_itself_is_broken(saved: Path, entries: dict[str, Any]) -> None:

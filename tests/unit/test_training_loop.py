@@ -116,3 +116,13 @@ def test_the_revision_is_that_of_the_checkout() -> None:
 def test_outside_a_checkout_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
     assert git_revision() == "unknown"
+
+
+def test_the_reference_of_drift_is_of_the_training_split_alone(tmp_path: Path) -> None:
+    trained = train(short_samples(tmp_path))
+    reference = trained.checkpoint.reference
+    assert reference is not None
+    assert reference.reentry_share == pytest.approx(float(torch.cat([s.phase for s in trained.train]).mean()))
+    highest = max(float(sample.features[:, 0].max()) for sample in trained.train)
+    assert reference.features["altitude"].edges[-1] == pytest.approx(highest, rel=2e-3)
+    assert [name for name, feature in reference.features.items() if feature.used] == list(SHAPE.features)

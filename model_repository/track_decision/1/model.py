@@ -1,4 +1,4 @@
-"""Triton's `track_decision`: an adapter over `reentry.decision` and `reentry.prediction_log`.
+"""Triton's `track_decision`: an adapter over `reentry.decision`, `reentry.prediction_log` and `reentry.metrics`.
 
 Shapes: B tracks, T steps of the request, K >= T steps of the bucket, M measurement columns.
 """
@@ -6,6 +6,8 @@ Shapes: B tracks, T steps of the request, K >= T steps of the bucket, M measurem
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 from reentry import schema
 from reentry.decision import DecisionConfig, decide_tracks
+from reentry.metrics import REFUSED, REQUESTS, Registry, TrackMetrics
 from reentry.prediction_log import PredictionLog
 from reentry.requests import require_lengths
 
@@ -22,10 +25,17 @@ class TritonPythonModel:
     """Phase and onset of whole tracks."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Take the thresholds of `reentry.decision`, or those the model's parameters name; open the prediction log."""
+        """Take the thresholds of `reentry.decision`, or those the model's parameters name; open log and metrics."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.config = DecisionConfig(**{name: float(value["string_value"]) for name, value in parameters.items()})
         self.log = PredictionLog.from_environment()
+        registry = Registry(pb_utils)
+        self.refused = registry.series(REQUESTS, REFUSED)
+        self.metrics = TrackMetrics(
+            registry,
+            network=Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name,
+            model_instance=args["model_instance_name"],
+        )
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; its probability (B, K) and phase are cut to its own T."""
@@ -36,6 +46,7 @@ class TritonPythonModel:
             except ValueError as error:
                 refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses.append(pb_utils.InferenceResponse(error=refusal))
+                self.refused.increment(1)
         self.log.write()
         return responses
 
@@ -49,6 +60,7 @@ class TritonPythonModel:
         require_lengths(track_length, timestamp.shape[1])
         probability = value(schema.PROBABILITY)[:, : timestamp.shape[1]]
         model_version = value(schema.MODEL_VERSION)
+        started_at = value(schema.STARTED_AT)
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         self.log.add(
             track_id=value(schema.TRACK_ID_TENSOR)[:, 0],
@@ -56,7 +68,15 @@ class TritonPythonModel:
             onset_step=onset_step,
             onset_timestamp=onset_timestamp,
             model_version=model_version[:, 0],
-            started_at=value(schema.STARTED_AT)[:, 0],
+            started_at=started_at[:, 0],
+        )
+        self.metrics.add(
+            features=value(schema.FEATURES_TENSOR),
+            phase=phase,
+            track_length=track_length,
+            onset_step=onset_step,
+            model_version=int(model_version[0, 0]),
+            seconds=time.monotonic() - float(started_at[0, 0]),
         )
         return [
             pb_utils.Tensor(schema.PROBABILITY.name, np.ascontiguousarray(probability)),
@@ -67,5 +87,6 @@ class TritonPythonModel:
         ]
 
     def finalize(self) -> None:
-        """Close the prediction log."""
+        """Close the prediction log, hand over the last counts."""
         self.log.close()
+        self.metrics.close()

@@ -14,12 +14,17 @@ import triton_python_backend_utils as pb_utils
 
 from reentry.buckets import bucket_length, pad_steps
 from reentry.features import track_features
+from reentry.metrics import REFUSED, REQUESTS, Registry
 from reentry.requests import require_features, require_measurements
 from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, STARTED_AT
 
 
 class TritonPythonModel:
     """Features of whole tracks, padded to a bucket length."""
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton gives it
+        """Begin to count refused requests."""
+        self.registry = Registry(pb_utils)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request, (B, T, M) -> (B, bucket of T, F); those of equal T share one pass of numpy."""
@@ -41,6 +46,9 @@ class TritonPythonModel:
             borders = np.cumsum([len(tracks) for _, tracks in group])[:-1]
             for (index, _), own in zip(group, np.split(features, borders), strict=True):
                 answers[index] = _answer(own, started_at)
+        refused = sum(answer.has_error() for answer in answers.values())
+        if refused:
+            self.registry.series(REQUESTS, REFUSED).increment(refused)
         return [answers[index] for index in range(len(requests))]
 
 
