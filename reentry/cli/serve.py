@@ -25,18 +25,30 @@ def serve(
     http_port: Annotated[int, typer.Option(help="0 takes a free port; so do the other two.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Where `reentry predict` asks.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Where Prometheus reads.")] = 8002,
-    instances: Annotated[int | None, typer.Option(help="Instances of the network.  [default: one a core]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each instance.  [default: 1]")] = None,
+    address: Annotated[
+        str, typer.Option(envvar="REENTRY_ADDRESS", help="0.0.0.0 in a container, behind a network policy.")
+    ] = "127.0.0.1",
+    instances: Annotated[
+        int | None,
+        typer.Option(envvar="REENTRY_INSTANCES", help="Instances of the network.  [default: one a core]"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(envvar="REENTRY_THREADS", help="Threads of each instance.  [default: 1]")
+    ] = None,
+    drain_timeout: Annotated[
+        float, typer.Option(envvar="REENTRY_DRAIN_TIMEOUT", help="s for the requests in flight at the end.")
+    ] = 10.0,
     model_control_mode: Annotated[
         ModelControlMode, typer.Option(help="`none` and `poll` take the configuration files as they are.")
     ] = ModelControlMode.EXPLICIT,
-    log_dir: Annotated[Path, typer.Option(help="Folder of server.log and predictions.jsonl.")] = Path(
-        "artifacts/serve"
-    ),
+    log_dir: Annotated[
+        str, typer.Option(help="Folder of server.log and predictions.jsonl; `-`: both to standard error.")
+    ] = "artifacts/serve",
 ) -> None:
     """Serve the model repository by a Triton server on this machine, until Ctrl-C.
 
-    It listens on loopback alone. Ctrl-C or SIGTERM lets the requests in flight finish.
+    It listens on loopback alone unless `--address` says otherwise: the server inside is older than the security fixes
+    of 2025. Ctrl-C or SIGTERM lets the requests in flight finish.
 
     Example: `reentry serve --repository model_repository --instances 2`
     """
@@ -48,11 +60,20 @@ def serve(
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
+        address=address,
         instances=instances,
         threads=threads,
         model_control_mode=model_control_mode.value,
-        log_directory=log_dir,
+        log_directory=None if log_dir == "-" else Path(log_dir),
+        log_to_stderr=log_dir == "-",
+        drain_timeout=drain_timeout,
     )
+    if config.exposed:
+        typer.echo(
+            f"warning: listens on {address} with a Triton older than the security fixes of 2025; "
+            "see that a firewall or a network policy lets in known clients alone",
+            err=True,
+        )
     serve_until_ended(config, _announce)
     typer.echo("stopped")
 
@@ -62,5 +83,5 @@ def _announce(server: EmbeddedServer) -> None:
     typer.echo(f"gRPC     grpc://{server.grpc_url}")
     typer.echo(f"HTTP     http://{server.http_url}")
     typer.echo(f"metrics  {server.metrics_url}")
-    typer.echo(f"logs     {server.server_log}, {server.prediction_log}")
+    typer.echo(f"logs     {server.log_place}")
     typer.echo("ready; Ctrl-C ends it")

@@ -1,7 +1,8 @@
 """The embedded Triton server: found, assembled, started, waited for, stopped.
 
 The binary inside nvidia-pytriton is server 2.51, older than the security fixes of 2025 and 2026, so it listens on
-loopback alone; production takes a current official container over the same model repository.
+loopback alone. Inside a pod a network policy may stand in for loopback; then the server is told another address, and
+its control interfaces want a key. Production on GPUs takes a current official container over the same model repository.
 """
 
 from reentry.serving.config import ServerConfig

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from reentry.errors import ConfigError
 
-ADDRESS: Final = "127.0.0.1"
-"""Loopback alone: this server is older than the security fixes of 2025, see `reentry.serving`."""
+LOOPBACK: Final = "127.0.0.1"
+
+CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+"""The quota of this process's control group (version 2): microseconds, or `max`, in each period of microseconds."""
 
 ModelControlMode = Literal["explicit", "none", "poll"]
 
@@ -25,6 +29,9 @@ class ServerConfig:
     """0 takes a free one; so do the other two."""
     grpc_port: int = 8001
     metrics_port: int = 8002
+    address: str = LOOPBACK
+    """IPv4 address to listen on. Loopback alone, because this server is older than the security fixes of 2025 (see
+    `reentry.serving`); another one only where a firewall or a network policy stands before it, as in a pod."""
     instances: int | None = None
     """Instances of each network; None: as many as the cores hold with their threads. Explicit mode only."""
     threads: int | None = None
@@ -34,7 +41,9 @@ class ServerConfig:
     configuration files stand as they are."""
     log_directory: Path | None = None
     """Where server.log and predictions.jsonl go, appended to; None: the run directory, removed at the end."""
-    start_timeout: float = 60.0
+    log_to_stderr: bool = False
+    """Both go to standard error instead, where a container's logs are read; there is no file that could fill a disk."""
+    start_timeout: float = 120.0
     """s until every model must be ready."""
     drain_timeout: float = 10.0
     """s that requests in flight get at the end, before the server is killed."""
@@ -46,6 +55,14 @@ class ServerConfig:
         chosen = [port for port in self.ports.values() if port != 0]
         if len(set(chosen)) < len(chosen):
             raise ConfigError("a port is given twice", expected="three different ports", got=str(self.ports))
+        try:
+            IPv4Address(self.address)
+        except AddressValueError as error:
+            raise ConfigError(
+                "address is none", expected="an IPv4 address, 0.0.0.0 for all of this machine", got=self.address
+            ) from error
+        if self.log_to_stderr and self.log_directory is not None:
+            raise ConfigError("the logs have two places", fix="give log_directory or log_to_stderr, not both")
         for name, count in (("instances", self.instances), ("threads", self.threads)):
             if count is not None and count < 1:
                 raise ConfigError(f"{name} out of range", expected="at least 1", got=str(count))
@@ -70,6 +87,16 @@ class ServerConfig:
         return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
 
     @property
+    def exposed(self) -> bool:
+        """Whether other machines may reach the server."""
+        return not IPv4Address(self.address).is_loopback
+
+    @property
+    def own_host(self) -> str:
+        """Where this machine reaches the server."""
+        return LOOPBACK if IPv4Address(self.address).is_unspecified else self.address
+
+    @property
     def fitted_threads(self) -> int:
         """Threads of each instance of a network."""
         return self.threads or 1
@@ -84,5 +111,14 @@ class ServerConfig:
 
 
 def cores() -> int:
-    """Cores that this process may run on; in a container fewer than the machine has."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may run on; in a container often fewer than the machine has, by its set or its quota."""
+    return min(len(os.sched_getaffinity(0)), _quota(CPU_QUOTA))
+
+
+def _quota(file: Path) -> int:
+    """Whole cores that fit the quota in `file`, at least one."""
+    try:
+        granted, period = file.read_text().split()
+    except (OSError, ValueError):  # the root group, or control groups of version 1
+        return sys.maxsize
+    return sys.maxsize if granted == "max" else max(1, int(granted) // int(period))

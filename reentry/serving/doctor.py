@@ -85,7 +85,7 @@ def _packages() -> str:
 
 
 def _ports(config: ServerConfig) -> str:
-    return f"{', '.join(str(port) for port in choose_ports(config.ports).values())} are free"
+    return f"{', '.join(str(port) for port in choose_ports(config.ports, config.address).values())} are free"
 
 
 def _cores(config: ServerConfig) -> Check:

@@ -9,6 +9,9 @@ from typing import Final
 
 from reentry.errors import ServerError
 
+CONTROL_HEADER: Final = "reentry-control"
+"""Carries the key that a server on an open address wants for what changes it."""
+
 _ANSWER_TIMEOUT: Final = 5.0
 """s for a request that does not work on the server."""
 
@@ -31,36 +34,40 @@ def is_ready(url: str) -> bool:
     return status == 200
 
 
-def load_model(url: str, name: str, config: str | None, *, timeout: float) -> None:
+def load_model(url: str, name: str, config: str | None, *, key: str, timeout: float) -> None:
     """Load or reload a model; `config` is a whole configuration as JSON and takes the place of its config.pbtxt.
+
+    `key` is the server's, empty where it has none; so below.
 
     Raises:
         ServerError: the server's reason.
         OSError, http.client.HTTPException: the server went away.
     """
     body = {"parameters": {"config": config}} if config is not None else {}
-    status, answer = _request(url, "POST", f"/v2/repository/models/{name}/load", json.dumps(body), timeout=timeout)
+    status, answer = _request(
+        url, "POST", f"/v2/repository/models/{name}/load", json.dumps(body), key=key, timeout=timeout
+    )
     if status != 200:
         member, reason = cause_of(answer)
         raise ServerError(f"the server cannot load {member or name}: {reason}")
 
 
-def unload_model(url: str, name: str) -> None:
+def unload_model(url: str, name: str, *, key: str) -> None:
     """Close a model to new requests; it is gone when those inside are answered, see `loaded_models`.
 
     Raises:
         OSError, http.client.HTTPException: the server went away.
     """
-    _request(url, "POST", f"/v2/repository/models/{name}/unload", "{}")
+    _request(url, "POST", f"/v2/repository/models/{name}/unload", "{}", key=key)
 
 
-def loaded_models(url: str) -> set[str]:
+def loaded_models(url: str, *, key: str) -> set[str]:
     """Names of the models that still answer.
 
     Raises:
         OSError, http.client.HTTPException: the server went away.
     """
-    _, answer = _request(url, "POST", "/v2/repository/index", "{}")
+    _, answer = _request(url, "POST", "/v2/repository/index", "{}", key=key)
     return {model["name"] for model in json.loads(answer) if model.get("state") in ("READY", "UNLOADING")}
 
 
@@ -83,11 +90,11 @@ def cause_of(answer: str) -> tuple[str | None, str]:
 
 
 def _request(
-    url: str, method: str, path: str, body: str | None = None, *, timeout: float = _ANSWER_TIMEOUT
+    url: str, method: str, path: str, body: str | None = None, *, key: str = "", timeout: float = _ANSWER_TIMEOUT
 ) -> tuple[int, str]:
     connection = http.client.HTTPConnection(url, timeout=timeout)
     try:
-        connection.request(method, path, body)
+        connection.request(method, path, body, {CONTROL_HEADER: key} if key else {})
         response = connection.getresponse()
         return response.status, response.read().decode(errors="replace")
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from typing import Final, Self
 from reentry.errors import ServerError
 from reentry.prediction_log import ENVIRONMENT_VARIABLE
 from reentry.serving import http as api
-from reentry.serving.config import ADDRESS, ServerConfig
+from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.log import last_error
 from reentry.serving.repository import ensembles_of, fitted_model_config, models_of
@@ -28,12 +29,18 @@ from reentry.serving.run_directory import assemble_backends
 
 _POLL_SECONDS: Final = 0.02
 
+_CONTROL_APIS: Final = "shared-memory,model-repository,trace,logging"
+"""What changes the server for everybody; Triton's names."""
+
 _DEATH_SECONDS: Final = 5.0
 """s that a server which broke its connection gets to end."""
 
 
 class EmbeddedServer:
-    """A Triton server of this process's own, on loopback, from `with` to the block's end.
+    """A Triton server of this process's own, from `with` to the block's end.
+
+    On loopback its whole interface is open. On another address loading of models, shared memory, tracing and logging
+    are its owner's alone: they take a key that is made anew for each run.
 
     Example:
         with EmbeddedServer(ServerConfig(http_port=0, grpc_port=0, metrics_port=0)) as server:
@@ -49,27 +56,28 @@ class EmbeddedServer:
         self.models: list[str] = []
         """Names of the models served, once started."""
         self._ensembles: dict[str, list[str]] = {}
+        self._control_key = secrets.token_hex(16) if config.exposed else ""
         self.seconds_to_ready = 0.0
         """s from the start of the process until every model was ready."""
 
     @property
     def http_url(self) -> str:
         """host:port, without a scheme, as tritonclient takes it."""
-        return f"{ADDRESS}:{self._config.http_port}"
+        return f"{self._config.own_host}:{self._config.http_port}"
 
     @property
     def grpc_url(self) -> str:
         """host:port."""
-        return f"{ADDRESS}:{self._config.grpc_port}"
+        return f"{self._config.own_host}:{self._config.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
         """Where Prometheus reads."""
-        return f"http://{ADDRESS}:{self._config.metrics_port}/metrics"
+        return f"http://{self._config.own_host}:{self._config.metrics_port}/metrics"
 
     @property
     def log_directory(self) -> Path:
-        """The folder of server.log and predictions.jsonl."""
+        """The folder of server.log and predictions.jsonl, unless both go to standard error."""
         if self._config.log_directory is not None:
             return self._config.log_directory
         if self._folder is None:
@@ -87,6 +95,11 @@ class EmbeddedServer:
         return self.log_directory / "predictions.jsonl"
 
     @property
+    def log_place(self) -> str:
+        """Where the user reads both, in words."""
+        return "standard error" if self._config.log_to_stderr else f"{self.server_log}, {self.prediction_log}"
+
+    @property
     def process_id(self) -> int:
         """Of the running server."""
         return self._running().pid
@@ -102,7 +115,7 @@ class EmbeddedServer:
         self._ensembles = ensembles_of(self._config.model_repository)
         installation = find_installation()
         require_libraries(installation)
-        ports = choose_ports(self._config.ports)
+        ports = choose_ports(self._config.ports, self._config.address)
         self._config = replace(
             self._config,
             http_port=ports["http_port"],
@@ -161,23 +174,25 @@ class EmbeddedServer:
         config = self._config
         assert self._folder is not None
         backends = assemble_backends(Path(self._folder.name), installation)
-        self.log_directory.mkdir(parents=True, exist_ok=True)
         command = [
             str(installation.binary),
             f"--model-repository={config.model_repository.resolve()}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
             f"--model-control-mode={config.model_control_mode}",
-            f"--http-address={ADDRESS}",
+            f"--http-address={config.address}",
             f"--http-port={config.http_port}",
-            f"--grpc-address={ADDRESS}",
+            f"--grpc-address={config.address}",
             f"--grpc-port={config.grpc_port}",
-            f"--metrics-address={ADDRESS}",
+            f"--metrics-address={config.address}",
             f"--metrics-port={config.metrics_port}",
             "--allow-gpu-metrics=false",
             "--disable-auto-complete-config",  # the files are complete; it would start every Python model twice
             f"--exit-timeout-secs={round(config.drain_timeout)}",
         ]
+        if self._control_key:
+            restriction = f"{_CONTROL_APIS}:{api.CONTROL_HEADER}={self._control_key}"
+            command += [f"--http-restricted-api={restriction}", f"--grpc-restricted-protocol={restriction}"]
         environment = os.environ | {
             "LD_LIBRARY_PATH": installation.library_path,
             "PATH": program_path(),
@@ -185,10 +200,14 @@ class EmbeddedServer:
             # glibc would hand the arrays of each request back to the kernel, and fetch them again page by page.
             "MALLOC_TRIM_THRESHOLD_": str(256 * 1024**2),
             "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
-            ENVIRONMENT_VARIABLE: str(self.prediction_log.resolve()),
         }
-        with self.server_log.open("ab") as log:
-            self._log_start = log.tell()
+        with contextlib.ExitStack() as until_started:
+            log = 2  # standard error, where the prediction log goes too unless the environment names a file
+            if not config.log_to_stderr:
+                self.log_directory.mkdir(parents=True, exist_ok=True)
+                environment[ENVIRONMENT_VARIABLE] = str(self.prediction_log.resolve())
+                file = until_started.enter_context(self.server_log.open("ab"))
+                self._log_start, log = file.tell(), file.fileno()
             # A group of its own: the terminal's Ctrl-C reaches us alone, and we let the server drain.
             self._process = subprocess.Popen(
                 command,
@@ -227,13 +246,21 @@ class EmbeddedServer:
         deadline = time.monotonic() + self._config.drain_timeout
         with contextlib.suppress(OSError, http.client.HTTPException):  # it died meanwhile: nothing to wait for
             for name in self._ensembles:
-                api.unload_model(self.http_url, name)
-            while time.monotonic() < deadline and api.loaded_models(self.http_url) & self._ensembles.keys():
+                api.unload_model(self.http_url, name, key=self._control_key)
+            while time.monotonic() < deadline and (
+                api.loaded_models(self.http_url, key=self._control_key) & self._ensembles.keys()
+            ):
                 time.sleep(_POLL_SECONDS)
 
     def _request_load(self, name: str, config: str | None, deadline: float) -> None:
         try:
-            api.load_model(self.http_url, name, config, timeout=max(deadline - time.monotonic(), _POLL_SECONDS))
+            api.load_model(
+                self.http_url,
+                name,
+                config,
+                key=self._control_key,
+                timeout=max(deadline - time.monotonic(), _POLL_SECONDS),
+            )
         except TimeoutError:
             raise self._too_late() from None
         except (OSError, http.client.HTTPException):
@@ -251,19 +278,23 @@ class EmbeddedServer:
         if status is None:
             return ServerError("the Triton server no longer answers")
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        reason = last_error(self.server_log, self._log_start)
+        reason = self._last_error()
         return ServerError(f"the Triton server {how}" + (f": {reason}" if reason else ""))
 
     def _too_late(self) -> ServerError:
-        reason = last_error(self.server_log, self._log_start)
+        reason = self._last_error()
         return ServerError(
             f"the Triton server was not ready within start_timeout, {self._config.start_timeout:g} s"
             + (f"; its last error: {reason}" if reason else "")
         )
 
+    def _last_error(self) -> str | None:
+        """The server's own reason; None if it gave none, or has just told it on standard error."""
+        return None if self._config.log_to_stderr else last_error(self.server_log, self._log_start)
 
-def choose_ports(ports: dict[str, int]) -> dict[str, int]:
-    """Find a free port for each 0, and see that the others are free.
+
+def choose_ports(ports: dict[str, int], address: str) -> dict[str, int]:
+    """Find a free port of `address` for each 0, and see that the others are free.
 
     Raises:
         ServerError: a port is taken.
@@ -274,7 +305,7 @@ def choose_ports(ports: dict[str, int]) -> dict[str, int]:
             probe = held.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an ended server linger
             try:
-                probe.bind((ADDRESS, port))
+                probe.bind((address, port))
             except OSError as error:
                 raise ServerError(
                     f"{name.replace('_', ' ')} {port} cannot be used: {error.strerror}",

@@ -42,6 +42,19 @@ def test_a_folder_without_models_ends_with_one_line(
     assert not (tmp_path / "logs").exists()
 
 
+def test_an_open_address_is_warned_of_and_a_closed_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    warnings = []
+    for address in ("127.0.0.1", "0.0.0.0"):
+        monkeypatch.setenv("REENTRY_ADDRESS", address)
+        assert run_main(monkeypatch, "serve", "--repository", str(tmp_path), "--log-dir", "-") == 1
+        warnings.append([line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")])
+    closed, (open_,) = warnings
+    assert closed == []
+    assert "listens on 0.0.0.0" in open_
+
+
 def test_a_mode_that_triton_lacks_is_wrong_usage() -> None:
     assert RUN.invoke(cli.app, ["serve", "--model-control-mode", "auto"]).exit_code == 2
 

@@ -32,6 +32,8 @@ from reentry.serving.server import choose_ports
         ({"model_control_mode": "auto"}, "unknown model_control_mode; expected explicit or none or poll; got auto"),
         ({"model_control_mode": "poll", "instances": 2}, "instances and threads cannot be chosen"),
         ({"drain_timeout": 0.0}, "drain_timeout out of range"),
+        ({"address": "localhost"}, "address is none; expected an IPv4 address, .*; got localhost"),
+        ({"log_to_stderr": True, "log_directory": Path("logs")}, "the logs have two places"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(settings: dict[str, object], message: str) -> None:
@@ -47,6 +49,35 @@ def test_instances_with_their_threads_fill_the_cores(
 ) -> None:
     monkeypatch.setattr(config_module, "cores", lambda: cores)
     assert ServerConfig(threads=threads).fitted_instances == instances
+
+
+@pytest.mark.parametrize(
+    ("address", "exposed", "own_host"),
+    [("127.0.0.1", False, "127.0.0.1"), ("0.0.0.0", True, "127.0.0.1"), ("10.0.0.7", True, "10.0.0.7")],
+)
+def test_other_machines_reach_any_address_but_loopback(address: str, exposed: bool, own_host: str) -> None:
+    config = ServerConfig(address=address)
+    assert (config.exposed, config.own_host) == (exposed, own_host)
+    assert EmbeddedServer(config).grpc_url == f"{own_host}:8001"
+
+
+def test_nothing_but_loopback_is_listened_on_unless_asked_for() -> None:
+    assert not ServerConfig().exposed
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 8), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("", 8), (None, 8)],
+)
+def test_a_container_s_quota_bounds_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
+) -> None:
+    file = tmp_path / "cpu.max"
+    if quota is not None:
+        file.write_text(f"{quota}\n")
+    monkeypatch.setattr(config_module, "CPU_QUOTA", file)
+    monkeypatch.setattr(config_module.os, "sched_getaffinity", lambda _: set(range(8)))
+    assert config_module.cores() == cores
 
 
 def test_a_configuration_that_fits_stays_as_its_file(model_repository: Path) -> None:
@@ -69,7 +100,7 @@ def test_free_ports_are_found_and_given_ones_kept() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         given = probe.getsockname()[1]
-    chosen = choose_ports({"http_port": 0, "grpc_port": given, "metrics_port": 0})
+    chosen = choose_ports({"http_port": 0, "grpc_port": given, "metrics_port": 0}, "127.0.0.1")
     assert chosen["grpc_port"] == given
     assert len(set(chosen.values())) == 3
     assert min(chosen.values()) > 0
