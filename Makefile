@@ -13,15 +13,38 @@ TEST ?=
 # PyTorch's builds without CUDA. `make setup GPU=1` takes the CUDA build of PyPI instead.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
+
+# The image: by the first of these programs that is here, or ENGINE=podman.
+ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine) >/dev/null && echo $(engine))))
+# Of Dockerfile.triton: cpu, gpu or client.
+TARGET ?= cpu
+# In front of the name, as in ghcr.io/owner; none for an image that stays here.
+REGISTRY ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TAG ?= $(VERSION)-$(TARGET)
+NAME := $(REGISTRY:%=%/)$(if $(filter client,$(TARGET)),reentry-client,reentry-triton)
+IMAGE ?= $(NAME):$(TAG)
+# More words for the build, such as --cache-from.
+BUILD_FLAGS ?=
+# podman and buildah drop a HEALTHCHECK from images of their own format.
+FORMAT := $(if $(filter docker,$(ENGINE)),,--format docker)
+# The cluster: deploy OVERLAY=staging IMAGE=...@sha256:..., rollback NAMESPACE=reentry-staging [REVISION=3].
+OVERLAY ?=
+NAMESPACE ?=
+REVISION ?=
+# A running server: health-check URL=http://HOST:8000, load-test URL=grpc://HOST:8001. Without it load-test starts one.
+URL ?=
+
 # What torch's CUDA build wants; the lock leaves it out.
 CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test check format lock clean
+.PHONY: help setup run test lint check format lock build scan sbom push deploy rollback health-check minikube \
+	monitoring load-test clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## make .venv from the lock
 
@@ -58,12 +81,18 @@ endif
 	@cat $(OUT)/evaluation/evaluation.md
 	@echo "plots: $(OUT)/evaluation/*.png   scored tracks: $(OUT)/predictions/"
 
-check: setup ## linter and types
+lint: setup ## linters of code, manifests, scripts, image and workflows; types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/yamllint --strict --config-file k8s/.yamllint.yaml k8s .github .gitlab-ci.yml $(wildcard compose.yaml)
+	$(BIN)/shellcheck --external-sources .ci/run k8s/scripts/*.sh
+	$(if $(wildcard Dockerfile.triton),$(BIN)/hadolint Dockerfile.triton)
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 
-test: check ## linter, types, every test, coverage
+check: lint
+
+test: lint ## linters, types, every test, coverage
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
 
 format: setup ## format the code, mend what can be mended
@@ -74,6 +103,50 @@ lock: ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 		--override lock-overrides.txt --no-annotate --no-header --output-file requirements.lock \
 		$(addprefix --no-emit-package ,$(CUDA_PACKAGES))
+
+build: ## the image, of TARGET=cpu or gpu, by docker, podman or buildah; with a model, made where none is there
+	@[ -n "$(ENGINE)" ] || { echo "error: none of docker, podman, buildah is here; fix: install one" >&2; exit 1; }
+	@compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
+	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \
+		--build-arg REVISION="$$(git rev-parse HEAD)" $(BUILD_FLAGS) .
+
+scan: ## fail on critical findings in the image that have a fix, by Trivy
+	trivy image --severity CRITICAL --ignore-unfixed --exit-code 1 $(IMAGE)
+
+sbom: ## what the image is made of, as CycloneDX, by Trivy
+	@mkdir -p $(OUT)/image
+	trivy image --format cyclonedx --output $(OUT)/image/sbom.cdx.json $(IMAGE)
+
+push: ## the image to its REGISTRY; artifacts/image/reference says what to deploy
+	@mkdir -p $(OUT)/image
+ifeq ($(ENGINE),docker)
+	docker push $(IMAGE)
+	docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' $(IMAGE) \
+		| grep --max-count 1 '^$(NAME)@sha256:' >$(OUT)/image/reference
+else
+	$(ENGINE) push --digestfile $(OUT)/image/digest $(IMAGE)
+	echo "$(NAME)@$$(cat $(OUT)/image/digest)" >$(OUT)/image/reference
+endif
+	@cat $(OUT)/image/reference
+
+deploy: ## OVERLAY=staging or production, IMAGE=NAME@sha256:... : apply, wait, score a track
+	k8s/scripts/deploy.sh $(or $(OVERLAY),$(error which? make deploy OVERLAY=staging)) \
+		$(if $(filter file,$(origin IMAGE)),,--image $(IMAGE))
+
+rollback: ## the revision before in NAMESPACE, or REVISION=N; scores a track
+	k8s/scripts/rollback.sh $(NAMESPACE:%=--namespace %) $(REVISION:%=--to-revision %)
+
+health-check: ## live, ready, and a track scored: at URL, or in NAMESPACE
+	k8s/scripts/health-check.sh $(if $(NAMESPACE),--namespace $(NAMESPACE),$(URL:%=--url %))
+
+minikube: ## from nothing to a scored file on Minikube
+	k8s/scripts/minikube.sh
+
+monitoring: ## Prometheus' rules, alerts and dashboard into the cluster
+	kubectl apply -k k8s/monitoring
+
+load-test: setup ## throughput and latency at rising concurrency, of the server at URL or of an embedded one
+	$(BIN)/python -m perf.load $(URL:%=--url %)
 
 clean: ## remove what was made: the environment, artifacts, installed model versions, caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* .mypy_cache .ruff_cache .pytest_cache .coverage* \

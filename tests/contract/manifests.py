@@ -25,7 +25,7 @@ FOLDERS = (*DEPLOYED, "canary", "autoscaling")
 Manifest = dict  # of what YAML holds
 
 
-PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl"}
+PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl", "promtool": "prometheus"}
 """What Debian calls the packages of the programs that the tests run."""
 
 
@@ -33,7 +33,7 @@ def program(name: str) -> str:
     """Path of a program; without it the test is skipped."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed (Debian: {PACKAGES[name]})")
+        pytest.skip(f"{name} is not installed (Debian: {PACKAGES.get(name, name)})")
     return found
 
 

@@ -1,0 +1,221 @@
+"""Three pipelines, one delivery: the same make targets in the same order, everything pinned, no right too many."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.contract.manifests import ENVIRONMENTS, K8S, one, program
+
+ROOT = K8S.parent
+BIN = Path(sys.executable).parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+DELIVERY = [
+    "make lint",
+    ".ci/run",
+    "make run",
+    "make build",
+    "make scan",
+    "make sbom",
+    "make push",
+    "make deploy OVERLAY=staging",
+    "make health-check NAMESPACE=reentry-staging",
+    "make deploy OVERLAY=production",
+]
+"""What happens to a change, in this order: checked, then built, then scanned before anybody can pull it."""
+
+NAMESPACES = {name: one(f"overlays/{name}", "Namespace")["metadata"]["name"] for name in ("staging", "production")}
+
+
+def workflow(name: str) -> dict:
+    # YAML 1.1 reads the key `on` as true.
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+
+
+def jobs() -> Iterator[tuple[str, dict]]:
+    for path in WORKFLOWS:
+        for name, job in workflow(path.stem)["jobs"].items():
+            yield f"{path.stem}: {name}", job
+
+
+def steps() -> Iterator[dict]:
+    for _, job in jobs():
+        yield from job.get("steps", ())
+
+
+def commands(script: str) -> list[str]:
+    """The calls of make and of .ci/run, with the words that say where."""
+    return re.findall(r"(?:^|\s)(make [a-z-]+(?: (?:OVERLAY|NAMESPACE)=[\w-]+)?|\.ci/run)", script)
+
+
+def github() -> list[str]:
+    """Checks, then delivery; the image of a pull request is built beside, by other jobs of the checks."""
+    checks = workflow("checks")["jobs"]
+    own = [checks[name] for name in checks if name != "image"] + list(workflow("delivery")["jobs"].values())
+    return [command for job in own for step in job.get("steps", ()) for command in commands(step.get("run", ""))]
+
+
+def gitlab() -> list[str]:
+    pipeline = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())
+    scripts = [job["script"] for name, job in pipeline.items() if "script" in job and "rollback" not in name]
+    lines = [line for script in scripts for line in ([script] if isinstance(script, str) else script)]
+    return [command for line in lines for command in commands(line)]
+
+
+def jenkins() -> list[str]:
+    pipeline = (ROOT / "Jenkinsfile").read_text()
+    return [each for each in commands("\n".join(re.findall(r"\bsh '(.*)'", pipeline))) if each != "make rollback"]
+
+
+@pytest.mark.parametrize("pipeline", [github, gitlab, jenkins])
+def test_every_pipeline_delivers_by_the_same_targets_in_the_same_order(pipeline: Callable[[], list[str]]) -> None:
+    assert pipeline() == DELIVERY
+
+
+def test_what_the_pipelines_call_is_in_the_makefile_and_its_help() -> None:
+    (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE, flags=re.MULTILINE)
+    documented = re.findall(r"^([a-z-]+):.*## \S", MAKEFILE, flags=re.MULTILINE)
+    assert set(phony.replace("\\", "").split()) - {"check"} == set(documented)
+    assert {"setup", "run", "test", "lint", "clean", "minikube", "monitoring", "load-test"} <= set(documented)
+    called = {command.split()[1] for command in [*DELIVERY, "make rollback"] if command.startswith("make")}
+    assert called <= set(documented)
+    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^make ([a-z-]+) ", helped, flags=re.MULTILINE) == documented
+
+
+def test_actionlint_finds_nothing() -> None:
+    found = subprocess.run(
+        [BIN / "actionlint", "-shellcheck", BIN / "shellcheck", *WORKFLOWS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("needs: [image, staging]", "needs: [image, stagin]", "stagin"),
+        ("steps.push.outputs.reference", "steps.pusch.outputs.reference", "pusch"),
+        ('>>"$GITHUB_OUTPUT"', ">>$GITHUB_OUTPUT", "SC2086"),
+    ],
+)
+def test_actionlint_sees_a_wrong_reference_and_a_careless_script(right: str, wrong: str, complaint: str) -> None:
+    text = (ROOT / ".github" / "workflows" / "delivery.yml").read_text()
+    assert right in text
+    found = subprocess.run(
+        [BIN / "actionlint", "-shellcheck", BIN / "shellcheck", "-"],
+        cwd=ROOT,
+        input=text.replace(right, wrong),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert complaint in found.stdout
+
+
+def test_pipelines_are_clean_yaml() -> None:
+    lint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", K8S / ".yamllint.yaml"]
+    found = subprocess.run(
+        [*lint, ROOT / ".github", ROOT / ".gitlab-ci.yml"], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout
+
+
+def test_every_action_is_pinned_by_commit_and_says_its_version() -> None:
+    for path in WORKFLOWS:
+        for line in re.findall(r"uses: (.*)", path.read_text()):
+            assert line.startswith("./.github/") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_one_action_has_one_version() -> None:
+    pins = {step["uses"] for step in steps() if "uses" in step}
+    names = [pin.partition("@")[0] for pin in pins]
+    assert len(names) == len(set(names))
+
+
+def test_only_the_job_that_pushes_may_write() -> None:
+    for path in WORKFLOWS:
+        assert "write" not in str(workflow(path.stem)["permissions"]), path.name
+    writers = {name: job["permissions"] for name, job in jobs() if "write" in str(job.get("permissions"))}
+    assert writers == {"delivery: image": {"contents": "read", "packages": "write"}}
+
+
+def test_no_checkout_leaves_its_token_behind() -> None:
+    checkouts = [step for step in steps() if step.get("uses", "").startswith("actions/checkout@")]
+    assert len(checkouts) > 5
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_every_job_ends_in_time() -> None:
+    for name, job in jobs():
+        assert "uses" in job or 0 < job["timeout-minutes"] <= 60, name
+
+
+def test_production_waits_for_staging_and_its_environment_and_takes_the_same_image() -> None:
+    delivery = workflow("delivery")["jobs"]
+    assert delivery["staging"]["needs"] == "image"
+    assert delivery["production"]["needs"] == ["image", "staging"]
+    assert delivery["image"]["if"] == "github.ref == 'refs/heads/main'"
+    for name in ("staging", "production"):
+        assert delivery[name]["environment"] == name
+        assert delivery[name]["concurrency"] == name
+        assert delivery[name]["env"] == {"IMAGE": "${{ needs.image.outputs.reference }}"}
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_a_rollback_reaches_the_namespace_of_its_environment(environment: str) -> None:
+    namespace = NAMESPACES[environment]
+    gitlab_job = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())[f"rollback {environment}"]
+    assert gitlab_job["environment"] == environment
+    assert f"NAMESPACE={namespace} " in gitlab_job["script"]
+    (rollback,) = workflow("rollback")["jobs"].values()
+    (named,) = [step["env"]["NAMESPACE"] for step in rollback["steps"] if "NAMESPACE" in step.get("env", {})]
+    choice = f"== 'production' && '{NAMESPACES['production']}' || '{NAMESPACES['staging']}'"
+    assert choice in named
+    assert choice.replace("&&", "?").replace("||", ":") in (ROOT / "Jenkinsfile").read_text()
+
+
+def test_health_is_checked_where_staging_is() -> None:
+    assert f"make health-check NAMESPACE={NAMESPACES['staging']}" in DELIVERY
+
+
+def test_the_tests_run_on_every_python_that_the_project_names() -> None:
+    named = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    assert workflow("checks")["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+    (matrix,) = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())["test"]["parallel"]["matrix"]
+    assert matrix["PYTHON_VERSION"] == named
+
+
+def recipe(target: str, *variables: str) -> str:
+    """What make would run."""
+    command = ["make", "--dry-run", "--old-file=setup", "ENGINE=docker", target, *variables]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("folder", [folder for folder in ENVIRONMENTS if not folder.endswith("minikube")])
+def test_the_image_that_is_built_is_the_one_the_overlay_asks_for(folder: str) -> None:
+    program("kubectl")
+    image = one(folder, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+    target = image.rpartition("-")[2]
+    built = recipe("build", f"TARGET={target}", "REGISTRY=registry.example.com")
+    assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")
+
+
+def test_a_critical_finding_fails_the_scan() -> None:
+    scan = recipe("scan", "IMAGE=a:1").split()
+    assert scan[:2] == ["trivy", "image"]
+    assert {"--severity", "CRITICAL", "--exit-code", "1", "a:1"} <= set(scan)
