@@ -1,0 +1,130 @@
+"""What the metrics of the Python models cost: the same tracks through two servers in turns, one without them.
+
+    python -m perf.monitoring --repeats 15
+
+Beside the time, the cores' own count of what each server used, which others on the same machine do not disturb: where
+the cores are what scoring waits for, throughput falls as that rises.
+
+The server without has neither the counting in track_decision nor the features that the ensemble hands it for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from perf.scoring import Way, best, draw_flights, through_triton
+from reentry.errors import ReentryError
+from reentry.schema import ENSEMBLE, TRACK_DECISION
+from reentry.serving import EmbeddedServer, ServerConfig
+
+_IN_FLIGHT: Final = (2, 4)
+
+_SILENT: Final = """
+
+class TrackMetrics:
+    def __init__(self, *_, **__): pass
+    def add(self, **_): pass
+    def close(self): pass
+"""
+
+_LEFT_OUT: Final = (
+    (f"{TRACK_DECISION.name}/1/model.py", "features=value(schema.FEATURES_TENSOR),", "features=None,"),
+    (f"{TRACK_DECISION.name}/config.pbtxt", '{ name: "features" data_type: TYPE_FP32 dims: [ -1, 7 ] },', ""),
+    (f"{ENSEMBLE.name}/config.pbtxt", '      input_map { key: "features" value: "features" }\n      input_map', None),
+)
+"""File, what stands in it, and what stands there without metrics; None: the last line of it."""
+
+
+def without_metrics(repository: Path, folder: Path) -> Path:
+    """A copy of the repository whose track_decision counts nothing."""
+    copy = shutil.copytree(repository, folder / "silent")
+    for name, found, instead in _LEFT_OUT:
+        text = (copy / name).read_text()
+        if text.count(found) != 1:
+            raise ReentryError("this script is out of date", where=name, expected=f"once {found!r}")
+        (copy / name).write_text(text.replace(found, found.splitlines()[-1] if instead is None else instead))
+    with (copy / f"{TRACK_DECISION.name}/1/model.py").open("a") as model:
+        model.write(_SILENT)
+    return copy
+
+
+def compare(*, tracks: int, steps: int, batch: int, repository: Path, repeats: int) -> str:
+    """Score the tracks by each server in turns, and say what the metrics cost."""
+    flights = draw_flights(tracks, steps)
+    with tempfile.TemporaryDirectory(prefix="reentry-perf-") as folder:
+        silent = without_metrics(repository, Path(folder))
+        with _server(repository) as counting, _server(silent) as mute:
+            ways = [
+                best([through_triton(server, flights, batch=batch, in_flight=n) for n in _IN_FLIGHT])
+                for server in (counting, mute)
+            ]
+            seconds, cpu = [], []
+            for _ in range(repeats):
+                runs = [_run(way, server) for way, server in zip(ways, (counting, mute), strict=True)]
+                seconds.append(runs[0][0] / runs[1][0])
+                cpu.append(runs[0][1] / runs[1][1])
+    return (
+        f"{tracks:,} tracks of {steps:,} steps in batches of {batch}, {repeats} pairs in turns; with metrics the "
+        f"server takes {_spread(cpu)} of CPU time, scoring {_spread(seconds)} of time"
+    )
+
+
+def cpu_seconds(session: int) -> float:
+    """User and system time of the processes of a session so far, s; see proc(5) for the fields."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _run(way: Way, server: EmbeddedServer) -> tuple[float, float]:
+    """Score once; time and CPU time of the server, s."""
+    before, begun = cpu_seconds(server.process_id), time.perf_counter()
+    way.run()
+    return time.perf_counter() - begun, cpu_seconds(server.process_id) - before
+
+
+def _spread(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle - 1:+.1%} (quartiles {low - 1:+.1%} and {high - 1:+.1%})"
+
+
+def _server(repository: Path) -> EmbeddedServer:
+    return EmbeddedServer(ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0))
+
+
+def main(
+    tracks: Annotated[int, typer.Option(help="Tracks to score.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps of each.")] = 900,
+    batch: Annotated[int, typer.Option(help="Tracks of a request.")] = 16,
+    repository: Annotated[Path, typer.Option(help="Model repository with an exported version.")] = Path(
+        "model_repository"
+    ),
+    repeats: Annotated[int, typer.Option(help="Pairs of runs.")] = 11,
+) -> None:
+    """Score tracks with and without metrics and print the ratio.
+
+    Example: `python -m perf.monitoring --repeats 11`
+    """
+    try:
+        typer.echo(compare(tracks=tracks, steps=steps, batch=batch, repository=repository, repeats=repeats))
+    except ReentryError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
