@@ -3,12 +3,14 @@
     python -m perf.load --url grpc://127.0.0.1:8001 --concurrency 1 --concurrency 16
 
 A request carries whole tracks through the ensemble, as `reentry predict` sends them. Latency is what the client sees:
-network, queue, features, network, decision. Without --url an embedded server shares the machine with the clients.
+network, queue, features, network, decision. Without --url an embedded server shares the machine with the clients; its
+processor time in each track then says what a core can do, whatever else the machine is busy with.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -67,6 +69,8 @@ class Level:
     """s, of each answered request."""
     unanswered: int
     """Requests that the server refused for a full queue, or did not answer."""
+    server_seconds: float
+    """s of processor time that the embedded server took for each track; 0 for a server elsewhere."""
 
     def percentile(self, percent: float) -> float:
         """In ms."""
@@ -98,6 +102,7 @@ def measure_load(endpoint: Endpoint, config: LoadConfig) -> list[Level]:
 async def _load(connection: Connection, inputs: Mapping[str, Array], concurrency: int, seconds: float) -> Level:
     latencies: list[float] = []
     unanswered = 0
+    spent = _processor_seconds(os.getpid())
     begun = time.perf_counter()
 
     async def client() -> None:
@@ -120,15 +125,33 @@ async def _load(connection: Connection, inputs: Mapping[str, Array], concurrency
         tracks_per_second=tracks / (time.perf_counter() - begun),
         latencies=tuple(latencies),
         unanswered=unanswered,
+        server_seconds=(_processor_seconds(os.getpid()) - spent) / tracks,
     )
 
 
+def _processor_seconds(parent: int) -> float:
+    """User and system time of all processes below one, in s; proc(5) says where it stands."""
+    total = 0.0
+    for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, listed.read_text().split()):
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + _processor_seconds(child)
+    return total
+
+
 def _table(levels: Sequence[Level]) -> str:
-    lines = [f"{'concurrency':>11}{'tracks/s':>11}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'unanswered':>12}"]
-    for level in levels:
-        percentiles = "".join(f"{level.percentile(percent):>10.1f}" for percent in (50, 95, 99))
-        lines.append(f"{level.concurrency:>11}{level.tracks_per_second:>11,.0f}{percentiles}{level.unanswered:>12}")
-    return "\n".join(lines)
+    heading = ("concurrency", "tracks/s", "p50 ms", "p95 ms", "p99 ms", "unanswered", "CPU ms/track")
+    rows = [heading] + [
+        (
+            str(level.concurrency),
+            f"{level.tracks_per_second:,.0f}",
+            *(f"{level.percentile(percent):.1f}" for percent in (50, 95, 99)),
+            str(level.unanswered),
+            f"{level.server_seconds * 1e3:.2f}" if level.server_seconds else "-",
+        )
+        for level in levels
+    ]
+    return "\n".join("".join(f"{cell:>14}" for cell in row) for row in rows)
 
 
 def main(

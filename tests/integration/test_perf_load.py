@@ -24,6 +24,8 @@ def test_throughput_is_the_answers_over_the_time_at_each_concurrency(server: Emb
         took = 2 * len(level.latencies) / level.tracks_per_second
         assert took >= 0.3
         assert 0.5 * level.concurrency * took < sum(level.latencies) <= level.concurrency * took
+        # The server of the tests is below this process.
+        assert 0.0 < level.server_seconds < 10.0 * took
         assert 1e3 * min(level.latencies) <= level.percentile(50) <= level.percentile(99) <= 1e3 * max(level.latencies)
 
 
@@ -47,6 +49,19 @@ def test_the_command_loads_a_running_server_and_prints_each_concurrency(server: 
     done = subprocess.run([*command, *size], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     heading, row = done.stdout.splitlines()[-2:]
-    assert heading.split() == ["concurrency", "tracks/s", "p50", "ms", "p95", "ms", "p99", "ms", "unanswered"]
+    assert heading.split() == [
+        "concurrency",
+        "tracks/s",
+        "p50",
+        "ms",
+        "p95",
+        "ms",
+        "p99",
+        "ms",
+        "unanswered",
+        "CPU",
+        "ms/track",
+    ]
     assert row.split()[0] == "2"
+    assert row.split()[-1] == "-"  # this server is not the command's own
     assert float(row.split()[1].replace(",", "")) > 0
