@@ -10,7 +10,6 @@ processor time in each track then says what a core can do, whatever else the mac
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ import typer
 
 from client.batching import Batch
 from client.connection import Array, Connection, Endpoint, ServerAwayError
+from perf.processor import cpu_seconds
 from perf.scoring import draw_flights
 from reentry.errors import ClientError, ConfigError, ReentryError
 from reentry.schema import ENSEMBLE, MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
@@ -69,16 +69,21 @@ class Level:
     """s, of each answered request."""
     unanswered: int
     """Requests that the server refused for a full queue, or did not answer."""
-    server_seconds: float
-    """s of processor time that the embedded server took for each track; 0 for a server elsewhere."""
+    server_seconds: float | None
+    """s of processor time that the server took for each track; None for a server elsewhere."""
 
     def percentile(self, percent: float) -> float:
         """In ms."""
         return float(np.percentile(self.latencies, percent)) * 1e3
 
 
-def measure_load(endpoint: Endpoint, config: LoadConfig) -> list[Level]:
+def measure_load(endpoint: Endpoint, config: LoadConfig, *, session: int | None = None) -> list[Level]:
     """Load the server at each concurrency in turn.
+
+    Args:
+        endpoint: the server.
+        config: the load.
+        session: that of the server's processes, where they are on this machine: `EmbeddedServer.process_id`.
 
     Raises:
         ClientError: the server is not there, refuses the request, or answered nothing at one of the levels.
@@ -93,16 +98,18 @@ def measure_load(endpoint: Endpoint, config: LoadConfig) -> list[Level]:
     async def all_levels() -> list[Level]:
         async with Connection(endpoint, timeout=_TIMEOUT) as connection:
             await connection.max_batch(ENSEMBLE)  # is it there at all?
-            await _load(connection, inputs, config.concurrency[0], WARM_UP)
-            return [await _load(connection, inputs, count, config.seconds) for count in config.concurrency]
+            await _load(connection, inputs, config.concurrency[0], WARM_UP, session)
+            return [await _load(connection, inputs, count, config.seconds, session) for count in config.concurrency]
 
     return asyncio.run(all_levels())
 
 
-async def _load(connection: Connection, inputs: Mapping[str, Array], concurrency: int, seconds: float) -> Level:
+async def _load(
+    connection: Connection, inputs: Mapping[str, Array], concurrency: int, seconds: float, session: int | None
+) -> Level:
     latencies: list[float] = []
     unanswered = 0
-    spent = _processor_seconds(os.getpid())
+    spent = cpu_seconds(session) if session else 0.0
     begun = time.perf_counter()
 
     async def client() -> None:
@@ -125,18 +132,8 @@ async def _load(connection: Connection, inputs: Mapping[str, Array], concurrency
         tracks_per_second=tracks / (time.perf_counter() - begun),
         latencies=tuple(latencies),
         unanswered=unanswered,
-        server_seconds=(_processor_seconds(os.getpid()) - spent) / tracks,
+        server_seconds=(cpu_seconds(session) - spent) / tracks if session else None,
     )
-
-
-def _processor_seconds(parent: int) -> float:
-    """User and system time of all processes below one, in s; proc(5) says where it stands."""
-    total = 0.0
-    for listed in Path(f"/proc/{parent}/task").glob("*/children"):
-        for child in map(int, listed.read_text().split()):
-            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + _processor_seconds(child)
-    return total
 
 
 def _table(levels: Sequence[Level]) -> str:
@@ -147,7 +144,7 @@ def _table(levels: Sequence[Level]) -> str:
             f"{level.tracks_per_second:,.0f}",
             *(f"{level.percentile(percent):.1f}" for percent in (50, 95, 99)),
             str(level.unanswered),
-            f"{level.server_seconds * 1e3:.2f}" if level.server_seconds else "-",
+            "-" if level.server_seconds is None else f"{level.server_seconds * 1e3:.2f}",
         )
         for level in levels
     ]
@@ -170,13 +167,14 @@ def main(
     """
     try:
         config = LoadConfig(concurrency=tuple(concurrency or (1, 4, 16, 64)), batch=batch, steps=steps, seconds=seconds)
+        session = None
         with ExitStack() as stack:
             if url is None:
                 own = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
                 server = stack.enter_context(EmbeddedServer(own))
-                url = f"grpc://{server.grpc_url}"
+                url, session = f"grpc://{server.grpc_url}", server.process_id
                 typer.echo(f"embedded server; {cores()} cores for server and clients")
-            levels = measure_load(Endpoint.parse(url), config)
+            levels = measure_load(Endpoint.parse(url), config, session=session)
     except ReentryError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)

@@ -10,8 +10,6 @@ The server without has neither the counting in track_decision nor the features t
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import statistics
 import sys
@@ -22,6 +20,7 @@ from typing import Annotated, Final
 
 import typer
 
+from perf.processor import cpu_seconds
 from perf.scoring import Way, best, draw_flights, through_triton
 from reentry.errors import ReentryError
 from reentry.schema import ENSEMBLE, TRACK_DECISION
@@ -77,17 +76,6 @@ def compare(*, tracks: int, steps: int, batch: int, repository: Path, repeats: i
         f"{tracks:,} tracks of {steps:,} steps in batches of {batch}, {repeats} pairs in turns; with metrics the "
         f"server takes {_spread(cpu)} of CPU time, scoring {_spread(seconds)} of time"
     )
-
-
-def cpu_seconds(session: int) -> float:
-    """User and system time of the processes of a session so far, s; see proc(5) for the fields."""
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _run(way: Way, server: EmbeddedServer) -> tuple[float, float]:
