@@ -21,7 +21,7 @@ TARGET ?= cpu
 # In front of the name, as in ghcr.io/owner; none for an image that stays here.
 REGISTRY ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-TAG ?= $(VERSION)-$(TARGET)
+TAG ?= $(VERSION)$(if $(filter client,$(TARGET)),,-$(TARGET))
 NAME := $(REGISTRY:%=%/)$(if $(filter client,$(TARGET)),reentry-client,reentry-triton)
 IMAGE ?= $(NAME):$(TAG)
 # More words for the build, such as --cache-from.
@@ -87,7 +87,7 @@ lint: setup ## linters of code, manifests, scripts, image and workflows; types
 	$(BIN)/mypy
 	$(BIN)/yamllint --strict --config-file k8s/.yamllint.yaml k8s .github .gitlab-ci.yml $(wildcard compose.yaml)
 	$(BIN)/shellcheck --external-sources .ci/run k8s/scripts/*.sh
-	$(if $(wildcard Dockerfile.triton),$(BIN)/hadolint Dockerfile.triton)
+	$(BIN)/hadolint Dockerfile.triton
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 
 check: lint
@@ -104,7 +104,7 @@ lock: ## resolve pyproject.toml anew into requirements.lock
 		--override lock-overrides.txt --no-annotate --no-header --output-file requirements.lock \
 		$(addprefix --no-emit-package ,$(CUDA_PACKAGES))
 
-build: ## the image, of TARGET=cpu or gpu, by docker, podman or buildah; with a model, made where none is there
+build: ## the image, of TARGET=cpu, gpu or client, by docker, podman or buildah; with a model, made where none is there
 	@[ -n "$(ENGINE)" ] || { echo "error: none of docker, podman, buildah is here; fix: install one" >&2; exit 1; }
 	@compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
 	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \
