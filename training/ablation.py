@@ -34,7 +34,8 @@ def variants() -> dict[str, tuple[ModelConfig, TrainConfig]]:
     """Name -> settings, the defaults first."""
     model, train = ModelConfig(), TrainConfig(accelerator="cpu")
     weighted = replace(train, class_weighting=not train.class_weighting)
-    found = {f"default: {', '.join(model.features)}; hidden {model.hidden}": (model, train)}
+    turns = " and ".join(map(str, model.harmonics))
+    found = {f"default: {', '.join(model.features)}; harmonics: {turns}; hidden {model.hidden}": (model, train)}
     for name in FEATURES:
         if name in model.features:
             rest = tuple(feature for feature in FEATURES if feature != name)
@@ -42,6 +43,9 @@ def variants() -> dict[str, tuple[ModelConfig, TrainConfig]]:
         else:
             found[f"with {name}"] = replace(model, features=(*model.features, name)), train
     found["with all features"] = replace(model, features=FEATURES), train
+    for harmonics in ((), (8,), (8, 32)):
+        turns = " and ".join(map(str, harmonics)) or "none"
+        found[f"harmonics: {turns}"] = replace(model, harmonics=harmonics), train
     for hidden in (32, 64):
         found[f"hidden {hidden}"] = replace(model, hidden=hidden), train
     found["dropout 0.2"] = replace(model, dropout=0.2), train

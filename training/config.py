@@ -21,6 +21,8 @@ class ModelConfig:
     On flights like the public data's a further one makes it worse or no different: docs/ablation.md has the figures.
     Data whose onset depends on more (a deceleration, a heat pulse) wants more.
     """
+    harmonics: tuple[int, ...] = (16,)
+    """Turns per unit of the sines and cosines that the network sees of each chosen fraction, see `training.model`."""
     hidden: int = 16
     """Units of each LSTM layer."""
     layers: int = 1
@@ -36,6 +38,10 @@ class ModelConfig:
             raise ConfigError(
                 "features", expected=f"some of {', '.join(FEATURES)}, each once", got=", ".join(self.features) or "none"
             )
+        turns = self.harmonics
+        _check(
+            "harmonics", turns, all(t >= 1 for t in turns) and len(set(turns)) == len(turns), "each at least 1, once"
+        )
         _check("hidden", self.hidden, self.hidden >= 1, "at least 1")
         _check("layers", self.layers, self.layers >= 1, "at least 1")
         _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
@@ -106,8 +112,9 @@ def read_configs(path: Path | None, *, model: dict[str, Any], train: dict[str, A
             raise ConfigError("not a table", where=str(path), expected=f"a table [{table}]", got=str(of_file))
         _check_types(of_file, table, config, path)
         given[table] = of_file | {name: value for name, value in flags.items() if value is not None}
-    if "features" in given["model"]:
-        given["model"]["features"] = tuple(given["model"]["features"])
+    for name in ("features", "harmonics"):
+        if name in given["model"]:
+            given["model"][name] = tuple(given["model"][name])
     return ModelConfig(**given["model"]), TrainConfig(**given["train"])
 
 
@@ -117,6 +124,7 @@ _TOML_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "bool": ((bool,), "true or false"),
     "str": ((str,), "a text"),
     "tuple[str, ...]": ((list,), "a list"),
+    "tuple[int, ...]": ((list,), "a list of whole numbers"),
 }
 
 

@@ -1,14 +1,22 @@
-"""The network: features -> normalisation -> causal LSTM -> one logit a step.
+"""The network: features -> normalisation and harmonics -> causal LSTM -> one logit a step.
 
-Shapes: B tracks, T steps, F features of the schema, H hidden units, L layers.
+A descent takes a fraction from 1 to 0 in hundreds of steps, and the onset is one of them. To tell a step from the next
+by the fraction itself, the network has to magnify it a thousandfold, and the rounding of float32 with it: two correct
+runtimes then differ by 5e-5 in probability. Sines and cosines of many turns of the fraction change visibly within one
+step, so the network magnifies little, and runtimes agree to 2e-6. (Fourier features: Tancik et al., 2020, "Fourier
+Features Let Networks Learn High Frequency Functions in Low Dimensional Domains".)
+
+Shapes: B tracks, T steps, F features of the schema, H hidden units, L layers, P fractions, K harmonics.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, FRACTIONS
 from training.config import ModelConfig
 
 State = tuple[Tensor, Tensor]
@@ -24,6 +32,8 @@ class ReentryLSTM(nn.Module):
     mean: Tensor
     std: Tensor
     chosen: Tensor
+    fractions: Tensor
+    turns: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -32,8 +42,11 @@ class ReentryLSTM(nn.Module):
         self.register_buffer("chosen", torch.tensor([FEATURES.index(name) for name in config.features]))
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("std", torch.ones(inputs))
+        fractions = [FEATURES.index(name) for name in config.features if name in FRACTIONS]
+        self.register_buffer("fractions", torch.tensor(fractions, dtype=torch.int64))
+        self.register_buffer("turns", 2 * math.pi * torch.tensor(config.harmonics, dtype=torch.float32))
         self.lstm = nn.LSTM(
-            inputs,
+            inputs + 2 * len(fractions) * len(config.harmonics),
             config.hidden,
             config.layers,
             batch_first=True,
@@ -61,7 +74,11 @@ class ReentryLSTM(nn.Module):
         Returns:
             (B, T), and the state after the last step.
         """
-        x = (features.index_select(-1, self.chosen) - self.mean) / self.std  # (B, T, inputs)
+        x = (features.index_select(-1, self.chosen) - self.mean) / self.std
+        if len(self.fractions) and len(self.turns):
+            angles = features.index_select(-1, self.fractions).unsqueeze(-1) * self.turns  # (B, T, P, K)
+            angles = angles.flatten(-2)
+            x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)  # (B, T, inputs + 2 P K)
         hidden, state = self.lstm(x, state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
         return logits, state

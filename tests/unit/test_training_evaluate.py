@@ -126,7 +126,22 @@ def test_train_and_evaluate_from_the_command_line(data: Path, tmp_path: Path) ->
 
 
 def test_figures_without_cases_are_null_in_the_json_of_train(data: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["train", str(data), "--out", str(tmp_path), "--epochs", "1", "--json"])
+    # One epoch at next to no learning rate leaves every probability below the threshold.
+    (tmp_path / "slow.toml").write_text("[model]\nharmonics = []\n[train]\nlearning_rate = 1e-6\nseed = 3\n")
+    result = CliRunner().invoke(
+        app,
+        [
+            "train",
+            str(data),
+            "--out",
+            str(tmp_path),
+            "--epochs",
+            "1",
+            "--config",
+            str(tmp_path / "slow.toml"),
+            "--json",
+        ],
+    )
     figures = json.loads(result.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
     assert figures["metrics"]["missed_onsets"] == 3  # nothing is predicted yet, so precision has no cases
     assert figures["metrics"]["precision"] is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reentry.errors import ConfigError
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, FRACTIONS
 from training.config import ModelConfig
 from training.model import ReentryLSTM
 
@@ -67,7 +67,7 @@ def test_a_step_depends_on_the_steps_before_it() -> None:
 
 @torch.no_grad()
 def test_the_scale_of_a_feature_does_not_matter_once_the_statistics_know_it() -> None:
-    model, track = network(), tracks(1, 300)
+    model, track = network(harmonics=()), tracks(1, 300)  # a fraction's harmonics are of its value, not its scale
     model.fit_normalisation(track[0])
     before, _ = model(track)
     model.fit_normalisation(track[0] * 1000.0 + 7.0)
@@ -97,8 +97,37 @@ def test_features_that_are_not_chosen_are_not_looked_at() -> None:
         assert same == (name != "altitude_fraction")
 
 
+@torch.no_grad()
+def test_harmonics_tell_fractions_of_one_step_apart() -> None:
+    """A step of a 360-step descent moves a harmonic of 16 turns by 0.28 rad, the fraction itself by 0.003."""
+    model = network(features=("altitude_fraction",), harmonics=(16,))
+    seen = []
+    model.lstm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pair = torch.zeros(1, 2, len(FEATURES))
+    pair[0, :, FEATURES.index("altitude_fraction")] = torch.tensor([0.5, 0.5 + 1 / 360])
+    model(pair)
+    assert seen[0].shape == (1, 2, 3)  # the fraction, its sine, its cosine
+    turn = 2 * torch.pi * 16 / 360
+    torch.testing.assert_close(seen[0][0, :, 1], torch.sin(torch.tensor([0.0, turn])), rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen[0][0, :, 2], torch.cos(torch.tensor([0.0, turn])), rtol=0, atol=1e-4)
+
+
+def test_without_fractions_there_are_no_harmonics() -> None:
+    assert network(features=("climb_rate",), harmonics=(8, 16)).lstm.input_size == 1
+    assert network(features=FRACTIONS, harmonics=(8, 16)).lstm.input_size == 2 + 2 * 2 * 2
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"hidden": 0}, {"layers": 0}, {"dropout": 1.0}, {"features": ("speed",)}, {"features": ()}]
+    "wrong",
+    [
+        {"hidden": 0},
+        {"layers": 0},
+        {"dropout": 1.0},
+        {"features": ("speed",)},
+        {"features": ()},
+        {"harmonics": (0,)},
+        {"harmonics": (4, 4)},
+    ],
 )
 def test_a_shape_out_of_range_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="expected"):
