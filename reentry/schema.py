@@ -79,6 +79,9 @@ FEATURES: Final = (
 )
 """Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
 
+FRACTIONS: Final = ("altitude_fraction", "intensity_fraction")
+"""Those of FEATURES that are a share of a peak, 1 at the peak."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
