@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.contract.makefile import ROOT, make
 from tests.contract.manifests import ENVIRONMENTS, K8S, one, program
 
-ROOT = K8S.parent
 BIN = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -89,8 +89,7 @@ def test_what_the_pipelines_call_is_in_the_makefile_and_its_help() -> None:
     assert {"setup", "run", "test", "lint", "clean", "minikube", "monitoring", "load-test"} <= set(documented)
     called = {command.split()[1] for command in [*DELIVERY, "make rollback"] if command.startswith("make")}
     assert called <= set(documented)
-    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"^make ([a-z-]+) ", helped, flags=re.MULTILINE) == documented
+    assert re.findall(r"^make ([a-z-]+) ", make("help").stdout, flags=re.MULTILINE) == documented
 
 
 def test_actionlint_finds_nothing() -> None:
@@ -202,8 +201,9 @@ def test_the_tests_run_on_every_python_that_the_project_names() -> None:
 
 def recipe(target: str, *variables: str) -> str:
     """What make would run."""
-    command = ["make", "--dry-run", "--old-file=setup", "ENGINE=docker", target, *variables]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    done = make("--dry-run", "--old-file=setup", "ENGINE=docker", target, *variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("folder", [folder for folder in ENVIRONMENTS if not folder.endswith("minikube")])

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from reentry.serving import EmbeddedServer
-from tests.contract.manifests import K8S, program
+from tests.contract.makefile import ROOT, make
+from tests.contract.manifests import program
 
-ROOT = K8S.parent
 DIGEST = f"sha256:{64 * 'b'}"
 
 ENGINE = f"""#!/bin/sh
@@ -50,27 +50,13 @@ def only_these(checkout: Path, *names: str) -> str:
     return str(checkout / "bin")
 
 
-def make(checkout: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # Variables of an outer make must not decide for this one.
-    outer = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    return subprocess.run(
-        [program("make"), *words],
-        cwd=checkout,
-        env={**outer, "ASKED": str(checkout / "asked"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
 def test_push_writes_down_by_which_digest_the_image_is_deployed(checkout: Path, engine: str) -> None:
     stand_in(checkout, engine, ENGINE)
     path = f"{checkout / 'bin'}:{os.environ['PATH']}"
     repository = "registry.example.com/reentry-triton"
     words = [f"ENGINE={engine}", "REGISTRY=registry.example.com", "TAG=1-cpu"]
-    done = make(checkout, "push", *words, PATH=path, REPOSITORY=repository)
+    done = make("push", *words, folder=checkout, ASKED=str(checkout / "asked"), PATH=path, REPOSITORY=repository)
     assert done.returncode == 0, done.stderr
     assert f"{repository}:1-cpu" in (checkout / "asked").read_text()
     assert (checkout / "artifacts" / "image" / "reference").read_text() == f"{repository}@{DIGEST}\n"
@@ -82,7 +68,7 @@ def test_build_takes_the_engine_that_is_here(checkout: Path, there: tuple[str, .
         stand_in(checkout, engine, ENGINE)
     stand_in(checkout, "git", "#!/bin/sh\necho 0123abcd\n")
     path = only_these(checkout, "bash", "sh", "sed", "awk", "basename")
-    done = make(checkout, "build", PATH=path)
+    done = make("build", folder=checkout, ASKED=str(checkout / "asked"), PATH=path)
     assert done.returncode == 0, done.stderr
     (asked,) = (checkout / "asked").read_text().splitlines()
     assert asked.startswith(f"{taken} build --file Dockerfile.triton --target cpu --tag reentry-triton:")
@@ -92,13 +78,13 @@ def test_build_takes_the_engine_that_is_here(checkout: Path, there: tuple[str, .
 
 def test_without_an_engine_build_says_what_to_install(checkout: Path) -> None:
     path = only_these(checkout, "bash", "sh", "sed", "awk")
-    done = make(checkout, "build", PATH=path)
+    done = make("build", folder=checkout, PATH=path)
     assert done.returncode != 0
     assert "error: none of docker, podman, buildah is here; fix: install one" in done.stderr
 
 
 def test_deploy_wants_to_know_where() -> None:
-    done = make(ROOT, "deploy")
+    done = make("deploy")
     assert done.returncode != 0
     assert "make deploy OVERLAY=staging" in done.stderr
 
@@ -116,14 +102,14 @@ def test_deploy_wants_to_know_where() -> None:
     ],
 )
 def test_targets_hand_their_variables_to_the_scripts(words: list, environment: dict, expected: str) -> None:
-    done = make(ROOT, "--dry-run", *words, **environment)
+    done = make("--dry-run", *words, **environment)
     assert " ".join(done.stdout.replace("\\\n", " ").split()) == expected
     assert (ROOT / expected.split()[0]).is_file()
 
 
 def test_health_check_scores_a_track_on_a_running_server(server: EmbeddedServer) -> None:
     program("curl")
-    done = make(ROOT, "health-check", f"URL=http://{server.http_url}")
+    done = make("health-check", f"URL=http://{server.http_url}")
     assert done.returncode == 0, done.stderr
     assert "healthy: reentry_lstm version 1 answered" in done.stdout
 
