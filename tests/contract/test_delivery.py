@@ -219,3 +219,19 @@ def test_a_critical_finding_fails_the_scan() -> None:
     scan = recipe("scan", "IMAGE=a:1").split()
     assert scan[:2] == ["trivy", "image"]
     assert {"--severity", "CRITICAL", "--exit-code", "1", "a:1"} <= set(scan)
+
+
+def test_the_guide_names_targets_overlays_and_files_that_are_there() -> None:
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    targets = re.findall(r"(?:^|`)make ([a-z-]+)", guide, flags=re.MULTILINE)
+    assert {"build", "scan", "sbom", "push", "deploy", "rollback", "health-check", "minikube", "load-test"} <= set(
+        targets
+    )
+    assert set(targets) <= set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
+    for overlay in re.findall(r"OVERLAY=([\w/]+)", guide):
+        assert any((K8S / folder / overlay / "kustomization.yaml").is_file() for folder in ("", "overlays")), overlay
+    for namespace in re.findall(r"NAMESPACE=([\w-]+)", guide):
+        assert namespace in NAMESPACES.values()
+    named = re.findall(r"`((?:k8s|\.github|\.ci)/[\w./-]+)", guide) + re.findall(r"\]\(\.\./([\w./-]+)\)", guide)
+    assert len(named) > 5
+    assert not [name for name in named if not (ROOT / name).exists()]
