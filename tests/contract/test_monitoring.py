@@ -1,0 +1,188 @@
+"""Monitoring as files: checked by the programs that read them, and held against the code and each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from reentry import metrics
+from reentry.prediction_log import PredictionLog
+from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod_labels, program
+from tests.prometheus import MONITORING, scrape_config
+
+DOCS = K8S.parent / "docs"
+GROUPS = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
+TESTS = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, cwd=MONITORING)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_takes_the_rules() -> None:
+    run(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", "rules.yaml")
+
+
+def test_alerts_fire_and_stay_silent_as_they_should() -> None:
+    run(program("promtool"), "test", "rules", "rules_test.yaml")
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_alert_is_seen_to_fire_and_to_stay_silent(alert: str) -> None:
+    cases = [
+        bool(case["exp_alerts"]) for test in TESTS for case in test["alert_rule_test"] if case["alertname"] == alert
+    ]
+    assert set(cases) == {True, False}
+
+
+@pytest.mark.parametrize(("alert", "rule"), ALERTS.items())
+def test_every_alert_says_how_bad_it_is_and_has_an_entry_in_the_runbook(alert: str, rule: dict) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["annotations"]["summary"]
+    path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert path.endswith("/docs/runbook.md")
+    assert anchor == alert.lower()
+    entry = re.search(rf"^## {alert}\n(.*?)(?=^## |\Z)", (DOCS / "runbook.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert entry
+    assert re.search(r"\*\*Meaning\.\*\*.*\*\*Look( and do)?\.\*\*", entry[1], re.DOTALL)
+    assert re.search(r"\*\*(Do|Look and do)\.\*\*", entry[1])
+
+
+def test_the_runbook_has_no_entry_for_an_alert_that_is_gone() -> None:
+    assert set(re.findall(r"^## (\w+)$", (DOCS / "runbook.md").read_text(), re.MULTILINE)) == set(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_threshold_says_why(alert: str) -> None:
+    lines = (MONITORING / "rules.yaml").read_text().splitlines()
+    at = lines.index(f"      - alert: {alert}")
+    commented = [lines[at + 1].lstrip().startswith("#"), lines[at - 1].lstrip().startswith("#")]
+    assert any(commented) or alert == "ReentryErrorBudgetBurnSlow"  # explained with the fast one
+
+
+def test_generated_files_are_up_to_date() -> None:
+    for path, text in runpy.run_path(str(MONITORING / "generate.py"))["files"]().items():
+        assert path.read_text() == text, f"run: python {path.parent.relative_to(K8S.parent)}/generate.py"
+
+
+def test_panels_do_not_overlap_and_have_units_and_legends() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(places)) == len(panels) == len({panel["title"] for panel in panels})
+    for panel in panels:
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert all(target["legendFormat"] for target in panel["targets"])
+
+
+def test_every_metric_of_ours_is_looked_at() -> None:
+    looked_at = (MONITORING / "dashboard.json").read_text() + (MONITORING / "rules.yaml").read_text()
+    left_out = {metrics.DURATION_SUM.name, metrics.DURATION_COUNT.name}  # a histogram has them
+    assert {family.name for family in metrics.FAMILIES if family.name not in looked_at} == left_out
+
+
+def test_alertmanager_takes_its_configuration_and_calls_for_what_is_critical() -> None:
+    amtool, config = program("amtool"), MONITORING / "alertmanager.yaml"
+    run(amtool, "check-config", config)
+
+    def receiver(**labels: str) -> str:
+        pairs = [f"{name}={value}" for name, value in labels.items()]
+        return run(amtool, "config", "routes", "test", f"--config.file={config}", *pairs).strip()
+
+    assert receiver(severity="critical", namespace="reentry") == "pager"
+    assert receiver(severity="critical") == "pager"  # ReentryAbsent knows no namespace
+    assert receiver(severity="warning", namespace="reentry") == "chat"
+    assert receiver(severity="critical", namespace="reentry-staging") == "chat"
+
+
+def test_alerts_that_alertmanager_names_exist() -> None:
+    config = yaml.safe_load((MONITORING / "alertmanager.yaml").read_text())
+    for rule in config["inhibit_rules"]:
+        for matcher in [*rule["source_matchers"], *rule["target_matchers"]]:
+            if matcher.startswith("alertname"):
+                pattern = matcher.split("=", 1)[1].removeprefix("~").strip('"')
+                assert any(re.fullmatch(pattern, alert) for alert in ALERTS), matcher
+
+
+def test_no_key_of_alertmanager_is_in_its_file() -> None:
+    text = (MONITORING / "alertmanager.yaml").read_text()
+    assert not re.search(r"(routing_key|service_key|api_url|password|token|credentials): ", text)
+
+
+def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
+    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config("127.0.0.1:8002")))
+    run(program("promtool"), "check", "config", tmp_path / "prometheus.yaml")
+
+
+@pytest.mark.parametrize("folder", [*DEPLOYED, "canary"])
+def test_the_service_monitor_finds_the_metrics_of_every_pod_once(folder: str) -> None:
+    monitor = one("monitoring", "ServiceMonitor")["spec"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    found = [service for service in every(folder, "Service") if wanted <= service["metadata"]["labels"].items()]
+    (service,) = found
+    (endpoint,) = monitor["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "reentry"  # what every query asks for as its job
+    assert set(monitor["podTargetLabels"]) <= set(pod_labels(folder))
+
+
+def test_every_namespace_is_watched() -> None:
+    deployed = {one(folder, "Namespace")["metadata"]["name"] for folder in DEPLOYED}
+    assert set(one("monitoring", "ServiceMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
+    (job,) = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]
+    assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == deployed
+
+
+def test_the_operator_gets_the_same_rules_and_the_dashboard_its_label() -> None:
+    assert one("monitoring", "PrometheusRule")["spec"]["groups"] == GROUPS
+    board = one("monitoring", "ConfigMap", "reentry-dashboard")
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["reentry.json"])["uid"] == "reentry"
+    assert {manifest["metadata"]["namespace"] for manifest in build("monitoring")} == {"monitoring"}
+
+
+def test_the_log_collector_reads_the_servers_containers() -> None:
+    fluent_bit = yaml.safe_load((MONITORING / "fluent-bit.yaml").read_text())
+    (tail,) = fluent_bit["pipeline"]["inputs"]
+    pattern = re.compile(tail["path"].replace(".", r"\.").replace("*", ".*"))
+    container = one("overlays/production", "Deployment")["spec"]["template"]["spec"]["containers"][0]["name"]
+    for namespace in ("reentry", "reentry-staging"):
+        # As the kubelet names them: pod, namespace, container, id.
+        assert pattern.fullmatch(f"/var/log/containers/reentry-7d9c-x2x_{namespace}_{container}-0a1b.log")
+    assert not pattern.fullmatch("/var/log/containers/grafana-7d9c-x2x_monitoring_grafana-0a1b.log")
+
+
+def test_triton_s_own_lines_are_parsed_and_those_of_predictions_left_alone(tmp_path: Path) -> None:
+    (parser,) = yaml.safe_load((MONITORING / "parsers.yaml").read_text())["parsers"]
+    expression = re.compile(parser["regex"].replace("(?<", "(?P<"))
+    parsed = expression.match("I1120 18:03:46.951774 20068 model_lifecycle.cc:839] \"successfully loaded 'reentry'\"")
+    assert parsed
+    assert parsed.groupdict() == {
+        "level": "I",
+        "source": "model_lifecycle.cc:839",
+        "message": "successfully loaded 'reentry'",
+    }
+    log = PredictionLog.open(tmp_path / "log")
+    one_track = np.array([1])
+    log.add(
+        track_id=one_track,
+        rows=one_track,
+        onset_step=one_track,
+        onset_timestamp=np.array([datetime.now(UTC).timestamp()]),
+        model_version=one_track,
+        started_at=np.array([0.0]),
+    )
+    log.close()
+    line = (tmp_path / "log").read_text().strip()
+    assert json.loads(line)["track_id"] == 1
+    assert not expression.match(line)

@@ -1,0 +1,235 @@
+"""Metrics of a real server under load, and every query of the dashboard and the rules in a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import yaml
+from tritonclient.utils import InferenceServerException
+
+from reentry import metrics, schema
+from reentry.features import track_features
+from reentry.monitoring import REFERENCE_FILE, Reference
+from reentry.serving import EmbeddedServer, ServerConfig
+from tests.conftest import make_repository
+from tests.integration.test_serving import make_tracks, request_inputs
+from tests.prometheus import MONITORING, Prometheus, running_prometheus
+
+EXTERNAL = {
+    "container_cpu_usage_seconds_total": "cAdvisor",
+    "container_memory_working_set_bytes": "cAdvisor",
+    "kube_pod_container_resource_limits": "kube-state-metrics",
+    "kube_pod_container_status_restarts_total": "kube-state-metrics",
+}
+"""Metrics that the cluster has and no server."""
+
+REQUESTS, TRACKS, STEPS = 120, 4, 100
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server with two instances of track_decision, and a version that knows its training."""
+    repository = make_repository(tmp_path_factory.mktemp("watched"))
+    features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
+    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, ("altitude_fraction",))
+    (repository / "reentry_lstm/1" / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=4)
+    with EmbeddedServer(config) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def loaded(watched: EmbeddedServer) -> EmbeddedServer:
+    """The same after `REQUESTS` good requests and one broken."""
+
+    def ask(number: int) -> None:
+        with triton.InferenceServerClient(watched.grpc_url) as client:
+            client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(TRACKS, STEPS, seed=number)))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(REQUESTS)))
+    broken = make_tracks(1, STEPS)
+    broken[0, 3, 3] = np.nan
+    with triton.InferenceServerClient(watched.grpc_url) as client:
+        for inputs in (request_inputs(broken), request_inputs(make_tracks(1, STEPS), [STEPS + 1])):
+            with pytest.raises(InferenceServerException):
+                client.infer(schema.ENSEMBLE.name, inputs)
+    until(lambda: exported(watched)["reentry_requests_total", ("outcome=answered",)] >= REQUESTS)
+    return watched
+
+
+@pytest.fixture(scope="module")
+def prometheus(loaded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with a few seconds of a server at work."""
+    target = loaded.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    with running_prometheus(target, tmp_path_factory.mktemp("prometheus")) as running:
+        inputs = request_inputs(make_tracks(TRACKS, STEPS))
+        with triton.InferenceServerClient(loaded.grpc_url) as client:
+
+            def work() -> bool:
+                client.infer(schema.ENSEMBLE.name, inputs)
+                return bool(running.query("reentry:reentry_steps:ratio_rate1h > 0"))
+
+            until(work)
+        yield running
+
+
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.05)
+
+
+def exported(server: EmbeddedServer) -> dict[tuple[str, tuple[str, ...]], float]:
+    """What the server exports, by name and labels."""
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        text = answer.read().decode()
+    values = {}
+    for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE):
+        pairs = re.findall(r'(\w+)="([^"]*)"', labels)
+        values[name, tuple(f"{key}={held}" for key, held in sorted(pairs))] = float(value)
+    return values
+
+
+def total(server: EmbeddedServer, name: str) -> float:
+    return sum(value for (found, _), value in exported(server).items() if found == name)
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def rule_queries() -> list[str]:
+    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def concrete(query: str) -> str:
+    """As Grafana asks it."""
+    return query.replace("$namespace", ".*").replace("$__rate_interval", "10s")
+
+
+def selectors(query: str) -> set[str]:
+    """The metrics a query names, with what it asks of their labels."""
+    return set(re.findall(r"[a-zA-Z_:][\w:]*\{[^}]*\}", query)) | set(re.findall(r"reentry:[\w:]+(?![\w:{])", query))
+
+
+def test_counts_of_two_instances_add_up(loaded: EmbeddedServer) -> None:
+    values = exported(loaded)
+    assert values["reentry_requests_total", ("outcome=refused",)] == 2  # by features and by decision
+    assert values["reentry_requests_total", ("outcome=answered",)] == REQUESTS
+    assert values["reentry_tracks_total", ("model_version=1",)] == REQUESTS * TRACKS
+    assert total(loaded, "reentry_predictions_total") == REQUESTS * TRACKS * STEPS
+    log = [json.loads(line) for line in loaded.prediction_log.read_text().splitlines()][: REQUESTS * TRACKS]
+    assert values["reentry_onsets_total", ()] == sum(line["onset_step"] is not None for line in log)
+    instances = {label for (name, labels) in values for label in labels if name == "reentry_feature_psi"}
+    assert {"model_instance=track_decision_0_0", "model_instance=track_decision_0_1"} <= instances
+
+
+def test_a_refused_request_is_a_failure_to_the_ensemble_and_counted_twice(loaded: EmbeddedServer) -> None:
+    values = exported(loaded)
+    assert values["nv_inference_request_failure", ("model=reentry", "reason=OTHER", "version=1")] == 2 * 2
+    assert values["nv_inference_request_success", ("model=reentry", "version=1")] == REQUESTS
+
+
+def test_the_histogram_holds_the_times_of_the_prediction_log(loaded: EmbeddedServer) -> None:
+    values = exported(loaded)
+    buckets = {labels[0].removeprefix("le="): value for (name, labels), value in values.items() if "_bucket" in name}
+    ordered = [buckets[bound] for bound in sorted(buckets, key=float)]
+    assert len(ordered) == len(metrics.LATENCY_BUCKETS) + 1
+    assert ordered == sorted(ordered)
+    assert ordered[-1] == values["reentry_inference_duration_seconds_count", ()] == REQUESTS
+    log = [json.loads(line)["inference_ms"] for line in loaded.prediction_log.read_text().splitlines()]
+    logged = sum(log[: REQUESTS * TRACKS]) / TRACKS / 1e3
+    assert values["reentry_inference_duration_seconds_sum", ()] == pytest.approx(logged, rel=0.2)
+
+
+def test_every_declared_metric_is_exported_with_its_labels_and_no_other(loaded: EmbeddedServer) -> None:
+    found = {}
+    for name, labels in exported(loaded):
+        if name.startswith("reentry_"):
+            found[name] = {label.partition("=")[0] for label in labels}
+    assert found == {family.name: set(family.labels) for family in metrics.FAMILIES}
+
+
+def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded: EmbeddedServer) -> None:
+    values = exported(loaded)
+    indices = {labels: value for (name, labels), value in values.items() if name == "reentry_feature_psi"}
+    assert max(indices.values()) < 0.25
+    assert {label for labels in indices for label in labels if label.startswith("feature=")} == {
+        f"feature={name}" for name in schema.FEATURES
+    }
+    outside = total(loaded, "reentry_out_of_range_steps_total")
+    assert outside < 0.02 * values["reentry_checked_steps_total", ()] * len(schema.FEATURES)
+
+
+def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometheus) -> None:
+    (target,) = prometheus.get("/api/v1/targets", state="active")["activeTargets"]
+    assert target["health"] == "up"
+    labels = {name: target["labels"][name] for name in ("job", "namespace", "pod", "release")}
+    assert labels == {"job": "reentry", "namespace": "reentry", "pod": "reentry-0", "release": "stable"}
+
+
+@pytest.mark.parametrize("query", [*dashboard_queries(), *rule_queries()])
+def test_every_query_parses_and_names_what_the_server_exports(prometheus: Prometheus, query: str) -> None:
+    prometheus.query(concrete(query))  # an error of syntax or of types is a status 400, which raises
+    named = selectors(concrete(query))
+    assert named
+    for selector in named:
+        if selector.partition("{")[0] not in EXTERNAL:
+            assert prometheus.query(selector), f"nothing is {selector}"
+
+
+def of_the_server(query: str) -> bool:
+    return not any(name in query for name in EXTERNAL)
+
+
+@pytest.mark.parametrize("query", [query for query in dashboard_queries() if of_the_server(query)])
+def test_every_panel_shows_something(prometheus: Prometheus, query: str) -> None:
+    until(lambda: any(np.isfinite(float(one["value"][1])) for one in prometheus.query(concrete(query))), seconds=10.0)
+
+
+def test_the_rules_find_nothing_to_say_of_a_server_that_is_well(prometheus: Prometheus) -> None:
+    until(lambda: prometheus.query('reentry:feature_psi:avg{used="true"}') != [])
+    firing = prometheus.query('ALERTS{alertstate="firing"}')
+    assert firing == []
+    groups = prometheus.get("/api/v1/rules")["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
+
+
+def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_at_all(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    config = repository / "track_features/config.pbtxt"
+    config.write_text(config.read_text().replace("max_queue_size: 512", "max_queue_size: 1"))
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    outcomes: queue.Queue[Exception | None] = queue.Queue()
+
+    def keep(result: object, error: Exception | None) -> None:
+        outcomes.put(error)
+
+    with (
+        EmbeddedServer(ServerConfig(model_repository=repository, **ports)) as server,
+        triton.InferenceServerClient(server.grpc_url) as client,
+    ):
+        inputs = request_inputs(make_tracks(32, 1000))
+        for _ in range(50):
+            client.async_infer(schema.ENSEMBLE.name, inputs, keep)
+        rejected = sum(outcomes.get(timeout=60) is not None for _ in range(50))
+        until(lambda: exported(server)["reentry_requests_total", ("outcome=answered",)] == 50 - rejected)
+        values = exported(server)
+    assert rejected > 0
+    assert values["nv_inference_request_failure", ("model=reentry", "reason=OTHER", "version=1")] == 2 * rejected
+    assert values["nv_inference_request_failure", ("model=track_features", "reason=REJECTED", "version=1")] == 0
+    assert values["nv_inference_request_success", ("model=reentry", "version=1")] == 50 - rejected
