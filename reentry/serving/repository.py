@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,16 @@ def ensembles_of(repository: Path) -> dict[str, list[str]]:
         for config in configs
         if _is_ensemble(config)
     }
+
+
+def precompile(repository: Path) -> None:
+    """Write the byte code of the Python models, where the repository may be written.
+
+    The stubs would do so at their first start, whatever the environment says. Triton takes a new file beside a model
+    for a new model, and would load it again, by its file's configuration, together with its ensemble.
+    """
+    for model in repository.glob("*/*/model.py"):
+        compileall.compile_file(model, quiet=2)
 
 
 def read_model_config(repository: Path, name: str) -> ModelConfig:

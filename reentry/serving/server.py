@@ -24,7 +24,7 @@ from reentry.serving import http as api
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.log import last_error
-from reentry.serving.repository import ensembles_of, fitted_model_config, models_of
+from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
 from reentry.serving.run_directory import assemble_backends
 
 _POLL_SECONDS: Final = 0.02
@@ -152,10 +152,13 @@ class EmbeddedServer:
         raise self._death()
 
     def stop(self) -> None:
-        """Let the requests in flight finish, within `drain_timeout`, and end the server and all its processes."""
+        """Let the requests in flight finish, within `drain_timeout`, and end the server and all its processes.
+
+        A server that was never ready has none, and a Triton that is told to end while it loads waits for nothing.
+        """
         process, self._process = self._process, None
         if process is not None:
-            if process.poll() is None:
+            if process.poll() is None and self.seconds_to_ready > 0:
                 if self._config.model_control_mode == "explicit":
                     self._drain_ensembles()
                 process.send_signal(signal.SIGTERM)
@@ -196,7 +199,6 @@ class EmbeddedServer:
         environment = os.environ | {
             "LD_LIBRARY_PATH": installation.library_path,
             "PATH": program_path(),
-            "PYTHONDONTWRITEBYTECODE": "1",  # the repository is read, never written
             # glibc would hand the arrays of each request back to the kernel, and fetch them again page by page.
             "MALLOC_TRIM_THRESHOLD_": str(256 * 1024**2),
             "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
@@ -229,14 +231,11 @@ class EmbeddedServer:
     def _load(self, deadline: float) -> None:
         repository = self._config.model_repository
         members = {member for ensemble in self._ensembles.values() for member in ensemble}
-        for name in self.models:
-            if name not in members:  # those come with their ensemble
-                self._request_load(name, None, deadline)
-        # Fitted only now: with the ensemble, its members would be loaded by their files again if these were touched.
-        for name in self.models:
-            fitted = fitted_model_config(repository, name, self._config)
-            if fitted is not None:
-                self._request_load(name, fitted, deadline)
+        precompile(repository)
+        # Members first, as fitted: whoever sees an ensemble ready sees the whole server ready, and nothing is loaded
+        # again under its requests.
+        for name in sorted(self.models, key=lambda name: name not in members):
+            self._request_load(name, fitted_model_config(repository, name, self._config), deadline)
 
     def _drain_ensembles(self) -> None:
         """Close the ensembles to new requests and let those inside finish.

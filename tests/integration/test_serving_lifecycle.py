@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -118,6 +119,14 @@ def test_instances_and_threads_are_fitted_at_load_and_the_files_stay(tmp_path: P
     assert counts == {"reentry_lstm": 4, "track_features": 2, "track_decision": 2}
     assert served["reentry_lstm"]["parameters"]["intra_op_thread_count"]["string_value"] == "2"
     assert {path: path.read_bytes() for path in repository.glob("*/config.pbtxt")} == before
+
+
+def test_each_model_is_loaded_once_and_the_ensemble_last(tmp_path: Path) -> None:
+    with EmbeddedServer(config_for(make_repository(tmp_path), instances=4)) as server:
+        log = server.server_log.read_text()
+    loaded = re.findall(r"successfully loaded '(\w+)'", log)
+    assert sorted(loaded) == server.models
+    assert loaded[-1] == "reentry"
 
 
 def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> None:
