@@ -1,0 +1,290 @@
+"""The images and the compose file agree with the code, the lock and the Kubernetes manifests."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from reentry import __version__, schema
+from reentry.cli import app
+from reentry.serving import ServerConfig
+from tests.contract.manifests import environment, pod, triton
+from tests.contract.test_k8s_agreement import EXIT_TIMEOUT
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "Dockerfile.triton"
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+RUN = ("cpu", "gpu", "client")
+SERVE = ("cpu", "gpu")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Name and argument of each, on one line."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
+    return [(name, argument) for name, _, argument in (line.partition(" ") for line in joined)]
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each, FROM first."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    name = ""
+    for instruction, argument in instructions():
+        if instruction == "FROM":
+            name = argument.split(" AS ")[1]
+            found[name] = []
+        if name:
+            found[name].append((instruction, argument))
+    return found
+
+
+def arguments(stage: str, instruction: str) -> list[str]:
+    return [argument for name, argument in stages()[stage] if name == instruction]
+
+
+def pairs(stage: str, instruction: str) -> dict[str, str]:
+    """Of ENV or LABEL."""
+    words = [word for argument in arguments(stage, instruction) for word in shlex.split(argument)]
+    return dict(word.split("=", 1) for word in words)
+
+
+def packages(kind: str) -> set[str]:
+    (listed,) = [argument for name, argument in instructions() if argument.startswith(f"{kind}_PACKAGES=")]
+    return set(shlex.split(listed)[0].partition("=")[2].split())
+
+
+def imported_by(statements: str) -> set[str]:
+    """Distributions whose modules the statements bring in, by their names in the lock."""
+    program = f"import json, sys\n{statements}\nprint(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    owners = importlib.metadata.packages_distributions()
+    found = {owner for module in json.loads(done.stdout.splitlines()[-1]) for owner in owners.get(module, [])}
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    program = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([program, "--no-color", DOCKERFILE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_base_images_are_arguments_with_a_version() -> None:
+    declared = dict(
+        argument.split("=", 1) for name, argument in instructions()[:3] if name == "ARG"
+    )  # before the first FROM, where they count
+    bases = {argument.split()[0] for name, argument in instructions() if name == "FROM"}
+    outside = bases - set(stages()) - {"scratch"}
+    assert outside == {"${PYTHON_IMAGE}", "${TRITON_IMAGE}${TRITON_DIGEST:+@}${TRITON_DIGEST}"}
+    assert re.search(r":3\.1[123]-slim", declared["PYTHON_IMAGE"])
+    release = re.search(r"/tritonserver:(\d\d)\.(\d\d)-py3$", declared["TRITON_IMAGE"])
+    assert release
+    assert (int(release[1]), int(release[2])) >= (25, 7)  # older ones leak the names of shared memory
+
+
+@pytest.mark.parametrize("stage", RUN)
+def test_what_runs_is_not_root_and_says_what_it_is(stage: str) -> None:
+    (user,) = arguments(stage, "USER")
+    assert user == "1000:1000"
+    labels = pairs(stage, "LABEL")
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert {"title", "description", "revision", "licenses"} <= {label.rpartition(".")[2] for label in labels}
+
+
+def test_the_user_is_the_one_of_the_pods() -> None:
+    context = pod("overlays/production")["securityContext"]
+    assert f"{context['runAsUser']}:{context['runAsGroup']}" == arguments("cpu", "USER")[0]
+
+
+@pytest.mark.parametrize("stage", SERVE)
+def test_a_server_s_image_opens_the_server_s_ports_and_is_well_when_the_ensemble_is(stage: str) -> None:
+    config = ServerConfig()
+    assert [int(port) for port in arguments(stage, "EXPOSE")[0].split()] == list(config.ports.values())
+    (check,) = arguments(stage, "HEALTHCHECK")
+    probe = triton("overlays/production")["startupProbe"]["httpGet"]["path"]
+    assert f"http://127.0.0.1:{config.http_port}{probe}" in check
+    assert probe == f"/v2/models/{schema.ENSEMBLE.name}/ready"
+
+
+def test_the_entry_command_is_one_that_serve_takes() -> None:
+    (entry,) = arguments("cpu", "ENTRYPOINT")
+    program, command, *options = json.loads(entry)
+    assert (program, command) == ("reentry", "serve")
+    serve = typer.main.get_command(app).commands["serve"]
+    parsed = serve.make_context("serve", list(options))
+    assert str(parsed.params["repository"]) == "/models"
+    assert parsed.params["log_dir"] == "-"
+
+
+def test_variables_of_image_and_pods_are_those_that_serve_reads() -> None:
+    serve = typer.main.get_command(app).commands["serve"]
+    read = {parameter.envvar for parameter in serve.params if parameter.envvar}
+    given = {name for name in pairs("cpu", "ENV") if name.startswith("REENTRY_")}
+    assert given == {"REENTRY_ADDRESS", "REENTRY_DRAIN_TIMEOUT"}
+    assert given | set(environment("overlays/production")) <= read
+
+
+def test_both_servers_drain_as_long_as_the_pods_wait() -> None:
+    assert float(pairs("cpu", "ENV")["REENTRY_DRAIN_TIMEOUT"]) == EXIT_TIMEOUT
+    assert f"--exit-timeout-secs={EXIT_TIMEOUT}" in json.loads(arguments("gpu", "ENTRYPOINT")[0])
+
+
+def test_the_models_lie_where_pods_mount_others() -> None:
+    mounts = {mount["mountPath"] for mount in triton("models/pvc")["volumeMounts"]}
+    assert "/models" in mounts
+    assert "--model-repository=/models" in json.loads(arguments("gpu", "ENTRYPOINT")[0])
+    for stage, source in (("cpu", "models"), ("gpu", "gpu-models")):
+        assert f"--from={source} /models /models" in arguments(stage, "COPY")
+
+
+def test_pods_ask_for_the_tags_of_these_targets() -> None:
+    for overlay, target in (("minikube", "cpu"), ("staging", "cpu"), ("production", "cpu"), ("gpu", "gpu")):
+        assert triton(f"overlays/{overlay}")["image"].endswith(f"reentry-triton:{__version__}-{target}")
+
+
+COMMAND_LINE = """
+import reentry.cli
+from typer.testing import CliRunner
+CliRunner().invoke(reentry.cli.app, ["{command}", "--help"])
+"""
+
+TAKEN_WHERE_THEY_ARE = {"setuptools", "attrs", "cloudpickle"}
+"""Imported by other packages if they happen to be installed."""
+
+
+def test_the_server_s_packages_are_what_it_imports() -> None:
+    models = "\n".join(
+        line
+        for model in sorted((ROOT / "model_repository").glob("*/1/model.py"))
+        for line in model.read_text().splitlines()
+        if line.startswith("from reentry")
+    )
+    imported = imported_by(
+        "import onnxruntime, reentry.serving.doctor, reentry.serving.foreground\n"
+        "from google.protobuf import json_format, text_format\n"
+        "from tritonclient.grpc.model_config_pb2 import ModelConfig\n"
+        f"{models}\n{COMMAND_LINE.format(command='serve')}"
+    )
+    # nvidia-pytriton is run, not imported.
+    assert packages("SERVER") == imported - {"reentry"} - TAKEN_WHERE_THEY_ARE | {"nvidia-pytriton"}
+
+
+def test_the_client_s_packages_are_what_it_imports() -> None:
+    imported = imported_by(
+        "import client.predict, client.connection, reentry.simulation, reentry.tracks\n"
+        "import tritonclient.grpc, tritonclient.http\n"
+        f"{COMMAND_LINE.format(command='predict')}"
+    )
+    # pandas opens tzdata where a time zone is named.
+    assert packages("CLIENT") == imported - {"reentry"} - TAKEN_WHERE_THEY_ARE | {"tzdata"}
+
+
+@pytest.mark.parametrize("kind", ["SERVER", "CLIENT"])
+def test_every_package_of_an_image_is_locked(kind: str) -> None:
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert packages(kind) <= locked
+    assert not packages(kind) & {"torch", "lightning", "scipy", "scikit-learn", "matplotlib"}
+
+
+def test_the_context_holds_what_the_image_copies_and_nothing_is_missing() -> None:
+    ignored, *rules = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    assert ignored == "*"
+    allowed = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    copied = {
+        word.replace("${MODEL_REPOSITORY}", "model_repository")
+        for stage in stages()
+        for argument in arguments(stage, "COPY")
+        if "--from" not in argument
+        for word in argument.split()[:-1]
+    }
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in allowed)
+
+
+def test_every_package_of_the_project_is_copied() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
+    assert listed
+    tops = {name.split(".")[0] for name in re.findall(r'"([\w.]+)"', listed[1])}
+    assert {f"{name} {name}" for name in tops} <= set(arguments("package", "COPY"))
+
+
+def test_compose_builds_the_targets_under_their_names() -> None:
+    built = {service["image"]: service["build"] for service in COMPOSE["services"].values() if "build" in service}
+    assert {image: build["target"] for image, build in built.items()} == {
+        f"reentry-triton:{__version__}-cpu": "cpu",
+        f"reentry-client:{__version__}": "client",
+    }
+    for build in built.values():
+        assert (ROOT / build["context"] / build["dockerfile"]).samefile(DOCKERFILE)
+
+
+def test_compose_publishes_on_loopback_alone() -> None:
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert len(published) == 5
+    for port in published:
+        address, outside, inside = port.split(":")
+        assert (address, outside) == ("127.0.0.1", inside)
+
+
+def test_compose_runs_triton_as_a_pod_runs_it() -> None:
+    service = COMPOSE["services"]["triton"]
+    volumes = {volume["name"]: volume for volume in pod("overlays/production")["volumes"]}
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["shm_size"] == volumes["shared-memory"]["emptyDir"]["sizeLimit"].replace("Mi", "m")
+    assert service["stop_grace_period"] == f"{pod('overlays/production')['terminationGracePeriodSeconds']}s"
+    assert {port.split(":")[2] for port in service["ports"]} == {str(port) for port in ServerConfig().ports.values()}
+
+
+def test_compose_s_services_find_each_other() -> None:
+    services, config = COMPOSE["services"], ServerConfig()
+    assert services["client"]["depends_on"]["triton"]["condition"] == "service_healthy"
+    (script,) = services["client"]["command"]
+    assert f"--url grpc://triton:{config.grpc_port}" in script
+    contents = {name: yaml.safe_load(each["content"]) for name, each in COMPOSE["configs"].items()}
+    ((target,),) = [each["targets"] for each in contents["prometheus"]["scrape_configs"][0]["static_configs"]]
+    assert target == f"triton:{config.metrics_port}"
+    (source,) = contents["datasource"]["datasources"]
+    assert source["url"] == f"http://prometheus:{services['prometheus']['ports'][0].split(':')[2]}"
+
+
+def test_compose_s_client_runs_commands_that_exist() -> None:
+    commands = typer.main.get_command(app).commands
+    for line in COMPOSE["services"]["client"]["command"][0].splitlines():
+        program, *words = shlex.split(line)
+        if program == "reentry":
+            commands[words[0]].make_context(words[0], words[1:])
+
+
+def test_compose_names_what_it_declares_and_files_that_exist() -> None:
+    for service in COMPOSE["services"].values():
+        assert {each["source"] for each in service.get("configs", [])} <= set(COMPOSE["configs"])
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (ROOT / source).exists(), source
+        assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), service["image"]
+
+
+def test_docker_compose_takes_the_file() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("docker compose is not installed")
+    done = subprocess.run(
+        [docker, "compose", "--file", ROOT / "compose.yaml", "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,275 @@
+"""The cpu image, really built and run as a pod runs it: not root, read-only, without capabilities.
+
+Wants podman, buildah, and root; a base image with Python 3.11, pulled or made by debootstrap; and a package index.
+The first run takes minutes, later ones reuse the layers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as triton
+
+from client.predict import PredictConfig, predict_file
+from reentry.schema import ENSEMBLE
+from reentry.serving import EmbeddedServer
+from reentry.simulation import simulate_file
+from tests.conftest import make_repository
+from tests.contract.test_container import DOCKERFILE, ROOT, packages
+from tests.integration.test_serving import make_tracks, request_inputs
+
+IMAGE = "localhost/reentry-triton:test"
+BASE = "localhost/reentry-test-python:3.11"
+OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
+LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
+"""A small machine may have less than podman asks for by default."""
+
+GIGABYTE = 1_000_000_000
+
+
+def podman(*arguments: str | Path, check: bool = True) -> str:
+    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout.strip()
+
+
+def inspect(thing: str) -> dict:
+    return json.loads(podman("inspect", thing))[0]
+
+
+def exists(image: str) -> bool:
+    return subprocess.run(["podman", "image", "exists", image], check=False).returncode == 0
+
+
+def make_base(folder: Path) -> None:
+    """Debian with its own Python."""
+    for step in (
+        ["debootstrap", "--variant=minbase", "bookworm", folder],
+        ["chroot", folder, "apt-get", "install", "-qq", "--no-install-recommends", "python3.11-venv", "libpython3.11"],
+        ["sh", "-c", f"tar -C {folder} --exclude=./var/cache/apt -c . | podman import - {BASE}"],
+    ):
+        done = subprocess.run(step, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no base image: {' '.join(map(str, step[:2]))} failed")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with Python 3.11."""
+    for tool in ("podman", "buildah"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("building with --isolation chroot takes root")
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("wheels are fetched by this Python for the image's 3.11")
+    for image in (BASE, OFFICIAL_BASE):
+        if exists(image):
+            return image
+    pull = subprocess.run(["podman", "pull", "--quiet", OFFICIAL_BASE], capture_output=True, check=False)
+    if pull.returncode == 0:
+        return OFFICIAL_BASE
+    if shutil.which("debootstrap") is None:
+        pytest.skip("no base image: no registry is reached, and debootstrap is not installed")
+    make_base(tmp_path_factory.mktemp("base") / "root")
+    return BASE
+
+
+@pytest.fixture(scope="module")
+def image(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    context = tmp_path_factory.mktemp("context")
+    for rule in (ROOT / ".dockerignore").read_text().splitlines():
+        name = rule.removeprefix("!")
+        if rule.startswith("!") and name != "model_repository":
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, context / name)
+    shutil.copy2(ROOT / ".dockerignore", context)
+    make_repository(context)
+    wheels = fetch_wheels(tmp_path_factory.mktemp("wheels"))
+    build = [
+        *("buildah", "bud", "--isolation", "chroot", *LIMITS, "--layers", "--format", "docker"),
+        *("--build-context", f"wheels={wheels}", "--build-arg", "PIP_NO_INDEX=1"),
+        *("--build-arg", f"PYTHON_IMAGE={base}", "--build-arg", "REVISION=abc123"),
+        *("--file", DOCKERFILE, "--target", "cpu", "--tag", IMAGE, context),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return IMAGE
+
+
+def fetch_wheels(folder: Path) -> Path:
+    """The locked packages of the image."""
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = dict(re.findall(r"^(([a-z0-9-]+)==(?:.*\\\n)*.*)$", lock, re.MULTILINE))
+    wanted = [entry for entry, name in entries.items() if name in packages("SERVER") | {"setuptools"}]
+    (folder / "locked.txt").write_text("\n".join(wanted))
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    done = subprocess.run(
+        [*pip, "--require-hashes", "--dest", folder, "--requirement", folder / "locked.txt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no package index is reached: {done.stderr.strip().splitlines()[-1]}")
+    return folder
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+
+    def address(self, port: int) -> str:
+        """Where the host reaches a port of it."""
+        return podman("port", self.name, str(port))
+
+    def logs(self) -> str:
+        done = subprocess.run(["podman", "logs", self.name], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    def well(self) -> bool:
+        """What the image's HEALTHCHECK says; without systemd podman does not run it by itself."""
+        command = inspect(IMAGE)["Healthcheck"]["Test"]
+        assert command[0] == "CMD"
+        done = subprocess.run(["podman", "exec", self.name, *command[1:]], capture_output=True, check=False)
+        return done.returncode == 0
+
+    def wait_until_well(self) -> None:
+        deadline = time.monotonic() + 120
+        while not self.well():
+            assert inspect(self.name)["State"]["Running"], self.logs()
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.2)
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Container]:
+    container = Container(f"reentry-test-{uuid.uuid4().hex[:8]}")
+    runtime = ("--runtime", "runc") if shutil.which("runc") else ()
+    podman(
+        *(*runtime, "run", "--detach", "--name", container.name, *LIMITS, "--no-healthcheck"),
+        *("--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:size=64m,mode=1777", "--shm-size", "512m"),
+        *("--cap-drop", "all", "--security-opt", "no-new-privileges"),
+        *("--publish", "127.0.0.1::8000", "--publish", "127.0.0.1::8001", "--publish", "127.0.0.1::8002"),
+        *(*options, IMAGE),
+    )
+    try:
+        container.wait_until_well()
+        yield container
+    finally:
+        podman("rm", "--force", "--time", "0", container.name, check=False)
+
+
+@pytest.fixture(scope="module")
+def container(image: str) -> Iterator[Container]:
+    with running("--env", "REENTRY_INSTANCES=3") as one:
+        yield one
+
+
+def test_the_image_is_small_and_says_what_it_is(image: str) -> None:
+    found = inspect(image)
+    assert found["Size"] < GIGABYTE
+    assert found["Config"]["User"] == "1000:1000"
+    assert set(found["Config"]["ExposedPorts"]) == {"8000/tcp", "8001/tcp", "8002/tcp"}
+    assert found["Labels"]["org.opencontainers.image.revision"] == "abc123"
+
+
+def test_no_compiler_no_training_and_no_index_of_the_build_is_in_it(image: str) -> None:
+    look = (
+        "command -v gcc cc c++ g++ make; python3 -c 'import torch' 2>/dev/null && echo torch; "
+        "python3 -c 'import pip' 2>/dev/null && echo pip; ls -d /wheels /build /root/.cache/pip 2>/dev/null; true"
+    )
+    assert podman("run", "--rm", *LIMITS, "--runtime", "runc", "--entrypoint", "sh", image, "-c", look) == ""
+    assert not [name for name in inspect(image)["Config"]["Env"] if name.startswith(("PIP_", "UV_", "HTTP"))]
+
+
+def test_a_file_is_scored_through_it_as_by_the_server_on_this_machine(
+    container: Container, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    source = tmp_path / "sample.csv"
+    simulate_file(source, tracks=10, seed=2, labels=False)
+    scored = []
+    for name, url in (("container", container.address(8001)), ("machine", server.grpc_url)):
+        out = tmp_path / name
+        prediction = predict_file(PredictConfig(source=source, out=out, url=f"grpc://{url}"))
+        assert prediction.set_aside == 0
+        scored.append((out / "predictions.csv").read_bytes())
+    assert scored[0] == scored[1]
+    lines = [json.loads(line) for line in container.logs().splitlines() if line.startswith("{")]
+    assert {line["model_version"] for line in lines} == {1}  # the prediction log, where a cluster reads it
+
+
+def test_its_environment_reaches_triton(container: Container) -> None:
+    with triton.InferenceServerClient(container.address(8001)) as client:
+        group = client.get_model_config("reentry_lstm").config.instance_group[0]
+    assert group.count == 3
+
+
+def test_it_warns_of_its_address_and_lets_nobody_change_it(container: Container) -> None:
+    assert "warning: listens on 0.0.0.0" in container.logs()
+    unload = f"http://{container.address(8000)}/v2/repository/models/{ENSEMBLE.name}/unload"
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(urllib.request.Request(unload, data=b"{}", method="POST"), timeout=10)
+    assert refusal.value.code == 403
+    refusal.value.close()
+
+
+def test_its_metrics_are_read_from_outside(container: Container) -> None:
+    with urllib.request.urlopen(f"http://{container.address(8002)}/metrics", timeout=10) as answer:
+        assert b"nv_inference_request_success" in answer.read()
+
+
+def test_it_is_not_root_and_writes_nowhere_but_to_tmp_and_shared_memory(container: Container) -> None:
+    look = (
+        "id -u; for place in / /models /opt/reentry /var/tmp; do touch $place/x 2>/dev/null && echo $place; done; true"
+    )
+    assert podman("exec", container.name, "sh", "-c", look) == "1000"
+    assert "1000" in podman("exec", container.name, "sh", "-c", "cat /proc/1/status | grep Uid")
+
+
+def test_sigterm_lets_requests_in_flight_finish_and_ends_with_status_0(image: str) -> None:
+    inputs = request_inputs(make_tracks(64, 1200))
+    outcomes: queue.Queue[Exception | None] = queue.Queue()
+
+    def keep(result: object, error: Exception | None) -> None:
+        outcomes.put(error)
+
+    with running("--env", "REENTRY_INSTANCES=1") as container:
+        client = triton.InferenceServerClient(container.address(8001))
+        for _ in range(6):
+            client.async_infer("reentry", inputs, keep)
+        first = outcomes.get(timeout=60)  # the others wait or are inside, at different models
+        podman("kill", "--signal", "TERM", container.name)
+        assert [first, *(outcomes.get(timeout=60) for _ in range(5))] == [None] * 6
+        client.close()
+        assert podman("wait", container.name).splitlines() == ["0"]
+        assert "stopped" in container.logs().splitlines()
+
+
+def test_without_a_model_the_build_says_what_to_do(base: str, image: str, tmp_path: Path) -> None:
+    # Its own small context: the stage that looks at the models needs nothing else.
+    shutil.copy2(ROOT / "requirements.lock", tmp_path)
+    (tmp_path / "model_repository/reentry_lstm").mkdir(parents=True)
+    build = [
+        *("buildah", "bud", "--isolation", "chroot", *LIMITS, "--layers", "--build-arg", f"PYTHON_IMAGE={base}"),
+        *("--file", DOCKERFILE, "--target", "models", tmp_path),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "no model is installed; fix: reentry export" in done.stdout + done.stderr
