@@ -254,8 +254,13 @@ def test_compose_s_services_find_each_other() -> None:
     (script,) = services["client"]["command"]
     assert f"--url grpc://triton:{config.grpc_port}" in script
     contents = {name: yaml.safe_load(each["content"]) for name, each in COMPOSE["configs"].items()}
-    ((target,),) = [each["targets"] for each in contents["prometheus"]["scrape_configs"][0]["static_configs"]]
-    assert target == f"triton:{config.metrics_port}"
+    (job,) = contents["prometheus"]["scrape_configs"]
+    (targets,) = job["static_configs"]
+    assert targets["targets"] == [f"triton:{config.metrics_port}"]
+    # What the rules and the dashboard select and group by.
+    cluster = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yaml").read_text())["scrape_configs"][0]
+    added = {rule.get("target_label") for rule in cluster["relabel_configs"]} - {None}
+    assert (job["job_name"], set(targets["labels"])) == (cluster["job_name"], added)
     (source,) = contents["datasource"]["datasources"]
     assert source["url"] == f"http://prometheus:{services['prometheus']['ports'][0].split(':')[2]}"
 
@@ -275,6 +280,8 @@ def test_compose_names_what_it_declares_and_files_that_exist() -> None:
             source = volume.split(":")[0]
             assert source in COMPOSE["volumes"] or (ROOT / source).exists(), source
         assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), service["image"]
+    (provider,) = yaml.safe_load(COMPOSE["configs"]["dashboards"]["content"])["providers"]
+    assert any(f":{provider['options']['path']}/" in volume for volume in COMPOSE["services"]["grafana"]["volumes"])
 
 
 def test_docker_compose_takes_the_file() -> None:
