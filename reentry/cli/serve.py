@@ -48,7 +48,7 @@ def serve(
     """Serve the model repository by a Triton server on this machine, until Ctrl-C.
 
     It listens on loopback alone unless `--address` says otherwise: the server inside is older than the security fixes
-    of 2025. Ctrl-C or SIGTERM lets the requests in flight finish.
+    of 2025. Ctrl-C, SIGTERM or a closed terminal lets the requests in flight finish.
 
     Example: `reentry serve --repository model_repository --instances 2`
     """

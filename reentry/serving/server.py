@@ -9,7 +9,9 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Final, Self
 from reentry.errors import ServerError
 from reentry.prediction_log import ENVIRONMENT_VARIABLE
 from reentry.serving import http as api
+from reentry.serving import tied
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.log import last_error
@@ -212,7 +215,7 @@ class EmbeddedServer:
                 self._log_start, log = file.tell(), file.fileno()
             # A group of its own: the terminal's Ctrl-C reaches us alone, and we let the server drain.
             self._process = subprocess.Popen(
-                command,
+                _tied(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -290,6 +293,16 @@ class EmbeddedServer:
     def _last_error(self) -> str | None:
         """The server's own reason; None if it gave none, or has just told it on standard error."""
         return None if self._config.log_to_stderr else last_error(self.server_log, self._log_start)
+
+
+def _tied(command: list[str]) -> list[str]:
+    """The command of a server that a kill of this process ends as well.
+
+    The kernel ties it to the thread that starts it, so that only the main thread's may be: others end sooner.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return command
+    return [sys.executable, "-I", "-S", tied.__file__, str(os.getpid()), *command]
 
 
 def choose_ports(ports: dict[str, int], address: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from reentry.errors import ServerError
 from reentry.features import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.doctor import examine
+from reentry.signals import ENDING
 from tests.conftest import copy_repository, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.toy_model import write_toy_model
@@ -201,7 +203,7 @@ def test_a_deadline_that_passes_is_named(model_repository: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("ending", ENDING, ids=lambda number: number.name)
 def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: Path, ending: signal.Signals) -> None:
     with serving(model_repository, tmp_path / "logs") as (process, printed):
         assert printed[0] == "serving  reentry, reentry_lstm, track_decision, track_features"
@@ -223,6 +225,14 @@ def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_pa
     assert process.returncode == 1
     assert err.startswith("error: the Triton server was ended by SIGKILL")
     assert len(err.splitlines()) == 1
+
+
+def test_a_killed_command_takes_its_server_with_it(model_repository: Path, tmp_path: Path) -> None:
+    with serving(model_repository, tmp_path) as (process, _):
+        server = os.pidfd_open(server_process(process))
+    (ended, _, _) = select.select([server], [], [], 30)  # `serving` kills the command
+    os.close(server)
+    assert ended
 
 
 def test_requests_in_flight_are_answered_before_the_end(tmp_path: Path) -> None:
