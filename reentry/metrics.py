@@ -142,9 +142,10 @@ class Registry:
         return self._series[key]
 
     def drop(self, family: Family) -> None:
-        """Let the server forget a family's series of this process."""
+        """Let the server forget a family's series of this process; it does so with the family, not with a series."""
         for key in [key for key in self._series if key[0] == family.name]:
             del self._series[key]
+        self._families.pop(family.name, None)
 
 
 @dataclass(frozen=True, slots=True)

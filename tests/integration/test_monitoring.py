@@ -24,6 +24,7 @@ from reentry.serving import EmbeddedServer, ServerConfig
 from tests.conftest import make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
+from tests.toy_model import write_toy_model
 
 EXTERNAL = {
     "container_cpu_usage_seconds_total": "cAdvisor",
@@ -36,13 +37,18 @@ EXTERNAL = {
 REQUESTS, TRACKS, STEPS = 120, 4, 100
 
 
+def write_reference(folder: Path) -> None:
+    """The reference of a version trained on flights like those the tests send."""
+    features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
+    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, ("altitude_fraction",))
+    (folder / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A server with two instances of track_decision, and a version that knows its training."""
     repository = make_repository(tmp_path_factory.mktemp("watched"))
-    features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
-    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, ("altitude_fraction",))
-    (repository / "reentry_lstm/1" / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
+    write_reference(repository / "reentry_lstm/1")
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=4)
     with EmbeddedServer(config) as server:
         yield server
@@ -233,3 +239,25 @@ def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_a
     assert values["nv_inference_request_failure", ("model=reentry", "reason=OTHER", "version=1")] == 2 * rejected
     assert values["nv_inference_request_failure", ("model=track_features", "reason=REJECTED", "version=1")] == 0
     assert values["nv_inference_request_success", ("model=reentry", "version=1")] == 50 - rejected
+
+
+def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    write_reference(repository / "reentry_lstm/1")
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=4)
+    with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
+
+        def drift_of() -> set[str]:
+            inputs = request_inputs(make_tracks(60, STEPS))
+            with ThreadPoolExecutor(2) as pool:  # one for each instance of track_decision
+                list(pool.map(lambda _: client.infer(schema.ENSEMBLE.name, inputs), range(4)))
+            labels = {label for (name, found) in exported(server) if name == "reentry_feature_psi" for label in found}
+            return {label for label in labels if label.startswith("model_version")}
+
+        until(lambda: drift_of() == {"model_version=1"})
+        write_toy_model(repository / "reentry_lstm/2/model.onnx", version=2)
+        write_reference(repository / "reentry_lstm/2")
+        client.load_model("reentry_lstm")
+        until(lambda: drift_of() == {"model_version=2"})
+        shares = {labels for (name, labels) in exported(server) if name == "reentry_training_reentry_ratio"}
+    assert shares == {("model_version=2",)}
