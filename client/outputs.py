@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Self
@@ -30,6 +30,7 @@ from reentry.tracks.formats import CSV_SUFFIXES, file_format
 
 ROWS_AT_ONCE: Final = 65_536
 _UNSCORED: Final = 255
+_BOM: Final = "\xef\xbb\xbf"  # UTF-8's byte order mark, as `_ENCODING` shows it
 _ENCODING: Final = "latin-1"  # every byte is a character of it, so whatever the file's own encoding, its text survives
 
 
@@ -97,6 +98,16 @@ class OutputFiles:
     set_aside: Path | None
     """None if every row was scored."""
 
+    @classmethod
+    def of(cls, folder: Path) -> OutputFiles:
+        """Every file that a run may write into `folder`."""
+        return cls(
+            predictions=folder / "predictions.csv",
+            onsets=folder / "onsets.csv",
+            inference=folder / "inference.jsonl",
+            set_aside=folder / "set_aside.csv",
+        )
+
 
 def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks: Iterable[TrackResult]) -> OutputFiles:
     """Write all files into `folder`; they take their names together at the end, over those of an earlier run.
@@ -110,12 +121,9 @@ def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks:
     Raises:
         TrackFileError: the file has not the rows it had when it was scored.
     """
-    files = OutputFiles(
-        predictions=folder / "predictions.csv",
-        onsets=folder / "onsets.csv",
-        inference=folder / "inference.jsonl",
-        set_aside=folder / "set_aside.csv" if report.set_aside else None,
-    )
+    files = OutputFiles.of(folder)
+    if not report.set_aside:
+        files = replace(files, set_aside=None)
     in_order = sorted(tracks, key=lambda track: track.first_row)
     with ExitStack() as stack:
         _write_onsets(stack.enter_context(whole_file(files.onsets)), in_order)
@@ -149,11 +157,12 @@ def _header(given: str) -> str:
     Readers differ in which of two columns of one name they take, so a label could pass for a prediction.
     """
     added = (PROBABILITY.name, PHASE.name)
-    names = next(csv.reader([given]))
+    text = given.removeprefix(_BOM)
+    names = _fields(text)
     if set(names).isdisjoint(added):
         return ",".join((given, *added))
     kept = [f"{name}_given" if name in added else name for name in names]
-    return _csv_line([*kept, *added])
+    return given[: len(given) - len(text)] + _csv_line([*kept, *added])
 
 
 def _write_onsets(path: Path, tracks: Iterable[TrackResult]) -> None:
@@ -196,32 +205,42 @@ def row_texts(source: Path) -> Iterator[str]:
     """The header of a CSV or Parquet file, then its rows, as CSV text without line ends; blank lines are no rows."""
     if file_format(source) in CSV_SUFFIXES:
         with source.open(encoding=_ENCODING, newline="") as lines:
+            mark = lines.read(len(_BOM))
+            if mark != _BOM:
+                mark = ""
+                lines.seek(0)
             records = _records(lines)
             header = next(records)
-            yield header
-            commas = header.count(",")
+            yield mark + header
+            width = len(_fields(header))
             for record in records:
-                yield record if record.count(",") == commas else _fitted(record, commas + 1)
+                # Splitting a record takes several times as long as counting, which is enough where nothing is quoted.
+                plain = '"' not in record and record.count(",") == width - 1
+                yield record if plain else _fitted(record, width)
     else:
         yield from _parquet_texts(source)
 
 
 def _fitted(record: str, width: int) -> str:
     """Bring a ragged row to `width` fields, so that what is appended stands under its own name."""
-    fields = next(csv.reader([record]))
+    fields = _fields(record)
     if len(fields) == width:
-        return record  # commas inside quotes
+        return record
     return _csv_line((fields + [""] * width)[:width])
 
 
+def _fields(record: str) -> list[str]:
+    return next(csv.reader([record]))
+
+
 def _records(lines: Iterator[str]) -> Iterator[str]:
-    """Join the lines that a quoted field spans."""
+    """Join the lines that a quoted field spans; a line is blank where pandas, which read the tracks, finds it so."""
     for line in lines:
         if '"' in line:
             consumed: list[str] = []
             next(csv.reader(_noting(chain([line], lines), consumed)))
             yield "".join(consumed).rstrip("\r\n")
-        elif not line.isspace():
+        elif line.strip(" \t\r\n"):
             yield line.rstrip("\r\n")
 
 

@@ -18,7 +18,7 @@ from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
 from client.scoring import score
 from reentry import __version__
-from reentry.errors import ClientError, ConfigError
+from reentry.errors import ClientError, ConfigError, InputError
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
@@ -124,9 +124,11 @@ def predict_file(config: PredictConfig) -> Prediction:
 
     Raises:
         TrackFileError: the file cannot be used at all; nothing is written.
+        InputError: the file is one that the results would replace.
         ClientError: the server stayed away; what was scored so far is kept for the next run.
         InputError: another run writes to the same folder.
     """
+    _refuse_own_results(config)
     with read_tracks(config.source) as file:
         config.out.mkdir(parents=True, exist_ok=True)
         identity = {"file": fingerprint(config.source), "program": __version__}
@@ -155,6 +157,19 @@ def predict_file(config: PredictConfig) -> Prediction:
             prediction = run.write()
             journal.remove()
             return prediction
+
+
+def _refuse_own_results(config: PredictConfig) -> None:
+    """A file in the folder of the results, a mended `set_aside.csv` say, would be lost to them."""
+    files = OutputFiles.of(config.out)
+    written = (files.predictions, files.onsets, files.inference, files.set_aside, config.out / JOURNAL_NAME)
+    source = config.source.resolve()
+    if any(path is not None and path.resolve() == source for path in written):
+        raise InputError(
+            "the results would replace the file to score",
+            where=str(config.source),
+            fix=f"give another folder than {config.out} with --out",
+        )
 
 
 class _Run:

@@ -106,13 +106,40 @@ def test_whatever_text_a_csv_holds_its_rows_come_back_as_they_stand(
         ("a,b\n1\n1,2,3\n", ["a,b", "1,", "1,2"]),
         ('a,b\n"x,y",2\n', ["a,b", '"x,y",2']),
         ('a,b\n5" pipe,2\n3,4\n', ["a,b", '5" pipe,2', "3,4"]),
+        ('"a, of b",c\n1,2\n1,2,3\n"1,2"\n', ['"a, of b",c', "1,2", "1,2", '"1,2",']),
+        ('\xef\xbb\xbf"a, of b",c\n1,2\n', ['\xef\xbb\xbf"a, of b",c', "1,2"]),
     ],
-    ids=["crlf", "blank lines", "a line end in quotes", "ragged", "comma in quotes", "a quote inside a field"],
+    ids=[
+        "crlf",
+        "blank lines",
+        "a line end in quotes",
+        "ragged",
+        "comma in quotes",
+        "a quote inside a field",
+        "comma in a column's name",
+        "the same behind a byte order mark",
+    ],
 )
 def test_lines_of_every_kind_are_read_as_the_tracks_are(tmp_path: Path, text: str, expected: list[str]) -> None:
     source = tmp_path / "t.csv"
-    source.write_text(text, newline="")
+    source.write_text(text, encoding="latin-1", newline="")
     assert list(row_texts(source)) == expected
+
+
+@pytest.mark.parametrize("line", ["\f", "\v", "\x1c", "\x85", "\xa0", " \t\xa0", "", " ", "\t", " \t "], ids=repr)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_line_is_blank_where_it_is_for_the_reader_of_tracks(tmp_path: Path, line: str, encoding: str) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text(f"a,b\n1,2\n{line}\n3,4\n", encoding=encoding)
+    assert len(list(row_texts(source))) - 1 == len(pd.read_csv(source, encoding=encoding))
+
+
+def test_results_stand_under_their_names_whatever_the_columns_are_called(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text('"altitude, m",a\n1,2\n3,4\n')
+    got = pd.read_csv(write(source, [(track_of([0, 1], [0, 1]), score_of([0, 1]))]) / "predictions.csv")
+    assert got.columns.tolist() == ["altitude, m", "a", "reentry_probability", "reentry_phase"]
+    assert got.to_numpy().tolist() == [[1, 2, 0, 0], [3, 4, 1, 1]]
 
 
 def test_bytes_that_are_no_utf_8_survive(tmp_path: Path) -> None:
@@ -131,6 +158,18 @@ def test_a_column_that_has_the_name_of_a_result_is_kept_under_another(tmp_path: 
     assert (out / "predictions.csv").read_text().splitlines() == [
         "reentry_phase_given,a,reentry_probability,reentry_phase",
         "0,9,0.000000,1",
+    ]
+
+
+def test_a_result_is_told_from_a_first_column_of_its_name_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_bytes(b"\xef\xbb\xbfreentry_phase,a\n0,9\n")
+    out = write(source, [(track_of([0], [0]), score_of([1]))])
+    assert pd.read_csv(out / "predictions.csv").columns.tolist() == [
+        "reentry_phase_given",
+        "a",
+        "reentry_probability",
+        "reentry_phase",
     ]
 
 

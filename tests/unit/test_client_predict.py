@@ -8,7 +8,7 @@ import pytest
 
 from client import predict
 from client.predict import PredictConfig, predict_file
-from reentry.errors import ClientError
+from reentry.errors import ClientError, InputError
 from reentry.simulation import simulate_file
 
 
@@ -24,3 +24,16 @@ def test_a_model_that_changes_in_every_pass_ends_in_an_error(
     with pytest.raises(ClientError, match="the model version keeps changing"):
         predict_file(PredictConfig(source=tmp_path / "t.csv", out=tmp_path / "out"))
     assert capsys.readouterr().err.count("scoring all tracks again") == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["predictions.csv", "onsets.csv", "inference.jsonl", "set_aside.csv", predict.JOURNAL_NAME]
+)
+def test_a_file_that_the_results_would_replace_is_refused_and_kept(tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    source.write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"the results would replace the file to score; fix: .* --out"):
+        predict_file(PredictConfig(source=source, out=tmp_path / "link"))
+    assert source.read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["link", name])
