@@ -1,11 +1,13 @@
 """One interface to a Triton server, over gRPC or HTTP, and the words for what can go wrong on the way.
 
-Every failure of either protocol becomes one of two errors: `ServerAwayError`, where asking again may help, and
-`RefusedError`, where the same request would be refused again.
+Every failure of either protocol becomes one of three errors: `ServerAwayError`, where asking again may help,
+`RefusedError`, where the same request would be refused again, and a plain `ClientError` where no Triton listens at all.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +39,10 @@ _GRPC_OPTIONS: Final = (
 _REFUSALS: Final = frozenset(
     {"StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL", "StatusCode.UNKNOWN", "400", "413", "500"}
 )
+# What Triton says, with the status of a refusal, where a model is at fault whatever the request: a Python model's
+# process died, or a member of the ensemble is not loaded.
+_MODEL_AWAY: Final = re.compile(r"stub process .*is not healthy|no available versions|is not ready", re.IGNORECASE)
+_REASON_LENGTH: Final = 200
 
 
 class ServerAwayError(ClientError):
@@ -93,6 +99,7 @@ class Connection:
             endpoint: where.
             timeout: s, the longest wait for one answer.
         """
+        self._endpoint = endpoint
         self._per_call: dict[str, float] = {}
         if endpoint.scheme == "grpc":
             import tritonclient.grpc as protocol
@@ -120,8 +127,9 @@ class Connection:
 
         Raises:
             ServerAwayError: the server or the model is not there.
+            ClientError: something else than Triton listens there.
         """
-        with _translated():
+        with _translated(self._endpoint):
             answer = await self._client.get_model_config(model.name, **self._per_call)
         return int(answer["max_batch_size"] if isinstance(answer, dict) else answer.config.max_batch_size)
 
@@ -135,23 +143,31 @@ class Connection:
         tensors = [self._input(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
         for tensor in tensors:
             tensor.set_data_from_numpy(inputs[tensor.name()])
-        with _translated():
+        with _translated(self._endpoint):
             result = await self._client.infer(model.name, tensors, **self._per_call)
         return {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the errors of tritonclient, aiohttp and the network into the two of this module."""
+def _translated(endpoint: Endpoint) -> Iterator[None]:
+    """Turn the errors of tritonclient, aiohttp and the network into those of this module."""
     from aiohttp import ClientError as AiohttpError
+    from aiohttp import ClientResponseError
     from tritonclient.utils import InferenceServerException
 
     try:
         yield
     except InferenceServerException as error:
         reason = error.message() or "no reason given"
-        if error.status() in _REFUSALS:
+        if error.status() in _REFUSALS and not _MODEL_AWAY.search(reason):
             raise RefusedError(reason) from error
         raise ServerAwayError(reason) from error
+    except (ClientResponseError, ValueError) as error:  # not HTTP, or not what an inference server answers
+        raise ClientError(
+            "no inference server over HTTP listens there",
+            where=str(endpoint),
+            fix="check the port in --url: unless changed, 8000 is HTTP, 8001 gRPC, and 8002 gives metrics alone",
+        ) from error
     except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
-        raise ServerAwayError(str(error) or type(error).__name__) from error
+        reason = textwrap.shorten(str(error), _REASON_LENGTH, placeholder=" ...")
+        raise ServerAwayError(reason or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""URLs are read strictly, and every failure on the way to a server becomes one of two errors."""
+"""URLs are read strictly, and every failure on the way to a server becomes an error that says whether to ask again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp import ServerDisconnectedError
 from tritonclient.utils import InferenceServerException
 
 from client.connection import Connection, Endpoint, RefusedError, ServerAwayError, _translated
-from reentry.errors import ConfigError
+from reentry.errors import ClientError, ConfigError
 from reentry.schema import ENSEMBLE
 
 
@@ -38,12 +38,19 @@ def test_another_url_is_refused_with_what_was_expected(url: str) -> None:
         Endpoint.parse(url)
 
 
+DEAD_STUB = "in ensemble 'reentry', Stub process 'track_features_0_0' is not healthy."
+UNLOADED = "in ensemble 'reentry', Request for unknown model: 'track_decision' has no available versions"
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (InferenceServerException("bad", status="StatusCode.INVALID_ARGUMENT"), RefusedError),
         (InferenceServerException("bad", status="400"), RefusedError),
         (InferenceServerException("failed", status="StatusCode.INTERNAL"), RefusedError),
+        (InferenceServerException(DEAD_STUB, status="StatusCode.INTERNAL"), ServerAwayError),
+        (InferenceServerException(DEAD_STUB, status="500"), ServerAwayError),
+        (InferenceServerException(UNLOADED, status="400"), ServerAwayError),
         (InferenceServerException("away", status="StatusCode.UNAVAILABLE"), ServerAwayError),
         (InferenceServerException("late", status="StatusCode.DEADLINE_EXCEEDED"), ServerAwayError),
         (InferenceServerException("full", status="503"), ServerAwayError),
@@ -55,8 +62,42 @@ def test_another_url_is_refused_with_what_was_expected(url: str) -> None:
     ids=repr,
 )
 def test_only_the_servers_own_refusals_are_final(error: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected), _translated():
+    with pytest.raises(expected), _translated(Endpoint.parse("http://host")):
         raise error
+
+
+def test_a_long_reason_is_cut_to_a_line_that_can_be_read() -> None:
+    with pytest.raises(ServerAwayError) as raised, _translated(Endpoint.parse("http://host")):
+        raise ConnectionError("first words " + "and more " * 100)
+    assert raised.value.problem.startswith("first words")
+    assert len(raised.value.problem) <= 200
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+        b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00" * 20,
+    ],
+    ids=["the metrics port", "a web server", "the gRPC port"],
+)
+def test_a_port_of_another_kind_is_named_at_once_with_the_ports_to_try(answer: bytes) -> None:
+    async def ask() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+            host, port = listener.sockets[0].getsockname()
+            async with Connection(Endpoint.parse(f"http://{host}:{port}"), timeout=5.0) as connection:
+                await connection.max_batch(ENSEMBLE)
+
+    with pytest.raises(ClientError, match=r"^http://127.0.0.1:\d+: no inference server .* 8000 is HTTP") as raised:
+        asyncio.run(ask())
+    assert not isinstance(raised.value, ServerAwayError)
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
