@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -63,13 +64,30 @@ def packages(kind: str) -> set[str]:
     return set(shlex.split(listed)[0].partition("=")[2].split())
 
 
-def imported_by(statements: str) -> set[str]:
-    """Distributions whose modules the statements bring in, by their names in the lock."""
-    program = f"import json, sys\n{statements}\nprint(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+def imports_of(*patterns: str) -> str:
+    """Every import statement of the files, those inside functions too."""
+    trees = [ast.parse(path.read_text()) for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = {ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"}
+    return "\n".join(sorted(found - {"import triton_python_backend_utils as pb_utils"}))  # Triton's own
+
+
+def imported_by(command: str, statements: str) -> set[str]:
+    """Distributions, as the lock names them, whose modules the statements and the command's `--help` bring in."""
+    program = (
+        f"import json, sys\n{statements}\nimport reentry.cli\nfrom typer.testing import CliRunner\n"
+        f"CliRunner().invoke(reentry.cli.app, ['{command}', '--help'])\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     owners = importlib.metadata.packages_distributions()
     found = {owner for module in json.loads(done.stdout.splitlines()[-1]) for owner in owners.get(module, [])}
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in found} - {"reentry"} - TAKEN_WHERE_THEY_ARE
+
+
+TAKEN_WHERE_THEY_ARE = {"setuptools", "cloudpickle"}
+"""Imported by other packages if they happen to be installed."""
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -151,41 +169,21 @@ def test_pods_ask_for_the_tags_of_these_targets() -> None:
         assert triton(f"overlays/{overlay}")["image"].endswith(f"reentry-triton:{__version__}-{target}")
 
 
-COMMAND_LINE = """
-import reentry.cli
-from typer.testing import CliRunner
-CliRunner().invoke(reentry.cli.app, ["{command}", "--help"])
-"""
-
-TAKEN_WHERE_THEY_ARE = {"setuptools", "attrs", "cloudpickle"}
-"""Imported by other packages if they happen to be installed."""
-
-
 def test_the_server_s_packages_are_what_it_imports() -> None:
-    models = "\n".join(
-        line
-        for model in sorted((ROOT / "model_repository").glob("*/1/model.py"))
-        for line in model.read_text().splitlines()
-        if line.startswith("from reentry")
+    statements = imports_of(
+        "reentry/serving/*.py",
+        "reentry/serving/backends/*/*.py",
+        "model_repository/*/1/model.py",
+        "reentry/cli/serve.py",
     )
-    imported = imported_by(
-        "import onnxruntime, reentry.serving.doctor, reentry.serving.foreground\n"
-        "from google.protobuf import json_format, text_format\n"
-        "from tritonclient.grpc.model_config_pb2 import ModelConfig\n"
-        f"{models}\n{COMMAND_LINE.format(command='serve')}"
-    )
-    # nvidia-pytriton is run, not imported.
-    assert packages("SERVER") == imported - {"reentry"} - TAKEN_WHERE_THEY_ARE | {"nvidia-pytriton"}
+    # nvidia-pytriton is run, not imported; rich does without attrs.
+    assert packages("SERVER") == imported_by("serve", statements) - {"attrs"} | {"nvidia-pytriton"}
 
 
 def test_the_client_s_packages_are_what_it_imports() -> None:
-    imported = imported_by(
-        "import client.predict, client.connection, reentry.simulation, reentry.tracks\n"
-        "import tritonclient.grpc, tritonclient.http\n"
-        f"{COMMAND_LINE.format(command='predict')}"
-    )
+    statements = imports_of("client/*.py", "reentry/tracks/*.py", "reentry/simulation/*.py", "reentry/progress.py")
     # pandas opens tzdata where a time zone is named.
-    assert packages("CLIENT") == imported - {"reentry"} - TAKEN_WHERE_THEY_ARE | {"tzdata"}
+    assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}
 
 
 @pytest.mark.parametrize("kind", ["SERVER", "CLIENT"])
