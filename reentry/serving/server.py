@@ -29,8 +29,12 @@ from reentry.serving.installation import Installation, find_installation, progra
 from reentry.serving.log import last_error
 from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
 from reentry.serving.run_directory import assemble_backends
+from reentry.serving.stubs import StubWatch
 
 _POLL_SECONDS: Final = 0.02
+
+_STUB_SECONDS: Final = 1.0
+"""s between two looks at the processes of the Python models."""
 
 _CONTROL_APIS: Final = "shared-memory,model-repository,trace,logging"
 """What changes the server for everybody; Triton's names."""
@@ -53,6 +57,7 @@ class EmbeddedServer:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
+        self._stubs: StubWatch | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.shared_memory_prefix = f"reentry_{uuid.uuid4().hex[:12]}_"
         self._log_start = 0
@@ -135,6 +140,9 @@ class EmbeddedServer:
                 self._load(deadline)
             self._wait(api.is_ready, deadline)
             self.seconds_to_ready = time.monotonic() - started
+            self._stubs = StubWatch(self.process_id)
+            if not self._config.log_to_stderr:
+                self._log_start = self.server_log.stat().st_size  # what it got over is no reason of a later end
         except BaseException:
             self.stop()
             raise
@@ -146,12 +154,21 @@ class EmbeddedServer:
         self.stop()
 
     def wait(self) -> None:
-        """Block until the server ends by itself.
+        """Block until the server ends by itself, or loses a process that it does not start anew.
 
         Raises:
             ServerError: always, for it was not asked to; why, in its own words.
         """
-        self._running().wait()
+        process = self._running()
+        while process.poll() is None:
+            lost = self._stubs.look() if self._stubs else None
+            if lost is not None:
+                raise ServerError(
+                    f"a process of {lost} was killed, and Triton does not start another",
+                    fix="start the server again; with fewer --instances where the memory ran out",
+                )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STUB_SECONDS)
         raise self._death()
 
     def stop(self) -> None:
@@ -280,7 +297,8 @@ class EmbeddedServer:
         if status is None:
             return ServerError("the Triton server no longer answers")
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        reason = self._last_error()
+        # One that is killed while it starts has said nothing of it; its errors so far did not stop it.
+        reason = None if status < 0 and self.seconds_to_ready == 0 else self._last_error()
         return ServerError(f"the Triton server {how}" + (f": {reason}" if reason else ""))
 
     def _too_late(self) -> ServerError:

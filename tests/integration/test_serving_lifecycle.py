@@ -28,6 +28,7 @@ from reentry.errors import ServerError
 from reentry.features import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.doctor import examine
+from reentry.serving.stubs import StubWatch
 from reentry.signals import ENDING
 from tests.conftest import copy_repository, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
@@ -77,9 +78,14 @@ def serving(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[s
 
 def server_process(process: subprocess.Popen[str]) -> int:
     """The tritonserver that a `reentry serve` runs."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (server,) = [int(child) for child in children]
+    (server,) = children_of(process.pid)
     return server
+
+
+def children_of(process: int) -> list[int]:
+    return sorted(
+        int(child) for path in Path(f"/proc/{process}/task").glob("*/children") for child in path.read_text().split()
+    )
 
 
 def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) -> None:
@@ -222,9 +228,34 @@ def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_pa
     with serving(model_repository, tmp_path) as (process, _):
         os.kill(server_process(process), signal.SIGKILL)
         _, err = process.communicate()
+    assert (process.returncode, err) == (1, "error: the Triton server was ended by SIGKILL\n")
+
+
+def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Path, tmp_path: Path) -> None:
+    with serving(model_repository, tmp_path) as (process, _):
+        for stub in children_of(server_process(process)):
+            if "/track_features/" in Path(f"/proc/{stub}/cmdline").read_text():
+                os.kill(stub, signal.SIGKILL)
+        _, err = process.communicate()
     assert process.returncode == 1
-    assert err.startswith("error: the Triton server was ended by SIGKILL")
-    assert len(err.splitlines()) == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: a process of track_features was killed, and Triton does not start another; fix: ")
+
+
+def test_a_model_that_is_loaded_again_has_lost_nothing(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    with (
+        EmbeddedServer(config_for(repository)) as server,
+        triton.InferenceServerClient(server.grpc_url) as client,
+    ):
+        watch = StubWatch(server.process_id)
+        before = children_of(server.process_id)
+        assert watch.look() is None
+        for name in ("reentry", "track_decision"):
+            client.unload_model(name)
+        client.load_model("track_decision")
+        assert children_of(server.process_id) != before
+        assert [watch.look(), watch.look()] == [None, None]
 
 
 def test_a_killed_command_takes_its_server_with_it(model_repository: Path, tmp_path: Path) -> None:
