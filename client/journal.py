@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import InputError
+from reentry.files import writing
 
 _HEAD: Final = struct.Struct("<II")
 
@@ -61,14 +62,15 @@ class Journal:
             identity: what is scored; a journal of another identity is begun anew.
 
         Raises:
-            InputError: another run holds the journal.
+            InputError: another run holds the journal, or it cannot be written.
         """
         self._identity = dict(identity)
         self._path = path
         self._places: dict[int, int] = {}
         self.outdated = False
         """A journal was there, but of another identity."""
-        self._file = path.open("a+b")
+        with writing(path):
+            self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -82,7 +84,8 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with writing(self._path):  # what a full disk did not take is still to be written
+            self._file.close()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -104,14 +107,19 @@ class Journal:
         )
 
     def append(self, score: Score) -> None:
-        """Keep one scored track; after `flush` it outlives this process."""
+        """Keep one scored track; after `flush` it outlives this process.
+
+        Raises:
+            InputError: the disk is full.
+        """
         body = json.dumps({name: getattr(score, name) for name in _PLAIN_FIELDS}).encode()
         body += b"\n" + score.probability.tobytes() + score.phase.tobytes()
         self._places[score.track_id] = self._write_record(body)
 
     def flush(self) -> None:
         """Hand what was appended to the operating system."""
-        self._file.flush()
+        with writing(self._path):
+            self._file.flush()
 
     def restart(self) -> None:
         """Forget everything scored."""
@@ -156,5 +164,6 @@ class Journal:
 
     def _write_record(self, body: bytes) -> int:
         place = self._file.seek(0, 2)
-        self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
+        with writing(self._path):
+            self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
         return place

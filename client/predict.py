@@ -19,6 +19,7 @@ from client.retry import Retry, RetryConfig
 from client.scoring import score
 from reentry import __version__
 from reentry.errors import ClientError, ConfigError, InputError
+from reentry.files import writing
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
@@ -126,11 +127,12 @@ def predict_file(config: PredictConfig) -> Prediction:
         TrackFileError: the file cannot be used at all; nothing is written.
         InputError: the file is one that the results would replace.
         ClientError: the server stayed away; what was scored so far is kept for the next run.
-        InputError: another run writes to the same folder.
+        InputError: another run writes to the same folder, or nothing can be written there.
     """
     _refuse_own_results(config)
     with read_tracks(config.source) as file:
-        config.out.mkdir(parents=True, exist_ok=True)
+        with writing(config.out):
+            config.out.mkdir(parents=True, exist_ok=True)
         identity = {"file": fingerprint(config.source), "program": __version__}
         with Journal(config.out / JOURNAL_NAME, identity) as journal:
             if journal.outdated:

@@ -1,12 +1,31 @@
-"""Files that appear under their name only when whole."""
+"""Files that appear under their name only when whole, and the words for a place that takes none."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from reentry.errors import InputError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say where, when the system refuses what the block does to write `path`.
+
+    Raises:
+        InputError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 @contextmanager
@@ -16,17 +35,35 @@ def whole_file(path: Path) -> Iterator[Path]:
     Example:
         with whole_file(Path("report.json")) as part:
             part.write_text("{}")
+
+    Raises:
+        InputError: the place cannot be written to, or is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     part = Path(name)
     try:
-        yield part
-        part.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the user's group
-        part.replace(path)
+        try:
+            yield part
+        except OSError as error:
+            if error.errno in _FULL:  # any other may be of a file that the block reads
+                raise _unwritable(path, error) from error
+            raise
+        with writing(path):
+            part.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the user's group
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    in_the_way = isinstance(error, FileExistsError)  # mkdir's word for a file of the folder's name
+    reason = "a file stands where a folder is needed" if in_the_way else error.strerror or str(error)
+    return InputError(
+        f"cannot be written: {reason}", where=str(path), fix="give another place, or make room or leave to write there"
+    )
 
 
 def _umask() -> int:

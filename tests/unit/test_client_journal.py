@@ -9,6 +9,7 @@ import pytest
 
 from client.journal import Journal, Score
 from reentry.errors import InputError
+from tests.full_disk import room_for
 
 IDENTITY = {"file": "abc", "program": "1"}
 
@@ -130,3 +131,17 @@ def test_a_removed_journal_is_gone(path: Path) -> None:
     with Journal(path, IDENTITY) as journal:
         journal.remove()
     assert not path.exists()
+
+
+def test_a_full_disk_is_named_and_what_was_kept_before_it_stays(path: Path) -> None:
+    write(path, 1)
+    with room_for(path.stat().st_size + 10), pytest.raises(InputError, match=r"journal: cannot be written: .*; fix: "):
+        write(path, 2)
+    with Journal(path, IDENTITY) as journal:
+        assert [track_id in journal for track_id in (1, 2)] == [True, False]
+
+
+def test_a_journal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    with pytest.raises(InputError, match="journal: cannot be written: Is a directory"):
+        Journal(tmp_path / "journal", IDENTITY)

@@ -37,3 +37,10 @@ def test_a_file_that_the_results_would_replace_is_refused_and_kept(tmp_path: Pat
         predict_file(PredictConfig(source=source, out=tmp_path / "link"))
     assert source.read_text() == "kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["link", name])
+
+
+@pytest.mark.parametrize("out", ["t.csv", "t.csv/below"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, out: str) -> None:
+    simulate_file(tmp_path / "t.csv", tracks=1)
+    with pytest.raises(InputError, match=f"{out}: cannot be written: .*; fix: "):
+        predict_file(PredictConfig(source=tmp_path / "t.csv", out=tmp_path / out))

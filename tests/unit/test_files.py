@@ -1,0 +1,51 @@
+"""A place that takes no file is named in one line; what was there stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reentry.errors import InputError
+from reentry.files import whole_file, writing
+from tests.full_disk import room_for
+
+
+def write(path: Path, text: str) -> None:
+    with whole_file(path) as part:
+        part.write_text(text)
+
+
+def test_a_file_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as raised:
+        write(tmp_path / "file" / "a.csv", "")
+    assert str(raised.value) == (
+        f"{tmp_path}/file/a.csv: cannot be written: a file stands where a folder is needed; "
+        "fix: give another place, or make room or leave to write there"
+    )
+
+
+def test_a_folder_of_the_files_name_is_refused_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(InputError, match=r"a\.csv: cannot be written: Is a directory"):
+        write(tmp_path / "a.csv", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_on_a_full_disk_the_file_of_before_stays(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "before")
+    with room_for(100), pytest.raises(InputError, match=r"a\.csv: cannot be written: File too large"):
+        write(tmp_path / "a.csv", "x" * 1000)
+    assert (tmp_path / "a.csv").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_failure_to_read_another_file_is_not_taken_for_one_to_write(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"), whole_file(tmp_path / "a.csv"):
+        (tmp_path / "none.csv").read_text()
+
+
+def test_errors_that_are_not_the_systems_pass_through_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), writing(tmp_path):
+        _ = 1 // 0
