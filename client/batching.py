@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from reentry.buckets import pad_steps
 from reentry.errors import ConfigError
-from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.tracks import Track
 
 FREE_PADDING: Final = 16
@@ -60,11 +60,7 @@ class Batch:
 
     def measurements(self) -> npt.NDArray[np.float64]:
         """(B, T, M); a shorter track repeats its last row."""
-        padded = np.empty((len(self), self.longest, len(MEASUREMENT_COLUMNS)))
-        for target, track in zip(padded, self.tracks, strict=True):
-            target[: len(track)] = track.measurements
-            target[len(track) :] = track.measurements[-1]
-        return padded
+        return np.concatenate([pad_steps(track.measurements[None], self.longest) for track in self.tracks])
 
     def lengths(self) -> npt.NDArray[np.int32]:
         """(B, 1), steps of each track before its padding."""

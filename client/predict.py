@@ -72,6 +72,8 @@ class Prediction:
     """Tracks that enter reentry."""
     set_aside: int
     """Tracks that were not scored."""
+    rows_set_aside: int
+    """Rows that were not scored: those of these tracks, and those whose track id cannot be read."""
     model_version: int | None
     """None where no track was scored."""
     seconds: float
@@ -86,15 +88,18 @@ class Prediction:
     def summary(self) -> str:
         """For people."""
         lines = [
-            f"{self.tracks:,} tracks ({self.rows_scored:,} of {self.rows:,} rows) scored in {self.seconds:.1f} s"
+            f"{_count(self.tracks, 'track')} ({self.rows_scored:,} of {self.rows:,} rows)"
+            + f" scored in {self.seconds:.1f} s"
             + (f" by model version {self.model_version}" if self.model_version is not None else "")
             + (f", {self.resumed:,} of them in an earlier run" if self.resumed else ""),
-            f"{self.onsets:,} enter reentry",
+            f"{self.onsets:,} {'enters' if self.onsets == 1 else 'enter'} reentry",
             self.notes,
             f"results: {self.files.predictions}, {self.files.onsets.name}, {self.files.inference.name}",
         ]
         if self.files.set_aside is not None:
-            lines.append(f"set aside, not scored: {self.set_aside:,} tracks, see {self.files.set_aside}")
+            rows = _count(self.rows_set_aside, "row")
+            what = f"{_count(self.set_aside, 'track')}, {rows}" if self.set_aside else f"{rows} of no track"
+            lines.append(f"set aside, not scored: {what}, see {self.files.set_aside}")
         return "\n".join(line for line in lines if line)
 
 
@@ -238,11 +243,16 @@ class _Run:
             tracks=len(self._tracks),
             resumed=self._resumed,
             onsets=sum(track.onset_row is not None for track in self._tracks),
-            set_aside=len(report.set_aside),
+            set_aside=sum(each.track_id is not None for each in report.set_aside),
+            rows_set_aside=report.rows_set_aside,
             model_version=self._tracks[0].model_version if self._tracks else None,
             seconds=self._seconds,
             notes=report.summary(),
         )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _say(message: str) -> None:

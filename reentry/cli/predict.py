@@ -47,5 +47,5 @@ def predict(
     )
     prediction = predict_with_server(config, repository if start_server else None)
     typer.echo(prediction.to_json() if as_json else prediction.summary())
-    if prediction.set_aside:
+    if prediction.rows_set_aside:
         raise typer.Exit(code=1)

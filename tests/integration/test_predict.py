@@ -349,5 +349,13 @@ def test_the_command_ends_with_1_after_all_is_written_when_tracks_were_set_aside
     table.to_csv(config.source, index=False)
     told = CliRunner().invoke(app, ["predict", str(config.source), "--url", config.url, "--out", str(config.out)])
     assert told.exit_code == 1
-    assert "set aside, not scored: 1 tracks" in told.output
+    assert f"set aside, not scored: 1 track, {(table['track_id'] == 2).sum()} rows, see" in told.output
     assert len(predictions(config)) == len(table)
+
+
+def test_rows_of_no_track_end_it_with_1_too_and_are_counted_as_rows(config: PredictConfig, table: pd.DataFrame) -> None:
+    ids = table["track_id"].astype(str).where(table["track_id"] != 2, "?")
+    table.assign(track_id=ids).to_csv(config.source, index=False)
+    told = CliRunner().invoke(app, ["predict", str(config.source), "--url", config.url, "--out", str(config.out)])
+    assert told.exit_code == 1
+    assert f"set aside, not scored: {(ids == '?').sum()} rows of no track, see" in told.output

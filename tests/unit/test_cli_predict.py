@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,9 @@ def test_a_request_needs_time() -> None:
         PredictConfig(source=Path("a.csv"), out=Path("out"), timeout=0.0)
 
 
-def test_the_summary_names_counts_and_places() -> None:
-    prediction = Prediction(
+@pytest.fixture
+def prediction() -> Prediction:
+    return Prediction(
         files=OutputFiles(
             predictions=Path("out/predictions.csv"),
             onsets=Path("out/onsets.csv"),
@@ -64,11 +66,32 @@ def test_the_summary_names_counts_and_places() -> None:
         resumed=1,
         onsets=2,
         set_aside=1,
+        rows_set_aside=100,
         model_version=7,
         seconds=0.25,
         notes="t.csv: 2,000 rows, 3 good tracks",
     )
+
+
+def test_the_summary_names_counts_and_places(prediction: Prediction) -> None:
     text = prediction.summary()
     for expected in ("3 tracks (1,900 of 2,000 rows)", "version 7", "1 of them in an earlier run", "2 enter reentry"):
         assert expected in text
-    assert "set aside, not scored: 1 tracks, see out/set_aside.csv" in text
+    assert "set aside, not scored: 1 track, 100 rows, see out/set_aside.csv" in text
+
+
+@pytest.mark.parametrize(
+    ("tracks", "rows", "expected"),
+    [(2, 1_100, "2 tracks, 1,100 rows"), (1, 1, "1 track, 1 row"), (0, 311, "311 rows of no track")],
+)
+def test_the_summary_counts_tracks_set_aside_and_rows_without_one(
+    prediction: Prediction, tracks: int, rows: int, expected: str
+) -> None:
+    text = replace(prediction, set_aside=tracks, rows_set_aside=rows).summary()
+    assert f"set aside, not scored: {expected}, see" in text
+
+
+def test_one_is_counted_as_one(prediction: Prediction) -> None:
+    text = replace(prediction, tracks=1, onsets=1).summary()
+    assert text.startswith("1 track (")
+    assert "\n1 enters reentry\n" in text
