@@ -12,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from perf.monitoring import without_metrics
 from reentry import metrics
 from reentry.errors import CheckpointError
 from reentry.features import track_features
 from reentry.monitoring import FEWEST_TRACKS, REFERENCE_FILE, Drift, Reference, bin_counts, stability_index
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.serving.repository import read_model_config
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from tests.conftest import copy_repository
 
 STEPS = 120
 
@@ -285,3 +288,22 @@ def test_many_requests_cost_few_messages_to_the_server(tmp_path: Path) -> None:
     made.close()
     assert backend.values["reentry_requests_total", "answered"] == 500
     assert backend.calls < 100  # a flush by the clock or two, of some 25 each
+
+
+def test_the_cost_is_measured_against_a_server_that_differs_in_nothing_else(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path)
+    silent = without_metrics(repository, tmp_path)
+    changed = {
+        str(path.relative_to(silent))
+        for path in silent.rglob("*")
+        if path.is_file() and path.read_text() != (repository / path.relative_to(silent)).read_text()
+    }
+    assert changed == {"reentry/config.pbtxt", "track_decision/config.pbtxt", "track_decision/1/model.py"}
+    inputs = {tensor.name for tensor in read_model_config(silent, "track_decision").input}
+    (decision,) = (
+        step
+        for step in read_model_config(silent, "reentry").ensemble_scheduling.step
+        if step.model_name == "track_decision"
+    )
+    assert inputs == set(decision.input_map)
+    assert "features" not in inputs
