@@ -19,9 +19,11 @@ import onnx
 from export.config import ExportConfig
 from export.onnx import to_onnx
 from export.verify import Verification, verify
+from reentry.decision import DecisionConfig
 from reentry.errors import ExportError
 from reentry.monitoring import REFERENCE_FILE, Reference
 from reentry.schema import REENTRY_LSTM
+from reentry.serving.repository import installed_versions
 from training.checkpoint import Checkpoint, load_checkpoint
 
 MODEL_FILE: Final = "model.onnx"
@@ -37,9 +39,11 @@ def export_checkpoint(config: ExportConfig) -> tuple[Path, Verification]:
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        ExportError: the repository is none, or the graph is not the network; nothing is installed then.
+        ExportError: the repository is none or takes no files, the thresholds are not those served, or the graph is not
+            the network; nothing is installed then.
     """
     checkpoint = load_checkpoint(config.checkpoint)
+    _require_served_decision(config.checkpoint, checkpoint.decision)
     folder = config.repository / REENTRY_LSTM.name
     if not (folder / "config.pbtxt").is_file():
         raise ExportError(
@@ -67,31 +71,49 @@ def export_checkpoint(config: ExportConfig) -> tuple[Path, Verification]:
     raise ExportError(f"no free version number after {_ATTEMPTS} attempts", where=str(folder), fix="export again")
 
 
-def installed_versions(folder: Path) -> list[int]:
-    """Versions of the model in `folder`, in order."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
+def _require_served_decision(path: Path, decision: DecisionConfig) -> None:
+    """The thresholds are of the served program, not of the graph: others would give other phases than were measured."""
+    served = DecisionConfig()
+    if decision != served:
+        raise ExportError(
+            "the checkpoint's figures are of other decision thresholds than the served ones",
+            where=str(path),
+            expected=f"enter {served.enter:g}, leave {served.leave:g}",
+            got=f"enter {decision.enter:g}, leave {decision.leave:g}",
+            fix="train again with `reentry train`",
+        )
 
 
 def _install(
     folder: Path, version: int, graph: onnx.ModelProto, manifest: dict[str, object], reference: Reference | None
 ) -> Path:
     target = folder / str(version)
-    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".incoming-"))
+    try:
+        staging = Path(tempfile.mkdtemp(dir=folder, prefix=".incoming-"))
+    except OSError as error:
+        raise _not_installed(folder, error) from error
     try:
         onnx.save(graph, staging / MODEL_FILE)
         (staging / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
         if reference is not None:
             (staging / REFERENCE_FILE).write_text(json.dumps(reference.as_dict(), indent=2) + "\n")
         staging.chmod(0o755)  # mkdtemp's 0700 would hide the version from a server that runs as another user
-        try:
-            staging.rename(target)
-        except OSError as error:  # a folder that is not empty is there by now
-            if target.exists():
-                raise FileExistsError(target) from error
-            raise ExportError(f"cannot install: {error}", where=str(target)) from error
+        staging.rename(target)
+    except OSError as error:
+        if target.exists():  # a folder that is not empty is there by now
+            raise FileExistsError(target) from error
+        raise _not_installed(target, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _not_installed(place: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"cannot install: {error.strerror or error}",
+        where=str(place),
+        fix="give a repository with room that takes files with --repository",
+    )
 
 
 def _manifest(

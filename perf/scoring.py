@@ -37,6 +37,7 @@ from reentry.features import track_features
 from reentry.schema import FEATURES_TENSOR, MEASUREMENT_COLUMNS, PROBABILITY, REENTRY_LSTM, TIMESTAMP
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.config import cores
+from reentry.serving.repository import installed_versions
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
 
@@ -189,8 +190,8 @@ def draw_flights(tracks: int, steps: int) -> list[Track]:
 
 
 def _newest_model(repository: Path) -> Path:
-    versions = [path for path in (repository / REENTRY_LSTM.name).iterdir() if path.name.isdecimal()]
-    return max(versions, key=lambda path: int(path.name)) / "model.onnx"
+    model = repository / REENTRY_LSTM.name
+    return model / str(max(installed_versions(model))) / "model.onnx"
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -28,11 +28,16 @@ def models_of(repository: Path) -> list[str]:
             fix="name it with --repository",
         )
     for name in names:
-        if not any(folder.is_dir() and folder.name.isdigit() for folder in (repository / name).iterdir()):
+        if not installed_versions(repository / name):
             raise ServerError(
                 f"no version of {name} is installed", where=str(repository / name), fix="reentry export CHECKPOINT"
             )
     return names
+
+
+def installed_versions(model: Path) -> list[int]:
+    """Versions of the model in the folder `model`, in order."""
+    return sorted(int(path.name) for path in model.iterdir() if path.is_dir() and path.name.isdecimal())
 
 
 def ensembles_of(repository: Path) -> dict[str, list[str]]:

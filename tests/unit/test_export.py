@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,13 +19,14 @@ from typer.testing import CliRunner
 from export import repository
 from export.config import ExportConfig
 from export.onnx import to_onnx
-from export.repository import export_checkpoint, installed_versions
+from export.repository import export_checkpoint
 from export.verify import Verification, flight_features, session_of, verify
 from reentry.cli import app
 from reentry.decision import DecisionConfig
 from reentry.errors import CheckpointError, ConfigError, ExportError
 from reentry.monitoring import Reference
 from reentry.schema import FEATURES, REENTRY_LSTM
+from reentry.serving.repository import installed_versions
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.model import ReentryLSTM
@@ -242,6 +246,39 @@ def test_a_tolerance_nothing_meets_is_enforced(config: ExportConfig) -> None:
 def test_a_folder_that_is_no_repository_is_refused_with_the_fix(config: ExportConfig, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"reentry_lstm/config.pbtxt .* --repository"):
         export_checkpoint(replace(config, repository=tmp_path))
+
+
+def test_thresholds_that_are_not_the_served_ones_are_refused(config: ExportConfig, checkpoint: Checkpoint) -> None:
+    save_checkpoint(config.checkpoint, replace(checkpoint, decision=DecisionConfig(enter=0.7)))
+    with pytest.raises(
+        ExportError, match=r"expected enter 0\.5, leave 0\.2; got enter 0\.7, leave 0\.2; fix: train again"
+    ):
+        export_checkpoint(config)
+    assert installed_versions(config.repository / REENTRY_LSTM.name) == []
+
+
+def test_a_repository_that_takes_no_files_is_refused_in_one_line(
+    config: ExportConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = config.repository / REENTRY_LSTM.name
+
+    def read_only(**_: object) -> str:  # root may write to a folder of any mode
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(repository, "tempfile", SimpleNamespace(mkdtemp=read_only))
+    with pytest.raises(ExportError, match=rf"^{folder}: cannot install: Permission denied; fix: .*--repository$"):
+        export_checkpoint(config)
+
+
+def test_a_full_disk_installs_nothing(config: ExportConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_graph: onnx.ModelProto, path: Path) -> None:
+        path.write_bytes(b"a part of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(repository.onnx, "save", full)
+    with pytest.raises(ExportError, match="cannot install: No space left on device"):
+        export_checkpoint(config)
+    assert [path.name for path in (config.repository / REENTRY_LSTM.name).iterdir()] == ["config.pbtxt"]
 
 
 def test_a_missing_checkpoint_is_refused(config: ExportConfig, tmp_path: Path) -> None:
