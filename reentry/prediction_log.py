@@ -59,7 +59,7 @@ class PredictionLog:
         """Keep a line for each track; all (B,).
 
         The inference time runs from the moment the server took the track up (its features) to now: it holds the waiting
-        between the models, not the waiting before them, nor the network.
+        between the models, not the waiting before them, nor the way to the client.
         """
         now = self._clock()
         time_of_day = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -49,15 +49,12 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: 0 done, 1 the user's error in one line, 2 wrong usage, 130 interrupted."""
+    """Entry point: 0 done, 1 the user's error in one line, 2 wrong usage, 130 interrupted (the last two by Typer)."""
     try:
         app()
     except ReentryError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

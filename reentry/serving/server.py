@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from reentry.errors import ServerError
+from reentry.files import writing
 from reentry.prediction_log import ENVIRONMENT_VARIABLE
 from reentry.serving import http as api
 from reentry.serving import tied
@@ -118,6 +119,7 @@ class EmbeddedServer:
         Raises:
             ServerError: a port is taken, a part of the server or a version of a model is missing, a model cannot be
                 loaded, the server died or is not ready by the deadline; each with the server's own reason.
+            InputError: the log directory takes no files.
         """
         self.models = models_of(self._config.model_repository)
         self._ensembles = ensembles_of(self._config.model_repository)
@@ -226,9 +228,10 @@ class EmbeddedServer:
         with contextlib.ExitStack() as until_started:
             log = 2  # standard error, where the prediction log goes too unless the environment names a file
             if not config.log_to_stderr:
-                self.log_directory.mkdir(parents=True, exist_ok=True)
+                with writing(self.server_log):
+                    self.log_directory.mkdir(parents=True, exist_ok=True)
+                    file = until_started.enter_context(self.server_log.open("ab"))
                 environment[ENVIRONMENT_VARIABLE] = str(self.prediction_log.resolve())
-                file = until_started.enter_context(self.server_log.open("ab"))
                 self._log_start, log = file.tell(), file.fileno()
             # A group of its own: the terminal's Ctrl-C reaches us alone, and we let the server drain.
             self._process = subprocess.Popen(

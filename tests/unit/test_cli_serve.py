@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -40,6 +41,25 @@ def test_a_folder_without_models_ends_with_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path}: no model repository")
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_log_folder_that_takes_no_files_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    logs = tmp_path / "file" / "logs"
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    assert run_main(monkeypatch, "serve", "--repository", str(model_repository), "--log-dir", str(logs), *ports) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {logs / 'server.log'}: cannot be written: Not a directory")
+
+
+def test_an_interrupted_command_has_status_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor_module, "examine", lambda _: signal.raise_signal(signal.SIGINT))
+    assert run_main(monkeypatch, "doctor") == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_an_open_address_is_warned_of_and_a_closed_one_is_not(
