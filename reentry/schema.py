@@ -30,7 +30,7 @@ class Column:
     """Largest value that can be true."""
 
 
-TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0)
+TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0, high=1e11)
 TRACK_ID: Final = Column(name="track_id", dtype="int64", unit="", meaning="the flight")
 SENSOR_ID: Final = Column(name="sensor_id", dtype="int64", unit="", meaning="who measured")
 LATITUDE: Final = Column(

@@ -34,6 +34,8 @@ Records = npt.NDArray[np.void]
 
 _FAULT_COLUMNS: Final = ["row", "column", "problem", "got"]
 _WHOLE_ROW: Final = ""
+_NOT_WHOLE: Final = "not a whole number"
+_TOO_LARGE: Final = "beyond 64 bits"
 
 
 def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[np.int64], pd.DataFrame]:
@@ -96,7 +98,8 @@ def _checks(column: Column) -> list[pa.Check]:
     if column.low is not None:
         checks.append(pa.Check.ge(column.low, error=f"below {column.low:g}{unit}"))
     if column.high is not None:
-        checks.append(pa.Check.le(column.high, error=f"above {column.high:g}{unit}"))
+        hint = "; milliseconds? expected seconds" if column is TIMESTAMP else ""
+        checks.append(pa.Check.le(column.high, error=f"above {column.high:g}{unit}{hint}"))
     if np.issubdtype(column.dtype, np.integer):
         checks.append(pa.Check(lambda values: values == np.floor(values), error="not a whole number"))
     return checks
@@ -141,31 +144,27 @@ def _ids(chunk: pd.DataFrame, column: Column) -> tuple[npt.NDArray[np.int64], np
     Each distinct text is parsed once, and exactly: a 19-digit id survives a bad one beside it.
     """
     cells = chunk[column.name]
-    parsed = [_whole_number(text) for text in cells.cat.categories]
     codes = cells.cat.codes.to_numpy()
     # One more entry for code -1, a missing cell.
-    values = np.array([0 if number is None else number for number in parsed] + [0], dtype=np.int64)
-    readable = np.array([number is not None for number in parsed] + [False], dtype=np.bool_)
-    good = readable[codes]
-    bad = cells[~good]
-    faults = pd.concat(
-        [
-            _fault_table(bad.dropna(), column.name, "not a whole number"),
-            _fault_table(bad[bad.isna()], column.name, "missing"),
-        ]
-    )
-    return values[codes], good, faults
+    parsed = [*map(_whole_number, cells.cat.categories), (0, "missing")]
+    values = np.array([number for number, _ in parsed], dtype=np.int64)
+    problems = np.array([problem for _, problem in parsed], dtype=object)[codes]
+    good: npt.NDArray[np.bool_] = problems == ""
+    faults = [_fault_table(cells[problems == kind], column.name, kind) for kind in (_NOT_WHOLE, _TOO_LARGE, "missing")]
+    return values[codes], good, pd.concat(faults)
 
 
-def _whole_number(text: Hashable) -> int | None:
-    """The integer that `text` writes ("3", "3.0", "3e5"); None where it writes none, or one beyond 64 bits."""
+def _whole_number(text: Hashable) -> tuple[int, str]:
+    """The integer that `text` writes ("3", "3.0", "3e5"), and "" or what is wrong with it."""
     try:
         number = Decimal(str(text).strip())
     except InvalidOperation:
-        return None
-    if not number.is_finite() or not -(2**63) <= number < 2**63 or number != number.to_integral_value():
-        return None
-    return int(number)
+        return 0, _NOT_WHOLE
+    if not number.is_finite():
+        return 0, _NOT_WHOLE
+    if not -(2**63) <= number < 2**63:
+        return 0, _TOO_LARGE
+    return (int(number), "") if number == number.to_integral_value() else (0, _NOT_WHOLE)
 
 
 def _fault_table(cells: pd.Series[float], column: str, problem: str) -> pd.DataFrame:

@@ -14,8 +14,10 @@ def check_columns(path: Path, columns: tuple[str, ...], *, labelled: bool = Fals
     """Accept the columns of a file of tracks, in any order and among others.
 
     Raises:
-        TrackFileError: some are missing, all of which it names, or one stands twice.
+        TrackFileError: there is none, some are missing, all of which it names, or one stands twice.
     """
+    if not any(columns):
+        raise TrackFileError("no columns: a blank file", where=str(path), expected="a header and rows of tracks")
     needed = (*TRACK_COLUMNS, REENTRY_PHASE) if labelled else TRACK_COLUMNS
     missing = [c.name for c in needed if c.name not in columns]
     if missing:

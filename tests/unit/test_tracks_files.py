@@ -26,7 +26,7 @@ def flights() -> pd.DataFrame:
     ("content", "message"),
     [
         ("", "empty file"),
-        ("\n\n", "missing columns timestamp, track_id"),
+        ("\n \n", "no columns: a blank file; expected a header and rows of tracks"),
         (HEADER, "no rows"),
         (HEADER + "\n\n", "no rows"),
         (f"{HEADER}\n{ROW}\n".replace(",", ";"), "wrong delimiter; expected commas .* got a semicolon"),
