@@ -10,6 +10,9 @@ from typing import Any, Final
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES
 
+_MOST: Final = 1_000_000
+"""No setting is usefully larger, and PyTorch's numbers hold it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -39,11 +42,10 @@ class ModelConfig:
                 "features", expected=f"some of {', '.join(FEATURES)}, each once", got=", ".join(self.features) or "none"
             )
         turns = self.harmonics
-        _check(
-            "harmonics", turns, all(t >= 1 for t in turns) and len(set(turns)) == len(turns), "each at least 1, once"
-        )
-        _check("hidden", self.hidden, self.hidden >= 1, "at least 1")
-        _check("layers", self.layers, self.layers >= 1, "at least 1")
+        in_range = all(1 <= turn <= _MOST for turn in turns) and len(set(turns)) == len(turns)
+        _check("harmonics", turns, in_range, f"each 1 to {_MOST:,}, once")
+        _check_count("hidden", self.hidden)
+        _check_count("layers", self.layers)
         _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
 
 
@@ -78,16 +80,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
-        _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        _check("batch size", self.batch_size, self.batch_size >= 1, "at least 1")
-        _check("learning rate", self.learning_rate, self.learning_rate > 0.0, "above 0")
-        _check("weight decay", self.weight_decay, self.weight_decay >= 0.0, "at least 0")
-        _check("gradient clip", self.gradient_clip, self.gradient_clip > 0.0, "above 0")
-        _check("patience", self.patience, self.patience >= 1, "at least 1")
+        _check_count("epochs", self.epochs)
+        _check_count("batch size", self.batch_size)
+        _check("learning rate", self.learning_rate, 0.0 < self.learning_rate <= _MOST, f"above 0, to {_MOST:,}")
+        _check("weight decay", self.weight_decay, 0.0 <= self.weight_decay <= _MOST, f"0 to {_MOST:,}")
+        _check("gradient clip", self.gradient_clip, 0.0 < self.gradient_clip <= _MOST, f"above 0, to {_MOST:,}")
+        _check_count("patience", self.patience)
         _check("validation share", self.validation_share, 0.0 < self.validation_share < 1.0, "between 0 and 1")
-        _check("onset weight", self.onset_weight, self.onset_weight >= 0.0, "at least 0")
-        _check("onset span", self.onset_span, self.onset_span > 0.0, "above 0")
+        _check("onset weight", self.onset_weight, 0.0 <= self.onset_weight <= _MOST, f"0 to {_MOST:,}")
+        _check("onset span", self.onset_span, 0.0 < self.onset_span <= _MOST, f"above 0, to {_MOST:,}")
         _check("accelerator", self.accelerator, self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
+
+
+def _check_count(name: str, count: int) -> None:
+    _check(name, count, 1 <= count <= _MOST, f"1 to {_MOST:,}")
 
 
 def _check(name: str, value: object, holds: bool, expected: str) -> None:
@@ -123,9 +129,10 @@ _TOML_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "str": ((str,), "a text"),
-    "tuple[str, ...]": ((list,), "a list"),
-    "tuple[int, ...]": ((list,), "a list of whole numbers"),
+    "tuple[str, ...]": ((str,), "a list of texts"),
+    "tuple[int, ...]": ((int,), "a list of whole numbers"),
 }
+"""Of each declared type: what TOML may give, in a list for a tuple, and its name."""
 
 
 def _check_types(table: dict[str, Any], name: str, config: type, path: Path | None) -> None:
@@ -140,8 +147,14 @@ def _check_types(table: dict[str, Any], name: str, config: type, path: Path | No
         )
     for key, value in table.items():
         types, expected = _TOML_TYPES[declared[key]]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):  # True is an int, too
+        listed = declared[key].startswith("tuple")
+        items = value if listed and isinstance(value, list) else [value]
+        if listed != isinstance(value, list) or not all(_is_of(item, types) for item in items):
             raise ConfigError(f"{key} is of another type", where=str(path), expected=expected, got=str(value))
+
+
+def _is_of(value: object, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))  # True is an int, too
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
