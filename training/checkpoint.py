@@ -32,7 +32,7 @@ class Checkpoint:
     decision: DecisionConfig
     """The thresholds its figures were measured with."""
     data_fingerprint: str
-    """Of the training file."""
+    """Of the labelled tracks, those held out among them; see `tracks_fingerprint`."""
     git_revision: str
     """Of the program, "unknown" outside a repository; "-dirty" follows where files had changed."""
     metrics: dict[str, float]

@@ -14,7 +14,7 @@ import numpy as np
 
 from reentry.errors import ConfigError, InputError
 from reentry.progress import progress
-from reentry.tracks import ReadReport, fingerprint
+from reentry.tracks import ReadReport, tracks_fingerprint
 from training.baselines import baselines, predict_with
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.data import Sample, read_labelled
@@ -45,7 +45,7 @@ class Evaluation:
     checkpoint_path: Path
     data: ReadReport
     held_out: bool
-    """Whether the data is the training file, so that only its held-out tracks are scored; else all tracks are."""
+    """Whether the data is the training data, so that only its held-out tracks are scored; else all tracks are."""
     runs: list[Run]
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -66,8 +66,8 @@ class Evaluation:
 def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> Evaluation:
     """Score a checkpoint on labelled tracks.
 
-    On the file it was trained on, the tracks it held out are scored, and the baselines beside it. On another file
-    every track is scored, by the network alone: there the baselines have nothing to be fitted on.
+    On the tracks it was trained on, whatever file they come in, those it held out are scored, and the baselines beside
+    it. Of other data every track is scored, by the network alone: there the baselines have nothing to be fitted on.
 
     Args:
         checkpoint_path: of `reentry train`.
@@ -77,20 +77,20 @@ def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> 
     Raises:
         CheckpointError: not a checkpoint.
         TrackFileError: the data cannot be used as a whole.
-        ConfigError: `seeds` below 1, or above 1 with other data than the training file.
+        ConfigError: `seeds` below 1, or above 1 with other data than the training data.
     """
     if seeds < 1:
         raise ConfigError("seeds out of range", expected="at least 1", got=str(seeds))
     checkpoint = load_checkpoint(checkpoint_path)
-    identity = fingerprint(data_path)
+    data = read_labelled(data_path)
+    identity = tracks_fingerprint(sample.track for sample in data.samples)
     held_out = identity == checkpoint.data_fingerprint
     if seeds > 1 and not held_out:
         raise ConfigError(
-            "more than one seed needs the file the checkpoint was trained on",
+            "more than one seed needs the tracks the checkpoint was trained on",
             where=str(data_path),
-            fix="give that file, or leave --seeds out",
+            fix="give their file, or leave --seeds out",
         )
-    data = read_labelled(data_path)
     if not held_out:
         runs = [_run(checkpoint, [], data.samples)]
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reentry.tracks import ReadReport, fingerprint
+from reentry.tracks import ReadReport, tracks_fingerprint
 from training.checkpoint import save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data import read_labelled
@@ -66,7 +66,8 @@ def train_file(path: Path, out: Path, model: ModelConfig, config: TrainConfig) -
     """
     started = time.monotonic()
     data = read_labelled(path)
-    trained = fit(data.samples, model, config, fingerprint=fingerprint(path))
+    identity = tracks_fingerprint(sample.track for sample in data.samples)
+    trained = fit(data.samples, model, config, fingerprint=identity)
     save_checkpoint(out / CHECKPOINT_NAME, trained.checkpoint)
     if not data.report.clean:
         data.report.write_set_aside(out / SET_ASIDE_NAME)

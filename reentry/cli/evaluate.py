@@ -17,7 +17,7 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint beside the baselines: a table, JSON and two plots.
 
-    On the file it was trained on, the tracks held out then are scored; on another file, all of them, without the
+    Of the tracks it was trained on, as CSV or Parquet, those held out then are scored; of others all, without the
     baselines. Bad tracks are left out, and the exit status is 1.
 
     Example: `reentry evaluate artifacts/train/model.ckpt data/train.csv --seeds 5`

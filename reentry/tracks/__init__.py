@@ -1,6 +1,6 @@
 """Tracks: the flights of a file, read, validated, repaired and written."""
 
-from reentry.tracks.fingerprint import fingerprint
+from reentry.tracks.fingerprint import fingerprint, tracks_fingerprint
 from reentry.tracks.read import TrackFile, read_tracks
 from reentry.tracks.repair import RepairConfig
 from reentry.tracks.report import Fault, Note, ReadReport, Repair, SetAside
@@ -18,5 +18,6 @@ __all__ = [
     "TrackFile",
     "fingerprint",
     "read_tracks",
+    "tracks_fingerprint",
     "write_tracks",
 ]

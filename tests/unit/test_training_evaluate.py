@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -49,6 +50,17 @@ def test_of_another_file_every_track_is_scored_by_the_network_alone(tmp_path: Pa
     assert "baselines need the training file" in markdown(evaluation)
 
 
+def test_the_training_tracks_are_known_again_in_another_form(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+    shuffled = pd.read_csv(data, float_precision="round_trip").sample(frac=1.0, random_state=0)
+    shuffled.to_parquet(tmp_path / "train.parquet")
+    evaluation = evaluate_file(trained.checkpoint, tmp_path / "train.parquet")
+    assert evaluation.held_out
+    held = set(load_checkpoint(trained.checkpoint).validation_tracks)
+    assert {p.track.track_id for p in evaluation.runs[0].predictions[NETWORK]} == held
+    shuffled[shuffled["track_id"] != 0].to_parquet(tmp_path / "fewer.parquet")
+    assert not evaluate_file(trained.checkpoint, tmp_path / "fewer.parquet").held_out
+
+
 def test_over_seeds_the_summary_holds_mean_and_worst(data: Path, trained: TrainReport) -> None:
     evaluation = evaluate_file(trained.checkpoint, data, seeds=3)
     assert [run.seed for run in evaluation.runs] == [2, 3, 4]
@@ -64,7 +76,7 @@ def test_over_seeds_the_summary_holds_mean_and_worst(data: Path, trained: TrainR
 
 
 def test_more_seeds_need_the_training_file(tmp_path: Path, trained: TrainReport) -> None:
-    with pytest.raises(ConfigError, match="more than one seed needs the file"):
+    with pytest.raises(ConfigError, match="more than one seed needs the tracks"):
         evaluate_file(trained.checkpoint, write_flights(tmp_path / "other.csv"), seeds=2)
 
 
