@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reentry.buckets import pad_steps
 from reentry.errors import InputError
 from reentry.features import track_features
 from reentry.schema import REENTRY_PHASE
@@ -149,6 +150,5 @@ def _share_in_reentry(samples: Sequence[Sample]) -> float:
 
 
 def _padded(values: Tensor, steps: int) -> Tensor:
-    """(T, ...) -> (steps, ...), the last row repeated."""
-    missing = steps - len(values)
-    return torch.cat([values, values[-1:].expand(missing, *values.shape[1:])]) if missing else values
+    """(T, ...) -> (steps, ...), as clients pad."""
+    return torch.from_numpy(pad_steps(values.numpy()[None], steps)[0])
