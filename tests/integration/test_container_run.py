@@ -39,6 +39,8 @@ OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
 LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 """A small machine may have less than podman asks for by default."""
 
+RUNTIME = ("--runtime", "runc") if shutil.which("runc") else ()
+
 GIGABYTE = 1_000_000_000
 
 
@@ -161,9 +163,8 @@ class Container:
 @contextmanager
 def running(*options: str) -> Iterator[Container]:
     container = Container(f"reentry-test-{uuid.uuid4().hex[:8]}")
-    runtime = ("--runtime", "runc") if shutil.which("runc") else ()
     podman(
-        *(*runtime, "run", "--detach", "--name", container.name, *LIMITS, "--no-healthcheck"),
+        *(*RUNTIME, "run", "--detach", "--name", container.name, *LIMITS, "--no-healthcheck"),
         *("--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:size=64m,mode=1777", "--shm-size", "512m"),
         *("--cap-drop", "all", "--security-opt", "no-new-privileges"),
         *("--publish", "127.0.0.1::8000", "--publish", "127.0.0.1::8001", "--publish", "127.0.0.1::8002"),
@@ -195,7 +196,7 @@ def test_no_compiler_no_training_and_no_index_of_the_build_is_in_it(image: str) 
         "command -v gcc cc c++ g++ make; python3 -c 'import torch' 2>/dev/null && echo torch; "
         "python3 -c 'import pip' 2>/dev/null && echo pip; ls -d /wheels /build /root/.cache/pip 2>/dev/null; true"
     )
-    assert podman("run", "--rm", *LIMITS, "--runtime", "runc", "--entrypoint", "sh", image, "-c", look) == ""
+    assert podman(*RUNTIME, "run", "--rm", *LIMITS, "--entrypoint", "sh", image, "-c", look) == ""
     assert not [name for name in inspect(image)["Config"]["Env"] if name.startswith(("PIP_", "UV_", "HTTP"))]
 
 
