@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
-from client.batching import BatchConfig, batches
+import numpy as np
+
+from client.batching import Batch, BatchConfig, batches
 from client.connection import Connection, Endpoint
 from client.journal import Journal, Score
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
-from client.scoring import score
+from client.scoring import Refusal, score
 from reentry import __version__
 from reentry.errors import ClientError, ConfigError, InputError
 from reentry.files import writing
@@ -26,6 +29,8 @@ from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 
 JOURNAL_NAME = ".predict.journal"
 
+_SAME: Final = 1e-5
+"""Most by which a probability of one model differs between processors and batches."""
 _MOST_STARTS = 3
 """Times a file is begun again because the model behind the address was replaced."""
 
@@ -104,10 +109,7 @@ class Prediction:
 
 
 class _ModelChangedError(Exception):
-    """A track was answered by another model version than those before it."""
-
-    def __init__(self, before: int, now: int) -> None:
-        super().__init__(f"the model changed from version {before} to {now}")
+    """A track was answered by another model than those before it; the text says how that is known."""
 
 
 def predict_with_server(config: PredictConfig, repository: Path | None) -> Prediction:
@@ -127,6 +129,10 @@ def predict_with_server(config: PredictConfig, repository: Path | None) -> Predi
 
 def predict_file(config: PredictConfig) -> Prediction:
     """Score every good track of a file and write the results, or go on where an interrupted run stopped.
+
+    One model answers for the whole file. A server tells of its model no more than the version number, and a repository
+    that was begun anew counts from 1 again. So one track of an earlier run is asked for again, and unless the answer is
+    the same all are scored again; two models that agree on that track are not told apart.
 
     Raises:
         TrackFileError: the file cannot be used at all; nothing is written.
@@ -201,6 +207,7 @@ class _Run:
             async with Connection(endpoint, timeout=self._config.timeout) as connection:
                 most = await retry(lambda: connection.max_batch(ENSEMBLE))
                 batching = replace(self._config.batching, tracks=max(1, min(self._config.batching.tracks, most)))
+                await self._check_journal(connection, retry)
                 todo = batches(self._unscored(advance), batching)
                 async with aclosing(score(todo, connection, retry, concurrency=self._config.concurrency)) as answers:
                     async for answer in answers:
@@ -225,9 +232,26 @@ class _Run:
             else:
                 yield track
 
+    async def _check_journal(self, connection: Connection, retry: Retry) -> None:
+        """Tell another model by its answer to a track of the journal, before anything is added there."""
+        track = next((track for track in self._file if track.track_id in self._journal), None)
+        if track is None:
+            return
+        kept = self._journal[track.track_id]
+        async with aclosing(score([Batch((track,))], connection, retry, concurrency=1)) as answers:
+            [(_, now)] = await anext(answers)
+        if isinstance(now, Refusal):
+            raise _ModelChangedError(f"the model refuses track {track.track_id}, which it had scored")
+        if now.model_version != kept.model_version:
+            raise _ModelChangedError(f"the model changed from version {kept.model_version} to {now.model_version}")
+        if not np.allclose(now.probability, kept.probability, rtol=0.0, atol=_SAME):
+            raise _ModelChangedError(f"version {kept.model_version} of the model is not the one it was")
+
     def _take(self, track: Track, outcome: Score) -> None:
         if self._tracks and self._tracks[0].model_version != outcome.model_version:
-            raise _ModelChangedError(self._tracks[0].model_version, outcome.model_version)
+            raise _ModelChangedError(
+                f"the model changed from version {self._tracks[0].model_version} to {outcome.model_version}"
+            )
         self._rows.take(track, outcome)
         self._tracks.append(TrackResult.of(track, outcome))
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,7 @@ def test_an_interrupted_run_goes_on_without_scoring_a_track_twice(many: PredictC
     before = served_tracks(server)
     prediction = predict_file(many)
     assert 0 < prediction.resumed < 150
-    assert served_tracks(server) - before == 150 - prediction.resumed
+    assert served_tracks(server) - before == 150 - prediction.resumed + 1, "one is asked for again: is it this model?"
     assert prediction.tracks == 150
     assert sorted(path.name for path in many.out.iterdir()) == ["inference.jsonl", "onsets.csv", "predictions.csv"]
     resumed = {path.name: path.read_bytes() for path in many.out.iterdir()}
@@ -314,6 +315,51 @@ def test_when_the_model_was_replaced_meanwhile_one_version_answers_for_all(
     assert "the model changed from version 1 to 2; scoring all tracks again" in said
     assert (prediction.tracks, prediction.resumed, prediction.model_version) == (150, 0, 2)
     assert pd.read_csv(config.out / "onsets.csv")["model_version"].unique().tolist() == [2]
+
+
+def test_another_model_of_the_same_version_is_told_by_its_answer_and_all_tracks_are_scored_by_it(
+    many: PredictConfig,
+    own_server: EmbeddedServer,
+    model_repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
+    killed = in_the_middle(config, lambda: os.killpg(own_server.process_id, signal.SIGKILL))
+    with pytest.raises(ClientError, match="no answer"):
+        predict_file(config)
+    killed.join()
+
+    anew = shutil.copytree(model_repository, tmp_path / "anew")
+    write_toy_model(anew / "reentry_lstm" / "1" / "model.onnx", version=1, seed=5)
+    with EmbeddedServer(ports(anew)) as server:
+        prediction = predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
+        predict_file(replace(config, url=f"grpc://{server.grpc_url}", out=tmp_path / "whole"))
+    assert "version 1 of the model is not the one it was; scoring all tracks again" in capsys.readouterr().err
+    assert (prediction.tracks, prediction.resumed, prediction.model_version) == (150, 0, 1)
+    assert prediction.files.predictions.read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
+
+
+def test_a_model_whose_process_died_is_waited_for_and_no_track_is_set_aside(
+    many: PredictConfig, own_server: EmbeddedServer
+) -> None:
+    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
+    killed = in_the_middle(config, lambda: os.kill(stub_of("track_features", own_server), signal.SIGKILL))
+    with pytest.raises(ClientError, match=r"no answer from the server .* is not healthy"):
+        predict_file(config)
+    killed.join()
+    assert [path.name for path in config.out.iterdir()] == [JOURNAL_NAME]
+
+
+def stub_of(model: str, server: EmbeddedServer) -> int:
+    """The process of a Python model."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            command = stat.with_name("cmdline").read_bytes().decode()
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == server.process_id and f"{model}_0_0" in command:
+                return int(stat.parent.name)
+    raise AssertionError(f"no process of {model}")
 
 
 def test_a_changed_file_is_scored_from_the_start(

@@ -17,7 +17,7 @@ def test_a_model_that_changes_in_every_pass_ends_in_an_error(
 ) -> None:
     # Two servers of different versions behind one address: a rollout that never ends cannot be staged for real.
     async def change(self: object) -> None:
-        raise predict._ModelChangedError(1, 2)
+        raise predict._ModelChangedError("the model changed")
 
     monkeypatch.setattr(predict._Run, "score_all", change)
     simulate_file(tmp_path / "t.csv", tracks=1)
