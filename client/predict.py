@@ -25,6 +25,7 @@ from reentry.errors import ClientError, ConfigError, InputError
 from reentry.files import writing
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
+from reentry.signals import ended_by_signals
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 
 JOURNAL_NAME = ".predict.journal"
@@ -117,14 +118,16 @@ def predict_with_server(config: PredictConfig, repository: Path | None) -> Predi
 
     Raises:
         ServerError: the server did not start.
+        Ended: a signal asked for the end; the server is gone, the journal is kept.
     """
-    if repository is None:
-        return predict_file(config)
-    from reentry.serving import EmbeddedServer, ServerConfig
+    with ended_by_signals():
+        if repository is None:
+            return predict_file(config)
+        from reentry.serving import EmbeddedServer, ServerConfig
 
-    ports_of_its_own = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
-    with EmbeddedServer(ports_of_its_own) as server:
-        return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
+        ports_of_its_own = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+        with EmbeddedServer(ports_of_its_own) as server:
+            return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
 
 
 def predict_file(config: PredictConfig) -> Prediction:

@@ -29,7 +29,7 @@ def predict(
 
     Writes `predictions.csv` (every row of the file, with probability and phase), `onsets.csv` and `inference.jsonl`
     (a line for each track), and `set_aside.csv` with what could not be scored, if anything; the exit status is 1 then.
-    Interrupted, the same command goes on where it stopped.
+    Interrupted by Ctrl-C, SIGTERM or SIGHUP it ends with 130, and the same command goes on where it stopped.
 
     Example: `reentry predict data/test.csv --start-server --out artifacts/predict`
     """

@@ -293,6 +293,29 @@ def test_an_interrupted_run_goes_on_without_scoring_a_track_twice(many: PredictC
         assert (whole.out / name).read_bytes() == resumed[name]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+def test_a_run_that_is_told_to_end_takes_its_server_along_and_keeps_what_was_scored(
+    many: PredictConfig, model_repository: Path, number: signal.Signals
+) -> None:
+    command = [Path(sys.executable).with_name("reentry"), "predict", many.source, "--out", many.out, "--batch", "1"]
+    started = ["--start-server", "--repository", model_repository]
+    process = subprocess.Popen([*map(str, [*command, *started])], stderr=subprocess.PIPE)
+    servers: list[int] = []
+
+    def end() -> None:
+        servers.extend(children_of(process.pid))
+        process.send_signal(number)
+
+    in_the_middle(many, end).join()
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert servers
+    assert not any(Path(f"/proc/{server}").exists() for server in servers)
+    assert [path.name for path in many.out.iterdir()] == [JOURNAL_NAME]
+
+
 def test_when_the_model_was_replaced_meanwhile_one_version_answers_for_all(
     many: PredictConfig,
     own_server: EmbeddedServer,
@@ -353,13 +376,19 @@ def test_a_model_whose_process_died_is_waited_for_and_no_track_is_set_aside(
 
 def stub_of(model: str, server: EmbeddedServer) -> int:
     """The process of a Python model."""
+    for child in children_of(server.process_id):
+        if f"{model}_0_0" in Path(f"/proc/{child}/cmdline").read_bytes().decode():
+            return child
+    raise AssertionError(f"no process of {model}")
+
+
+def children_of(process: int) -> list[int]:
+    children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it ended meanwhile
-            command = stat.with_name("cmdline").read_bytes().decode()
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == server.process_id and f"{model}_0_0" in command:
-                return int(stat.parent.name)
-    raise AssertionError(f"no process of {model}")
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == process:
+                children.append(int(stat.parent.name))
+    return children
 
 
 def test_a_changed_file_is_scored_from_the_start(
