@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
@@ -16,6 +15,7 @@ import numpy as np
 
 from client.batching import Batch, BatchConfig, batches
 from client.connection import Connection, Endpoint
+from client.ending import run_until_ended
 from client.journal import Journal, Score
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
@@ -156,7 +156,7 @@ def predict_file(config: PredictConfig) -> Prediction:
             for _ in range(_MOST_STARTS):
                 try:
                     run = _Run(config, file, journal)
-                    asyncio.run(run.score_all())
+                    run_until_ended(run.score_all)
                     break
                 except KeyboardInterrupt:
                     _say(f"interrupted; {len(journal)} scored tracks are kept, the same command goes on from there")
