@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from reentry.serving import EmbeddedServer, ServerConfig
 from tests.toy_model import write_toy_model
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
+
+# A runner started by nohup ignores SIGHUP, and so would every command that the tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def copy_repository(folder: Path) -> Path:

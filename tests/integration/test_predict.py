@@ -248,6 +248,16 @@ def in_the_middle(config: PredictConfig, act: Callable[[], None]) -> threading.T
     return thread
 
 
+def given_up(many: PredictConfig, server: EmbeddedServer, kill: Callable[[], None], said: str) -> PredictConfig:
+    """Run `many` on a server that `kill` breaks in the middle, until patience ends; some tracks are in the journal."""
+    config = replace(many, url=f"grpc://{server.grpc_url}", retry=RetryConfig(patience=0.5))
+    killed = in_the_middle(config, kill)
+    with pytest.raises(ClientError, match=said):
+        predict_file(config)
+    killed.join()
+    return config
+
+
 def test_a_server_that_is_killed_and_started_again_is_waited_for(
     many: PredictConfig, own_server: EmbeddedServer, model_repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,11 +333,7 @@ def test_when_the_model_was_replaced_meanwhile_one_version_answers_for_all(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
-    killed = in_the_middle(config, lambda: os.killpg(own_server.process_id, signal.SIGKILL))
-    with pytest.raises(ClientError, match="no answer"):
-        predict_file(config)
-    killed.join()
+    config = given_up(many, own_server, lambda: os.killpg(own_server.process_id, signal.SIGKILL), "no answer")
 
     newer = shutil.copytree(model_repository, tmp_path / "newer")
     write_toy_model(newer / "reentry_lstm" / "2" / "model.onnx", version=2, seed=5)
@@ -347,11 +353,7 @@ def test_another_model_of_the_same_version_is_told_by_its_answer_and_all_tracks_
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
-    killed = in_the_middle(config, lambda: os.killpg(own_server.process_id, signal.SIGKILL))
-    with pytest.raises(ClientError, match="no answer"):
-        predict_file(config)
-    killed.join()
+    config = given_up(many, own_server, lambda: os.killpg(own_server.process_id, signal.SIGKILL), "no answer")
 
     anew = shutil.copytree(model_repository, tmp_path / "anew")
     write_toy_model(anew / "reentry_lstm" / "1" / "model.onnx", version=1, seed=5)
@@ -366,11 +368,10 @@ def test_another_model_of_the_same_version_is_told_by_its_answer_and_all_tracks_
 def test_a_model_whose_process_died_is_waited_for_and_no_track_is_set_aside(
     many: PredictConfig, own_server: EmbeddedServer
 ) -> None:
-    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
-    killed = in_the_middle(config, lambda: os.kill(stub_of("track_features", own_server), signal.SIGKILL))
-    with pytest.raises(ClientError, match=r"no answer from the server .* is not healthy"):
-        predict_file(config)
-    killed.join()
+    stub = stub_of("track_features", own_server)
+    config = given_up(
+        many, own_server, lambda: os.kill(stub, signal.SIGKILL), "no answer from the server .* is not healthy"
+    )
     assert [path.name for path in config.out.iterdir()] == [JOURNAL_NAME]
 
 
@@ -394,11 +395,7 @@ def children_of(process: int) -> list[int]:
 def test_a_changed_file_is_scored_from_the_start(
     many: PredictConfig, own_server: EmbeddedServer, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = replace(many, url=f"grpc://{own_server.grpc_url}", retry=RetryConfig(patience=0.5))
-    killed = in_the_middle(config, lambda: os.killpg(own_server.process_id, signal.SIGKILL))
-    with pytest.raises(ClientError, match="no answer"):
-        predict_file(config)
-    killed.join()
+    config = given_up(many, own_server, lambda: os.killpg(own_server.process_id, signal.SIGKILL), "no answer")
     pd.read_parquet(config.source).assign(altitude=1.0).to_parquet(config.source)
     prediction = predict_file(many)
     assert "are of another file" in capsys.readouterr().err

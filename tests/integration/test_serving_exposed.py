@@ -87,7 +87,7 @@ def test_both_logs_go_to_standard_error_when_asked_to(model_repository: Path, tm
         with triton.InferenceServerClient(printed["gRPC"].removeprefix("grpc://")) as client:
             client.infer("reentry", request_inputs(make_tracks(2, 20)))
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate()
+        out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()

@@ -218,7 +218,7 @@ def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: P
             answer = client.infer("reentry", request_inputs(make_tracks(1, 20)))
         assert answer.as_numpy("reentry_probability").shape == (1, 20)
         process.send_signal(ending)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out.strip(), err) == (0, "stopped", "")
     lines = (tmp_path / "logs/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["rows"] for line in lines] == [20]
@@ -227,7 +227,7 @@ def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: P
 def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_path: Path) -> None:
     with serving(model_repository, tmp_path) as (process, _):
         os.kill(server_process(process), signal.SIGKILL)
-        _, err = process.communicate()
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "error: the Triton server was ended by SIGKILL\n")
 
 
@@ -236,7 +236,7 @@ def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Pa
         for stub in children_of(server_process(process)):
             if "/track_features/" in Path(f"/proc/{stub}/cmdline").read_text():
                 os.kill(stub, signal.SIGKILL)
-        _, err = process.communicate()
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = err.splitlines()
     assert line.startswith("error: a process of track_features was killed, and Triton does not start another; fix: ")
