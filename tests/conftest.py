@@ -14,8 +14,9 @@ from tests.toy_model import write_toy_model
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
-# A runner started by nohup ignores SIGHUP, and so would every command that the tests start.
+# A runner started by nohup ignores SIGHUP, one in a shell's background SIGINT, and so would what the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def copy_repository(folder: Path) -> Path:
