@@ -17,7 +17,7 @@ from typing import Final
 import onnx
 
 from export.config import ExportConfig
-from export.onnx import to_onnx
+from export.graphs import to_onnx
 from export.verify import Verification, verify
 from reentry.decision import DecisionConfig
 from reentry.errors import ExportError

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import torch
 
-from export.onnx import BATCH_AXIS, TIME_AXIS
+from export.graphs import BATCH_AXIS, TIME_AXIS
 from reentry.errors import ExportError
 from reentry.features import track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, REENTRY_LSTM, Tensor

@@ -7,6 +7,7 @@ ReentryError                 caught once by the command line: one line on stderr
 │   └── ConfigError          a setting out of its range
 ├── CheckpointError          not a checkpoint of this program, or of another schema version
 ├── ExportError              the exported graph is not the trained model
+├── RepositoryError          a model repository, or a version in it, cannot be used or changed
 ├── ServerError              the embedded Triton server did not start, or died
 └── ClientError              a Triton server is away, or refused a request
 """
@@ -66,6 +67,10 @@ class CheckpointError(ReentryError):
 
 class ExportError(ReentryError):
     """The exported graph differs from the trained model, or cannot be installed."""
+
+
+class RepositoryError(ReentryError):
+    """A model repository, or a version in it, cannot be used, or must not be changed so."""
 
 
 class ServerError(ReentryError):

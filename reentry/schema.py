@@ -123,6 +123,21 @@ STARTED_AT: Final = Tensor(
     meaning="when the server took the track up, s on its monotonic clock; for the prediction log's inference time",
 )
 
+STEP_FEATURES: Final = Tensor(name="features", dtype="FP32", dims=(len(FEATURES),), meaning="of one measurement")
+STEP_PROBABILITY: Final = Tensor(
+    name="reentry_probability", dtype="FP32", dims=(1,), meaning="probability of reentry at this step"
+)
+HIDDEN_STATE: Final = Tensor(
+    name="hidden_state", dtype="FP32", dims=(-1, -1), meaning="layers, hidden units; 0 at the start of a track"
+)
+CELL_STATE: Final = Tensor(name="cell_state", dtype="FP32", dims=(-1, -1), meaning="the same of the LSTM's cells")
+NEXT_HIDDEN_STATE: Final = Tensor(
+    name="next_hidden_state", dtype="FP32", dims=(-1, -1), meaning="hidden_state of the track's next step"
+)
+NEXT_CELL_STATE: Final = Tensor(
+    name="next_cell_state", dtype="FP32", dims=(-1, -1), meaning="cell_state of the track's next step"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -145,4 +160,11 @@ ENSEMBLE: Final = Model(
     inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS),
     outputs=TRACK_DECISION.outputs,
 )
+REENTRY_STEP: Final = Model(
+    name="reentry_step",
+    inputs=(STEP_FEATURES, HIDDEN_STATE, CELL_STATE),
+    outputs=(STEP_PROBABILITY, NEXT_HIDDEN_STATE, NEXT_CELL_STATE, MODEL_VERSION),
+)
+"""The network over one step of a live track, its state carried by the caller; a file beside each version of
+reentry_lstm, not a model of the repository."""
 MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE)

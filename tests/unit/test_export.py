@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from export import repository
 from export.config import ExportConfig
-from export.onnx import to_onnx
+from export.graphs import to_onnx
 from export.repository import export_checkpoint
 from export.verify import Verification, flight_features, session_of, verify
 from reentry.cli import app
