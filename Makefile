@@ -161,5 +161,5 @@ load-test: setup ## throughput and latency at rising concurrency, of the server 
 	$(BIN)/python -m perf.load $(URL:%=--url %)
 
 clean: ## remove what was made: the environment, artifacts, installed model versions, caches
-	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* .mypy_cache .ruff_cache .pytest_cache .coverage* \
-		.hypothesis build *.egg-info
+	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \
+		.mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis build *.egg-info
