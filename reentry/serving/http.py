@@ -12,6 +12,9 @@ from reentry.errors import ServerError
 CONTROL_HEADER: Final = "reentry-control"
 """Carries the key that a server on an open address wants for what changes it."""
 
+ANSWERING: Final = ("READY", "UNLOADING")
+"""States of a version that gives answers: to new requests, or to the last ones inside."""
+
 _ANSWER_TIMEOUT: Final = 5.0
 """s for a request that does not work on the server."""
 
@@ -49,7 +52,7 @@ def load_model(url: str, name: str, config: str | None, *, key: str, timeout: fl
     )
     if status != 200:
         member, reason = cause_of(answer)
-        raise ServerError(f"the server cannot load {member or name}: {reason}")
+        raise ServerError(f"the server cannot load {member or name}: {reason}", fix=_fix_of(status, reason))
 
 
 def unload_model(url: str, name: str, *, key: str) -> None:
@@ -65,10 +68,38 @@ def loaded_models(url: str, *, key: str) -> set[str]:
     """Names of the models that still answer.
 
     Raises:
+        ServerError: the server does not say so without its key.
         OSError, http.client.HTTPException: the server went away.
     """
-    _, answer = _request(url, "POST", "/v2/repository/index", "{}", key=key)
-    return {model["name"] for model in json.loads(answer) if model.get("state") in ("READY", "UNLOADING")}
+    return {model["name"] for model in repository_index(url, key=key) if model.get("state") in ANSWERING}
+
+
+def repository_index(url: str, *, key: str) -> list[dict[str, str]]:
+    """Every version of every model that the server has met: name, version, state, reason.
+
+    Raises:
+        ServerError: the server does not say so without its key.
+        OSError, http.client.HTTPException: the server went away.
+    """
+    status, answer = _request(url, "POST", "/v2/repository/index", "{}", key=key)
+    if status != 200:
+        _, reason = cause_of(answer)
+        raise ServerError(f"the server does not say what it serves: {reason}", fix=_fix_of(status, reason))
+    index: list[dict[str, str]] = json.loads(answer)
+    return index
+
+
+def model_config(url: str, name: str) -> str:
+    """The configuration that the model runs by, as JSON: the file's, an override's, with what Triton fills in.
+
+    Raises:
+        ServerError: the server does not serve it.
+        OSError, http.client.HTTPException: the server went away.
+    """
+    status, answer = _request(url, "GET", f"/v2/models/{name}/config")
+    if status != 200:
+        raise ServerError(f"the server has no configuration of {name}: {cause_of(answer)[1]}")
+    return answer
 
 
 def cause_of(answer: str) -> tuple[str | None, str]:
@@ -87,6 +118,14 @@ def cause_of(answer: str) -> tuple[str | None, str]:
     reason = re.sub(r"^(Internal|Invalid argument|Unavailable|Not found): ", "", causes[-1].strip())
     reason = " ".join(reason.removeprefix("TritonModelException: ").split()).rstrip("; ")
     return (member.group(1) if member else None), reason
+
+
+def _fix_of(status: int, reason: str) -> str | None:
+    if status == 403:
+        return "give its key with --key or REENTRY_CONTROL_KEY"
+    if "polling is enabled" in reason:
+        return "serve with --model-control-mode explicit, or restart the server, which then takes its files as they are"
+    return None
 
 
 def _request(

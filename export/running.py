@@ -1,0 +1,149 @@
+"""A running Triton server changed from one version to another, through its model control API and without a gap.
+
+Triton loads the new version beside the old one, moves requests over when it is ready, and lets those inside the old one
+finish. What it cannot load changes nothing.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from export import served_config
+from reentry.errors import ClientError, ConfigError, ServerError
+from reentry.schema import REENTRY_LSTM
+from reentry.serving import http as api
+
+_POLL_SECONDS: Final = 0.02
+
+_WITH_BACKEND: Final = ("version_policy", "backend", "platform", "default_model_filename")
+"""Fields that say what is served; the others are kept as the server has fitted them, unless the change is of them."""
+
+
+class RunningServer:
+    """A Triton server that somebody else started.
+
+    Example:
+        server = RunningServer("http://127.0.0.1:8000", key="")
+        before = server.config()
+        server.serve(2, before, file_before, file_after)
+    """
+
+    def __init__(self, url: str, *, key: str, timeout: float = 120.0) -> None:
+        """Name the server; nothing is asked of it yet.
+
+        Args:
+            url: http://HOST:PORT.
+            key: what it wants for changes, empty where it wants none.
+            timeout: s for a load with its warm-up, and s for the old version to end after it.
+
+        Raises:
+            ConfigError: not such a URL.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+            raise ConfigError(
+                "not the HTTP address of a Triton server", expected="http://HOST:8000", got=repr(url), fix="--url"
+            )
+        self.url = url.rstrip("/")
+        self._address = parts.netloc
+        self._key = key
+        self._timeout = timeout
+
+    def config(self) -> str:
+        """The configuration that the network runs by, as the JSON of the server's answer.
+
+        Raises:
+            ServerError: the server does not serve the network.
+            ClientError: it does not answer.
+        """
+        with self._asking():
+            return api.model_config(self._address, REENTRY_LSTM.name)
+
+    def versions(self) -> list[int]:
+        """Versions of the network that take requests, or still answer some.
+
+        Raises:
+            ServerError: the server wants another key.
+            ClientError: it does not answer.
+        """
+        with self._asking():
+            index = api.repository_index(self._address, key=self._key)
+        return sorted(
+            int(entry["version"])
+            for entry in index
+            if entry["name"] == REENTRY_LSTM.name and entry.get("state") in api.ANSWERING
+        )
+
+    def serve(self, version: int, running: str, before: str, after: str) -> None:
+        """Change to `version`, and wait until it alone answers.
+
+        Args:
+            version: the one to serve.
+            running: the server's own configuration, from `config`.
+            before: text of config.pbtxt as it was.
+            after: text of config.pbtxt as it will be.
+
+        Raises:
+            ServerError: why the server cannot load it; it serves what it served.
+            ClientError: it does not answer.
+        """
+        self.load(overridden(running, before, after))
+        deadline = time.monotonic() + self._timeout
+        while (answering := self.versions()) != [version]:
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"version {version} does not serve alone after {self._timeout:g} s",
+                    where=self.url,
+                    got=f"versions {answering}",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def load(self, config: str) -> None:
+        """Load the network by a whole configuration, as JSON.
+
+        Raises:
+            ServerError: why the server cannot.
+            ClientError: it does not answer.
+        """
+        with self._asking():
+            api.load_model(self._address, REENTRY_LSTM.name, config, key=self._key, timeout=self._timeout)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise ClientError(
+                f"the server has not answered within {self._timeout:g} s", where=self.url, fix="look at its log"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ClientError(
+                f"no server answers: {error}", where=self.url, fix="start it, or correct --url"
+            ) from error
+        except ServerError as error:
+            raise ServerError(error.problem, where=self.url, fix=error.fix) from error
+
+
+def overridden(running: str, before: str, after: str) -> str:
+    """The server's configuration with what changes from one text of config.pbtxt to the other, as JSON.
+
+    What the server was fitted with stays, unless its backend becomes another: then the file's word counts whole.
+    """
+    from google.protobuf.json_format import MessageToDict
+
+    old, new = (MessageToDict(served_config.read(text), preserving_proto_field_name=True) for text in (before, after))
+    config: dict[str, Any] = json.loads(running)
+    if config.get("backend") != new.get("backend"):
+        return json.dumps(new)
+    changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    for name in changed.union(_WITH_BACKEND):
+        config.pop(name, None)
+        if name in new:
+            config[name] = new[name]
+    return json.dumps(config)
