@@ -37,7 +37,7 @@ from reentry.features import track_features
 from reentry.schema import FEATURES_TENSOR, MEASUREMENT_COLUMNS, PROBABILITY, REENTRY_LSTM, TIMESTAMP
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.config import cores
-from reentry.serving.repository import installed_versions
+from reentry.serving.repository import served_versions
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
 
@@ -149,7 +149,7 @@ def compare(*, tracks: int, steps: int, repository: Path, repeats: int) -> str:
     layouts = [(batch, *layout) for batch in _BATCHES for layout in {(1, cores()), (cores(), 1)}]
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
     with EmbeddedServer(config) as server:
-        model = _newest_model(repository)
+        model = _served_model(repository)
         ways = [
             best([make(model, measurements, batch=b, workers=w, threads=t) for b, w, t in layouts])
             for make in (network_only, in_process)
@@ -189,9 +189,9 @@ def draw_flights(tracks: int, steps: int) -> list[Track]:
     ]
 
 
-def _newest_model(repository: Path) -> Path:
-    model = repository / REENTRY_LSTM.name
-    return model / str(max(installed_versions(model))) / "model.onnx"
+def _served_model(repository: Path) -> Path:
+    version = served_versions(repository, REENTRY_LSTM.name)[-1]
+    return repository / REENTRY_LSTM.name / str(version) / "model.onnx"
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

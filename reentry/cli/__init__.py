@@ -16,6 +16,7 @@ from reentry.cli.doctor import doctor
 from reentry.cli.evaluate import evaluate
 from reentry.cli.export import export
 from reentry.cli.predict import predict
+from reentry.cli.repository import repository
 from reentry.cli.serve import serve
 from reentry.cli.simulate import simulate
 from reentry.cli.train import train
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 for command in (simulate, train, evaluate, export, serve, predict, doctor):
     app.command()(command)
+app.add_typer(repository, name="repository")
 
 
 def _print_version(wanted: bool) -> None:

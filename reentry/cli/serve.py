@@ -41,6 +41,14 @@ def serve(
     model_control_mode: Annotated[
         ModelControlMode, typer.Option(help="`none` and `poll` take the configuration files as they are.")
     ] = ModelControlMode.EXPLICIT,
+    control_key: Annotated[
+        str,
+        typer.Option(
+            envvar="REENTRY_CONTROL_KEY",
+            show_default=False,
+            help="What `reentry repository --url` must know to change versions; better in the environment than here.",
+        ),
+    ] = "",
     log_dir: Annotated[
         str, typer.Option(help="Folder of server.log and predictions.jsonl; `-`: both to standard error.")
     ] = "artifacts/serve",
@@ -67,6 +75,7 @@ def serve(
         log_directory=None if log_dir == "-" else Path(log_dir),
         log_to_stderr=log_dir == "-",
         drain_timeout=drain_timeout,
+        control_key=control_key,
     )
     if config.exposed:
         typer.echo(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -43,6 +44,9 @@ class ServerConfig:
     """Where server.log and predictions.jsonl go, appended to; None: the run directory, removed at the end."""
     log_to_stderr: bool = False
     """Both go to standard error instead, where a container's logs are read; there is no file that could fill a disk."""
+    control_key: str = field(default="", repr=False)
+    """What the server wants for loading models and other changes. Empty: on loopback it wants none, and on an open
+    address one that nobody else knows."""
     start_timeout: float = 120.0
     """s until every model must be ready."""
     drain_timeout: float = 10.0
@@ -66,6 +70,8 @@ class ServerConfig:
         for name, count in (("instances", self.instances), ("threads", self.threads)):
             if count is not None and count < 1:
                 raise ConfigError(f"{name} out of range", expected="at least 1", got=str(count))
+        if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
+            raise ConfigError("control_key has other characters", expected="letters, digits and . _ ~ -")
         if self.model_control_mode not in get_args(ModelControlMode):
             raise ConfigError(
                 "unknown model_control_mode",

@@ -17,7 +17,8 @@ def models_of(repository: Path) -> list[str]:
     """Names of the models the repository holds.
 
     Raises:
-        ServerError: no repository there, a configuration that cannot be read, or a model without a version.
+        ServerError: no repository there, a configuration that cannot be read, a model without a version, or without
+            the version that its configuration pins.
     """
     names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
     if not names:
@@ -32,7 +33,32 @@ def models_of(repository: Path) -> list[str]:
             raise ServerError(
                 f"no version of {name} is installed", where=str(repository / name), fix="reentry export CHECKPOINT"
             )
+        served_versions(repository, name)
     return names
+
+
+def served_versions(repository: Path, name: str) -> list[int]:
+    """Versions of the model that Triton serves, in order: those that its config.pbtxt pins, else the newest.
+
+    Raises:
+        ServerError: the configuration cannot be read, or pins a version that is not installed.
+    """
+    installed = installed_versions(repository / name)
+    policy = read_model_config(repository, name).version_policy
+    if policy.HasField("all"):
+        return installed
+    if not policy.HasField("specific"):
+        return installed[-(policy.latest.num_versions or 1) :]
+    pinned = sorted(policy.specific.versions)
+    missing = sorted(set(pinned) - set(installed))
+    if missing:
+        raise ServerError(
+            f"serves version {', '.join(map(str, missing))}, which is not installed",
+            where=str(repository / name / "config.pbtxt"),
+            expected=" or ".join(map(str, installed)),
+            fix=f"reentry repository promote {installed[-1]} --repository {repository}",
+        )
+    return pinned
 
 
 def installed_versions(model: Path) -> list[int]:

@@ -65,7 +65,7 @@ class EmbeddedServer:
         self.models: list[str] = []
         """Names of the models served, once started."""
         self._ensembles: dict[str, list[str]] = {}
-        self._control_key = secrets.token_hex(16) if config.exposed else ""
+        self._control_key = config.control_key or (secrets.token_hex(16) if config.exposed else "")
         self.seconds_to_ready = 0.0
         """s from the start of the process until every model was ready."""
 
