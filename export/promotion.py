@@ -274,7 +274,7 @@ def _change(
     again = version.number == labels.production
     try:
         if server is not None and running is not None:
-            server.serve(version.number, running, text, pinned)
+            server.serve(running, text, pinned)
         record.replace(store, labels if again else labels.after(change))
         if pinned != text:
             try:

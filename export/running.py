@@ -31,7 +31,7 @@ class RunningServer:
     Example:
         server = RunningServer("http://127.0.0.1:8000", key="")
         before = server.config()
-        server.serve(2, before, file_before, file_after)
+        server.serve(before, file_before, file_after)
     """
 
     def __init__(self, url: str, *, key: str, timeout: float = 120.0) -> None:
@@ -80,11 +80,10 @@ class RunningServer:
             if entry["name"] == REENTRY_LSTM.name and entry.get("state") in api.ANSWERING
         )
 
-    def serve(self, version: int, running: str, before: str, after: str) -> None:
-        """Change to `version`, and wait until it alone answers.
+    def serve(self, running: str, before: str, after: str) -> None:
+        """Change to the version that `after` pins, and wait until it alone answers.
 
         Args:
-            version: the one to serve.
             running: the server's own configuration, from `config`.
             before: text of config.pbtxt as it was.
             after: text of config.pbtxt as it will be.
@@ -94,25 +93,25 @@ class RunningServer:
             ClientError: it does not answer.
         """
         self.load(overridden(running, before, after))
-        deadline = time.monotonic() + self._timeout
-        while (answering := self.versions()) != [version]:
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"version {version} does not serve alone after {self._timeout:g} s",
-                    where=self.url,
-                    got=f"versions {answering}",
-                )
-            time.sleep(_POLL_SECONDS)
 
     def load(self, config: str) -> None:
-        """Load the network by a whole configuration, as JSON.
+        """Load the network by a whole configuration, as JSON, and wait until the versions it pins answer alone.
 
         Raises:
-            ServerError: why the server cannot.
+            ServerError: why the server cannot; it serves what it served.
             ClientError: it does not answer.
         """
         with self._asking():
             api.load_model(self._address, REENTRY_LSTM.name, config, key=self._key, timeout=self._timeout)
+        policy = json.loads(config).get("version_policy", {})
+        pinned = sorted(int(version) for version in policy.get("specific", {}).get("versions", []))
+        deadline = time.monotonic() + self._timeout
+        while pinned and (answering := self.versions()) != pinned:
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"{pinned} does not serve alone after {self._timeout:g} s", where=self.url, got=f"{answering}"
+                )
+            time.sleep(_POLL_SECONDS)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

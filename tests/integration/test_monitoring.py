@@ -25,6 +25,7 @@ from tests.conftest import make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
 from tests.toy_model import write_toy_model
+from tests.versions import pin
 
 EXTERNAL = {
     "container_cpu_usage_seconds_total": "cAdvisor",
@@ -257,6 +258,7 @@ def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) ->
         until(lambda: drift_of() == {"model_version=1"})
         write_toy_model(repository / "reentry_lstm/2/model.onnx", version=2)
         write_reference(repository / "reentry_lstm/2")
+        pin(repository, 2)
         client.load_model("reentry_lstm")
         until(lambda: drift_of() == {"model_version=2"})
         shares = {labels for (name, labels) in exported(server) if name == "reentry_training_reentry_ratio"}

@@ -34,6 +34,7 @@ from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.toy_model import write_toy_model
+from tests.versions import pin
 
 
 @pytest.fixture
@@ -337,6 +338,7 @@ def test_when_the_model_was_replaced_meanwhile_one_version_answers_for_all(
 
     newer = shutil.copytree(model_repository, tmp_path / "newer")
     write_toy_model(newer / "reentry_lstm" / "2" / "model.onnx", version=2, seed=5)
+    pin(newer, 2)
     with EmbeddedServer(ports(newer)) as server:
         prediction = predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
     said = capsys.readouterr().err

@@ -33,6 +33,7 @@ from reentry.signals import ENDING
 from tests.conftest import copy_repository, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.toy_model import write_toy_model
+from tests.versions import pin
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.model import ReentryLSTM
@@ -91,6 +92,7 @@ def children_of(process: int) -> list[int]:
 def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) -> None:
     repository = copy_repository(tmp_path)
     write_toy_model(repository / "reentry_lstm/2/model.onnx", version=2, seed=1)
+    pin(repository, 2)
     tracks = make_tracks(1, 30)
     with EmbeddedServer(config_for(repository)) as other:
         versions = []

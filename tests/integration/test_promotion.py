@@ -1,0 +1,212 @@
+"""Promotion and rollback under load, on the real server: no request fails, and the new version answers afterwards."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as triton
+
+from export import served_config
+from export.inventory import Version
+from export.promotion import promote, rollback
+from export.running import RunningServer
+from export.store import VersionStore, open_store
+from reentry import schema
+from reentry.errors import ClientError, ServerError
+from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving.repository import served_versions
+from tests.conftest import copy_repository
+from tests.integration.test_serving import make_tracks, request_inputs
+from tests.versions import install, pin
+
+CLIENTS = 4
+STEPS = (5, 60, 333, 900)
+
+
+@dataclass
+class Load:
+    """What the clients have seen."""
+
+    versions: list[int] = field(default_factory=list)
+    """Of the answers, in the order in which they came."""
+    errors: list[str] = field(default_factory=list)
+    answered: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more answers, or errors, have come."""
+        with self.answered:
+            goal = len(self.versions) + len(self.errors) + more
+            assert self.answered.wait_for(lambda: len(self.versions) + len(self.errors) >= goal, timeout=60)
+
+
+@contextmanager
+def hammered(server: EmbeddedServer) -> Iterator[Load]:
+    """Clients that ask the ensemble without a pause, each for tracks of its own length."""
+    load, stop = Load(), threading.Event()
+
+    def ask(steps: int) -> None:
+        inputs = request_inputs(make_tracks(2, steps))
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            while not stop.is_set():
+                try:
+                    answer = client.infer(schema.ENSEMBLE.name, inputs)
+                except Exception as error:
+                    with load.answered:
+                        load.errors.append(str(error))
+                        load.answered.notify_all()
+                    continue
+                with load.answered:
+                    load.versions.append(int(answer.as_numpy("model_version")[0, 0]))
+                    load.answered.notify_all()
+
+    threads = [threading.Thread(target=ask, args=(STEPS[index % len(STEPS)],)) for index in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        load.wait_for(20)
+        yield load
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def served_now(server: EmbeddedServer) -> int:
+    """The version that answers a new request."""
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(1, 5)))
+    return int(answer.as_numpy("model_version")[0, 0])
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1, 2 and 3; the last passes every rule and cannot be loaded."""
+    folder = tmp_path_factory.mktemp("promotion")
+    repository = copy_repository(folder)
+    pin(repository, 1)
+    for number in (1, 2):
+        install(repository, folder, number, toy_seed=number)
+    install(repository, folder, 3, files={"model.onnx": b"no graph", "step.onnx": b""})
+    return repository
+
+
+@pytest.fixture(scope="module")
+def one_server(repository: Path) -> Iterator[EmbeddedServer]:
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=2)
+    with EmbeddedServer(config) as server:
+        yield server
+
+
+@pytest.fixture
+def running(store: VersionStore, one_server: EmbeddedServer) -> EmbeddedServer:
+    """With version 1 in production."""
+    promote(store, 1, server=RunningServer(f"http://{one_server.http_url}", key=""))
+    return one_server
+
+
+@pytest.fixture
+def store(repository: Path) -> VersionStore:
+    """With version 1 in production."""
+    store = open_store(repository)
+    promote(store, 1)
+    return store
+
+
+def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_them(
+    store: VersionStore, running: EmbeddedServer
+) -> None:
+    server = RunningServer(f"http://{running.http_url}", key="")
+    fitted = json.loads(server.config())
+    with hammered(running) as load:
+        for change, number in (
+            (lambda: promote(store, 2, server=server), 2),
+            (lambda: rollback(store, server=server), 1),
+        ):
+            change()
+            begun = len(load.versions)
+            assert served_now(running) == number
+            load.wait_for(50)
+            # Of the requests on their way at the change, one a client, the old version may still have given the answer.
+            late = load.versions[begun + CLIENTS :]
+            assert set(late) == {number}
+    assert load.errors == []
+    assert set(load.versions) == {1, 2}
+    assert server.versions() == [1]
+    assert json.loads(server.config()) == fitted  # also the instances and threads that `reentry serve` chose
+
+
+def test_a_version_that_cannot_be_loaded_changes_nothing_and_fails_no_request(
+    store: VersionStore, running: EmbeddedServer
+) -> None:
+    server = RunningServer(f"http://{running.http_url}", key="")
+    fitted = server.config()
+    before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
+    with hammered(running) as load:
+        with pytest.raises(ServerError, match=r"cannot load reentry_lstm: .*model\.onnx"):
+            promote(store, 3, server=server)
+        load.wait_for(50)
+    assert load.errors == []
+    assert set(load.versions) == {1}
+    assert [store.read(name) for name in ("config.pbtxt", "labels.json")] == before
+    assert json.loads(server.config()) == json.loads(fitted)
+    assert server.versions() == [1]
+
+
+def test_the_repository_that_takes_no_change_takes_the_server_back(
+    store: VersionStore, running: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = RunningServer(f"http://{running.http_url}", key="")
+    stored = store.read("labels.json")
+
+    def full(name: str, *_: object, **__: object) -> None:
+        raise OSError(28, f"No space left on device: {name}")
+
+    with hammered(running) as load:
+        monkeypatch.setattr(store, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            promote(store, 2, server=server)
+        assert served_now(running) == 1
+    assert load.errors == []
+    assert server.versions() == [1]
+    assert store.read("labels.json") == stored
+
+
+def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again(
+    store: VersionStore, running: EmbeddedServer
+) -> None:
+    server = RunningServer(f"http://{running.http_url}", key="")
+    text = store.read("config.pbtxt").text or ""
+    spec = Version(number=2, manifest=None, files={"model.onnx": 1}).spec
+    assert spec is not None
+    server.serve(server.config(), text, served_config.pinned(text, version=2, spec=spec))  # and was killed here
+    assert served_now(running) == 2
+    assert any("version_policy" in line for line in served_config.differences(text, server.config()))
+    with hammered(running) as load:
+        promote(store, 2, server=server)
+    assert (load.errors, set(load.versions)) == ([], {2})
+    assert server.versions() == [2]
+    now = served_config.differences(store.read("config.pbtxt").text or "", server.config())
+    assert [line for line in now if "fitted to its machine" not in line] == []
+
+
+def test_a_server_with_a_key_changes_for_those_who_know_it(store: VersionStore) -> None:
+    config = ServerConfig(
+        model_repository=Path(store.location), http_port=0, grpc_port=0, metrics_port=0, control_key="a-key"
+    )
+    with EmbeddedServer(config) as running:
+        url = f"http://{running.http_url}"
+        for key in ("", "another"):
+            with pytest.raises(ServerError, match="fix: give its key with --key"):
+                promote(store, 2, server=RunningServer(url, key=key))
+        assert served_now(running) == 1
+        promote(store, 2, server=RunningServer(url, key="a-key"))
+        assert served_now(running) == 2
+    with pytest.raises(ClientError, match=r"no server answers: .*fix: start it, or correct --url"):
+        rollback(store, server=RunningServer(url, key="a-key"))
+    assert served_versions(Path(store.location), "reentry_lstm") == [2]

@@ -1,0 +1,239 @@
+"""Versions in a folder and in an S3-compatible store: whole or not at all, and never lost to another command."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from export.objects import ObjectStore
+from export.store import (
+    CLAIM_FILE,
+    CONFIG_FILE,
+    LABELS_FILE,
+    VersionStore,
+    faults_of,
+    manifest_of,
+    next_version,
+    open_store,
+)
+from reentry.errors import RepositoryError
+from tests.full_disk import room_for
+from tests.versions import bare_repository, make_version
+
+
+@pytest.fixture(scope="module")
+def object_server() -> Iterator[str]:
+    """An S3-compatible store on this machine."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A bucket of its own for each test."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"bucket-{abs(hash(request.node.name))}"
+    ObjectStore(f"s3://{name}")._files.mkdir(name)
+    return name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
+    repository = bare_repository(tmp_path)
+    if request.param == "folder":
+        return open_store(repository)
+    location = f"s3://{request.getfixturevalue('bucket')}/models/here"
+    empty = ObjectStore(location)
+    config = (repository / "reentry_lstm" / CONFIG_FILE).read_text()
+    empty.write(CONFIG_FILE, config, over=empty.read(CONFIG_FILE))
+    return open_store(location)
+
+
+def test_an_installed_version_holds_the_files_and_says_what_it_is(store: VersionStore, tmp_path: Path) -> None:
+    assert (store.versions(), next_version(store)) == ([], 1)
+    place = store.install(make_version(tmp_path / "made", 1, metric=0.5), 1)
+    assert place == store.place(1)
+    assert (store.versions(), next_version(store)) == ([1], 2)
+    assert set(store.files(1)) == {"model.onnx", "step.onnx", "manifest.json"}
+    manifest = manifest_of(store, 1)
+    assert manifest.metrics["onset_rmse"] == 0.5
+    assert faults_of(store, 1, manifest) == []
+
+
+def test_a_number_that_is_taken_is_refused_and_the_first_stays(store: VersionStore, tmp_path: Path) -> None:
+    store.install(make_version(tmp_path / "one", 1, files={"model.onnx": b"first"}), 1)
+    with pytest.raises(FileExistsError):
+        store.install(make_version(tmp_path / "other", 1, files={"model.onnx": b"second"}), 1)
+    assert store.read("1/model.onnx").text == "first"
+
+
+def test_of_exporters_that_want_one_number_at_once_one_gets_it(store: VersionStore, tmp_path: Path) -> None:
+    contents = [f"exporter {index}".encode() for index in range(6)]
+    folders = [make_version(tmp_path / f"{i}", 1, files={"model.onnx": each}) for i, each in enumerate(contents)]
+    start = threading.Barrier(len(folders))
+
+    def install(folder: Path) -> bool:
+        own = open_store(store.location)
+        start.wait()
+        try:
+            own.install(folder, 1)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        won = list(pool.map(install, folders))
+    assert sum(won) == 1
+    assert store.read("1/model.onnx").text == contents[won.index(True)].decode()
+    assert faults_of(store, 1, manifest_of(store, 1)) == []
+
+
+def test_a_text_is_replaced_only_while_it_is_what_was_read(store: VersionStore) -> None:
+    nothing = store.read(LABELS_FILE)
+    assert nothing.text is None
+    store.write(LABELS_FILE, "first", over=nothing)
+    first = store.read(LABELS_FILE)
+    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+        store.write(LABELS_FILE, "second", over=nothing)
+    store.write(LABELS_FILE, "third", over=first)
+    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+        store.write(LABELS_FILE, "fourth", over=first)
+    assert store.read(LABELS_FILE).text == "third"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("model.onnx", "wholE", "model.onnx has another content than its SHA-256 says"),
+        ("step.onnx", "step and more", "step.onnx has 13 bytes for 4"),
+    ],
+)
+def test_a_file_that_was_changed_is_found(
+    store: VersionStore, tmp_path: Path, name: str, content: str, fault: str
+) -> None:
+    store.install(make_version(tmp_path / "made", 1), 1)
+    store.write(f"1/{name}", content, over=store.read(f"1/{name}"))
+    assert faults_of(store, 1, manifest_of(store, 1)) == [fault]
+
+
+def test_a_version_under_another_number_is_found(store: VersionStore, tmp_path: Path) -> None:
+    store.install(make_version(tmp_path / "made", 1), 1)
+    assert faults_of(store, 2, manifest_of(store, 1)) == ["the manifest is of version 1"]
+
+
+def test_what_is_not_as_its_manifest_says_is_not_installed(store: VersionStore, tmp_path: Path) -> None:
+    changed = make_version(tmp_path / "changed", 1)
+    (changed / "model.onnx").write_bytes(b"other")
+    bare = make_version(tmp_path / "bare", 1)
+    (bare / "manifest.json").unlink()
+    for folder, reason in ((changed, "of other files"), (bare, "without a manifest")):
+        with pytest.raises(RepositoryError, match=reason):
+            store.install(folder, 1)
+    with pytest.raises(RepositoryError, match="of another version"):
+        store.install(make_version(tmp_path / "two", 2), 1)
+    assert store.versions() == []
+
+
+def test_a_removed_version_is_gone(store: VersionStore, tmp_path: Path) -> None:
+    for number in (1, 2):
+        store.install(make_version(tmp_path / f"{number}", number), number)
+    store.remove(1)
+    assert store.versions() == [2]
+    with pytest.raises(RepositoryError, match="there is no such version; expected 2"):
+        manifest_of(store, 1)
+
+
+def test_a_place_without_a_repository_is_named_with_the_fix(tmp_path: Path, bucket: str) -> None:
+    for location in (str(tmp_path), f"s3://{bucket}/nothing"):
+        with pytest.raises(RepositoryError) as failure:
+            open_store(location)
+        assert str(failure.value).startswith(f"{location}: not a model repository of this program; ")
+        assert "fix: give the model_repository folder" in str(failure.value)
+
+
+def test_another_kind_of_place_is_refused() -> None:
+    with pytest.raises(RepositoryError, match="ftp://host/models: not a kind of repository"):
+        open_store("ftp://host/models")
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
+    with pytest.raises(RepositoryError, match="s3://no-such-bucket: there is no such bucket; fix: create it"):
+        open_store("s3://no-such-bucket/models")
+
+
+def test_a_store_that_does_not_answer_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(RepositoryError, match=r"the store cannot be used: .*fix: see that it runs"):
+        open_store(f"s3://{bucket}/models")
+
+
+def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(RepositoryError, match=r"lets nobody in with these credentials: .*AWS_ACCESS_KEY_ID"):
+        open_store(f"s3://{bucket}/models")
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_an_upload_that_broke_off_is_not_whole_and_its_number_stays_taken(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(local: str, path: str) -> None:
+        raise ConnectionResetError("the line went dead")
+
+    monkeypatch.setattr(store._files, "put_file", broken)
+    with pytest.raises(RepositoryError, match="the line went dead"):
+        store.install(make_version(tmp_path / "made", 1), 1)
+    assert (store.versions(), set(store.files(1))) == ([1], {CLAIM_FILE})
+    with pytest.raises(RepositoryError, match="the upload has not ended"):
+        manifest_of(store, 1)
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_a_full_disk_leaves_nothing_of_the_version(store: VersionStore, tmp_path: Path) -> None:
+    made = make_version(tmp_path / "made", 1, files={"model.onnx": bytes(100_000)})
+    with room_for(50_000), pytest.raises(RepositoryError, match="cannot install: File too large"):
+        store.install(made, 1)
+    assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_a_version_may_be_read_by_a_server_of_another_user(store: VersionStore, tmp_path: Path) -> None:
+    made = make_version(tmp_path / "made", 1)
+    (made / "model.onnx").chmod(0o600)
+    folder = Path(store.install(made, 1))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_a_repository_that_takes_no_files_is_named(store: VersionStore, tmp_path: Path) -> None:
+    made = make_version(tmp_path / "made", 1)
+    shutil.rmtree(store.place(""))
+    Path(store.place("")).write_text("a file where the folder was")
+    with pytest.raises(RepositoryError, match="cannot install: Not a directory"):
+        store.install(made, 1)
+
+
+def test_s3fs_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(RepositoryError, match="s3fs is missing; fix: "):
+        open_store("s3://bucket/models")
