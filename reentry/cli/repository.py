@@ -57,10 +57,21 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
         table = _table("version", "labels", "format", "created", f"{METRIC}, s", "kB", "gate")
         for row in rows:
             figure = "" if row[METRIC] is None else f"{row[METRIC]:.3f}"
-            gate = row["gate"] if row["problem"] is None else f"{row['gate']}: {row['problem']}"
             size = f"{row['bytes'] / 1000:,.1f}"
-            _add(table, row["version"], ", ".join(row["labels"]), row["format"], row["created"], figure, size, gate)
+            _add(
+                table,
+                row["version"],
+                ", ".join(row["labels"]),
+                row["format"],
+                row["created"],
+                figure,
+                size,
+                row["gate"],
+            )
         _print(table)
+        for row in rows:
+            if row["problem"] is not None:
+                typer.echo(f"version {row['version']}: {row['problem']}")
     apart = out_of_step(store, labels)
     if apart is not None:
         typer.echo(f"warning: {apart}; fix: reentry repository promote production", err=True)
@@ -272,5 +283,5 @@ def _print(table: Table) -> None:
 
     console = Console()
     if not console.is_terminal:  # a log or a pipe: rows are not to be broken
-        console = Console(width=max(console.width, console.measure(table).maximum))
+        console = Console(width=10_000)
     console.print(table)

@@ -1,0 +1,393 @@
+"""The rules of promotion, rollback and pruning, over a repository without a server."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from export import served_config
+from export.formats import Format
+from export.labels import Labels, Record
+from export.promotion import label_exported, out_of_step, promote, prune, rollback
+from export.running import RunningServer, overridden
+from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, open_store
+from reentry.errors import ConfigError, RepositoryError
+from tests.versions import bare_repository, install, pin
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VersionStore:
+    return open_store(bare_repository(tmp_path))
+
+
+def labels(store: VersionStore) -> Labels:
+    return Record.of(store).labels
+
+
+def config(store: VersionStore) -> ModelConfig:
+    return served_config.read(store.read(CONFIG_FILE).text or "")
+
+
+def pinned(store: VersionStore) -> list[int]:
+    return list(config(store).version_policy.specific.versions)
+
+
+def state(store: VersionStore) -> list[object]:
+    """Everything that a promotion changes."""
+    return [store.read(CONFIG_FILE), store.read(LABELS_FILE)]
+
+
+def fill(store: VersionStore, tmp_path: Path, *metrics: float | None, **settings: Any) -> None:
+    """Versions in order, of these metrics."""
+    for metric in metrics:
+        number = max(store.versions(), default=0) + 1
+        install(store.location, tmp_path, number, metric=metric, **settings)
+
+
+def test_a_promotion_pins_the_version_and_records_where_it_came_from(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 0.5)
+    promote(store, 1)
+    made = promote(store, 2, reason="fewer late onsets")
+    assert pinned(store) == [2]
+    (_, change) = labels(store).history
+    assert made.change == change
+    assert (change.version, change.previous, change.kind, change.reason) == (2, 1, "promote", "fewer late onsets")
+    assert (change.metric, change.previous_metric, change.overridden) == (0.5, 1.0, ())
+    assert labels(store).production == 2
+
+
+def test_the_comments_of_the_configuration_outlive_a_promotion(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0)
+    before = (store.read(CONFIG_FILE).text or "").splitlines()
+    promote(store, 2)
+    after = (store.read(CONFIG_FILE).text or "").splitlines()
+    assert [(old, new) for old, new in zip(before, after, strict=True) if old != new] == [
+        ("version_policy { specific { versions: 1 } }", "version_policy { specific { versions: 2 } }")
+    ]
+
+
+@pytest.mark.parametrize("metric", [1.0, 0.999])
+def test_equal_and_better_are_promoted(store: VersionStore, tmp_path: Path, metric: float) -> None:
+    fill(store, tmp_path, 1.0, metric)
+    promote(store, 1)
+    promote(store, 2)
+    assert labels(store).production == 2
+
+
+@pytest.mark.parametrize(("metric", "said"), [(1.001, "1.001 s"), (None, "unknown"), (math.nan, "unknown")])
+def test_worse_than_production_is_refused_and_a_reason_overrides_it(
+    store: VersionStore, tmp_path: Path, metric: float | None, said: str
+) -> None:
+    fill(store, tmp_path, 1.0, metric)
+    promote(store, 1)
+    before = state(store)
+    with pytest.raises(RepositoryError) as failure:
+        promote(store, 2)
+    rule = f"its onset_rmse is {said}, worse than 1 s of version 1 in production"
+    assert rule in str(failure.value)
+    assert "--reason" in str(failure.value)
+    assert state(store) == before
+    change = promote(store, 2, reason="the old one is withdrawn").change
+    assert (change.overridden, change.reason) == ((rule,), "the old one is withdrawn")
+    assert labels(store).history[-1] == change
+
+
+def test_without_a_metric_on_either_side_neither_is_worse(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, None, None)
+    promote(store, 1)
+    promote(store, 2)
+    assert labels(store).production == 2
+
+
+def test_a_version_that_did_not_pass_the_gate_is_refused_and_a_reason_overrides_it(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    fill(store, tmp_path, 1.0, passed=False)
+    with pytest.raises(RepositoryError, match="version 1 is not promoted: it did not pass the gate"):
+        promote(store, 1)
+    assert labels(store) == Labels()
+    assert promote(store, 1, reason="a drill").change.overridden == ("it did not pass the gate",)
+
+
+@pytest.mark.parametrize("manifest", [None, '{"version": 1, "format": "onnx"}'])
+def test_a_version_of_an_older_export_takes_a_reason(store: VersionStore, tmp_path: Path, manifest: str | None) -> None:
+    fill(store, tmp_path, 1.0)
+    path = Path(store.place(1)) / "manifest.json"
+    path.unlink()
+    if manifest is not None:
+        path.write_text(manifest)
+    with pytest.raises(RepositoryError, match="no gate is known of it"):
+        promote(store, 1)
+    promote(store, 1, reason="it has served for a year")
+    assert (labels(store).production, labels(store).history[0].metric) == (1, None)
+
+
+def test_files_that_are_not_the_manifests_are_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0)
+    promote(store, 1)
+    (Path(store.place(2)) / "model.onnx").write_bytes(b"other")
+    (Path(store.place(2)) / "step.onnx").unlink()
+    before = state(store)
+    with pytest.raises(RepositoryError, match=r"model\.onnx has another content .*, step\.onnx is missing"):
+        promote(store, 2, reason="hurry")
+    assert state(store) == before
+
+
+def test_a_format_that_is_not_served_is_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, form=Format.TORCHSCRIPT)
+    with pytest.raises(RepositoryError, match="format torchscript is a reference and is not served"):
+        promote(store, 1, reason="hurry")
+
+
+def test_a_version_that_is_not_there_is_named_beside_those_that_are(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0)
+    with pytest.raises(RepositoryError, match="there is no such version; expected 1 or 2"):
+        promote(store, 7)
+
+
+def test_other_training_data_is_allowed_and_said(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0)
+    fill(store, tmp_path, 1.0, data_fingerprint="other")
+    promote(store, 1)
+    (note,) = promote(store, 2).notes
+    assert note == "trained on other data than version 1 before it, so that their figures may not compare"
+
+
+def test_another_format_brings_its_backend(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0)
+    fill(store, tmp_path, 1.0, form=Format.TENSORRT)
+    promote(store, 1)
+    promote(store, 2)
+    assert (config(store).backend, config(store).default_model_filename) == ("tensorrt", "model.plan")
+
+
+def test_a_repository_on_gpus_stays_on_them(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0)
+
+    def kinds() -> set[str]:
+        return {ModelInstanceGroup.Kind.Name(group.kind) for group in config(store).instance_group}
+
+    promote(store, 1, gpu=True)
+    assert kinds() == {"KIND_GPU"}
+    promote(store, 2)
+    assert kinds() == {"KIND_GPU"}
+    promote(store, 2, gpu=False)
+    assert kinds() == {"KIND_CPU"}
+
+
+def test_rollbacks_go_back_one_by_one_and_a_promotion_goes_on_from_there(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0, 1.0, 1.0)
+    for number in (1, 2, 3):
+        promote(store, number)
+    assert [rollback(store).change.version for _ in range(2)] == [2, 1]
+    assert pinned(store) == [1]
+    with pytest.raises(RepositoryError, match="nothing to roll back to"):
+        rollback(store)
+    promote(store, 4)
+    change = rollback(store, reason="onsets too late").change
+    assert (change.version, change.previous, change.kind, change.reason) == (1, 4, "rollback", "onsets too late")
+    assert [each.version for each in labels(store).history] == [1, 2, 3, 2, 1, 4, 1]
+
+
+def test_a_version_promoted_again_is_rolled_back_to_the_one_before_it(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0, 1.0)
+    for number in (1, 2, 3, 1):
+        promote(store, number)
+    assert rollback(store).change.version == 3
+
+
+def test_a_rollback_takes_a_worse_version_and_passes_over_one_that_is_gone(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 3.0, 2.0, 1.0)
+    for number in (1, 2, 3):
+        promote(store, number)
+    store.remove(2)
+    assert rollback(store).change.version == 1
+
+
+def test_a_rollback_goes_to_the_version_asked_for_if_it_was_in_production(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0, 1.0, 1.0)
+    for number in (1, 2, 3):
+        promote(store, number)
+    with pytest.raises(RepositoryError, match=r"4 was not in production before; expected 2 or 1; fix: .*promote 4"):
+        rollback(store, to=4)
+    assert rollback(store, to=1).change.version == 1
+    assert pinned(store) == [1]
+
+
+def test_a_rollback_to_files_that_were_changed_is_refused(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 1.0)
+    for number in (1, 2):
+        promote(store, number)
+    (Path(store.place(1)) / "model.onnx").write_bytes(b"other")
+    with pytest.raises(RepositoryError, match="not those of its manifest"):
+        rollback(store)
+    assert pinned(store) == [2]
+
+
+def test_the_first_export_is_promoted_at_once_and_the_next_is_the_candidate(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    fill(store, tmp_path, 1.0, form=Format.TORCHSCRIPT)
+    assert label_exported(store, [1]) is None
+    assert labels(store) == Labels()
+    fill(store, tmp_path, 1.0, 1.0)
+    made = label_exported(store, [1, 2, 3])
+    assert made is not None
+    assert (labels(store).production, labels(store).candidate, pinned(store)) == (2, None, [2])
+    fill(store, tmp_path, 1.0, 2.0)
+    assert label_exported(store, [4]) is None
+    assert (labels(store).production, labels(store).candidate) == (2, 4)
+    with pytest.raises(RepositoryError, match="worse"):
+        label_exported(store, [5], promote_it=True)
+    assert (labels(store).production, labels(store).candidate) == (2, 5)
+    label_exported(store, [4], promote_it=True)
+    assert (labels(store).production, labels(store).candidate) == (4, None)
+
+
+def test_after_a_clean_the_first_export_mends_a_pin_left_over(store: VersionStore, tmp_path: Path) -> None:
+    pin(Path(store.location), 7)
+    fill(store, tmp_path, 1.0)
+    label_exported(store, [1])
+    assert pinned(store) == [1]
+
+
+def test_pruning_spares_what_somebody_needs(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, *[1.0] * 9)
+    for number in (1, 2, 4):
+        promote(store, number)
+    label_exported(store, [5])
+    promote(store, 6)
+    label_exported(store, [3])
+    before = store.versions()
+    assert prune(store, keep=2, dry_run=True) == ([1, 2, 5, 7], [])
+    assert store.versions() == before
+    assert prune(store, keep=2) == ([1, 2, 5, 7], [])
+    assert store.versions() == [3, 4, 6, 8, 9]  # candidate, the rollback's, production, and the two newest
+    assert prune(store, keep=0)[0] == [8, 9]
+    assert rollback(store).change.version == 4
+
+
+def test_pruning_takes_uploads_that_never_ended_but_none_that_may_still_run(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    fill(store, tmp_path, 1.0, 1.0, 1.0)
+    promote(store, 2)
+    for number in (1, 3):
+        (Path(store.place(number)) / "manifest.json").rename(Path(store.place(number)) / ".claim")
+    assert prune(store, keep=5)[0] == [1]
+    with pytest.raises(RepositoryError, match="its upload has not ended"):
+        promote(store, 3, reason="hurry")
+
+
+def test_pruning_without_production_is_refused(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0)
+    with pytest.raises(RepositoryError, match="nothing is in production"):
+        prune(store, keep=0)
+
+
+def test_a_pin_apart_from_its_record_is_mended_by_the_next_change_which_says_so(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    fill(store, tmp_path, 1.0, 1.0, 1.0)
+    promote(store, 1)
+    apart = "config.pbtxt serves version 3, and version 1 is in production"
+    for change in (lambda: prune(store, keep=9)[1], lambda: list(promote(store, 1).notes)):
+        pin(Path(store.location), 3)
+        assert out_of_step(store, labels(store)) == apart
+        assert change() == [f"mended: {apart}"]
+        assert (pinned(store), out_of_step(store, labels(store))) == ([1], None)
+    assert len(labels(store).history) == 1
+
+
+def test_a_record_that_another_command_changed_meanwhile_is_not_lost(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, tmp_path, 1.0, 1.0, 1.0)
+    promote(store, 1)
+    pinning = served_config.pinned
+
+    def overtaken(*arguments: Any, **settings: Any) -> str:
+        monkeypatch.setattr(served_config, "pinned", pinning)
+        promote(open_store(store.location), 2)
+        return pinning(*arguments, **settings)
+
+    monkeypatch.setattr(served_config, "pinned", overtaken)
+    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+        promote(store, 3)
+    assert (labels(store).production, pinned(store)) == (2, [2])
+
+
+def test_a_pin_that_cannot_be_written_takes_the_record_back(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, tmp_path, 1.0, 1.0)
+    promote(store, 1)
+    before = state(store)
+    write = store.write
+
+    def refused(name: str, *arguments: Any, **settings: Any) -> None:
+        if name == CONFIG_FILE:
+            raise RepositoryError("no room")
+        write(name, *arguments, **settings)
+
+    monkeypatch.setattr(store, "write", refused)
+    with pytest.raises(RepositoryError, match="no room"):
+        promote(store, 2)
+    assert state(store) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"production": 1}',
+        '{"production": "1", "candidate": null, "history": []}',
+        '{"production": 1, "candidate": null, "history": [{"version": 1}]}',
+    ],
+)
+def test_labels_that_are_none_are_named_with_the_fix(store: VersionStore, text: str) -> None:
+    store.write(LABELS_FILE, text, over=store.read(LABELS_FILE))
+    with pytest.raises(RepositoryError, match=r"labels\.json: not the labels of this program: .*fix: mend it"):
+        Record.of(store)
+
+
+def test_labels_are_read_as_they_were_written(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0, 2.0)
+    promote(store, 1)
+    promote(store, 2, reason="because")
+    text = store.read(LABELS_FILE).text or ""
+    assert Labels.from_json(text, where="").to_json() == text
+    assert json.loads(text)["history"][1]["overridden"] == list(labels(store).history[1].overridden)
+
+
+def test_what_a_server_was_fitted_with_stays_and_the_rest_follows_the_file(store: VersionStore) -> None:
+    before = store.read(CONFIG_FILE).text or ""
+    after = before.replace("versions: 1", "versions: 2")
+    running = {
+        "name": "reentry_lstm",
+        "backend": "onnxruntime",
+        "version_policy": {"specific": {"versions": [1]}},
+        "instance_group": [{"kind": "KIND_CPU", "count": 16}],
+    }
+    changed = json.loads(overridden(json.dumps(running), before, after))
+    assert changed == running | {"version_policy": {"specific": {"versions": ["2"]}}}
+
+
+def test_of_another_backend_the_files_word_counts_whole(store: VersionStore) -> None:
+    before = store.read(CONFIG_FILE).text or ""
+    after = before.replace('"onnxruntime"', '"tensorrt"')
+    changed = json.loads(overridden('{"backend": "onnxruntime", "instance_group": []}', before, after))
+    assert changed["backend"] == "tensorrt"
+    assert changed["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
+
+
+@pytest.mark.parametrize("url", ["grpc://127.0.0.1:8001", "127.0.0.1:8000", "http://", "http://host/models"])
+def test_a_url_that_is_none_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="not the HTTP address of a Triton server"):
+        RunningServer(url, key="")
