@@ -124,9 +124,12 @@ def rewritten(text: str, wanted: ModelConfig) -> str:
     result = text
     for name in changed:
         result = _with_field(result, name, text_format.MessageToString(_only(wanted, name), as_one_line=True).strip())
-    if read(result) != wanted:  # a way of writing that the scanner does not know
-        result = text_format.MessageToString(wanted)
-    return result
+    try:
+        meant = read(result) == wanted
+    except RepositoryError:
+        meant = False
+    # Where the scanner does not know a way of writing, comments are lost rather than settings.
+    return result if meant else text_format.MessageToString(wanted)
 
 
 def differences(file: str, server: str | Mapping[str, Any]) -> list[str]:

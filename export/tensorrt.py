@@ -76,13 +76,15 @@ def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfi
         (whole_onnx, folder / _SPEC.whole_file, whole_shapes(config)),
         (step_onnx, folder / _SPEC.step_file, step_shapes(config, layers=layers, hidden=hidden)),
     )
+    cache = config.cache.expanduser()
     path = find_trtexec()
     if path is not None:
         program = Program.ask(path)
         version = program.version
 
         def make(graph: Path, engine: Path, shapes: Sequence[str]) -> None:
-            program.run(program.build_command(graph, engine, shapes, config))
+            timings = cache / f"{_hash(list(gpu), version)}.timings"
+            program.run(program.build_command(graph, engine, shapes, config, timings))
     else:
         from export import tensorrt_package
 
@@ -92,7 +94,7 @@ def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfi
             tensorrt_package.build_engine(graph, engine, shapes, config)
 
     for graph, engine, shapes in plans:
-        kept = config.cache.expanduser() / f"{key_of(graph, shapes, config, gpu, version)}.plan"
+        kept = cache / f"{key_of(graph, shapes, config, gpu, version)}.plan"
         if not kept.is_file():
             with whole_file(kept) as part:
                 make(graph, part, shapes)
@@ -105,8 +107,12 @@ def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfi
 
 def key_of(graph: Path, shapes: Sequence[str], config: TensorRTConfig, gpu: Gpu, version: str) -> str:
     """Name of an engine in the cache: another graph, setting, GPU, driver or TensorRT is another engine."""
-    settings = [list(shapes), config.fp16, config.int8, config.workspace_mib, list(gpu), version]
-    return hashlib.sha256(graph.read_bytes() + json.dumps(settings).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+    return _hash(digest, list(shapes), config.fp16, config.int8, config.workspace_mib, list(gpu), version)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _has_package() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,10 @@ class TensorRTConfig:
                 raise ConfigError(f"{name} out of order", expected="1 <= least <= best <= most", got=str(sizes))
         if self.workspace_mib < 1:
             raise ConfigError("workspace_mib out of range", expected="at least 1 MiB", got=str(self.workspace_mib))
+
+    def with_batch(self, batch: Sizes) -> TensorRTConfig:
+        """The same for other batches."""
+        return replace(self, batch=batch)
 
 
 def whole_shapes(config: TensorRTConfig) -> list[str]:

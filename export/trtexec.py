@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 ENVIRONMENT_VARIABLE: Final = "REENTRY_TRTEXEC"
 """Names the program where it is in none of the usual places."""
 
-_USUAL: Final = Path("/usr/src/tensorrt/bin/trtexec")
+USUAL_PLACE: Final = Path("/usr/src/tensorrt/bin/trtexec")
 """Where NVIDIA's packages and images put it."""
 
 _NUMPY: Final = {"FP32": np.float32, "INT64": np.int64}
@@ -43,7 +43,7 @@ _OUTPUTS: Final = {
 def find_trtexec() -> Path | None:
     """The program, if this machine has it."""
     named = os.environ.get(ENVIRONMENT_VARIABLE) or shutil.which("trtexec")
-    path = Path(named) if named else _USUAL
+    path = Path(named) if named else USUAL_PLACE
     return path if os.access(path, os.X_OK) and path.is_file() else None
 
 
@@ -128,8 +128,12 @@ class Program:
             )
         return cls(path=path, version=version, options=frozenset(re.findall(r"--\w+", text)))
 
-    def build_command(self, graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> list[str]:
+    def build_command(
+        self, graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig, timing_cache: Path
+    ) -> list[str]:
         """Arguments that build `engine` from the ONNX file `graph` with one profile, `shapes` at least, best and most.
+
+        `timing_cache` is of this GPU and TensorRT; what was timed for one graph is not timed again for the next.
 
         Raises:
             ExportError: a precision is wanted that this TensorRT takes from the graph alone.
@@ -142,7 +146,8 @@ class Program:
                     where=str(self.path),
                     fix=f"leave {flag.removeprefix('--')} out, and give it a graph of that precision",
                 )
-        return [argument for argument in command if argument != "--noTF32" or argument in self.options]
+        command = [argument for argument in command if argument != "--noTF32" or argument in self.options]
+        return [*command, f"--timingCacheFile={timing_cache}"]
 
     def run(self, command: Sequence[str]) -> Report:
         """Run one of the commands.

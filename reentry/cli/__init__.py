@@ -13,6 +13,7 @@ import typer
 
 from reentry import __version__
 from reentry.cli.doctor import doctor
+from reentry.cli.engine import engine
 from reentry.cli.evaluate import evaluate
 from reentry.cli.export import export
 from reentry.cli.predict import predict
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (simulate, train, evaluate, export, serve, predict, doctor):
     app.command()(command)
 app.add_typer(repository, name="repository")
+app.add_typer(engine, name="engine")
 
 
 def _print_version(wanted: bool) -> None:

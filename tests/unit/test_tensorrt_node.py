@@ -1,0 +1,290 @@
+"""An engine is made on a node in three steps, and served only when it answers as its graph does.
+
+There is no GPU here: scripts stand in for trtexec and nvidia-smi; the shell script between the steps is run as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from export.formats import Format
+from export.node import install, prepare
+from export.served_config import read
+from export.tensorrt_config import TensorRTConfig
+from reentry.cli import app
+from reentry.errors import ExportError, RepositoryError
+from tests import versions
+from tests.unit.test_tensorrt import STAND_IN
+
+VERSION = 2
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Pins version 2, a network; version 1 is there too."""
+    made = versions.bare_repository(tmp_path)
+    versions.install(made, tmp_path, 1, toy_seed=1)
+    versions.install(made, tmp_path, VERSION, toy_seed=0)
+    versions.pin(made, VERSION)
+    return made
+
+
+@pytest.fixture
+def on_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs build.sh of a work folder where there are a GPU and trtexec; arguments change the stand-in."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text("#!/bin/sh\necho 'Stand-in GPU, 9.0, 580.65.06'\n")
+    (programs / "trtexec").write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("REENTRY_TRTEXEC", str(programs / "trtexec"))
+
+    def run(work: Path, **wishes: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("REENTRY_STAND_IN", json.dumps(wishes))
+        return subprocess.run(["sh", work / "build.sh"], capture_output=True, text=True, check=False)
+
+    return run
+
+
+def work_in(tmp_path: Path, name: str = "work") -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+def test_an_engine_that_answers_as_its_graph_is_served_and_kept(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    work = work_in(tmp_path)
+    before = (repository / "reentry_lstm/config.pbtxt").read_text()
+    assert prepare(repository, work, TensorRTConfig()) == VERSION
+    done = on_the_node(work)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    report = install(work, keep=repository)
+
+    assert (report["version"], report["gpu"]) == (VERSION, "Stand-in GPU, 9.0, 580.65.06")
+    assert (report["changed_phases"], report["largest_onset_move"]) == (0, 0)
+    assert 0 <= report["max_difference"] < 1e-5  # six digits of text
+    assert report["steps"] == 1 + 960 + 8 * 960 + 64 * 256
+    served = read((work / "models/reentry_lstm/config.pbtxt").read_text())
+    assert (served.backend, served.default_model_filename) == ("tensorrt", "model.plan")
+    assert list(served.version_policy.specific.versions) == [VERSION]
+    graph = (repository / f"reentry_lstm/{VERSION}/model.onnx").read_bytes()
+    assert (work / f"models/reentry_lstm/{VERSION}/model.plan").read_bytes() == graph
+    (kept,) = (repository / f"reentry_lstm/{VERSION}/engines").iterdir()
+    assert (kept / "model.plan").read_bytes() == graph
+    assert json.loads((kept / "engine.json").read_text()) == report
+    assert (repository / "reentry_lstm/config.pbtxt").read_text() == before  # the repository itself serves ONNX as ever
+
+
+def test_a_kept_engine_is_found_by_the_next_pod_and_checked_again(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for name, builds in (("first", 1), ("second", 0)):
+        work, log = work_in(tmp_path, name), tmp_path / f"{name}.log"
+        prepare(repository, work, TensorRTConfig())
+        assert on_the_node(work, log=str(log)).returncode == 0
+        install(work, keep=repository)
+        lines = log.read_text().splitlines()
+        assert sum(line.startswith("--onnx") for line in lines) == builds
+        assert sum(line.startswith("--loadEngine") for line in lines) == 4
+
+
+def test_another_tensorrt_or_setting_is_another_engine(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for name, config, wishes in (
+        ("first", TensorRTConfig(), {}),
+        ("version", TensorRTConfig(), {"version": "10.17.0"}),
+        ("precision", TensorRTConfig(fp16=True), {}),
+    ):
+        work = work_in(tmp_path, name)
+        prepare(repository, work, config)
+        assert on_the_node(work, **wishes).returncode == 0
+        install(work, keep=repository)
+    assert len(list((repository / f"reentry_lstm/{VERSION}/engines").iterdir())) == 3
+
+
+def test_the_profile_reaches_to_the_batches_that_the_server_makes(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = repository / "reentry_lstm/config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 64", "max_batch_size: 128"))
+    work, log = work_in(tmp_path), tmp_path / "runs.log"
+    prepare(repository, work, TensorRTConfig())
+    assert on_the_node(work, log=str(log)).returncode == 0
+    (build,) = [line for line in log.read_text().splitlines() if line.startswith("--onnx")]
+    assert "--minShapes=features:1x1x7 --optShapes=features:16x1024x7 --maxShapes=features:128x4096x7" in build
+    assert build.endswith("--skipInference --noTF32")
+
+
+def test_a_tensorrt_without_the_option_for_tf32_builds_without_it(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    work = work_in(tmp_path)
+    prepare(repository, work, TensorRTConfig())
+    done = on_the_node(work, version="11.4.1", without=["noTF32", "fp16", "int8"])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def spoil_shape(outputs: list[dict[str, object]]) -> None:
+    outputs[0]["dimensions"] = "960x1"
+
+
+def spoil_version(outputs: list[dict[str, object]]) -> None:
+    outputs[1]["values"] = [9]
+
+
+def spoil_value(outputs: list[dict[str, object]]) -> None:
+    outputs[0]["values"][5] = float("nan")
+
+
+def move_onset(outputs: list[dict[str, object]]) -> None:
+    outputs[0]["values"] = [0.0] * 960
+
+
+def leave_out(outputs: list[dict[str, object]]) -> None:
+    del outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_shape, r"shapes; expected \(1, 960\); got \(960, 1\)"),
+        (spoil_version, r"version; expected 2; got \[\[9\]\]"),
+        (spoil_value, "finite values"),
+        (move_onset, r"onsets; expected a move of at most 1; got \d+ steps"),
+        (leave_out, r"shapes; expected \(1, 960\); got nothing"),
+    ],
+)
+def test_an_engine_that_answers_otherwise_is_not_served(
+    repository: Path,
+    tmp_path: Path,
+    on_the_node: Callable[..., subprocess.CompletedProcess[str]],
+    spoil: Callable[[list[dict[str, object]]], None],
+    message: str,
+) -> None:
+    work = work_in(tmp_path)
+    prepare(repository, work, TensorRTConfig())
+    on_the_node(work)
+    np.save(work / "cases/1/expected.npy", np.repeat([[0.0, 1.0]], 480, axis=1).astype(np.float32))  # has an onset
+    file = work / "cases/1/outputs.json"
+    outputs = json.loads(file.read_text())
+    outputs[0]["values"] = [0.0] * 480 + [1.0] * 480
+    spoil(outputs)
+    file.write_text(json.dumps(outputs).replace("NaN", "nan"))
+    before = (work / "models/reentry_lstm/config.pbtxt").read_text()
+    with pytest.raises(ExportError, match=f"engine of version 2, case 1: the engine fails the check of {message}"):
+        install(work, keep=repository)
+    assert (work / "models/reentry_lstm/config.pbtxt").read_text() == before
+    assert not (repository / f"reentry_lstm/{VERSION}/engines").exists()
+
+
+def test_too_many_steps_in_another_phase_are_refused_though_no_onset_moves(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    work = work_in(tmp_path)
+    prepare(repository, work, TensorRTConfig())
+    on_the_node(work)
+    expected = np.ones((1, 960), np.float32)
+    np.save(work / "cases/1/expected.npy", expected)
+    outputs = json.loads((work / "cases/1/outputs.json").read_text())
+    outputs[0]["values"] = [1.0] * 930 + [0.0] * 30  # 30 of 25,025 steps
+    (work / "cases/1/outputs.json").write_text(json.dumps(outputs))
+    with pytest.raises(ExportError, match=r"phases; expected at most 0\.1% of steps in another phase; got 30 of 25025"):
+        install(work)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [({"fail": "[TRT] out of memory"}, "[E] [TRT] out of memory"), ({"without": ["skipInference"]}, "Unknown option")],
+)
+def test_a_failed_build_ends_the_script_with_trtexec_s_own_words(
+    repository: Path,
+    tmp_path: Path,
+    on_the_node: Callable[..., subprocess.CompletedProcess[str]],
+    wishes: dict[str, object],
+    message: str,
+) -> None:
+    work = work_in(tmp_path)
+    prepare(repository, work, TensorRTConfig())
+    done = on_the_node(work, **wishes)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.endswith("error: trtexec failed\n")
+
+
+def test_a_node_without_a_gpu_or_trtexec_ends_the_script_with_one_line(
+    repository: Path,
+    tmp_path: Path,
+    on_the_node: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = work_in(tmp_path)
+    prepare(repository, work, TensorRTConfig())
+    (tmp_path / "programs/nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    assert on_the_node(work).stderr == "error: nvidia-smi shows no GPU\n"
+    monkeypatch.setenv("REENTRY_TRTEXEC", "/nowhere/trtexec")
+    done = on_the_node(work)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: there is no /nowhere/trtexec; fix: name it with REENTRY_TRTEXEC\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": Format.ONNX_INT8}, r"expected format onnx that passed its gate; got onnx-int8, passed"),
+        ({"passed": False}, r"got onnx, not passed"),
+    ],
+)
+def test_only_a_verified_version_in_single_precision_is_compiled(
+    tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    made = versions.bare_repository(tmp_path)
+    versions.install(made, tmp_path, 1, toy_seed=0, **settings)
+    with pytest.raises(RepositoryError, match=message):
+        prepare(made, work_in(tmp_path), TensorRTConfig())
+
+
+def test_a_repository_without_a_pinned_version_is_refused(repository: Path, tmp_path: Path) -> None:
+    config = repository / "reentry_lstm/config.pbtxt"
+    config.write_text(config.read_text().replace(f"specific {{ versions: {VERSION} }}", "all { }"))
+    with pytest.raises(RepositoryError, match=r"no single version is pinned.*fix: reentry repository promote"):
+        prepare(repository, work_in(tmp_path), TensorRTConfig())
+
+
+def test_the_script_is_clean_shell(repository: Path, tmp_path: Path) -> None:
+    for config in (TensorRTConfig(), TensorRTConfig(fp16=True)):
+        work = work_in(tmp_path, "fp16" if config.fp16 else "fp32")
+        prepare(repository, work, config)
+        shellcheck = Path(sys.executable).with_name("shellcheck")
+        found = subprocess.run([shellcheck, work / "build.sh"], capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_commands_do_the_three_steps(
+    repository: Path, tmp_path: Path, on_the_node: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    work, runner = work_in(tmp_path), CliRunner()
+    first = runner.invoke(app, ["engine", "prepare", "--repository", str(repository), "--work", str(work)])
+    assert (first.exit_code, first.stdout) == (
+        0,
+        f"version 2: now run {work}/build.sh where trtexec and the GPU are\n",
+    )
+    assert on_the_node(work).returncode == 0
+    last = runner.invoke(app, ["engine", "install", "--work", str(work)])
+    assert last.exit_code == 0
+    assert "version 2 is served as a TensorRT engine for Stand-in GPU, 9.0, 580.65.06: 0 of" in last.stdout
+    for command in ("prepare", "install"):
+        assert "Example:" in runner.invoke(app, ["engine", command, "--help"]).stdout
