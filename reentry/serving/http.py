@@ -124,7 +124,7 @@ def _fix_of(status: int, reason: str) -> str | None:
     if status == 403:
         return "give its key with --key or REENTRY_CONTROL_KEY"
     if "polling is enabled" in reason:
-        return "serve with --model-control-mode explicit, or restart the server, which then takes its files as they are"
+        return "leave --url away and restart the server afterwards, or serve with --model-control-mode explicit"
     return None
 
 

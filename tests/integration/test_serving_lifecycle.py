@@ -23,6 +23,7 @@ import tritonclient.grpc as triton
 
 from export.config import ExportConfig
 from export.repository import export_checkpoint
+from export.running import RunningServer
 from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
 from reentry.features import track_features
@@ -145,6 +146,9 @@ def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> No
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
+        running = RunningServer(f"http://{server.http_url}", key="")
+        with pytest.raises(ServerError, match="leave --url away and restart the server afterwards"):
+            running.load(running.config())
 
 
 def test_a_taken_port_is_named_with_the_fix(model_repository: Path) -> None:

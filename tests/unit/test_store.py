@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+from export.labels import Labels, Record
 from export.objects import ObjectStore
+from export.promotion import label_exported, promote, prune, rollback
+from export.served_config import read
 from export.store import (
     CLAIM_FILE,
     CONFIG_FILE,
@@ -146,6 +149,22 @@ def test_what_is_not_as_its_manifest_says_is_not_installed(store: VersionStore, 
     with pytest.raises(RepositoryError, match="of another version"):
         store.install(make_version(tmp_path / "two", 2), 1)
     assert store.versions() == []
+
+
+def test_promotion_rollback_and_pruning_are_the_same_in_both_kinds(store: VersionStore, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        store.install(make_version(tmp_path / f"{number}", number), number)
+        label_exported(store, [number], promote_it=True)
+    assert rollback(store).change.version == 2
+    assert read(store.read(CONFIG_FILE).text or "").version_policy.specific.versions == [2]
+    labels = Record.of(store).labels
+    assert (labels.production, [change.version for change in labels.history]) == (2, [1, 2, 3, 2])
+    assert prune(store, keep=0) == ([3], [])
+    assert store.versions() == [1, 2]
+    stale = Record.of(store)
+    promote(store, 1)
+    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+        stale.replace(store, Labels())
 
 
 def test_a_removed_version_is_gone(store: VersionStore, tmp_path: Path) -> None:
