@@ -11,6 +11,7 @@ import pytest
 
 from reentry.serving import EmbeddedServer, ServerConfig
 from tests.toy_model import write_toy_model
+from tests.versions import pin
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
@@ -20,13 +21,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def copy_repository(folder: Path) -> Path:
-    """The project's repository without versions of the network."""
+    """The project's repository without versions of the network, as a clone has it: version 1 is the one to serve."""
 
     def left_out(parent: str, names: list[str]) -> set[str]:
         versions = {name for name in names if name.isdigit()} if Path(parent).name == "reentry_lstm" else set()
-        return versions | {"__pycache__"}
+        return versions | {"__pycache__", "labels.json"}
 
-    return shutil.copytree(REPOSITORY, folder / "model_repository", ignore=left_out)
+    repository = shutil.copytree(REPOSITORY, folder / "model_repository", ignore=left_out)
+    pin(repository, 1)
+    return repository
 
 
 def make_repository(folder: Path) -> Path:
