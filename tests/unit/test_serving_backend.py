@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 import types
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -84,12 +85,13 @@ CONFIG = {
 BOTH = ["reentry_probability", "model_version"]
 
 
-def load(backend: types.ModuleType, folder: Path, *, kind: str = "CPU", **changes: object):
+def load(backend: types.ModuleType, folder: Path, *, kind: str = "CPU", device: str = "0", **changes: object):
     model = backend.TritonPythonModel()
     model.initialize(
         {
             "model_config": json.dumps(CONFIG | changes),
             "model_instance_kind": kind,
+            "model_instance_device_id": device,
             "model_repository": str(folder),
             "model_version": "1",
         }
@@ -115,9 +117,9 @@ def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
     runs: list[tuple[int, ...]] = []
     run = onnxruntime.InferenceSession.run
 
-    def counted(session, names, inputs):
+    def counted(session, names, inputs, options):
         runs.append(inputs["features"].shape)
-        return run(session, names, inputs)
+        return run(session, names, inputs, options)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", counted)
     answers = model.execute([Request(BOTH, features=values) for values in asked])
@@ -184,7 +186,28 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"parameters": {"memory_arena": {"string_value": "1"}}}, "parameters memory_arena are not supported"),
+        (
+            {"parameters": {"memory_arena": {"string_value": "1"}}},
+            "parameter memory_arena is not supported.*Honoured: .*dynamic_batching.*; parameters intra_op_thread_count",
+        ),
+        ({"parameters": {"gpu_mem_limit": {"string_value": "1"}}}, "parameter gpu_mem_limit is not supported"),
+        (
+            {"parameters": {"execution_mode": {"string_value": "2"}}},
+            "execution_mode: expected 0, sequential, or 1",
+        ),
+        (
+            {"parameters": {"enable_mem_arena": {"string_value": "off"}}},
+            "mem_arena: expected 0 or 1. Got: 'off'",
+        ),
+        ({"parameters": {"enable_mem_pattern": {"string_value": ""}}}, "enable_mem_pattern: expected 0 or 1. Got: ''"),
+        (
+            {"parameters": {"memory.enable_memory_arena_shrinkage": {"string_value": "1"}}},
+            "expected devices as cpu:0;gpu:0. Got: '1'",
+        ),
+        (
+            {"parameters": {"share_session_between_instances": {"string_value": "true"}}},
+            "expected false: instances are processes of their own. Got: 'true'",
+        ),
         ({"parameters": {"intra_op_thread_count": {"string_value": "two"}}}, "expected a count.*'two'"),
         ({"sequence_batching": {"oldest": {}}}, "sequence_batching is not supported"),
         (
@@ -215,9 +238,161 @@ def test_what_would_be_ignored_or_fail_later_is_refused_at_load(
         load(backend, folder, **changes)
 
 
-def test_an_instance_on_a_gpu_is_refused(backend: types.ModuleType, folder: Path) -> None:
-    with pytest.raises(TritonModelException, match="an instance_group on a GPU is not supported"):
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[onnxruntime.InferenceSession]:
+    """Each session that a test opens."""
+    opened = []
+    make = onnxruntime.InferenceSession
+
+    class Kept(make):
+        def __init__(self, *arguments: object, **settings: object) -> None:
+            super().__init__(*arguments, **settings)
+            opened.append(self)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Kept)
+    return opened
+
+
+def parameters(**values: str) -> dict[str, dict[str, str]]:
+    return {name: {"string_value": value} for name, value in values.items()}
+
+
+def test_documented_parameters_reach_the_session(
+    backend: types.ModuleType, folder: Path, sessions: list[onnxruntime.InferenceSession]
+) -> None:
+    chosen = parameters(
+        intra_op_thread_count="3",
+        inter_op_thread_count="2",
+        execution_mode="1",
+        enable_mem_arena="0",
+        enable_mem_pattern="FALSE",
+        share_session_between_instances="false",
+    ) | {"session.use_device_allocator_for_initializers": {"string_value": "1"}}
+    load(backend, folder, parameters=chosen, optimization={"graph": {"level": -1}})
+    load(backend, folder, parameters={}, optimization={})
+    chosen_options, default = (session.get_session_options() for session in sessions)
+    assert (chosen_options.intra_op_num_threads, chosen_options.inter_op_num_threads) == (3, 2)
+    assert chosen_options.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+    assert (chosen_options.enable_cpu_mem_arena, chosen_options.enable_mem_pattern) == (False, False)
+    assert chosen_options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    assert chosen_options.get_session_config_entry("session.use_device_allocator_for_initializers") == "1"
+    assert (default.intra_op_num_threads, default.inter_op_num_threads) == (0, 0)
+    assert default.execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    assert (default.enable_cpu_mem_arena, default.enable_mem_pattern) == (True, True)
+    assert default.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def test_an_option_of_runs_reaches_each_run(
+    backend: types.ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"memory.enable_memory_arena_shrinkage": {"string_value": "cpu:0"}}
+    model, plain = load(backend, folder, parameters=chosen), load(backend, folder)
+    given = []
+    run = onnxruntime.InferenceSession.run
+
+    def noted(session, names, inputs, options):
+        given.append(options and options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+        return run(session, names, inputs, options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", noted)
+    asked = Request(BOTH, features=features(1, 4))
+    answers = [loaded.execute([asked])[0].outputs["reentry_probability"] for loaded in (model, plain)]
+    np.testing.assert_array_equal(*answers)
+    assert given == ["cpu:0", None]
+
+
+@pytest.mark.parametrize("parallel", ["0", "1"])
+def test_both_execution_modes_give_the_same_numbers(backend: types.ModuleType, folder: Path, parallel: str) -> None:
+    asked = Request(BOTH, features=features(2, 30))
+    (plain,) = load(backend, folder).execute([asked])
+    chosen = parameters(
+        execution_mode=parallel, inter_op_thread_count="2", enable_mem_arena="0", enable_mem_pattern="0"
+    )
+    (answer,) = load(backend, folder, parameters=chosen).execute([asked])
+    np.testing.assert_allclose(
+        answer.outputs["reentry_probability"], plain.outputs["reentry_probability"], rtol=0, atol=1e-6
+    )
+
+
+def test_an_instance_on_a_gpu_is_refused_where_onnxruntime_has_none(backend: types.ModuleType, folder: Path) -> None:
+    with pytest.raises(
+        TritonModelException,
+        match=r"KIND_GPU needs onnxruntime's CUDAExecutionProvider; this one has .*CPUExecutionProvider: "
+        "install onnxruntime-gpu in place of onnxruntime .*or take KIND_CPU",
+    ):
         load(backend, folder, kind="GPU")
+
+
+def test_an_automatic_instance_runs_on_the_cpu_where_there_is_no_gpu(
+    backend: types.ModuleType, folder: Path, sessions: list[onnxruntime.InferenceSession]
+) -> None:
+    load(backend, folder, kind="AUTO")
+    assert sessions[0].get_providers() == ["CPUExecutionProvider"]
+
+
+def test_a_kind_that_says_nothing_of_the_processor_is_refused(backend: types.ModuleType, folder: Path) -> None:
+    with pytest.raises(TritonModelException, match="an instance_group of KIND_MODEL is not supported"):
+        load(backend, folder, kind="MODEL")
+
+
+class CudaSession(onnxruntime.InferenceSession):
+    """ONNX Runtime as it is on a machine with CUDA, as far as the backend asks: there is no such machine here."""
+
+    wanted: typing.ClassVar[list[object]] = []
+    starts = True
+
+    def __init__(self, path: Path, options: onnxruntime.SessionOptions, providers: list[object]) -> None:
+        self.wanted.append(providers)
+        super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"] if self.starts else ["CPUExecutionProvider"]
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> type[CudaSession]:
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(onnxruntime, "InferenceSession", CudaSession)
+    monkeypatch.setattr(CudaSession, "wanted", [])
+    return CudaSession
+
+
+@pytest.mark.parametrize("kind", ["GPU", "AUTO"])
+def test_an_instance_on_a_gpu_gets_its_device_before_the_cpu(
+    backend: types.ModuleType, folder: Path, cuda: type[CudaSession], kind: str
+) -> None:
+    load(backend, folder, kind=kind, device="2")
+    assert cuda.wanted == [[("CUDAExecutionProvider", {"device_id": "2"}), "CPUExecutionProvider"]]
+
+
+def test_an_instance_on_the_cpu_stays_there_beside_a_gpu(
+    backend: types.ModuleType, folder: Path, cuda: type[CudaSession]
+) -> None:
+    load(backend, folder, kind="CPU")
+    assert cuda.wanted == [["CPUExecutionProvider"]]
+
+
+def test_cuda_that_does_not_start_is_an_error_and_not_a_slow_server(
+    backend: types.ModuleType, folder: Path, cuda: type[CudaSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "starts", False)
+    with pytest.raises(TritonModelException, match="CUDAExecutionProvider does not start on this machine"):
+        load(backend, folder, kind="GPU")
+
+
+def test_half_precision_is_refused_on_a_cpu_where_it_would_crash(
+    backend: types.ModuleType, folder: Path, cuda: type[CudaSession]
+) -> None:
+    manifest = folder / "1/manifest.json"
+    manifest.write_text('{"precision": "fp16"}')
+    with pytest.raises(TritonModelException, match="is half precision, which onnxruntime runs on a GPU alone"):
+        load(backend, folder, kind="CPU")
+    load(backend, folder, kind="GPU")
+    for text in ('{"precision": "fp32"}', "[]", "no manifest of ours"):
+        manifest.write_text(text)
+        load(backend, folder, kind="CPU")
 
 
 def test_a_file_that_is_no_graph_is_named(backend: types.ModuleType, folder: Path) -> None:

@@ -19,6 +19,14 @@ import numpy.typing as npt
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+from reentry.serving.backends.onnxruntime.settings import (
+    SettingError,
+    open_session,
+    providers,
+    refuse_unhonoured,
+    run_options,
+)
+
 Array = npt.NDArray[Any]
 
 _ONNX_TYPES: Final = {
@@ -36,16 +44,6 @@ _ONNX_TYPES: Final = {
     "TYPE_FP64": "tensor(double)",
 }
 
-_GRAPH_LEVELS: Final = {
-    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    0: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-}
-"""As the C++ backend reads `optimization { graph { level } }`; 0 is what an unset level arrives as."""
-
-_THREADS: Final = ("intra_op_thread_count", "inter_op_thread_count")
-
 
 class TritonPythonModel:
     """One instance of one version of an ONNX model."""
@@ -58,17 +56,19 @@ class TritonPythonModel:
                 configuration asks for what this backend does not do.
         """
         config = json.loads(args["model_config"])
-        _refuse_unhonoured(config, args["model_instance_kind"])
         self._batches = int(config["max_batch_size"]) > 0
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
         path = Path(args["model_repository"]) / args["model_version"] / _file_name(config)
-        if not path.is_file():
-            raise pb_utils.TritonModelException(f"there is no file {path}")
         try:
-            self._session = onnxruntime.InferenceSession(path, _options(config), providers=["CPUExecutionProvider"])
+            refuse_unhonoured(config)
+            where = providers(args["model_instance_kind"], args["model_instance_device_id"])
+            self._session = open_session(path, config, where)
+        except SettingError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
         except Exception as error:  # onnxruntime's errors have no base but Exception
             raise pb_utils.TritonModelException(f"{path} is no ONNX model that can run: {_first_line(error)}") from None
+        self._run_options = run_options(config)
         _compare("input", config["input"], self._session.get_inputs(), batches=self._batches)
         _compare("output", config["output"], self._session.get_outputs(), batches=self._batches)
 
@@ -96,10 +96,10 @@ class TritonPythonModel:
     def _run(self, requests: list[list[Array]]) -> list[list[Array]]:
         """Inputs of each request -> outputs of each request."""
         if len(requests) == 1:
-            return [self._session.run(self._outputs, dict(zip(self._inputs, requests[0], strict=True)))]
+            return [self._run_session(requests[0])]
         joined = [np.concatenate(arrays) for arrays in zip(*requests, strict=True)]
         sizes = [len(arrays[0]) for arrays in requests]
-        outputs = self._session.run(self._outputs, dict(zip(self._inputs, joined, strict=True)))
+        outputs = self._run_session(joined)
         for name, output in zip(self._outputs, outputs, strict=True):
             if len(output) != sum(sizes):
                 raise ValueError(
@@ -107,6 +107,12 @@ class TritonPythonModel:
                 )
         borders = np.cumsum(sizes)[:-1]
         return [list(arrays) for arrays in zip(*(np.split(output, borders) for output in outputs), strict=True)]
+
+    def _run_session(self, arrays: list[Array]) -> list[Array]:
+        outputs: list[Array] = self._session.run(
+            self._outputs, dict(zip(self._inputs, arrays, strict=True)), self._run_options
+        )
+        return outputs
 
     def _response(self, request: pb_utils.InferenceRequest, arrays: list[Array]) -> pb_utils.InferenceResponse:
         wanted = set(request.requested_output_names())
@@ -121,54 +127,6 @@ class TritonPythonModel:
 
 def _file_name(config: dict[str, Any]) -> str:
     return config.get("default_model_filename") or "model.onnx"
-
-
-def _options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    threads = {
-        name: int(config["parameters"][name]["string_value"]) for name in _THREADS if name in config["parameters"]
-    }
-    options.intra_op_num_threads = threads.get("intra_op_thread_count", 0)
-    options.inter_op_num_threads = threads.get("inter_op_thread_count", 0)
-    options.graph_optimization_level = _GRAPH_LEVELS[_graph_level(config)]
-    # Instances share the cores: a thread that spins for work would take them from the others.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _graph_level(config: dict[str, Any]) -> int:
-    return int(config.get("optimization", {}).get("graph", {}).get("level", 0))
-
-
-def _refuse_unhonoured(config: dict[str, Any], instance_kind: str) -> None:
-    """Raise TritonModelException for the first setting that would be ignored."""
-    optimization = config.get("optimization", {})
-    unhonoured = {
-        "sequence_batching": config.get("sequence_batching"),
-        "batch_input": config.get("batch_input"),
-        "batch_output": config.get("batch_output"),
-        "optimization.execution_accelerators": optimization.get("execution_accelerators"),
-        "optimization.cuda": optimization.get("cuda"),
-        "input.allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config["input"]),
-        "an instance_group on a GPU": instance_kind == "GPU",
-    }
-    for setting, value in unhonoured.items():
-        if value:
-            raise pb_utils.TritonModelException(f"{setting} is not supported by the embedded onnxruntime backend")
-    unknown = sorted(set(config["parameters"]) - set(_THREADS))
-    if unknown:
-        raise pb_utils.TritonModelException(
-            f"parameters {', '.join(unknown)} are not supported by the embedded onnxruntime backend. "
-            f"Expected: {', '.join(_THREADS)}"
-        )
-    for name in set(config["parameters"]) & set(_THREADS):
-        value = config["parameters"][name]["string_value"]
-        if not value.isdigit():
-            raise pb_utils.TritonModelException(f"parameter {name}: expected a count, 0 for all cores. Got: {value!r}")
-    if _graph_level(config) not in _GRAPH_LEVELS:
-        raise pb_utils.TritonModelException(
-            f"optimization.graph.level: expected {sorted(_GRAPH_LEVELS)}. Got: {_graph_level(config)}"
-        )
 
 
 def _compare(

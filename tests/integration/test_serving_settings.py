@@ -1,0 +1,101 @@
+"""Settings of the network's configuration on the real server: honoured, refused, and compared with the file."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from export.served_config import differences, read
+from reentry.errors import ServerError
+from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving.http import load_model
+from tests.conftest import make_repository
+
+MODEL = "reentry_lstm"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("settings"))
+
+
+@pytest.fixture(scope="module")
+def own_server(repository: Path) -> Iterator[EmbeddedServer]:
+    """One of this file's own, since its settings are changed."""
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1, threads=1)
+    with EmbeddedServer(config) as running:
+        yield running
+
+
+def config_of(server: EmbeddedServer) -> str:
+    with urllib.request.urlopen(f"http://{server.http_url}/v2/models/{MODEL}/config") as answer:
+        return answer.read().decode()
+
+
+def load(server: EmbeddedServer, **parameters: str) -> None:
+    """Load the network with these parameters and no others."""
+    config = json.loads(config_of(server))
+    config["parameters"] = {name: {"string_value": value} for name, value in parameters.items()}
+    load_model(server.http_url, MODEL, json.dumps(config), key="", timeout=60)
+
+
+def processes(server: EmbeddedServer) -> list[Path]:
+    """Of the network's instances, in /proc."""
+    listed = [file.read_text().split() for file in Path("/proc").glob(f"{server.process_id}/task/*/children")]
+    children = [Path("/proc", child) for of_thread in listed for child in of_thread]
+    return [child for child in children if f"/{MODEL}/".encode() in (child / "cmdline").read_bytes()]
+
+
+def threads(server: EmbeddedServer) -> int:
+    """Of the network's one instance, once the one before it has ended."""
+    deadline = time.monotonic() + 30
+    while len(found := processes(server)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (process,) = found
+    return len(list((process / "task").iterdir()))
+
+
+def ask(server: EmbeddedServer) -> np.ndarray:
+    features = np.random.default_rng(0).normal(size=(2, 50, 7)).astype(np.float32)
+    tensor = triton.InferInput("features", features.shape, "FP32")
+    tensor.set_data_from_numpy(features)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        return client.infer(MODEL, [tensor]).as_numpy("reentry_probability")
+
+
+def test_the_running_configuration_differs_from_the_file_in_what_serve_fits_alone(
+    own_server: EmbeddedServer, repository: Path
+) -> None:
+    file = (repository / MODEL / "config.pbtxt").read_text()
+    assert read(file).instance_group[0].count == 2
+    assert differences(file, config_of(own_server)) == [
+        "instance_group[0].count: 2 in the file, 1 in the server (fitted to its machine by `reentry serve`)"
+    ]
+    for name in ("track_features", "track_decision", "reentry"):
+        with urllib.request.urlopen(f"http://{own_server.http_url}/v2/models/{name}/config") as answer:
+            assert differences((repository / name / "config.pbtxt").read_text(), answer.read().decode()) == []
+    other = file.replace("max_queue_size: 512", "max_queue_size: 9")
+    assert differences(other, config_of(own_server))[1:] == [
+        "dynamic_batching.default_queue_policy.max_queue_size: 9 in the file, 512 in the server"
+    ]
+
+
+def test_a_documented_setting_takes_effect_and_another_is_refused_while_the_model_goes_on(
+    own_server: EmbeddedServer,
+) -> None:
+    load(own_server, intra_op_thread_count="1")
+    expected, alone = ask(own_server), threads(own_server)
+    load(own_server, intra_op_thread_count="4", execution_mode="0", enable_mem_arena="0", enable_mem_pattern="0")
+    assert threads(own_server) == alone + 3
+    np.testing.assert_allclose(ask(own_server), expected, rtol=0, atol=1e-6)
+
+    with pytest.raises(ServerError, match=r"parameter gpu_mem_limit is not supported by .*Honoured: "):
+        load(own_server, gpu_mem_limit="1")
+    np.testing.assert_allclose(ask(own_server), expected, rtol=0, atol=1e-6)
