@@ -29,7 +29,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def own_server(repository: Path) -> Iterator[EmbeddedServer]:
     """One of this file's own, since its settings are changed."""
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1, threads=1)
+    config = ServerConfig(
+        model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1, threads=1, drain_timeout=1
+    )
     with EmbeddedServer(config) as running:
         yield running
 
