@@ -70,6 +70,13 @@ def find_all(store: VersionStore) -> list[Version]:
     return [find(store, number) for number in store.versions()]
 
 
+def find_production(store: VersionStore, labels: Labels) -> Version | None:
+    """The version in production; None where there is none, or it is gone."""
+    if labels.production is None or not store.files(labels.production):
+        return None
+    return find(store, labels.production)
+
+
 def numbered(store: VersionStore, labels: Labels, name: str) -> int:
     """The number of a version named by its number or its label.
 

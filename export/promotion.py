@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from export import served_config
-from export.inventory import Version, find, find_all
-from export.labels import METRIC, Change, Labels, Record
+from export.inventory import Version, find, find_all, find_production
+from export.labels import METRIC, Change, Record
+from export.pin import mend, on_gpu, out_of_step, pinned_versions
 from export.running import RunningServer
-from export.store import CONFIG_FILE, LABELS_FILE, Stored, VersionStore, faults_of
+from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, faults_of
 from reentry.errors import ReentryError, RepositoryError
 
 
@@ -59,7 +60,7 @@ def promote(
     record = Record.of(store)
     version = find(store, number)
     _require_usable(store, version)
-    before = _find_production(store, record.labels)
+    before = find_production(store, record.labels)
     against = _rules_against(version, before) if record.labels.production != number else []
     if against and not reason:
         raise RepositoryError(
@@ -157,26 +158,23 @@ def prune(store: VersionStore, *, keep: int, dry_run: bool = False) -> tuple[lis
             where=store.location,
             fix="`reentry repository promote VERSION` first",
         )
-    notes = [] if dry_run else _mend(store, labels)
+    notes = [] if dry_run else mend(store, labels)
     versions = find_all(store)
     whole = [version.number for version in versions if not version.unfinished]
     back = next((number for number in labels.earlier() if number in whole), None)
-    kept = {labels.production, labels.candidate, back, *_pinned(store.read(CONFIG_FILE)), *whole[len(whole) - keep :]}
+    kept = {
+        labels.production,
+        labels.candidate,
+        back,
+        *pinned_versions(store.read(CONFIG_FILE)),
+        *whole[len(whole) - keep :],
+    }
     needless = [number for number in whole if number not in kept]
     needless += [version.number for version in versions if version.unfinished and version.number < labels.production]
     for number in sorted(needless):
         if not dry_run:
             store.remove(number)
     return sorted(needless), notes
-
-
-def out_of_step(store: VersionStore, labels: Labels) -> str | None:
-    """Where config.pbtxt serves another version than the one in production: both, in words."""
-    pinned = _pinned(store.read(CONFIG_FILE))
-    if labels.production is None or pinned == [labels.production]:
-        return None
-    serves = "version " + ", ".join(map(str, pinned)) if pinned else "no pinned version"
-    return f"config.pbtxt serves {serves}, and version {labels.production} is in production"
 
 
 def _require_usable(store: VersionStore, version: Version) -> None:
@@ -251,7 +249,7 @@ def _change(
 ) -> Promotion:
     assert version.spec is not None
     labels = record.labels
-    before = _find_production(store, labels)
+    before = find_production(store, labels)
     apart = out_of_step(store, labels)
     if apart is not None:
         notes = [f"mended: {apart}", *notes]
@@ -268,7 +266,7 @@ def _change(
     config = store.read(CONFIG_FILE)
     text = config.text or ""
     pinned = served_config.pinned(
-        text, version=version.number, spec=version.spec, gpu=_on_gpu(text) if gpu is None else gpu
+        text, version=version.number, spec=version.spec, gpu=on_gpu(text) if gpu is None else gpu
     )
     running = server.config() if server is not None else None
     again = version.number == labels.production
@@ -299,34 +297,3 @@ def _take_back(server: RunningServer, running: str, error: BaseException) -> Non
             f"{error}; and the server could not be taken back: {second}",
             fix="promote the version in production again with --url",
         ) from error
-
-
-def _find_production(store: VersionStore, labels: Labels) -> Version | None:
-    """The version in production; None where there is none, or it is gone."""
-    if labels.production is None or not store.files(labels.production):
-        return None
-    return find(store, labels.production)
-
-
-def _mend(store: VersionStore, labels: Labels) -> list[str]:
-    """Pin the version in production again, where config.pbtxt serves another."""
-    apart = out_of_step(store, labels)
-    production = _find_production(store, labels)
-    if apart is None or production is None or production.spec is None:
-        return []
-    config = store.read(CONFIG_FILE)
-    text = config.text or ""
-    pinned = served_config.pinned(text, version=production.number, spec=production.spec, gpu=_on_gpu(text))
-    store.write(CONFIG_FILE, pinned, over=config)
-    return [f"mended: {apart}"]
-
-
-def _pinned(config: Stored) -> list[int]:
-    """The versions that the text of a config.pbtxt pins."""
-    return list(served_config.read(config.text or "").version_policy.specific.versions)
-
-
-def _on_gpu(config: str) -> bool:
-    """Whether the text of a config.pbtxt runs the network on GPUs."""
-    groups = served_config.read(config).instance_group
-    return any(group.kind == group.KIND_GPU for group in groups)

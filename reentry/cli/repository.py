@@ -43,7 +43,7 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
     """
     from export.inventory import find_all, row_of
     from export.labels import METRIC, Record
-    from export.promotion import out_of_step
+    from export.pin import out_of_step
     from export.store import open_store
 
     store = open_store(place)

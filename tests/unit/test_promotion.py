@@ -13,7 +13,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from export import served_config
 from export.formats import Format
 from export.labels import Labels, Record
-from export.promotion import label_exported, out_of_step, promote, prune, rollback
+from export.pin import out_of_step
+from export.promotion import label_exported, promote, prune, rollback
 from export.running import RunningServer, overridden
 from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, open_store
 from reentry.errors import ConfigError, RepositoryError
@@ -270,6 +271,15 @@ def test_pruning_spares_what_somebody_needs(store: VersionStore, tmp_path: Path)
     assert store.versions() == [3, 4, 6, 8, 9]  # candidate, the rollback's, production, and the two newest
     assert prune(store, keep=0)[0] == [8, 9]
     assert rollback(store).change.version == 4
+
+
+@pytest.mark.parametrize("keep", [4, 5, 6, 100])
+def test_pruning_removes_nothing_of_no_more_versions_than_are_kept(
+    store: VersionStore, tmp_path: Path, keep: int
+) -> None:
+    fill(store, tmp_path, *[1.0] * 4)
+    promote(store, 4)
+    assert prune(store, keep=keep) == ([], [])
 
 
 def test_pruning_takes_uploads_that_never_ended_but_none_that_may_still_run(
