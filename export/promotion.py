@@ -162,13 +162,8 @@ def prune(store: VersionStore, *, keep: int, dry_run: bool = False) -> tuple[lis
     versions = find_all(store)
     whole = [version.number for version in versions if not version.unfinished]
     back = next((number for number in labels.earlier() if number in whole), None)
-    kept = {
-        labels.production,
-        labels.candidate,
-        back,
-        *pinned_versions(store.read(CONFIG_FILE)),
-        *whole[len(whole) - keep :],
-    }
+    newest = whole[max(len(whole) - keep, 0) :]
+    kept = {labels.production, labels.candidate, back, *pinned_versions(store.read(CONFIG_FILE)), *newest}
     needless = [number for number in whole if number not in kept]
     needless += [version.number for version in versions if version.unfinished and version.number < labels.production]
     for number in sorted(needless):
