@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 class EngineRunner(ABC):
     """Two engines of a version's folder: over whole tracks, and over one step."""
 
+    step_limit: int | None = None
+
     def __init__(self, whole: Path, step: Path) -> None:
         self._whole, self._step = whole, step
 

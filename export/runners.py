@@ -34,6 +34,9 @@ def no_state(batch: int, layers: int, hidden: int) -> Carried:
 class Runner(Protocol):
     """A format, loaded."""
 
+    step_limit: int | None
+    """Most steps that are worth running one by one; None: any number."""
+
     def whole(self, features: Array) -> tuple[Array, Array]:
         """(B, T, F) float32 -> probability (B, T) float32, model_version (B, 1) int64."""
 
@@ -43,6 +46,8 @@ class Runner(Protocol):
 
 class OnnxRunner:
     """ONNX Runtime over the two graphs of a version's folder."""
+
+    step_limit = None
 
     def __init__(
         self,

@@ -228,6 +228,8 @@ class TrtexecRunner(EngineRunner):
     A state that is carried goes through six digits of text each time.
     """
 
+    step_limit = 8
+
     def __init__(self, program: Program, whole: Path, step: Path) -> None:
         super().__init__(whole, step)
         self._program = program

@@ -74,7 +74,7 @@ def fit(
     decision = DecisionConfig()
     with (
         torch.random.fork_rng(),
-        _one_thread(),
+        one_thread(),
         _quiet_lightning(),
         tempfile.TemporaryDirectory(prefix="reentry-train-") as scratch,
     ):
@@ -207,7 +207,7 @@ def _on_gpu(accelerator: str) -> bool:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Steps this small run slower on more threads, and by far slower where the cores are shared with others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -79,6 +79,7 @@ class ReentryLSTM(nn.Module):
             angles = features.index_select(-1, self.fractions).unsqueeze(-1) * self.turns  # (B, T, P, K)
             angles = angles.flatten(-2)
             x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)  # (B, T, inputs + 2 P K)
-        hidden, state = self.lstm(x, state)  # (B, T, H)
+        # An export may hold the layers in half precision; what goes into them, up to 1e5 m, is not fit for it before.
+        hidden, state = self.lstm(x.to(self.lstm.weight_ih_l0.dtype), state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
-        return logits, state
+        return logits.float(), state

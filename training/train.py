@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reentry.tracks import ReadReport, tracks_fingerprint
+from reentry.files import whole_file
+from reentry.tracks import ReadReport, tracks_fingerprint, tracks_table, write_tracks
+from training.card import CARD_NAME, markdown
 from training.checkpoint import save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data import read_labelled
@@ -16,6 +18,8 @@ from training.metrics import without_nan
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"
+VALIDATION_NAME: Final = "validation.parquet"
+"""The tracks held out, which an export is verified on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,9 @@ class TrainReport:
 
 
 def train_file(path: Path, out: Path, model: ModelConfig, config: TrainConfig) -> TrainReport:
-    """Train on the labelled tracks of `path` and write `out`/model.ckpt; rows set aside go to `out`/set_aside.csv.
+    """Train on the labelled tracks of `path` and write `out`/model.ckpt, its card and the tracks held out.
+
+    Rows set aside go to `out`/set_aside.csv.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
@@ -68,6 +74,9 @@ def train_file(path: Path, out: Path, model: ModelConfig, config: TrainConfig) -
     data = read_labelled(path)
     identity = tracks_fingerprint(sample.track for sample in data.samples)
     trained = fit(data.samples, model, config, fingerprint=identity)
+    write_tracks(out / VALIDATION_NAME, (tracks_table([sample.track]) for sample in trained.validation))
+    with whole_file(out / CARD_NAME) as part:
+        part.write_text(markdown(trained.checkpoint), encoding="utf-8")
     save_checkpoint(out / CHECKPOINT_NAME, trained.checkpoint)
     if not data.report.clean:
         data.report.write_set_aside(out / SET_ASIDE_NAME)

@@ -4,7 +4,7 @@ from reentry.tracks.fingerprint import fingerprint, tracks_fingerprint
 from reentry.tracks.read import TrackFile, read_tracks
 from reentry.tracks.repair import RepairConfig
 from reentry.tracks.report import Fault, Note, ReadReport, Repair, SetAside
-from reentry.tracks.track import Track
+from reentry.tracks.track import Track, tracks_table
 from reentry.tracks.write import write_tracks
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "fingerprint",
     "read_tracks",
     "tracks_fingerprint",
+    "tracks_table",
     "write_tracks",
 ]

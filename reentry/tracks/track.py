@@ -5,13 +5,15 @@ Shapes: T steps, M measurement columns, N rows of the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from reentry.schema import MEASUREMENT_COLUMNS, TIMESTAMP
+from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TIMESTAMP, TRACK_COLUMNS, TRACK_ID
 
 _TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
@@ -37,3 +39,16 @@ class Track:
     def timestamp(self) -> npt.NDArray[np.float64]:
         """(T,), s."""
         return self.measurements[:, _TIME]
+
+
+def tracks_table(tracks: Sequence[Track]) -> pd.DataFrame:
+    """Tracks as the table that reading would give them back from; with labels where all have them."""
+    cells = np.concatenate([track.measurements for track in tracks])
+    columns = dict(zip(MEASUREMENT_COLUMNS, cells.T, strict=True))
+    columns[SENSOR_ID.name] = columns[SENSOR_ID.name].astype(np.int64)
+    columns[TRACK_ID.name] = np.repeat([track.track_id for track in tracks], [len(track) for track in tracks])
+    table = pd.DataFrame(columns)[[column.name for column in TRACK_COLUMNS]]
+    labels = [track.reentry_phase for track in tracks if track.reentry_phase is not None]
+    if len(labels) == len(tracks):
+        table[REENTRY_PHASE.name] = np.concatenate(labels)
+    return table

@@ -1,0 +1,53 @@
+"""TorchScript of both graphs: a reference beside ONNX, read by PyTorch alone, not served.
+
+TorchScript rather than torch.export, which fixes the time axis of an LSTM to the example's length (PyTorch 2.13).
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from export.graphs import ServedModel, StepModel
+from export.runners import Array, Carried
+from reentry.schema import FEATURES
+from training.checkpoint import Checkpoint
+
+
+def save_torchscript(checkpoint: Checkpoint, version: int, whole: Path, step: Path) -> None:
+    """Trace both graphs and write them."""
+    config = checkpoint.model_config
+    state = torch.zeros(2, config.layers, config.hidden)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is the older of PyTorch's two formats
+        traced = torch.jit.trace(ServedModel(checkpoint.model, version).eval(), torch.zeros(2, 3, len(FEATURES)))
+        traced.save(whole)
+        traced = torch.jit.trace(
+            StepModel(checkpoint.model, version).eval(), (torch.zeros(2, len(FEATURES)), state, state)
+        )
+        traced.save(step)
+
+
+class TorchScriptRunner:
+    """Both graphs, loaded; see `Runner`."""
+
+    step_limit = None
+
+    def __init__(self, whole: Path, step: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._whole, self._step = (torch.jit.load(path, map_location="cpu").eval() for path in (whole, step))
+
+    def whole(self, features: Array) -> tuple[Array, Array]:
+        """See `Runner`."""
+        with torch.inference_mode():
+            probability, version = self._whole(torch.from_numpy(features))
+        return probability.numpy(), version.numpy()
+
+    def step(self, features: Array, state: Carried) -> tuple[Array, Carried]:
+        """See `Runner`."""
+        with torch.inference_mode():
+            probability, hidden, cell, _ = self._step(*map(torch.from_numpy, (features, *state)))
+        return probability.numpy(), Carried(hidden.numpy(), cell.numpy())

@@ -1,0 +1,252 @@
+"""A checkpoint into the model repository: each format built, verified, installed as a version of its own, labelled."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from export import builders
+from export.card import write_card
+from export.config import ExportConfig
+from export.formats import FORMATS, Format
+from export.manifest import MANIFEST_FILE, Manifest
+from export.promotion import Promotion, label_exported
+from export.signature import check_signature
+from export.store import VersionStore, file_entries, next_version, open_store, sha256_of
+from export.verify import Verification, verify
+from reentry.decision import DecisionConfig
+from reentry.errors import ExportError, ReentryError
+from reentry.monitoring import REFERENCE_FILE
+from reentry.simulation import simulate_file
+from reentry.tracks import read_tracks, tracks_fingerprint
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.data import Sample, samples_of
+from training.loop import one_thread
+from training.train import VALIDATION_NAME
+
+_ATTEMPTS: Final = 10
+_SIMULATED_TRACKS: Final = 20
+_SIMULATED_SEED: Final = 97
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One format: the version it became, or why it became none."""
+
+    format: Format
+    seconds: float
+    version: int | None = None
+    place: str | None = None
+    size: int | None = None
+    """Bytes of both graphs."""
+    verification: Verification | None = None
+    left_out: str | None = None
+    """What this machine lacks for it."""
+    error: str | None = None
+    """Which check it failed, or what else went wrong."""
+
+    def summary(self) -> str:
+        """One line for a person."""
+        if self.left_out is not None:
+            return f"{self.format}: left out: {self.left_out}"
+        found = self.verification
+        if found is None:
+            return f"{self.format}: not installed: {self.error}"
+        stepped = "" if found.stepped_onset_moved is None else f", {found.stepped_onset_moved} step by step"
+        return (
+            f"{self.format}: installed version {self.version} in {self.place}: {self.size:,} bytes; {found.cases} cases "
+            f"within {found.max_difference:.1e} of PyTorch, steps within {found.step_difference:.1e} of the whole; on "
+            f"{found.tracks} tracks {found.phase_share:.3%} of the phases differ, onsets by {found.onset_moved} steps at "
+            f"most{stepped}; {self.seconds:.1f} s"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for a script."""
+        content = asdict(replace(self, verification=None))
+        content["verification"] = self.verification.as_dict() if self.verification else None
+        content["metrics"] = self.verification.metrics if self.verification else None
+        return content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What came of a checkpoint."""
+
+    formats: tuple[Exported, ...]
+    promotion: Promotion | None
+    card: Path | None
+    """The model card, where a version was installed."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every format became a version, those aside that were left out as missing here."""
+        return all(exported.error is None for exported in self.formats)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """The labelled tracks that every format is held to."""
+
+    samples: Sequence[Sample]
+    source: str
+    """In words, for the manifest."""
+
+
+def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | None = None) -> Export:
+    """Build, verify and install each format in turn; `tell` hears of each as it is done.
+
+    A format that cannot be made or fails its gate leaves the others as they are.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        TrackFileError, InputError: the tracks to verify with cannot be used.
+        RepositoryError: the repository is none, takes no files, or a rule stands against the promotion.
+        ExportError: the thresholds are not those served.
+    """
+    checkpoint = load_checkpoint(config.checkpoint)
+    _require_served_decision(config.checkpoint, checkpoint.decision)
+    store = open_store(config.repository)
+    validation = validation_of(config, checkpoint)
+    done = []
+    for name in config.formats:
+        with one_thread():
+            done.append(_export(name, config, checkpoint, store, validation))
+        if tell is not None:
+            tell(done[-1])
+    versions = [exported.version for exported in done if exported.version is not None]
+    promotion = label_exported(store, versions, promote_it=config.promote, reason=config.reason) if versions else None
+    card = write_card(config.checkpoint, checkpoint, done, validation.source) if versions else None
+    return Export(formats=tuple(done), promotion=promotion, card=card)
+
+
+def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
+    """The tracks that the training held out, from wherever they are at hand; simulated flights, where they are not.
+
+    Raises:
+        TrackFileError, InputError: the named tracks cannot be used.
+    """
+    kept = config.checkpoint.with_name(VALIDATION_NAME)
+    if config.data is not None:
+        samples = _labelled(config.data)
+        if tracks_fingerprint(sample.track for sample in samples) != checkpoint.data_fingerprint:
+            return Validation(samples=samples, source=f"all {len(samples)} tracks of {config.data.name}")
+        held_out = set(checkpoint.validation_tracks)
+        samples = [sample for sample in samples if sample.track.track_id in held_out]
+        return Validation(samples=samples, source=f"the {len(samples)} tracks held out of {config.data.name}")
+    if kept.is_file():
+        samples = _labelled(kept)
+        return Validation(samples=samples, source=f"the {len(samples)} tracks that the training held out")
+    with tempfile.TemporaryDirectory(prefix="reentry-export-") as folder:
+        flights = Path(folder) / "flights.parquet"
+        simulate_file(flights, tracks=_SIMULATED_TRACKS, seed=_SIMULATED_SEED)
+        return Validation(samples=_labelled(flights), source=f"{_SIMULATED_TRACKS} simulated flights")
+
+
+def _labelled(path: Path) -> list[Sample]:
+    with read_tracks(path, labelled=True) as file:
+        return samples_of(list(file), where=str(path))
+
+
+def _export(
+    name: Format, config: ExportConfig, checkpoint: Checkpoint, store: VersionStore, validation: Validation
+) -> Exported:
+    started = time.monotonic()
+    lacks = builders.missing(name)
+    if lacks is not None:
+        outcome = {"left_out": lacks} if config.skip_missing else {"error": lacks}
+        return Exported(format=name, seconds=0.0, **outcome)
+    try:
+        installed = _installed(name, config, checkpoint, store, validation)
+    except ReentryError as error:
+        return Exported(format=name, seconds=time.monotonic() - started, error=str(error))
+    return replace(installed, seconds=time.monotonic() - started)
+
+
+def _installed(
+    name: Format, config: ExportConfig, checkpoint: Checkpoint, store: VersionStore, validation: Validation
+) -> Exported:
+    spec = FORMATS[name]
+    for _ in range(_ATTEMPTS):
+        version = next_version(store)
+        # The runner's files must not go before it does.
+        with ExitStack() as scratch:
+            folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="reentry-export-")))
+            runner = builders.build(name, checkpoint, version, folder, config.tensorrt)
+            whole, step = folder / spec.whole_file, folder / spec.step_file
+            if spec.whole_file.endswith(".onnx"):
+                check_signature(whole, step, checkpoint.model_config)
+            verification = verify(
+                runner,
+                checkpoint.model,
+                version=version,
+                tolerance=spec.tolerance,
+                decision=checkpoint.decision,
+                validation=validation.samples,
+                batches=config.batches,
+                lengths=config.lengths,
+            )
+            if checkpoint.reference is not None:
+                (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")
+            manifest = _manifest(name, config, checkpoint, version, verification, validation, folder)
+            (folder / MANIFEST_FILE).write_text(manifest.to_json())
+            size = whole.stat().st_size + step.stat().st_size
+            try:
+                place = store.install(folder, version)
+            except FileExistsError:  # another export took this number
+                continue
+        return Exported(format=name, seconds=0.0, version=version, place=place, size=size, verification=verification)
+    raise ExportError(f"no free version number after {_ATTEMPTS} attempts", where=store.location, fix="export again")
+
+
+def _manifest(
+    name: Format,
+    config: ExportConfig,
+    checkpoint: Checkpoint,
+    version: int,
+    verification: Verification,
+    validation: Validation,
+    folder: Path,
+) -> Manifest:
+    spec = FORMATS[name]
+    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
+    return Manifest(
+        version=version,
+        format=name,
+        precision="fp16" if name is Format.TENSORRT and config.tensorrt.fp16 else spec.precision,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        checkpoint_sha256=sha256_of(config.checkpoint),
+        schema_version=checkpoint.schema_version,
+        data_fingerprint=checkpoint.data_fingerprint,
+        git_revision=checkpoint.git_revision,
+        seed=checkpoint.seed,
+        model=asdict(checkpoint.model_config) | {"parameters": parameters},
+        metrics=verification.metrics,
+        verification={
+            **verification.as_dict(),
+            "data": validation.source,
+            "tolerance": asdict(spec.tolerance),
+            "batches": list(config.batches),
+            "lengths": list(config.lengths),
+        },
+        files=file_entries(folder),
+    )
+
+
+def _require_served_decision(path: Path, decision: DecisionConfig) -> None:
+    """The thresholds are of the served program, not of the graph: others would give other phases than were measured."""
+    served = DecisionConfig()
+    if decision != served:
+        raise ExportError(
+            "the checkpoint's figures are of other decision thresholds than the served ones",
+            where=str(path),
+            expected=f"enter {served.enter:g}, leave {served.leave:g}",
+            got=f"enter {decision.enter:g}, leave {decision.leave:g}",
+            fix="train again with `reentry train`",
+        )
