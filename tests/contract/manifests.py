@@ -16,10 +16,10 @@ from reentry import schema
 K8S = Path(__file__).parents[2] / "k8s"
 
 ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", "overlays/gpu")
-VARIANTS = ("models/pvc", "models/s3")
+VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
 """Folders that are a whole namespace."""
-FOLDERS = (*DEPLOYED, "canary", "autoscaling")
+FOLDERS = (*DEPLOYED, "canary", "autoscaling", "tensorrt/job")
 """All that are applied."""
 
 Manifest = dict  # of what YAML holds

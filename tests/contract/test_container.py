@@ -180,6 +180,11 @@ def test_the_server_s_packages_are_what_it_imports() -> None:
     assert packages("SERVER") == imported_by("serve", statements) - {"attrs"} | {"nvidia-pytriton"}
 
 
+def test_the_server_s_image_can_prepare_and_check_engines() -> None:
+    statements = imports_of("reentry/cli/engine.py", "export/node.py")
+    assert imported_by("engine", statements) - {"attrs"} <= packages("SERVER")
+
+
 def test_the_client_s_packages_are_what_it_imports() -> None:
     statements = imports_of("client/*.py", "reentry/tracks/*.py", "reentry/simulation/*.py", "reentry/progress.py")
     # pandas opens tzdata where a time zone is named.

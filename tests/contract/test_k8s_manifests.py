@@ -37,7 +37,7 @@ def test_the_validation_refuses_a_misspelt_field() -> None:
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_an_overlay_has_all_of_its_parts_in_one_namespace(folder: str) -> None:
     kinds = sorted(manifest["kind"] for manifest in build(folder) if manifest["kind"] != "ConfigMap")
-    variant = ["PersistentVolumeClaim"] if folder == "models/pvc" else []
+    variant = ["PersistentVolumeClaim"] if folder in ("models/pvc", "tensorrt/init", "tensorrt/accelerator") else []
     assert kinds == sorted(
         ["Deployment", "HorizontalPodAutoscaler", "LimitRange", "Namespace", "PodDisruptionBudget", "ResourceQuota"]
         + ["Role", "RoleBinding", "ServiceAccount"]
