@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +24,8 @@ from reentry.files import whole_file
 from reentry.schema import HIDDEN_STATE
 
 _SPEC: Final = FORMATS[Format.TENSORRT]
+_STRONGLY_TYPED: Final = 11
+"""The release of TensorRT from which on precision is the graph's alone."""
 
 
 class Gpu(NamedTuple):
@@ -82,7 +85,7 @@ def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfi
         program = Program.ask(path)
         version = program.version
 
-        def make(graph: Path, engine: Path, shapes: Sequence[str]) -> None:
+        def make(graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
             timings = cache / f"{_hash(list(gpu), version)}.timings"
             program.run(program.build_command(graph, engine, shapes, config, timings))
     else:
@@ -90,14 +93,16 @@ def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfi
 
         version = tensorrt_package.version()
 
-        def make(graph: Path, engine: Path, shapes: Sequence[str]) -> None:
+        def make(graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
             tensorrt_package.build_engine(graph, engine, shapes, config)
 
     for graph, engine, shapes in plans:
         kept = cache / f"{key_of(graph, shapes, config, gpu, version)}.plan"
         if not kept.is_file():
             with whole_file(kept) as part:
-                make(graph, part, shapes)
+                # A release that takes precision from the graph has no flag for what the graph is already.
+                strong = _is_half(graph) and int(version.partition(".")[0]) >= _STRONGLY_TYPED
+                make(graph, part, shapes, replace(config, fp16=False) if strong else config)
                 if part.stat().st_size == 0:
                     raise ExportError("TensorRT wrote no engine", where=str(graph))
         shutil.copyfile(kept, engine)
@@ -117,6 +122,13 @@ def _hash(*parts: object) -> str:
 
 def _has_package() -> bool:
     return importlib.util.find_spec("tensorrt") is not None
+
+
+def _is_half(graph: Path) -> bool:
+    """Whether the weights are half precision."""
+    import onnx
+
+    return any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in onnx.load(graph).graph.initializer)
 
 
 def _state_shape(step_onnx: Path) -> tuple[int, int]:

@@ -24,7 +24,7 @@ class TensorRTConfig:
     time: Sizes = (1, 1024, 4096)
     """Steps of a track, a multiple of the buckets' step; a longer track is refused by the engine."""
     fp16: bool = False
-    """Let TensorRT choose half precision. TensorRT 11 takes precision from the graph alone: give it an fp16 graph."""
+    """Half precision. TensorRT 11 takes it from the graph alone, TensorRT 10 wants to be allowed it as well."""
     int8: bool = False
     """The same of int8; for graphs with quantisation of their own. No LSTM of TensorRT is quantised by it."""
     workspace_mib: int = 1024

@@ -228,7 +228,7 @@ class TrtexecRunner(EngineRunner):
     A state that is carried goes through six digits of text each time.
     """
 
-    step_limit = 8
+    step_limit: int | None = 8
 
     def __init__(self, program: Program, whole: Path, step: Path) -> None:
         super().__init__(whole, step)
