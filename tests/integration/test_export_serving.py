@@ -1,0 +1,106 @@
+"""One command from a checkpoint to what a real Triton serves: a network of another shape, in fp32 and in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from typer.testing import CliRunner
+
+from export.formats import FORMATS, Format
+from export.manifest import Manifest
+from export.runners import OnnxRunner
+from export.store import manifest_of, open_store
+from reentry import schema
+from reentry.cli import app
+from reentry.decision import decide_tracks
+from reentry.features import track_features
+from reentry.serving import EmbeddedServer, ServerConfig
+from tests.conftest import copy_repository
+from tests.integration.test_serving import make_tracks, request_inputs
+from tests.training_data import write_flights
+from training.config import ModelConfig, TrainConfig
+from training.train import train_file
+
+HIDDEN, LAYERS = 48, 3
+SHAPES = ((1, 1), (1, 64), (3, 200), (8, 333))
+"""Batches and steps that are asked for."""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone's, with both formats of one training as versions 1 and 2."""
+    folder = tmp_path_factory.mktemp("export")
+    flights = write_flights(folder / "flights.csv")
+    shape = ModelConfig(hidden=HIDDEN, layers=LAYERS)
+    train_file(flights, folder / "train", shape, TrainConfig(epochs=40, accelerator="cpu"))
+    repository = copy_repository(folder)
+    command = ["export", str(folder / "train" / "model.ckpt"), "--repository", str(repository)]
+    told = CliRunner().invoke(app, [*command, "--format", "onnx,onnx-int8"])
+    assert told.exit_code == 0, told.output
+    return repository
+
+
+@pytest.fixture(scope="module")
+def one_server(repository: Path) -> Iterator[EmbeddedServer]:
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+    with EmbeddedServer(config) as server:
+        yield server
+
+
+def in_process(repository: Path, version: int, tracks: np.ndarray) -> np.ndarray:
+    """Probabilities of that version's graph, (B, T)."""
+    folder, spec = repository / "reentry_lstm" / str(version), FORMATS[Format.ONNX]
+    probability, versions = OnnxRunner(folder / spec.whole_file, folder / spec.step_file).whole(track_features(tracks))
+    assert set(versions.ravel()) == {version}
+    return probability
+
+
+def graph_bytes(manifest: Manifest) -> int:
+    spec = FORMATS[manifest.format]
+    return manifest.files[spec.whole_file].bytes + manifest.files[spec.step_file].bytes
+
+
+def served(server: EmbeddedServer, tracks: np.ndarray) -> triton.InferResult:
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        return client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+
+
+def test_both_formats_are_versions_of_one_network(repository: Path) -> None:
+    store = open_store(repository)
+    plain, small = (manifest_of(store, version) for version in (1, 2))
+    assert (plain.format, small.format) == (Format.ONNX, Format.ONNX_INT8)
+    assert plain.checkpoint_sha256 == small.checkpoint_sha256
+    assert (plain.model["hidden"], plain.model["layers"]) == (HIDDEN, LAYERS)
+    assert plain.passed
+    assert small.passed
+    assert graph_bytes(plain) > 2.5 * graph_bytes(small)
+
+
+def test_fp32_is_served_as_it_runs_in_process(repository: Path, one_server: EmbeddedServer) -> None:
+    for batch, steps in SHAPES:
+        tracks = make_tracks(batch, steps)
+        answer, expected = served(one_server, tracks), in_process(repository, 1, tracks)
+        assert set(answer.as_numpy("model_version").ravel()) == {1}
+        np.testing.assert_array_equal(answer.as_numpy("reentry_probability"), expected)
+
+
+def test_int8_is_promoted_and_served_with_the_phases_that_it_has_in_process(
+    repository: Path, one_server: EmbeddedServer
+) -> None:
+    url = f"http://{one_server.http_url}"
+    command = ["repository", "promote", "2", "--repository", str(repository), "--url", url, "--reason", "smaller"]
+    told = CliRunner().invoke(app, command)
+    assert told.exit_code == 0, told.output
+    for batch, steps in SHAPES:
+        tracks = make_tracks(batch, steps)
+        answer, expected = served(one_server, tracks), in_process(repository, 2, tracks)
+        phase, onset, _ = decide_tracks(expected, tracks[:, :, 0], np.full(batch, steps))
+        assert set(answer.as_numpy("model_version").ravel()) == {2}
+        np.testing.assert_array_equal(answer.as_numpy("reentry_phase"), phase)
+        np.testing.assert_array_equal(answer.as_numpy("onset_step")[:, 0], onset)
+    assert phase.any(), "there is a phase to be wrong about"
+    assert not phase.all()
