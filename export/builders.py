@@ -25,8 +25,8 @@ def missing(format: Format) -> str | None:  # noqa: A002  # the field's word
     """Why this machine cannot make and verify a format, with what to do, on one line; None where it can."""
     if format is Format.ONNX_FP16 and CUDA not in onnxruntime.get_available_providers():
         return (
-            "ONNX Runtime has no CUDA here, and its CPU provider ends the process on an fp16 LSTM, so that nothing could "
-            "be verified; fix: export on a machine with an NVIDIA GPU and `make setup GPU=1`"
+            "ONNX Runtime has no CUDA here, and its CPU provider ends the process on an fp16 LSTM, so that "
+            "nothing could be verified; fix: export on a machine with an NVIDIA GPU and `make setup GPU=1`"
         )
     if format is Format.TENSORRT:
         from export import tensorrt

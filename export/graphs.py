@@ -29,7 +29,7 @@ OPSET: Final = 17
 BATCH_AXIS: Final = "batch"
 TIME_AXIS: Final = "time"
 
-_STATED: Final = ("onset_rmse", "onset_worst", "f1")
+_STATED: Final[tuple[str, ...]] = ("onset_rmse", "onset_worst", "f1")
 """Figures of the checkpoint that a graph's metadata state; all are in the manifest."""
 
 Precision = Literal["fp32", "fp16"]
@@ -51,7 +51,7 @@ class ServedModel(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F) -> (B, T) and (B, 1)."""
-        config, weight = self.model.config, self.model.lstm.weight_ih_l0
+        config, weight = self.model.config, self.model.head.weight
         # Explicit, or the exporter would fix the batch size of the example into the initial state.
         start = torch.zeros(config.layers, features.shape[0], config.hidden, dtype=weight.dtype)
         logits, _ = self.model(features, (start, start))
@@ -70,7 +70,7 @@ class StepModel(nn.Module):
 
     def forward(self, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, F) and the state, (B, L, H) twice -> (B, 1), the next state, and (B, 1)."""
-        dtype = self.model.lstm.weight_ih_l0.dtype
+        dtype = self.model.head.weight.dtype
         # What an LSTM takes is (L, B, H).
         state = (hidden.transpose(0, 1).contiguous().to(dtype), cell.transpose(0, 1).contiguous().to(dtype))
         logits, (next_hidden, next_cell) = self.model(features.unsqueeze(1), state)
@@ -97,7 +97,7 @@ def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp
 
 
 def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
-    """The same over one step of live tracks, its state carried by the caller; names and axes as `schema.REENTRY_STEP`."""
+    """The same over one step of live tracks, the caller carrying the state; tensors as `schema.REENTRY_STEP`."""
     config = checkpoint.model_config
     state = torch.zeros(2, config.layers, config.hidden)
     example = (torch.zeros(2, len(FEATURES)), state, state)

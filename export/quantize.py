@@ -1,14 +1,13 @@
 """fp32 ONNX -> int8: weights of the LSTM and of the linear layers, by ONNX Runtime's quantiser.
 
 Dynamic: weights are int8 in the file, one scale for each channel; what flows through the graph is quantised as it
-comes, with the range of the call's own values. Static: these ranges are fixed from calibration flights. ONNX Runtime has
-no static kernel for an LSTM, so that there the LSTM stays in fp32; `python -m export.quantize` shows what that costs.
+comes, with the range of the call's own values. Static: these ranges are fixed from calibration flights. ONNX Runtime
+has no static kernel for an LSTM, so that there the LSTM stays in fp32; `export.sizes` shows what that costs.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence

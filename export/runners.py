@@ -47,7 +47,7 @@ class Runner(Protocol):
 class OnnxRunner:
     """ONNX Runtime over the two graphs of a version's folder."""
 
-    step_limit = None
+    step_limit: int | None = None
 
     def __init__(
         self,

@@ -22,9 +22,11 @@ def save_torchscript(checkpoint: Checkpoint, version: int, whole: Path, step: Pa
     state = torch.zeros(2, config.layers, config.hidden)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is the older of PyTorch's two formats
-        traced = torch.jit.trace(ServedModel(checkpoint.model, version).eval(), torch.zeros(2, 3, len(FEATURES)))
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            ServedModel(checkpoint.model, version).eval(), torch.zeros(2, 3, len(FEATURES))
+        )
         traced.save(whole)
-        traced = torch.jit.trace(
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             StepModel(checkpoint.model, version).eval(), (torch.zeros(2, len(FEATURES)), state, state)
         )
         traced.save(step)
@@ -33,12 +35,12 @@ def save_torchscript(checkpoint: Checkpoint, version: int, whole: Path, step: Pa
 class TorchScriptRunner:
     """Both graphs, loaded; see `Runner`."""
 
-    step_limit = None
+    step_limit: int | None = None
 
     def __init__(self, whole: Path, step: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._whole, self._step = (torch.jit.load(path, map_location="cpu").eval() for path in (whole, step))
+            self._whole, self._step = (_load(path) for path in (whole, step))
 
     def whole(self, features: Array) -> tuple[Array, Array]:
         """See `Runner`."""
@@ -51,3 +53,8 @@ class TorchScriptRunner:
         with torch.inference_mode():
             probability, hidden, cell, _ = self._step(*map(torch.from_numpy, (features, *state)))
         return probability.numpy(), Carried(hidden.numpy(), cell.numpy())
+
+
+def _load(path: Path) -> torch.jit.ScriptModule:
+    module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    return module.eval()

@@ -236,7 +236,7 @@ class _Task:
         ]
 
     def moved(self, check: str, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[float, int]:
-        """Share of steps in another phase than PyTorch's, and most steps that an onset moved; refused above the limit."""
+        """Share of steps in another phase than PyTorch's, and most steps an onset moved; refused above the limit."""
         tolerance = self._gate.tolerance
         changed = steps = most = 0
         for sample, prediction in zip(samples, predictions, strict=True):

@@ -61,10 +61,10 @@ class Exported:
             return f"{self.format}: not installed: {self.error}"
         stepped = "" if found.stepped_onset_moved is None else f", {found.stepped_onset_moved} step by step"
         return (
-            f"{self.format}: installed version {self.version} in {self.place}: {self.size:,} bytes; {found.cases} cases "
-            f"within {found.max_difference:.1e} of PyTorch, steps within {found.step_difference:.1e} of the whole; on "
-            f"{found.tracks} tracks {found.phase_share:.3%} of the phases differ, onsets by {found.onset_moved} steps at "
-            f"most{stepped}; {self.seconds:.1f} s"
+            f"{self.format}: installed version {self.version} in {self.place}: {self.size:,} bytes; {found.cases} "
+            f"cases within {found.max_difference:.1e} of PyTorch, steps within {found.step_difference:.1e} of whole "
+            f"tracks; on {found.tracks} tracks {found.phase_share:.3%} of the phases differ, onsets by "
+            f"{found.onset_moved} steps at most{stepped}; {self.seconds:.1f} s"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -160,8 +160,9 @@ def _export(
     started = time.monotonic()
     lacks = builders.missing(name)
     if lacks is not None:
-        outcome = {"left_out": lacks} if config.skip_missing else {"error": lacks}
-        return Exported(format=name, seconds=0.0, **outcome)
+        if config.skip_missing:
+            return Exported(format=name, seconds=0.0, left_out=lacks)
+        return Exported(format=name, seconds=0.0, error=lacks)
     try:
         installed = _installed(name, config, checkpoint, store, validation)
     except ReentryError as error:

@@ -80,6 +80,6 @@ class ReentryLSTM(nn.Module):
             angles = angles.flatten(-2)
             x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)  # (B, T, inputs + 2 P K)
         # An export may hold the layers in half precision; what goes into them, up to 1e5 m, is not fit for it before.
-        hidden, state = self.lstm(x.to(self.lstm.weight_ih_l0.dtype), state)  # (B, T, H)
+        hidden, state = self.lstm(x.to(self.head.weight.dtype), state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
         return logits.float(), state

@@ -22,7 +22,7 @@ import torch
 import tritonclient.grpc as triton
 
 from export.config import ExportConfig
-from export.repository import export_checkpoint
+from export.versions import export_checkpoint
 from export.running import RunningServer
 from reentry.decision import DecisionConfig
 from reentry.errors import ServerError

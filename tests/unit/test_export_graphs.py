@@ -1,0 +1,169 @@
+"""The graphs of an export say what they are and compute what the network computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from export.graphs import metadata_of, step_graph, whole_graph
+from export.quantize import dynamic_int8, static_int8
+from export.runners import Carried, OnnxRunner, no_state
+from export.torchscript import TorchScriptRunner, save_torchscript
+from export.verify import flight_features
+from reentry.schema import FEATURES
+from tests.exporting import checkpoint_of
+from training.checkpoint import Checkpoint
+from training.config import ModelConfig
+
+SHAPES = {
+    "default": ModelConfig(hidden=8),
+    "three layers with dropout": ModelConfig(hidden=5, layers=3, dropout=0.3),
+    "layer norm": ModelConfig(hidden=8, layer_norm=True),
+    "some features": ModelConfig(hidden=8, features=FEATURES[1:4]),
+}
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    return checkpoint_of(ModelConfig(hidden=8))
+
+
+def runner_of(folder: Path, checkpoint: Checkpoint, *, int8: bool = False) -> OnnxRunner:
+    for name, graph in (("model.onnx", whole_graph(checkpoint, 3)), ("step.onnx", step_graph(checkpoint, 3))):
+        onnx.save(dynamic_int8(graph) if int8 else graph, folder / name)
+    return OnnxRunner(folder / "model.onnx", folder / "step.onnx")
+
+
+def expected(checkpoint: Checkpoint, features: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return torch.sigmoid(checkpoint.model(torch.from_numpy(features))[0]).numpy()
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_whole_and_stepwise_graphs_of_every_shape_compute_the_network(tmp_path: Path, shape: ModelConfig) -> None:
+    made = checkpoint_of(shape)
+    runner = runner_of(tmp_path, made)
+    features = flight_features(3, 30, seed=1)
+    whole, version = runner.whole(features)
+    np.testing.assert_allclose(whole, expected(made, features), atol=1e-6)
+    assert version.tolist() == [[3]] * 3
+    state, steps = no_state(3, shape.layers, shape.hidden), []
+    for step in range(features.shape[1]):
+        probability, state = runner.step(np.ascontiguousarray(features[:, step]), state)
+        steps.append(probability)
+    np.testing.assert_allclose(np.concatenate(steps, axis=1), whole, atol=1e-6)
+    with torch.no_grad():
+        _, (hidden, cell) = made.model(torch.from_numpy(features))
+    np.testing.assert_allclose(state.hidden, hidden.transpose(0, 1), atol=1e-6)  # batch first
+    np.testing.assert_allclose(state.cell, cell.transpose(0, 1), atol=1e-6)
+
+
+def test_a_graph_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
+    for graph, over in ((whole_graph(checkpoint, 12), "whole tracks"), (step_graph(checkpoint, 12), "one step")):
+        notes = metadata_of(graph)
+        assert json.loads(notes.pop("metrics")) == {"f1": 0.5, "onset_rmse": None}
+        assert notes == {
+            "over": over,
+            "schema_version": "1",
+            "features": ",".join(FEATURES),
+            "layers": "1",
+            "hidden": "8",
+            "data_fingerprint": "0123",
+            "git_revision": "abcd",
+        }
+
+
+def test_a_graph_is_folded_and_holds_no_traces_of_the_exporter(checkpoint: Checkpoint) -> None:
+    nodes = whole_graph(checkpoint, 1).graph.node
+    kinds = [node.op_type for node in nodes]
+    assert "Constant" not in kinds
+    assert "Identity" not in kinds
+    assert not any(node.metadata_props or node.doc_string for node in nodes)
+    assert {node.domain for node in nodes} == {""}  # what any runtime reads
+
+
+def test_int8_holds_its_lstm_and_head_in_eight_bits(checkpoint: Checkpoint) -> None:
+    for graph in (dynamic_int8(whole_graph(checkpoint, 1)), dynamic_int8(step_graph(checkpoint, 1))):
+        kinds = {node.op_type for node in graph.graph.node}
+        assert {"DynamicQuantizeLSTM", "MatMulInteger"} <= kinds
+        assert "LSTM" not in kinds
+        assert metadata_of(graph)["precision"] == "int8"
+        assert metadata_of(graph)["data_fingerprint"] == "0123"
+
+
+def test_int8_weights_have_a_scale_for_each_gate_of_each_unit(checkpoint: Checkpoint) -> None:
+    graph = dynamic_int8(whole_graph(checkpoint, 1)).graph
+    lstm = next(node for node in graph.node if node.op_type == "DynamicQuantizeLSTM")
+    scales = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    assert scales[lstm.input[8]] == [1, 4 * 8]  # W_scale: one direction, four gates of eight units
+
+
+def test_int8_is_near_the_network(tmp_path: Path) -> None:
+    made = checkpoint_of(ModelConfig(hidden=64))
+    features = flight_features(2, 60, seed=2)
+    got, _ = runner_of(tmp_path, made, int8=True).whole(features)
+    difference = np.abs(got - expected(made, features)).max()
+    assert 0.0 < difference < 0.02
+
+
+def test_int8_is_a_third_of_the_size_where_weights_are_what_there_is(tmp_path: Path) -> None:
+    graph = whole_graph(checkpoint_of(ModelConfig(hidden=128)), 1)
+    assert len(graph.SerializeToString()) > 3 * len(dynamic_int8(graph).SerializeToString())
+
+
+def test_static_calibration_leaves_the_lstm_in_float(checkpoint: Checkpoint) -> None:
+    graph = static_int8(whole_graph(checkpoint, 1), [flight_features(1, 50, seed=seed) for seed in range(3)])
+    kinds = {node.op_type for node in graph.graph.node}
+    assert "LSTM" in kinds
+    assert "QuantizeLinear" in kinds
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_fp16_normalises_in_float_and_computes_in_half(shape: ModelConfig) -> None:
+    """ONNX Runtime's CPU provider has no fp16 LSTM, so the reference evaluator of ONNX runs it."""
+    made = checkpoint_of(shape)
+    features = flight_features(2, 40, seed=3)
+    assert features.max() > np.finfo(np.float16).max  # metres: too large for half precision before they are normalised
+    got, version = ReferenceEvaluator(whole_graph(made, 5, "fp16")).run(None, {"features": features})
+    assert got.dtype == np.float32
+    assert version.tolist() == [[5], [5]]
+    np.testing.assert_allclose(got, expected(made, features), atol=5e-3)
+    assert np.abs(got - expected(made, features)).max() > 1e-6
+
+
+def test_fp16_over_one_step_takes_and_gives_float(checkpoint: Checkpoint) -> None:
+    graph = step_graph(checkpoint, 1, "fp16").graph
+    assert {value.type.tensor_type.elem_type for value in graph.input} == {onnx.TensorProto.FLOAT}
+    assert [value.type.tensor_type.elem_type for value in graph.output] == [onnx.TensorProto.FLOAT] * 3 + [
+        onnx.TensorProto.INT64
+    ]
+    lstm = next(node for node in graph.node if node.op_type == "LSTM")
+    weights = next(tensor for tensor in graph.initializer if tensor.name == lstm.input[1])
+    assert weights.data_type == onnx.TensorProto.FLOAT16
+
+
+def test_torchscript_computes_the_network(tmp_path: Path) -> None:
+    made = checkpoint_of(SHAPES["three layers with dropout"])
+    save_torchscript(made, 4, tmp_path / "model.pt", tmp_path / "step.pt")
+    runner = TorchScriptRunner(tmp_path / "model.pt", tmp_path / "step.pt")
+    features = flight_features(3, 30, seed=1)
+    whole, version = runner.whole(features)
+    np.testing.assert_allclose(whole, expected(made, features), atol=1e-6)
+    assert version.tolist() == [[4]] * 3
+    probability, state = runner.step(features[:, 0], no_state(3, 3, 5))
+    np.testing.assert_allclose(probability, whole[:, :1], atol=1e-6)
+    assert isinstance(state, Carried)
+    assert state.hidden.shape == (3, 3, 5)
+
+
+def test_padding_on_the_right_changes_no_earlier_step(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    features = flight_features(2, 30, seed=1)
+    padded = np.concatenate([features, np.repeat(features[:, -1:], 20, axis=1)], axis=1)
+    runner = runner_of(tmp_path, checkpoint)
+    np.testing.assert_allclose(runner.whole(padded)[0][:, :30], runner.whole(features)[0], atol=1e-6)

@@ -1,0 +1,295 @@
+"""A checkpoint becomes versions of the repository, each whole, or none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from export import builders, folder, versions
+from export.builders import missing
+from export.config import ExportConfig, read_formats
+from export.formats import FORMATS, Format
+from export.inventory import find
+from export.labels import Record
+from export.runners import OnnxRunner
+from export.served_config import read as read_config
+from export.store import manifest_of, open_store
+from export.verify import Verification, flight_features, verify
+from export.versions import Exported, export_checkpoint
+from reentry.cli import app
+from reentry.decision import DecisionConfig
+from reentry.errors import CheckpointError, ConfigError, ExportError, RepositoryError
+from reentry.monitoring import Reference
+from reentry.schema import FEATURES, REENTRY_LSTM
+from reentry.tracks import tracks_fingerprint, tracks_table, write_tracks
+from tests.exporting import checkpoint_of, deciding, exporting
+from tests.training_data import short_tracks
+from training.checkpoint import Checkpoint, save_checkpoint
+from training.config import ModelConfig
+
+SHAPE = ModelConfig(hidden=8, harmonics=())
+MADE_HERE = (Format.ONNX, Format.ONNX_INT8, Format.TORCHSCRIPT)
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    return deciding(SHAPE)
+
+
+@pytest.fixture
+def config(tmp_path: Path, checkpoint: Checkpoint) -> ExportConfig:
+    return exporting(tmp_path, checkpoint)
+
+
+def model_folder(config: ExportConfig) -> Path:
+    return Path(config.repository) / REENTRY_LSTM.name
+
+
+def one(config: ExportConfig) -> Exported:
+    (done,) = export_checkpoint(config).formats
+    return done
+
+
+def test_each_format_becomes_a_version_with_its_graphs_and_its_manifest(config: ExportConfig) -> None:
+    told: list[Exported] = []
+    result = export_checkpoint(replace(config, formats=MADE_HERE), told.append)
+    assert result.complete
+    assert tuple(told) == result.formats
+    assert [(done.format, done.version) for done in told] == list(zip(MADE_HERE, (1, 2, 3), strict=True))
+    store = open_store(config.repository)
+    for done in told:
+        assert done.version is not None
+        spec, manifest = FORMATS[done.format], manifest_of(store, done.version)
+        assert set(store.files(done.version)) == {spec.whole_file, spec.step_file, "manifest.json"}
+        assert (manifest.format, manifest.precision, manifest.version) == (done.format, spec.precision, done.version)
+        assert manifest.passed
+        assert manifest.verification["data"] == "the 3 tracks that the training held out"
+        assert manifest.model["parameters"] == sum(w.numel() for w in deciding(SHAPE).model.parameters())
+        assert manifest.metrics["missed_onsets"] == 0
+        assert manifest.seed == 4
+
+
+def test_a_version_answers_with_its_number(config: ExportConfig) -> None:
+    features = flight_features(1, 5, seed=0)
+    for version in (1, 2):
+        one(config)
+        folder_ = model_folder(config) / str(version)
+        _, said = OnnxRunner(folder_ / "model.onnx", folder_ / "step.onnx").whole(features)
+        assert said.tolist() == [[version]]
+
+
+def test_the_first_export_is_served_and_a_later_one_is_the_candidate(config: ExportConfig) -> None:
+    result = export_checkpoint(replace(config, formats=(Format.TORCHSCRIPT, Format.ONNX)))
+    assert result.promotion is not None
+    assert result.promotion.change.version == 2  # TorchScript is not served
+    store = open_store(config.repository)
+    assert export_checkpoint(config).promotion is None
+    labels = Record.of(store).labels
+    assert (labels.production, labels.candidate) == (2, 3)
+    served = read_config((model_folder(config) / "config.pbtxt").read_text())
+    assert list(served.version_policy.specific.versions) == [2]
+    assert export_checkpoint(replace(config, promote=True)).promotion is not None
+    assert Record.of(store).labels.production == 4
+
+
+def test_a_worse_candidate_is_not_promoted_but_installed(config: ExportConfig, checkpoint: Checkpoint) -> None:
+    one(config)
+    checkpoint.model.head.bias.data -= 30.0  # marks later
+    save_checkpoint(config.checkpoint, checkpoint)
+    with pytest.raises(RepositoryError, match=r"version 2 is not promoted: its onset_rmse is .*worse than"):
+        export_checkpoint(replace(config, promote=True))
+    labels = Record.of(open_store(config.repository)).labels
+    assert (labels.production, labels.candidate) == (1, 2)
+
+
+def test_a_version_carries_the_reference_of_its_checkpoint(config: ExportConfig, checkpoint: Checkpoint) -> None:
+    features = flight_features(2, 200, seed=1).reshape(-1, len(FEATURES))
+    reference = Reference.of(features, np.zeros(len(features)), checkpoint.model_config.features)
+    save_checkpoint(config.checkpoint, replace(checkpoint, reference=reference))
+    assert Reference.load(Path(one(config).place or "")) == reference
+
+
+def test_a_number_taken_in_between_is_left_to_its_owner(config: ExportConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = model_folder(config) / "1"
+
+    def slow(*arguments, **settings) -> Verification:
+        if not theirs.exists():  # another export installs version 1 while this one verifies
+            theirs.mkdir()
+            (theirs / "model.onnx").write_text("theirs")
+        return verify(*arguments, **settings)
+
+    monkeypatch.setattr(versions, "verify", slow)
+    assert one(config).version == 2
+    assert (theirs / "model.onnx").read_text() == "theirs"
+    assert manifest_of(open_store(config.repository), 2).version == 2
+
+
+def spoil_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = builders.dynamic_int8
+
+    def spoilt(graph: onnx.ModelProto) -> onnx.ModelProto:
+        made = sound(graph)
+        for tensor in made.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.INT8 and list(tensor.dims) == [8, 1]:  # the head
+                tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
+        return made
+
+    monkeypatch.setattr(builders, "dynamic_int8", spoilt)
+
+
+def test_a_format_that_fails_its_gate_is_not_installed_and_the_others_are(
+    config: ExportConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_int8(monkeypatch)
+    result = export_checkpoint(replace(config, formats=(Format.ONNX_INT8, Format.ONNX)))
+    failed, sound = result.formats
+    assert not result.complete
+    assert failed.version is None
+    assert "the task" in str(failed.error)
+    assert failed.summary().startswith("onnx-int8: not installed: validation track")
+    assert sound.version == 1
+    assert open_store(config.repository).versions() == [1]
+    assert f"- onnx-int8: {failed.error}" in (config.checkpoint.with_name("model_card.md")).read_text()
+
+
+def test_what_this_machine_cannot_make_is_left_out_of_all_and_an_error_by_name(
+    config: ExportConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(format: Format) -> str | None:  # noqa: A002
+        return "no such GPU here; fix: another machine" if format is Format.ONNX_FP16 else None
+
+    monkeypatch.setattr(builders, "missing", lacking)
+    formats = (Format.ONNX_FP16, Format.ONNX)
+    left_out = export_checkpoint(replace(config, formats=formats, skip_missing=True))
+    assert left_out.complete
+    assert left_out.formats[0].summary() == "onnx-fp16: left out: no such GPU here; fix: another machine"
+    named = export_checkpoint(replace(config, formats=formats))
+    assert not named.complete
+    assert named.formats[0].summary() == "onnx-fp16: not installed: no such GPU here; fix: another machine"
+    assert named.formats[1].version == 2
+
+
+def test_fp16_is_missing_where_onnxruntime_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builders.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert "fix: export on a machine with an NVIDIA GPU" in str(missing(Format.ONNX_FP16))
+    monkeypatch.setattr(builders.onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert missing(Format.ONNX_FP16) is None
+
+
+def test_other_tracks_to_verify_on_may_be_named(config: ExportConfig, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    tracks = short_tracks(tmp_path, 5)
+    data = tmp_path / "all.csv"
+    write_tracks(data, tracks_table(tracks))
+    done = one(replace(config, data=data))
+    assert done.verification is not None
+    assert done.verification.tracks == 5
+    save_checkpoint(config.checkpoint, replace(checkpoint, data_fingerprint=tracks_fingerprint(tracks)))
+    done = one(replace(config, data=data))  # the training's own file: those held out
+    assert done.verification is not None
+    assert done.verification.tracks == 2
+
+
+def test_without_any_tracks_simulated_flights_are_verified_on(config: ExportConfig) -> None:
+    config.checkpoint.with_name("validation.parquet").unlink()
+    version = one(config).version
+    assert version is not None
+    assert manifest_of(open_store(config.repository), version).verification["data"] == "20 simulated flights"
+
+
+def test_the_card_says_what_was_exported_last(config: ExportConfig) -> None:
+    card = config.checkpoint.with_name("model_card.md")
+    card.write_text("# Mine\n\nWritten by hand.\n")
+    one(config)
+    result = export_checkpoint(replace(config, formats=(Format.ONNX_INT8,)))
+    assert result.card == card
+    text = card.read_text()
+    assert text.startswith("# Mine\n\nWritten by hand.\n")
+    assert text.count("## Export") == 1
+    assert "| onnx-int8 | 2 |" in text
+    assert "| onnx | 1 |" not in text
+
+
+def test_a_folder_that_is_no_repository_is_refused_with_the_fix(config: ExportConfig, tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"reentry_lstm/config.pbtxt .* --repository"):
+        export_checkpoint(replace(config, repository=tmp_path))
+
+
+def test_thresholds_that_are_not_the_served_ones_are_refused(config: ExportConfig, checkpoint: Checkpoint) -> None:
+    save_checkpoint(config.checkpoint, replace(checkpoint, decision=DecisionConfig(enter=0.7)))
+    with pytest.raises(
+        ExportError, match=r"expected enter 0\.5, leave 0\.2; got enter 0\.7, leave 0\.2; fix: train again"
+    ):
+        export_checkpoint(config)
+    assert open_store(config.repository).versions() == []
+
+
+def test_a_repository_that_takes_no_files_is_refused_in_one_line(
+    config: ExportConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(**_: object) -> str:  # root may write to a folder of any mode
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(folder, "tempfile", SimpleNamespace(mkdtemp=read_only))
+    error = str(one(config).error)
+    assert error.startswith(f"{model_folder(config)}: cannot install: Permission denied; fix: ")
+    assert sorted(path.name for path in model_folder(config).iterdir()) == ["config.pbtxt"]
+
+
+def test_a_missing_checkpoint_is_refused(config: ExportConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        export_checkpoint(replace(config, checkpoint=tmp_path / "none.ckpt"))
+
+
+@pytest.mark.parametrize("setting", [{"formats": ()}, {"formats": (Format.ONNX,) * 2}, {"lengths": (0, 3)}])
+def test_settings_out_of_range_are_refused(config: ExportConfig, setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        replace(config, **setting)
+
+
+def test_formats_are_read_by_commas_and_by_repetition() -> None:
+    assert read_formats(["onnx,onnx-int8", "onnx"]) == ((Format.ONNX, Format.ONNX_INT8), False)
+    assert read_formats(["all"]) == (tuple(Format), True)
+    with pytest.raises(ConfigError, match="expected onnx, onnx-fp16, onnx-int8, torchscript, tensorrt, all; got onx"):
+        read_formats(["onx"])
+
+
+@pytest.mark.parametrize("shape", [ModelConfig(hidden=48, layers=3), ModelConfig(hidden=1)], ids=["48 x 3", "1"])
+def test_any_size_of_the_network_is_exported_by_one_command(tmp_path: Path, shape: ModelConfig) -> None:
+    config = exporting(tmp_path, checkpoint_of(shape))
+    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository), "--format", "onnx,onnx-int8"]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0, told.output
+    assert find(open_store(config.repository), 2).manifest is not None
+
+
+def test_the_command_says_what_it_installed(config: ExportConfig) -> None:
+    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository)]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0
+    assert "onnx: installed version 1 in" in told.output
+    assert "version 1 is in production" in told.output
+    told = CliRunner().invoke(app, arguments)
+    assert "reentry repository promote candidate" in told.output
+    content = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    assert content["production"] is None
+    (done,) = content["formats"]
+    assert (done["format"], done["version"], done["error"]) == ("onnx", 3, None)
+    assert done["verification"]["passed"] is True
+
+
+def test_the_command_ends_with_one_where_a_format_failed(config: ExportConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_int8(monkeypatch)
+    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository), "--format", "onnx-int8,onnx"]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 1
+    assert "onnx-int8: not installed" in told.output
+    assert "onnx: installed version 1" in told.output
