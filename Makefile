@@ -86,7 +86,7 @@ run: setup ## everything once: data, training, evaluation, export, Triton, a sco
 	step $(OUT)/train/model.ckpt reentry train "$$train" --out $(OUT)/train; \
 	step $(OUT)/evaluation/evaluation.json \
 		reentry evaluate $(OUT)/train/model.ckpt "$$train" --out $(OUT)/evaluation; \
-	step "" reentry export $(OUT)/train/model.ckpt --repository model_repository; \
+	step "" reentry export $(OUT)/train/model.ckpt --repository model_repository --promote --reason "make run"; \
 	step $(OUT)/predictions/predictions.csv reentry predict "$$test" --start-server --out $(OUT)/predictions; \
 	printf '\nthe model beside the baselines: %s\nplots: %s\nscored tracks: %s\n' \
 		$(OUT)/evaluation/evaluation.md "$(OUT)/evaluation/track.png, onset_errors.png" $(OUT)/predictions/; \

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from export.formats import Format
 
 
 def export(
@@ -21,9 +24,14 @@ def export(
         Path | None, typer.Option(help="Labelled tracks to verify on, in place of those that the training held out.")
     ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Bring the candidate into production.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Promote also what is worse than production; recorded with the figures.")
+    ] = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure the formats side by side; installs nothing.")
     ] = False,
+    engine_fp16: Annotated[bool, typer.Option("--engine-fp16", help="TensorRT engines in half precision.")] = False,
+    engine_int8: Annotated[bool, typer.Option("--engine-int8", help="Let TensorRT choose int8 kernels.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:
     """Export a checkpoint, verify each format against PyTorch, and install each as a version of its own.
@@ -33,6 +41,7 @@ def export(
     production yet, it is served from now on.
 
     Formats that this machine cannot make are errors where they are named, and left out with the reason from `all`.
+    `--benchmark` writes benchmark.md, .json and .png beside the checkpoint.
 
     Example: `reentry export artifacts/train/model.ckpt --format onnx,onnx-int8`
     """
@@ -40,11 +49,12 @@ def export(
 
     from export.config import ExportConfig, read_formats
     from export.formats import Format
+    from export.tensorrt_config import TensorRTConfig
     from export.versions import Exported, export_checkpoint
 
     formats, skip_missing = read_formats(format or [Format.ONNX])
     if benchmark:
-        _benchmark(checkpoint, formats if format else tuple(Format), as_json)
+        _benchmark(checkpoint, data, formats if format else tuple(Format), as_json)
         return
     config = ExportConfig(
         checkpoint=checkpoint,
@@ -53,6 +63,8 @@ def export(
         skip_missing=skip_missing,
         data=data,
         promote=promote,
+        reason=reason,
+        tensorrt=TensorRTConfig(fp16=engine_fp16, int8=engine_int8),
     )
 
     def tell(exported: Exported) -> None:
@@ -76,5 +88,19 @@ def export(
         raise typer.Exit(code=1)
 
 
-def _benchmark(checkpoint: Path, formats: tuple[str, ...], as_json: bool) -> None:
-    raise NotImplementedError((checkpoint, formats, as_json))
+def _benchmark(checkpoint: Path, data: Path | None, formats: tuple[Format, ...], as_json: bool) -> None:
+    import json
+
+    from export.benchmark import BenchmarkConfig, benchmark_formats
+    from export.benchmark_report import as_dict, markdown, write_report
+    from export.formats import Format
+
+    # The others are compared with it.
+    formats = tuple(dict.fromkeys((Format.ONNX, *formats)))
+    found = benchmark_formats(BenchmarkConfig(checkpoint=checkpoint, data=data, formats=formats))
+    written = write_report(found, checkpoint.parent)
+    if as_json:
+        typer.echo(json.dumps(as_dict(found)))
+    else:
+        typer.echo(markdown(found))
+        typer.echo("\n".join(map(str, written)))

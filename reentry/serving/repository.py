@@ -115,7 +115,7 @@ def fitted_model_config(repository: Path, name: str, config: ServerConfig) -> st
     about as long as the network's and three processes that compute share each two cores.
 
     Returns:
-        None where the file fits as it is.
+        None where the file fits as it is, and where it asks for GPUs.
     """
     from google.protobuf.json_format import MessageToJson
 
@@ -124,6 +124,8 @@ def fitted_model_config(repository: Path, name: str, config: ServerConfig) -> st
         return None
     fitted = type(model)()
     fitted.CopyFrom(model)
+    if any(group.kind == group.KIND_GPU for group in model.instance_group):
+        return None  # how many fit on a GPU is not a matter of cores
     del fitted.instance_group[:]
     group = fitted.instance_group.add()
     group.kind = group.KIND_CPU

@@ -96,6 +96,13 @@ def test_a_fitted_configuration_changes_instances_and_threads_alone(model_reposi
     assert [warm_up["name"] for warm_up in fitted["model_warmup"]] == ["one track", "a batch"]
 
 
+def test_a_configuration_for_gpus_is_not_fitted_to_cores(tmp_path: Path, model_repository: Path) -> None:
+    source = (model_repository / "reentry_lstm" / "config.pbtxt").read_text()
+    (tmp_path / "reentry_lstm").mkdir()
+    (tmp_path / "reentry_lstm" / "config.pbtxt").write_text(source.replace("KIND_CPU", "KIND_GPU"))
+    assert fitted_model_config(tmp_path, "reentry_lstm", ServerConfig(instances=3, threads=2)) is None
+
+
 def test_free_ports_are_found_and_given_ones_kept() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
