@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +27,8 @@ from export.benchmark_figures import BASELINE, Measured, Row, rows_of
 from export.config import ExportConfig
 from export.formats import FORMATS, Format
 from export.measure import REFERENCES, Spec
-from export.turns import BEFORE, ROUND, Turns
+from export.tensorrt_config import TensorRTConfig
+from export.turns import BEFORE, ROUND, SWEEPS, Turns
 from export.verify import flight_features
 from export.versions import validation_of
 from export.workers import Worker
@@ -59,6 +60,8 @@ class BenchmarkConfig:
     """Of a whole track."""
     batches: tuple[int, ...] = (1, 4, 16, 32, 64)
     """Among which each format's best is looked for; the largest is what the server puts together at most."""
+    tensorrt: TensorRTConfig = field(default_factory=TensorRTConfig)
+    """Of engines."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "threads", "steps"):
@@ -97,7 +100,13 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         ExportError: the fp32 ONNX graphs, with which the others are compared, cannot be built or run.
     """
     checkpoint = load_checkpoint(config.checkpoint)
-    export = ExportConfig(checkpoint=config.checkpoint, repository="", formats=config.formats, data=config.data)
+    export = ExportConfig(
+        checkpoint=config.checkpoint,
+        repository="",
+        formats=config.formats,
+        data=config.data,
+        tensorrt=config.tensorrt,
+    )
     validation = validation_of(export, checkpoint)
     with tempfile.TemporaryDirectory(prefix="reentry-benchmark-") as name, ExitStack() as processes:
         scratch = Path(name)
@@ -107,12 +116,11 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         np.save(scratch / "features.npy", flight_features(max(config.batches), config.steps, seed=0))
         specs = {way: _spec(way, config, checkpoint, scratch) for way in measured}
         workers = {way: processes.enter_context(Worker(spec)) for way, spec in specs.items()}
-        count = BEFORE + len(config.batches) + ROUND * config.rounds
+        count = BEFORE + SWEEPS * len(config.batches) + ROUND * config.rounds
         with progress("measuring", count * len(workers), "measurements") as advance:
             turns = Turns(workers, measured, left_out, seconds=config.seconds, advance=advance)
             turns.prepare()
-            for batch in sorted(config.batches):
-                turns.try_batch(batch)
+            turns.sweep(config.batches)
             for _ in range(config.rounds):
                 turns.round()
     _require_baseline(left_out)

@@ -39,7 +39,7 @@ class Measured:
     step: list[list[float]] = field(default_factory=list)
     whole: list[list[float]] = field(default_factory=list)
     sweep: dict[int, float] = field(default_factory=dict)
-    """Median seconds of a run by its batch."""
+    """Seconds of a run by its batch."""
     batches: list[list[float]] = field(default_factory=list)
     """Runs of the best batch."""
     base_bytes: int = 0

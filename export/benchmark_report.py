@@ -36,7 +36,7 @@ _RATIOS = ("", "size", "one step", "track", "tracks/s")
 def write_report(benchmark: Benchmark, out: Path) -> list[Path]:
     """Write the three files into `out` and give their paths."""
     texts = {
-        "benchmark.json": json.dumps(as_dict(benchmark), indent=2, default=str) + "\n",
+        "benchmark.json": json.dumps(as_dict(benchmark), indent=2) + "\n",
         "benchmark.md": markdown(benchmark),
     }
     for name, text in texts.items():
@@ -50,7 +50,8 @@ def write_report(benchmark: Benchmark, out: Path) -> list[Path]:
 
 def as_dict(benchmark: Benchmark) -> dict[str, Any]:
     """For JSON: seconds, bytes, tracks and steps a second."""
-    return asdict(benchmark)
+    content: dict[str, Any] = json.loads(json.dumps(asdict(benchmark), default=str))  # paths as text
+    return content
 
 
 def markdown(benchmark: Benchmark) -> str:

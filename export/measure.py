@@ -140,11 +140,11 @@ def _opener(spec: Spec) -> Callable[[], Runner]:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(spec.folder)
         import torch
 
-        from export.torch_runner import TorchRunner
+        from export.torch_runner import network_runner
         from training.checkpoint import load_checkpoint
 
         torch.set_num_threads(spec.threads)
-        return lambda: TorchRunner(load_checkpoint(spec.checkpoint), compiled=spec.way == COMPILED)
+        return lambda: network_runner(load_checkpoint(spec.checkpoint), compiled=spec.way == COMPILED)
     return _format_opener(Format(spec.way), spec.folder, spec.threads)
 
 

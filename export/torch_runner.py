@@ -14,19 +14,16 @@ from training.checkpoint import Checkpoint
 
 
 class TorchRunner:
-    """The two modules that the graphs are made of, as they are or compiled."""
+    """Modules over whole tracks and over one step, with the inputs and outputs of the graphs."""
 
     step_limit: int | None = None
 
-    def __init__(self, checkpoint: Checkpoint, *, compiled: bool = False) -> None:
-        self._whole: nn.Module = ServedModel(checkpoint.model, version=0).eval()
-        self._step: nn.Module = StepModel(checkpoint.model, version=0).eval()
-        if compiled:
-            self._whole.compile()
-            self._step.compile()
+    def __init__(self, whole: nn.Module, step: nn.Module) -> None:
+        self._whole = whole.eval()
+        self._step = step.eval()
 
     def whole(self, features: Array) -> tuple[Array, Array]:
-        """See `Runner`; the version is 0, of none."""
+        """See `Runner`."""
         with torch.inference_mode():
             probability, version = self._whole(torch.from_numpy(features))
         return probability.numpy(), version.numpy()
@@ -36,3 +33,12 @@ class TorchRunner:
         with torch.inference_mode():
             probability, hidden, cell, _ = self._step(*map(torch.from_numpy, (features, *state)))
         return probability.numpy(), Carried(hidden.numpy(), cell.numpy())
+
+
+def network_runner(checkpoint: Checkpoint, *, compiled: bool = False) -> TorchRunner:
+    """The network of a checkpoint, of version 0, which is none; `compiled` at the first call, by torch.compile."""
+    modules = ServedModel(checkpoint.model, version=0), StepModel(checkpoint.model, version=0)
+    if compiled:
+        for module in modules:
+            module.compile()
+    return TorchRunner(*modules)

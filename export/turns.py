@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
+
+import numpy as np
 
 from export.benchmark_figures import Measured
 from export.workers import Worker
@@ -14,6 +17,8 @@ SLOW_LOAD: Final = 2.0
 
 BEFORE: Final = 5
 """Turns of `prepare`."""
+SWEEPS: Final = 3
+"""Times that `sweep` tries each batch."""
 ROUND: Final = 4
 """Turns of `round`."""
 
@@ -52,15 +57,20 @@ class Turns:
         self._each(lambda _, worker: worker.whole(1, self._seconds))
         self._each(after)
 
-    def try_batch(self, batch: int) -> None:
-        """Run whole tracks in batches, to be called with larger and larger ones: memory is the most so far."""
+    def sweep(self, batches: Sequence[int]) -> None:
+        """Run whole tracks in batches, the smaller ones first: memory is the most so far.
 
-        def measure(own: Measured, worker: Worker) -> None:
-            samples = sorted(worker.whole(batch, self._seconds))
-            own.sweep[batch] = samples[len(samples) // 2]
-            own.batch_bytes[batch] = worker.peak()
+        Several times over, of which the fastest counts, so that a moment of other work does not choose the batch.
+        """
 
-        self._each(measure)
+        def measure(own: Measured, worker: Worker, batch: int) -> None:
+            seconds = float(np.median(worker.whole(batch, self._seconds)))
+            own.sweep[batch] = min(seconds, own.sweep.get(batch, seconds))
+            own.batch_bytes.setdefault(batch, worker.peak())
+
+        for _ in range(SWEEPS):
+            for batch in sorted(batches):
+                self._each(partial(measure, batch=batch))
 
     def round(self) -> None:
         """Load, one step, one track, the best batch."""

@@ -277,8 +277,7 @@ def test_a_format_that_fails_is_left_out_with_its_reason_and_the_others_go_on() 
     workers = {"onnx": Steady(False), "onnx-int8": Steady(True)}
     turns = Turns(workers, measured, left_out, seconds=0.5, advance=advanced.append)  # type: ignore[arg-type]
     turns.prepare()
-    turns.try_batch(1)
-    turns.try_batch(4)
+    turns.sweep((4, 1))
     turns.round()
     turns.round()
     assert left_out == {"onnx-int8": "onnx-int8: its process ended"}
