@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from sklearn.metrics import roc_auc_score
 
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.tracks import Track
+
+FALSE_ALARM_SECONDS: Final = 5.0
+"""An alarm by so much before the onset is false; a later one is early, which the onset errors hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,12 @@ class Metrics:
     """Tracks with an onset where none was predicted."""
     false_onsets: int
     """Tracks without an onset where one was predicted."""
+    detection_delay: float
+    """Mean over the tracks with an onset: from it to the first step in reentry that is not before it."""
+    false_alarms: float
+    """Tracks in 1,000 with an alarm more than `FALSE_ALARM_SECONDS` before the onset, or without one to warn of."""
+    brier: float
+    """Mean squared difference of probability and label over the steps: 0 is certain and right, 0.25 says nothing."""
 
     def as_dict(self) -> dict[str, float]:
         """Names and figures."""
@@ -90,7 +99,41 @@ def score(predictions: Sequence[Prediction], decision: DecisionConfig) -> Metric
         onset_within_step=float(np.mean(np.abs(wrong_steps) <= 1)),
         missed_onsets=int(np.sum(real & ~found)),
         false_onsets=int(np.sum(~real & found)),
+        detection_delay=float(np.mean(_delays(predictions, decision))) if real.any() else float("nan"),
+        false_alarms=1e3 * float(np.mean(found & (~real | (error < -FALSE_ALARM_SECONDS)))),
+        brier=float(np.mean((probability - truth) ** 2)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """Steps by what they were given, beside what came of them: calibrated where both are the same.
+
+    Shapes: N bins of probability, evenly over 0 to 1.
+    """
+
+    steps: npt.NDArray[np.int64]
+    """(N,), how many there are in each bin."""
+    predicted: npt.NDArray[np.float64]
+    """(N,), their mean probability; NaN in an empty bin."""
+    observed: npt.NDArray[np.float64]
+    """(N,), their share in reentry; NaN in an empty bin."""
+
+    @property
+    def error(self) -> float:
+        """Mean of |predicted - observed|, each bin by its steps: the expected calibration error."""
+        filled = self.steps > 0
+        return float(np.average(np.abs(self.predicted - self.observed)[filled], weights=self.steps[filled]))
+
+
+def reliability(predictions: Sequence[Prediction], bins: int = 10) -> Reliability:
+    """Sort the steps of labelled tracks, at least one, into bins of probability."""
+    truth = np.concatenate([_labels(p.track) for p in predictions])
+    probability = np.concatenate([p.probability for p in predictions]).astype(np.float64)
+    which = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    steps, given, came = (np.bincount(which, weights=of, minlength=bins) for of in (None, probability, truth))
+    with np.errstate(invalid="ignore"):
+        return Reliability(steps=steps, predicted=given / steps, observed=came / steps)
 
 
 def without_nan(figures: dict[str, float]) -> dict[str, float | None]:
@@ -103,6 +146,18 @@ def onset_errors(predictions: Sequence[Prediction], decision: DecisionConfig) ->
     return np.array(
         [_time(p.track, _onset(p, decision)) - _time(p.track, _true_onset(p)) for p in predictions], dtype=np.float64
     )
+
+
+def _delays(predictions: Sequence[Prediction], decision: DecisionConfig) -> list[float]:
+    """Of the tracks with an onset, s; a missed one lasts until one step after the end."""
+    delays = []
+    for p in predictions:
+        onset = _true_onset(p)
+        if onset < len(p.track):
+            found = int(onset_of(phase_of(p.probability, decision)[onset:]))
+            alarm = len(p.track) if found == NO_ONSET else onset + found
+            delays.append(_time(p.track, alarm) - _time(p.track, onset))
+    return delays
 
 
 def _labels(track: Track) -> npt.NDArray[np.int8]:

@@ -24,11 +24,14 @@ _COLUMNS: Final = {
     "onset_within_step": ("within one step", "{:.1%}"),
     "missed_onsets": ("missed", "{:.0f}"),
     "false_onsets": ("false", "{:.0f}"),
+    "detection_delay": ("delay, s", "{:.3f}"),
+    "false_alarms": ("false alarms in 1,000", "{:.1f}"),
     "accuracy": ("accuracy", "{:.5f}"),
     "precision": ("precision", "{:.5f}"),
     "recall": ("recall", "{:.5f}"),
     "f1": ("F1", "{:.5f}"),
     "roc_auc": ("ROC AUC", "{:.5f}"),
+    "brier": ("Brier", "{:.5f}"),
 }
 
 

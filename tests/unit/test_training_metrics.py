@@ -10,7 +10,7 @@ import pytest
 from reentry.decision import DecisionConfig
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.tracks import Track
-from training.metrics import Prediction, onset_errors, score
+from training.metrics import Prediction, onset_errors, reliability, score
 
 DECISION = DecisionConfig(enter=0.5, leave=0.5)
 
@@ -96,3 +96,36 @@ def test_a_ratio_without_cases_is_nan() -> None:
 
 def test_a_track_of_one_step_is_scored() -> None:
     assert onset_errors([prediction([1], [0.1])], DECISION).tolist() == [0.0]
+
+
+def test_the_delay_is_from_the_onset_to_the_first_step_in_reentry_that_is_not_before_it() -> None:
+    assert score([EXACT], DECISION).detection_delay == 0.0
+    assert score([EARLY], DECISION).detection_delay == 0.0
+    assert score([EARLY, LATE], DECISION).detection_delay == 0.25
+    assert score([MISSED], DECISION).detection_delay == 1.5
+    gone_again = prediction([0, 0, 1, 1, 1], [0.1, 0.9, 0.1, 0.1, 0.9])
+    assert score([gone_again], DECISION).detection_delay == 1.0
+    assert math.isnan(score([NONE], DECISION).detection_delay)
+
+
+def test_a_false_alarm_is_long_before_the_onset_or_without_one() -> None:
+    at_the_limit = prediction([0] * 11 + [1], [0.1, 0.9] + [0.9] * 10)
+    before_it = prediction([0] * 12 + [1], [0.1, 0.9] + [0.9] * 11)
+    assert score([at_the_limit, EXACT, MISSED, NONE], DECISION).false_alarms == 0.0
+    assert score([before_it, EXACT, MISSED, NONE], DECISION).false_alarms == 250.0
+    assert score([FALSE, EXACT], DECISION).false_alarms == 500.0
+
+
+def test_the_brier_score_is_over_all_steps() -> None:
+    assert score([EXACT, MISSED], DECISION).brier == pytest.approx(
+        (0.01 + 0.04 + 0.04 + 0.01 + 0.01 + 3 * 0.81) / 8, abs=1e-12
+    )
+
+
+def test_reliability_holds_what_was_given_beside_what_came() -> None:
+    found = reliability([prediction([0, 0, 1, 1], [0.05, 0.62, 0.66, 1.0]), prediction([1, 0], [0.01, 0.6])], bins=10)
+    assert found.steps.tolist() == [2, 0, 0, 0, 0, 0, 3, 0, 0, 1]
+    np.testing.assert_allclose(found.predicted[[0, 6, 9]], [0.03, (0.62 + 0.66 + 0.6) / 3, 1.0])
+    np.testing.assert_allclose(found.observed[[0, 6, 9]], [0.5, 1 / 3, 1.0])
+    assert np.isnan(found.predicted[1])
+    assert found.error == pytest.approx((2 * 0.47 + 3 * ((0.62 + 0.66 + 0.6) / 3 - 1 / 3)) / 6)
