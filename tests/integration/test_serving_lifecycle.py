@@ -22,8 +22,8 @@ import torch
 import tritonclient.grpc as triton
 
 from export.config import ExportConfig
-from export.versions import export_checkpoint
 from export.running import RunningServer
+from export.versions import export_checkpoint
 from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
 from reentry.features import track_features
