@@ -11,6 +11,7 @@ import pandas as pd
 
 from reentry.errors import ConfigError
 from reentry.progress import progress
+from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks
 from reentry.simulation.trapezoid import TrapezoidConfig, trapezoid_chunks
 from reentry.tracks.write import write_tracks
 
@@ -19,7 +20,14 @@ def _trapezoid(tracks: int, seed: int, labels: bool) -> Iterator[pd.DataFrame]:
     return trapezoid_chunks(TrapezoidConfig(tracks=tracks, seed=seed, labels=labels))
 
 
-PROFILES: Final[dict[str, Callable[[int, int, bool], Iterator[pd.DataFrame]]]] = {"trapezoid": _trapezoid}
+def _ballistic(tracks: int, seed: int, labels: bool) -> Iterator[pd.DataFrame]:
+    return ballistic_chunks(BallisticConfig(tracks=tracks, seed=seed, labels=labels))
+
+
+PROFILES: Final[dict[str, Callable[[int, int, bool], Iterator[pd.DataFrame]]]] = {
+    "trapezoid": _trapezoid,
+    "ballistic": _ballistic,
+}
 """Each profile gives its tables of whole tracks from the number of tracks, the seed, and whether to label."""
 
 

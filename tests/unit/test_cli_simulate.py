@@ -47,7 +47,7 @@ def test_a_csv_file_begins_with_the_plain_header_of_the_public_files(
     [
         (["x.csv", "--tracks", "0"], "tracks out of range; expected at least 1; got 0"),
         (["x.csv", "--seed", "-1"], "seed out of range"),
-        (["x.csv", "--profile", "trapezoit"], "no such profile; expected trapezoid; got 'trapezoit'"),
+        (["x.csv", "--profile", "trapezoit"], "no such profile; expected trapezoid or ballistic; got 'trapezoit'"),
         (["x.txt"], "x.txt: unknown kind of file; expected a name ending in .csv"),
         (["folder.csv"], "folder.csv: cannot be written: Is a directory"),
         (["file/x.csv"], "file/x.csv: cannot be written"),
