@@ -22,14 +22,12 @@ def save_torchscript(checkpoint: Checkpoint, version: int, whole: Path, step: Pa
     state = torch.zeros(2, config.layers, config.hidden)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is the older of PyTorch's two formats
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            ServedModel(checkpoint.model, version).eval(), torch.zeros(2, 3, len(FEATURES))
-        )
-        traced.save(whole)
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            StepModel(checkpoint.model, version).eval(), (torch.zeros(2, len(FEATURES)), state, state)
-        )
-        traced.save(step)
+        for path, module, example in (
+            (whole, ServedModel(checkpoint.model, version), torch.zeros(2, 3, len(FEATURES))),
+            (step, StepModel(checkpoint.model, version), (torch.zeros(2, len(FEATURES)), state, state)),
+        ):
+            traced = torch.jit.trace(module.eval(), example)  # type: ignore[no-untyped-call]
+            path.write_bytes(traced.save_to_buffer())  # its own save() ends the process where the disk is full
 
 
 class TorchScriptRunner:

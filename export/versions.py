@@ -22,7 +22,7 @@ from export.signature import check_signature
 from export.store import VersionStore, file_entries, next_version, open_store, sha256_of
 from export.verify import Verification, verify
 from reentry.decision import DecisionConfig
-from reentry.errors import ExportError, ReentryError
+from reentry.errors import ExportError, InputError, ReentryError, RepositoryError
 from reentry.monitoring import REFERENCE_FILE
 from reentry.simulation import simulate_file
 from reentry.tracks import read_tracks, tracks_fingerprint
@@ -81,13 +81,15 @@ class Export:
 
     formats: tuple[Exported, ...]
     promotion: Promotion | None
+    refusal: str | None
+    """Why a version that was to be promoted was not, and that it is installed."""
     card: Path | None
     """The model card, where a version was installed."""
 
     @property
     def complete(self) -> bool:
-        """Whether every format became a version, those aside that were left out as missing here."""
-        return all(exported.error is None for exported in self.formats)
+        """Whether every format that was not left out became a version, and a promotion that was due happened."""
+        return self.refusal is None and all(exported.error is None for exported in self.formats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | N
     Raises:
         CheckpointError: the checkpoint cannot be used.
         TrackFileError, InputError: the tracks to verify with cannot be used.
-        RepositoryError: the repository is none, takes no files, or a rule stands against the promotion.
+        RepositoryError: the repository is none.
         ExportError: the thresholds are not those served.
     """
     checkpoint = load_checkpoint(config.checkpoint)
@@ -121,16 +123,31 @@ def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | N
         if tell is not None:
             tell(done[-1])
     versions = [exported.version for exported in done if exported.version is not None]
-    promotion = label_exported(store, versions, promote_it=config.promote, reason=config.reason) if versions else None
-    card = write_card(config.checkpoint, checkpoint, done, validation.source) if versions else None
-    return Export(formats=tuple(done), promotion=promotion, card=card)
+    if not versions:
+        return Export(formats=tuple(done), promotion=None, refusal=None, card=None)
+    promotion, refusal = _labelled_as_due(store, versions, config)
+    card = write_card(config.checkpoint, checkpoint, done, validation.source)
+    return Export(formats=tuple(done), promotion=promotion, refusal=refusal, card=card)
+
+
+def _labelled_as_due(
+    store: VersionStore, versions: Sequence[int], config: ExportConfig
+) -> tuple[Promotion | None, str | None]:
+    """The promotion, or what stands against one: the versions are installed all the same, and have to be told."""
+    try:
+        promotion = label_exported(store, versions, promote_it=config.promote, reason=config.reason)
+    except RepositoryError as error:
+        return None, str(error)
+    if promotion is None and config.promote:
+        return None, "nothing is promoted: no format among these is served; fix: add --format onnx"
+    return promotion, None
 
 
 def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
     """The tracks that the training held out, from wherever they are at hand; simulated flights, where they are not.
 
     Raises:
-        TrackFileError, InputError: the named tracks cannot be used.
+        TrackFileError, InputError: the named tracks cannot be used, or those beside the checkpoint are not its own.
     """
     kept = config.checkpoint.with_name(VALIDATION_NAME)
     if config.data is not None:
@@ -142,6 +159,12 @@ def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
         return Validation(samples=samples, source=f"the {len(samples)} tracks held out of {config.data.name}")
     if kept.is_file():
         samples = _labelled(kept)
+        if {sample.track.track_id for sample in samples} != set(checkpoint.validation_tracks):
+            raise InputError(
+                f"not the tracks that the training of {config.checkpoint.name} held out",
+                where=str(kept),
+                fix="name labelled tracks with --data, or remove the file to verify on simulated flights",
+            )
         return Validation(samples=samples, source=f"the {len(samples)} tracks that the training held out")
     with tempfile.TemporaryDirectory(prefix="reentry-export-") as folder:
         flights = Path(folder) / "flights.parquet"
@@ -167,6 +190,9 @@ def _export(
         installed = _installed(name, config, checkpoint, store, validation)
     except ReentryError as error:
         return Exported(format=name, seconds=time.monotonic() - started, error=str(error))
+    except OSError as error:  # of the folder in which the format is made
+        reason = f"cannot be written: {error.strerror or error}; fix: make room, or name another folder with TMPDIR"
+        return Exported(format=name, seconds=time.monotonic() - started, error=f"{tempfile.gettempdir()}: {reason}")
     return replace(installed, seconds=time.monotonic() - started)
 
 

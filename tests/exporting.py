@@ -29,7 +29,7 @@ def checkpoint_of(config: ModelConfig) -> Checkpoint:
         data_fingerprint="0123",
         git_revision="abcd",
         metrics={"f1": 0.5, "onset_rmse": float("nan")},
-        validation_tracks=(1, 2),
+        validation_tracks=(0, 1, 2),
     )
 
 

@@ -48,7 +48,7 @@ def export(
     import json
 
     from export.config import ExportConfig, read_formats
-    from export.formats import Format
+    from export.formats import FORMATS, Format
     from export.tensorrt_config import TensorRTConfig
     from export.versions import Exported, export_checkpoint
 
@@ -77,12 +77,15 @@ def export(
         content = {
             "formats": [exported.as_dict() for exported in result.formats],
             "production": change.version if change else None,
+            "refusal": result.refusal,
             "card": str(result.card) if result.card else None,
         }
         typer.echo(json.dumps(content))
     elif change is not None:
         typer.echo(f"version {change.version} is in production")
-    elif result.card is not None:
+    elif result.refusal is not None:
+        typer.secho(f"error: {result.refusal}", fg="red", err=True)
+    elif any(FORMATS[exported.format].backend for exported in result.formats if exported.version is not None):
         typer.echo("to serve the candidate: reentry repository promote candidate")
     if not result.complete:
         raise typer.Exit(code=1)

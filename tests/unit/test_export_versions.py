@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from export.verify import Verification, flight_features, verify
 from export.versions import Exported, export_checkpoint
 from reentry.cli import app
 from reentry.decision import DecisionConfig
-from reentry.errors import CheckpointError, ConfigError, ExportError, RepositoryError
+from reentry.errors import CheckpointError, ConfigError, ExportError, InputError, RepositoryError
 from reentry.monitoring import Reference
 from reentry.schema import FEATURES, REENTRY_LSTM
 from reentry.tracks import tracks_fingerprint, tracks_table, write_tracks
@@ -105,10 +106,28 @@ def test_a_worse_candidate_is_not_promoted_but_installed(config: ExportConfig, c
     one(config)
     checkpoint.model.head.bias.data -= 30.0  # marks later
     save_checkpoint(config.checkpoint, checkpoint)
-    with pytest.raises(RepositoryError, match=r"version 2 is not promoted: its onset_rmse is .*worse than"):
-        export_checkpoint(replace(config, promote=True))
+    result = export_checkpoint(replace(config, promote=True))
+    assert not result.complete
+    assert result.card is not None
+    assert re.search(r"version 2 is not promoted: its onset_rmse is .*worse than", str(result.refusal))
     labels = Record.of(open_store(config.repository)).labels
     assert (labels.production, labels.candidate) == (1, 2)
+
+
+def test_a_promotion_that_is_refused_ends_the_command_with_one_after_what_was_installed(
+    config: ExportConfig,
+) -> None:
+    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository), "--format", "torchscript"]
+    told = CliRunner().invoke(app, [*arguments, "--promote"])
+    assert told.exit_code == 1
+    assert "torchscript: installed version 1" in told.output
+    assert "error: nothing is promoted: no format among these is served; fix: add --format onnx" in told.output
+    told = CliRunner().invoke(app, [*arguments, "--promote", "--json"])
+    assert told.exit_code == 1
+    assert json.loads(told.output)["refusal"].startswith("nothing is promoted")
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0
+    assert "candidate" not in told.output
 
 
 def test_a_version_carries_the_reference_of_its_checkpoint(config: ExportConfig, checkpoint: Checkpoint) -> None:
@@ -195,7 +214,7 @@ def test_other_tracks_to_verify_on_may_be_named(config: ExportConfig, checkpoint
     save_checkpoint(config.checkpoint, replace(checkpoint, data_fingerprint=tracks_fingerprint(tracks)))
     done = one(replace(config, data=data))  # the training's own file: those held out
     assert done.verification is not None
-    assert done.verification.tracks == 2
+    assert done.verification.tracks == 3
 
 
 def test_without_any_tracks_simulated_flights_are_verified_on(config: ExportConfig) -> None:
@@ -203,6 +222,26 @@ def test_without_any_tracks_simulated_flights_are_verified_on(config: ExportConf
     version = one(config).version
     assert version is not None
     assert manifest_of(open_store(config.repository), version).verification["data"] == "20 simulated flights"
+
+
+def test_tracks_of_another_training_beside_the_checkpoint_are_not_verified_on(
+    config: ExportConfig, checkpoint: Checkpoint
+) -> None:
+    save_checkpoint(config.checkpoint, replace(checkpoint, validation_tracks=(4, 5)))
+    with pytest.raises(InputError, match=r"validation.parquet: not the tracks that .* held out; fix: .*--data"):
+        export_checkpoint(config)
+
+
+def test_a_full_disk_costs_the_format_and_is_told_in_one_line(
+    config: ExportConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(builders, "build", full)
+    done = one(config)
+    assert done.version is None
+    assert "cannot be written: No space left on device; fix: make room" in str(done.error)
 
 
 def test_the_card_says_what_was_exported_last(config: ExportConfig) -> None:
