@@ -18,10 +18,11 @@ import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
+from reentry.errors import ExportError
 from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP, SCHEMA_VERSION
 from training.checkpoint import Checkpoint
 from training.metrics import without_nan
-from training.model import ReentryLSTM
+from training.model import ReentryLSTM, ReentryNetwork
 
 OPSET: Final = 17
 """LayerNormalization came with it; every Triton since 22.07 and TensorRT since 8.6 reads it."""
@@ -44,9 +45,9 @@ class ServedModel(nn.Module):
 
     version: Tensor
 
-    def __init__(self, model: ReentryLSTM, version: int) -> None:
+    def __init__(self, model: ReentryNetwork, version: int) -> None:
         super().__init__()
-        self.model = model
+        self.model = _exportable(model)
         self.register_buffer("version", torch.tensor(version, dtype=torch.int64))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,9 +64,9 @@ class StepModel(nn.Module):
 
     version: Tensor
 
-    def __init__(self, model: ReentryLSTM, version: int) -> None:
+    def __init__(self, model: ReentryNetwork, version: int) -> None:
         super().__init__()
-        self.model = model
+        self.model = _exportable(model)
         self.register_buffer("version", torch.tensor(version, dtype=torch.int64))
 
     def forward(self, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -117,8 +118,17 @@ def _versions(row: Tensor, version: Tensor) -> Tensor:
     return torch.zeros_like(row, dtype=torch.int64) + version
 
 
-def _in_precision(model: ReentryLSTM, precision: Precision) -> ReentryLSTM:
+def _exportable(model: ReentryNetwork) -> ReentryLSTM:
+    if not isinstance(model, ReentryLSTM):
+        raise ExportError(
+            "only an LSTM can be exported", expected="kind lstm", got=f"kind {model.config.kind}", fix="train an LSTM"
+        )
+    return model
+
+
+def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
     """The network, in half precision from the LSTM on: a feature of up to 1e5 m is too large for it, and normalised."""
+    model = _exportable(model)
     if precision == "fp32":
         return model
     halved = copy.deepcopy(model)

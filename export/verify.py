@@ -31,7 +31,7 @@ from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from training.data import Sample
 from training.metrics import Prediction, score, without_nan
-from training.model import ReentryLSTM
+from training.model import ReentryNetwork
 
 STEPPED_TRACKS = 16
 """Validation tracks that are run step by step as well; a step costs a call."""
@@ -72,7 +72,7 @@ class Verification:
 
 def verify(
     runner: Runner,
-    model: ReentryLSTM,
+    model: ReentryNetwork,
     *,
     version: int,
     tolerance: Tolerance,
@@ -138,7 +138,7 @@ def flight_features(batch: int, length: int, seed: int) -> npt.NDArray[np.float3
 class _Gate:
     """The checks of computed values."""
 
-    def __init__(self, runner: Runner, model: ReentryLSTM, version: int, tolerance: Tolerance) -> None:
+    def __init__(self, runner: Runner, model: ReentryNetwork, version: int, tolerance: Tolerance) -> None:
         self._runner = runner
         self._model = model
         self._version = version

@@ -15,7 +15,7 @@ from reentry.files import whole_file
 from reentry.monitoring import Reference
 from reentry.schema import FEATURES, SCHEMA_VERSION
 from training.config import ModelConfig, TrainConfig
-from training.model import ReentryLSTM
+from training.model import ReentryNetwork, network
 
 _KIND: Final = "reentry checkpoint"
 _RETRAIN: Final = "train again with `reentry train`"
@@ -25,7 +25,7 @@ _RETRAIN: Final = "train again with `reentry train`"
 class Checkpoint:
     """What `reentry train` leaves behind."""
 
-    model: ReentryLSTM
+    model: ReentryNetwork
     """In evaluation mode, on the CPU."""
     train_config: TrainConfig
     """How it was trained."""
@@ -100,7 +100,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     reference = content.get("reference")
     try:
-        model = ReentryLSTM(ModelConfig(**content["model_config"]))
+        model = network(ModelConfig(**content["model_config"]))
         model.load_state_dict(content["weights"])
         return Checkpoint(
             model=model.eval(),

@@ -10,6 +10,12 @@ from typing import Any, Final
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES
 
+LSTM: Final = "lstm"
+GRU: Final = "gru"
+CONVOLUTION: Final = "convolution"
+KINDS: Final = (LSTM, GRU, CONVOLUTION)
+"""Of networks; the LSTM alone is exported and served."""
+
 _MOST: Final = 1_000_000
 """No setting is usefully larger, and PyTorch's numbers hold it."""
 
@@ -18,6 +24,8 @@ _MOST: Final = 1_000_000
 class ModelConfig:
     """Shape of the network; with the weights it is all that a checkpoint needs to rebuild it."""
 
+    kind: str = LSTM
+    """One of `KINDS`."""
     features: tuple[str, ...] = ("altitude_fraction",)
     """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them.
 
@@ -27,15 +35,18 @@ class ModelConfig:
     harmonics: tuple[int, ...] = (16,)
     """Turns per unit of the sines and cosines that the network sees of each chosen fraction, see `training.model`."""
     hidden: int = 16
-    """Units of each LSTM layer."""
+    """Units of each layer."""
     layers: int = 1
-    """LSTM layers on top of each other."""
+    """Layers on top of each other; of a convolution each reaches twice as far as the one below."""
+    kernel: int = 3
+    """Steps that a convolution's lowest layer sees; no matter to the other kinds."""
     dropout: float = 0.0
-    """Share of the LSTM's outputs dropped in training, between the layers and before the head."""
+    """Share of the layers' outputs dropped in training, between them and before the head."""
     layer_norm: bool = False
-    """Layer normalisation of the LSTM's outputs before the head."""
+    """Layer normalisation of the last layer's outputs before the head."""
 
     def __post_init__(self) -> None:
+        _check("kind", self.kind, self.kind in KINDS, ", ".join(KINDS))
         unknown = [name for name in self.features if name not in FEATURES]
         if unknown or not self.features or len(set(self.features)) != len(self.features):
             raise ConfigError(
@@ -46,6 +57,9 @@ class ModelConfig:
         _check("harmonics", turns, in_range, f"each 1 to {_MOST:,}, once")
         _check_count("hidden", self.hidden)
         _check_count("layers", self.layers)
+        if self.kind == CONVOLUTION:
+            _check("layers", self.layers, self.layers <= 16, "1 to 16 of a convolution, whose reach doubles with each")
+        _check("kernel", self.kernel, 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
         _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
 
 

@@ -30,7 +30,7 @@ from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data import Batch, Collate, Sample, split
 from training.metrics import Prediction, score
-from training.model import ReentryLSTM
+from training.model import ReentryNetwork, network
 
 VALIDATION_LOSS = "validation_loss"
 
@@ -79,7 +79,7 @@ def fit(
         tempfile.TemporaryDirectory(prefix="reentry-train-") as scratch,
     ):
         torch.manual_seed(config.seed)
-        model = ReentryLSTM(model_config)
+        model = network(model_config)
         model.fit_normalisation(torch.cat([sample.features for sample in train]))
         order = torch.Generator().manual_seed(config.seed)
         batches = DataLoader(_Tracks(train), config.batch_size, shuffle=True, generator=order, collate_fn=collate)
@@ -135,7 +135,7 @@ def fit(
 
 
 @torch.no_grad()
-def predict(model: ReentryLSTM, samples: Sequence[Sample]) -> list[Prediction]:
+def predict(model: ReentryNetwork, samples: Sequence[Sample]) -> list[Prediction]:
     """Probabilities of whole tracks, one after the other, by a network in evaluation mode."""
     return [
         Prediction(track=sample.track, probability=torch.sigmoid(model(sample.features[None])[0][0]).numpy())
@@ -155,7 +155,7 @@ class _Tracks(Dataset[Sample]):
 
 
 class _Training(L.LightningModule):
-    def __init__(self, model: ReentryLSTM, config: TrainConfig, steps: int) -> None:
+    def __init__(self, model: ReentryNetwork, config: TrainConfig, steps: int) -> None:
         super().__init__()
         self.model = model
         self.losses: list[float] = []

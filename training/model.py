@@ -1,4 +1,4 @@
-"""The network: features -> normalisation and harmonics -> causal LSTM -> one logit a step.
+"""The networks: features -> normalisation and harmonics -> a causal LSTM, GRU or convolution -> one logit a step.
 
 A descent takes a fraction from 1 to 0 in hundreds of steps, and the onset is one of them. To tell a step from the next
 by the fraction itself, the network has to magnify it a thousandfold, and the rounding of float32 with it: two correct
@@ -6,24 +6,27 @@ runtimes then differ by 5e-5 in probability. Sines and cosines of many turns of 
 step, so the network magnifies little, and runtimes agree to 2e-6. (Fourier features: Tancik et al., 2020, "Fourier
 Features Let Networks Learn High Frequency Functions in Low Dimensional Domains".)
 
-Shapes: B tracks, T steps, F features of the schema, H hidden units, L layers, P fractions, K harmonics.
+Shapes: B tracks, T steps, F features of the schema, I inputs, H hidden units, L layers, P fractions, K harmonics.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reentry.schema import FEATURES, FRACTIONS
-from training.config import ModelConfig
+from training.config import CONVOLUTION, GRU, LSTM, ModelConfig
 
-State = tuple[Tensor, Tensor]
-"""Hidden and cell state, (L, B, H) each."""
+State = tuple[Tensor, ...]
+"""What a network keeps of a track's earlier steps; for the LSTM its hidden and its cell state, (L, B, H) each."""
 
 
-class ReentryLSTM(nn.Module):
+class ReentryNetwork(nn.Module, ABC):
     """Marks reentry at each step from the steps up to it.
 
     Normalisation is part of the network, so whoever holds it, or its ONNX graph, feeds plain features.
@@ -45,16 +48,18 @@ class ReentryLSTM(nn.Module):
         fractions = [FEATURES.index(name) for name in config.features if name in FRACTIONS]
         self.register_buffer("fractions", torch.tensor(fractions, dtype=torch.int64))
         self.register_buffer("turns", 2 * math.pi * torch.tensor(config.harmonics, dtype=torch.float32))
-        self.lstm = nn.LSTM(
-            inputs + 2 * len(fractions) * len(config.harmonics),
-            config.hidden,
-            config.layers,
-            batch_first=True,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
+        self.build(inputs + 2 * len(fractions) * len(config.harmonics))
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, 1)
+
+    @abstractmethod
+    def build(self, inputs: int) -> None:
+        """Make the layers between the inputs and the head."""
+
+    @abstractmethod
+    def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """(B, T, I) and where the earlier steps ended -> (B, T, H) and where these end."""
 
     @torch.no_grad()
     def fit_normalisation(self, features: Tensor) -> None:
@@ -80,6 +85,90 @@ class ReentryLSTM(nn.Module):
             angles = angles.flatten(-2)
             x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)  # (B, T, inputs + 2 P K)
         # An export may hold the layers in half precision; what goes into them, up to 1e5 m, is not fit for it before.
-        hidden, state = self.lstm(x.to(self.head.weight.dtype), state)  # (B, T, H)
+        hidden, state = self.run(x.to(self.head.weight.dtype), state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
         return logits.float(), state
+
+
+class ReentryLSTM(ReentryNetwork):
+    """The network that is exported and served."""
+
+    lstm: nn.LSTM
+
+    def build(self, inputs: int) -> None:
+        """Layers of LSTM."""
+        self.lstm = nn.LSTM(**_recurrent(self.config, inputs))
+
+    def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The state is hidden and cell state, (L, B, H) each."""
+        hidden, state = self.lstm(x, state)
+        return hidden, state
+
+
+class ReentryGRU(ReentryNetwork):
+    """The same with gated recurrent units (Cho et al., 2014): three quarters of an LSTM's weights, one state."""
+
+    gru: nn.GRU
+
+    def build(self, inputs: int) -> None:
+        """Layers of GRU."""
+        self.gru = nn.GRU(**_recurrent(self.config, inputs))
+
+    def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The state is the hidden one, (L, B, H)."""
+        hidden, end = self.gru(x, state[0] if state else None)
+        return hidden, (end,)
+
+
+class ReentryConvolution(ReentryNetwork):
+    """Causal convolutions, each of twice the reach of the one below and added to what goes past it.
+
+    Bai et al., 2018, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling".
+    """
+
+    first: nn.Linear
+    convolutions: nn.ModuleList
+
+    def build(self, inputs: int) -> None:
+        """A projection to the H channels, then L convolutions of dilation 1, 2, 4, ..."""
+        config = self.config
+        self.first = nn.Linear(inputs, config.hidden)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.hidden, config.hidden, config.kernel, dilation=2**layer) for layer in range(config.layers)
+        )
+
+    def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The state is, of each layer, its last inputs as far as it reaches, (B, H, (kernel - 1) * dilation)."""
+        x = self.first(x).transpose(1, 2)  # (B, H, T)
+        ends = []
+        for layer, convolution in enumerate(self.convolutions):
+            assert isinstance(convolution, nn.Conv1d)
+            reach = (convolution.kernel_size[0] - 1) * convolution.dilation[0]
+            # A track is taken to have stood still before its first step, as its features take it.
+            before = state[layer] if state else x[..., :1].expand(-1, -1, reach)
+            seen = torch.cat([before, x], dim=-1)
+            ends.append(seen[..., seen.shape[-1] - reach :])
+            x = x + self.dropout(F.relu(convolution(seen)))
+        return x.transpose(1, 2), tuple(ends)
+
+
+_NETWORKS: Final[dict[str, type[ReentryNetwork]]] = {
+    LSTM: ReentryLSTM,
+    GRU: ReentryGRU,
+    CONVOLUTION: ReentryConvolution,
+}
+
+
+def network(config: ModelConfig) -> ReentryNetwork:
+    """The untrained network of a configuration."""
+    return _NETWORKS[config.kind](config)
+
+
+def _recurrent(config: ModelConfig, inputs: int) -> dict[str, Any]:
+    return {
+        "input_size": inputs,
+        "hidden_size": config.hidden,
+        "num_layers": config.layers,
+        "batch_first": True,
+        "dropout": config.dropout if config.layers > 1 else 0.0,
+    }

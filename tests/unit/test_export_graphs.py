@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from export.quantize import dynamic_int8, static_int8
 from export.runners import Carried, OnnxRunner, no_state
 from export.torchscript import TorchScriptRunner, save_torchscript
 from export.verify import flight_features
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, SCHEMA_VERSION
 from tests.exporting import checkpoint_of
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
+from training.model import network
 
 SHAPES = {
     "default": ModelConfig(hidden=8),
@@ -70,7 +72,7 @@ def test_a_graph_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
         assert json.loads(notes.pop("metrics")) == {"f1": 0.5, "onset_rmse": None}
         assert notes == {
             "over": over,
-            "schema_version": "1",
+            "schema_version": str(SCHEMA_VERSION),
             "features": ",".join(FEATURES),
             "layers": "1",
             "hidden": "8",
@@ -112,9 +114,22 @@ def test_int8_is_near_the_network(tmp_path: Path) -> None:
     assert 0.0 < difference < 0.02
 
 
-def test_int8_is_a_third_of_the_size_where_weights_are_what_there_is(tmp_path: Path) -> None:
-    graph = whole_graph(checkpoint_of(ModelConfig(hidden=128)), 1)
-    assert len(graph.SerializeToString()) > 3 * len(dynamic_int8(graph).SerializeToString())
+@pytest.mark.parametrize("export", [whole_graph, step_graph])
+def test_int8_is_a_third_of_the_size_where_weights_are_what_there_is(
+    export: Callable[[Checkpoint, int], onnx.ModelProto],
+) -> None:
+    for shape in (ModelConfig(hidden=64), ModelConfig(hidden=48, layers=3)):
+        graph = export(checkpoint_of(shape), 1)
+        assert len(graph.SerializeToString()) > 3 * len(dynamic_int8(graph).SerializeToString())
+
+
+def test_int8_holds_nothing_that_no_runtime_needs(checkpoint: Checkpoint) -> None:
+    model = dynamic_int8(step_graph(checkpoint, 1))
+    assert not model.graph.value_info
+    assert not any(node.name for node in model.graph.node)
+    assert {opset.domain for opset in model.opset_import} == {"", "com.microsoft"}
+    assert [value.name for value in model.graph.input] == [tensor.name for tensor in REENTRY_STEP.inputs]
+    assert [value.name for value in model.graph.output] == [tensor.name for tensor in REENTRY_STEP.outputs]
 
 
 def test_static_calibration_leaves_the_lstm_in_float(checkpoint: Checkpoint) -> None:
@@ -167,3 +182,12 @@ def test_padding_on_the_right_changes_no_earlier_step(tmp_path: Path, checkpoint
     padded = np.concatenate([features, np.repeat(features[:, -1:], 20, axis=1)], axis=1)
     runner = runner_of(tmp_path, checkpoint)
     np.testing.assert_allclose(runner.whole(padded)[0][:, :30], runner.whole(features)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gru", "convolution"])
+def test_a_network_of_another_kind_is_not_exported(checkpoint: Checkpoint, kind: str) -> None:
+    other = replace(checkpoint, model=network(ModelConfig(kind=kind, hidden=4)))
+    with pytest.raises(ExportError, match=f"only an LSTM can be exported.*kind {kind}.*train an LSTM"):
+        whole_graph(other, 1)
+    with pytest.raises(ExportError, match="only an LSTM"):
+        step_graph(other, 1)

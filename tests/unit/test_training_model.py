@@ -7,15 +7,23 @@ import torch
 
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES, FRACTIONS
-from training.config import ModelConfig
-from training.model import ReentryLSTM
+from training.config import KINDS, ModelConfig
+from training.model import ReentryConvolution, ReentryGRU, ReentryLSTM, ReentryNetwork
+from training.model import network as untrained
 
-SHAPES = [{}, {"layers": 2, "dropout": 0.2}, {"layer_norm": True, "hidden": 5, "features": FEATURES}]
+SHAPES = [
+    {},
+    {"layers": 2, "dropout": 0.2},
+    {"layer_norm": True, "hidden": 5, "features": FEATURES},
+    {"kind": "gru", "layers": 2},
+    {"kind": "convolution"},
+    {"kind": "convolution", "layers": 4, "kernel": 4, "dropout": 0.2, "features": FEATURES},
+]
 
 
-def network(**shape: object) -> ReentryLSTM:
+def network(**shape: object) -> ReentryNetwork:
     torch.manual_seed(1)
-    model = ReentryLSTM(ModelConfig(**shape)).eval()  # type: ignore[arg-type]
+    model = untrained(ModelConfig(**shape)).eval()  # type: ignore[arg-type]
     model.fit_normalisation(tracks(1, 500)[0])
     return model
 
@@ -101,6 +109,7 @@ def test_features_that_are_not_chosen_are_not_looked_at() -> None:
 def test_harmonics_tell_fractions_of_one_step_apart() -> None:
     """A step of a 360-step descent moves a harmonic of 16 turns by 0.28 rad, the fraction itself by 0.003."""
     model = network(features=("altitude_fraction",), harmonics=(16,))
+    assert isinstance(model, ReentryLSTM)
     seen = []
     model.lstm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     pair = torch.zeros(1, 2, len(FEATURES))
@@ -113,8 +122,35 @@ def test_harmonics_tell_fractions_of_one_step_apart() -> None:
 
 
 def test_without_fractions_there_are_no_harmonics() -> None:
-    assert network(features=("climb_rate",), harmonics=(8, 16)).lstm.input_size == 1
-    assert network(features=FRACTIONS, harmonics=(8, 16)).lstm.input_size == 2 + 2 * 2 * 2
+    for features, inputs in ((("climb_rate",), 1), (FRACTIONS, 2 + 2 * 2 * 2)):
+        model = network(features=features, harmonics=(8, 16))
+        assert isinstance(model, ReentryLSTM)
+        assert model.lstm.input_size == inputs
+
+
+def test_each_kind_is_its_own_network() -> None:
+    made = [type(network(kind=kind)) for kind in KINDS]
+    assert made == [ReentryLSTM, ReentryGRU, ReentryConvolution]
+
+
+@torch.no_grad()
+def test_a_convolution_reaches_as_far_back_as_its_layers_say() -> None:
+    """Three layers of four steps: 1 + 3 * (1 + 2 + 4) = 22 steps, the newest among them."""
+    model = network(kind="convolution", layers=3, kernel=4, harmonics=())
+    track = tracks(1, 60)
+    before, _ = model(track)
+    changed = track.clone()
+    changed[:, 30] += 1e4
+    moved = torch.nonzero((model(changed)[0] - before).abs()[0] > 1e-7)[:, 0]
+    assert moved.min() == 30
+    assert moved.max() == 30 + 22 - 1
+
+
+@torch.no_grad()
+def test_a_track_shorter_than_the_reach_of_a_convolution_is_marked_too() -> None:
+    logits, _ = network(kind="convolution", layers=6)(tracks(2, 3))
+    assert logits.shape == (2, 3)
+    assert torch.isfinite(logits).all()
 
 
 @pytest.mark.parametrize(
@@ -123,10 +159,13 @@ def test_without_fractions_there_are_no_harmonics() -> None:
         {"hidden": 0},
         {"layers": 0},
         {"dropout": 1.0},
-        {"features": ("speed",)},
+        {"features": ("colour",)},
         {"features": ()},
         {"harmonics": (0,)},
         {"harmonics": (4, 4)},
+        {"kind": "transformer"},
+        {"kernel": 1},
+        {"kind": "convolution", "layers": 17},
     ],
 )
 def test_a_shape_out_of_range_is_refused(wrong: dict[str, object]) -> None:
