@@ -23,7 +23,7 @@ import typer
 from perf.processor import cpu_seconds
 from perf.scoring import Way, best, draw_flights, through_triton
 from reentry.errors import ReentryError
-from reentry.schema import ENSEMBLE, TRACK_DECISION
+from reentry.schema import ENSEMBLE, FEATURES, TRACK_DECISION
 from reentry.serving import EmbeddedServer, ServerConfig
 
 _IN_FLIGHT: Final = (2, 4)
@@ -36,9 +36,11 @@ class TrackMetrics:
     def close(self): pass
 """
 
+_FEATURES_INPUT: Final = f'{{ name: "features" data_type: TYPE_FP32 dims: [ -1, {len(FEATURES)} ] }},'
+
 _LEFT_OUT: Final = (
     (f"{TRACK_DECISION.name}/1/model.py", "features=value(schema.FEATURES_TENSOR),", "features=None,"),
-    (f"{TRACK_DECISION.name}/config.pbtxt", '{ name: "features" data_type: TYPE_FP32 dims: [ -1, 7 ] },', ""),
+    (f"{TRACK_DECISION.name}/config.pbtxt", _FEATURES_INPUT, ""),
     (f"{ENSEMBLE.name}/config.pbtxt", '      input_map { key: "features" value: "features" }\n      input_map', None),
 )
 """File, what stands in it, and what stands there without metrics; None: the last line of it."""

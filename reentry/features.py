@@ -1,13 +1,14 @@
 """Track -> features, causal: one implementation for whole tracks, for Triton, and for one measurement at a time.
 
-Every feature at step t is a function of the last `WINDOW` measurements and of running maxima, so a whole track, its
-prefix and its stream give the same numbers; `FeatureStream` runs the very same arithmetic with T = 1.
+Every feature at step t is a function of the last few measurements (`WINDOW` for the simple features, `motion.HISTORY`
+before the step for the robust ones) and of running maxima, so a whole track, its prefix and its stream give the same
+numbers; `FeatureStream` runs the very same arithmetic with T = 1. docs/features.md has each feature and what it buys.
 
 Slopes are least-squares lines over the window rather than differences of neighbours: with noise of standard deviation
 s and even steps d, a difference has s * sqrt(2) / d, five points have s / (d * sqrt(10)), 4.5 times less. A window in
 which time stands still (repeated instants) has slope 0.
 
-Shapes: B tracks, T steps, M measurement columns, F features, W window.
+Shapes: B tracks, T steps, M measurement columns, F features, S of them simple, W window.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.motion import HISTORY, motion
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -41,20 +43,41 @@ SHORTEST_WINDOW: Final = 1e-6
 LONGEST_STEP: Final = 60.0
 """s. A longer silence counts as this long."""
 
+DARKEST: Final = 1e-6
+"""Intensities below count as this one in the logarithm."""
+
+RISE_STEPS: Final = 8
+"""Steps over which the rise of the intensity is taken."""
+
+HANDOVER_FADES: Final = 20.0
+"""s after which the feature of a handover has fallen by e."""
+
+DEEPEST_DROP: Final = 3e4
+"""m. All reentries begin above; a drop from the peak of more says nothing new."""
+
+DRAG_SCALE: Final = 0.3
+"""m/s2. A drag d is told as arsinh(d / DRAG_SCALE): in proportion below, in logarithm above, of either sign."""
+
 _BLOCK_STEPS: Final = 4096
 """Steps of a batch that are computed together: their arrays stay in the cache, and malloc keeps their memory."""
 
-_TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY = (
+_LATEST, _HIGHEST, _BRIGHTEST = 1e11, 1e8, 1e30
+"""What a measurement is cut to before the robust features, that all of them are finite; s, m, and an intensity."""
+
+_SIMPLE: Final = len(SIMPLE_FEATURES)
+
+_TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY, _SENSOR = (
     MEASUREMENT_COLUMNS.index(name)
-    for name in ("timestamp", "latitude", "longitude", "altitude", "radiometric_intensity")
+    for name in ("timestamp", "latitude", "longitude", "altitude", "radiometric_intensity", "sensor_id")
 )
 
 
-def track_features(measurements: Float64) -> Float32:
+def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     """Features of whole tracks.
 
     Args:
         measurements: (T, M) or (B, T, M), columns as `schema.MEASUREMENT_COLUMNS`, by time, finite.
+        robust: whether `schema.ROBUST_FEATURES` are wanted; they are 0 otherwise.
 
     Returns:
         (T, F) or (B, T, F), columns as `schema.FEATURES`.
@@ -71,10 +94,13 @@ def track_features(measurements: Float64) -> Float32:
         raise ValueError("Expected at least one measurement. Got: none")
     tracks = np.asarray(measurements, dtype=np.float64)
     batch = tracks if tracks.ndim == 3 else tracks[None]
-    features = np.empty((*batch.shape[:2], len(FEATURES)), dtype=np.float32)
+    features = np.zeros((*batch.shape[:2], len(FEATURES)), dtype=np.float32)
     block = max(1, _BLOCK_STEPS // batch.shape[1])
     for start in range(0, len(batch), block):
-        features[start : start + block], _ = _features(_with_history(batch[start : start + block]), None)
+        part, own = batch[start : start + block], features[start : start + block]
+        own[..., :_SIMPLE], _ = _simple_features(_with_history(part, WINDOW - 1), None)
+        if robust:
+            own[..., _SIMPLE:], _ = _robust_features(_with_history(part, HISTORY), None)
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
 
@@ -82,34 +108,36 @@ class FeatureStream:
     """The same features for one live track, one measurement at a time."""
 
     def __init__(self) -> None:
-        self._window: Float64 | None = None  # (1, W, M), oldest first
+        self._window: Float64 | None = None  # (1, HISTORY + 1, M), oldest first
         self._peaks: Float64 | None = None
+        self._running: Float64 | None = None
 
     def step(self, measurement: Float64 | Sequence[float]) -> Float32:
         """Take the track's next measurement, (M,), and return its features, (F,)."""
         newest = np.asarray(measurement, dtype=np.float64)[None, None]
         if self._window is None:
-            self._window = _with_history(newest)
+            self._window = _with_history(newest, HISTORY)
         else:
             self._window = np.concatenate([self._window[:, 1:], newest], axis=1)
-        features, self._peaks = _features(self._window, self._peaks)
-        return features.reshape(len(FEATURES))
+        simple, self._peaks = _simple_features(self._window[:, -WINDOW:], self._peaks)
+        robust, self._running = _robust_features(self._window, self._running)
+        return np.concatenate([simple, robust], axis=-1).reshape(len(FEATURES))
 
 
-def _with_history(tracks: Float64) -> Float64:
-    """Repeat the first measurement W - 1 times in front: (B, T, M) -> (B, W - 1 + T, M)."""
-    return np.concatenate([np.repeat(tracks[:, :1], WINDOW - 1, axis=1), tracks], axis=1)
+def _with_history(tracks: Float64, rows: int) -> Float64:
+    """Repeat the first measurement so often in front: (B, T, M) -> (B, rows + T, M)."""
+    return np.concatenate([np.repeat(tracks[:, :1], rows, axis=1), tracks], axis=1)
 
 
-def _features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64]:
-    """Features of the steps from W - 1 on, and the running maxima after the last.
+def _simple_features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64]:
+    """Simple features of the steps from W - 1 on, and the running maxima after the last.
 
     Args:
         history: (B, W - 1 + T, M).
         peaks: (2, B), the highest altitude and intensity before these steps; None at a track's start.
 
     Returns:
-        (B, T, F) and (2, B).
+        (B, T, S) and (2, B).
     """
     steps = history.shape[1] - WINDOW + 1
     columns = np.moveaxis(history, -1, 0)  # (M, B, W - 1 + T)
@@ -138,9 +166,8 @@ def _features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64
 
     def running_peak(column: int, index: int) -> Float64:
         """Highest so far of the median of three, so that one outlier is never the peak."""
-        a, b, c = lagged(column, 0), lagged(column, 1), lagged(column, 2)
-        median = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-        before = np.full(len(a), -np.inf) if peaks is None else peaks[index]
+        median = _median(lagged(column, 0), lagged(column, 1), lagged(column, 2))
+        before = np.full(len(median), -np.inf) if peaks is None else peaks[index]
         peak: Float64 = np.maximum(np.maximum.accumulate(median, axis=1), before[:, None])
         return peak
 
@@ -162,5 +189,55 @@ def _features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64
         "intensity_fraction": fraction(_INTENSITY, brightest, DIMMEST_PEAK),
         "time_step": np.clip(-ago[1], 0.0, LONGEST_STEP),
     }
-    features = np.stack([by_name[name] for name in FEATURES], axis=-1).astype(np.float32)
+    features = np.stack([by_name[name] for name in SIMPLE_FEATURES], axis=-1).astype(np.float32)
     return features, np.stack([highest[:, -1], brightest[:, -1]])
+
+
+def _robust_features(history: Float64, running: Float64 | None) -> tuple[Float32, Float64]:
+    """Robust features of the steps from HISTORY on, and what runs on after the last.
+
+    Args:
+        history: (B, HISTORY + T, M).
+        running: (2, B), the highest altitude before these steps and the time of the last handover; None at a track's
+            start, which counts as a handover.
+
+    Returns:
+        (B, T, F - S) and (2, B).
+    """
+    columns = np.ascontiguousarray(np.moveaxis(history, -1, 0))  # (M, B, HISTORY + T)
+    time = np.clip(columns[_TIME], -_LATEST, _LATEST)
+    altitude = np.clip(columns[_ALTITUDE], -_HIGHEST, _HIGHEST)
+    sensor = columns[_SENSOR]
+    moving = motion(time, columns[_LATITUDE], columns[_LONGITUDE], altitude, sensor)
+
+    height = _median(altitude[:, HISTORY:], altitude[:, HISTORY - 1 : -1], altitude[:, HISTORY - 2 : -2])
+    now = time[:, HISTORY:]
+    changed = np.where(sensor[:, HISTORY:] != sensor[:, HISTORY - 1 : -1], now, -np.inf)
+    before = np.stack([height[:, 0], now[:, 0]]) if running is None else running
+    highest = np.maximum(np.maximum.accumulate(height, axis=1), before[0][:, None])
+    handed_over = np.maximum(np.maximum.accumulate(changed, axis=1), before[1][:, None])
+
+    light = np.clip(columns[_INTENSITY][:, HISTORY - RISE_STEPS - 6 :], DARKEST, _BRIGHTEST)
+    light = np.log(_median(light[:, 2:], light[:, 1:-1], light[:, :-2]))  # (B, 12 + T)
+    past = sum((light[:, lag : lag + now.shape[1]] for lag in range(1, 5)), light[:, : now.shape[1]]) / 5
+    newest = light[:, RISE_STEPS + 4 :]
+    by_name = {
+        "speed": moving.speed,
+        "filtered_climb_rate": moving.climb,
+        "log_dynamic_pressure": moving.log_dynamic_pressure,
+        "log_intensity": newest,
+        "log_intensity_rise": newest - past,
+        "handover": np.exp(-np.maximum(now - handed_over, 0.0) / HANDOVER_FADES),
+        "drop_from_peak": np.clip(highest - height, 0.0, DEEPEST_DROP),
+    }
+    for length, drag, drag_now in zip(("short", "medium", "long"), moving.drags, moving.drags_now, strict=True):
+        by_name[f"drag_{length}"] = np.arcsinh(drag / DRAG_SCALE)
+        by_name[f"drag_{length}_now"] = np.arcsinh(drag_now / DRAG_SCALE)
+    features = np.stack([by_name[name] for name in ROBUST_FEATURES], axis=-1).astype(np.float32)
+    return features, np.stack([highest[:, -1], handed_over[:, -1]])
+
+
+def _median(a: Float64, b: Float64, c: Float64) -> Float64:
+    """Of three, element by element."""
+    median: Float64 = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+    return median

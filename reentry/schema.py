@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised when a column, a feature or a tensor changes; a checkpoint of another version is refused."""
 
 
@@ -68,7 +68,7 @@ MEASUREMENT_COLUMNS: Final = (
 )
 """Columns of one measurement, (M,) float64: what the served model takes for each step."""
 
-FEATURES: Final = (
+SIMPLE_FEATURES: Final = (
     "altitude",
     "altitude_fraction",
     "climb_rate",
@@ -77,6 +77,26 @@ FEATURES: Final = (
     "intensity_fraction",
     "time_step",
 )
+"""Those of a few measurements, as they are."""
+
+ROBUST_FEATURES: Final = (
+    "speed",
+    "filtered_climb_rate",
+    "log_dynamic_pressure",
+    "drag_short",
+    "drag_medium",
+    "drag_long",
+    "drag_short_now",
+    "drag_medium_now",
+    "drag_long_now",
+    "log_intensity",
+    "log_intensity_rise",
+    "handover",
+    "drop_from_peak",
+)
+"""Those that see through outliers, gaps and handovers; they take longer, and are 0 where no network wants them."""
+
+FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
 """Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
 
 FRACTIONS: Final = ("altitude_fraction", "intensity_fraction")

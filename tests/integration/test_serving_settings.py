@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 
 from export.served_config import differences, read
 from reentry.errors import ServerError
+from reentry.schema import FEATURES
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import load_model
 from tests.conftest import make_repository
@@ -65,7 +66,7 @@ def threads(server: EmbeddedServer) -> int:
 
 
 def ask(server: EmbeddedServer) -> np.ndarray:
-    features = np.random.default_rng(0).normal(size=(2, 50, 7)).astype(np.float32)
+    features = np.random.default_rng(0).normal(size=(2, 50, len(FEATURES))).astype(np.float32)
     tensor = triton.InferInput("features", features.shape, "FP32")
     tensor.set_data_from_numpy(features)
     with triton.InferenceServerClient(server.grpc_url) as client:

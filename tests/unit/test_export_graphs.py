@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from export.quantize import dynamic_int8, static_int8
 from export.runners import Carried, OnnxRunner, no_state
 from export.torchscript import TorchScriptRunner, save_torchscript
 from export.verify import flight_features
+from reentry.errors import ExportError
 from reentry.schema import FEATURES, SCHEMA_VERSION
 from tests.exporting import checkpoint_of
 from training.checkpoint import Checkpoint

@@ -26,11 +26,13 @@ from export.tensorrt import Gpu, build, find_gpu, key_of, missing
 from export.tensorrt_config import TensorRTConfig, step_shapes, whole_shapes
 from export.trtexec import Program, find_trtexec, parse_report, read_outputs, run_arguments
 from reentry.errors import ConfigError, ExportError
+from reentry.schema import FEATURES
 from tests.toy_model import write_toy_model
 
 STAND_IN = Path(__file__).parents[1] / "trtexec_stand_in.py"
 SPEC = FORMATS[Format.TENSORRT]
 LAYERS, HIDDEN = 2, 3
+F = len(FEATURES)
 
 BUILD_LOG = """\
 &&&& RUNNING TensorRT.trtexec [TensorRT v101602] [b10] # trtexec --onnx=model.onnx --saveEngine=model.plan
@@ -102,7 +104,7 @@ def graphs(tmp_path: Path) -> tuple[Path, Path]:
             helper.make_node("ReduceSum", ["features", "axis"], ["reentry_probability"]),
         ],
         "step",
-        [tensor("features", "batch", 7), tensor("hidden_state", *state), tensor("cell_state", *state)],
+        [tensor("features", "batch", F), tensor("hidden_state", *state), tensor("cell_state", *state)],
         [
             tensor("reentry_probability", "batch", 1),
             tensor("next_hidden_state", *state),
@@ -158,9 +160,9 @@ def test_output_that_says_nothing_is_a_failure_without_a_reason() -> None:
 
 def test_profiles_cover_batch_and_time_of_both_graphs() -> None:
     config = TensorRTConfig(batch=(1, 4, 64), time=(1, 512, 4096))
-    assert whole_shapes(config) == ["features:1x1x7", "features:4x512x7", "features:64x4096x7"]
+    assert whole_shapes(config) == [f"features:1x1x{F}", f"features:4x512x{F}", f"features:64x4096x{F}"]
     assert step_shapes(config, layers=2, hidden=16) == [
-        f"features:{batch}x7,hidden_state:{batch}x2x16,cell_state:{batch}x2x16" for batch in (1, 4, 64)
+        f"features:{batch}x{F},hidden_state:{batch}x2x16,cell_state:{batch}x2x16" for batch in (1, 4, 64)
     ]
 
 
@@ -311,7 +313,7 @@ def test_engines_run_through_trtexec_as_the_gate_asks(
     import onnxruntime
 
     runner = build(*graphs, folder(tmp_path), config)
-    features = np.random.default_rng(0).normal(size=(2, 5, 7)).astype(np.float32)
+    features = np.random.default_rng(0).normal(size=(2, 5, F)).astype(np.float32)
     probability, version = runner.whole(features)
     alone = onnxruntime.InferenceSession(graphs[0], providers=["CPUExecutionProvider"])
     (expected,) = alone.run(["reentry_probability"], {"features": features})
@@ -462,7 +464,7 @@ def test_the_package_is_asked_for_the_same_build(package: FakeTensorRT, tmp_path
         ("parse", str(tmp_path / "step.onnx")),
         ("workspace", 2 * 2**20),
         ("clear", "TF32"),
-        ("shape", "features", (1, 7), (2, 7), (4, 7)),
+        ("shape", "features", (1, F), (2, F), (4, F)),
         ("shape", "hidden_state", (1, 2, 3), (2, 2, 3), (4, 2, 3)),
         ("shape", "cell_state", (1, 2, 3), (2, 2, 3), (4, 2, 3)),
         ("profile",),

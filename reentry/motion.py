@@ -1,0 +1,248 @@
+"""Motion as noisy sensors show it: speed, drag and dynamic pressure, robust to outliers, gaps and handovers; causal.
+
+Drag is seen as the loss of the Jacobi constant v^2/2 - mu/r - omega^2 (x^2 + y^2)/2, v being the speed over the turning
+Earth: gravity of a round Earth and the Earth's turning leave it as it is (Goldstein, Classical Mechanics, 3rd ed.,
+2.7), thrust raises it, and drag of deceleration d lowers it by d v each second. So the drag needs no second difference
+of positions and no model of gravity beyond mu; the Earth's flattening is an error of 0.01 m/s2 or so.
+
+Each measurement is weighed in three ways before it counts:
+
+- one far off the line through those before it is replaced by that line;
+- a step from one sensor to another is replaced by what the velocity before it makes of its time, for it holds the
+  difference of the sensors' biases and clocks;
+- velocities are those between means of blocks of 2, 4 or 8 measurements, so that a block twice as long has a third of
+  the noise and twice the delay.
+
+All is elementwise on lagged copies, block sums included, so a whole track and its stream give the same bits.
+
+Shapes: B tracks, T steps, M measurement columns, N = HISTORY + T rows, n <= N rows that are left of them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reentry.standard_atmosphere import log_density
+
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+BLOCKS: Final = (2, 4, 8)
+"""Measurements of a block: short, medium, long."""
+
+MIDPOINTS: Final = 4
+"""Velocities that a drag is fitted over, one block apart."""
+
+_CLEANING: Final = 6
+"""Measurements before one that say where it should be: three pairs."""
+
+_PREDICTING: Final = 5
+"""Measurements before a handover that say how fast the track goes."""
+
+HISTORY: Final = _CLEANING + _PREDICTING + (MIDPOINTS + 1) * BLOCKS[-1] - 2
+"""Measurements before a step on which its motion depends."""
+
+GRAVITATION: Final = 3.986004418e14
+"""m3/s2, of the Earth (WGS 84)."""
+
+TURNING: Final = 7.292115e-5
+"""rad/s, of the Earth (WGS 84)."""
+
+EQUATOR: Final = 6_378_137.0
+"""m, radius of the equator (WGS 84)."""
+
+ECCENTRICITY: Final = 6.694379990141e-3
+"""Square of the ellipsoid's first eccentricity (WGS 84)."""
+
+OUTLIER: Final = 2_000.0
+"""m. Off the line by more, along an axis and beyond three times what the pairs differ by, a position is none."""
+
+SHORTEST_TIME: Final = 1e-6
+"""s. Within less, time stands still: a Unix time in float64 has no finer steps."""
+
+SLOWEST: Final = 50.0
+"""m/s. The drag of a slower body is taken as of this speed: the launch pad's noise is not divided by nothing."""
+
+FASTEST: Final = 1e5
+"""m/s. No track is faster; what noise makes of two measurements at almost the same instant is cut there."""
+
+THINNEST: Final = -6.0
+"""log10 of the lowest dynamic pressure, Pa, that is told from none."""
+
+_CARRY: Final = (np.log(0.1), np.log(30.0))
+"""By how much, in logarithm, the dynamic pressure may carry a drag from its window to now."""
+
+
+class Motion(NamedTuple):
+    """(B, T) each."""
+
+    speed: Float64
+    """m/s, over the turning Earth."""
+    climb: Float64
+    """m/s."""
+    log_dynamic_pressure: Float64
+    """log10 of Pa."""
+    drags: tuple[Float64, ...]
+    """m/s2 over windows of five blocks, for each of BLOCKS; negative under thrust."""
+    drags_now: tuple[Float64, ...]
+    """The same, times the ratio of the dynamic pressure now to that of the window."""
+
+
+def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float64, sensor: Float64) -> Motion:
+    """Motion at the steps from HISTORY on: (B, N) each, in s, degrees and m -> (B, T) each."""
+    steps = time.shape[-1] - HISTORY
+    place = _cleaned(time, _place(latitude, longitude, altitude))
+    travelled, elapsed = _increments(time, place, sensor)
+    drags: list[Float64] = []
+    pressures: list[Float64] = []
+    place_sum, travelled_sum, elapsed_sum = place, travelled, elapsed
+    velocity, height = np.zeros((4, 0)), np.zeros(0)
+    width = 1
+    for block in BLOCKS:
+        while width < block:
+            place_sum, travelled_sum, elapsed_sum = (
+                _doubled(x, width) for x in (place_sum, travelled_sum, elapsed_sum)
+            )
+            width *= 2
+        rows = MIDPOINTS * block - block + steps
+        moved, passed = _summed(travelled_sum, block), _summed(elapsed_sum, block)
+        velocity = _last(moved * _inverse(passed), rows)
+        middle = _last(_doubled(place_sum, block), rows) / (2 * block)
+        height = middle[3]
+        squared = velocity[0] ** 2 + velocity[1] ** 2 + velocity[2] ** 2
+        constant = _jacobi(middle, squared)
+        drag, speed = _loss_rate(constant, np.sqrt(squared), _last(passed, rows) / block, block, steps)
+        drags.append(drag)
+        mean_height = _mean_of_midpoints(height, block, steps)
+        pressures.append(log_density(mean_height) + 2.0 * np.log(np.maximum(speed, SLOWEST)))
+        if block == BLOCKS[0]:
+            now_speed = np.minimum(np.sqrt(_last(squared, steps)), FASTEST)
+            climb = np.clip(_last(velocity[3], steps), -FASTEST, FASTEST)
+    pressure = log_density(_last(place[3], steps)) + 2.0 * np.log(np.maximum(now_speed, SLOWEST))
+    carried = tuple(
+        drag * np.exp(np.clip(pressure - before, *_CARRY)) for drag, before in zip(drags, pressures, strict=True)
+    )
+    return Motion(
+        speed=now_speed,
+        climb=climb,
+        log_dynamic_pressure=np.maximum((pressure + np.log(0.5)) / np.log(10.0), THINNEST),
+        drags=tuple(drags),
+        drags_now=carried,
+    )
+
+
+def _last(x: Float64, rows: int, ago: int = 0) -> Float64:
+    """The last rows, or those so many rows before them: (..., n) -> (..., rows)."""
+    end = x.shape[-1] - ago
+    return x[..., end - rows : end]
+
+
+def _doubled(sums: Float64, width: int) -> Float64:
+    """Sums of 2 * width rows of those of width rows, (..., n) -> (..., n - width)."""
+    return sums[..., width:] + sums[..., :-width]
+
+
+def _summed(x: Float64, count: int) -> Float64:
+    """Sums of the last `count` rows, a power of two: (..., n) -> (..., n - count + 1)."""
+    width = 1
+    while width < count:
+        x = _doubled(x, width)
+        width *= 2
+    return x
+
+
+def _inverse(x: Float64) -> Float64:
+    """1 / x, and 0 where time stands still."""
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x > SHORTEST_TIME)
+
+
+def _place(latitude: Float64, longitude: Float64, altitude: Float64) -> Float64:
+    """(4, B, N), m: Earth-centred, Earth-fixed axes (WGS 84), and the altitude itself."""
+    parallel, meridian = np.radians(latitude), np.radians(longitude)
+    sine, cosine = np.sin(parallel), np.cos(parallel)
+    normal = EQUATOR / np.sqrt(1.0 - ECCENTRICITY * sine**2)
+    from_axis = (normal + altitude) * cosine
+    up = (normal * (1.0 - ECCENTRICITY) + altitude) * sine
+    return np.stack([from_axis * np.cos(meridian), from_axis * np.sin(meridian), up, altitude])
+
+
+def _cleaned(time: Float64, place: Float64) -> Float64:
+    """Places (4, B, n - 6); one far off is replaced by the median of the lines through three pairs before it."""
+    rows = time.shape[-1] - _CLEANING
+
+    def line(newer: int) -> Float64:
+        since = _last(time, rows) - _last(time, rows, newer)
+        share = since * _inverse(_last(time, rows, newer) - _last(time, rows, newer + 1))
+        at = _last(place, rows, newer)
+        return at + (at - _last(place, rows, newer + 1)) * share
+
+    a, b, c = line(1), line(3), line(5)
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    expected = np.maximum(low, np.minimum(high, c))
+    spread = np.maximum(high, c) - np.minimum(low, c)
+    measured = _last(place, rows)
+    off = np.abs(measured - expected)
+    is_outlier = off.max(axis=0) > OUTLIER + 3.0 * spread.max(axis=0)
+    return np.where(is_outlier, expected, measured)
+
+
+def _increments(time: Float64, place: Float64, sensor: Float64) -> tuple[Float64, Float64]:
+    """From each row to the next: the way, (4, B, n - 5), m, and the time, (B, n - 5), s.
+
+    Across a handover it is the velocity of the four steps before that makes the way of the time.
+    """
+    rows = place.shape[-1] - _PREDICTING
+    way = _last(place, rows) - _last(place, rows, 1)
+    elapsed = _last(time, rows) - _last(time, rows, 1)
+    handed_over = _last(sensor, rows) != _last(sensor, rows, 1)
+    if handed_over.any():
+        before = _inverse(_last(time, rows, 1) - _last(time, rows, _PREDICTING)) * elapsed
+        way = np.where(handed_over, (_last(place, rows, 1) - _last(place, rows, _PREDICTING)) * before, way)
+    return way, elapsed
+
+
+def _jacobi(place: Float64, squared_speed: Float64) -> Float64:
+    """The Jacobi constant, m2/s2, of places (4, B, n) and squared speeds over the turning Earth (B, n)."""
+    x, y, z = place[0], place[1], place[2]
+    from_axis = x**2 + y**2
+    distance = np.sqrt(from_axis + z**2)
+    constant: Float64 = 0.5 * squared_speed - GRAVITATION / np.maximum(distance, 1.0) - 0.5 * TURNING**2 * from_axis
+    return constant
+
+
+def _loss_rate(constant: Float64, speed: Float64, apart: Float64, block: int, steps: int) -> tuple[Float64, Float64]:
+    """Drag of a least-squares line through the Jacobi constants of MIDPOINTS velocities, and their mean speed.
+
+    Args:
+        constant: (B, n), m2/s2.
+        speed: (B, n), m/s.
+        apart: (B, n), s between the two blocks of each velocity.
+        block: measurements between one velocity and the next.
+        steps: T.
+
+    Returns:
+        (B, T) m/s2, and (B, T) m/s.
+    """
+    newest = _last(constant, steps)
+    at = [np.zeros_like(newest)]
+    for midpoint in range(1, MIDPOINTS):
+        step = _last(apart, steps, block * (midpoint - 1)) + _last(apart, steps, block * midpoint)
+        at.append(at[-1] - 0.5 * step)
+    mean_at = (at[0] + at[1] + at[2] + at[3]) / MIDPOINTS
+    slope, spread = np.zeros_like(newest), np.zeros_like(newest)
+    for midpoint in range(MIDPOINTS):
+        centred = at[midpoint] - mean_at
+        spread += centred * centred
+        slope += centred * (_last(constant, steps, block * midpoint) - newest)
+    mean_speed = _mean_of_midpoints(speed, block, steps)
+    return -slope * _inverse(spread) / np.maximum(mean_speed, SLOWEST), mean_speed
+
+
+def _mean_of_midpoints(x: Float64, block: int, steps: int) -> Float64:
+    total = _last(x, steps)
+    for midpoint in range(1, MIDPOINTS):
+        total = total + _last(x, steps, block * midpoint)
+    return total / MIDPOINTS
