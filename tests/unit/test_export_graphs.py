@@ -19,7 +19,7 @@ from export.runners import Carried, OnnxRunner, no_state
 from export.torchscript import TorchScriptRunner, save_torchscript
 from export.verify import flight_features
 from reentry.errors import ExportError
-from reentry.schema import FEATURES, SCHEMA_VERSION
+from reentry.schema import FEATURES, REENTRY_STEP, SCHEMA_VERSION
 from tests.exporting import checkpoint_of
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
