@@ -19,10 +19,14 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
     generator = default_rng(seed)
     features = len(schema.FEATURES)
     # A descent after the apogee: the lower the altitude fraction and the climb rate, the likelier.
-    scale = np.array([1e-5, 1.0, 1e-3, 1e-4, 1.0, 1.0, 1.0], dtype=np.float32)
+    simple = len(schema.SIMPLE_FEATURES)
+    scale = np.zeros(features, dtype=np.float32)  # it looks at none of the robust ones
+    scale[:simple] = [1e-5, 1.0, 1e-3, 1e-4, 1.0, 1.0, 1.0]
+    inputs = np.zeros((1, 4 * HIDDEN, features), dtype=np.float32)
+    inputs[..., :simple] = generator.normal(0, 0.8, (1, 4 * HIDDEN, simple))
     weights = {
         "scale": scale,
-        "W": generator.normal(0, 0.8, (1, 4 * HIDDEN, features)).astype(np.float32),
+        "W": inputs,
         "R": generator.normal(0, 0.4, (1, 4 * HIDDEN, HIDDEN)).astype(np.float32),
         "head": generator.normal(0, 4.0, (HIDDEN, 1)).astype(np.float32),
         "last": np.array([2], dtype=np.int64),
