@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,8 @@ from reentry.schema import (
 )
 from reentry.simulation import earth
 from reentry.simulation.atmosphere import density
-from reentry.simulation.flight import Flights, fly, launch
+from reentry.simulation.flight import LONGEST, Flights, fly, launch
+from reentry.simulation.pool import in_order
 from reentry.simulation.sensors import SensorConfig, Sightings, Truth, observe
 from reentry.simulation.shots import ShotConfig, Shots, draw_shots
 
@@ -83,10 +85,19 @@ class BallisticConfig:
             "tracks": (self.tracks >= 1, "at least 1", self.tracks),
             "seed": (self.seed >= 0, "at least 0", self.seed),
             "step": (0.05 <= self.step <= 60.0, "0.05 to 60 s", self.step),
+            "first_launch": (0.0 <= self.first_launch < np.inf, "at least 0 s", self.first_launch),
+            "launch_interval": (
+                self.launch_interval >= 0.0 and self._last_time() <= float(TIMESTAMP.high or np.inf),
+                f"at least 0 s, and the last flight over by {TIMESTAMP.high:g} s",
+                self.launch_interval,
+            ),
         }
         for knob, (holds, expected, got) in checks.items():
             if not holds:
                 raise ConfigError(f"{knob} out of range", expected=expected, got=str(got))
+
+    def _last_time(self) -> float:
+        return self.first_launch + self.launch_interval * self.tracks + LONGEST
 
 
 def simulate_ballistic(config: BallisticConfig) -> pd.DataFrame:
@@ -94,27 +105,34 @@ def simulate_ballistic(config: BallisticConfig) -> pd.DataFrame:
     return pd.concat(ballistic_chunks(config), ignore_index=True)
 
 
-def ballistic_chunks(config: BallisticConfig) -> Iterator[pd.DataFrame]:
-    """The same rows, up to `TRACKS_PER_CHUNK` whole tracks at a time, so that memory does not grow with the file."""
-    starts = range(0, config.tracks, TRACKS_PER_CHUNK)
-    for first, seed in zip(starts, np.random.SeedSequence(config.seed).spawn(len(starts)), strict=True):
-        drawing, seeing = (np.random.default_rng(part) for part in seed.spawn(2))
-        shots = draw_shots(config.shots, min(TRACKS_PER_CHUNK, config.tracks - first), drawing)
-        flights = fly(launch(shots), config.step)
-        sightings = observe(
-            Truth(
-                shot=flights.shot,
-                time=flights.time,
-                position=earth.to_turning_axes(flights.position, flights.time),
-                velocity=earth.to_turning_axes(flights.velocity - earth.turning(flights.position), flights.time),
-                brightness=brightness(flights, shots),
-                reentry_phase=reentry_phase(flights),
-            ),
-            config.sensors,
-            step=config.step,
-            random=seeing,
-        )
-        yield _table(sightings, config, first)
+def ballistic_chunks(config: BallisticConfig, *, processes: int = 1) -> Iterator[pd.DataFrame]:
+    """The same rows, up to `TRACKS_PER_CHUNK` whole tracks at a time, so that memory does not grow with the file.
+
+    They are the same whatever the number of processes; see `pool.in_order` for these.
+    """
+    return in_order(partial(_chunk, config), -(-config.tracks // TRACKS_PER_CHUNK), processes)
+
+
+def _chunk(config: BallisticConfig, number: int) -> pd.DataFrame:
+    first = number * TRACKS_PER_CHUNK
+    seed = np.random.SeedSequence(config.seed, spawn_key=(number,))
+    drawing, seeing = (np.random.default_rng(part) for part in seed.spawn(2))
+    shots = draw_shots(config.shots, min(TRACKS_PER_CHUNK, config.tracks - first), drawing)
+    flights = fly(launch(shots), config.step)
+    sightings = observe(
+        Truth(
+            shot=flights.shot,
+            time=flights.time,
+            position=earth.to_turning_axes(flights.position, flights.time),
+            velocity=earth.to_turning_axes(flights.velocity - earth.turning(flights.position), flights.time),
+            brightness=brightness(flights, shots),
+            reentry_phase=reentry_phase(flights),
+        ),
+        config.sensors,
+        step=config.step,
+        random=seeing,
+    )
+    return _table(sightings, config, first)
 
 
 def reentry_phase(flights: Flights) -> npt.NDArray[np.int8]:

@@ -4,37 +4,108 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from reentry.errors import ConfigError
 from reentry.progress import progress
+from reentry.settings import declared_types, read_settings
+from reentry.signals import ended_by_signals
 from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks
+from reentry.simulation.pool import cores
+from reentry.simulation.sensors import SensorConfig, of_severity
+from reentry.simulation.shots import ShotConfig
 from reentry.simulation.trapezoid import TrapezoidConfig, trapezoid_chunks
 from reentry.tracks.write import write_tracks
 
-
-def _trapezoid(tracks: int, seed: int, labels: bool) -> Iterator[pd.DataFrame]:
-    return trapezoid_chunks(TrapezoidConfig(tracks=tracks, seed=seed, labels=labels))
+_BY_FLAG: Final = ("tracks", "seed", "labels")
 
 
-def _ballistic(tracks: int, seed: int, labels: bool) -> Iterator[pd.DataFrame]:
-    return ballistic_chunks(BallisticConfig(tracks=tracks, seed=seed, labels=labels))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to simulate, whatever the profile."""
+
+    tracks: int
+    seed: int
+    labels: bool
+    severity: int
+    """0 to 3, see `sensors.SEVERITIES`."""
+    settings: dict[str, dict[str, Any]]
+    """Tables of a settings file, of the profile."""
+    processes: int
 
 
-PROFILES: Final[dict[str, Callable[[int, int, bool], Iterator[pd.DataFrame]]]] = {
-    "trapezoid": _trapezoid,
-    "ballistic": _ballistic,
+def _trapezoid(order: Order) -> Iterator[pd.DataFrame]:
+    if order.severity:
+        raise ConfigError("the profile trapezoid has no severity", got=str(order.severity), fix="--profile ballistic")
+    config = TrapezoidConfig(
+        tracks=order.tracks, seed=order.seed, labels=order.labels, **order.settings.get("trapezoid", {})
+    )
+    return trapezoid_chunks(config)
+
+
+def _ballistic(order: Order) -> Iterator[pd.DataFrame]:
+    config = BallisticConfig(
+        tracks=order.tracks,
+        seed=order.seed,
+        labels=order.labels,
+        shots=ShotConfig(**order.settings.get("shots", {})),
+        sensors=of_severity(order.severity, **order.settings.get("sensors", {})),
+        **order.settings.get("ballistic", {}),
+    )
+    return ballistic_chunks(config, processes=order.processes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A kind of flights."""
+
+    chunks: Callable[[Order], Iterator[pd.DataFrame]]
+    """Gives its tables of whole tracks; raises ConfigError at once for a setting out of its range."""
+    settings: dict[str, dict[str, str]]
+    """The tables, keys and types of its settings file."""
+
+
+PROFILES: Final[dict[str, Profile]] = {
+    "trapezoid": Profile(chunks=_trapezoid, settings={"trapezoid": declared_types(TrapezoidConfig, without=_BY_FLAG)}),
+    "ballistic": Profile(
+        chunks=_ballistic,
+        settings={
+            "ballistic": declared_types(BallisticConfig, without=(*_BY_FLAG, "shots", "sensors")),
+            "shots": declared_types(ShotConfig),
+            "sensors": declared_types(SensorConfig),
+        },
+    ),
 }
-"""Each profile gives its tables of whole tracks from the number of tracks, the seed, and whether to label."""
 
 
 def simulate_file(
-    path: Path, *, profile: str = "trapezoid", tracks: int = 90, seed: int = 0, labels: bool = True
+    path: Path,
+    *,
+    profile: str = "trapezoid",
+    tracks: int = 90,
+    seed: int = 0,
+    labels: bool = True,
+    severity: int = 0,
+    config: Path | None = None,
+    processes: int | None = None,
 ) -> int:
     """Write simulated tracks to `path`, CSV or Parquet by its suffix, in bounded memory.
+
+    A Parquet file says where it is from, see `reentry.tracks.origin_of`.
+
+    Args:
+        path: of the file.
+        profile: one of `PROFILES`.
+        tracks: how many.
+        seed: the same one gives the same rows, whatever `processes`.
+        labels: whether to give the column `reentry_phase`.
+        severity: of the sensors' errors, 0 to 3; ballistic alone.
+        config: a settings file, TOML, with the tables of the profile.
+        processes: that simulate at once; all cores by default.
 
     Returns:
         The rows written.
@@ -51,15 +122,29 @@ def simulate_file(
             got=repr(profile),
             fix=f"--profile {near[0] if near else next(iter(PROFILES))}",
         )
+    if processes is not None and processes < 1:
+        raise ConfigError("processes out of range", expected="at least 1", got=str(processes))
+    kind = PROFILES[profile]
+    settings = {name: table for name, table in read_settings(config, kind.settings).items() if table}
+    order = Order(
+        tracks=tracks,
+        seed=seed,
+        labels=labels,
+        severity=severity,
+        settings=settings,
+        processes=processes or cores(),
+    )
+    origin = {"profile": profile, "severity": severity, "seed": seed, "tracks": tracks, "settings": settings}
     rows = 0
-    with progress("simulating", tracks, "tracks") as advance:
+    chunks = kind.chunks(order)
+    with ended_by_signals(), progress("simulating", tracks, "tracks") as advance:
 
-        def counted(chunks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        def counted() -> Iterator[pd.DataFrame]:
             nonlocal rows
             for chunk in chunks:
                 yield chunk
                 rows += len(chunk)
                 advance(chunk["track_id"].nunique())
 
-        write_tracks(path, counted(PROFILES[profile](tracks, seed, labels)))
+        write_tracks(path, counted(), origin=origin)
     return rows

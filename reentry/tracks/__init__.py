@@ -1,6 +1,7 @@
 """Tracks: the flights of a file, read, validated, repaired and written."""
 
 from reentry.tracks.fingerprint import fingerprint, tracks_fingerprint
+from reentry.tracks.origin import origin_of
 from reentry.tracks.read import TrackFile, read_tracks
 from reentry.tracks.repair import RepairConfig
 from reentry.tracks.report import Fault, Note, ReadReport, Repair, SetAside
@@ -17,6 +18,7 @@ __all__ = [
     "Track",
     "TrackFile",
     "fingerprint",
+    "origin_of",
     "read_tracks",
     "tracks_fingerprint",
     "tracks_table",

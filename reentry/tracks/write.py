@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,12 +15,20 @@ import pyarrow.parquet
 from reentry.errors import TrackFileError
 from reentry.files import whole_file
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
+from reentry.tracks.origin import ORIGIN_KEY
 
 
-def write_tracks(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> None:
+def write_tracks(
+    path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame], *, origin: Mapping[str, Any] | None = None
+) -> None:
     """Write one table, or several below each other, as CSV or Parquet by the suffix of `path`.
 
     Floats are written so that reading gives the same bits. The file appears under its name when it is whole.
+
+    Args:
+        path: of the file.
+        tables: of tracks.
+        origin: where they are from, kept in a Parquet file for `origin_of`; JSON's types.
 
     Raises:
         TrackFileError: another suffix, no table at all, or a place that takes no file.
@@ -29,7 +39,9 @@ def write_tracks(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> N
     first = next(chunks, None)
     if first is None:
         raise TrackFileError("nothing to write", where=str(path), expected="at least one table of tracks")
-    head = pa.Table.from_pandas(first, preserve_index=False).replace_schema_metadata()
+    head = pa.Table.from_pandas(first, preserve_index=False).replace_schema_metadata(
+        {ORIGIN_KEY: json.dumps(origin, sort_keys=True)} if origin is not None else None
+    )
     try:
         with whole_file(path) as part, _writer(part, head.schema, is_csv) as writer:
             writer.write_table(head)
