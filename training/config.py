@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES
+from reentry.settings import declared_types, read_settings
 
 LSTM: Final = "lstm"
 GRU: Final = "gru"
@@ -121,60 +121,7 @@ def read_configs(path: Path | None, *, model: dict[str, Any], train: dict[str, A
     Raises:
         ConfigError: no such file, not TOML, an unknown table or key, a value of another type or out of its range.
     """
-    tables = _read_toml(path) if path else {}
-    unknown = sorted(set(tables) - {"model", "train"})
-    if unknown:
-        raise ConfigError("unknown table", where=str(path), expected="model, train", got=", ".join(unknown))
-    given = {}
-    for table, config, flags in (("model", ModelConfig, model), ("train", TrainConfig, train)):
-        of_file = tables.get(table, {})
-        if not isinstance(of_file, dict):
-            raise ConfigError("not a table", where=str(path), expected=f"a table [{table}]", got=str(of_file))
-        _check_types(of_file, table, config, path)
-        given[table] = of_file | {name: value for name, value in flags.items() if value is not None}
-    for name in ("features", "harmonics"):
-        if name in given["model"]:
-            given["model"][name] = tuple(given["model"][name])
-    return ModelConfig(**given["model"]), TrainConfig(**given["train"])
-
-
-_TOML_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "bool": ((bool,), "true or false"),
-    "str": ((str,), "a text"),
-    "tuple[str, ...]": ((str,), "a list of texts"),
-    "tuple[int, ...]": ((int,), "a list of whole numbers"),
-}
-"""Of each declared type: what TOML may give, in a list for a tuple, and its name."""
-
-
-def _check_types(table: dict[str, Any], name: str, config: type, path: Path | None) -> None:
-    declared = {field.name: str(field.type) for field in fields(config)}
-    unknown = sorted(set(table) - set(declared))
-    if unknown:
-        raise ConfigError(
-            f"unknown key of [{name}]",
-            where=str(path),
-            expected=", ".join(sorted(declared)),
-            got=", ".join(unknown),
-        )
-    for key, value in table.items():
-        types, expected = _TOML_TYPES[declared[key]]
-        listed = declared[key].startswith("tuple")
-        items = value if listed and isinstance(value, list) else [value]
-        if listed != isinstance(value, list) or not all(_is_of(item, types) for item in items):
-            raise ConfigError(f"{key} is of another type", where=str(path), expected=expected, got=str(value))
-
-
-def _is_of(value: object, types: tuple[type, ...]) -> bool:
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))  # True is an int, too
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"no settings: {error.strerror}", where=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not TOML: {error}", where=str(path)) from error
+    tables = read_settings(path, {"model": declared_types(ModelConfig), "train": declared_types(TrainConfig)})
+    for table, flags in (("model", model), ("train", train)):
+        tables[table] |= {name: value for name, value in flags.items() if value is not None}
+    return ModelConfig(**tables["model"]), TrainConfig(**tables["train"])

@@ -72,4 +72,4 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
 
 def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
-    assert "reentry simulate data/train.csv" in capsys.readouterr().out
+    assert "reentry simulate data/hard.parquet" in capsys.readouterr().out
