@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from reentry.simulation import earth
 from reentry.simulation.atmosphere import density
+from reentry.simulation.impact import impact_point
 from reentry.simulation.shots import Shots
 
 Float64 = npt.NDArray[np.float64]
@@ -70,7 +71,7 @@ class Bodies:
     plane: Float64
     """(3, K), normal of the plane that the boost steers in."""
     launched_at: Float64
-    """(3, K), unit vector to the launch site."""
+    """(3, K), unit vector to the launch site, in axes that turn with the Earth."""
     boosting: Bool
     burnt: Float64
     """(K,), s since the present stage began to burn."""
@@ -108,23 +109,6 @@ def fly(bodies: Bodies, step: float) -> Flights:
     return Flights(
         shot=shot, time=when, position=position, velocity=velocity, drag=drag, boosting=boosting, height=height
     )
-
-
-def speed_for(distance: Float64, elevation: Float64, angle: Float64) -> Float64:
-    """Speed, m/s, from which a body in vacuum comes down on the sphere of the mean Earth radius.
-
-    Bate, Mueller and White, Fundamentals of Astrodynamics, section 6.2: the free-flight range equation, solved for the
-    speed, for a burnout above the ground as Vallado gives it (section 6.7, hit equation).
-
-    Args:
-        distance: from the Earth's centre, m.
-        elevation: flight-path angle over the horizon, rad.
-        angle: at the Earth's centre to where it comes down, rad.
-    """
-    reach = distance / earth.MEAN_RADIUS * np.cos(elevation) ** 2 - np.cos(angle + elevation) * np.cos(elevation)
-    squared = earth.MU / distance * (1.0 - np.cos(angle)) / np.maximum(reach, 1e-6)
-    speed: Float64 = np.sqrt(np.minimum(squared, 1.9 * earth.MU / distance))  # less than it takes to leave for good
-    return speed
 
 
 def launch(shots: Shots) -> Bodies:
@@ -188,7 +172,7 @@ def _thrust(bodies: Bodies, time: float, step: float) -> Float64:
 
     A stage's thrust and mass flow are constant, so its acceleration grows as first / (1 - share burnt) (Tsiolkovsky).
     The programme: vertical, then turned evenly to the elevation, then steered to hold that flight-path angle.
-    Thrust ends when the speed carries the body over what is left of its distance.
+    Thrust ends when the body would come down far enough from the launch site.
     """
     shots, position, velocity = bodies.shots, bodies.position, bodies.velocity
     distance = _length(position)
@@ -202,11 +186,11 @@ def _thrust(bodies: Bodies, time: float, step: float) -> Float64:
     elevation = np.clip(wanted + (1.2 * (wanted - path) if time > _VERTICAL + 12.0 else 0.0), -0.2, np.pi / 2)
 
     if time >= _SHORTEST_BOOST:
-        inertial_path = np.arctan2(_dot(velocity, up), np.maximum(_dot(velocity, forward), 1e-3))
-        flown = np.arccos(np.clip(_dot(up, bodies.launched_at), -1.0, 1.0))
-        left = np.maximum(shots.distance / earth.MEAN_RADIUS - flown, 1e-3)
-        fast_enough = _length(velocity) >= shots.thrust_ends * speed_for(distance, inertial_path, left)
-        bodies.boosting = bodies.boosting & ~fast_enough & (bodies.stage < _STAGES)
+        cosine = _dot(impact_point(position, velocity, time), bodies.launched_at)
+        short = cosine > np.cos(
+            shots.thrust_ends * shots.distance / earth.MEAN_RADIUS
+        )  # False where it leaves for good
+        bodies.boosting = bodies.boosting & short & (bodies.stage < _STAGES)
     burn_time = shots.propellant * shots.exhaust_speed / shots.first_thrust
     magnitude = np.where(bodies.boosting, shots.first_thrust / (1.0 - shots.propellant * bodies.burnt / burn_time), 0.0)
     bodies.burnt = bodies.burnt + step * bodies.boosting

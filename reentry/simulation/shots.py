@@ -80,7 +80,7 @@ class Shots:
     elevation: Float64
     """rad, flight-path angle that the boost steers to."""
     thrust_ends: Float64
-    """Share of the speed for `distance` at which thrust ends; less than 1 where the boost fails."""
+    """Share of `distance` that thrust ends at, by where the body would come down; less than 1 where the boost fails."""
     first_thrust: Float64
     """m/s^2, acceleration at the start of a stage."""
     exhaust_speed: Float64
@@ -107,7 +107,8 @@ def draw_shots(config: ShotConfig, count: int, random: np.random.Generator) -> S
 
     south, north = np.sin(np.radians(config.latitude))
     distance = log_even(*config.distance)
-    least_energy = (np.pi - distance / MEAN_RADIUS) / 4.0  # over a flat Earth 45 degrees; see `boost.speed_for`
+    # Bate, Mueller and White, Fundamentals of Astrodynamics, section 6.2; over a flat Earth 45 degrees.
+    least_energy = (np.pi - distance / MEAN_RADIUS) / 4.0
     kind = random.random(count)
     off_least_energy = np.where(
         kind < config.lofted,
@@ -126,7 +127,7 @@ def draw_shots(config: ShotConfig, count: int, random: np.random.Generator) -> S
         azimuth=random.uniform(0.0, 2.0 * np.pi, count),
         distance=distance,
         elevation=np.clip(least_energy + off_least_energy, 0.2, 1.35),
-        thrust_ends=np.where(fails, random.uniform(0.45, 0.95, count), 1.0),
+        thrust_ends=np.where(fails, random.uniform(0.45, 0.95, count) ** 2, 1.0),
         first_thrust=random.uniform(18.0, 26.0, count),
         exhaust_speed=random.uniform(2_500.0, 2_850.0, count),
         propellant=random.uniform(0.80, 0.86, count),
