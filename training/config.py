@@ -89,6 +89,10 @@ class TrainConfig:
     """What a step next to the onset weighs on top of its 1; falls off by e each `onset_span` steps."""
     onset_span: float = 2.0
     """Steps."""
+    alarm_weight: float = 0.0
+    """What each track's worst step weighs on top of the loss: of those more than four `onset_span` before the onset the
+    one that is taken most for reentry. An alarm minutes too early is one step in thousands, and costs minutes.
+    """
     accelerator: str = "auto"
     """Lightning's: auto, cpu, gpu. A GPU trains in mixed precision."""
 
@@ -103,6 +107,7 @@ class TrainConfig:
         _check("validation share", self.validation_share, 0.0 < self.validation_share < 1.0, "between 0 and 1")
         _check("onset weight", self.onset_weight, 0.0 <= self.onset_weight <= _MOST, f"0 to {_MOST:,}")
         _check("onset span", self.onset_span, 0.0 < self.onset_span <= _MOST, f"above 0, to {_MOST:,}")
+        _check("alarm weight", self.alarm_weight, 0.0 <= self.alarm_weight <= _MOST, f"0 to {_MOST:,}")
         _check("accelerator", self.accelerator, self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
 
 

@@ -187,7 +187,19 @@ class _Training(L.LightningModule):
     def _loss(self, batch: Batch) -> Tensor:
         logits, _ = self.model(batch.features)
         losses = F.binary_cross_entropy_with_logits(logits.float(), batch.phase, reduction="none")
-        return (losses * batch.weight).sum() / batch.weight.sum()
+        loss = (losses * batch.weight).sum() / batch.weight.sum()
+        if self._config.alarm_weight:
+            alarms = worst_alarms(logits.float(), batch, self._config.onset_span)
+            loss = loss + self._config.alarm_weight * alarms.mean()
+        return loss
+
+
+def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
+    """Of each track the highest cross-entropy of a step more than four spans before its onset, (B,); 0 without one."""
+    reach = round(4 * span)
+    near = F.max_pool1d(batch.phase[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0  # (B, T)
+    counted = ~near & (batch.weight > 0)
+    return F.softplus(logits.masked_fill(~counted, -1e4).amax(dim=1))
 
 
 class _Progress(Callback):
