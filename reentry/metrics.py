@@ -271,7 +271,7 @@ class TrackMetrics:
         if self._reference is not None:
             self._drift = Drift(self._reference)
             self._registry.series(TRAINING_SHARE, str(version)).set(self._reference.reentry_share)
-            for name in self._reference.features:
+            for name in self._drift.watched:
                 self._registry.series(OUT_OF_RANGE, name)
 
     def _count(self, family: Family, *labels: str, by: float) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import CheckpointError
-from reentry.schema import FEATURES, SCHEMA_VERSION
+from reentry.schema import FEATURES, SCHEMA_VERSION, SIMPLE_FEATURES
 
 REFERENCE_FILE: Final = "reference.json"
 """In the folder of a version of reentry_lstm."""
@@ -112,25 +112,38 @@ class Reference:
 
 
 class Drift:
-    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit."""
+    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit.
+
+    Those that are watched are the simple ones, and of the robust ones those that the network looks at: the others may
+    not have been computed, see `reentry.wanted`.
+    """
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
-        self._edges = {name: np.asarray(feature.edges) for name, feature in reference.features.items()}
+        self._edges = {
+            name: np.asarray(feature.edges)
+            for name, feature in reference.features.items()
+            if feature.used or name in SIMPLE_FEATURES
+        }
         self._counts = {name: np.zeros(len(edges) + 1) for name, edges in self._edges.items()}
         self._tracks = 0
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Names of the features that are counted."""
+        return tuple(self._edges)
 
     def add(self, features: npt.NDArray[np.float32], tracks: int) -> dict[str, int]:
         """Count steps (N, F) of so many tracks.
 
         Returns:
-            How many of the steps lie outside the training range, by feature.
+            How many of the steps lie outside the training range, by watched feature.
         """
         keep = math.exp(-tracks / WINDOW_TRACKS)
         self._tracks += tracks
         outside = {}
-        for column, (name, edges) in enumerate(self._edges.items()):
-            counts = bin_counts(features[:, column], edges)
+        for name, edges in self._edges.items():
+            counts = bin_counts(features[:, FEATURES.index(name)], edges)
             self._counts[name] = keep * self._counts[name] + counts
             outside[name] = int(counts[0] + counts[-1])
         return outside

@@ -176,10 +176,10 @@ def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded
     indices = {labels: value for (name, labels), value in values.items() if name == "reentry_feature_psi"}
     assert max(indices.values()) < 0.25
     assert {label for labels in indices for label in labels if label.startswith("feature=")} == {
-        f"feature={name}" for name in schema.FEATURES
+        f"feature={name}" for name in schema.SIMPLE_FEATURES
     }
     outside = total(loaded, "reentry_out_of_range_steps_total")
-    assert outside < 0.02 * values["reentry_checked_steps_total", ()] * len(schema.FEATURES)
+    assert outside < 0.02 * values["reentry_checked_steps_total", ()] * len(schema.SIMPLE_FEATURES)
 
 
 def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometheus) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from reentry.features import LONGEST_STEP, METRES_PER_DEGREE, WINDOW, FeatureStream, track_features
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.tracks import read_tracks
 
 
 def made(steps: int, **columns: np.ndarray | float) -> np.ndarray:
@@ -31,8 +35,32 @@ measurements = hnp.arrays(
     elements=st.floats(-80, 80, allow_nan=False, width=32),
 ).map(lambda table: np.concatenate([np.cumsum(np.abs(table[:, :1]), axis=0), table[:, 1:]], axis=1))
 
+anything = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 60), st.just(len(MEASUREMENT_COLUMNS))),
+    elements=st.floats(allow_nan=False, allow_infinity=False),
+)
 
-@given(measurements)
+
+@st.composite
+def flown(draw: st.DrawFn) -> np.ndarray:
+    """A flight as poor sensors see it: uneven steps, gaps, repeated instants, outliers, handovers; (T, M)."""
+    steps = draw(st.integers(2, 120))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    time = np.cumsum(rng.choice([0.0, 0.5, 1.0, 1.0, 1.25, 30.0], steps))
+    noise, off = rng.normal(size=(3, steps)) * 0.003, rng.random(steps) < 0.05
+    return made(
+        steps,
+        timestamp=time,
+        latitude=10.0 + 0.03 * time + noise[0],
+        longitude=(179.0 + 0.04 * time + noise[1] + 180.0) % 360.0 - 180.0,
+        altitude=8e4 + 2e3 * time - 5.0 * time**2 + 300.0 * noise[2] + off * 2e4,
+        radiometric_intensity=np.exp(rng.normal(size=steps)),
+        sensor_id=np.cumsum(rng.random(steps) < 0.1),
+    )
+
+
+@given(measurements | flown())
 @settings(deadline=None)
 def test_one_step_at_a_time_gives_the_very_same_numbers_as_the_whole_track(table: np.ndarray) -> None:
     stream = FeatureStream()
@@ -40,7 +68,7 @@ def test_one_step_at_a_time_gives_the_very_same_numbers_as_the_whole_track(table
     np.testing.assert_array_equal(stepped, track_features(table))
 
 
-@given(measurements, st.integers(1, 40))
+@given(measurements | flown(), st.integers(1, 120))
 @settings(deadline=None)
 def test_a_prefix_has_the_features_of_the_whole(table: np.ndarray, cut: int) -> None:
     np.testing.assert_array_equal(track_features(table[:cut]), track_features(table)[:cut])
@@ -53,6 +81,50 @@ def test_features_are_finite_even_when_time_stands_still(table: np.ndarray) -> N
     features = track_features(table)
     assert np.isfinite(features).all()
     assert (column(features, "climb_rate") == 0).all()
+
+
+@given(anything)
+@settings(deadline=None)
+def test_robust_features_are_finite_for_any_finite_measurements(table: np.ndarray) -> None:
+    with np.errstate(all="ignore"):  # the simple ones are what they are, and may leave float32
+        assert np.isfinite(track_features(table)[:, len(SIMPLE_FEATURES) :]).all()
+
+
+def noisy_flight() -> np.ndarray:
+    """A flight over its apogee, by two sensors that see it 50 m off at uneven steps; (T, M)."""
+    rng = np.random.default_rng(5)
+    time = np.cumsum(rng.uniform(0.5, 2.0, 80))
+    noise = rng.normal(size=(3, 80))
+    return made(
+        80,
+        timestamp=time,
+        latitude=10.0 + 0.03 * time + 5e-4 * noise[0],
+        longitude=20.0 + 0.04 * time + 5e-4 * noise[1],
+        altitude=8e4 + 400.0 * time - 5.0 * time**2 + 50.0 * noise[2],
+        radiometric_intensity=np.exp(rng.normal(size=80)),
+        sensor_id=np.repeat([3, 8], 40),
+    )
+
+
+def test_robust_features_are_zero_where_they_are_not_wanted() -> None:
+    table = noisy_flight()
+    simple, both = track_features(table, robust=False), track_features(table)
+    count = len(SIMPLE_FEATURES)
+    np.testing.assert_array_equal(simple[:, :count], both[:, :count])
+    assert not simple[:, count:].any()
+    assert both[:, count:].any(axis=0).tolist() == [True] * len(ROBUST_FEATURES)
+
+
+def test_rows_that_arrive_twice_or_late_change_nothing(tmp_path: Path) -> None:
+    table = noisy_flight()
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(np.concatenate([np.arange(80), rng.integers(0, 80, 20)]))
+    path = tmp_path / "tracks.csv"
+    frame = pd.DataFrame(table[rows], columns=list(MEASUREMENT_COLUMNS))
+    frame.assign(track_id=1, sensor_id=frame["sensor_id"].astype(int)).to_csv(path, index=False)
+    with read_tracks(path) as file:
+        (track,) = file
+    np.testing.assert_array_equal(track_features(track.measurements), track_features(table))
 
 
 def test_a_batch_is_its_tracks() -> None:
@@ -121,12 +193,21 @@ def test_a_long_silence_counts_as_the_longest_step() -> None:
     np.testing.assert_allclose(column(track_features(table), "time_step"), [0.0, 0.5, LONGEST_STEP])
 
 
-def test_features_do_not_depend_on_when_the_track_flew() -> None:
-    # At today's Unix time a float64 second has a resolution of 2.4e-7: the steps are multiples of it.
-    table = made(50, altitude=np.random.default_rng(2).normal(0, 1e4, 50))
+@given(flown(), st.sampled_from([2.0**31, -(2.0**20), 86_400.0]))
+@settings(deadline=None)
+def test_features_do_not_depend_on_when_the_track_flew(table: np.ndarray, shift: float) -> None:
+    # At today's Unix time a float64 second has a resolution of 2.4e-7: these steps are multiples of it.
     late = table.copy()
-    late[:, 0] += 2.0**31
+    late[:, 0] += shift
     np.testing.assert_array_equal(track_features(late), track_features(table))
+
+
+def test_between_the_ticks_of_a_unix_time_in_float64_features_move_by_its_rounding() -> None:
+    time = np.cumsum(np.random.default_rng(0).uniform(0.9, 1.1, 100))
+    table = made(100, timestamp=time, latitude=0.05 * time, altitude=1e5 - 30.0 * time)
+    late = table.copy()
+    late[:, 0] += 1.7e9
+    np.testing.assert_allclose(track_features(late), track_features(table), rtol=1e-5, atol=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 5), (2, 0, len(MEASUREMENT_COLUMNS)), (1, 2, 3, len(MEASUREMENT_COLUMNS))])

@@ -17,7 +17,7 @@ from reentry import metrics
 from reentry.errors import CheckpointError
 from reentry.features import track_features
 from reentry.monitoring import FEWEST_TRACKS, REFERENCE_FILE, Drift, Reference, bin_counts, stability_index
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.serving.repository import read_model_config
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.conftest import copy_repository
@@ -163,7 +163,16 @@ def test_the_index_waits_for_enough_tracks(reference: Reference) -> None:
         drift.add(track, 1)
     assert drift.indices() == {}
     drift.add(track, 1)
-    assert set(drift.indices()) == set(FEATURES)
+    assert set(drift.indices()) == set(SIMPLE_FEATURES)
+
+
+def test_of_the_robust_features_those_are_watched_that_the_network_looks_at() -> None:
+    steps = flights(100, seed=1).reshape(-1, len(FEATURES))
+    drift = Drift(Reference.of(steps, np.zeros(len(steps)), ("altitude", "drag_long")))
+    assert drift.watched == (*SIMPLE_FEATURES, "drag_long")
+    moved = steps.copy()
+    moved[:, FEATURES.index("drag_long")] = steps.max() + 1.0
+    assert drift.add(moved, 100) == dict.fromkeys(SIMPLE_FEATURES, 0) | {"drag_long": len(steps)}
 
 
 def test_what_drifted_is_forgotten_again(reference: Reference) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,16 @@ from reentry.buckets import bucket_length, pad_steps
 from reentry.features import track_features
 from reentry.metrics import REFUSED, REQUESTS, Registry
 from reentry.requests import require_features, require_measurements
-from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, STARTED_AT
+from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT
+from reentry.wanted import RobustWanted
 
 
 class TritonPythonModel:
     """Features of whole tracks, padded to a bucket length."""
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton gives it
-        """Begin to count refused requests."""
+    def initialize(self, args: dict[str, str]) -> None:
+        """Begin to count refused requests, and to watch which features the network asks for."""
+        self.robust_wanted = RobustWanted(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
         self.registry = Registry(pb_utils)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
@@ -39,9 +42,10 @@ class TritonPythonModel:
                 answers[index] = _refusal(error)
             else:
                 by_length[tracks.shape[1]].append((index, tracks))
+        robust = self.robust_wanted()
         for length, group in by_length.items():
             with np.errstate(all="ignore"):  # require_features speaks instead
-                features = track_features(np.concatenate([tracks for _, tracks in group]))
+                features = track_features(np.concatenate([tracks for _, tracks in group]), robust=robust)
             features = pad_steps(features, bucket_length(length))
             borders = np.cumsum([len(tracks) for _, tracks in group])[:-1]
             for (index, _), own in zip(group, np.split(features, borders), strict=True):
