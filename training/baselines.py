@@ -1,31 +1,61 @@
-"""What the network has to beat: two thresholds and a logistic regression on the same features.
+"""What the network has to beat, on the same features: thresholds, a logistic regression, boosted trees on windows.
 
-Shapes: T steps, F features, N steps of all tracks.
+`baselines` are those of flights like the public data, `hard_baselines` those of noisy flights through air.
+
+Shapes: T steps, F features, N steps of all tracks, C columns of a window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from reentry.decision import DecisionConfig
 from reentry.errors import InputError
+from reentry.features import DRAG_SCALE
 from reentry.schema import FEATURES
 from training.data import Sample
-from training.metrics import Prediction
+from training.metrics import Prediction, onset_errors
 
 Float64 = npt.NDArray[np.float64]
+Real = TypeVar("Real", np.float32, np.float64)
+
+
+FALLEN: Final = 3_000.0
+"""m below the highest altitude so far from which on a track counts as falling: more than noise and outliers make."""
+
+HIGHEST_REENTRY: Final = 130_000.0
+"""m. Above, no drag is taken for one: the air is too thin for any that could be measured."""
+
+LAGS: Final = (0, 1, 2, 4, 8, 16)
+"""Steps before now, of a window of boosted trees."""
+
+ENOUGH: Final = 200
+"""Tracks to fit a threshold on."""
+
+NEAR: Final = 40
+"""Steps around an onset, all of which the trees learn from."""
+
+SHARE_OF_OTHERS: Final = 0.1
+"""Of the other steps."""
 
 
 class Baseline(Protocol):
     """Fitted on the training split alone."""
 
     name: str
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the fit found."""
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Take what is to be known from the training split."""
@@ -34,10 +64,18 @@ class Baseline(Protocol):
         """(T, F) -> (T,); 0.5 is the boundary."""
 
 
+class _Settable(Baseline, Protocol):
+    """A threshold that is found by trying."""
+
+    def set(self, *setting: Any) -> None:
+        """Take a setting."""
+
+
 class OnsetAltitude:
     """Reentry is below the mean altitude of the onsets, while descending."""
 
     name = "mean onset altitude"
+    parameters = 1
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Mean over the tracks that have an onset."""
@@ -53,6 +91,7 @@ class AltitudeFraction:
     """Reentry is below the mean share of the highest altitude that is left at the onsets."""
 
     name = "altitude fraction"
+    parameters = 1
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Midway between the onset and the step before it, which is where a threshold errs least."""
@@ -67,6 +106,7 @@ class Logistic:
     """Logistic regression, each step by itself, on all features."""
 
     name = "logistic regression"
+    parameters = len(FEATURES) + 1
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Both phases weigh the same, as for the network."""
@@ -81,9 +121,99 @@ class Logistic:
         return probability
 
 
+class AltitudeThreshold:
+    """Reentry is below an altitude, once the track has fallen: the altitude of least onset error.
+
+    Altitudes are medians of three, so that no outlier crosses the threshold.
+    """
+
+    name = "altitude threshold"
+    parameters = 1
+
+    def fit(self, train: Sequence[Sample]) -> None:
+        """Try every 2.5 km from 20 to 90 km."""
+        self.altitude = _best(self, train, ((height,) for height in np.arange(20e3, 90e3, 2.5e3)))[0]
+
+    def set(self, altitude: float) -> None:
+        """Take a threshold, m."""
+        self.altitude = altitude
+
+    def probability(self, features: Float64) -> Float64:
+        """(T, F) -> (T,)."""
+        return np.where(_fallen(features), _below(_altitude(features), self.altitude), 0.0)
+
+
+class DragThreshold:
+    """Reentry is above a deceleration of the filtered track, for some steps in a row, once the track has fallen.
+
+    Which of the filtered decelerations, which threshold and how many steps: those of least onset error.
+    """
+
+    name = "deceleration threshold"
+    parameters = 3
+
+    def fit(self, train: Sequence[Sample]) -> None:
+        """Try all combinations."""
+        names = [name for name in FEATURES if name.startswith("drag_")]
+        thresholds = (0.15, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0, 12.0)
+        self.feature, self.drag, self.run = _best(self, train, product(names, thresholds, (1, 2, 3, 5)))
+
+    def set(self, feature: str, drag: float, run: int) -> None:
+        """Take a feature, a threshold, m/s2, and a number of steps."""
+        self.feature, self.drag, self.run = feature, drag, run
+
+    def probability(self, features: Float64) -> Float64:
+        """(T, F) -> (T,)."""
+        drag = DRAG_SCALE * np.sinh(_column(features, self.feature))
+        above = _fallen(features) & (_altitude(features) < HIGHEST_REENTRY)
+        lowest = np.where(above, drag, -np.inf)
+        for lag in range(1, self.run):
+            lowest = np.minimum(lowest, _before(np.where(above, drag, -np.inf), lag))
+        return 1.0 - _below(np.maximum(lowest, -1e6), self.drag)
+
+
+class BoostedTrees:
+    """Gradient-boosted trees, each step by its own features and those of some steps before."""
+
+    name = "boosted trees"
+
+    def __init__(self, trees: int = 200, seed: int = 0) -> None:
+        self.trees, self.seed = trees, seed
+
+    @property
+    def parameters(self) -> int:
+        """Nodes of all trees."""
+        return sum(len(tree.nodes) for step in self.classifier._predictors for tree in step)
+
+    def fit(self, train: Sequence[Sample]) -> None:
+        """On every step near an onset, and on one in ten of the others: there is little to learn from those."""
+        random = np.random.default_rng(self.seed)
+        windows, phases = [], []
+        for sample in train:
+            phase = sample.phase.numpy()
+            onset = int(phase.argmax()) if phase.any() else len(phase) + NEAR
+            chosen = (np.abs(np.arange(len(phase)) - onset) < NEAR) | (random.random(len(phase)) < SHARE_OF_OTHERS)
+            windows.append(_window(sample.features.numpy())[chosen])
+            phases.append(phase[chosen])
+        self.classifier = HistGradientBoostingClassifier(
+            max_iter=self.trees, learning_rate=0.1, max_leaf_nodes=31, early_stopping=False, random_state=self.seed
+        )
+        self.classifier.fit(np.concatenate(windows), np.concatenate(phases))
+
+    def probability(self, features: Float64) -> Float64:
+        """(T, F) -> (T,)."""
+        probability: Float64 = self.classifier.predict_proba(_window(features.astype(np.float32)))[:, 1]
+        return probability
+
+
 def baselines() -> tuple[Baseline, ...]:
     """One of each, not fitted yet."""
     return OnsetAltitude(), AltitudeFraction(), Logistic()
+
+
+def hard_baselines(trees: int = 200, seed: int = 0) -> tuple[Baseline, ...]:
+    """One of each, not fitted yet."""
+    return BoostedTrees(trees, seed), AltitudeThreshold(), DragThreshold()
 
 
 def predict_with(baseline: Baseline, samples: Sequence[Sample]) -> list[Prediction]:
@@ -92,6 +222,41 @@ def predict_with(baseline: Baseline, samples: Sequence[Sample]) -> list[Predicti
         Prediction(track=sample.track, probability=baseline.probability(sample.features.numpy().astype(np.float64)))
         for sample in samples
     ]
+
+
+def _fallen(features: Float64) -> npt.NDArray[np.bool_]:
+    return _column(features, "drop_from_peak") > FALLEN
+
+
+def _altitude(features: Float64) -> Float64:
+    """Median of three, (T,), m."""
+    altitude = _column(features, "altitude")
+    median: Float64 = np.median([altitude, _before(altitude, 1), _before(altitude, 2)], axis=0)
+    return median
+
+
+def _before(values: npt.NDArray[Real], lag: int) -> npt.NDArray[Real]:
+    """(T, ...), the values of so many steps before; the first one's where there are none."""
+    if lag == 0:
+        return values
+    earlier: npt.NDArray[Real] = np.concatenate([np.repeat(values[:1], lag, axis=0), values[:-lag]])[: len(values)]
+    return earlier
+
+
+def _window(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(T, F) -> (T, C), the features of now and of LAGS before."""
+    return np.concatenate([_before(features, lag) for lag in LAGS], axis=1)
+
+
+def _best(threshold: _Settable, train: Sequence[Sample], settings: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The setting of least onset RMSE on the training tracks, `ENOUGH` of them; the first of equals."""
+    decision, found = DecisionConfig(), {}
+    train = train[:: max(1, len(train) // ENOUGH)]
+    for setting in settings:
+        threshold.set(*setting)
+        errors = onset_errors(predict_with(threshold, train), decision)
+        found[setting] = float(np.mean(errors**2))
+    return min(found, key=lambda setting: found[setting])
 
 
 def _column(features: Float64, name: str) -> Float64:

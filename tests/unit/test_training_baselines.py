@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -12,8 +13,22 @@ import torch
 from reentry.decision import DecisionConfig
 from reentry.errors import InputError
 from reentry.schema import FEATURES
+from reentry.simulation import BallisticConfig, of_severity, simulate_ballistic
+from reentry.tracks import write_tracks
 from tests.training_data import short_samples
-from training.baselines import AltitudeFraction, Baseline, Logistic, OnsetAltitude, baselines, predict_with
+from training.baselines import (
+    AltitudeFraction,
+    AltitudeThreshold,
+    Baseline,
+    BoostedTrees,
+    DragThreshold,
+    Logistic,
+    OnsetAltitude,
+    baselines,
+    hard_baselines,
+    predict_with,
+)
+from training.data import Sample, read_labelled
 from training.metrics import score
 
 
@@ -68,7 +83,71 @@ def test_logistic_regression_ranks_the_steps_of_tracks_it_has_not_seen(tmp_path:
 
 
 def test_every_baseline_has_its_own_name() -> None:
-    assert len({baseline.name for baseline in baselines()}) == 3
+    assert len({baseline.name for baseline in (*baselines(), *hard_baselines())}) == 6
+
+
+@pytest.fixture(scope="module")
+def ballistic() -> list[Sample]:
+    """Shots as good sensors see them."""
+    table = simulate_ballistic(BallisticConfig(tracks=24, seed=7, sensors=of_severity(1)))
+    with TemporaryDirectory() as folder:
+        write_tracks(Path(folder) / "shots.parquet", [table])
+        return list(read_labelled(Path(folder) / "shots.parquet").samples)
+
+
+def test_the_altitude_threshold_is_the_best_of_those_tried(ballistic: list[Sample]) -> None:
+    found, other = AltitudeThreshold(), AltitudeThreshold()
+    found.fit(ballistic)
+
+    def rmse(baseline: Baseline) -> float:
+        return score(predict_with(baseline, ballistic), DecisionConfig()).onset_rmse
+
+    assert 20e3 <= found.altitude <= 90e3
+    for altitude in (found.altitude - 2.5e3, found.altitude + 2.5e3, 20e3, 87.5e3):
+        other.set(altitude)
+        assert rmse(found) <= rmse(other)
+
+
+@pytest.mark.parametrize("baseline", [AltitudeThreshold(), DragThreshold()])
+def test_a_threshold_marks_nothing_before_the_track_has_fallen(ballistic: list[Sample], baseline: Baseline) -> None:
+    baseline.fit(ballistic)
+    for prediction, sample in zip(predict_with(baseline, ballistic), ballistic, strict=True):
+        rising = column(sample.features, "drop_from_peak") <= 3000.0
+        assert rising[:60].all()  # in boost
+        assert prediction.probability[rising].max() < 0.2
+
+
+def test_one_outlier_does_not_cross_the_altitude_threshold(ballistic: list[Sample]) -> None:
+    baseline = AltitudeThreshold()
+    baseline.set(50e3)
+    features = ballistic[0].features.numpy().astype(np.float64)
+    coasting = np.flatnonzero((column(ballistic[0].features, "drop_from_peak") > 5e3) & (features[:, 0] > 80e3))
+    features[coasting[20], FEATURES.index("altitude")] = 0.0
+    assert baseline.probability(features)[coasting[18:23]].max() < 0.5
+
+
+def test_a_drag_threshold_waits_for_its_steps_in_a_row() -> None:
+    features = np.zeros((6, len(FEATURES)))
+    features[:, FEATURES.index("drop_from_peak")] = 1e4
+    features[:, FEATURES.index("drag_short")] = np.arcsinh(np.array([0.0, 3.0, 3.0, 0.0, 3.0, 3.0]) / 0.3)
+    baseline = DragThreshold()
+    baseline.set("drag_short", 1.0, 2)
+    assert (baseline.probability(features) >= 0.5).tolist() == [False, False, True, False, False, True]
+
+
+def test_boosted_trees_are_fitted_from_a_seed_and_see_the_steps_before(ballistic: list[Sample]) -> None:
+    first, second = BoostedTrees(20, seed=3), BoostedTrees(20, seed=3)
+    for trees in (first, second):
+        trees.fit(ballistic)
+    a, b = (predict_with(trees, ballistic) for trees in (first, second))
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one.probability, other.probability)
+    figures = score(a, DecisionConfig())
+    assert figures.missed_onsets == 0
+    assert figures.f1 > 0.95
+    assert first.parameters > 20 * 3
+    whole = ballistic[0].features.numpy().astype(np.float64)
+    np.testing.assert_array_equal(first.probability(whole[:100]), first.probability(whole)[:100])  # causal
 
 
 def test_without_an_onset_the_thresholds_cannot_be_fitted(tmp_path: Path) -> None:
