@@ -39,6 +39,15 @@ def make_repository(folder: Path) -> Path:
     return repository
 
 
+@pytest.fixture(scope="session", autouse=True)
+def store_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where trainings of tests are recorded, those of commands that they start among them."""
+    with pytest.MonkeyPatch.context() as patch:
+        uri = f"sqlite:///{tmp_path_factory.mktemp('runs') / 'mlflow.db'}"
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+
+
 @pytest.fixture(scope="session")
 def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared: read only."""

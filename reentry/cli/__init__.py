@@ -18,6 +18,7 @@ from reentry.cli.evaluate import evaluate
 from reentry.cli.export import export
 from reentry.cli.predict import predict
 from reentry.cli.repository import repository
+from reentry.cli.runs import runs
 from reentry.cli.serve import serve
 from reentry.cli.simulate import simulate
 from reentry.cli.train import train
@@ -35,6 +36,7 @@ for command in (simulate, train, evaluate, export, serve, predict, doctor):
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
+app.add_typer(runs, name="runs")
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from reentry.cli.tables import add_row, print_table, table_of
 
+if TYPE_CHECKING:
     from export.promotion import Promotion
     from export.running import RunningServer
 
@@ -54,11 +54,11 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
     elif not rows:
         typer.echo("no version is installed; `reentry export CHECKPOINT` installs one")
     else:
-        table = _table("version", "labels", "format", "created", f"{METRIC}, s", "kB", "gate")
+        table = table_of("version", "labels", "format", "created", f"{METRIC}, s", "kB", "gate")
         for row in rows:
             figure = "" if row[METRIC] is None else f"{row[METRIC]:.3f}"
             size = f"{row['bytes'] / 1000:,.1f}"
-            _add(
+            add_row(
                 table,
                 row["version"],
                 ", ".join(row["labels"]),
@@ -68,7 +68,7 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
                 size,
                 row["gate"],
             )
-        _print(table)
+        print_table(table)
         for row in rows:
             if row["problem"] is not None:
                 typer.echo(f"version {row['version']}: {row['problem']}")
@@ -219,10 +219,10 @@ def diff(
     if as_json:
         typer.echo(json.dumps({path: list(values) for path, values in found.items()}))
         return
-    table = _table("", f"version {one.version}", f"version {other.version}")
+    table = table_of("", f"version {one.version}", f"version {other.version}")
     for path, values in found.items():
-        _add(table, path, *values)
-    _print(table)
+        add_row(table, path, *values)
+    print_table(table)
 
 
 def _server(url: str | None, key: str) -> RunningServer | None:
@@ -260,28 +260,3 @@ def _lines(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             found.append((path, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value))
     return found
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: object) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # a log or a pipe: rows are not to be broken
-        console = Console(width=10_000)
-    console.print(table)

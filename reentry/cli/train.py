@@ -15,6 +15,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split, at most.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Units of the LSTM.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with [model] and [train] settings.")] = None,
+    track: Annotated[bool, typer.Option(help="Record the run, for `reentry runs`.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Train the LSTM on labelled tracks and write DIR/model.ckpt.
@@ -28,10 +29,13 @@ def train(
     import json
 
     from training.config import read_configs
+    from training.tracking import record_training, recording, training_parameters
     from training.train import train_file
 
     model, training = read_configs(config, model={"hidden": hidden}, train={"epochs": epochs, "seed": seed})
-    result = train_file(tracks, out, model, training)
+    with recording(track, training_parameters(tracks, model, training)) as recorder:
+        result = train_file(tracks, out, model, training)
+        record_training(recorder, result)
     typer.echo(result.read.summary(), err=True)
     if as_json:
         typer.echo(json.dumps(result.as_dict()))

@@ -1,0 +1,200 @@
+"""What is recorded of a training, and what stands in the way of recording it."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from reentry.cli import app
+from reentry.errors import InputError
+from reentry.tracks import fingerprint
+from tests.training_data import write_flights
+from training import tracking
+from training.config import ModelConfig, TrainConfig
+from training.mlflow_store import LOCAL_STORE, database, open_store, tracking_uri
+from training.runs import Run, all_runs, compare
+from training.tracking import Recorder, lock_hash, recording, training_parameters
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_flights(tmp_path_factory.mktemp("data") / "train.csv", tracks=6)
+
+
+def newest() -> Run:
+    return all_runs()[0]
+
+
+def train(data: Path, out: Path, *flags: str) -> Any:
+    return CliRunner().invoke(app, ["train", str(data), "--out", str(out), "--epochs", "2", *flags])
+
+
+def run_of(data: Path, out: Path, *flags: str) -> Run:
+    result = train(data, out, *flags)
+    assert result.exit_code == 0, result.output
+    return newest()
+
+
+def test_a_training_is_recorded_with_all_that_decides_how_it_ends(data: Path, tmp_path: Path) -> None:
+    run = run_of(data, tmp_path, "--seed", "3")
+    given = run.parameters
+    assert run.status == "FINISHED"
+    assert (given["train.seed"], given["train.epochs"], given["model.hidden"]) == ("3", "2", "16")
+    assert given["model.features"] == "altitude_fraction"
+    assert given["data.file_fingerprint"] == fingerprint(data)
+    assert (given["data.train_tracks"], given["data.validation_tracks"]) == ("5", "1")
+    assert given["lock_hash"] == hashlib.sha256(tracking.LOCK.read_bytes()).hexdigest()
+    assert len(given["data.tracks_fingerprint"]) == 64
+    assert given["git_revision"]
+    assert run.metrics["tracks"] == 1.0
+    assert run.metrics["onset_rmse"] is not None
+
+
+def test_the_files_of_a_training_are_kept_with_its_run(data: Path, tmp_path: Path, store_of_runs: str) -> None:
+    run = run_of(data, tmp_path)
+    client = open_store(store_of_runs)
+    kept = {file.path for file in client.list_artifacts(run.run_id)}
+    assert kept >= {"model.ckpt", "model_card.md"}
+    folder = Path(client.get_run(run.run_id).info.artifact_uri)
+    file = database(store_of_runs)
+    assert file is not None
+    assert folder.is_relative_to(file.with_name("files"))
+    assert (folder / "model.ckpt").read_bytes() == (tmp_path / "model.ckpt").read_bytes()
+
+
+def test_the_same_seed_and_data_give_the_same_metrics(data: Path, tmp_path: Path) -> None:
+    runs = [run_of(data, tmp_path / str(i), "--seed", seed) for i, seed in enumerate("112")]
+    same = compare([run.run_id for run in runs[:2]])
+    apart = {name: values for name, values in same.metrics.items() if len(set(values)) > 1}
+    assert set(apart) <= {"seconds"}
+    assert set(same.parameters) <= {"git_revision"}  # others may commit while the tests run
+    different = compare([run.run_id for run in runs])
+    assert different.parameters["train.seed"] == ["1", "1", "2"]
+
+
+def test_a_curve_has_a_figure_for_each_epoch(store_of_runs: str) -> None:
+    with recording(True, {"a": (1, 2)}, name="curve") as recorder:
+        for epoch in range(4):
+            recorder.epoch(epoch, {"train_loss": 1.0 / (epoch + 1), "validation_loss": float("nan")})
+    client = open_store(store_of_runs)
+    history = client.get_metric_history(recorder.run_id, "train_loss")
+    assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.25)]
+    assert newest().parameters == {"a": "1, 2"}
+    assert "validation_loss" not in newest().metrics
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_a_run_that_ends_early_says_how(error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), recording(True, {}):
+        raise error
+    assert newest().status == status
+
+
+def test_without_tracking_nothing_is_recorded_and_mlflow_is_not_asked(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "open_store", lambda _: pytest.fail("the store was opened"))
+    result = train(data, tmp_path, "--no-track")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "model.ckpt").is_file()
+
+
+def test_without_mlflow_one_line_says_so_and_the_training_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent(monkeypatch)
+    result = train(data, tmp_path)
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stderr.splitlines() if "recorded" in line]
+    assert line == "warning: this run is not recorded: mlflow is not installed; fix: pip install 'reentry[train]'"
+    assert (tmp_path / "model.ckpt").is_file()
+
+
+def test_runs_without_mlflow_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with recording(True, {}):
+        pass
+    absent(monkeypatch)
+    with pytest.raises(InputError, match=r"mlflow is not installed; fix: pip install 'reentry\[train\]'"):
+        all_runs()
+
+
+def test_a_store_that_was_asked_for_and_cannot_be_opened_ends_the_command_before_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "mlflow.db"
+    broken.write_text("this is no database, and long enough to be seen as none\n" * 20)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{broken}")
+    result = train(data, tmp_path / "out")
+    assert isinstance(result.exception, InputError)
+    told = str(result.exception)
+    assert "the store of runs cannot be used" in told
+    assert "--no-track" in told
+    assert "\n" not in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_local_store_that_cannot_be_made_leaves_training_working(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts").write_text("a file where the folder is needed")
+    with recording(True, {"a": 1}) as recorder:
+        recorder.metrics({"b": 2.0})
+    told = capsys.readouterr().err
+    assert told.startswith("warning: this run is not recorded: ")
+    assert told.count("\n") == 1
+
+
+def test_a_store_that_fails_on_the_way_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing:
+        def log_batch(self, *_: Any, **__: Any) -> None:
+            raise OSError("disk full\nmore")
+
+    recorder = Recorder(Failing(), "id")  # type: ignore[arg-type]
+    recorder.metrics({"a": 1.0})
+    recorder.parameters({"b": 1})
+    recorder.end("FINISHED")
+    assert capsys.readouterr().err == "warning: the run is not recorded any further: disk full\n"
+
+
+def test_the_store_is_a_file_under_artifacts_unless_the_environment_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert database(tracking_uri()) == tmp_path / LOCAL_STORE
+    assert all_runs() == []
+    assert not (tmp_path / "artifacts").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.org:5000")
+    assert tracking_uri() == "http://example.org:5000"
+    assert database(tracking_uri()) is None
+
+
+def test_the_content_of_the_file_is_a_parameter(data: Path, tmp_path: Path) -> None:
+    other = write_flights(tmp_path / "other.csv", tracks=6, seed=1)
+    of = [training_parameters(path, ModelConfig(), TrainConfig()) for path in (data, other)]
+    assert of[0]["data.file_fingerprint"] != of[1]["data.file_fingerprint"]
+
+
+def test_a_program_without_its_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "LOCK", tmp_path / "requirements.lock")
+    assert lock_hash() == "unknown"
+
+
+def absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if MLflow were not installed."""
+    real = builtins.__import__
+
+    def without(name: str, globals: Mapping[str, object] | None = None, *rest: Any) -> Any:  # noqa: A002
+        if name.split(".")[0] == "mlflow" and (globals or {}).get("__name__") == "training.mlflow_store":
+            raise ImportError(name)
+        return real(name, globals, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
