@@ -2,7 +2,7 @@
 
 Dynamic: weights are int8 in the file, one scale for each channel; what flows through the graph is quantised as it
 comes, with the range of the call's own values. Static: these ranges are fixed from calibration flights. ONNX Runtime
-has no static kernel for an LSTM, so that there the LSTM stays in fp32; `export.sizes` shows what that costs.
+has no static kernel for an LSTM: int8 in the file too, it computes in fp32; `export.calibration` shows what that means.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def dynamic_int8(graph: onnx.ModelProto) -> onnx.ModelProto:
 def static_int8(graph: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.ModelProto:
     """The graph over whole tracks with ranges fixed from `calibration`, features (B, T, F) of flights like the trained.
 
-    The LSTM stays in fp32; see the module.
+    The LSTM computes in fp32; see the module.
     """
     with _prepared(graph) as (source, target):
         quantize_static(
