@@ -182,6 +182,13 @@ def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded
     assert outside < 0.02 * values["reentry_checked_steps_total", ()] * len(schema.SIMPLE_FEATURES)
 
 
+def test_features_that_no_version_looks_at_are_not_computed(loaded: EmbeddedServer) -> None:
+    tracks = make_tracks(2, STEPS)
+    with triton.InferenceServerClient(loaded.grpc_url) as client:
+        features = client.infer("track_features", request_inputs(tracks)[:1]).as_numpy("features")
+    np.testing.assert_array_equal(features[:, :STEPS], track_features(tracks, robust=False))
+
+
 def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometheus) -> None:
     (target,) = prometheus.get("/api/v1/targets", state="active")["activeTargets"]
     assert target["health"] == "up"

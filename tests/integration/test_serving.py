@@ -164,6 +164,13 @@ def test_a_padded_track_is_answered_as_it_is_alone(server: EmbeddedServer) -> No
     assert together.as_numpy("onset_step")[1, 0] == alone.as_numpy("onset_step")[0, 0]
 
 
+def test_a_version_that_does_not_say_what_it_looks_at_is_given_every_feature(server: EmbeddedServer) -> None:
+    tracks = make_tracks(3, 500)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        features = client.infer("track_features", [request_inputs(tracks)[0]]).as_numpy("features")
+    np.testing.assert_array_equal(features[:, :500], track_features(tracks))
+
+
 def test_tracks_of_different_length_share_batches_of_the_network(server: EmbeddedServer) -> None:
     outcomes: queue.Queue[Exception | None] = queue.Queue()
 
