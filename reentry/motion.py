@@ -57,14 +57,23 @@ EQUATOR: Final = 6_378_137.0
 ECCENTRICITY: Final = 6.694379990141e-3
 """Square of the ellipsoid's first eccentricity (WGS 84)."""
 
-OUTLIER: Final = 2_000.0
-"""m. Off the line by more, along an axis and beyond three times what the pairs differ by, a position is none."""
+OUTLIER: Final = 200.0
+"""m. Off the line by more than this and `SPREADS` times what the pairs differ by, along any axis, is an outlier."""
+
+SPREADS: Final = 1.0
+"""See `OUTLIER`. The pairs differ by the noise, and where the velocity changes."""
 
 SHORTEST_TIME: Final = 1e-6
 """s. Within less, time stands still: a Unix time in float64 has no finer steps."""
 
 SLOWEST: Final = 50.0
 """m/s. The drag of a slower body is taken as of this speed: the launch pad's noise is not divided by nothing."""
+
+SPEED_BLOCK: Final = 8
+"""Which of BLOCKS tells speed and climb."""
+
+LONGEST_FALL: Final = 60.0
+"""s. An older velocity is not told what gravity made of it since."""
 
 FASTEST: Final = 1e5
 """m/s. No track is faster; what noise makes of two measurements at almost the same instant is cut there."""
@@ -98,11 +107,12 @@ def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float
     travelled, elapsed = _increments(time, place, sensor)
     drags: list[Float64] = []
     pressures: list[Float64] = []
-    place_sum, travelled_sum, elapsed_sum = place, travelled, elapsed
-    velocity, height = np.zeros((4, 0)), np.zeros(0)
+    place_sum, travelled_sum, elapsed_sum, age_sum = place, travelled, elapsed, np.zeros_like(elapsed)
+    now = np.zeros((2, *time.shape[:-1], steps))
     width = 1
     for block in BLOCKS:
         while width < block:
+            age_sum = _doubled(age_sum, width) + width * elapsed_sum[..., width:]
             place_sum, travelled_sum, elapsed_sum = (
                 _doubled(x, width) for x in (place_sum, travelled_sum, elapsed_sum)
             )
@@ -111,27 +121,55 @@ def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float
         moved, passed = _summed(travelled_sum, block), _summed(elapsed_sum, block)
         velocity = _last(moved * _inverse(passed), rows)
         middle = _last(_doubled(place_sum, block), rows) / (2 * block)
-        height = middle[3]
-        squared = velocity[0] ** 2 + velocity[1] ** 2 + velocity[2] ** 2
-        constant = _jacobi(middle, squared)
-        drag, speed = _loss_rate(constant, np.sqrt(squared), _last(passed, rows) / block, block, steps)
+        squared = _dot(velocity, velocity)
+        drag, speed = _loss_rate(_jacobi(middle, squared), np.sqrt(squared), _last(passed, rows) / block, block, steps)
         drags.append(drag)
-        mean_height = _mean_of_midpoints(height, block, steps)
-        pressures.append(log_density(mean_height) + 2.0 * np.log(np.maximum(speed, SLOWEST)))
-        if block == BLOCKS[0]:
-            now_speed = np.minimum(np.sqrt(_last(squared, steps)), FASTEST)
-            climb = np.clip(_last(velocity[3], steps), -FASTEST, FASTEST)
-    pressure = log_density(_last(place[3], steps)) + 2.0 * np.log(np.maximum(now_speed, SLOWEST))
+        pressures.append(_log_pressure(_mean_of_midpoints(middle[3], block, steps), speed))
+        if block == SPEED_BLOCK:
+            age = _last(_doubled(age_sum, block) + block * elapsed_sum[..., block:], steps) / (2 * block)
+            now = _advanced(_last(middle, steps), _last(velocity, steps), age, _last(place, steps))
+    pressure = _log_pressure(_last(place[3], steps), now[0])
     carried = tuple(
         drag * np.exp(np.clip(pressure - before, *_CARRY)) for drag, before in zip(drags, pressures, strict=True)
     )
     return Motion(
-        speed=now_speed,
-        climb=climb,
-        log_dynamic_pressure=np.maximum((pressure + np.log(0.5)) / np.log(10.0), THINNEST),
+        speed=np.minimum(now[0], FASTEST),
+        climb=np.clip(now[1], -FASTEST, FASTEST),
+        log_dynamic_pressure=np.maximum(pressure / np.log(10.0), THINNEST),
         drags=tuple(drags),
         drags_now=carried,
     )
+
+
+def _dot(a: Float64, b: Float64) -> Float64:
+    """Of the first three axes, (3 or 4, B, n) -> (B, n)."""
+    product: Float64 = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return product
+
+
+def _log_pressure(altitude: Float64, speed: Float64) -> Float64:
+    """Natural logarithm of the dynamic pressure, Pa."""
+    pressure: Float64 = log_density(altitude) + 2.0 * np.log(np.clip(speed, SLOWEST, FASTEST)) + np.log(0.5)
+    return pressure
+
+
+def _advanced(place: Float64, velocity: Float64, age: Float64, now: Float64) -> Float64:
+    """Speed and climb, (2, B, T), of a velocity so many seconds old, after gravity and the Earth's turning since.
+
+    Args:
+        place: (4, B, T), m, as that of `_place`.
+        velocity: (4, B, T), m/s, the last its climb.
+        age: (B, T), s; no more than `LONGEST_FALL` counts.
+        now: (4, B, T), m, the place by now, over which the body climbs.
+    """
+    distance = np.maximum(np.sqrt(_dot(place, place)), 1.0)
+    seconds = np.minimum(age, LONGEST_FALL)
+    pull = GRAVITATION / distance**3 - TURNING**2
+    gained = [-pull * place[0] + 2.0 * TURNING * velocity[1], -pull * place[1] - 2.0 * TURNING * velocity[0]]
+    gained.append(-(pull + TURNING**2) * place[2])
+    later = np.stack([velocity[axis] + gained[axis] * seconds for axis in range(3)])
+    overhead = np.maximum(np.sqrt(_dot(now, now)), 1.0)
+    return np.stack([np.sqrt(_dot(later, later)), _dot(later, now) / overhead])
 
 
 def _last(x: Float64, rows: int, ago: int = 0) -> Float64:
@@ -185,7 +223,7 @@ def _cleaned(time: Float64, place: Float64) -> Float64:
     spread = np.maximum(high, c) - np.minimum(low, c)
     measured = _last(place, rows)
     off = np.abs(measured - expected)
-    is_outlier = off.max(axis=0) > OUTLIER + 3.0 * spread.max(axis=0)
+    is_outlier = off.max(axis=0) > OUTLIER + SPREADS * spread.max(axis=0)
     return np.where(is_outlier, expected, measured)
 
 
@@ -206,9 +244,8 @@ def _increments(time: Float64, place: Float64, sensor: Float64) -> tuple[Float64
 
 def _jacobi(place: Float64, squared_speed: Float64) -> Float64:
     """The Jacobi constant, m2/s2, of places (4, B, n) and squared speeds over the turning Earth (B, n)."""
-    x, y, z = place[0], place[1], place[2]
-    from_axis = x**2 + y**2
-    distance = np.sqrt(from_axis + z**2)
+    from_axis = place[0] ** 2 + place[1] ** 2
+    distance = np.sqrt(from_axis + place[2] ** 2)
     constant: Float64 = 0.5 * squared_speed - GRAVITATION / np.maximum(distance, 1.0) - 0.5 * TURNING**2 * from_axis
     return constant
 
