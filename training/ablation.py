@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -79,7 +79,7 @@ def run(seeds: int) -> Iterator[str]:
             )
 
 
-def _simulated(path: Path, tracks: int, seed: int) -> list[Sample]:
+def _simulated(path: Path, tracks: int, seed: int) -> Sequence[Sample]:
     simulate_file(path, tracks=tracks, seed=seed)
     return read_labelled(path).samples
 

@@ -72,7 +72,9 @@ class TrainConfig:
     epochs: int = 150
     """Passes over the training split, at most."""
     batch_size: int = 8
-    """Tracks a step."""
+    """Tracks a step, of all processes together."""
+    bucket_from: int = 1000
+    """Tracks of the training split from which on those of a batch are of like length, so that little is padding."""
     learning_rate: float = 2e-2
     """Highest of the one-cycle schedule."""
     weight_decay: float = 1e-4
@@ -95,11 +97,14 @@ class TrainConfig:
     """
     accelerator: str = "auto"
     """Lightning's: auto, cpu, gpu. A GPU trains in mixed precision."""
+    devices: int = 1
+    """Processes that share each batch, one to a GPU or to a core; the result is the same within rounding."""
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         _check_count("epochs", self.epochs)
         _check_count("batch size", self.batch_size)
+        _check_count("bucket from", self.bucket_from)
         _check("learning rate", self.learning_rate, 0.0 < self.learning_rate <= _MOST, f"above 0, to {_MOST:,}")
         _check("weight decay", self.weight_decay, 0.0 <= self.weight_decay <= _MOST, f"0 to {_MOST:,}")
         _check("gradient clip", self.gradient_clip, 0.0 < self.gradient_clip <= _MOST, f"above 0, to {_MOST:,}")
@@ -109,6 +114,7 @@ class TrainConfig:
         _check("onset span", self.onset_span, 0.0 < self.onset_span <= _MOST, f"above 0, to {_MOST:,}")
         _check("alarm weight", self.alarm_weight, 0.0 <= self.alarm_weight <= _MOST, f"0 to {_MOST:,}")
         _check("accelerator", self.accelerator, self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
+        _check("devices", self.devices, 1 <= self.devices <= self.batch_size, "1 to the batch size")
 
 
 def _check_count(name: str, count: int) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -48,7 +49,8 @@ class Batch(NamedTuple):
 class LabelledFile:
     """The tracks of a file that can be learned from."""
 
-    samples: list[Sample]
+    samples: Sequence[Sample]
+    """In memory, or read when asked for."""
     report: ReadReport
     """What was repaired in the file and set aside from it."""
 
@@ -74,25 +76,82 @@ def samples_of(tracks: Sequence[Track], *, where: str) -> list[Sample]:
     Raises:
         InputError: no tracks, or no labels.
     """
-    samples = []
-    for track in tracks:
-        if track.reentry_phase is None:
-            raise InputError(
-                "no labels", where=where, expected=f"a column {REENTRY_PHASE.name}", fix="train on labelled tracks"
-            )
-        samples.append(
-            Sample(
-                track=track,
-                features=torch.from_numpy(track_features(track.measurements)),
-                phase=torch.from_numpy(track.reentry_phase.astype(np.float32)),
-            )
-        )
+    samples = [sample_of(track, where=where) for track in tracks]
     if not samples:
-        raise InputError("no good track", where=where)
+        raise no_good_track(where)
     return samples
 
 
-def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+def sample_of(track: Track, *, where: str) -> Sample:
+    """Features and labels of a track.
+
+    Raises:
+        InputError: no labels; `where` names the file.
+    """
+    if track.reentry_phase is None:
+        raise InputError(
+            "no labels", where=where, expected=f"a column {REENTRY_PHASE.name}", fix="train on labelled tracks"
+        )
+    return Sample(
+        track=track,
+        features=torch.from_numpy(track_features(track.measurements)),
+        phase=torch.from_numpy(track.reentry_phase.astype(np.float32)),
+    )
+
+
+def no_good_track(where: str) -> InputError:
+    """The error of a file without one."""
+    return InputError("no good track", where=where)
+
+
+class Chosen(Sequence[Sample]):
+    """Some of the samples, in the order of their indices; none is read before it is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]) -> None:
+        self._samples = samples
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Chosen:
+        if isinstance(index, slice):
+            return Chosen(self._samples, self._indices[index])
+        return self._samples[self._indices[index]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Of each of K tracks."""
+
+    steps: npt.NDArray[np.int64]
+    """(K,)."""
+    reentry: npt.NDArray[np.int64]
+    """(K,), steps in reentry."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Counts:
+        """Count; reads every sample once."""
+        counts = [(len(sample.phase), int(sample.phase.sum())) for sample in samples]
+        steps, reentry = np.array(counts, dtype=np.int64).reshape(-1, 2).T
+        return cls(steps=steps, reentry=reentry)
+
+    @property
+    def share_in_reentry(self) -> float:
+        """Of all steps."""
+        return float(self.reentry.sum() / self.steps.sum())
+
+    def __getitem__(self, indices: Sequence[int]) -> Counts:
+        return Counts(steps=self.steps[indices], reentry=self.reentry[indices])
+
+
+def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[Chosen, Chosen]:
     """Training and validation split, by whole tracks; at least one track each.
 
     Raises:
@@ -100,27 +159,37 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     """
     if len(samples) < 2:
         raise InputError("too few labelled tracks", expected="2 at least, one to validate with", got=str(len(samples)))
-    share_in_reentry = _share_in_reentry(samples)
-    if share_in_reentry in (0.0, 1.0):
+    counts = Counts.of(samples)
+    if counts.share_in_reentry in (0.0, 1.0):
         raise InputError(
-            f"every {REENTRY_PHASE.name} is the same", expected="both 0 and 1", got=f"only {share_in_reentry:.0f}"
+            f"every {REENTRY_PHASE.name} is the same",
+            expected="both 0 and 1",
+            got=f"only {counts.share_in_reentry:.0f}",
         )
     held = min(max(1, round(len(samples) * share)), len(samples) - 1)
     order = np.random.default_rng(seed).permutation(len(samples))
-    chosen = set(order[:held].tolist())
-    train = [sample for i, sample in enumerate(samples) if i not in chosen]
-    if _share_in_reentry(train) in (0.0, 1.0):
+    chosen = sorted(order[:held].tolist())
+    train = sorted(order[held:].tolist())
+    if counts[train].share_in_reentry in (0.0, 1.0):
         raise InputError(
             f"the training split of seed {seed} holds only one phase", fix="give more tracks, or another --seed"
         )
-    return train, [samples[i] for i in sorted(chosen)]
+    return Chosen(samples, train), Chosen(samples, chosen)
+
+
+def some_steps(samples: Sequence[Sample], steps: int) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and phase (N,) of about `steps` steps: every k-th of each track, all where they are no more."""
+    every = -(-int(Counts.of(samples).steps.sum()) // steps)
+    pairs = [(sample.features[::every], sample.phase[::every]) for sample in samples]
+    features, phase = zip(*pairs, strict=True)
+    return torch.cat(features), torch.cat(phase)
 
 
 class Collate:
     """Samples -> Batch."""
 
     def __init__(self, config: TrainConfig, train: Sequence[Sample]) -> None:
-        share = _share_in_reentry(train)
+        share = Counts.of(train).share_in_reentry
         # Both phases weigh the same in all, and a step weighs 1 on average.
         self._of_phase = torch.tensor([0.5 / (1.0 - share), 0.5 / share] if config.class_weighting else [1.0, 1.0])
         self._config = config
@@ -143,10 +212,6 @@ class Collate:
             distance = (torch.arange(len(phase))[:, None] - onsets).abs().amin(dim=1)
             weight = weight + self._config.onset_weight * torch.exp(-distance / self._config.onset_span)
         return weight
-
-
-def _share_in_reentry(samples: Sequence[Sample]) -> float:
-    return float(torch.cat([sample.phase for sample in samples]).double().mean())
 
 
 def _padded(values: Tensor, steps: int) -> Tensor:

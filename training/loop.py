@@ -5,34 +5,31 @@ Shapes: B tracks, T steps, F features.
 
 from __future__ import annotations
 
-import logging
 import subprocess
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
 from reentry.monitoring import Reference
 from reentry.progress import progress
+from reentry.signals import ended_by_signals
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.data import Batch, Collate, Sample, split
+from training.data import Sample, some_steps, split
+from training.epochs import OnEpoch, Work, quiet_lightning, run_epochs
 from training.metrics import Prediction, score
-from training.model import ReentryNetwork, network
+from training.model import ReentryNetwork
+from training.parallel import in_processes
+from training.resume import Unfinished
 
-VALIDATION_LOSS = "validation_loss"
+STATISTICS_STEPS: Final = 1_000_000
+"""Steps that the normalisation and the reference of drift are taken from; of more, evenly spaced ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +37,17 @@ class Trained:
     """What a training gives."""
 
     checkpoint: Checkpoint
-    train: list[Sample]
-    validation: list[Sample]
-    losses: list[float]
-    """Mean training loss of each epoch."""
+    train: Sequence[Sample]
+    validation: Sequence[Sample]
+    history: list[dict[str, float]]
+    """Of each epoch the `train_loss`, `validation_loss` and `learning_rate`."""
     best_epoch: int
     """The epoch, from 0, whose weights were kept."""
+
+    @property
+    def losses(self) -> list[float]:
+        """Mean training loss of each epoch."""
+        return [figures["train_loss"] for figures in self.history]
 
 
 def fit(
@@ -55,6 +57,9 @@ def fit(
     *,
     fingerprint: str,
     show_progress: bool = True,
+    on_epoch: OnEpoch | None = None,
+    unfinished: Path | None = None,
+    resume: bool = False,
 ) -> Trained:
     """Train a network on 80 % of the tracks (`config.validation_share`) and measure it on the others.
 
@@ -64,52 +69,51 @@ def fit(
         config: how to train.
         fingerprint: of the data, for the checkpoint.
         show_progress: False where the caller shows its own.
+        on_epoch: told each epoch as it ends, in order; of a resumed run also those before.
+        unfinished: file that keeps the run as far as it has come, for the caller to remove; None keeps it nowhere.
+        resume: whether to go on with the run kept there.
 
     Raises:
         InputError: the split left only one phase to train on.
-        ConfigError: the learning rate is so high that the loss is no number.
+        ConfigError: the learning rate is so high that the loss is no number, or there are more devices than tracks.
+        CheckpointError: no run to go on with, or one of other data or settings.
+        ReentryError: a process of the training died.
+        Ended: a signal asked for the end.
     """
     train, validation = split(samples, config.validation_share, config.seed)
-    collate = Collate(config, train)
-    decision = DecisionConfig()
+    if config.devices > len(train):
+        raise ConfigError("fewer tracks than devices", expected=f"devices to {len(train)}", got=str(config.devices))
+    run = None
+    if unfinished:
+        run = Unfinished.of(unfinished, fingerprint=fingerprint, model_config=model_config, config=config)
+        if resume:
+            run.check()
+    work = Work.of(train, validation, model_config, config, unfinished=run, resume=resume)
+    features, phase = some_steps(train, STATISTICS_STEPS)
     with (
         torch.random.fork_rng(),
         one_thread(),
-        _quiet_lightning(),
-        tempfile.TemporaryDirectory(prefix="reentry-train-") as scratch,
+        quiet_lightning(),
+        _ending(),
+        progress("training", config.epochs, "epochs") if show_progress else nullcontext(_nothing) as advance,
+        in_processes(work) as place,
     ):
-        torch.manual_seed(config.seed)
-        model = network(model_config)
-        model.fit_normalisation(torch.cat([sample.features for sample in train]))
-        order = torch.Generator().manual_seed(config.seed)
-        batches = DataLoader(_Tracks(train), config.batch_size, shuffle=True, generator=order, collate_fn=collate)
-        held = DataLoader(_Tracks(validation), len(validation), collate_fn=collate)
-        training = _Training(model, config, steps=len(batches) * config.epochs)
-        best = ModelCheckpoint(dirpath=scratch, monitor=VALIDATION_LOSS, save_weights_only=True)
-        with progress("training", config.epochs, "epochs") if show_progress else nullcontext(_nothing) as advance:
-            trainer = L.Trainer(
-                accelerator=config.accelerator,
-                devices=1,
-                precision="bf16-mixed" if _on_gpu(config.accelerator) else "32-true",
-                max_epochs=config.epochs,
-                gradient_clip_val=config.gradient_clip,
-                callbacks=[best, EarlyStopping(VALIDATION_LOSS, patience=config.patience), _Progress(advance)],
-                default_root_dir=scratch,
-                logger=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-            )
-            trainer.fit(training, batches, held)
-        if best.best_model_score is None or not torch.isfinite(best.best_model_score):
-            raise ConfigError(
-                "training diverged: the loss is no number",
-                got=f"learning rate {config.learning_rate}",
-                fix="a lower learning rate",
-            )
-        kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        training.load_state_dict(kept["state_dict"])
-    model = model.cpu().eval()
+
+        def report(epoch: int, figures: dict[str, float]) -> None:
+            advance(1)
+            if on_epoch:
+                on_epoch(epoch, figures)
+
+        training = run_epochs(work, place, normalise_with=features, on_epoch=report)
+    if not training.best:
+        raise ConfigError(
+            "training diverged: the loss is no number",
+            got=f"learning rate {config.learning_rate}",
+            fix="a lower learning rate",
+        )
+    model = training.model.cpu().eval()
+    model.load_state_dict(training.best)
+    decision = DecisionConfig()
     metrics = score(predict(model, validation), decision)
     checkpoint = Checkpoint(
         model=model,
@@ -119,18 +123,14 @@ def fit(
         git_revision=git_revision(),
         metrics=metrics.as_dict(),
         validation_tracks=tuple(sample.track.track_id for sample in validation),
-        reference=Reference.of(
-            torch.cat([sample.features for sample in train]).numpy(),
-            torch.cat([sample.phase for sample in train]).numpy(),
-            used=model_config.features,
-        ),
+        reference=Reference.of(features.numpy(), phase.numpy(), used=model_config.features),
     )
     return Trained(
         checkpoint=checkpoint,
         train=train,
         validation=validation,
-        losses=training.losses,
-        best_epoch=int(kept["epoch"]),
+        history=training.history,
+        best_epoch=training.best_epoch,
     )
 
 
@@ -141,81 +141,6 @@ def predict(model: ReentryNetwork, samples: Sequence[Sample]) -> list[Prediction
         Prediction(track=sample.track, probability=torch.sigmoid(model(sample.features[None])[0][0]).numpy())
         for sample in samples
     ]
-
-
-class _Tracks(Dataset[Sample]):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
-
-
-class _Training(L.LightningModule):
-    def __init__(self, model: ReentryNetwork, config: TrainConfig, steps: int) -> None:
-        super().__init__()
-        self.model = model
-        self.losses: list[float] = []
-        self._config = config
-        self._steps = steps
-        self._sum: list[Tensor] = []
-
-    def training_step(self, batch: Batch, _index: int) -> Tensor:
-        loss = self._loss(batch)
-        self._sum.append(loss.detach())
-        return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.losses.append(float(torch.stack(self._sum).mean()))
-        self._sum.clear()
-
-    def validation_step(self, batch: Batch, _index: int) -> None:
-        self.log(VALIDATION_LOSS, self._loss(batch), batch_size=len(batch.phase))
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self._config.learning_rate, weight_decay=self._config.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self._config.learning_rate, total_steps=self._steps
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _loss(self, batch: Batch) -> Tensor:
-        logits, _ = self.model(batch.features)
-        losses = F.binary_cross_entropy_with_logits(logits.float(), batch.phase, reduction="none")
-        loss = (losses * batch.weight).sum() / batch.weight.sum()
-        if self._config.alarm_weight:
-            alarms = worst_alarms(logits.float(), batch, self._config.onset_span)
-            loss = loss + self._config.alarm_weight * alarms.mean()
-        return loss
-
-
-def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
-    """Of each track the highest cross-entropy of a step more than four spans before its onset, (B,); 0 without one."""
-    reach = round(4 * span)
-    near = F.max_pool1d(batch.phase[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0  # (B, T)
-    counted = ~near & (batch.weight > 0)
-    return F.softplus(logits.masked_fill(~counted, -1e4).amax(dim=1))
-
-
-class _Progress(Callback):
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance = advance
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        self._advance(1)
-
-
-def _nothing(_amount: int) -> None:
-    pass
-
-
-def _on_gpu(accelerator: str) -> bool:
-    return accelerator != "cpu" and torch.cuda.is_available()
 
 
 @contextmanager
@@ -230,20 +155,19 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from printing tips, the hardware it sees, and advice on workers that data this small needs not."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
+def _ending() -> Iterator[None]:
+    """A signal ends the training by `Ended`, which Lightning would turn into an exit with status 1."""
+    with ended_by_signals():
+        try:
             yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
+
+
+def _nothing(_amount: int) -> None:
+    pass
 
 
 def git_revision() -> str:

@@ -87,6 +87,11 @@ class TrackFile:
         """Tracks that go on."""
         return self.report.tracks
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the tracks are in memory; else each is read from disk when its turn comes."""
+        return self._tracks is not None
+
     def close(self) -> None:
         """Give up the rows on disk."""
         self._rows.close()

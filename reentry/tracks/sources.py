@@ -171,7 +171,7 @@ class ParquetSource(Source):
     @staticmethod
     def _opened(path: Path) -> pyarrow.parquet.ParquetFile:
         try:
-            return pyarrow.parquet.ParquetFile(path)
+            return pyarrow.parquet.ParquetFile(path, pre_buffer=False)  # which would keep the whole file in memory
         except (pa.ArrowException, OSError) as error:
             raise TrackFileError("not readable as Parquet", where=str(path), got=str(error)) from error
 
