@@ -51,7 +51,7 @@ class FolderStore:
             except (FileNotFoundError, NotADirectoryError):
                 return Stored(None, None)
             except UnicodeDecodeError as error:
-                raise RepositoryError("is no text", where=str(path)) from error
+                raise RepositoryError("is no text", where=str(path), fix="restore it, or remove it") from error
         return Stored(text, hashlib.sha256(text.encode()).hexdigest())
 
     def write(self, name: str, text: str, *, over: Stored) -> None:

@@ -60,7 +60,7 @@ def find(store: VersionStore, number: int) -> Version:
     try:
         return Version(number=number, manifest=manifest_of(store, number), files=files)
     except RepositoryError as error:
-        if not files:
+        if not files and number not in store.versions():
             raise
         return Version(number=number, manifest=None, files=files, problem=error.problem)
 
@@ -83,7 +83,7 @@ def numbered(store: VersionStore, labels: Labels, name: str) -> int:
     Raises:
         RepositoryError: neither, or no version bears the label.
     """
-    if name.isdecimal():
+    if name.isdecimal() and len(name) < 10:
         return int(name)
     if name not in ("production", "candidate"):
         raise RepositoryError("names no version", where=name, expected="a number, `candidate` or `production`")

@@ -97,7 +97,9 @@ def _change(entry: dict[str, Any]) -> Change:
 
 
 def _number(value: object) -> int | None:
-    if value is not None and (not isinstance(value, int) or value < 1):
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"no version number: {value}")
     return value
 

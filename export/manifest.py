@@ -64,8 +64,25 @@ class Manifest:
             known = {name: content[name] for name in (entry.name for entry in fields(cls))}
             known["format"] = Format(known["format"])
             known["files"] = {name: FileEntry(**entry) for name, entry in known["files"].items()}
-            return cls(**known)
+            return _checked(cls(**known))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RepositoryError(
                 f"not a manifest of this program: {error}", where=where, fix="export the checkpoint again"
             ) from error
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """See that what the commands reckon with is of its type, whoever wrote the file."""
+    for name in ("version", "schema_version"):
+        if type(getattr(manifest, name)) is not int:
+            raise TypeError(f"{name} is no whole number")
+    for name in ("model", "metrics", "verification"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise TypeError(f"{name} is no object")
+    for name, value in manifest.metrics.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TypeError(f"the metric {name} is no number")
+    for name, entry in manifest.files.items():
+        if type(entry.bytes) is not int or not isinstance(entry.sha256, str):
+            raise TypeError(f"the entry of the file {name} has no bytes and SHA-256")
+    return manifest

@@ -21,6 +21,8 @@ import hashlib
 import json
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -93,7 +95,10 @@ def prepare(repository: Path, work: Path, config: TensorRTConfig) -> int:
 
     Raises:
         RepositoryError: no version is pinned, or it is none that a gate let through as ONNX in single precision.
+        ExportError: the folder is inside the repository.
     """
+    if work.resolve().is_relative_to(repository.resolve()):
+        raise ExportError("would be copied into itself", where=str(work), fix="take a --work outside of the repository")
     store = open_store(repository)
     text = store.read(CONFIG_FILE).text or ""
     served = read(text, where=store.place(CONFIG_FILE))
@@ -180,6 +185,23 @@ def install(work: Path, keep: Path | None = None) -> dict[str, Any]:
     with whole_file(config) as part:
         part.write_text(pinned(text, version=version, spec=_SPEC))
     return report
+
+
+@contextmanager
+def files_in(work: Path) -> Iterator[None]:
+    """Turn what the disk refuses a step into one line.
+
+    Raises:
+        ExportError: a file is missing, or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"cannot be used: {error.strerror or error}",
+            where=str(error.filename or work),
+            fix="let --work be a folder with room that all steps share, and do them in order",
+        ) from error
 
 
 def _compare(work: Path, version: int) -> dict[str, Any]:

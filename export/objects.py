@@ -25,7 +25,7 @@ class ObjectStore:
         """Reach the store named by the environment.
 
         Raises:
-            RepositoryError: s3fs is not installed.
+            RepositoryError: s3fs is not installed, or the location names no bucket.
         """
         try:
             from s3fs import S3FileSystem
@@ -33,6 +33,8 @@ class ObjectStore:
             raise RepositoryError(
                 "the package s3fs is missing", where=location, fix="uv pip install --editable '.[s3]'"
             ) from error
+        if not location.removeprefix("s3://").partition("/")[0]:
+            raise RepositoryError("names no bucket", where=location, expected="s3://BUCKET/PREFIX")
         self.location = location.rstrip("/")
         self._root = f"{self.location.removeprefix('s3://')}/{REENTRY_LSTM.name}"
         # Nothing remembered: another command may change the store between two looks.
@@ -63,7 +65,7 @@ class ObjectStore:
         try:
             return Stored(content.decode(), tag)
         except UnicodeDecodeError as error:
-            raise RepositoryError("is no text", where=self.place(name)) from error
+            raise RepositoryError("is no text", where=self.place(name), fix="restore it, or remove it") from error
 
     def write(self, name: str, text: str, *, over: Stored) -> None:
         """See `VersionStore`."""

@@ -25,6 +25,7 @@ from export.pin import mend, on_gpu, out_of_step, pinned_versions
 from export.running import RunningServer
 from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, faults_of
 from reentry.errors import ReentryError, RepositoryError
+from reentry.schema import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,14 @@ def _require_usable(store: VersionStore, version: Version) -> None:
             fix="promote a version of another format",
         )
     if version.manifest is not None:
+        if version.manifest.schema_version != SCHEMA_VERSION:
+            raise RepositoryError(
+                "is of another schema version, so that its graph takes other features than are served",
+                where=where,
+                expected=str(SCHEMA_VERSION),
+                got=str(version.manifest.schema_version),
+                fix="train and export again; no reason overrides this",
+            )
         faults = faults_of(store, version.number, version.manifest)
         if version.spec.whole_file not in version.manifest.files:
             faults.append(f"the manifest names no {version.spec.whole_file}")
@@ -226,9 +235,15 @@ def _figure(metric: float | None) -> str:
 def _notes(version: Version, before: Version | None) -> list[str]:
     if version.manifest is None or before is None or before.manifest is None:
         return []
-    if version.manifest.data_fingerprint == before.manifest.data_fingerprint:
+    notes = []
+    if version.manifest.data_fingerprint != before.manifest.data_fingerprint:
+        notes.append("trained on other data")
+    # Versions of an older export name no tracks: two of them are not told apart by that.
+    if version.manifest.verification.get("fingerprint") != before.manifest.verification.get("fingerprint"):
+        notes.append("measured on other tracks")
+    if not notes:
         return []
-    return [f"trained on other data than version {before.number} before it, so that their figures may not compare"]
+    return [f"{' and '.join(notes)} than version {before.number} before it, so that their figures may not compare"]
 
 
 def _change(

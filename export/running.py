@@ -126,7 +126,8 @@ class RunningServer:
                 f"no server answers: {error}", where=self.url, fix="start it, or correct --url"
             ) from error
         except ServerError as error:
-            raise ServerError(error.problem, where=self.url, fix=error.fix) from error
+            fix = error.fix or "see that the server serves this repository, and look at its log"
+            raise ServerError(error.problem, where=self.url, fix=fix) from error
 
 
 def overridden(running: str, before: str, after: str) -> str:

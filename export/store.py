@@ -129,13 +129,16 @@ def manifest_of(store: VersionStore, version: int) -> Manifest:
     if text is not None:
         return Manifest.from_json(text, where=f"{where}/{MANIFEST_FILE}")
     files = store.files(version)
-    if not files:
+    numbers = [] if files else store.versions()
+    if not files and version not in numbers:
         raise RepositoryError(
             "there is no such version",
             where=where,
-            expected=" or ".join(map(str, store.versions())) or "a version",
+            expected=" or ".join(map(str, numbers)) or "a version",
             fix="`reentry repository list` shows what is there",
         )
+    if not files:
+        raise RepositoryError("its folder is empty", where=where, fix="remove it, or export the checkpoint again")
     if CLAIM_FILE in files:
         raise RepositoryError("the upload has not ended", where=where, fix="wait for it, or export again")
     raise RepositoryError("has no manifest", where=where, fix="export the checkpoint again")

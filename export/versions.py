@@ -258,6 +258,7 @@ def _manifest(
         verification={
             **verification.as_dict(),
             "data": validation.source,
+            "fingerprint": tracks_fingerprint(sample.track for sample in validation.samples),
             "tolerance": asdict(spec.tolerance),
             "batches": list(config.batches),
             "lengths": list(config.lengths),

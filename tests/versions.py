@@ -11,6 +11,7 @@ from export.formats import FORMATS, Format
 from export.manifest import MANIFEST_FILE, Manifest
 from export.served_config import pinned
 from export.store import file_entries, open_store
+from reentry.schema import SCHEMA_VERSION
 from tests.toy_model import write_toy_model
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
@@ -49,7 +50,7 @@ def make_version(
         precision=spec.precision,
         created="2026-01-01T00:00:00+00:00",
         checkpoint_sha256="c" * 64,
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         data_fingerprint="data",
         git_revision="revision",
         seed=0,

@@ -25,10 +25,12 @@ def prepare(
 
     Example: `reentry engine prepare --repository /models --work /work`
     """
+    from export.node import files_in
     from export.node import prepare as prepare_engine
     from export.tensorrt_config import TensorRTConfig
 
-    version = prepare_engine(repository, work, TensorRTConfig(fp16=fp16))
+    with files_in(work):
+        version = prepare_engine(repository, work, TensorRTConfig(fp16=fp16))
     typer.echo(f"version {version}: now run {work / 'build.sh'} where trtexec and the GPU are")
 
 
@@ -43,9 +45,11 @@ def install(
 
     Example: `reentry engine install --work /work --keep /models`
     """
+    from export.node import files_in
     from export.node import install as install_engine
 
-    report = install_engine(work, keep)
+    with files_in(work):
+        report = install_engine(work, keep)
     typer.echo(
         f"version {report['version']} is served as a TensorRT engine for {report['gpu']}: "
         f"{report['changed_phases']} of {report['steps']} steps in another phase, "

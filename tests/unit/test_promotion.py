@@ -12,12 +12,15 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export import served_config
 from export.formats import Format
+from export.inventory import find_all
 from export.labels import Labels, Record
+from export.manifest import MANIFEST_FILE
 from export.pin import out_of_step
 from export.promotion import label_exported, promote, prune, rollback
 from export.running import RunningServer, overridden
 from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, open_store
 from reentry.errors import ConfigError, RepositoryError
+from reentry.schema import SCHEMA_VERSION
 from tests.versions import bare_repository, install, pin
 
 
@@ -157,6 +160,56 @@ def test_other_training_data_is_allowed_and_said(store: VersionStore, tmp_path: 
     promote(store, 1)
     (note,) = promote(store, 2).notes
     assert note == "trained on other data than version 1 before it, so that their figures may not compare"
+
+
+def test_figures_of_other_tracks_are_allowed_and_said(store: VersionStore, tmp_path: Path) -> None:
+    for tracks in ("one", "one", "other"):
+        fill(store, tmp_path, 1.0, verification={"passed": True, "fingerprint": tracks})
+    promote(store, 1)
+    assert promote(store, 2).notes == ()
+    (note,) = promote(store, 3).notes
+    assert note == "measured on other tracks than version 2 before it, so that their figures may not compare"
+
+
+def test_a_version_of_another_schema_is_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0)
+    promote(store, 1)
+    fill(store, tmp_path, 1.0, schema_version=SCHEMA_VERSION + 1)
+    before = state(store)
+    with pytest.raises(RepositoryError, match=r"/2: is of another schema version.* fix: train and export again"):
+        promote(store, 2, reason="hurry")
+    assert state(store) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("version", "1"),
+        ("verification", None),
+        ("metrics", [1.0]),
+        ("metrics", {"onset_rmse": "low"}),
+        ("files", {"model.onnx": {"sha256": "c", "bytes": "5"}}),
+    ],
+)
+def test_a_manifest_whose_fields_are_of_another_type_is_none(
+    store: VersionStore, tmp_path: Path, field: str, value: object
+) -> None:
+    fill(store, tmp_path, 1.0)
+    path = Path(store.place(1)) / MANIFEST_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    (version,) = find_all(store)
+    assert (version.gate, version.metric) == ("unknown", None)
+    assert "not a manifest of this program" in str(version.problem)
+    with pytest.raises(RepositoryError, match="no gate is known of it"):
+        promote(store, 1)
+
+
+def test_an_empty_folder_is_listed_and_not_promoted(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path, 1.0)
+    Path(store.place(7)).mkdir()
+    assert [(version.number, version.problem) for version in find_all(store)] == [(1, None), (7, "its folder is empty")]
+    with pytest.raises(RepositoryError, match="no format is known of it: its folder is empty"):
+        promote(store, 7, reason="hurry")
 
 
 def test_another_format_brings_its_backend(store: VersionStore, tmp_path: Path) -> None:
@@ -358,6 +411,7 @@ def test_a_pin_that_cannot_be_written_takes_the_record_back(
         "[]",
         '{"production": 1}',
         '{"production": "1", "candidate": null, "history": []}',
+        '{"production": true, "candidate": null, "history": []}',
         '{"production": 1, "candidate": null, "history": [{"version": 1}]}',
     ],
 )

@@ -189,6 +189,11 @@ def test_another_kind_of_place_is_refused() -> None:
         open_store("ftp://host/models")
 
 
+def test_a_place_without_a_bucket_is_refused() -> None:
+    with pytest.raises(RepositoryError, match="s3:///models: names no bucket; expected s3://BUCKET/PREFIX"):
+        open_store("s3:///models")
+
+
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     with pytest.raises(RepositoryError, match="s3://no-such-bucket: there is no such bucket; fix: create it"):
         open_store("s3://no-such-bucket/models")

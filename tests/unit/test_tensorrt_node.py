@@ -21,6 +21,7 @@ from export.served_config import read
 from export.tensorrt_config import TensorRTConfig
 from reentry.cli import app
 from reentry.errors import ExportError, RepositoryError
+from reentry.schema import FEATURES
 from tests import versions
 from tests.unit.test_tensorrt import STAND_IN
 
@@ -123,7 +124,11 @@ def test_the_profile_reaches_to_the_batches_that_the_server_makes(
     prepare(repository, work, TensorRTConfig())
     assert on_the_node(work, log=str(log)).returncode == 0
     (build,) = [line for line in log.read_text().splitlines() if line.startswith("--onnx")]
-    assert "--minShapes=features:1x1x7 --optShapes=features:16x1024x7 --maxShapes=features:128x4096x7" in build
+    width = len(FEATURES)
+    shapes = (
+        f"--minShapes=features:1x1x{width} --optShapes=features:16x1024x{width} --maxShapes=features:128x4096x{width}"
+    )
+    assert shapes in build
     assert build.endswith("--skipInference --noTF32")
 
 
@@ -288,3 +293,19 @@ def test_the_commands_do_the_three_steps(
     assert "version 2 is served as a TensorRT engine for Stand-in GPU, 9.0, 580.65.06: 0 of" in last.stdout
     for command in ("prepare", "install"):
         assert "Example:" in runner.invoke(app, ["engine", command, "--help"]).stdout
+
+
+def test_a_step_out_of_order_or_in_no_place_ends_with_one_line(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"config\.pbtxt: cannot be used: No such file or directory; fix: let --work"):
+        commanded("install", "--work", str(tmp_path / "none"))
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with pytest.raises(ExportError, match=r"file.*: cannot be used: .*; fix: let --work be a folder"):
+        commanded("prepare", "--repository", str(repository), "--work", str(in_the_way))
+    with pytest.raises(ExportError, match="would be copied into itself; fix: take a --work outside of the repository"):
+        commanded("prepare", "--repository", str(repository), "--work", str(repository / "work"))
+
+
+def commanded(*arguments: str) -> None:
+    """Run the command; its error is raised, as the entry point sees it."""
+    CliRunner().invoke(app, ["engine", *arguments], catch_exceptions=False)
