@@ -101,7 +101,11 @@ class FolderStore:
             finally:
                 shutil.rmtree(grave, ignore_errors=True)
         except OSError as error:
-            raise RepositoryError(f"cannot be removed: {error.strerror or error}", where=str(target)) from error
+            raise RepositoryError(
+                f"cannot be removed: {error.strerror or error}",
+                where=str(target),
+                fix="do it where the repository takes changes",
+            ) from error
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

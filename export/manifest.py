@@ -64,14 +64,16 @@ class Manifest:
             known = {name: content[name] for name in (entry.name for entry in fields(cls))}
             known["format"] = Format(known["format"])
             known["files"] = {name: FileEntry(**entry) for name, entry in known["files"].items()}
-            return _checked(cls(**known))
+            manifest = cls(**known)
+            _check_types(manifest)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RepositoryError(
                 f"not a manifest of this program: {error}", where=where, fix="export the checkpoint again"
             ) from error
+        return manifest
 
 
-def _checked(manifest: Manifest) -> Manifest:
+def _check_types(manifest: Manifest) -> None:
     """See that what the commands reckon with is of its type, whoever wrote the file."""
     for name in ("version", "schema_version"):
         if type(getattr(manifest, name)) is not int:
@@ -85,4 +87,3 @@ def _checked(manifest: Manifest) -> Manifest:
     for name, entry in manifest.files.items():
         if type(entry.bytes) is not int or not isinstance(entry.sha256, str):
             raise TypeError(f"the entry of the file {name} has no bytes and SHA-256")
-    return manifest
