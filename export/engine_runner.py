@@ -36,7 +36,7 @@ class EngineRunner(ABC):
         outputs = self._call(self._whole, {schema.FEATURES_TENSOR.name: np.ascontiguousarray(features, np.float32)})
         return outputs[schema.PROBABILITY.name], outputs[schema.MODEL_VERSION.name]
 
-    def step(self, features: Array, state: Carried) -> tuple[Array, Carried]:
+    def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
         """See `Runner`."""
         inputs = {
             schema.STEP_FEATURES.name: features,
@@ -47,4 +47,4 @@ class EngineRunner(ABC):
             self._step, {name: np.ascontiguousarray(values, np.float32) for name, values in inputs.items()}
         )
         carried = Carried(outputs[schema.NEXT_HIDDEN_STATE.name], outputs[schema.NEXT_CELL_STATE.name])
-        return outputs[schema.STEP_PROBABILITY.name], carried
+        return outputs[schema.STEP_PROBABILITY.name], carried, outputs[schema.MODEL_VERSION.name]

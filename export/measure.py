@@ -115,7 +115,7 @@ class Measurement:
             nonlocal state, at
             if at == len(rows):
                 state, at = self._start(), 0
-            _, state = runner.step(rows[at], state)
+            _, state, _ = runner.step(rows[at], state)
             at += 1
 
         return step

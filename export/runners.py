@@ -40,8 +40,8 @@ class Runner(Protocol):
     def whole(self, features: Array) -> tuple[Array, Array]:
         """(B, T, F) float32 -> probability (B, T) float32, model_version (B, 1) int64."""
 
-    def step(self, features: Array, state: Carried) -> tuple[Array, Carried]:
-        """(B, F) float32 and the state so far -> probability (B, 1) float32 and the next state."""
+    def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
+        """(B, F) float32 and the state so far -> probability (B, 1), the next state, model_version (B, 1) int64."""
 
 
 class OnnxRunner:
@@ -69,14 +69,13 @@ class OnnxRunner:
         )
         return probability, version
 
-    def step(self, features: Array, state: Carried) -> tuple[Array, Carried]:
+    def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
         """See `Runner`."""
         inputs = {
             schema.STEP_FEATURES.name: features,
             schema.HIDDEN_STATE.name: state.hidden,
             schema.CELL_STATE.name: state.cell,
         }
-        probability, hidden, cell = self._step.run(
-            [schema.STEP_PROBABILITY.name, schema.NEXT_HIDDEN_STATE.name, schema.NEXT_CELL_STATE.name], inputs
-        )
-        return probability, Carried(hidden, cell)
+        outputs = [tensor.name for tensor in schema.REENTRY_STEP.outputs]
+        probability, hidden, cell, version = self._step.run(outputs, inputs)
+        return probability, Carried(hidden, cell), version

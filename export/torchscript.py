@@ -46,11 +46,11 @@ class TorchScriptRunner:
             probability, version = self._whole(torch.from_numpy(features))
         return probability.numpy(), version.numpy()
 
-    def step(self, features: Array, state: Carried) -> tuple[Array, Carried]:
+    def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
         """See `Runner`."""
         with torch.inference_mode():
-            probability, hidden, cell, _ = self._step(*map(torch.from_numpy, (features, *state)))
-        return probability.numpy(), Carried(hidden.numpy(), cell.numpy())
+            probability, hidden, cell, version = self._step(*map(torch.from_numpy, (features, *state)))
+        return probability.numpy(), Carried(hidden.numpy(), cell.numpy()), version.numpy()
 
 
 def _load(path: Path) -> torch.jit.ScriptModule:

@@ -2,7 +2,8 @@
 
 In order, each with its own error: names, axes and types of the graphs; then, of what they compute, shapes, the version,
 finite values, values against PyTorch over a grid of batch sizes and lengths, a track's prefix against the whole, steps
-with carried state against the whole; and the task itself, phase and onset of every validation track.
+with carried state against the whole; and the task itself, phase and onset of every validation track, alone, in batches
+and step by step.
 
 A format that rounds (fp16, int8) differs in every value. It is held to the task: to phases and onsets, in the grid's
 place the differences are measured and reported.
@@ -54,9 +55,9 @@ class Verification:
     steps: int
     """Of them."""
     phase_share: float
-    """Share of these steps whose phase is another than PyTorch's."""
+    """Share of these steps whose phase is another than PyTorch's, each track alone or in batches: the larger."""
     onset_moved: int
-    """Most steps by which an onset is another than PyTorch's."""
+    """Most steps by which an onset is another than PyTorch's, likewise."""
     stepped_phase_share: float | None
     """The same of the tracks that were run step by step; None of a format for which a step takes too long."""
     stepped_onset_moved: int | None
@@ -104,7 +105,8 @@ def verify(
             worst, prefix, step = (max(*pair) for pair in zip((worst, prefix, step), found, strict=True))
     task = _Task(gate, decision)
     predictions = [task.whole(sample) for sample in validation]
-    whole = task.moved("the task", validation, predictions)
+    alone = task.moved("the task", validation, predictions)
+    together = task.moved("the task, in batches", validation, task.batched(validation, max(batches)))
     some = validation[:STEPPED_TRACKS] if gate.step_limit is None else []
     stepped = task.moved("the task, step by step", some, task.stepped(some)) if some else (None, None)
     return Verification(
@@ -114,8 +116,8 @@ def verify(
         step_difference=step,
         tracks=len(validation),
         steps=sum(len(sample.track) for sample in validation),
-        phase_share=whole[0],
-        onset_moved=whole[1],
+        phase_share=max(alone[0], together[0]),
+        onset_moved=max(alone[1], together[1]),
         stepped_phase_share=stepped[0],
         stepped_onset_moved=stepped[1],
         metrics=without_nan(score(predictions, decision).as_dict()),
@@ -185,9 +187,10 @@ class _Gate:
             at = f"{where}, step {step}"
             row = np.ascontiguousarray(features[:, step])
             before = state
-            probability, state = self._run(at, lambda row=row, before=before: self._runner.step(row, before))
+            probability, state, version = self._run(at, lambda row=row, before=before: self._runner.step(row, before))
             expect("shapes", f"{at}, probability", (len(features), 1), probability.shape)
             expect("shapes", f"{at}, state", [part.shape for part in before], [part.shape for part in state])
+            expect("the version", at, [[self._version]] * len(features), version.tolist())
             columns.append(_finite(probability, at))
         return np.concatenate(columns, axis=1)
 
@@ -225,15 +228,18 @@ class _Task:
         features = sample.features.numpy()[None]
         return Prediction(track=sample.track, probability=self._gate.whole(features, _track(sample))[0])
 
-    def stepped(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """All at once, the shorter padded: the state of one track is no other's."""
-        longest = max(len(sample.track) for sample in samples)
-        features = np.concatenate([pad_steps(sample.features.numpy()[None], longest) for sample in samples])
-        probability = self._gate.stepped(features, "validation tracks")
+    def batched(self, samples: Sequence[Sample], size: int) -> list[Prediction]:
+        """As a server puts tracks together. A format that finds its ranges at each call then answers otherwise."""
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         return [
-            Prediction(track=sample.track, probability=row[: len(sample.track)])
-            for sample, row in zip(samples, probability, strict=True)
+            prediction
+            for part in parts
+            for prediction in _each(part, self._gate.whole(_padded(part), f"{_track(part[0])} and those after it"))
         ]
+
+    def stepped(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """All at once: the state of one track is no other's."""
+        return _each(samples, self._gate.stepped(_padded(samples), "validation tracks"))
 
     def moved(self, check: str, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[float, int]:
         """Share of steps in another phase than PyTorch's, and most steps an onset moved; refused above the limit."""
@@ -262,6 +268,20 @@ class _Task:
                 got=f"{share:.3%}, {changed:,} of {steps:,}",
             )
         return share, most
+
+
+def _padded(samples: Sequence[Sample]) -> Array:
+    """Features (B, T, F) of tracks, the shorter padded."""
+    longest = max(len(sample.track) for sample in samples)
+    return np.concatenate([pad_steps(sample.features.numpy()[None], longest) for sample in samples])
+
+
+def _each(samples: Sequence[Sample], probability: Array) -> list[Prediction]:
+    """Probabilities (B, T) of padded tracks, without the padding."""
+    return [
+        Prediction(track=sample.track, probability=row[: len(sample.track)])
+        for sample, row in zip(samples, probability, strict=True)
+    ]
 
 
 def _onset(phase: Array) -> int:

@@ -209,7 +209,7 @@ def test_a_step_goes_on_from_the_state_of_the_step_before_and_a_new_track_from_n
         def step(self, features, state):
             assert features.shape == (1, len(FEATURES))
             seen.append(float(state.hidden.max()))
-            return features[:, :1], Carried(state.hidden + 1, state.cell)
+            return features[:, :1], Carried(state.hidden + 1, state.cell), np.zeros((len(features), 1), np.int64)
 
     measurement = Measurement(spec)
     measurement._open = Counting

@@ -63,8 +63,9 @@ class Changed:
         probability, version = self._runner.whole(features)
         return self._whole(features, probability), version
 
-    def step(self, features: Array, state: Carried) -> tuple[Array, Carried]:
-        return self._step(*self._runner.step(features, state))
+    def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
+        probability, after, version = self._runner.step(features, state)
+        return (*self._step(probability, after), version)
 
 
 def gate(
@@ -191,6 +192,14 @@ def test_a_format_that_answers_with_another_version_is_refused(
         gate(OnnxRunner(*paths), checkpoint, validation, version=2)
 
 
+def test_a_step_graph_of_another_version_is_refused(
+    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+) -> None:
+    onnx.save(step_graph(checkpoint, 7), paths[1])
+    with pytest.raises(ExportError, match=r"step 0: .*check of the version; expected \[\[1\]\]; got \[\[7\]\]"):
+        gate(OnnxRunner(*paths), checkpoint, validation)
+
+
 def test_a_format_that_does_not_run_is_refused(
     paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
@@ -235,6 +244,18 @@ def test_a_rounded_format_is_held_to_the_phases_of_all_steps(
 
     with pytest.raises(ExportError, match=r"3 validation tracks: .*the task: the phase; .*0.10%.*; got .*, 9 of"):
         gate(Changed(paths, whole=flicker), checkpoint, validation, ROUNDED)
+
+
+def test_a_rounded_format_is_held_to_the_task_in_batches(
+    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+) -> None:
+    def in_company(features: Array, probability: Array) -> Array:  # the first of several marks nothing
+        if len(probability) > 1:
+            probability[0] = 0.0
+        return probability
+
+    with pytest.raises(ExportError, match=r"validation track \d+: .*the task, in batches: the onset; expected step"):
+        gate(Changed(paths, whole=in_company), checkpoint, validation, ROUNDED)
 
 
 def test_a_rounded_format_is_held_to_the_task_step_by_step(

@@ -59,8 +59,9 @@ def test_whole_and_stepwise_graphs_of_every_shape_compute_the_network(tmp_path: 
     assert version.tolist() == [[3]] * 3
     state, steps = no_state(3, shape.layers, shape.hidden), []
     for step in range(features.shape[1]):
-        probability, state = runner.step(np.ascontiguousarray(features[:, step]), state)
+        probability, state, version = runner.step(np.ascontiguousarray(features[:, step]), state)
         steps.append(probability)
+    assert version.tolist() == [[3]] * 3
     np.testing.assert_allclose(np.concatenate(steps, axis=1), whole, atol=1e-6)
     with torch.no_grad():
         _, (hidden, cell) = made.model(torch.from_numpy(features))
@@ -173,7 +174,8 @@ def test_torchscript_computes_the_network(tmp_path: Path) -> None:
     whole, version = runner.whole(features)
     np.testing.assert_allclose(whole, expected(made, features), atol=1e-6)
     assert version.tolist() == [[4]] * 3
-    probability, state = runner.step(features[:, 0], no_state(3, 3, 5))
+    probability, state, version = runner.step(features[:, 0], no_state(3, 3, 5))
+    assert version.tolist() == [[4]] * 3
     np.testing.assert_allclose(probability, whole[:, :1], atol=1e-6)
     assert isinstance(state, Carried)
     assert state.hidden.shape == (3, 3, 5)

@@ -95,13 +95,13 @@ def graphs(tmp_path: Path) -> tuple[Path, Path]:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
     state = ("batch", LAYERS, HIDDEN)
-    outputs = [tensor("reentry_probability", "batch", 1)]
-    outputs += [tensor(name, *state) for name in ("next_hidden_state", "next_cell_state")]
     graph = helper.make_graph(
         [
             helper.make_node("Mul", ["hidden_state", "half"], ["next_hidden_state"]),
             helper.make_node("Mul", ["cell_state", "half"], ["next_cell_state"]),
             helper.make_node("ReduceSum", ["features", "axis"], ["reentry_probability"]),
+            helper.make_node("Shape", ["reentry_probability"], ["shape"]),
+            helper.make_node("Expand", ["version", "shape"], ["model_version"]),
         ],
         "step",
         [tensor("features", "batch", F), tensor("hidden_state", *state), tensor("cell_state", *state)],
@@ -109,8 +109,10 @@ def graphs(tmp_path: Path) -> tuple[Path, Path]:
             tensor("reentry_probability", "batch", 1),
             tensor("next_hidden_state", *state),
             tensor("next_cell_state", *state),
+            helper.make_tensor_value_info("model_version", TensorProto.INT64, ["batch", 1]),
         ],
         [
+            helper.make_tensor("version", TensorProto.INT64, [], [3]),
             helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]),
             helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
         ],
@@ -322,7 +324,8 @@ def test_engines_run_through_trtexec_as_the_gate_asks(
     assert (version.dtype, version.tolist()) == (np.int64, [[3], [3]])
 
     state = no_state(2, LAYERS, HIDDEN)._replace(hidden=np.ones((2, LAYERS, HIDDEN), np.float32))
-    probability, state = runner.step(features[:, 0], state)
+    probability, state, version = runner.step(features[:, 0], state)
+    assert version.tolist() == [[3], [3]]
     np.testing.assert_allclose(probability, features[:, 0].sum(axis=1, keepdims=True), rtol=1e-5)
     assert state.hidden.shape == (2, LAYERS, HIDDEN)
     assert (state.hidden.max(), state.cell.max()) == (0.5, 0.0)
