@@ -28,6 +28,19 @@ def writing(path: Path) -> Iterator[None]:
         raise _unwritable(path, error) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Make sure, before long work, that files can be made in a folder, or where it will be; leaves nothing there.
+
+    Raises:
+        InputError: they cannot.
+    """
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with writing(folder), tempfile.TemporaryFile(dir=place):
+        pass
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends, and vanishes if the block raises.

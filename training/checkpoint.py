@@ -39,6 +39,10 @@ class Checkpoint:
     """Of the validation split."""
     validation_tracks: tuple[int, ...]
     """Track ids held out from training."""
+    data_file_fingerprint: str = ""
+    """Of the file they were in, see `fingerprint`; empty where there was none, or before it was kept."""
+    trained_flights: frozenset[str] = frozenset()
+    """`flight_fingerprint` of each track of the training split; empty in checkpoints of before it was kept."""
     reference: Reference | None = None
     """The training split, for drift to be measured against; None in checkpoints of before there was one."""
     schema_version: int = SCHEMA_VERSION
@@ -67,6 +71,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "git_revision": checkpoint.git_revision,
         "metrics": checkpoint.metrics,
         "validation_tracks": list(checkpoint.validation_tracks),
+        "data_file_fingerprint": checkpoint.data_file_fingerprint,
+        "trained_flights": sorted(checkpoint.trained_flights),
         "reference": checkpoint.reference.as_dict() if checkpoint.reference else None,
         "weights": {name: value.cpu() for name, value in checkpoint.model.state_dict().items()},
     }
@@ -110,6 +116,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             git_revision=content["git_revision"],
             metrics=content["metrics"],
             validation_tracks=tuple(content["validation_tracks"]),
+            data_file_fingerprint=content.get("data_file_fingerprint", ""),
+            trained_flights=frozenset(content.get("trained_flights", ())),
             reference=Reference.from_dict(reference) if reference else None,
             schema_version=version,
         )

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from reentry.files import whole_file
-from reentry.tracks import ReadReport, tracks_fingerprint, tracks_table, write_tracks
-from training.card import CARD_NAME, markdown
+import pandas as pd
+
+from reentry.files import check_writable
+from reentry.signals import ended_by_signals
+from reentry.tracks import (
+    ReadReport,
+    fingerprint,
+    flight_fingerprint,
+    tracks_fingerprint,
+    tracks_table,
+    write_tracks,
+)
+from reentry.tracks.read import IN_MEMORY_BYTES
+from reentry.tracks.store import TRACKS_PER_PART
 from training.checkpoint import save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.data import read_labelled
+from training.data import Sample
+from training.epochs import OnEpoch
+from training.evidence import write_card
 from training.loop import Trained, fit
 from training.metrics import without_nan
+from training.resume import UNFINISHED_NAME
+from training.streaming import open_labelled
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"
@@ -60,24 +78,61 @@ class TrainReport:
         }
 
 
-def train_file(path: Path, out: Path, model: ModelConfig, config: TrainConfig) -> TrainReport:
+def train_file(
+    path: Path,
+    out: Path,
+    model: ModelConfig,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    in_memory_bytes: int = IN_MEMORY_BYTES,
+) -> TrainReport:
     """Train on the labelled tracks of `path` and write `out`/model.ckpt, its card and the tracks held out.
 
-    Rows set aside go to `out`/set_aside.csv.
+    Rows set aside go to `out`/set_aside.csv. While it goes on, `out`/unfinished.ckpt keeps the run.
+
+    Args:
+        path: labelled tracks; a large file is read into a temporary folder, not into memory.
+        out: the folder.
+        model: the network's shape.
+        config: how to train.
+        resume: whether to go on with the run of `out`/unfinished.ckpt, to the end it would have come to.
+        on_epoch: told each epoch, see `fit`.
+        in_memory_bytes: see `open_labelled`.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
-        InputError: what is in it cannot be learned from.
+        InputError: what is in it cannot be learned from, or `out` cannot be written to.
         ConfigError: a setting that training cannot work with.
+        CheckpointError: no run to go on with, or one of other data or settings.
+        Ended: a signal asked for the end.
     """
     started = time.monotonic()
-    data = read_labelled(path)
-    identity = tracks_fingerprint(sample.track for sample in data.samples)
-    trained = fit(data.samples, model, config, fingerprint=identity)
-    write_tracks(out / VALIDATION_NAME, (tracks_table([sample.track]) for sample in trained.validation))
-    with whole_file(out / CARD_NAME) as part:
-        part.write_text(markdown(trained.checkpoint), encoding="utf-8")
+    check_writable(out)
+    unfinished = out / UNFINISHED_NAME
+    with ended_by_signals(), open_labelled(path, in_memory_bytes=in_memory_bytes) as data:
+        identity = tracks_fingerprint(sample.track for sample in data.samples)
+        with _told_how_to_resume(unfinished):
+            trained = fit(
+                data.samples,
+                model,
+                config,
+                fingerprint=identity,
+                on_epoch=on_epoch,
+                unfinished=unfinished,
+                resume=resume,
+            )
+        checkpoint = replace(
+            trained.checkpoint,
+            data_file_fingerprint=fingerprint(path),
+            trained_flights=frozenset(flight_fingerprint(sample.track) for sample in trained.train),
+        )
+        trained = replace(trained, checkpoint=checkpoint)
+        write_tracks(out / VALIDATION_NAME, _tables(trained.validation))
+        write_card(out, trained, data.report)
     save_checkpoint(out / CHECKPOINT_NAME, trained.checkpoint)
+    unfinished.unlink(missing_ok=True)
     if not data.report.clean:
         data.report.write_set_aside(out / SET_ASIDE_NAME)
     return TrainReport(
@@ -86,3 +141,18 @@ def train_file(path: Path, out: Path, model: ModelConfig, config: TrainConfig) -
         read=data.report,
         seconds=time.monotonic() - started,
     )
+
+
+def _tables(samples: Sequence[Sample]) -> Iterator[pd.DataFrame]:
+    for start in range(0, len(samples), TRACKS_PER_PART):
+        yield tracks_table([sample.track for sample in samples[start : start + TRACKS_PER_PART]])
+
+
+@contextmanager
+def _told_how_to_resume(unfinished: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if unfinished.is_file():
+            print(f"interrupted: {unfinished} keeps the run, the same command with --resume goes on", file=sys.stderr)
+        raise

@@ -15,6 +15,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split, at most.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Units of the LSTM.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with [model] and [train] settings.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes that share each batch, one to a core or GPU.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the interrupted run in DIR.")] = False,
     track: Annotated[bool, typer.Option(help="Record the run, for `reentry runs`.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -22,7 +24,8 @@ def train(
 
     One track in five is held out, the figures printed are theirs. Flags win over the file of settings, whose keys are
     the fields of ModelConfig and TrainConfig in training/config.py. Bad tracks are set aside in
-    DIR/set_aside.csv, and the exit status is 1.
+    DIR/set_aside.csv, and the exit status is 1. A file larger than memory is trained on from a temporary folder.
+    Interrupted by Ctrl-C or SIGTERM, the run is kept, and the same command with --resume goes on to the same end.
 
     Example: `reentry train data/train.csv --out artifacts/train --seed 0`
     """
@@ -32,9 +35,10 @@ def train(
     from training.tracking import record_training, recording, training_parameters
     from training.train import train_file
 
-    model, training = read_configs(config, model={"hidden": hidden}, train={"epochs": epochs, "seed": seed})
+    flags = {"epochs": epochs, "seed": seed, "devices": devices}
+    model, training = read_configs(config, model={"hidden": hidden}, train=flags)
     with recording(track, training_parameters(tracks, model, training)) as recorder:
-        result = train_file(tracks, out, model, training)
+        result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch)
         record_training(recorder, result)
     typer.echo(result.read.summary(), err=True)
     if as_json:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from reentry.errors import TrackFileError
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, SCHEMA_VERSION, TIMESTAMP
 from reentry.tracks.track import Track
+
+_TOLD_BY: Final = [MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE)]
 
 
 def fingerprint(path: Path) -> str:
@@ -35,10 +38,16 @@ def tracks_fingerprint(tracks: Iterable[Track]) -> str:
     A flight is its id, its timestamps and its altitudes, as read and repaired; so CSV and Parquet agree, in any order
     of tracks and rows, with labels or without.
     """
-    columns = [MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE)]
-    flights = []
-    for track in tracks:
-        timestamp, altitude = track.measurements[:, columns].T
-        values = np.stack([timestamp, altitude], axis=1)[np.lexsort((altitude, timestamp))]
-        flights.append(hashlib.sha256(f"{track.track_id}\n".encode() + values.astype("<f8").tobytes()).digest())
+    flights = [hashlib.sha256(f"{track.track_id}\n".encode() + _values(track)).digest() for track in tracks]
     return hashlib.sha256(f"reentry schema {SCHEMA_VERSION}\n".encode() + b"".join(sorted(flights))).hexdigest()
+
+
+def flight_fingerprint(track: Track) -> str:
+    """16 hexadecimal digits of a flight's timestamps and altitudes: the same under another id and in another file."""
+    return hashlib.sha256(_values(track)).hexdigest()[:16]
+
+
+def _values(track: Track) -> bytes:
+    """Timestamps and altitudes, by time, as read and repaired."""
+    timestamp, altitude = track.measurements[:, _TOLD_BY].T
+    return np.stack([timestamp, altitude], axis=1)[np.lexsort((altitude, timestamp))].astype("<f8").tobytes()
