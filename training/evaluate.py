@@ -5,7 +5,7 @@ One run is one seed: its own split, weights and fitted baselines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ import numpy as np
 
 from reentry.errors import ConfigError, InputError
 from reentry.progress import progress
-from reentry.tracks import ReadReport, tracks_fingerprint
+from reentry.tracks import ReadReport, Track, fingerprint, flight_fingerprint, tracks_fingerprint
 from training.baselines import baselines, predict_with
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.data import Sample, read_labelled
@@ -45,8 +45,33 @@ class Evaluation:
     checkpoint_path: Path
     data: ReadReport
     held_out: bool
-    """Whether the data is the training data, so that only its held-out tracks are scored; else all tracks are."""
+    """Whether the data is the training data, so that only its held-out tracks are scored."""
+    same_file: bool
+    """Whether it is the very file."""
+    trained_on: int
+    """Tracks of the data that trained the network; they are left out, unless there are no others."""
     runs: list[Run]
+
+    @property
+    def scored(self) -> int:
+        """Tracks that the figures of a run are of."""
+        return self.runs[0].metrics[NETWORK].tracks
+
+    @property
+    def warning(self) -> str | None:
+        """What is to be known where the data trained the network; None where it did not."""
+        if not self.trained_on:
+            return None
+        if self.held_out:
+            what = "this file" if self.same_file else "the same tracks in another file"
+            return f"{self.data.path}: {what} trained the checkpoint; only the {self.scored} tracks held out are scored"
+        tracks = f"{self.trained_on} of {self.data.tracks} tracks"
+        if self.trained_on < self.data.tracks:
+            return f"{self.data.path}: {tracks} trained the checkpoint; only the other {self.scored} are scored"
+        return (
+            f"{self.data.path}: {tracks} trained the checkpoint; they are scored all the same, and the figures say "
+            "what it has learned by heart"
+        )
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """Method -> figure -> mean and worst over the runs."""
@@ -67,7 +92,8 @@ def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> 
     """Score a checkpoint on labelled tracks.
 
     On the tracks it was trained on, whatever file they come in, those it held out are scored, and the baselines beside
-    it. Of other data every track is scored, by the network alone: there the baselines have nothing to be fitted on.
+    it. Of other data every track that did not train it is scored, by the network alone: there the baselines have
+    nothing to be fitted on.
 
     Args:
         checkpoint_path: of `reentry train`.
@@ -84,7 +110,8 @@ def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> 
     checkpoint = load_checkpoint(checkpoint_path)
     data = read_labelled(data_path)
     identity = tracks_fingerprint(sample.track for sample in data.samples)
-    held_out = identity == checkpoint.data_fingerprint
+    same_file = fingerprint(data_path) == checkpoint.data_file_fingerprint
+    held_out = same_file or identity == checkpoint.data_fingerprint
     if seeds > 1 and not held_out:
         raise ConfigError(
             "more than one seed needs the tracks the checkpoint was trained on",
@@ -92,11 +119,11 @@ def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> 
             fix="give their file, or leave --seeds out",
         )
     if not held_out:
-        runs = [_run(checkpoint, [], data.samples)]
+        train, others = _partition(data.samples, lambda track: flight_fingerprint(track) in checkpoint.trained_flights)
+        runs = [_run(checkpoint, [], others or train)]
     else:
-        held = set(checkpoint.validation_tracks)
-        train = [sample for sample in data.samples if sample.track.track_id not in held]
-        runs = [_run(checkpoint, train, [sample for sample in data.samples if sample.track.track_id in held])]
+        others, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
+        runs = [_run(checkpoint, train, others)]
         if seeds > 1:
             with progress("evaluating", seeds, "seeds") as advance:
                 advance(1)
@@ -108,8 +135,22 @@ def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> 
                     runs.append(_run(again.checkpoint, again.train, again.validation))
                     advance(1)
     return Evaluation(
-        checkpoint=checkpoint, checkpoint_path=checkpoint_path, data=data.report, held_out=held_out, runs=runs
+        checkpoint=checkpoint,
+        checkpoint_path=checkpoint_path,
+        data=data.report,
+        held_out=held_out,
+        same_file=same_file,
+        trained_on=len(train),
+        runs=runs,
     )
+
+
+def _partition(samples: Sequence[Sample], holds: Callable[[Track], bool]) -> tuple[list[Sample], list[Sample]]:
+    """Samples whose track it holds for, and the others."""
+    of: dict[bool, list[Sample]] = {True: [], False: []}
+    for sample in samples:
+        of[holds(sample.track)].append(sample)
+    return of[True], of[False]
 
 
 def _run(checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sample]) -> Run:

@@ -1,4 +1,4 @@
-"""An evaluation as files: evaluation.json, evaluation.md and two plots."""
+"""An evaluation as files: evaluation.json, evaluation.md and three plots."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from reentry.decision import NO_ONSET, onset_of, phase_of
 from reentry.files import whole_file
-from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS
 from training.evaluate import NETWORK, Evaluation
-from training.metrics import onset_errors, without_nan
+from training.metrics import reliability, without_nan
+from training.plots import errors_figure, reliability_figure, track_figure
 
 _COLUMNS: Final = {
     "onset_rmse": ("onset RMSE, s", "{:.3f}"),
@@ -36,12 +32,19 @@ _COLUMNS: Final = {
 
 
 def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the four files into `out` and give their paths."""
+    """Write the five files into `out` and give their paths."""
     texts = {"evaluation.json": json.dumps(as_dict(evaluation), indent=2) + "\n", "evaluation.md": markdown(evaluation)}
     for name, text in texts.items():
         with whole_file(out / name) as part:
             part.write_text(text, encoding="utf-8")
-    figures = {"track.png": _track_figure(evaluation), "onset_errors.png": _errors_figure(evaluation)}
+    first, decision = evaluation.runs[0].predictions, evaluation.checkpoint.decision
+    pooled = {method: [p for run in evaluation.runs for p in run.predictions[method]] for method in first}
+    seeds = f"{len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else f"seed {evaluation.runs[0].seed}"
+    figures = {
+        "track.png": track_figure(first[NETWORK], decision),
+        "onset_errors.png": errors_figure(pooled, decision, seeds),
+        "reliability.png": reliability_figure({method: reliability(of) for method, of in pooled.items()}),
+    }
     for name, figure in figures.items():
         with whole_file(out / name) as part:
             figure.savefig(part, format="png")
@@ -56,6 +59,9 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "data": str(evaluation.data.path),
         "data_fingerprint": evaluation.checkpoint.data_fingerprint if evaluation.held_out else None,
         "held_out_tracks_only": evaluation.held_out,
+        "tracks_that_trained_it": evaluation.trained_on,
+        "tracks_scored": evaluation.scored,
+        "warning": evaluation.warning,
         "tracks_set_aside": len(evaluation.data.set_aside),
         "runs": [
             {"seed": run.seed, "metrics": {method: without_nan(m.as_dict()) for method, m in run.metrics.items()}}
@@ -72,12 +78,10 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
 def markdown(evaluation: Evaluation) -> str:
     """The table, methods by rows; over several seeds a cell holds the mean and the worst."""
     several = len(evaluation.runs) > 1
-    tracks = [run.metrics[NETWORK].tracks for run in evaluation.runs]
-    what = f"the {tracks[0]} tracks held out from training" if evaluation.held_out else f"all {tracks[0]} tracks"
     lines = [
         "# Evaluation",
         "",
-        f"Checkpoint `{evaluation.checkpoint_path}`, data `{evaluation.data.path}`: {what}.",
+        f"Checkpoint `{evaluation.checkpoint_path}`, data `{evaluation.data.path}`: {_what(evaluation)}.",
         f"Seeds {', '.join(str(run.seed) for run in evaluation.runs)}, each with its own split; mean / worst."
         if several
         else f"Seed {evaluation.runs[0].seed}.",
@@ -103,75 +107,10 @@ def _cell(form: str, value: float) -> str:
     return "-" if math.isnan(value) else form.format(value)
 
 
-def _track_figure(evaluation: Evaluation) -> Figure:
-    """The track of the first run on which the network errs most."""
-    run, decision = evaluation.runs[0], evaluation.checkpoint.decision
-    errors = onset_errors(run.predictions[NETWORK], decision)
-    worst = int(np.abs(errors).argmax())
-    prediction = run.predictions[NETWORK][worst]
-    track = prediction.track
-    truth, phase = track.reentry_phase, phase_of(prediction.probability, decision)
-    assert truth is not None, "scored tracks are labelled"
-    seconds = track.timestamp - track.timestamp[0]
-
-    figure = Figure(figsize=(9, 6), dpi=100, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    above.plot(seconds, track.measurements[:, MEASUREMENT_COLUMNS.index(ALTITUDE.name)] / 1e3, color="black", lw=1.2)
-    above.set_ylabel("altitude, km")
-    above.set_title(
-        f"Track {track.track_id}, the largest onset error of {len(errors)} tracks: {errors[worst]:+.3f} s "
-        "(predicted - true)",
-        fontsize=11,
-    )
-    for steps, label, colour, style in (
-        (truth, "true onset", "tab:blue", "-"),
-        (phase, "predicted onset", "tab:red", "--"),
-    ):
-        onset = int(onset_of(steps))
-        if onset != NO_ONSET:
-            above.axvline(seconds[onset], color=colour, ls=style, lw=1.5, label=f"{label}: {seconds[onset]:.1f} s")
-        else:
-            above.plot([], [], color=colour, ls=style, label=f"{label}: none")
-    above.legend(loc="upper left")
-    below.fill_between(seconds, truth, step="post", color="tab:blue", alpha=0.2, label="true phase")
-    below.step(seconds, phase, where="post", color="tab:red", ls="--", lw=1.2, label="predicted phase")
-    below.plot(seconds, prediction.probability, color="tab:orange", lw=1.5, label="predicted probability")
-    below.axhline(decision.enter, color="grey", lw=0.8, ls=":", label=f"enter at {decision.enter:g}")
-    below.set(xlabel="time since the first measurement, s", ylabel="reentry, 0 to 1", ylim=(-0.05, 1.05))
-    below.legend(loc="upper left")
-    return figure
-
-
-def _errors_figure(evaluation: Evaluation) -> Figure:
-    """Onset errors of every run, one panel a method, on one axis of time; bins are one step wide."""
-    decision = evaluation.checkpoint.decision
-    methods = list(evaluation.runs[0].predictions)
-    errors = {
-        method: np.concatenate([onset_errors(run.predictions[method], decision) for run in evaluation.runs])
-        for method in methods
-    }
-    step = float(
-        np.median(np.concatenate([np.diff(p.track.timestamp) for p in evaluation.runs[0].predictions[NETWORK]]))
-    )
-    widest = max(float(np.abs(values).max()) for values in errors.values())
-    reach = (min(round(widest / step), 100) + 1.5) * step
-    bins = np.arange(-reach, reach + step / 2, step)
-    figure = Figure(figsize=(9, 1.2 + 1.7 * len(methods)), dpi=100, layout="constrained")
-    panels = np.atleast_1d(figure.subplots(len(methods), 1, sharex=True))
-    for panel, method in zip(panels, methods, strict=True):
-        values = errors[method]
-        shown = np.clip(values, bins[0], bins[-1])
-        panel.hist(shown, bins=list(bins), color="tab:red" if method == NETWORK else "tab:grey", edgecolor="white")
-        beyond = int(np.sum(np.abs(values) > reach))
-        panel.set_title(
-            f"{method}: RMSE {np.sqrt(np.mean(values**2)):.3f} s, worst {np.abs(values).max():.3f} s"
-            + (f", {beyond} beyond the axis in the outer bins" if beyond else ""),
-            fontsize=10,
-        )
-        panel.axvline(0.0, color="black", lw=0.6)
-        panel.set_ylabel("tracks")
-        panel.yaxis.get_major_locator().set_params(integer=True)
-    panels[-1].set_xlabel(f"onset error, predicted - true, s (bins of {step:g} s)")
-    seeds = f"{len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else f"seed {evaluation.runs[0].seed}"
-    figure.suptitle(f"Onset errors of {len(errors[NETWORK])} scored tracks, {seeds}", fontsize=11)
-    return figure
+def _what(evaluation: Evaluation) -> str:
+    """Which tracks the figures are of."""
+    if evaluation.held_out:
+        return f"the {evaluation.scored} tracks held out from training"
+    if evaluation.scored < evaluation.data.tracks:
+        return f"the {evaluation.scored} tracks that did not train it"
+    return f"all {evaluation.scored} tracks" + (", which trained it" if evaluation.trained_on else "")

@@ -15,10 +15,11 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="Runs; each beyond the first trains anew with the next seed.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure a checkpoint beside the baselines: a table, JSON and two plots.
+    """Measure a checkpoint beside the baselines: a table, JSON and three plots.
 
     Of the tracks it was trained on, as CSV or Parquet, those held out then are scored; of others all, without the
-    baselines. Bad tracks are left out, and the exit status is 1.
+    baselines. Tracks that trained it are left out wherever they are, with a warning. Bad tracks are left out, and the
+    exit status is 1.
 
     Example: `reentry evaluate artifacts/train/model.ckpt data/train.csv --seeds 5`
     """
@@ -30,6 +31,8 @@ def evaluate(
     evaluation = evaluate_file(checkpoint, tracks, seeds=seeds)
     written = write_report(evaluation, out)
     typer.echo(evaluation.data.summary(), err=True)
+    if evaluation.warning:
+        typer.secho(f"warning: {evaluation.warning}", fg="yellow", err=True)
     if as_json:
         typer.echo(json.dumps(as_dict(evaluation)))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,9 @@ from typer.testing import CliRunner
 
 from reentry.cli import app
 from reentry.errors import ConfigError, InputError
+from reentry.tracks import fingerprint
 from tests.training_data import short_flights, write_flights
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.evaluate import NETWORK, evaluate_file
 from training.report import as_dict, markdown, write_report
@@ -44,7 +46,7 @@ def test_the_tracks_held_out_are_scored_beside_the_baselines(data: Path, trained
 
 def test_of_another_file_every_track_is_scored_by_the_network_alone(tmp_path: Path, trained: TrainReport) -> None:
     evaluation = evaluate_file(trained.checkpoint, write_flights(tmp_path / "other.parquet", tracks=4, seed=9))
-    assert not evaluation.held_out
+    assert (evaluation.held_out, evaluation.trained_on, evaluation.warning) == (False, 0, None)
     assert list(evaluation.runs[0].metrics) == [NETWORK]
     assert evaluation.runs[0].metrics[NETWORK].tracks == 4
     assert "baselines need the training file" in markdown(evaluation)
@@ -57,8 +59,63 @@ def test_the_training_tracks_are_known_again_in_another_form(data: Path, trained
     assert evaluation.held_out
     held = set(load_checkpoint(trained.checkpoint).validation_tracks)
     assert {p.track.track_id for p in evaluation.runs[0].predictions[NETWORK]} == held
-    shuffled[shuffled["track_id"] != 0].to_parquet(tmp_path / "fewer.parquet")
-    assert not evaluate_file(trained.checkpoint, tmp_path / "fewer.parquet").held_out
+    assert evaluation.warning == (
+        f"{tmp_path / 'train.parquet'}: the same tracks in another file trained the checkpoint; "
+        "only the 3 tracks held out are scored"
+    )
+
+
+def test_the_very_file_that_trained_is_known_by_its_content(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+    assert load_checkpoint(trained.checkpoint).data_file_fingerprint == fingerprint(data)
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(data.read_bytes())
+    evaluation = evaluate_file(trained.checkpoint, copy)
+    assert (evaluation.held_out, evaluation.same_file, evaluation.trained_on, evaluation.scored) == (True, True, 12, 3)
+    assert evaluation.warning == f"{copy}: this file trained the checkpoint; only the 3 tracks held out are scored"
+
+
+def test_some_of_the_training_tracks_among_others_are_left_out(
+    data: Path, trained: TrainReport, tmp_path: Path
+) -> None:
+    held = set(load_checkpoint(trained.checkpoint).validation_tracks)
+    table = pd.read_csv(data, float_precision="round_trip")
+    known = sorted(set(table["track_id"]) - held)[:4]
+    some = table[table["track_id"].isin({*known, *list(held)[:1]})].copy()
+    some["track_id"] += 500  # under other ids
+    both = pd.concat([some, short_flights(2, seed=9)])
+    both.to_parquet(tmp_path / "both.parquet")
+    evaluation = evaluate_file(trained.checkpoint, tmp_path / "both.parquet")
+    scored = {p.track.track_id for p in evaluation.runs[0].predictions[NETWORK]}
+    assert scored == {0, 1, next(iter(held)) + 500}
+    assert (evaluation.held_out, evaluation.trained_on, evaluation.scored) == (False, 4, 3)
+    assert evaluation.warning == (
+        f"{tmp_path / 'both.parquet'}: 4 of 7 tracks trained the checkpoint; only the other 3 are scored"
+    )
+    assert "the 3 tracks that did not train it." in markdown(evaluation)
+    assert as_dict(evaluation)["tracks_that_trained_it"] == 4
+
+
+def test_training_tracks_alone_are_scored_with_a_warning(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+    held = load_checkpoint(trained.checkpoint).validation_tracks
+    table = pd.read_csv(data, float_precision="round_trip")
+    table[~table["track_id"].isin(held)].to_csv(tmp_path / "known.csv", index=False)
+    arguments = ["evaluate", str(trained.checkpoint), str(tmp_path / "known.csv"), "--out", str(tmp_path / "report")]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert (content["tracks_that_trained_it"], content["tracks_scored"]) == (12, 12)
+    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert "12 of 12 tracks trained the checkpoint; they are scored all the same" in warning
+    assert content["warning"] in warning
+
+
+def test_a_checkpoint_that_kept_no_flights_knows_its_tracks_as_a_whole(
+    data: Path, trained: TrainReport, tmp_path: Path
+) -> None:
+    old = replace(load_checkpoint(trained.checkpoint), trained_flights=frozenset(), data_file_fingerprint="")
+    save_checkpoint(tmp_path / "old.ckpt", old)
+    evaluation = evaluate_file(tmp_path / "old.ckpt", data)
+    assert (evaluation.held_out, evaluation.same_file, evaluation.scored) == (True, False, 3)
 
 
 def test_over_seeds_the_summary_holds_mean_and_worst(data: Path, trained: TrainReport) -> None:
@@ -85,7 +142,7 @@ def test_no_seed_is_refused(data: Path, trained: TrainReport) -> None:
         evaluate_file(trained.checkpoint, data, seeds=0)
 
 
-def test_the_report_is_four_whole_files(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+def test_the_report_is_five_whole_files(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     evaluation = evaluate_file(trained.checkpoint, data)
     written = write_report(evaluation, tmp_path / "report")
     assert sorted(written) == sorted((tmp_path / "report").iterdir())
@@ -96,7 +153,7 @@ def test_the_report_is_four_whole_files(data: Path, trained: TrainReport, tmp_pa
     assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][
         2:
     ] == METHODS
-    for name in ("track.png", "onset_errors.png"):
+    for name in ("track.png", "onset_errors.png", "reliability.png"):
         image = (tmp_path / "report" / name).read_bytes()
         assert image.startswith(b"\x89PNG")
         assert len(image) < 150_000
@@ -110,7 +167,11 @@ def test_figures_without_cases_are_null_in_json_and_a_dash_in_the_table(tmp_path
     write_report(evaluation, tmp_path / "report")
     content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert content["runs"][0]["metrics"][NETWORK]["roc_auc"] is None
-    assert markdown(evaluation).splitlines()[-1].endswith("| - |")
+    titles, figures = (
+        markdown(evaluation).splitlines()[-3].split(" | "),
+        markdown(evaluation).splitlines()[-1].split(" | "),
+    )
+    assert figures[titles.index("ROC AUC")] == "-"
 
 
 def test_one_track_alone_is_not_trained_on_and_nothing_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The model card of a fresh training, with its figures by kind of flight and its plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reentry.files import whole_file
+from reentry.tracks import ReadReport, origin_of
+from training.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME, Evidence, markdown
+from training.groups import by_group
+from training.loop import Trained, predict
+from training.metrics import reliability
+from training.plots import errors_figure, reliability_figure
+
+
+def write_card(out: Path, trained: Trained, read: ReadReport) -> None:
+    """Write the card and its two plots into `out`.
+
+    Args:
+        out: folder of the checkpoint.
+        trained: what came of the training.
+        read: of the file it was trained on.
+    """
+    checkpoint = trained.checkpoint
+    predictions = predict(checkpoint.model, trained.validation)
+    origin = origin_of(read.path)
+    evidence = Evidence(
+        data=read.path,
+        origin=origin,
+        rows=read.rows,
+        train_tracks=len(trained.train),
+        set_aside=len(read.set_aside),
+        groups=by_group(predictions, checkpoint.decision, origin),
+        reliability=reliability(predictions),
+    )
+    held_out = "held out"
+    figures = {
+        ERRORS_NAME: errors_figure({held_out: predictions}, checkpoint.decision, f"seed {checkpoint.seed}"),
+        RELIABILITY_NAME: reliability_figure({held_out: evidence.reliability}),
+    }
+    for name, figure in figures.items():
+        with whole_file(out / name) as part:
+            figure.savefig(part, format="png")
+    with whole_file(out / CARD_NAME) as part:
+        part.write_text(markdown(checkpoint, evidence), encoding="utf-8")
