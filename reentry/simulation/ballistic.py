@@ -34,14 +34,14 @@ from reentry.simulation.shots import ShotConfig, Shots, draw_shots
 
 Float64 = npt.NDArray[np.float64]
 
-TRACKS_PER_CHUNK: Final = 256
-"""Some 240,000 rows at 1 s."""
+TRACKS_PER_CHUNK: Final = 512
+"""Some 450,000 rows at 1 s: large enough for numpy, small enough for memory."""
 
 ONSET_DRAG: Final = 0.1 * earth.STANDARD_GRAVITY
 """m/s^2. Reentry begins at the first step on descent at which drag decelerates by more."""
 
 PLUME: Final = 3_000.0
-"""Intensity of the plume, where a body of size 1 at ambient temperature has 0.6; it outshines all else."""
+"""Of the plume, where a body of size 1 at ambient temperature has 0.6; only the fastest reentries outshine it."""
 
 WARM: Final = 1.4
 """Of a body as its boost ends, above ambient."""
