@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
+from typing import Final
 
 import numpy as np
 from matplotlib import rcParams
@@ -15,6 +16,10 @@ from matplotlib.figure import Figure
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS
 from training.metrics import Prediction, Reliability, onset_errors
+
+FARTHEST_STEPS: Final = 100
+"""Onset errors beyond so many steps are in the outermost bins."""
+BINS_EACH_SIDE: Final = 40
 
 
 def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) -> Figure:
@@ -56,7 +61,7 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
 
 
 def errors_figure(methods: dict[str, list[Prediction]], decision: DecisionConfig, of: str) -> Figure:
-    """Onset errors, one panel a method, the network first, on one axis of time; bins are one step wide.
+    """Onset errors, one panel a method, the network first, on one axis of time; bins are whole steps wide.
 
     Args:
         methods: predictions of each.
@@ -68,8 +73,10 @@ def errors_figure(methods: dict[str, list[Prediction]], decision: DecisionConfig
     steps = np.concatenate([np.diff(p.track.timestamp) for p in methods[network]])
     step = max(float(np.median(steps)), 1e-3) if len(steps) else 1.0
     widest = max(float(np.abs(values).max()) for values in errors.values())
-    reach = (min(round(widest / step), 100) + 1.5) * step
-    bins = np.arange(-reach, reach + step / 2, step)
+    steps_shown = min(round(widest / step), FARTHEST_STEPS)
+    width = step * -(-steps_shown // BINS_EACH_SIDE) if steps_shown else step
+    reach = (np.ceil(steps_shown * step / width) + 1.5) * width
+    bins = np.arange(-reach, reach + width / 2, width)
     figure = Figure(figsize=(9, 1.2 + 1.7 * len(methods)), dpi=100, layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(methods), 1, sharex=True))
     for panel, method in zip(panels, methods, strict=True):
@@ -85,7 +92,7 @@ def errors_figure(methods: dict[str, list[Prediction]], decision: DecisionConfig
         panel.axvline(0.0, color="black", lw=0.6)
         panel.set_ylabel("tracks")
         panel.yaxis.get_major_locator().set_params(integer=True)
-    panels[-1].set_xlabel(f"onset error, predicted - true, s (bins of {step:g} s)")
+    panels[-1].set_xlabel(f"onset error, predicted - true, s (bins of {width:.3g} s)")
     figure.suptitle(f"Onset errors of {len(errors[network])} scored tracks, {of}", fontsize=11)
     return figure
 
@@ -113,6 +120,6 @@ def reliability_figure(methods: dict[str, Reliability]) -> Figure:
         below.stairs(np.maximum(found.steps, 0.5), edges, color=colour, lw=1.3)
     above.set(ylabel="share of the steps in reentry", ylim=(-0.03, 1.03))
     above.legend(loc="upper left")
-    below.set(xlabel="probability given", ylabel="steps", yscale="log", xlim=(-0.03, 1.03))
+    below.set(xlabel="probability given", ylabel="steps", yscale="log", xlim=(-0.03, 1.03), ylim=(0.7, None))
     above.set_title(f"Reliability, {sum(next(iter(methods.values())).steps):,} steps", fontsize=11)
     return figure

@@ -1,0 +1,159 @@
+"""The model card: its figures by kind of flight, its plots, and its section on exports."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.card import write_card as write_export_section
+from reentry.decision import DecisionConfig
+from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID, TIMESTAMP
+from reentry.tracks import Track, fingerprint, write_tracks
+from tests.training_data import short_flights
+from training.card import CARD_NAME, markdown
+from training.checkpoint import load_checkpoint
+from training.config import ModelConfig, TrainConfig
+from training.groups import by_group, range_class, range_km, sensors
+from training.metrics import Prediction
+from training.train import TrainReport, train_file
+
+DECISION = DecisionConfig()
+ORIGIN = {"profile": "ballistic", "severity": 2, "seed": 7, "settings": {"shots": {"decoys": 0.1}}}
+
+
+def track(*, to: tuple[float, float] = (0.0, 0.0), seen_by: int = 1, onset: int = 3) -> Track:
+    """Five steps, 1 s apart, from latitude and longitude 0 to `to` in degrees."""
+    steps = np.arange(5)
+    measurements = np.zeros((5, len(MEASUREMENT_COLUMNS)))
+    measurements[:, MEASUREMENT_COLUMNS.index(TIMESTAMP.name)] = 1.7e9 + steps
+    for column, end in ((LATITUDE, to[0]), (LONGITUDE, to[1])):
+        measurements[:, MEASUREMENT_COLUMNS.index(column.name)] = end * steps / 4
+    measurements[:, MEASUREMENT_COLUMNS.index(SENSOR_ID.name)] = steps % seen_by
+    return Track(
+        track_id=1, measurements=measurements, reentry_phase=(steps >= onset).astype(np.int8), rows=steps, steps=steps
+    )
+
+
+def late_by(steps: int, **of: Any) -> Prediction:
+    seen = track(**of)
+    return Prediction(track=seen, probability=(np.arange(5) >= 3 + steps).astype(float))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "train.parquet"
+    write_tracks(path, short_flights(10), origin=ORIGIN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    return train_file(data, tmp_path_factory.mktemp("trained"), ModelConfig(), TrainConfig(epochs=2, accelerator="cpu"))
+
+
+@pytest.fixture
+def card(trained: TrainReport) -> str:
+    return trained.checkpoint.with_name(CARD_NAME).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("to", "kilometres"),
+    [((0.0, 0.0), 0.0), ((90.0, 0.0), math.pi / 2 * 6371), ((0.0, 180.0), math.pi * 6371), ((0.0, -1.0), 111.195)],
+)
+def test_range_is_the_great_circle_from_first_to_last(to: tuple[float, float], kilometres: float) -> None:
+    assert range_km(track(to=to)) == pytest.approx(kilometres, rel=1e-5)
+
+
+def test_range_classes_have_their_bounds_at_1000_3500_and_5500_km() -> None:
+    per_degree = math.pi * 6371 / 180
+    classes = {km: range_class(track(to=(km / per_degree, 0.0))) for km in (999, 1001, 3499, 3501, 5499, 5501, 10_000)}
+    assert list(classes.values()) == [
+        "below 1,000 km",
+        "1,000 to 3,500 km",
+        "1,000 to 3,500 km",
+        "3,500 to 5,500 km",
+        "3,500 to 5,500 km",
+        "5,500 km and more",
+        "5,500 km and more",
+    ]
+
+
+def test_sensors_are_counted_once_each() -> None:
+    assert [sensors(track(seen_by=count)) for count in (1, 2, 5)] == ["1", "2", "5"]
+
+
+def test_figures_are_of_each_group_alone() -> None:
+    predictions = [
+        late_by(0, to=(1.0, 0.0)),
+        late_by(1, to=(20.0, 0.0), seen_by=2),
+        late_by(0, to=(1.0, 0.0), seen_by=2),
+    ]
+    groups = {(group.by, group.name): group.metrics for group in by_group(predictions, DECISION, ORIGIN)}
+    assert list(groups) == [
+        ("profile", "ballistic"),
+        ("severity", "2"),
+        ("range", "below 1,000 km"),
+        ("range", "1,000 to 3,500 km"),
+        ("sensors", "1"),
+        ("sensors", "2"),
+    ]
+    assert {key: (of.tracks, of.onset_rmse) for key, of in groups.items()} == {
+        ("profile", "ballistic"): (3, pytest.approx(math.sqrt(1 / 3))),
+        ("severity", "2"): (3, pytest.approx(math.sqrt(1 / 3))),
+        ("range", "below 1,000 km"): (2, 0.0),
+        ("range", "1,000 to 3,500 km"): (1, 1.0),
+        ("sensors", "1"): (1, 0.0),
+        ("sensors", "2"): (2, pytest.approx(math.sqrt(1 / 2))),
+    }
+
+
+def test_of_a_file_that_does_not_say_where_it_is_from_neither_does_the_card() -> None:
+    groups = by_group([late_by(0)], DECISION, None)
+    assert [(group.by, group.name) for group in groups[:2]] == [("profile", "not said"), ("severity", "not said")]
+
+
+def test_the_card_says_on_what_it_was_trained(card: str, data: Path, trained: TrainReport) -> None:
+    checkpoint = load_checkpoint(trained.checkpoint)
+    assert f"| file | {data}, {trained.read.rows:,} rows |" in card
+    assert '| from | simulated, profile ballistic, severity 2, seed 7, settings `{"shots": {"decoys": 0.1}}` |' in card
+    assert f"`{fingerprint(data)}`" in card
+    assert f"`{checkpoint.data_fingerprint}`" in card
+    assert "| trained on | 8 tracks |" in card
+    assert "| held out | 2 tracks, whole |" in card
+
+
+def test_the_card_has_the_figures_of_the_checkpoint_and_of_each_group(card: str, trained: TrainReport) -> None:
+    metrics = trained.trained.checkpoint.metrics
+    assert f"| onset RMSE, s | {metrics['onset_rmse']:.3f} |" in card
+    assert f"| Brier score of the steps | {metrics['brier']:.5f} |" in card
+    for row in ("| profile | ballistic | 2 | ", "| severity | 2 | 2 | ", "| sensors | 1 | 2 | "):
+        assert f"{row}{metrics['onset_rmse']:.3f} | " in card
+    assert "Held out with fewer than 20 tracks: profile ballistic; severity 2; " in card
+
+
+def test_the_plots_that_the_card_shows_are_beside_it(card: str, trained: TrainReport) -> None:
+    for name in ("onset_errors.png", "reliability.png"):
+        assert f"]({name})" in card
+        assert trained.checkpoint.with_name(name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_section_on_exports_joins_the_card_and_is_replaced_in_it(card: str, trained: TrainReport) -> None:
+    checkpoint = load_checkpoint(trained.checkpoint)
+    for data in ("first tracks", "other tracks"):
+        path = write_export_section(trained.checkpoint, checkpoint, [], data)
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith(card.rstrip())
+        assert text.count("## Export") == 1
+        assert data in text
+    assert "first tracks" not in text
+
+
+def test_a_checkpoint_alone_has_a_card_of_what_it_knows(trained: TrainReport) -> None:
+    text = markdown(load_checkpoint(trained.checkpoint))
+    assert "| held out | 2 tracks, whole |" in text
+    assert "By kind of flight" not in text
+    assert ".png" not in text
