@@ -21,6 +21,7 @@ from reentry.cli.repository import repository
 from reentry.cli.runs import runs
 from reentry.cli.serve import serve
 from reentry.cli.simulate import simulate
+from reentry.cli.study import study
 from reentry.cli.train import train
 from reentry.errors import ReentryError
 
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="Marks the reentry phase of missile tracks as it begins: train, export, serve with Triton, measure.",
     epilog="Example: `reentry simulate data/train.csv && reentry train data/train.csv`",
 )
-for command in (simulate, train, evaluate, export, serve, predict, doctor):
+for command in (simulate, train, evaluate, study, export, serve, predict, doctor):
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")

@@ -1,0 +1,36 @@
+"""`reentry study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def study(
+    out: Annotated[Path, typer.Option(help="Folder of study.json, study.md, plots, flights and networks.")] = Path(
+        "artifacts/study"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="One seed and fewer flights: under half an hour.")] = False,
+    seeds: Annotated[int | None, typer.Option(help="Seeds, each with its own training flights.")] = None,
+) -> None:
+    """Train networks, ablations and baselines on simulated ballistic flights and compare them in one table.
+
+    The whole study takes a night on two cores. Interrupted, the same command goes on with the next method.
+
+    Example: `reentry study --quick --out artifacts/study`
+    """
+    from dataclasses import replace
+
+    from training.study import QUICK, StudyConfig, run_study
+    from training.study_report import REPORT_NAME, write_report
+
+    config = QUICK if quick else StudyConfig()
+    if seeds is not None:
+        config = replace(config, seeds=seeds)
+    command = "reentry study" + " --quick" * quick + (f" --seeds {seeds}" if seeds is not None else "")
+    rows = run_study(config, out, lambda line: typer.echo(line, err=True))
+    written = write_report(rows, config, out, command)
+    typer.echo((out / REPORT_NAME).read_text(encoding="utf-8"))
+    typer.echo("\n".join(str(path) for path in written))

@@ -1,0 +1,220 @@
+"""The study: its flights, its file, its table, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import training.study
+from reentry.cli import app
+from reentry.errors import ConfigError
+from reentry.schema import ROBUST_FEATURES
+from tests.training_data import short_samples
+from training.config import CONVOLUTION, GRU, TrainConfig
+from training.data import Batch, Sample
+from training.epochs import worst_alarms
+from training.study import (
+    LSTM_NAME,
+    QUICK,
+    STUDY_NAME,
+    Row,
+    StudyConfig,
+    networks,
+    read_rows,
+    run_study,
+    shortened,
+    write_rows,
+)
+from training.study_report import comparison, markdown, winner, write_report
+
+TINY = StudyConfig(seeds=1, training_flights=6, unseen_flights=3, epochs=1, hidden=3, trees=3, severities=(0, 2))
+
+
+def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: int = 10) -> Row:
+    metrics = {
+        "onset_rmse": rmse,
+        "onset_worst": 2 * rmse,
+        "f1": 0.9,
+        "detection_delay": None,
+        "false_alarms": 0.0,
+        "brier": 0.01,
+    }
+    bins = {"steps": [4.0, 0.0], "predicted": [0.2, None], "observed": [0.25, None]}
+    return Row(
+        method=method,
+        seed=seed,
+        severity=severity,
+        metrics=metrics,
+        reliability=bins,
+        parameters=parameters,
+        training_seconds=1.0,
+        step_microseconds=2.0,
+    )
+
+
+def long_sample(steps: int, onset: int) -> Sample:
+    """A flight whose first feature counts its steps."""
+    sample = short_samples_cached()[0]
+    features = torch.zeros(steps, sample.features.shape[1])
+    features[:, 0] = torch.arange(steps)
+    numbers = np.arange(steps)
+    track = replace(
+        sample.track,
+        measurements=np.repeat(sample.track.measurements[:1], steps, axis=0),
+        reentry_phase=(numbers >= onset).astype(np.int8),
+        rows=numbers,
+        steps=numbers,
+    )
+    return Sample(track=track, features=features, phase=(torch.arange(steps) >= onset).float())
+
+
+def short_samples_cached() -> list[Sample]:
+    return _SAMPLES
+
+
+_SAMPLES: list[Sample] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _flights(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _SAMPLES[:] = short_samples(tmp_path_factory.mktemp("flights"), tracks=2)
+
+
+def test_a_shortened_flight_keeps_its_start_its_onset_and_its_order() -> None:
+    flights = shortened([long_sample(2_000, 1_500)] * 40, seed=1)
+    whole = [flight for flight in flights if len(flight.phase) > 1_000]
+    assert 0 < len(whole) < 15  # one in ten
+    for flight in flights:
+        numbers = flight.features[:, 0]
+        assert (numbers.diff() > 0).all()
+        assert numbers[:60].tolist() == list(range(60))
+        assert numbers[-1] == 1_559
+        assert numbers[int(flight.phase.argmax())] == 1_500
+        assert len(flight.track) == len(flight.phase)
+        before = int((numbers > 1_440).nonzero()[0])
+        assert numbers[before:].tolist() == list(range(1_441, 1_560))
+        if len(numbers) <= 1_000:
+            assert 60 + 60 + 60 <= len(numbers) < 200 + 160 + 60
+
+
+def test_a_flight_that_hardly_coasts_loses_only_what_follows_its_onset() -> None:
+    (flight,) = shortened([long_sample(400, 100)], seed=0)
+    assert flight.features[:, 0].tolist() == list(range(160))
+
+
+def test_a_flight_without_onset_is_cut_to_its_end() -> None:
+    for flight in shortened([long_sample(900, 900)] * 5, seed=0):
+        assert not flight.phase.any()
+        assert flight.features[-1, 0] == 899
+
+
+def test_the_worst_alarm_is_that_of_a_step_well_before_the_onset() -> None:
+    phase = (torch.arange(50) >= 40).float()[None]
+    logits = torch.full((1, 50), -5.0)
+    logits[0, 10], logits[0, 38], logits[0, 45] = 2.0, 9.0, 9.0  # a false alarm, one near the onset, a true one
+    batch = Batch(torch.zeros(1, 50, 1), phase, torch.ones(1, 50))
+    expected = torch.nn.functional.softplus(torch.tensor([2.0]))
+    torch.testing.assert_close(worst_alarms(logits, batch, span=2.0), expected)
+    padded = batch._replace(weight=(torch.arange(50) != 10).float()[None])  # a step that does not count
+    expected = torch.nn.functional.softplus(torch.tensor([-5.0]))
+    torch.testing.assert_close(worst_alarms(logits, padded, span=2.0), expected)
+
+
+def test_each_network_of_the_study_differs_from_the_first_in_one_thing() -> None:
+    (first, train), *others = networks(QUICK).values()
+    assert set(ROBUST_FEATURES) <= set(first.features)
+    assert [model.kind for model, _ in others] == [GRU, CONVOLUTION, first.kind, first.kind]
+    assert not set(others[2][0].features) & set(ROBUST_FEATURES)
+    assert set(first.features) - set(others[3][0].features) == {"log_intensity", "log_intensity_rise"}
+    assert all(config == train for _, config in others)
+
+
+def test_a_study_is_judged_on_every_severity_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    told: list[str] = []
+    rows = run_study(TINY, tmp_path, told.append)
+    methods = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold"]
+    assert [(r.method, r.severity) for r in rows] == [(m, s) for m in methods for s in (0, 2)]
+    assert len(told) == len(methods)
+    assert all(r.metrics["tracks"] == 3 for r in rows)
+    assert sum(steps or 0 for steps in rows[0].reliability["steps"]) == rows[0].metrics["steps"]
+    assert (tmp_path / "networks" / "LSTM-0.ckpt").exists()
+    assert read_rows(tmp_path / STUDY_NAME, TINY) == rows
+
+    kept = [r for r in rows if r.method != "altitude threshold"]
+    write_rows(tmp_path / STUDY_NAME, TINY, kept)
+    told.clear()
+    again = run_study(TINY, tmp_path, told.append)
+    assert [line.split(",")[0] for line in told] == ["altitude threshold"]
+    by_name = {(r.method, r.severity): r.metrics for r in again}
+    assert by_name == {(r.method, r.severity): r.metrics for r in rows}  # the same seed, the same figures
+
+    written = write_report(again, TINY, tmp_path, "reentry study")
+    assert [path.name for path in written] == ["study.md", "study.png", "study_reliability.png"]
+    assert all(path.stat().st_size > 500 for path in written)
+
+
+def test_a_study_of_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
+    write_rows(tmp_path / STUDY_NAME, TINY, [row(LSTM_NAME, 0, 1.0)])
+    with pytest.raises(ConfigError, match=r"a study of other settings.*give another --out"):
+        run_study(replace(TINY, epochs=2), tmp_path, print)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"settings": 1, "rows": [{"method": 1}]}'])
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / STUDY_NAME).write_text(text)
+    with pytest.raises(ConfigError, match="not a study"):
+        run_study(TINY, tmp_path, print)
+
+
+@pytest.mark.parametrize("knob", ["seeds", "training_flights", "unseen_flights", "epochs", "hidden", "trees"])
+def test_a_size_out_of_range_is_refused(knob: str) -> None:
+    with pytest.raises(ConfigError, match=f"{knob} out of range"):
+        replace(TINY, **{knob: 0})
+
+
+def test_the_table_holds_each_method_at_each_severity(tmp_path: Path) -> None:
+    rows = [row(LSTM_NAME, 0, 1.0), row("boosted trees", 0, 3.0), row(LSTM_NAME, 1, 2.0)]
+    text = markdown(rows, TINY, "reentry study --quick")
+    assert "`reentry study --quick`: 1 seed;" in text
+    assert "| 0 | LSTM | 1.00 | 2 | 0.9000 | - | 0.0 | 0.01000 | 10 | 2 |" in text
+    assert "| 1 | LSTM | 2.00 | 4 |" in text
+    assert "- severity 0: of the LSTM 1.00 s; 3.0 times of the boosted trees" in text
+
+
+def test_over_seeds_a_cell_holds_the_mean_and_the_worst() -> None:
+    text = markdown([row(LSTM_NAME, 0, 1.0), row(LSTM_NAME, 0, 2.0, seed=1)], TINY, "reentry study")
+    assert "2 seeds, mean / worst over them" in text
+    assert "| 1.50 / 2.00 | 3 / 4 | 0.9000 / 0.9000 |" in text
+
+
+def test_the_winner_is_the_best_network_that_is_small_enough() -> None:
+    rows = [row(LSTM_NAME, 0, 2.0), row("GRU", 0, 1.0, parameters=200_000), row("boosted trees", 0, 0.1)]
+    assert winner(rows, TINY) == LSTM_NAME
+    assert winner([row("boosted trees", 0, 0.1)], TINY) is None
+    assert comparison([row("GRU", 0, 1.0)]) == []
+
+
+def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.study, "QUICK", TINY)
+    rows = [
+        row(method, severity, 1.0)
+        for method in [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold"]
+        for severity in TINY.severities
+    ]
+    write_rows(tmp_path / STUDY_NAME, TINY, rows)  # all done: the command reports
+    result = CliRunner().invoke(app, ["study", "--quick", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "`reentry study --quick`" in result.output
+    assert "| 0 | boosted trees | 1.00 |" in (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / STUDY_NAME).read_text())["settings"]["epochs"] == 1
+
+
+def test_training_settings_refuse_a_negative_alarm_weight() -> None:
+    with pytest.raises(ConfigError, match="alarm weight out of range"):
+        TrainConfig(alarm_weight=-1.0)

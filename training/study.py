@@ -1,0 +1,283 @@
+"""What each choice is worth on hard data: networks, ablations and baselines on ballistic flights, seeds by severities.
+
+A method is trained once for each seed, on flights of all severities together, and judged on flights of each severity by
+itself that no method has seen; thresholds, which know nothing of noise, are fitted for each severity by itself. A seed
+is another set of training flights and other first weights.
+
+The coast of a training flight is cut short: minutes without air hold nothing to learn, and most of the steps. Flights
+that are judged are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from reentry.decision import DecisionConfig
+from reentry.errors import ConfigError
+from reentry.files import whole_file
+from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.simulation import SEVERITIES, simulate_file
+from training.baselines import AltitudeThreshold, Baseline, BoostedTrees, DragThreshold, predict_with
+from training.checkpoint import save_checkpoint
+from training.config import CONVOLUTION, GRU, ModelConfig, TrainConfig
+from training.data import Sample, read_labelled
+from training.loop import fit, git_revision, one_thread, predict
+from training.metrics import Prediction, reliability, score, without_nan
+
+STUDY_NAME: Final = "study.json"
+
+_IDS_OF_A_SEVERITY: Final = 1_000_000
+
+LARGEST: Final = 100_000
+"""Weights of a network that may become the default."""
+
+LSTM_NAME: Final = "LSTM"
+
+_UNSEEN_SEED: Final = 90_000
+_WHOLE_SHARE: Final = 0.1
+"""Of the training flights, that are not cut: what a network makes of a long coast is to be learned, too."""
+
+FEATURES_OF_HARD_DATA: Final = ("altitude", "altitude_fraction", "time_step", *ROBUST_FEATURES)
+
+_INTENSITY: Final = ("log_intensity", "log_intensity_rise")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """How large the study is."""
+
+    seeds: int = 3
+    """Each with its own training flights."""
+    training_flights: int = 2_500
+    """Of each severity and seed."""
+    unseen_flights: int = 500
+    """Of each severity, to judge by; the same for all seeds."""
+    epochs: int = 40
+    hidden: int = 64
+    trees: int = 400
+    severities: tuple[int, ...] = tuple(range(len(SEVERITIES)))
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "training_flights", "unseen_flights", "epochs", "hidden", "trees"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} out of range", expected="at least 1", got=str(getattr(self, name)))
+
+
+QUICK: Final = StudyConfig(seeds=1, training_flights=512, unseen_flights=300, epochs=20, trees=200)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One method of one seed at one severity."""
+
+    method: str
+    seed: int
+    severity: int
+    metrics: dict[str, float | None]
+    """As `training.metrics.Metrics`; None without cases."""
+    reliability: dict[str, list[float | None]]
+    """Bins of probability: `steps`, `predicted`, `observed`."""
+    parameters: int
+    """Weights, thresholds, or nodes of trees."""
+    training_seconds: float
+    step_microseconds: float
+    """Of the method alone, one flight after the other on one thread, its features given."""
+
+
+def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    """Name -> settings; the first is the network that is served, which the others differ from in one thing."""
+    model = ModelConfig(features=FEATURES_OF_HARD_DATA, hidden=config.hidden)
+    train = TrainConfig(
+        epochs=config.epochs,
+        patience=config.epochs,
+        batch_size=32,
+        learning_rate=8e-3,
+        validation_share=0.05,
+        onset_weight=30.0,
+        onset_span=8.0,
+        alarm_weight=1.0,
+        accelerator="cpu",
+    )
+    seen = tuple(name for name in FEATURES_OF_HARD_DATA if name not in _INTENSITY)
+    return {
+        LSTM_NAME: (model, train),
+        "GRU": (replace(model, kind=GRU), train),
+        "convolution": (replace(model, kind=CONVOLUTION, layers=6), train),
+        "LSTM, no filter": (replace(model, features=SIMPLE_FEATURES), train),
+        "LSTM, no intensity": (replace(model, features=seen), train),
+    }
+
+
+def run_study(config: StudyConfig, out: Path, tell: Callable[[str], None]) -> list[Row]:
+    """Simulate, train and judge; `out`/study.json grows method by method, and what it holds is not done again.
+
+    Args:
+        config: how large.
+        out: folder of study.json, of the flights and of the networks' checkpoints.
+        tell: hears of each method as it is done.
+
+    Raises:
+        ConfigError: `out` holds a study of other settings.
+    """
+    path = out / STUDY_NAME
+    rows = read_rows(path, config)
+    done = {(row.method, row.seed) for row in rows}
+    methods = [*networks(config), BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name]
+    missing = [(method, seed) for seed in range(config.seeds) for method in methods if (method, seed) not in done]
+    unseen: dict[int, Sequence[Sample]] = {}
+    train: dict[int, Sequence[Sample]] = {}
+    of_seed = None
+    for method, seed in missing:
+        if not unseen:
+            unseen = {s: _flights(out, "unseen", config.unseen_flights, s, _UNSEEN_SEED + s) for s in config.severities}
+        if of_seed != seed:
+            simulated = 1_000 * (seed + 1)
+            train = {s: _flights(out, "train", config.training_flights, s, simulated + s) for s in config.severities}
+            of_seed = seed
+        with one_thread():
+            rows += _judged(method, seed, train, unseen, config, out)
+        write_rows(path, config, rows)
+        tell(_line(rows[-len(config.severities) :]))
+    return rows
+
+
+def read_rows(path: Path, config: StudyConfig) -> list[Row]:
+    """Rows of an earlier run with the same settings; none where there is no file.
+
+    Raises:
+        ConfigError: the file is of other settings, or none of this program's.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows, settings = [Row(**row) for row in content["rows"]], content["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError("not a study", where=str(path), fix="give another --out") from error
+    if settings != json.loads(json.dumps(asdict(config))):
+        raise ConfigError("a study of other settings", where=str(path), fix="give another --out")
+    return rows
+
+
+def write_rows(path: Path, config: StudyConfig, rows: Sequence[Row]) -> None:
+    """study.json, whole or as it was."""
+    content = {"revision": git_revision(), "settings": asdict(config), "rows": [asdict(row) for row in rows]}
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def shortened(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The flights with most of their coast cut out, and of what follows the onset all but a minute or so.
+
+    From 60 to 200 steps of the start and 60 to 160 before the onset are kept; one flight in ten is whole until then.
+    Features and labels are what they were: they tell each step by itself, so a network sees a flight that coasts less.
+    """
+    random = np.random.default_rng(seed)
+    return [_shortened(sample, random) for sample in samples]
+
+
+def _shortened(sample: Sample, random: np.random.Generator) -> Sample:
+    steps = len(sample.phase)
+    onset = int(sample.phase.argmax()) if sample.phase.any() else steps
+    start, before, end = int(random.integers(60, 200)), onset - int(random.integers(60, 160)), min(steps, onset + 60)
+    if before <= start or random.random() < _WHOLE_SHARE:
+        kept = torch.arange(end)
+    else:
+        kept = torch.cat([torch.arange(start), torch.arange(before, end)])
+    track = replace(
+        sample.track,
+        measurements=sample.track.measurements[kept.numpy()],
+        reentry_phase=sample.phase[kept].numpy().astype(np.int8),
+        rows=sample.track.rows[kept.numpy()],
+        steps=sample.track.steps[kept.numpy()],
+    )
+    return Sample(track=track, features=sample.features[kept], phase=sample.phase[kept])
+
+
+def _flights(out: Path, kind: str, count: int, severity: int, seed: int) -> Sequence[Sample]:
+    path = out / "flights" / f"{kind}-severity-{severity}-seed-{seed}-{count}.parquet"
+    if not path.exists():
+        simulate_file(path, profile="ballistic", tracks=count, seed=seed, severity=severity)
+    return [
+        replace(sample, track=replace(sample.track, track_id=sample.track.track_id + _IDS_OF_A_SEVERITY * severity))
+        for sample in read_labelled(path).samples
+    ]
+
+
+def _judged(
+    method: str,
+    seed: int,
+    train: dict[int, Sequence[Sample]],
+    unseen: dict[int, Sequence[Sample]],
+    config: StudyConfig,
+    out: Path,
+) -> Iterator[Row]:
+    started = time.monotonic()
+    if method in networks(config):
+        model_config, train_config = networks(config)[method]
+        flights = shortened([sample for samples in train.values() for sample in samples], seed)
+        fingerprint = f"study, seed {seed}, severities {', '.join(map(str, train))}, coasts cut"
+        trained = fit(flights, model_config, replace(train_config, seed=seed), fingerprint=fingerprint)
+        model = trained.checkpoint.model
+        save_checkpoint(
+            out / "networks" / f"{method.replace(', ', '-').replace(' ', '-')}-{seed}.ckpt", trained.checkpoint
+        )
+        parameters = sum(weight.numel() for weight in model.parameters())
+        seconds = time.monotonic() - started
+        for severity, samples in unseen.items():
+            yield _row(method, seed, severity, parameters, seconds, partial(predict, model, samples))
+        return
+    fitted: dict[int, Baseline] = {}
+    if method == BoostedTrees.name:
+        trees = BoostedTrees(config.trees, seed)
+        trees.fit([sample for samples in train.values() for sample in samples])
+        fitted = dict.fromkeys(unseen, trees)
+    else:
+        for severity in unseen:
+            fitted[severity] = AltitudeThreshold() if method == AltitudeThreshold.name else DragThreshold()
+            fitted[severity].fit(train[severity])
+    seconds = time.monotonic() - started
+    for severity, samples in unseen.items():
+        of = fitted[severity]
+        yield _row(method, seed, severity, of.parameters, seconds, partial(predict_with, of, samples))
+
+
+def _row(
+    method: str, seed: int, severity: int, parameters: int, seconds: float, predicted: Callable[[], list[Prediction]]
+) -> Row:
+    started = time.perf_counter()
+    predictions = predicted()
+    spent = time.perf_counter() - started
+    bins = reliability(predictions)
+    return Row(
+        method=method,
+        seed=seed,
+        severity=severity,
+        metrics=without_nan(score(predictions, DecisionConfig()).as_dict()),
+        reliability={name: _listed(getattr(bins, name)) for name in ("steps", "predicted", "observed")},
+        parameters=parameters,
+        training_seconds=seconds,
+        step_microseconds=1e6 * spent / sum(len(p.track) for p in predictions),
+    )
+
+
+def _listed(values: Any) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _line(rows: Sequence[Row]) -> str:
+    figures = ", ".join(f"{row.metrics['onset_rmse']:.2f}" for row in rows)
+    severities = ", ".join(str(row.severity) for row in rows)
+    return (
+        f"{rows[0].method}, seed {rows[0].seed}: onset RMSE {figures} s at severity {severities}; "
+        f"fitted in {rows[0].training_seconds:.0f} s"
+    )

@@ -1,0 +1,183 @@
+"""A study as files: study.md, one table, and plots of onset error by severity and of calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reentry.files import whole_file
+from training.baselines import AltitudeThreshold, BoostedTrees, DragThreshold
+from training.study import LARGEST, LSTM_NAME, Row, StudyConfig, networks
+
+REPORT_NAME: Final = "study.md"
+
+_COLUMNS: Final = {
+    "onset_rmse": ("onset RMSE, s", "{:.2f}"),
+    "onset_worst": ("worst, s", "{:.0f}"),
+    "f1": ("F1", "{:.4f}"),
+    "detection_delay": ("delay, s", "{:.2f}"),
+    "false_alarms": ("false alarms per 1,000", "{:.1f}"),
+    "brier": ("Brier", "{:.5f}"),
+}
+_LOWEST_IS_WORST: Final = ("f1",)
+
+_COLOURS: Final = {
+    LSTM_NAME: "tab:red",
+    BoostedTrees.name: "tab:green",
+    DragThreshold.name: "tab:blue",
+    AltitudeThreshold.name: "tab:purple",
+}
+
+
+def write_report(rows: Sequence[Row], config: StudyConfig, out: Path, command: str) -> list[Path]:
+    """Write study.md and two plots into `out` and give their paths."""
+    with whole_file(out / REPORT_NAME) as part:
+        part.write_text(markdown(rows, config, command), encoding="utf-8")
+    figures = {"study.png": errors_figure(rows), "study_reliability.png": reliability_figure(rows)}
+    for name, figure in figures.items():
+        with whole_file(out / name) as part:
+            figure.savefig(part, format="png")
+    return [out / REPORT_NAME, *(out / name for name in figures)]
+
+
+def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
+    """The table, a row for each method and severity; over several seeds a cell holds the mean and the worst."""
+    seeds = sorted({row.seed for row in rows})
+    flights = config.training_flights * len(config.severities)
+    lines = [
+        "# Study on ballistic flights",
+        "",
+        f"`{command}`: {_count(len(seeds), 'seed')}"
+        f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
+        f"{config.training_flights:,} of each severity, all severities together (thresholds: each severity by itself), "
+        f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
+        "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
+        "before the onset. Time per step is of the method alone, features given, on one thread, one flight at a time.",
+        "",
+        "| severity | method | " + " | ".join(title for title, _ in _COLUMNS.values()) + " | size | µs a step |",
+        "| ---: | --- |" + " ---: |" * (len(_COLUMNS) + 2),
+    ]
+    for severity in sorted({row.severity for row in rows}):
+        for method, of_method in _by_method(rows, severity).items():
+            cells = [
+                _cell(name, form, [row.metrics[name] for row in of_method]) for name, (_, form) in _COLUMNS.items()
+            ]
+            size = f"{np.mean([row.parameters for row in of_method]):,.0f}"
+            spent = f"{np.median([row.step_microseconds for row in of_method]):.2g}"
+            lines.append(f"| {severity} | {method} | " + " | ".join([*cells, size, spent]) + " |")
+    lines += ["", *comparison(rows), ""]
+    best = winner(rows, config)
+    if best:
+        lines += [f"The network of least onset RMSE over all severities, of at most {LARGEST:,} weights: {best}.", ""]
+    return "\n".join(lines)
+
+
+def comparison(rows: Sequence[Row]) -> list[str]:
+    """How the LSTM's onset RMSE compares with each baseline's, a line for each severity."""
+    lines = []
+    for severity in sorted({row.severity for row in rows}):
+        means = {
+            method: float(np.mean([row.metrics["onset_rmse"] or 0.0 for row in of_method]))
+            for method, of_method in _by_method(rows, severity).items()
+        }
+        own = means.get(LSTM_NAME)
+        if own:
+            others = [name for name in (BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name) if name in means]
+            told = ", ".join(f"{means[name] / own:.1f} times of the {name}" for name in others)
+            lines.append(f"- severity {severity}: of the LSTM {own:.2f} s; {told}")
+    return ["Onset RMSE of the baselines beside the LSTM's:", "", *lines] if lines else []
+
+
+def winner(rows: Sequence[Row], config: StudyConfig) -> str | None:
+    """The network of least mean onset RMSE over all severities and seeds, of at most `LARGEST` weights."""
+    means = {}
+    for method in networks(config):
+        of_method = [row for row in rows if row.method == method]
+        if of_method and of_method[0].parameters <= LARGEST:
+            means[method] = np.mean([row.metrics["onset_rmse"] or 0.0 for row in of_method])
+    return min(means, key=lambda method: means[method]) if means else None
+
+
+def errors_figure(rows: Sequence[Row]) -> Figure:
+    """Onset RMSE by severity, each method a group of bars; whiskers from the best to the worst seed."""
+    severities = sorted({row.severity for row in rows})
+    methods = list(dict.fromkeys(row.method for row in rows))
+    figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    width = 0.85 / len(methods)
+    for place, method in enumerate(methods):
+        values = [[row.metrics["onset_rmse"] or 0.0 for row in _by_method(rows, s).get(method, [])] for s in severities]
+        means = np.array([np.mean(of) if of else np.nan for of in values])
+        spread = np.array([[m - min(of), max(of) - m] if of else [0, 0] for m, of in zip(means, values, strict=True)]).T
+        at = np.arange(len(severities)) + (place - (len(methods) - 1) / 2) * width
+        axes.bar(at, means, width * 0.92, yerr=spread, label=method, color=_COLOURS.get(method, _grey(place)))
+        for x, mean in zip(at, means, strict=True):
+            axes.annotate(
+                f"{mean:.1f}", (x, mean), (0, 3), textcoords="offset points", ha="center", fontsize=7, rotation=90
+            )
+    axes.set_yscale("log")
+    axes.set_ylim(top=axes.get_ylim()[1] * 2)
+    axes.set_xticks(range(len(severities)), [f"severity {severity}" for severity in severities])
+    axes.set_ylabel("onset RMSE, s")
+    axes.set_title("Onset error on flights that no method has seen", fontsize=11)
+    axes.legend(ncols=2, fontsize=8, loc="upper left")
+    return figure
+
+
+def reliability_figure(rows: Sequence[Row]) -> Figure:
+    """Share of steps in reentry by the probability they were given, of the methods that give one."""
+    severities = sorted({row.severity for row in rows})
+    figure = Figure(figsize=(3.2 * len(severities), 3.6), dpi=100, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(severities), sharey=True))
+    for panel, severity in zip(panels, severities, strict=True):
+        panel.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
+        for place, (method, of_method) in enumerate(_by_method(rows, severity).items()):
+            if method in (AltitudeThreshold.name, DragThreshold.name):
+                continue
+            steps, predicted, observed = (
+                np.array([row.reliability[name] for row in of_method], dtype=np.float64)
+                for name in ("steps", "predicted", "observed")
+            )
+            filled = steps.sum(axis=0) > 0
+            total = np.where(filled, steps.sum(axis=0), 1.0)
+            given, came = (
+                np.where(filled, np.nansum(steps * of, axis=0) / total, np.nan) for of in (predicted, observed)
+            )
+            colour = _COLOURS.get(method, _grey(place))
+            panel.plot(given, came, marker="o", ms=3, lw=1, color=colour, label=method)
+        panel.set_title(f"severity {severity}", fontsize=10)
+        panel.set_xlabel("probability given")
+    panels[0].set_ylabel("share in reentry")
+    panels[-1].legend(fontsize=7, loc="upper left")
+    return figure
+
+
+def _by_method(rows: Sequence[Row], severity: int) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.severity == severity:
+            found.setdefault(row.method, []).append(row)
+    return found
+
+
+def _cell(name: str, form: str, values: Sequence[float | None]) -> str:
+    known = [math.nan if value is None else value for value in values]
+    if any(math.isnan(value) for value in known):
+        return "-"
+    if len(known) == 1:
+        return form.format(known[0])
+    worst = min(known) if name in _LOWEST_IS_WORST else max(known)
+    return f"{form.format(np.mean(known))} / {form.format(worst)}"
+
+
+def _grey(place: int) -> str:
+    return ("tab:orange", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")[place % 6]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
