@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from reentry.cli import main
-from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.errors import TrackFileError
+from reentry.simulation import (
+    BallisticConfig,
+    ShotConfig,
+    TrapezoidConfig,
+    of_severity,
+    simulate_ballistic,
+    simulate_trapezoid,
+)
+from reentry.tracks import origin_of, write_tracks
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -48,6 +57,12 @@ def test_a_csv_file_begins_with_the_plain_header_of_the_public_files(
         (["x.csv", "--tracks", "0"], "tracks out of range; expected at least 1; got 0"),
         (["x.csv", "--seed", "-1"], "seed out of range"),
         (["x.csv", "--profile", "trapezoit"], "no such profile; expected trapezoid or ballistic; got 'trapezoit'"),
+        (["x.csv", "--profile", "balistic"], "got 'balistic'; fix: --profile ballistic"),
+        (["x.csv", "--profile", "ballistic", "--tracks", "0"], "tracks out of range; expected at least 1; got 0"),
+        (["x.csv", "--profile", "ballistic", "--severity", "4"], "severity out of range; expected 0 to 3; got 4"),
+        (["x.csv", "--severity", "1"], "the profile trapezoid has no severity; got 1; fix: --profile ballistic"),
+        (["x.csv", "--processes", "0"], "processes out of range; expected at least 1; got 0"),
+        (["x.csv", "--config", "none.toml"], "none.toml: no settings: No such file"),
         (["x.txt"], "x.txt: unknown kind of file; expected a name ending in .csv"),
         (["folder.csv"], "folder.csv: cannot be written: Is a directory"),
         (["file/x.csv"], "file/x.csv: cannot be written"),
@@ -68,6 +83,78 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder.csv"]
+
+
+def test_a_settings_file_turns_the_knobs_and_a_parquet_file_says_where_it_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, path = tmp_path / "hard.toml", tmp_path / "hard.parquet"
+    settings.write_text("[ballistic]\nstep = 2\n[shots]\ndistance = [300_000, 500_000]\n[sensors]\nmissing = 0\n")
+    options = ["--profile", "ballistic", "--tracks", "3", "--seed", "4", "--severity", "2", "--config", str(settings)]
+    assert run(monkeypatch, str(path), *options) == 0
+    expected = simulate_ballistic(
+        BallisticConfig(
+            tracks=3,
+            seed=4,
+            step=2.0,
+            shots=ShotConfig(distance=(300_000.0, 500_000.0)),
+            sensors=of_severity(2, missing=0.0),
+        )
+    )
+    pd.testing.assert_frame_equal(pd.read_parquet(path), expected, check_exact=True)
+    assert "3 tracks" in capsys.readouterr().out
+    assert origin_of(path) == {
+        "profile": "ballistic",
+        "seed": 4,
+        "severity": 2,
+        "tracks": 3,
+        "settings": {"ballistic": {"step": 2}, "shots": {"distance": [300_000, 500_000]}, "sensors": {"missing": 0}},
+    }
+
+
+def test_a_file_that_does_not_say_where_it_is_from_has_no_origin(tmp_path: Path) -> None:
+    table = simulate_trapezoid(TrapezoidConfig(tracks=1))
+    write_tracks(tmp_path / "a.csv", table, origin={"profile": "trapezoid"})
+    write_tracks(tmp_path / "b.parquet", table)
+    assert origin_of(tmp_path / "a.csv") is None
+    assert origin_of(tmp_path / "b.parquet") is None
+    (tmp_path / "c.parquet").write_text("no Parquet")
+    for name in ("c.parquet", "d.parquet"):
+        with pytest.raises(TrackFileError, match=f"{name}: cannot be read"):
+            origin_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("profile", "text", "message"),
+    [
+        ("ballistic", "[sensor]\n", "unknown table; expected ballistic, shots, sensors; got sensor"),
+        ("ballistic", "[trapezoid]\n", "unknown table; expected ballistic, shots, sensors; got trapezoid"),
+        ("trapezoid", "[sensors]\n", "unknown table; expected trapezoid; got sensors"),
+        ("ballistic", "[sensors]\nnoise = 1\n", "unknown key of [sensors]; expected burst, bursts, clock_offset"),
+        ("ballistic", "[ballistic]\nseed = 1\n", "unknown key of [ballistic]"),
+        ("ballistic", "[sensors]\nmissing = 0.9\n", "missing out of range; expected a share, 0 to 0.5; got 0.9"),
+        ("ballistic", "[shots]\ndistance = 5e5\n", "distance is of another type; expected a list of two numbers"),
+        ("ballistic", "[shots]\ndistance = [5e5]\n", "distance is of another type; expected a list of two numbers"),
+        ("ballistic", "[sensors]\nsensors = [1.5, 2]\n", "expected a list of two whole numbers; got [1.5, 2]"),
+        ("trapezoid", "[trapezoid]\nstep = 0\n", "step out of range; expected more than 0 s; got 0"),
+        ("trapezoid", "[trapezoid\n", "not TOML"),
+    ],
+)
+def test_a_wrong_settings_file_is_one_line_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    profile: str,
+    text: str,
+    message: str,
+) -> None:
+    (tmp_path / "x.toml").write_text(text)
+    options = ["--profile", profile, "--config", str(tmp_path / "x.toml")]
+    assert run(monkeypatch, str(tmp_path / "x.parquet"), *options) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["x.toml"]
 
 
 def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
