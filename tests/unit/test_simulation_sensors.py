@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -246,3 +248,16 @@ def test_no_other_severity_is_there(severity: int) -> None:
 def test_a_knob_out_of_its_range_is_named(knob: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         of_severity(0, **{knob: value})
+
+
+def test_the_documented_severities_are_the_ones_that_are_set() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text().splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| `\w+`, .*\d \|$", line)
+    ]
+    documented = {row[0].split("`")[1]: [[float(n) for n in cell.split(" to ")] for cell in row[1:]] for row in rows}
+    assert set(documented) == {field.name for field in fields(SensorConfig)} - {"burst"}
+    for knob, values in documented.items():
+        for severity, value in enumerate(values):
+            wanted = np.unique(getattr(SEVERITIES[severity], knob))
+            assert value == wanted.tolist(), (knob, severity)
