@@ -25,7 +25,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.graphs import metadata_of
+from export.graphs import metadata_of, strip
 from export.runners import Array
 from reentry.schema import FEATURES_TENSOR
 
@@ -87,27 +87,7 @@ def _prepared(graph: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
 
 
 def _described(quantised: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
-    _strip(quantised)
+    strip(quantised)
     onnx.helper.set_model_props(quantised, metadata_of(source) | {"precision": "int8"})
     onnx.checker.check_model(quantised)
     return quantised
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what no runtime needs: in a network of 16 units that is half of the file.
-
-    What remains of names is those of inputs and outputs; shapes between them are inferred anew where a graph is loaded.
-    """
-    graph = model.graph
-    graph.ClearField("value_info")
-    names = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}
-    for node in graph.node:
-        node.ClearField("name")
-        for tensors in (node.input, node.output):
-            tensors[:] = [names.setdefault(name, f"t{len(names)}") for name in tensors]
-    for tensor in graph.initializer:
-        tensor.name = names.setdefault(tensor.name, f"t{len(names)}")
-    domains = {node.domain for node in graph.node}
-    used = [opset for opset in model.opset_import if opset.domain in domains]
-    model.ClearField("opset_import")
-    model.opset_import.extend(used)
