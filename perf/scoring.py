@@ -40,6 +40,7 @@ from reentry.serving.config import cores
 from reentry.serving.repository import served_versions
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
+from reentry.wanted import RobustWanted
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -68,9 +69,10 @@ def in_process(model: Path, measurements: npt.NDArray[np.float64], *, batch: int
     """Features, network and decision in this process: `workers` at once, each network on `threads` threads."""
     session = _session(model, threads)
     chunks = _chunks(measurements, batch)
+    robust = _robust_wanted(model)
 
     def one(chunk: npt.NDArray[np.float64]) -> Probabilities:
-        probability = _probability(session, track_features(chunk))
+        probability = _probability(session, track_features(chunk, robust=robust))
         decide_tracks(probability, chunk[:, :, _TIME], np.full(len(chunk), chunk.shape[1]))
         return probability
 
@@ -80,7 +82,9 @@ def in_process(model: Path, measurements: npt.NDArray[np.float64], *, batch: int
 def network_only(model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int) -> Way:
     """The network alone, on features made beforehand: what no way can beat."""
     session = _session(model, threads)
-    chunks = _chunks(np.concatenate([track_features(chunk) for chunk in _chunks(measurements, 64)]), batch)
+    robust = _robust_wanted(model)
+    features = np.concatenate([track_features(chunk, robust=robust) for chunk in _chunks(measurements, 64)])
+    chunks = _chunks(features, batch)
     settings = f"batch {batch}, {workers} x {threads} threads"
     return Way("ONNX alone", settings, lambda: _all(lambda chunk: _probability(session, chunk), chunks, workers))
 
@@ -192,6 +196,11 @@ def draw_flights(tracks: int, steps: int) -> list[Track]:
 def _served_model(repository: Path) -> Path:
     version = served_versions(repository, REENTRY_LSTM.name)[-1]
     return repository / REENTRY_LSTM.name / str(version) / "model.onnx"
+
+
+def _robust_wanted(model: Path) -> bool:
+    """What the server asks of the versions beside it, so that all ways compute the same features."""
+    return RobustWanted(model.parent.parent)()
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -230,9 +230,8 @@ def _robust_features(history: Float64, running: Float64 | None) -> tuple[Float32
         "handover": np.exp(-np.maximum(now - handed_over, 0.0) / HANDOVER_FADES),
         "drop_from_peak": np.clip(highest - height, 0.0, DEEPEST_DROP),
     }
-    for length, drag, drag_now in zip(("short", "medium", "long"), moving.drags, moving.drags_now, strict=True):
+    for length, drag in zip(("short", "medium", "long"), moving.drags, strict=True):
         by_name[f"drag_{length}"] = np.arcsinh(drag / DRAG_SCALE)
-        by_name[f"drag_{length}_now"] = np.arcsinh(drag_now / DRAG_SCALE)
     features = np.stack([by_name[name] for name in ROBUST_FEATURES], axis=-1).astype(np.float32)
     return features, np.stack([highest[:, -1], handed_over[:, -1]])
 

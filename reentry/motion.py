@@ -81,9 +81,6 @@ FASTEST: Final = 1e5
 THINNEST: Final = -6.0
 """log10 of the lowest dynamic pressure, Pa, that is told from none."""
 
-_CARRY: Final = (np.log(0.1), np.log(30.0))
-"""By how much, in logarithm, the dynamic pressure may carry a drag from its window to now."""
-
 
 class Motion(NamedTuple):
     """(B, T) each."""
@@ -96,17 +93,15 @@ class Motion(NamedTuple):
     """log10 of Pa."""
     drags: tuple[Float64, ...]
     """m/s2 over windows of five blocks, for each of BLOCKS; negative under thrust."""
-    drags_now: tuple[Float64, ...]
-    """The same, times the ratio of the dynamic pressure now to that of the window."""
 
 
 def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float64, sensor: Float64) -> Motion:
     """Motion at the steps from HISTORY on: (B, N) each, in s, degrees and m -> (B, T) each."""
     steps = time.shape[-1] - HISTORY
-    place = _cleaned(time, _place(latitude, longitude, altitude))
+    cleaned = _cleaned(time, _place(latitude, longitude, altitude))
+    place, height = cleaned[:3], _last(cleaned[3], steps)
     travelled, elapsed = _increments(time, place, sensor)
     drags: list[Float64] = []
-    pressures: list[Float64] = []
     place_sum, travelled_sum, elapsed_sum, age_sum = place, travelled, elapsed, np.zeros_like(elapsed)
     now = np.zeros((2, *time.shape[:-1], steps))
     width = 1
@@ -122,45 +117,35 @@ def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float
         velocity = _last(moved * _inverse(passed), rows)
         middle = _last(_doubled(place_sum, block), rows) / (2 * block)
         squared = _dot(velocity, velocity)
-        drag, speed = _loss_rate(_jacobi(middle, squared), np.sqrt(squared), _last(passed, rows) / block, block, steps)
-        drags.append(drag)
-        pressures.append(_log_pressure(_mean_of_midpoints(middle[3], block, steps), speed))
+        constant = _jacobi(middle, squared)
+        drags.append(_loss_rate(constant, np.sqrt(squared), _last(passed, rows) / block, block, steps))
         if block == SPEED_BLOCK:
             age = _last(_doubled(age_sum, block) + block * elapsed_sum[..., block:], steps) / (2 * block)
             now = _advanced(_last(middle, steps), _last(velocity, steps), age, _last(place, steps))
-    pressure = _log_pressure(_last(place[3], steps), now[0])
-    carried = tuple(
-        drag * np.exp(np.clip(pressure - before, *_CARRY)) for drag, before in zip(drags, pressures, strict=True)
-    )
+    speed = np.clip(now[0], SLOWEST, FASTEST)
+    pressure = log_density(height) + 2.0 * np.log(speed) + np.log(0.5)
     return Motion(
         speed=np.minimum(now[0], FASTEST),
         climb=np.clip(now[1], -FASTEST, FASTEST),
         log_dynamic_pressure=np.maximum(pressure / np.log(10.0), THINNEST),
         drags=tuple(drags),
-        drags_now=carried,
     )
 
 
 def _dot(a: Float64, b: Float64) -> Float64:
-    """Of the first three axes, (3 or 4, B, n) -> (B, n)."""
+    """(3, B, n) -> (B, n)."""
     product: Float64 = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
     return product
-
-
-def _log_pressure(altitude: Float64, speed: Float64) -> Float64:
-    """Natural logarithm of the dynamic pressure, Pa."""
-    pressure: Float64 = log_density(altitude) + 2.0 * np.log(np.clip(speed, SLOWEST, FASTEST)) + np.log(0.5)
-    return pressure
 
 
 def _advanced(place: Float64, velocity: Float64, age: Float64, now: Float64) -> Float64:
     """Speed and climb, (2, B, T), of a velocity so many seconds old, after gravity and the Earth's turning since.
 
     Args:
-        place: (4, B, T), m, as that of `_place`.
-        velocity: (4, B, T), m/s, the last its climb.
+        place: (3, B, T), m.
+        velocity: (3, B, T), m/s.
         age: (B, T), s; no more than `LONGEST_FALL` counts.
-        now: (4, B, T), m, the place by now, over which the body climbs.
+        now: (3, B, T), m, the place by now, over which the body climbs.
     """
     distance = np.maximum(np.sqrt(_dot(place, place)), 1.0)
     seconds = np.minimum(age, LONGEST_FALL)
@@ -228,7 +213,7 @@ def _cleaned(time: Float64, place: Float64) -> Float64:
 
 
 def _increments(time: Float64, place: Float64, sensor: Float64) -> tuple[Float64, Float64]:
-    """From each row to the next: the way, (4, B, n - 5), m, and the time, (B, n - 5), s.
+    """From each row to the next: the way, (3, B, n - 5), m, and the time, (B, n - 5), s.
 
     Across a handover it is the velocity of the four steps before that makes the way of the time.
     """
@@ -243,15 +228,15 @@ def _increments(time: Float64, place: Float64, sensor: Float64) -> tuple[Float64
 
 
 def _jacobi(place: Float64, squared_speed: Float64) -> Float64:
-    """The Jacobi constant, m2/s2, of places (4, B, n) and squared speeds over the turning Earth (B, n)."""
+    """The Jacobi constant, m2/s2, of places (3, B, n) and squared speeds over the turning Earth (B, n)."""
     from_axis = place[0] ** 2 + place[1] ** 2
     distance = np.sqrt(from_axis + place[2] ** 2)
     constant: Float64 = 0.5 * squared_speed - GRAVITATION / np.maximum(distance, 1.0) - 0.5 * TURNING**2 * from_axis
     return constant
 
 
-def _loss_rate(constant: Float64, speed: Float64, apart: Float64, block: int, steps: int) -> tuple[Float64, Float64]:
-    """Drag of a least-squares line through the Jacobi constants of MIDPOINTS velocities, and their mean speed.
+def _loss_rate(constant: Float64, speed: Float64, apart: Float64, block: int, steps: int) -> Float64:
+    """Drag, (B, T) m/s2, of a least-squares line through the Jacobi constants of MIDPOINTS velocities.
 
     Args:
         constant: (B, n), m2/s2.
@@ -259,9 +244,6 @@ def _loss_rate(constant: Float64, speed: Float64, apart: Float64, block: int, st
         apart: (B, n), s between the two blocks of each velocity.
         block: measurements between one velocity and the next.
         steps: T.
-
-    Returns:
-        (B, T) m/s2, and (B, T) m/s.
     """
     newest = _last(constant, steps)
     at = [np.zeros_like(newest)]
@@ -274,12 +256,8 @@ def _loss_rate(constant: Float64, speed: Float64, apart: Float64, block: int, st
         centred = at[midpoint] - mean_at
         spread += centred * centred
         slope += centred * (_last(constant, steps, block * midpoint) - newest)
-    mean_speed = _mean_of_midpoints(speed, block, steps)
-    return -slope * _inverse(spread) / np.maximum(mean_speed, SLOWEST), mean_speed
-
-
-def _mean_of_midpoints(x: Float64, block: int, steps: int) -> Float64:
-    total = _last(x, steps)
+    total = _last(speed, steps)
     for midpoint in range(1, MIDPOINTS):
-        total = total + _last(x, steps, block * midpoint)
-    return total / MIDPOINTS
+        total = total + _last(speed, steps, block * midpoint)
+    drag: Float64 = -slope * _inverse(spread) / np.maximum(total / MIDPOINTS, SLOWEST)
+    return drag
