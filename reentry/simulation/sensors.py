@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import ConfigError
+from reentry.schema import ALTITUDE
 from reentry.simulation.earth import EQUATOR
 
 Float64 = npt.NDArray[np.float64]
@@ -215,6 +216,7 @@ def observe(truth: Truth, config: SensorConfig, *, step: float, random: np.rando
     flash = np.where(random.random(rows) < config.outliers, np.exp(random.normal(size=rows) * 2.0), 1.0)
     intensity = truth.brightness / (distance / 1e6) ** 2 * np.maximum(flicker, 0.0) * flash
     latitude, longitude, altitude = pymap3d.ecef2geodetic(*position)
+    altitude = np.clip(altitude, ALTITUDE.low, ALTITUDE.high)  # as far off as a table of tracks can hold
 
     arrives = random.random(rows) >= config.missing
     arrives &= ~_silent(truth, flights, ends, config, random)

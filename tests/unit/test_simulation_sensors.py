@@ -12,6 +12,7 @@ import pymap3d
 import pytest
 
 from reentry.errors import ConfigError
+from reentry.schema import ALTITUDE
 from reentry.simulation import SEVERITIES, SensorConfig, earth, of_severity
 from reentry.simulation.sensors import Sightings, Truth, observe
 
@@ -163,6 +164,12 @@ def test_outliers_are_far_off_and_few() -> None:
     moved = np.abs(ratio - 1.0) > 0.05
     assert moved.mean() == pytest.approx(0.01, abs=0.003)
     assert ratio.max() > 10.0
+
+
+def test_the_farthest_outliers_stay_in_the_range_of_a_table_of_tracks() -> None:
+    altitude = seen(outliers=0.01, position_noise=(9e4, 9e4)).altitude
+    assert (altitude.min(), ALTITUDE.low) == (-1e5, -1e5)
+    assert altitude.max() > 1e6
 
 
 def test_duplicates_are_the_same_row_again_a_little_later() -> None:
