@@ -50,4 +50,5 @@ def flight_fingerprint(track: Track) -> str:
 def _values(track: Track) -> bytes:
     """Timestamps and altitudes, by time, as read and repaired."""
     timestamp, altitude = track.measurements[:, _TOLD_BY].T
-    return np.stack([timestamp, altitude], axis=1)[np.lexsort((altitude, timestamp))].astype("<f8").tobytes()
+    values = np.stack([timestamp, altitude], axis=1)[np.lexsort((altitude, timestamp))]
+    return bytes(values.astype("<f8"))
