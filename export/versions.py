@@ -26,10 +26,9 @@ from reentry.errors import ExportError, InputError, ReentryError, RepositoryErro
 from reentry.monitoring import REFERENCE_FILE
 from reentry.simulation import simulate_file
 from reentry.tracks import read_tracks, tracks_fingerprint
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import VALIDATION_NAME, Checkpoint, load_checkpoint
 from training.data import Sample, samples_of
-from training.loop import one_thread
-from training.train import VALIDATION_NAME
+from training.threads import one_thread
 
 _ATTEMPTS: Final = 10
 _SIMULATED_TRACKS: Final = 20

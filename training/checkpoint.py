@@ -17,6 +17,9 @@ from reentry.schema import FEATURES, SCHEMA_VERSION
 from training.config import ModelConfig, TrainConfig
 from training.model import ReentryNetwork, network
 
+VALIDATION_NAME: Final = "validation.parquet"
+"""Beside a checkpoint: the tracks that its training held out, which an export is verified on."""
+
 _KIND: Final = "reentry checkpoint"
 _RETRAIN: Final = "train again with `reentry train`"
 

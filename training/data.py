@@ -66,23 +66,24 @@ def read_labelled(path: Path) -> LabelledFile:
         return LabelledFile(samples=samples_of(list(file), where=str(path)), report=file.report)
 
 
-def samples_of(tracks: Sequence[Track], *, where: str) -> list[Sample]:
+def samples_of(tracks: Sequence[Track], *, where: str, robust: bool = True) -> list[Sample]:
     """Features and labels of tracks.
 
     Args:
         tracks: at least one, all with labels.
         where: named in errors, the file.
+        robust: whether the robust features are wanted, see `track_features`.
 
     Raises:
         InputError: no tracks, or no labels.
     """
-    samples = [sample_of(track, where=where) for track in tracks]
+    samples = [sample_of(track, where=where, robust=robust) for track in tracks]
     if not samples:
         raise no_good_track(where)
     return samples
 
 
-def sample_of(track: Track, *, where: str) -> Sample:
+def sample_of(track: Track, *, where: str, robust: bool = True) -> Sample:
     """Features and labels of a track.
 
     Raises:
@@ -94,7 +95,7 @@ def sample_of(track: Track, *, where: str) -> Sample:
         )
     return Sample(
         track=track,
-        features=torch.from_numpy(track_features(track.measurements)),
+        features=torch.from_numpy(track_features(track.measurements, robust=robust)),
         phase=torch.from_numpy(track.reentry_phase.astype(np.float32)),
     )
 
@@ -180,7 +181,8 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[Chosen, C
 def some_steps(samples: Sequence[Sample], steps: int) -> tuple[Tensor, Tensor]:
     """Features (N, F) and phase (N,) of about `steps` steps: every k-th of each track, all where they are no more."""
     every = -(-int(Counts.of(samples).steps.sum()) // steps)
-    pairs = [(sample.features[::every], sample.phase[::every]) for sample in samples]
+    # Copied, for a view would keep all steps of the track.
+    pairs = [(sample.features[::every].clone(), sample.phase[::every].clone()) for sample in samples]
     features, phase = zip(*pairs, strict=True)
     return torch.cat(features), torch.cat(phase)
 

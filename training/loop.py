@@ -27,6 +27,7 @@ from training.metrics import Prediction, score
 from training.model import ReentryNetwork
 from training.parallel import in_processes
 from training.resume import Unfinished
+from training.threads import one_thread
 
 STATISTICS_STEPS: Final = 1_000_000
 """Steps that the normalisation and the reference of drift are taken from; of more, evenly spaced ones."""
@@ -141,17 +142,6 @@ def predict(model: ReentryNetwork, samples: Sequence[Sample]) -> list[Prediction
         Prediction(track=sample.track, probability=torch.sigmoid(model(sample.features[None])[0][0]).numpy())
         for sample in samples
     ]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Steps this small run slower on more threads, and by far slower where the cores are shared with others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

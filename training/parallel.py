@@ -148,7 +148,7 @@ def in_processes(work: Work) -> Iterator[Place]:
 def _train_as(rank: int, place: Place, given: bytes) -> None:
     """The whole of another process."""
     from training.epochs import quiet_lightning, run_epochs
-    from training.loop import one_thread
+    from training.threads import one_thread
 
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's go to all; the first process ends the others
         signal.signal(number, signal.SIG_IGN)

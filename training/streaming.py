@@ -32,10 +32,15 @@ _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 
 
 @contextmanager
-def open_labelled(path: Path, *, in_memory_bytes: int = IN_MEMORY_BYTES) -> Iterator[LabelledFile]:
+def open_labelled(path: Path, *, robust: bool = True, in_memory_bytes: int = IN_MEMORY_BYTES) -> Iterator[LabelledFile]:
     """Read labelled tracks: a small file into memory, a large one into a temporary folder, gone when the block ends.
 
     Memory is bounded either way, see `read_tracks`.
+
+    Args:
+        path: the file.
+        robust: whether the robust features are wanted, see `track_features`.
+        in_memory_bytes: size of the file from which on it goes into a temporary folder.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
@@ -44,11 +49,11 @@ def open_labelled(path: Path, *, in_memory_bytes: int = IN_MEMORY_BYTES) -> Iter
     with ExitStack() as stack:
         with read_tracks(path, labelled=True, in_memory_bytes=in_memory_bytes) as file:
             if file.in_memory:
-                samples: Sequence[Sample] = samples_of(list(file), where=str(path))
+                samples: Sequence[Sample] = samples_of(list(file), where=str(path), robust=robust)
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-samples-")))
                 with progress("computing features", len(file), "tracks") as advance:
-                    samples = StoredSamples.write(folder, _counted(file, advance), where=str(path))
+                    samples = StoredSamples.write(folder, _counted(file, advance), where=str(path), robust=robust)
         yield LabelledFile(samples=samples, report=file.report)
 
 
@@ -65,29 +70,29 @@ class StoredSamples(Sequence[Sample]):
         """(K,), where each track's steps end among the N."""
 
     @classmethod
-    def write(cls, folder: Path, tracks: Iterable[Track], *, where: str) -> StoredSamples:
+    def write(cls, folder: Path, tracks: Iterable[Track], *, where: str, robust: bool = True) -> StoredSamples:
         """Compute the samples of tracks, one after the other, and keep them in `folder`.
 
         Raises:
             InputError: no tracks, or no labels; `where` names their file. Or the folder takes no more.
         """
         track_ids, lengths = [], []
-        with ExitStack() as stack:
-            try:
+        try:
+            with ExitStack() as stack:
                 files = [stack.enter_context(_path(folder, kind).open("wb")) for kind in ("features", "phase", "track")]
                 for track in tracks:
-                    sample = sample_of(track, where=where)
+                    sample = sample_of(track, where=where, robust=robust)
                     phase = sample.phase.numpy().astype(np.int8)
                     for file, values in zip(files, (sample.features.numpy(), phase, track.measurements), strict=True):
                         file.write(np.ascontiguousarray(values).tobytes())
                     track_ids.append(track.track_id)
                     lengths.append(len(phase))
-            except OSError as error:
-                raise InputError(
-                    f"the temporary folder takes no more features ({error.strerror})",
-                    where=where,
-                    fix="set TMPDIR to a folder with room for about twice the size of the rows",
-                ) from error
+        except OSError as error:
+            raise InputError(
+                f"the temporary folder takes no more features ({error.strerror})",
+                where=where,
+                fix="set TMPDIR to a folder with room for about twice the size of the rows",
+            ) from error
         if not track_ids:
             raise no_good_track(where)
         return cls(folder, np.array(track_ids, dtype=np.int64), np.cumsum(lengths, dtype=np.int64))

@@ -30,8 +30,9 @@ from training.baselines import AltitudeThreshold, Baseline, BoostedTrees, DragTh
 from training.checkpoint import save_checkpoint
 from training.config import CONVOLUTION, GRU, ModelConfig, TrainConfig
 from training.data import Sample, read_labelled
-from training.loop import fit, git_revision, one_thread, predict
+from training.loop import fit, git_revision, predict
 from training.metrics import Prediction, reliability, score, without_nan
+from training.threads import one_thread
 
 STUDY_NAME: Final = "study.json"
 
@@ -72,7 +73,7 @@ class StudyConfig:
                 raise ConfigError(f"{name} out of range", expected="at least 1", got=str(getattr(self, name)))
 
 
-QUICK: Final = StudyConfig(seeds=1, training_flights=512, unseen_flights=300, epochs=20, trees=200)
+QUICK: Final = StudyConfig(seeds=1, training_flights=512, unseen_flights=300, epochs=16, trees=200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

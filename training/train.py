@@ -13,6 +13,7 @@ from typing import Final
 import pandas as pd
 
 from reentry.files import check_writable
+from reentry.schema import ROBUST_FEATURES
 from reentry.signals import ended_by_signals
 from reentry.tracks import (
     ReadReport,
@@ -24,7 +25,7 @@ from reentry.tracks import (
 )
 from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.store import TRACKS_PER_PART
-from training.checkpoint import save_checkpoint
+from training.checkpoint import VALIDATION_NAME, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data import Sample
 from training.epochs import OnEpoch
@@ -36,8 +37,6 @@ from training.streaming import open_labelled
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"
-VALIDATION_NAME: Final = "validation.parquet"
-"""The tracks held out, which an export is verified on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +110,8 @@ def train_file(
     started = time.monotonic()
     check_writable(out)
     unfinished = out / UNFINISHED_NAME
-    with ended_by_signals(), open_labelled(path, in_memory_bytes=in_memory_bytes) as data:
+    robust = not set(ROBUST_FEATURES).isdisjoint(model.features)
+    with ended_by_signals(), open_labelled(path, robust=robust, in_memory_bytes=in_memory_bytes) as data:
         identity = tracks_fingerprint(sample.track for sample in data.samples)
         with _told_how_to_resume(unfinished):
             trained = fit(

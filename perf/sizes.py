@@ -1,4 +1,4 @@
-"""What int8 is worth by the size of the network: `python -m export.benchmark_sizes`.
+"""What int8 is worth by the size of the network: `python -m perf.sizes`.
 
 Networks of 16, 64 and 128 hidden units, trained on simulated flights, each as fp32 and as int8 in turns.
 """
@@ -84,7 +84,7 @@ def main(
 ) -> None:
     """Print the table for docs/export.md: int8 against fp32.
 
-    Example: `python -m export.benchmark_sizes artifacts/sizes`
+    Example: `python -m perf.sizes artifacts/sizes`
     """
     try:
         rows = [
