@@ -16,7 +16,7 @@ from reentry.cli import app
 from reentry.errors import ConfigError
 from reentry.schema import ROBUST_FEATURES
 from tests.training_data import short_samples
-from training.config import CONVOLUTION, GRU, TrainConfig
+from training.config import CONVOLUTION, GRU, TrainConfig, read_configs
 from training.data import Batch, Sample
 from training.epochs import worst_alarms
 from training.study import (
@@ -218,3 +218,9 @@ def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monk
 def test_training_settings_refuse_a_negative_alarm_weight() -> None:
     with pytest.raises(ConfigError, match="alarm weight out of range"):
         TrainConfig(alarm_weight=-1.0)
+
+
+def test_the_preset_is_the_network_of_the_whole_study() -> None:
+    model, train = networks(StudyConfig())[LSTM_NAME]
+    preset = Path(training.study.__file__).parent / "presets" / "ballistic.toml"
+    assert read_configs(preset, model={}, train={"accelerator": "cpu"}) == (model, train)
