@@ -1,0 +1,69 @@
+"""Two processes that share each batch train the network that one would have trained."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reentry.errors import ConfigError, ReentryError
+from tests.training_data import short_samples, write_flights
+from training.config import ModelConfig, TrainConfig
+from training.loop import fit
+from training.streaming import open_labelled
+
+SHAPE = ModelConfig(hidden=8)
+ONE = TrainConfig(epochs=3, accelerator="cpu", alarm_weight=0.1)
+TWO = replace(ONE, devices=2)
+
+
+def test_two_processes_come_to_the_weights_of_one_within_rounding(tmp_path: Path) -> None:
+    with open_labelled(write_flights(tmp_path / "flights.parquet", tracks=20), in_memory_bytes=0) as data:
+        one = fit(data.samples, SHAPE, ONE, fingerprint="x", show_progress=False)
+        two = fit(data.samples, SHAPE, TWO, fingerprint="x", show_progress=False)
+    for epoch, other in zip(one.history, two.history, strict=True):
+        assert other == pytest.approx(epoch, rel=1e-4)
+    for name, weight in one.checkpoint.model.state_dict().items():
+        torch.testing.assert_close(two.checkpoint.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    assert multiprocessing.active_children() == []
+    assert not torch.distributed.is_initialized()
+    assert "MASTER_PORT" not in os.environ
+
+
+def test_an_interrupted_run_of_two_processes_ends_both_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    samples = short_samples(tmp_path)
+    whole = fit(samples, SHAPE, TWO, fingerprint="x", show_progress=False)
+
+    def end(epoch: int, figures: dict[str, float]) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(samples, SHAPE, TWO, fingerprint="x", show_progress=False, unfinished=tmp_path / "run", on_epoch=end)
+    assert multiprocessing.active_children() == []
+    again = fit(samples, SHAPE, TWO, fingerprint="x", show_progress=False, unfinished=tmp_path / "run", resume=True)
+    assert again.history == whole.history
+
+
+def test_a_process_that_dies_ends_the_training_in_one_line(tmp_path: Path) -> None:
+    def kill(epoch: int, figures: dict[str, float]) -> None:
+        (peer,) = multiprocessing.active_children()
+        peer.kill()
+
+    with pytest.raises(ReentryError, match=r"a process of the training ended with status -9; fix: .*--resume"):
+        fit(short_samples(tmp_path), SHAPE, TWO, fingerprint="x", show_progress=False, on_epoch=kill)
+    assert multiprocessing.active_children() == []
+
+
+def test_more_devices_than_tracks_to_train_on_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fewer tracks than devices; expected devices to 2; got 3"):
+        fit(short_samples(tmp_path, tracks=3), SHAPE, replace(ONE, devices=3), fingerprint="x")
+
+
+def test_more_devices_than_tracks_of_a_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match="devices out of range; expected 1 to the batch size; got 9"):
+        TrainConfig(devices=9)
