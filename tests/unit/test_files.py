@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reentry.errors import InputError
-from reentry.files import whole_file, writing
+from reentry.files import check_writable, whole_file, writing
 from tests.full_disk import room_for
 
 
@@ -49,3 +49,16 @@ def test_a_failure_to_read_another_file_is_not_taken_for_one_to_write(tmp_path: 
 def test_errors_that_are_not_the_systems_pass_through_unchanged(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), writing(tmp_path):
         _ = 1 // 0
+
+
+def test_a_place_is_checked_before_it_is_there_and_nothing_is_left(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_below_a_file_or_on_a_system_that_takes_none_does_not_pass_the_check(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/new: cannot be written: "):
+        check_writable(tmp_path / "file" / "new")
+    with pytest.raises(InputError, match=r"/proc/new: cannot be written: "):
+        check_writable(Path("/proc/new"))

@@ -62,6 +62,9 @@ def test_no_file_is_one_clear_line(tmp_path: Path) -> None:
     [
         {"seed": -1},
         {"batch_size": 0},
+        {"bucket_from": 0},
+        {"devices": 0},
+        {"devices": 9, "batch_size": 8},
         {"learning_rate": 0.0},
         {"weight_decay": -1.0},
         {"gradient_clip": 0.0},

@@ -62,8 +62,3 @@ def test_a_process_that_dies_ends_the_training_in_one_line(tmp_path: Path) -> No
 def test_more_devices_than_tracks_to_train_on_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fewer tracks than devices; expected devices to 2; got 3"):
         fit(short_samples(tmp_path, tracks=3), SHAPE, replace(ONE, devices=3), fingerprint="x")
-
-
-def test_more_devices_than_tracks_of_a_batch_are_refused() -> None:
-    with pytest.raises(ConfigError, match="devices out of range; expected 1 to the batch size; got 9"):
-        TrainConfig(devices=9)
