@@ -12,6 +12,7 @@ from export.formats import FORMATS, Format
 from export.served_config import accelerated, differences, pinned, read, rewritten
 from export.tensorrt_config import TensorRTConfig
 from reentry.errors import RepositoryError
+from reentry.schema import FEATURES
 
 FILE = (Path(__file__).parents[2] / "model_repository/reentry_lstm/config.pbtxt").read_text()
 
@@ -115,9 +116,9 @@ def test_the_accelerator_has_the_documented_parameters_and_goes_again() -> None:
         "trt_engine_cache_path": "/engines",
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": "/engines",
-        "trt_profile_min_shapes": "features:1x1x7",
-        "trt_profile_opt_shapes": "features:8x512x7",
-        "trt_profile_max_shapes": "features:64x2048x7",
+        "trt_profile_min_shapes": f"features:1x1x{len(FEATURES)}",
+        "trt_profile_opt_shapes": f"features:8x512x{len(FEATURES)}",
+        "trt_profile_max_shapes": f"features:64x2048x{len(FEATURES)}",
     }
     assert accelerated(text, config, engine_cache=None) == FILE
 
