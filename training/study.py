@@ -91,7 +91,7 @@ class Row:
     """Weights, thresholds, or nodes of trees."""
     training_seconds: float
     step_microseconds: float
-    """Of the method alone, one flight after the other on one thread, its features given."""
+    """Processor time of the method alone, one flight after the other on one thread, its features given."""
 
 
 def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
@@ -255,9 +255,9 @@ def _judged(
 def _row(
     method: str, seed: int, severity: int, parameters: int, seconds: float, predicted: Callable[[], list[Prediction]]
 ) -> Row:
-    started = time.perf_counter()
+    started = time.process_time()
     predictions = predicted()
-    spent = time.perf_counter() - started
+    spent = time.process_time() - started
     bins = reliability(predictions)
     return Row(
         method=method,

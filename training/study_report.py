@@ -57,7 +57,7 @@ def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
         f"{config.training_flights:,} of each severity, all severities together (thresholds: each severity by itself), "
         f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
         "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
-        "before the onset. Time per step is of the method alone, features given, on one thread, one flight at a time.",
+        "before the onset. Time per step is the processor's, of the method alone, features given, flight by flight.",
         "",
         "| severity | method | " + " | ".join(title for title, _ in _COLUMNS.values()) + " | size | µs a step |",
         "| ---: | --- |" + " ---: |" * (len(_COLUMNS) + 2),
@@ -88,8 +88,8 @@ def comparison(rows: Sequence[Row]) -> list[str]:
         own = means.get(LSTM_NAME)
         if own:
             others = [name for name in (BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name) if name in means]
-            told = ", ".join(f"{means[name] / own:.1f} times of the {name}" for name in others)
-            lines.append(f"- severity {severity}: of the LSTM {own:.2f} s; {told}")
+            told = ", ".join(f"{name} {means[name]:.2f} s ({means[name] / own:.1f} times)" for name in others)
+            lines.append(f"- severity {severity}: LSTM {own:.2f} s; {told}")
     return ["Onset RMSE of the baselines beside the LSTM's:", "", *lines] if lines else []
 
 

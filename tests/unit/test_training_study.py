@@ -184,7 +184,7 @@ def test_the_table_holds_each_method_at_each_severity(tmp_path: Path) -> None:
     assert "`reentry study --quick`: 1 seed;" in text
     assert "| 0 | LSTM | 1.00 | 2 | 0.9000 | - | 0.0 | 0.01000 | 10 | 2 |" in text
     assert "| 1 | LSTM | 2.00 | 4 |" in text
-    assert "- severity 0: of the LSTM 1.00 s; 3.0 times of the boosted trees" in text
+    assert "- severity 0: LSTM 1.00 s; boosted trees 3.00 s (3.0 times)" in text
 
 
 def test_over_seeds_a_cell_holds_the_mean_and_the_worst() -> None:
