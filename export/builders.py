@@ -73,11 +73,11 @@ def _int8(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, 
 
 
 def _torchscript(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Runner:
-    from export.torchscript import TorchScriptRunner, save_torchscript
+    from export.torchscript import save_torchscript, torchscript_runner
 
     paths = folder / spec.whole_file, folder / spec.step_file
     save_torchscript(checkpoint, version, *paths)
-    return TorchScriptRunner(*paths)
+    return torchscript_runner(*paths)
 
 
 def _tensorrt(_: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Runner:

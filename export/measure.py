@@ -153,10 +153,10 @@ def _format_opener(form: Format, folder: Path, threads: int) -> Callable[[], Run
     if form == Format.TORCHSCRIPT:
         import torch
 
-        from export.torchscript import TorchScriptRunner
+        from export.torchscript import torchscript_runner
 
         torch.set_num_threads(threads)
-        return lambda: TorchScriptRunner(whole, step)
+        return lambda: torchscript_runner(whole, step)
     if form == Format.TENSORRT:
         from export.tensorrt_package import PackageRunner
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from export.graphs import ServedModel, StepModel
-from export.runners import Array, Carried
+from export.torch_runner import TorchRunner
 from reentry.schema import FEATURES
 from training.checkpoint import Checkpoint
 
@@ -30,29 +30,13 @@ def save_torchscript(checkpoint: Checkpoint, version: int, whole: Path, step: Pa
             path.write_bytes(traced.save_to_buffer())  # its own save() ends the process where the disk is full
 
 
-class TorchScriptRunner:
-    """Both graphs, loaded; see `Runner`."""
-
-    step_limit: int | None = None
-
-    def __init__(self, whole: Path, step: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._whole, self._step = (_load(path) for path in (whole, step))
-
-    def whole(self, features: Array) -> tuple[Array, Array]:
-        """See `Runner`."""
-        with torch.inference_mode():
-            probability, version = self._whole(torch.from_numpy(features))
-        return probability.numpy(), version.numpy()
-
-    def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
-        """See `Runner`."""
-        with torch.inference_mode():
-            probability, hidden, cell, version = self._step(*map(torch.from_numpy, (features, *state)))
-        return probability.numpy(), Carried(hidden.numpy(), cell.numpy()), version.numpy()
+def torchscript_runner(whole: Path, step: Path) -> TorchRunner:
+    """Both graphs, loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return TorchRunner(*(_load(path) for path in (whole, step)))
 
 
 def _load(path: Path) -> torch.jit.ScriptModule:
     module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    return module.eval()
+    return module

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from export.graphs import metadata_of, step_graph, whole_graph
 from export.quantize import dynamic_int8, static_int8
 from export.runners import Carried, OnnxRunner, no_state
-from export.torchscript import TorchScriptRunner, save_torchscript
+from export.torchscript import save_torchscript, torchscript_runner
 from export.verify import flight_features
 from reentry.errors import ExportError
 from reentry.schema import FEATURES, REENTRY_STEP, SCHEMA_VERSION
@@ -169,7 +169,7 @@ def test_fp16_over_one_step_takes_and_gives_float(checkpoint: Checkpoint) -> Non
 def test_torchscript_computes_the_network(tmp_path: Path) -> None:
     made = checkpoint_of(SHAPES["three layers with dropout"])
     save_torchscript(made, 4, tmp_path / "model.pt", tmp_path / "step.pt")
-    runner = TorchScriptRunner(tmp_path / "model.pt", tmp_path / "step.pt")
+    runner = torchscript_runner(tmp_path / "model.pt", tmp_path / "step.pt")
     features = flight_features(3, 30, seed=1)
     whole, version = runner.whole(features)
     np.testing.assert_allclose(whole, expected(made, features), atol=1e-6)
