@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from reentry.decision import DecisionConfig
 from reentry.errors import InputError
 from reentry.features import DRAG_SCALE
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, SIMPLE_FEATURES
 from training.data import Sample
 from training.metrics import Prediction, onset_errors
 
@@ -103,22 +103,30 @@ class AltitudeFraction:
 
 
 class Logistic:
-    """Logistic regression, each step by itself, on all features."""
+    """Logistic regression, each step by itself, on the simple features.
+
+    With the robust ones beside them it is worse: on five seeds of 90 trapezoids an onset RMSE of 58 s in place of 2 s.
+    """
 
     name = "logistic regression"
-    parameters = len(FEATURES) + 1
+    parameters = len(SIMPLE_FEATURES) + 1
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Both phases weigh the same, as for the network."""
         features = np.concatenate([sample.features.numpy() for sample in train]).astype(np.float64)
         phase = np.concatenate([sample.phase.numpy() for sample in train])
         self.pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-        self.pipeline.fit(features, phase)
+        self.pipeline.fit(_simple(features), phase)
 
     def probability(self, features: Float64) -> Float64:
         """(T, F) -> (T,)."""
-        probability: Float64 = self.pipeline.predict_proba(features)[:, 1]
+        probability: Float64 = self.pipeline.predict_proba(_simple(features))[:, 1]
         return probability
+
+
+def _simple(features: Float64) -> Float64:
+    """The columns of the simple features, which are the first."""
+    return features[:, : len(SIMPLE_FEATURES)]
 
 
 class AltitudeThreshold:
