@@ -18,7 +18,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, save
 
+from reentry.schema import FEATURES
 from tests.toy_model import write_toy_model
+
+WIDTH = len(FEATURES)
 
 
 class Tensor:
@@ -74,7 +77,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 CONFIG = {
     "max_batch_size": 64,
-    "input": [{"name": "features", "data_type": "TYPE_FP32", "dims": ["-1", "7"]}],
+    "input": [{"name": "features", "data_type": "TYPE_FP32", "dims": ["-1", str(WIDTH)]}],
     "output": [
         {"name": "reentry_probability", "data_type": "TYPE_FP32", "dims": ["-1"]},
         {"name": "model_version", "data_type": "TYPE_INT64", "dims": ["1"]},
@@ -106,7 +109,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def features(batch: int, steps: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(batch, steps, 7)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(batch, steps, WIDTH)).astype(np.float32)
 
 
 def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
@@ -123,7 +126,7 @@ def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", counted)
     answers = model.execute([Request(BOTH, features=values) for values in asked])
-    assert runs == [(5, 5, 7), (1, 9, 7)]
+    assert runs == [(5, 5, WIDTH), (1, 9, WIDTH)]
 
     alone = onnxruntime.InferenceSession(folder / "1/model.onnx", providers=["CPUExecutionProvider"])
     for values, answer in zip(asked, answers, strict=True):
@@ -172,12 +175,12 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
     graph = helper.make_graph(
         [helper.make_node("Compress", ["features", "keep"], ["total"], axis=0)],  # the first row of the batch alone
         "reduced",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["b", "t", 7])],
-        [helper.make_tensor_value_info("total", TensorProto.FLOAT, ["kept", "t", 7])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["b", "t", WIDTH])],
+        [helper.make_tensor_value_info("total", TensorProto.FLOAT, ["kept", "t", WIDTH])],
         [helper.make_tensor("keep", TensorProto.BOOL, [1], [True])],
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "1/model.onnx")
-    output = [{"name": "total", "data_type": "TYPE_FP32", "dims": ["-1", "7"]}]
+    output = [{"name": "total", "data_type": "TYPE_FP32", "dims": ["-1", str(WIDTH)]}]
     model = load(backend, tmp_path, output=output)
     answers = model.execute([Request(["total"], features=features(1, 3)) for _ in range(2)])
     assert ["output total: expected 2 rows" in str(answer.error) for answer in answers] == [True, True]
@@ -216,16 +219,16 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
         ),
         ({"optimization": {"graph": {"level": 7}}}, "optimization.graph.level: expected"),
         (
-            {"input": [{"name": "feature", "data_type": "TYPE_FP32", "dims": [-1, 7]}]},
+            {"input": [{"name": "feature", "data_type": "TYPE_FP32", "dims": [-1, WIDTH]}]},
             "input feature: expected one of the graph's, features",
         ),
         (
-            {"input": [{"name": "features", "data_type": "TYPE_FP64", "dims": [-1, 7]}]},
+            {"input": [{"name": "features", "data_type": "TYPE_FP64", "dims": [-1, WIDTH]}]},
             r"expected TYPE_FP64 as configured. Got: tensor\(float\)",
         ),
         (
             {"input": [{"name": "features", "data_type": "TYPE_FP32", "dims": [-1, 6]}]},
-            r"expected shape \[-1, -1, 6\] as configured. Got: \[-1, -1, 7\]",
+            rf"expected shape \[-1, -1, 6\] as configured. Got: \[-1, -1, {WIDTH}\]",
         ),
         ({"input": []}, "inputs features of the graph are not configured"),
         ({"default_model_filename": "other.onnx"}, "there is no file .*other.onnx"),
