@@ -1,12 +1,16 @@
 """Evaluation: the network beside the baselines, on tracks that none of them has learned from.
 
-One run is one seed: its own split, weights and fitted baselines.
+One run is one seed: its own split, weights and fitted baselines. Of a file larger than memory the tracks and what is
+predicted of them lie in a temporary folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,14 +18,21 @@ import numpy as np
 
 from reentry.errors import ConfigError, InputError
 from reentry.progress import progress
+from reentry.signals import ended_by_signals
 from reentry.tracks import ReadReport, Track, fingerprint, flight_fingerprint, tracks_fingerprint
+from reentry.tracks.read import IN_MEMORY_BYTES
 from training.baselines import baselines, predict_with
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.data import Sample, read_labelled
+from training.data import Chosen, Counts, Sample
 from training.loop import fit, predict
-from training.metrics import Metrics, Prediction, score
+from training.metrics import Metrics, Prediction
+from training.parts import score_in_parts
+from training.streaming import StoredPredictions, open_labelled
 
 NETWORK: Final = "LSTM"
+
+BASELINE_STEPS: Final = 2_000_000
+"""Of a training split with more, the baselines are fitted on every k-th track: one of them wants all steps at once."""
 
 HIGHER_IS_BETTER: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "onset_exact", "onset_within_step")
 
@@ -31,10 +42,12 @@ class Run:
     """One seed's figures."""
 
     seed: int
-    predictions: dict[str, list[Prediction]]
-    """Of each method, the network first."""
+    predictions: dict[str, Sequence[Prediction]]
+    """Of each method, the network first; in memory, or read when asked for."""
     metrics: dict[str, Metrics]
     """The same methods."""
+    fitted_on: int
+    """Tracks that the baselines were fitted on; 0 where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,81 +101,106 @@ class Evaluation:
         }
 
 
-def evaluate_file(checkpoint_path: Path, data_path: Path, *, seeds: int = 1) -> Evaluation:
+@contextmanager
+def open_evaluation(
+    checkpoint_path: Path, data_path: Path, *, seeds: int = 1, in_memory_bytes: int = IN_MEMORY_BYTES
+) -> Iterator[Evaluation]:
     """Score a checkpoint on labelled tracks.
 
     On the tracks it was trained on, whatever file they come in, those it held out are scored, and the baselines beside
     it. Of other data every track that did not train it is scored, by the network alone: there the baselines have
     nothing to be fitted on.
 
+    Memory is bounded, see `open_labelled`: of a large file the predictions are gone when the block ends. The figures
+    are those of `score_in_parts`.
+
     Args:
         checkpoint_path: of `reentry train`.
         data_path: labelled tracks.
         seeds: so many runs; the first is the checkpoint, each further one trains anew with the next seed.
+        in_memory_bytes: see `open_labelled`.
 
     Raises:
         CheckpointError: not a checkpoint.
         TrackFileError: the data cannot be used as a whole.
+        InputError: none of its tracks can be scored, or the temporary folder takes no more.
         ConfigError: `seeds` below 1, or above 1 with other data than the training data.
+        Ended: a signal asked for the end.
     """
     if seeds < 1:
         raise ConfigError("seeds out of range", expected="at least 1", got=str(seeds))
     checkpoint = load_checkpoint(checkpoint_path)
-    data = read_labelled(data_path)
-    identity = tracks_fingerprint(sample.track for sample in data.samples)
-    same_file = fingerprint(data_path) == checkpoint.data_file_fingerprint
-    held_out = same_file or identity == checkpoint.data_fingerprint
-    if seeds > 1 and not held_out:
-        raise ConfigError(
-            "more than one seed needs the tracks the checkpoint was trained on",
-            where=str(data_path),
-            fix="give their file, or leave --seeds out",
-        )
-    if not held_out:
-        train, others = _partition(data.samples, lambda track: flight_fingerprint(track) in checkpoint.trained_flights)
-        runs = [_run(checkpoint, [], others or train)]
-    else:
-        others, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
-        runs = [_run(checkpoint, train, others)]
-        if seeds > 1:
-            with progress("evaluating", seeds, "seeds") as advance:
-                advance(1)
-                for seed in range(checkpoint.seed + 1, checkpoint.seed + seeds):
-                    config = replace(checkpoint.train_config, seed=seed)
-                    again = fit(
-                        data.samples, checkpoint.model_config, config, fingerprint=identity, show_progress=False
-                    )
-                    runs.append(_run(again.checkpoint, again.train, again.validation))
+    with ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
+        data = stack.enter_context(open_labelled(data_path, in_memory_bytes=in_memory_bytes))
+        folder = None
+        if not isinstance(data.samples, list):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-predictions-")))
+        identity = tracks_fingerprint(sample.track for sample in data.samples)
+        same_file = fingerprint(data_path) == checkpoint.data_file_fingerprint
+        held_out = same_file or identity == checkpoint.data_fingerprint
+        if seeds > 1 and not held_out:
+            raise ConfigError(
+                "more than one seed needs the tracks the checkpoint was trained on",
+                where=str(data_path),
+                fix="give their file, or leave --seeds out",
+            )
+        if not held_out:
+            train, others = _partition(
+                data.samples, lambda track: flight_fingerprint(track) in checkpoint.trained_flights
+            )
+            runs = [_run(checkpoint, train[:0], others or train, folder)]
+        else:
+            others, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
+            runs = [_run(checkpoint, train, others, folder)]
+            if seeds > 1:
+                with progress("evaluating", seeds, "seeds") as advance:
                     advance(1)
-    return Evaluation(
-        checkpoint=checkpoint,
-        checkpoint_path=checkpoint_path,
-        data=data.report,
-        held_out=held_out,
-        same_file=same_file,
-        trained_on=len(train),
-        runs=runs,
-    )
+                    for seed in range(checkpoint.seed + 1, checkpoint.seed + seeds):
+                        config = replace(checkpoint.train_config, seed=seed)
+                        again = fit(
+                            data.samples, checkpoint.model_config, config, fingerprint=identity, show_progress=False
+                        )
+                        runs.append(_run(again.checkpoint, again.train, again.validation, folder))
+                        advance(1)
+        yield Evaluation(
+            checkpoint=checkpoint,
+            checkpoint_path=checkpoint_path,
+            data=data.report,
+            held_out=held_out,
+            same_file=same_file,
+            trained_on=len(train),
+            runs=runs,
+        )
 
 
-def _partition(samples: Sequence[Sample], holds: Callable[[Track], bool]) -> tuple[list[Sample], list[Sample]]:
+def _partition(samples: Sequence[Sample], holds: Callable[[Track], bool]) -> tuple[Chosen, Chosen]:
     """Samples whose track it holds for, and the others."""
-    of: dict[bool, list[Sample]] = {True: [], False: []}
-    for sample in samples:
-        of[holds(sample.track)].append(sample)
-    return of[True], of[False]
+    of: dict[bool, list[int]] = {True: [], False: []}
+    for index, sample in enumerate(samples):
+        of[holds(sample.track)].append(index)
+    return Chosen(samples, of[True]), Chosen(samples, of[False])
 
 
-def _run(checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sample]) -> Run:
+def _run(checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sample], folder: Path | None) -> Run:
+    """Fit the baselines on `train`, if there is any, and score all; predictions go into the folder, where one is."""
     if not scored:
         raise InputError("none of the tracks held out from training is in the file", fix="train again")
-    predictions = {NETWORK: predict(checkpoint.model, scored)}
+    methods: dict[str, Callable[[Sequence[Sample]], list[Prediction]]] = {NETWORK: partial(predict, checkpoint.model)}
     if train:
+        train = train[:: -(-int(Counts.of(train).steps.sum()) // BASELINE_STEPS)]
         for baseline in baselines():
             baseline.fit(train)
-            predictions[baseline.name] = predict_with(baseline, scored)
+            methods[baseline.name] = partial(predict_with, baseline)
+    predictions: dict[str, Sequence[Prediction]] = {
+        name: method(scored)
+        if folder is None
+        else StoredPredictions.write(folder / f"{checkpoint.seed}-{number}.values", method, scored)
+        for number, (name, method) in enumerate(methods.items())
+    }
     return Run(
         seed=checkpoint.seed,
         predictions=predictions,
-        metrics={method: score(of_method, checkpoint.decision) for method, of_method in predictions.items()},
+        metrics={method: score_in_parts(of_method, checkpoint.decision) for method, of_method in predictions.items()},
+        fitted_on=len(train),
     )

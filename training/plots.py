@@ -5,7 +5,7 @@ Shapes: T steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Final
 
@@ -20,6 +20,8 @@ from training.metrics import Prediction, Reliability, onset_errors
 FARTHEST_STEPS: Final = 100
 """Onset errors beyond so many steps are in the outermost bins."""
 BINS_EACH_SIDE: Final = 40
+TIMED_TRACKS: Final = 1_000
+"""So many tracks say how long a step is."""
 
 
 def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) -> Figure:
@@ -60,7 +62,7 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
     return figure
 
 
-def errors_figure(methods: dict[str, list[Prediction]], decision: DecisionConfig, of: str) -> Figure:
+def errors_figure(methods: Mapping[str, Sequence[Prediction]], decision: DecisionConfig, of: str) -> Figure:
     """Onset errors, one panel a method, the network first, on one axis of time; bins are whole steps wide.
 
     Args:
@@ -70,7 +72,7 @@ def errors_figure(methods: dict[str, list[Prediction]], decision: DecisionConfig
     """
     errors = {method: onset_errors(predictions, decision) for method, predictions in methods.items()}
     network = next(iter(methods))
-    steps = np.concatenate([np.diff(p.track.timestamp) for p in methods[network]])
+    steps = np.concatenate([np.diff(p.track.timestamp) for p in methods[network][:TIMED_TRACKS]])
     step = max(float(np.median(steps)), 1e-3) if len(steps) else 1.0
     widest = max(float(np.abs(values).max()) for values in errors.values())
     steps_shown = min(round(widest / step), FARTHEST_STEPS)

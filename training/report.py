@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from reentry.files import whole_file
 from training.evaluate import NETWORK, Evaluation
-from training.metrics import reliability, without_nan
+from training.metrics import Prediction, without_nan
+from training.parts import reliability_in_parts
 from training.plots import errors_figure, reliability_figure, track_figure
 
 _COLUMNS: Final = {
@@ -32,18 +34,22 @@ _COLUMNS: Final = {
 
 
 def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the five files into `out` and give their paths."""
+    """Write the five files into `out` and give their paths.
+
+    Raises:
+        InputError: the place cannot be written to, or is full.
+    """
     texts = {"evaluation.json": json.dumps(as_dict(evaluation), indent=2) + "\n", "evaluation.md": markdown(evaluation)}
     for name, text in texts.items():
         with whole_file(out / name) as part:
             part.write_text(text, encoding="utf-8")
     first, decision = evaluation.runs[0].predictions, evaluation.checkpoint.decision
-    pooled = {method: [p for run in evaluation.runs for p in run.predictions[method]] for method in first}
+    pooled = {method: _Joined([run.predictions[method] for run in evaluation.runs]) for method in first}
     seeds = f"{len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else f"seed {evaluation.runs[0].seed}"
     figures = {
         "track.png": track_figure(first[NETWORK], decision),
         "onset_errors.png": errors_figure(pooled, decision, seeds),
-        "reliability.png": reliability_figure({method: reliability(of) for method, of in pooled.items()}),
+        "reliability.png": reliability_figure({method: reliability_in_parts(of) for method, of in pooled.items()}),
     }
     for name, figure in figures.items():
         with whole_file(out / name) as part:
@@ -64,7 +70,11 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "warning": evaluation.warning,
         "tracks_set_aside": len(evaluation.data.set_aside),
         "runs": [
-            {"seed": run.seed, "metrics": {method: without_nan(m.as_dict()) for method, m in run.metrics.items()}}
+            {
+                "seed": run.seed,
+                "baselines_fitted_on": run.fitted_on,
+                "metrics": {method: without_nan(m.as_dict()) for method, m in run.metrics.items()},
+            }
             for run in evaluation.runs
         ],
     }
@@ -89,6 +99,10 @@ def markdown(evaluation: Evaluation) -> str:
     ]
     if not evaluation.held_out:
         lines.append("The baselines need the training file, so they are not in the table.")
+    elif evaluation.runs[0].fitted_on < evaluation.trained_on:
+        lines.append(
+            f"The baselines were fitted on {evaluation.runs[0].fitted_on} of the training tracks, evenly chosen."
+        )
     lines += [
         "",
         "| | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
@@ -101,6 +115,32 @@ def markdown(evaluation: Evaluation) -> str:
             cells.append(f"{mean} / {worst}" if several else mean)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+class _Joined(Sequence[Prediction]):
+    """Several sequences one after the other, none of them copied."""
+
+    def __init__(self, sequences: Sequence[Sequence[Prediction]]) -> None:
+        self._sequences = sequences
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sequences))
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        index = range(len(self))[index]
+        for sequence in self._sequences:
+            if index < len(sequence):
+                return sequence[index]
+            index -= len(sequence)
+        raise IndexError
 
 
 def _cell(form: str, value: float) -> str:

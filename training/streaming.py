@@ -1,5 +1,7 @@
 """Labelled tracks of a file larger than memory: their features computed once, then read from disk track by track.
 
+What is predicted of them can lie there too.
+
 What a file of 9 million rows needs in the temporary folder (TMPDIR says where) is about its rows twice: once while it
 is read, once for as long as it is trained on.
 
@@ -9,7 +11,7 @@ Shapes: K tracks, T steps, N steps of all tracks, F features, M measurement colu
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, overload
@@ -23,7 +25,9 @@ from reentry.progress import progress
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
 from reentry.tracks import Track, read_tracks
 from reentry.tracks.read import IN_MEMORY_BYTES
+from reentry.tracks.store import TRACKS_PER_PART
 from training.data import Chosen, LabelledFile, Sample, no_good_track, sample_of, samples_of
+from training.metrics import Prediction
 
 _FEATURES: Final = (np.dtype(np.float32), len(FEATURES))
 _PHASE: Final = (np.dtype(np.int8), 1)
@@ -88,11 +92,7 @@ class StoredSamples(Sequence[Sample]):
                     track_ids.append(track.track_id)
                     lengths.append(len(phase))
         except OSError as error:
-            raise InputError(
-                f"the temporary folder takes no more features ({error.strerror})",
-                where=where,
-                fix="set TMPDIR to a folder with room for about twice the size of the rows",
-            ) from error
+            raise _full("features", error, where) from error
         if not track_ids:
             raise no_good_track(where)
         return cls(folder, np.array(track_ids, dtype=np.int64), np.cumsum(lengths, dtype=np.int64))
@@ -128,6 +128,65 @@ class StoredSamples(Sequence[Sample]):
         row = width * dtype.itemsize
         values = np.fromfile(_path(self._folder, kind), dtype, (end - start) * width, offset=start * row)
         return values.reshape(-1, width)
+
+
+class StoredPredictions(Sequence[Prediction]):
+    """What a method says of samples: the probabilities in a file, each track read again from where its sample is."""
+
+    def __init__(
+        self, path: Path, dtype: np.dtype[Any], samples: Sequence[Sample], ends: npt.NDArray[np.int64]
+    ) -> None:
+        self._path = path
+        self._dtype = dtype
+        self._samples = samples
+        self._ends = ends
+        """(K,), where each track's steps end among the N."""
+
+    @classmethod
+    def write(
+        cls, path: Path, method: Callable[[Sequence[Sample]], Sequence[Prediction]], samples: Sequence[Sample]
+    ) -> StoredPredictions:
+        """Predict, some tracks at a time, and keep the probabilities in `path`.
+
+        Raises:
+            InputError: the place takes no more.
+        """
+        lengths, dtype = [], np.dtype(np.float64)
+        try:
+            with path.open("wb") as file:
+                for start in range(0, len(samples), TRACKS_PER_PART):
+                    for prediction in method(samples[start : start + TRACKS_PER_PART]):
+                        file.write(np.ascontiguousarray(prediction.probability).tobytes())
+                        lengths.append(len(prediction.probability))
+                        dtype = prediction.probability.dtype
+        except OSError as error:
+            raise _full("probabilities", error, str(path)) from error
+        return cls(path, dtype, samples, np.cumsum(lengths, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        index = range(len(self))[index]
+        start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
+        probability = np.fromfile(self._path, self._dtype, end - start, offset=start * self._dtype.itemsize)
+        return Prediction(track=self._samples[index].track, probability=probability)
+
+
+def _full(what: str, error: OSError, where: str) -> InputError:
+    return InputError(
+        f"the temporary folder takes no more {what} ({error.strerror})",
+        where=where,
+        fix="set TMPDIR to a folder with room for about twice the size of the rows",
+    )
 
 
 def _path(folder: Path, kind: str) -> Path:

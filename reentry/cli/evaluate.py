@@ -19,17 +19,19 @@ def evaluate(
 
     Of the tracks it was trained on, as CSV or Parquet, those held out then are scored; of others all, without the
     baselines. Tracks that trained it are left out wherever they are, with a warning. Bad tracks are left out, and the
-    exit status is 1.
+    exit status is 1. A file larger than memory is read in parts.
 
     Example: `reentry evaluate artifacts/train/model.ckpt data/train.csv --seeds 5`
     """
     import json
 
-    from training.evaluate import evaluate_file
+    from reentry.files import check_writable
+    from training.evaluate import open_evaluation
     from training.report import as_dict, markdown, write_report
 
-    evaluation = evaluate_file(checkpoint, tracks, seeds=seeds)
-    written = write_report(evaluation, out)
+    check_writable(out)
+    with open_evaluation(checkpoint, tracks, seeds=seeds) as evaluation:
+        written = write_report(evaluation, out)
     typer.echo(evaluation.data.summary(), err=True)
     if evaluation.warning:
         typer.secho(f"warning: {evaluation.warning}", fg="yellow", err=True)

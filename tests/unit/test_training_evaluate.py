@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,18 @@ from reentry.tracks import fingerprint
 from tests.training_data import short_flights, write_flights
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.evaluate import NETWORK, evaluate_file
+from training.evaluate import NETWORK, Evaluation, open_evaluation
 from training.report import as_dict, markdown, write_report
+from training.streaming import StoredPredictions
 from training.train import TrainReport, train_file
 
 METHODS = [NETWORK, "mean onset altitude", "altitude fraction", "logistic regression"]
+
+
+def evaluate_file(checkpoint: Path, data: Path, *, seeds: int = 1) -> Evaluation:
+    """Of a small file, so that its predictions outlive the block."""
+    with open_evaluation(checkpoint, data, seeds=seeds) as evaluation:
+        return evaluation
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +148,55 @@ def test_more_seeds_need_the_training_file(tmp_path: Path, trained: TrainReport)
 def test_no_seed_is_refused(data: Path, trained: TrainReport) -> None:
     with pytest.raises(ConfigError, match="seeds out of range; expected at least 1; got 0"):
         evaluate_file(trained.checkpoint, data, seeds=0)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_file_larger_than_memory_has_the_same_report_to_the_bit(
+    data: Path, trained: TrainReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name, limit in (("memory", 2**30), ("disk", 0)):
+        with open_evaluation(trained.checkpoint, data, seeds=seeds, in_memory_bytes=limit) as evaluation:
+            on_disk = all(isinstance(of, StoredPredictions) for of in evaluation.runs[0].predictions.values())
+            assert on_disk == (name == "disk")
+            write_report(evaluation, tmp_path / name)
+        assert list((tmp_path / "temporary").iterdir()) == []
+    for path in (tmp_path / "memory").iterdir():
+        assert path.read_bytes() == (tmp_path / "disk" / path.name).read_bytes()
+
+
+def test_of_a_large_file_too_the_training_tracks_are_left_out(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+    others = short_flights(2, seed=9)
+    others["track_id"] += 90
+    table = pd.concat([pd.read_csv(data, float_precision="round_trip"), others])
+    table.to_parquet(tmp_path / "both.parquet")
+    in_memory = evaluate_file(trained.checkpoint, tmp_path / "both.parquet")
+    with open_evaluation(trained.checkpoint, tmp_path / "both.parquet", in_memory_bytes=0) as evaluation:
+        assert evaluation.warning == in_memory.warning
+        assert (evaluation.trained_on, evaluation.scored) == (12, 5)
+        assert evaluation.runs[0].metrics == in_memory.runs[0].metrics
+
+
+def test_baselines_of_a_large_training_split_are_fitted_on_some_of_its_tracks_and_it_is_said(
+    data: Path, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "evenly chosen" not in markdown(evaluate_file(trained.checkpoint, data))
+    monkeypatch.setattr("training.evaluate.BASELINE_STEPS", 500)  # of some 1,100
+    evaluation = evaluate_file(trained.checkpoint, data)
+    assert evaluation.runs[0].fitted_on == 4
+    assert "The baselines were fitted on 4 of the training tracks, evenly chosen." in markdown(evaluation)
+    assert as_dict(evaluation)["runs"][0]["baselines_fitted_on"] == 4
+
+
+def test_a_place_that_takes_no_report_is_refused_before_the_tracks_are_read(
+    data: Path, trained: TrainReport, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["evaluate", str(trained.checkpoint), str(tmp_path / "none.csv"), "--out", str(tmp_path / "file" / "x")]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert "cannot be written" in str(result.exception)
 
 
 def test_the_report_is_five_whole_files(data: Path, trained: TrainReport, tmp_path: Path) -> None:
