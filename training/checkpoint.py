@@ -46,6 +46,8 @@ class Checkpoint:
     """Of the file they were in, see `fingerprint`; empty where there was none, or before it was kept."""
     trained_flights: frozenset[str] = frozenset()
     """`flight_fingerprint` of each track of the training split; empty in checkpoints of before it was kept."""
+    trained_rows: torch.Tensor | None = None
+    """`copies.sketches` of the tracks of the training split; None in checkpoints of before they were kept."""
     reference: Reference | None = None
     """The training split, for drift to be measured against; None in checkpoints of before there was one."""
     schema_version: int = SCHEMA_VERSION
@@ -76,6 +78,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "validation_tracks": list(checkpoint.validation_tracks),
         "data_file_fingerprint": checkpoint.data_file_fingerprint,
         "trained_flights": sorted(checkpoint.trained_flights),
+        "trained_rows": checkpoint.trained_rows,
         "reference": checkpoint.reference.as_dict() if checkpoint.reference else None,
         "weights": {name: value.cpu() for name, value in checkpoint.model.state_dict().items()},
     }
@@ -121,6 +124,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             validation_tracks=tuple(content["validation_tracks"]),
             data_file_fingerprint=content.get("data_file_fingerprint", ""),
             trained_flights=frozenset(content.get("trained_flights", ())),
+            trained_rows=content.get("trained_rows"),
             reference=Reference.from_dict(reference) if reference else None,
             schema_version=version,
         )

@@ -23,6 +23,7 @@ from reentry.tracks import ReadReport, Track, fingerprint, flight_fingerprint, t
 from reentry.tracks.read import IN_MEMORY_BYTES
 from training.baselines import baselines, predict_with
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.copies import Flights
 from training.data import Chosen, Counts, Sample
 from training.loop import fit, predict
 from training.metrics import Metrics, Prediction
@@ -62,7 +63,7 @@ class Evaluation:
     same_file: bool
     """Whether it is the very file."""
     trained_on: int
-    """Tracks of the data that trained the network; they are left out, unless there are no others."""
+    """Tracks of the data that trained the network, whole or in part; they are left out, unless there are no others."""
     runs: list[Run]
 
     @property
@@ -146,9 +147,7 @@ def open_evaluation(
                 fix="give their file, or leave --seeds out",
             )
         if not held_out:
-            train, others = _partition(
-                data.samples, lambda track: flight_fingerprint(track) in checkpoint.trained_flights
-            )
+            train, others = _partition(data.samples, _trained(checkpoint))
             runs = [_run(checkpoint, train[:0], others or train, folder)]
         else:
             others, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
@@ -172,6 +171,16 @@ def open_evaluation(
             trained_on=len(train),
             runs=runs,
         )
+
+
+def _trained(checkpoint: Checkpoint) -> Callable[[Track], bool]:
+    """Whether a track trained the checkpoint, or shares many rows with one that did, see `training.copies`."""
+    flights = Flights(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
+
+    def trained(track: Track) -> bool:
+        return flight_fingerprint(track) in checkpoint.trained_flights or (flights is not None and flights.hold(track))
+
+    return trained
 
 
 def _partition(samples: Sequence[Sample], holds: Callable[[Track], bool]) -> tuple[Chosen, Chosen]:

@@ -27,6 +27,7 @@ from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.store import TRACKS_PER_PART
 from training.checkpoint import VALIDATION_NAME, save_checkpoint
 from training.config import ModelConfig, TrainConfig
+from training.copies import sketches
 from training.data import Sample
 from training.epochs import OnEpoch
 from training.evidence import write_card
@@ -127,6 +128,7 @@ def train_file(
             trained.checkpoint,
             data_file_fingerprint=fingerprint(path),
             trained_flights=frozenset(flight_fingerprint(sample.track) for sample in trained.train),
+            trained_rows=sketches(sample.track for sample in trained.train),
         )
         trained = replace(trained, checkpoint=checkpoint)
         write_tracks(out / VALIDATION_NAME, _tables(trained.validation))

@@ -68,6 +68,19 @@ def test_a_checkpoint_of_before_there_was_a_reference_is_loaded_without(saved: P
     assert load_checkpoint(saved).reference is None
 
 
+def test_rows_of_training_flights_are_kept_and_missing_from_older_checkpoints(saved: Path) -> None:
+    assert load_checkpoint(saved).trained_rows is None
+    kept = torch.arange(32, dtype=torch.int32).reshape(2, 16)
+    save_checkpoint(saved, replace(load_checkpoint(saved), trained_rows=kept))
+    after = load_checkpoint(saved).trained_rows
+    assert after is not None
+    assert torch.equal(after, kept)
+    content = torch.load(saved, weights_only=True)
+    del content["trained_rows"]
+    torch.save(content, saved)
+    assert load_checkpoint(saved).trained_rows is None
+
+
 def test_the_reference_is_saved_and_loaded(tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(300, len(FEATURES))).astype(np.float32)
     before = replace(checkpoint(), reference=Reference.of(features, features[:, 0] > 0, ("altitude",)))
