@@ -1,4 +1,8 @@
-"""A model repository in a folder; see `export.store`."""
+"""A model repository in a folder; see `export.store`.
+
+What is on its way in or out is in a folder with a dot before its name. A command that is killed leaves it behind, and
+the next export removes it: the lock on such a folder goes with the process that made it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,26 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from export.store import Stored, changed_meanwhile, require_finished, sha256_of
 from reentry.errors import RepositoryError
 from reentry.files import whole_file
 from reentry.schema import REENTRY_LSTM
 from reentry.serving.repository import installed_versions
+
+OLD_SECONDS: Final = 24 * 3600.0
+"""What another machine made is taken for left when it did not change for so long: no export takes a day to copy."""
+
+_INCOMING: Final = ".incoming-"
+_REMOVED: Final = ".removed-"
+_HOST: Final = socket.gethostname()
 
 
 class FolderStore:
@@ -73,33 +87,26 @@ class FolderStore:
         """See `VersionStore`."""
         require_finished(folder, version)
         target = self._folder / str(version)
+        self._clear_up()
         try:
-            staging = Path(tempfile.mkdtemp(dir=self._folder, prefix=".incoming-"))
-        except OSError as error:
-            raise _takes_no_files(self._folder, error) from error
-        try:
-            for path in sorted(folder.iterdir()):
-                shutil.copyfile(path, staging / path.name)
-                (staging / path.name).chmod(0o644)
-            staging.chmod(0o755)  # mkdtemp's 0700 would hide the version from a server that runs as another user
-            staging.rename(target)
+            with self._scratch(_INCOMING) as staging:
+                for path in sorted(folder.iterdir()):
+                    shutil.copyfile(path, staging / path.name)
+                    (staging / path.name).chmod(0o644)
+                staging.chmod(0o755)  # mkdtemp's 0700 would hide the version from a server that runs as another user
+                staging.rename(target)
         except OSError as error:
             if target.exists():  # a folder that is not empty is there by now
                 raise FileExistsError(target) from error
             raise _takes_no_files(target, error) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         return str(target)
 
     def remove(self, version: int) -> None:
         """See `VersionStore`. It loses its number by one rename, so that nobody sees half of it."""
         target = self._folder / str(version)
         try:
-            grave = Path(tempfile.mkdtemp(dir=self._folder, prefix=".removed-"))
-            try:
+            with self._scratch(_REMOVED) as grave:
                 target.rename(grave / target.name)
-            finally:
-                shutil.rmtree(grave, ignore_errors=True)
         except OSError as error:
             raise RepositoryError(
                 f"cannot be removed: {error.strerror or error}",
@@ -108,18 +115,67 @@ class FolderStore:
             ) from error
 
     @contextmanager
+    def _scratch(self, prefix: str) -> Iterator[Path]:
+        """A folder beside the versions, locked; what is left of it goes when the block ends."""
+        with ExitStack() as stack:
+            with _locked(self._folder):  # so that nobody clears it up before its own lock is on
+                scratch = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"{prefix}{_HOST}-"))
+                stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+                stack.enter_context(_locked(scratch))
+            yield scratch
+
+    def _clear_up(self) -> None:
+        """Remove what killed commands left; what cannot be looked at or removed stays."""
+        with suppress(OSError), _locked(self._folder):
+            for path in self._folder.iterdir():
+                if path.name.startswith((_INCOMING, _REMOVED)) and _is_left(path):
+                    shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other command of this machine is inside; the lock goes with the process."""
-        try:
-            handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise _takes_no_files(self._folder, error) from error
-        try:
-            with suppress(OSError):  # a file system without locks: the comparison before the write still stands
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        """No other command of this machine is inside."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_locked(self._folder))
+            except OSError as error:
+                raise _takes_no_files(self._folder, error) from error
             yield
-        finally:
-            os.close(handle)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes of this machine; the lock goes with the process."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a file system without locks: what is compared before a write still stands
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_left(scratch: Path) -> bool:
+    """Whether the process that made it is gone.
+
+    A free lock says so on the machine that made it. Another may share the files and not the locks, and some file
+    systems have none: there only age tells.
+    """
+    try:
+        handle = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if scratch.name.removeprefix(_INCOMING).removeprefix(_REMOVED).startswith(f"{_HOST}-"):
+            return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    finally:
+        age = time.time() - os.fstat(handle).st_mtime
+        os.close(handle)
+    return age > OLD_SECONDS
 
 
 @contextmanager

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import signal
+import socket
 import stat
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,6 +243,92 @@ def test_a_full_disk_leaves_nothing_of_the_version(store: VersionStore, tmp_path
     with room_for(50_000), pytest.raises(RepositoryError, match="cannot install: File too large"):
         store.install(made, 1)
     assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
+
+
+COPYING = """
+import os, shutil, sys
+from pathlib import Path
+from export.store import open_store
+
+def copy(source, target):
+    Path(target).write_bytes(b"half")
+    {when_half_is_copied}
+    return real(source, target)
+
+real, shutil.copyfile = shutil.copyfile, copy
+print(open_store(sys.argv[1]).install(Path(sys.argv[2]), 1))
+"""
+
+
+def copying(store: VersionStore, made: Path, then: str) -> subprocess.Popen[str]:
+    """Another process that installs version 1, and does something after half of a file."""
+    command = [sys.executable, "-c", COPYING.format(when_half_is_copied=then), store.location, str(made)]
+    return subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def names_in(store: VersionStore) -> set[str]:
+    return {path.name for path in Path(store.place("")).iterdir()}
+
+
+def scratch_in(store: VersionStore) -> list[str]:
+    return [name for name in names_in(store) if name.startswith((".incoming-", ".removed-"))]
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_what_a_killed_export_left_is_removed_by_the_next(store: VersionStore, tmp_path: Path) -> None:
+    made = make_version(tmp_path / "made", 1)
+    with copying(store, made, "os.kill(os.getpid(), 9)") as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    assert len(scratch_in(store)) == 1
+    assert store.versions() == []
+    store.install(made, 1)
+    assert names_in(store) == {CONFIG_FILE, "1"}
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_what_a_live_export_is_copying_stays_however_old(store: VersionStore, tmp_path: Path) -> None:
+    made = make_version(tmp_path / "made", 1)
+    with copying(store, made, "print(flush=True); sys.stdin.readline()") as live:
+        assert live.stdout is not None
+        live.stdout.readline()
+        (scratch,) = scratch_in(store)
+        os.utime(store.place(scratch), (0.0, 0.0))
+        store.install(make_version(tmp_path / "other", 2), 2)
+        assert scratch_in(store) == [scratch]
+        output, _ = live.communicate("\n" * 9, timeout=60)
+    assert output.split() == [store.place(1)]
+    assert names_in(store) == {CONFIG_FILE, "1", "2"}
+    assert faults_of(store, 1, manifest_of(store, 1)) == []
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_what_another_machine_is_copying_stays_for_a_day(store: VersionStore, tmp_path: Path) -> None:
+    young, old, buried = (Path(store.place(name)) for name in (".incoming-there-1", ".incoming-2", ".removed-there-3"))
+    for folder in (young, old, buried):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"half")
+    for folder in (old, buried):
+        os.utime(folder, (time.time() - 25 * 3600,) * 2)
+    store.install(make_version(tmp_path / "made", 1), 1)
+    assert names_in(store) == {CONFIG_FILE, "1", young.name}
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_without_locks_only_age_tells_what_is_left(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    young, old = (Path(store.place(f".incoming-{socket.gethostname()}-{name}")) for name in ("young", "old"))
+    for folder in (young, old):
+        folder.mkdir()
+    os.utime(old, (0.0, 0.0))
+    store.install(make_version(tmp_path / "made", 1), 1)
+    assert names_in(store) == {CONFIG_FILE, "1", young.name}
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
