@@ -48,7 +48,9 @@ class Evidence:
 
     data: Path
     origin: Mapping[str, Any] | None
-    """Of the file, where it says."""
+    """Of the file, where it says so of as many tracks as it has."""
+    origin_of_others: bool
+    """Whether it says where it is from, but of another number of tracks."""
     rows: int
     """Of the file, those set aside among them."""
     train_tracks: int
@@ -110,7 +112,7 @@ def _data(checkpoint: Checkpoint, evidence: Evidence | None) -> list[str]:
     lines = ["## Data", "", "| | |", "| --- | --- |"]
     if evidence is not None:
         lines.append(f"| file | {evidence.data}, {evidence.rows:,} rows |")
-        lines.append(f"| from | {_origin(evidence.origin)} |")
+        lines.append(f"| from | {_origin(evidence)} |")
     if checkpoint.data_file_fingerprint:
         lines.append(f"| file's fingerprint | `{checkpoint.data_file_fingerprint}` |")
     lines.append(f"| tracks' fingerprint | `{checkpoint.data_fingerprint}` |")
@@ -122,9 +124,10 @@ def _data(checkpoint: Checkpoint, evidence: Evidence | None) -> list[str]:
     return lines
 
 
-def _origin(origin: Mapping[str, Any] | None) -> str:
+def _origin(evidence: Evidence) -> str:
+    origin = evidence.origin
     if origin is None:
-        return "the file does not say"
+        return "the file says so of another number of tracks" if evidence.origin_of_others else "the file does not say"
     named = [f"{name} {origin[name]}" for name in ("profile", "severity", "seed") if name in origin]
     settings = origin.get("settings")
     return f"simulated, {', '.join(named)}" + (f", settings `{json.dumps(settings)}`" if settings else "")

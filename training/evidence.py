@@ -23,10 +23,14 @@ def write_card(out: Path, trained: Trained, read: ReadReport) -> None:
     """
     checkpoint = trained.checkpoint
     predictions = predict(checkpoint.model, trained.validation)
-    origin = origin_of(read.path)
+    said = origin_of(read.path)
+    # A file put together of several may keep the word of one of them.
+    in_file = read.tracks + sum(of.track_id is not None for of in read.set_aside)
+    origin = said if said is None or said.get("tracks", in_file) == in_file else None
     evidence = Evidence(
         data=read.path,
         origin=origin,
+        origin_of_others=origin != said,
         rows=read.rows,
         train_tracks=len(trained.train),
         set_aside=len(read.set_aside),

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from export.card import write_card as write_export_section
 from reentry.decision import DecisionConfig
 from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID, TIMESTAMP
+from reentry.simulation import simulate_file
 from reentry.tracks import Track, fingerprint, write_tracks
 from tests.training_data import short_flights
 from training.card import CARD_NAME, markdown
@@ -53,6 +55,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
     return train_file(data, tmp_path_factory.mktemp("trained"), ModelConfig(), TrainConfig(epochs=2, accelerator="cpu"))
+
+
+def trained_on(path: Path, out: Path) -> str:
+    """The card of a short training."""
+    return (
+        train_file(path, out, ModelConfig(hidden=4), TrainConfig(epochs=1, accelerator="cpu"))
+        .checkpoint.with_name(CARD_NAME)
+        .read_text(encoding="utf-8")
+    )
 
 
 @pytest.fixture
@@ -124,6 +135,35 @@ def test_the_card_says_on_what_it_was_trained(card: str, data: Path, trained: Tr
     assert f"`{checkpoint.data_fingerprint}`" in card
     assert "| trained on | 8 tracks |" in card
     assert "| held out | 2 tracks, whole |" in card
+
+
+def test_of_several_severities_in_one_csv_file_the_card_names_none(tmp_path: Path) -> None:
+    tables = []
+    for severity in (1, 3):
+        simulate_file(tmp_path / f"{severity}.parquet", profile="ballistic", tracks=6, severity=severity, processes=1)
+        tables.append(pd.read_parquet(tmp_path / f"{severity}.parquet"))
+        tables[-1]["track_id"] += 100 * severity
+    pd.concat(tables).to_csv(tmp_path / "both.csv", index=False)
+    card = trained_on(tmp_path / "both.csv", tmp_path / "both")
+    assert "| from | the file does not say |" in card
+    assert "| profile | not said | 2 | " in card
+    assert "| severity | not said | 2 | " in card
+    card = trained_on(tmp_path / "3.parquet", tmp_path / "one")
+    assert "| from | simulated, profile ballistic, severity 3, seed 0 |" in card
+    assert "| severity | 3 | 1 | " in card
+
+
+def test_what_a_file_says_of_another_number_of_tracks_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    write_tracks(tmp_path / "joined.parquet", short_flights(10), origin={**ORIGIN, "tracks": 5})
+    card = trained_on(tmp_path / "joined.parquet", tmp_path / "joined")
+    assert "| from | the file says so of another number of tracks |" in card
+    assert "| severity | not said | 2 | " in card
+    assert "Trained on simulated flights" not in card
+
+    flights = short_flights(10)
+    flights.loc[flights["track_id"] == 3, "latitude"] = 120.0  # set aside, and counted all the same
+    write_tracks(tmp_path / "bad.parquet", flights, origin={**ORIGIN, "tracks": 10})
+    assert "| from | simulated, profile ballistic, severity 2" in trained_on(tmp_path / "bad.parquet", tmp_path / "bad")
 
 
 def test_the_card_has_the_figures_of_the_checkpoint_and_of_each_group(card: str, trained: TrainReport) -> None:
