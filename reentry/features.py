@@ -24,6 +24,7 @@ from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPL
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 
 WINDOW: Final = 5
 """Measurements a slope is fitted over."""
@@ -164,16 +165,19 @@ def _simple_features(history: Float64, peaks: Float64 | None) -> tuple[Float32, 
             total += weights[lag] * change
         return total
 
+    three = _three(ago[1], ago[2])
+
     def running_peak(column: int, index: int) -> Float64:
-        """Highest so far of the median of three, so that one outlier is never the peak."""
-        median = _median(lagged(column, 0), lagged(column, 1), lagged(column, 2))
+        """Highest so far of the median of three, so that one outlier is never the peak; none before the third."""
+        median = np.where(three, _median(lagged(column, 0), lagged(column, 1), lagged(column, 2)), -np.inf)
         before = np.full(len(median), -np.inf) if peaks is None else peaks[index]
         peak: Float64 = np.maximum(np.maximum.accumulate(median, axis=1), before[:, None])
         return peak
 
     def fraction(column: int, peak: Float64, floor: float) -> Float64:
-        """What is left of the peak: 1 while it rises, a pad at sea level included; 0 when all of it is lost."""
-        left: Float64 = 1.0 - (peak - lagged(column, 0)) / np.maximum(peak, floor)
+        """What is left of the peak: 1 while it rises or there is none, a pad at sea level too; 0 when all is lost."""
+        fallen = np.where(peak > -np.inf, peak - lagged(column, 0), 0.0)
+        left: Float64 = 1.0 - fallen / np.maximum(peak, floor)
         return left
 
     highest = running_peak(_ALTITUDE, 0)
@@ -210,11 +214,12 @@ def _robust_features(history: Float64, running: Float64 | None) -> tuple[Float32
     sensor = columns[_SENSOR]
     moving = motion(time, columns[_LATITUDE], columns[_LONGITUDE], altitude, sensor)
 
-    height = _median(altitude[:, HISTORY:], altitude[:, HISTORY - 1 : -1], altitude[:, HISTORY - 2 : -2])
     now = time[:, HISTORY:]
+    height = _median(altitude[:, HISTORY:], altitude[:, HISTORY - 1 : -1], altitude[:, HISTORY - 2 : -2])
+    counted = np.where(_three(time[:, HISTORY - 1 : -1] - now, time[:, HISTORY - 2 : -2] - now), height, -np.inf)
     changed = np.where(sensor[:, HISTORY:] != sensor[:, HISTORY - 1 : -1], now, -np.inf)
-    before = np.stack([height[:, 0], now[:, 0]]) if running is None else running
-    highest = np.maximum(np.maximum.accumulate(height, axis=1), before[0][:, None])
+    before = np.stack([counted[:, 0], now[:, 0]]) if running is None else running
+    highest = np.maximum(np.maximum.accumulate(counted, axis=1), before[0][:, None])
     handed_over = np.maximum(np.maximum.accumulate(changed, axis=1), before[1][:, None])
 
     light = np.clip(columns[_INTENSITY][:, HISTORY - RISE_STEPS - 6 :], DARKEST, _BRIGHTEST)
@@ -234,6 +239,15 @@ def _robust_features(history: Float64, running: Float64 | None) -> tuple[Float32
         by_name[f"drag_{length}"] = np.arcsinh(drag / DRAG_SCALE)
     features = np.stack([by_name[name] for name in ROBUST_FEATURES], axis=-1).astype(np.float32)
     return features, np.stack([highest[:, -1], handed_over[:, -1]])
+
+
+def _three(last: Float64, before_last: Float64) -> Bool:
+    """Whether a step has two others before it, given when they were; the first of a track is repeated in front of it.
+
+    Of fewer than three measurements the median is one of two, or the first alone: an outlier might be the peak.
+    """
+    different: Bool = last > before_last
+    return different
 
 
 def _median(a: Float64, b: Float64, c: Float64) -> Float64:

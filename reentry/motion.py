@@ -13,6 +13,9 @@ Each measurement is weighed in three ways before it counts:
 - velocities are those between means of blocks of 2, 4 or 8 measurements, so that a block twice as long has a third of
   the noise and twice the delay.
 
+A drag so found is that of its window, seconds ago, and on descent the air grows denser e-fold in seconds. So each is
+carried to now, times what the density has grown by: without noise, no block is late.
+
 All is elementwise on lagged copies, block sums included, so a whole track and its stream give the same bits.
 
 Shapes: B tracks, T steps, M measurement columns, N = HISTORY + T rows, n <= N rows that are left of them.
@@ -81,6 +84,10 @@ FASTEST: Final = 1e5
 THINNEST: Final = -6.0
 """log10 of the lowest dynamic pressure, Pa, that is told from none."""
 
+CARRIED: Final = 10.0
+"""How many times denser, or thinner, than in the window the air is taken to be now at most; more would be noise, many
+times: that of a drag which is none."""
+
 
 class Motion(NamedTuple):
     """(B, T) each."""
@@ -92,14 +99,15 @@ class Motion(NamedTuple):
     log_dynamic_pressure: Float64
     """log10 of Pa."""
     drags: tuple[Float64, ...]
-    """m/s2 over windows of five blocks, for each of BLOCKS; negative under thrust."""
+    """m/s2, over windows of five blocks, for each of BLOCKS, carried to now; negative under thrust."""
 
 
 def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float64, sensor: Float64) -> Motion:
     """Motion at the steps from HISTORY on: (B, N) each, in s, degrees and m -> (B, T) each."""
     steps = time.shape[-1] - HISTORY
     cleaned = _cleaned(time, _place(latitude, longitude, altitude))
-    place, height = cleaned[:3], _last(cleaned[3], steps)
+    place, log_air = cleaned[:3], log_density(cleaned[3])
+    air = np.exp(log_air)
     travelled, elapsed = _increments(time, place, sensor)
     drags: list[Float64] = []
     place_sum, travelled_sum, elapsed_sum, age_sum = place, travelled, elapsed, np.zeros_like(elapsed)
@@ -118,12 +126,15 @@ def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float
         middle = _last(_doubled(place_sum, block), rows) / (2 * block)
         squared = _dot(velocity, velocity)
         constant = _jacobi(middle, squared)
-        drags.append(_loss_rate(constant, np.sqrt(squared), _last(passed, rows) / block, block, steps))
+        drag = _loss_rate(constant, np.sqrt(squared), _last(passed, rows) / block, block, steps)
+        # What the slope tells is the mean drag of the window, but for half a block at either end, as of its air.
+        thick = _last(_summed(air, MIDPOINTS * block), steps, block // 2) / (MIDPOINTS * block)
+        drags.append(drag * np.clip(_last(air, steps) / thick, 1.0 / CARRIED, CARRIED))
         if block == SPEED_BLOCK:
             age = _last(_doubled(age_sum, block) + block * elapsed_sum[..., block:], steps) / (2 * block)
             now = _advanced(_last(middle, steps), _last(velocity, steps), age, _last(place, steps))
     speed = np.clip(now[0], SLOWEST, FASTEST)
-    pressure = log_density(height) + 2.0 * np.log(speed) + np.log(0.5)
+    pressure = _last(log_air, steps) + 2.0 * np.log(speed) + np.log(0.5)
     return Motion(
         speed=np.minimum(now[0], FASTEST),
         climb=np.clip(now[1], -FASTEST, FASTEST),

@@ -11,27 +11,38 @@ that are judged are whole.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
 from reentry.files import whole_file
+from reentry.pool import cores, in_order
 from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.signals import ended_by_signals
 from reentry.simulation import SEVERITIES, simulate_file
+from reentry.simulation.ballistic import BallisticConfig
+from reentry.simulation.sensors import of_severity
+from reentry.tracks import read_tracks
 from training.baselines import AltitudeThreshold, Baseline, BoostedTrees, DragThreshold, predict_with
 from training.checkpoint import save_checkpoint
 from training.config import CONVOLUTION, GRU, ModelConfig, TrainConfig
-from training.data import Sample, read_labelled
+from training.data import Sample
+from training.limit import known_path
 from training.loop import fit, git_revision, predict
 from training.metrics import Prediction, reliability, score, without_nan
+from training.streaming import StoredSamples
 from training.threads import one_thread
 
 STUDY_NAME: Final = "study.json"
@@ -42,6 +53,9 @@ LARGEST: Final = 100_000
 """Weights of a network that may become the default."""
 
 LSTM_NAME: Final = "LSTM"
+
+KNOWN_PATH: Final = "known path"
+"""What `training.limit` can tell, who is told the true path: no method, but what there is to be had."""
 
 _UNSEEN_SEED: Final = 90_000
 _WHOLE_SHARE: Final = 0.1
@@ -58,11 +72,11 @@ class StudyConfig:
 
     seeds: int = 3
     """Each with its own training flights."""
-    training_flights: int = 2_500
+    training_flights: int = 5_000
     """Of each severity and seed."""
-    unseen_flights: int = 500
+    unseen_flights: int = 1_000
     """Of each severity, to judge by; the same for all seeds."""
-    epochs: int = 40
+    epochs: int = 20
     hidden: int = 64
     trees: int = 400
     severities: tuple[int, ...] = tuple(range(len(SEVERITIES)))
@@ -73,7 +87,7 @@ class StudyConfig:
                 raise ConfigError(f"{name} out of range", expected="at least 1", got=str(getattr(self, name)))
 
 
-QUICK: Final = StudyConfig(seeds=1, training_flights=512, unseen_flights=300, epochs=16, trees=200)
+QUICK: Final = StudyConfig(seeds=1, training_flights=2_000, unseen_flights=500, epochs=10, trees=200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,36 +132,51 @@ def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
     }
 
 
-def run_study(config: StudyConfig, out: Path, tell: Callable[[str], None]) -> list[Row]:
+def methods(config: StudyConfig) -> list[str]:
+    """All that are compared, in the order of the table."""
+    return [*networks(config), BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name, KNOWN_PATH]
+
+
+def run_study(
+    config: StudyConfig, out: Path, tell: Callable[[str], None], *, processes: int | None = None
+) -> list[Row]:
     """Simulate, train and judge; `out`/study.json grows method by method, and what it holds is not done again.
 
     Args:
         config: how large.
         out: folder of study.json, of the flights and of the networks' checkpoints.
         tell: hears of each method as it is done.
+        processes: that work at once, each at a method on one thread; all cores by default.
 
     Raises:
         ConfigError: `out` holds a study of other settings.
+        Ended: a signal asked for the end.
     """
     path = out / STUDY_NAME
     rows = read_rows(path, config)
     done = {(row.method, row.seed) for row in rows}
-    methods = [*networks(config), BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name]
-    missing = [(method, seed) for seed in range(config.seeds) for method in methods if (method, seed) not in done]
-    unseen: dict[int, Sequence[Sample]] = {}
-    train: dict[int, Sequence[Sample]] = {}
-    of_seed = None
-    for method, seed in missing:
-        if not unseen:
-            unseen = {s: _flights(out, "unseen", config.unseen_flights, s, _UNSEEN_SEED + s) for s in config.severities}
-        if of_seed != seed:
-            simulated = 1_000 * (seed + 1)
-            train = {s: _flights(out, "train", config.training_flights, s, simulated + s) for s in config.severities}
-            of_seed = seed
-        with one_thread():
-            rows += _judged(method, seed, train, unseen, config, out)
-        write_rows(path, config, rows)
-        tell(_line(rows[-len(config.severities) :]))
+    processes = processes or cores()
+    out.mkdir(parents=True, exist_ok=True)
+    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="features-", dir=out) as folder:
+        unseen: dict[int, StoredSamples] = {}
+        for seed in range(config.seeds):
+            missing = [method for method in methods(config) if (method, seed) not in done]
+            if not missing:
+                continue
+            orders = [_Order("train", config.training_flights, s, 1_000 * (seed + 1) + s) for s in config.severities]
+            if not unseen:
+                orders += [_Order("unseen", config.unseen_flights, s, _UNSEEN_SEED + s) for s in config.severities]
+            made = []
+            for samples in in_order(partial(_made, orders, out, Path(folder)), len(orders), processes):
+                made.append(samples)
+                tell(f"flights of seed {seed}: {len(made)} of {len(orders)} files")
+            train = dict(zip(config.severities, made, strict=False))
+            unseen = unseen or dict(zip(config.severities, made[len(train) :], strict=True))
+            work = partial(_judged, missing, seed, train, unseen, config, out)
+            for judged in in_order(work, len(missing), processes):
+                rows += judged
+                write_rows(path, config, rows)
+                tell(_line(judged))
     return rows
 
 
@@ -198,58 +227,95 @@ def _shortened(sample: Sample, random: np.random.Generator) -> Sample:
         sample.track,
         measurements=sample.track.measurements[kept.numpy()],
         reentry_phase=sample.phase[kept].numpy().astype(np.int8),
-        rows=sample.track.rows[kept.numpy()],
-        steps=sample.track.steps[kept.numpy()],
     )
     return Sample(track=track, features=sample.features[kept], phase=sample.phase[kept])
 
 
-def _flights(out: Path, kind: str, count: int, severity: int, seed: int) -> Sequence[Sample]:
-    path = out / "flights" / f"{kind}-severity-{severity}-seed-{seed}-{count}.parquet"
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A file of flights."""
+
+    kind: str
+    count: int
+    severity: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-severity-{self.severity}-seed-{self.seed}-{self.count}"
+
+
+def _made(orders: Sequence[_Order], out: Path, features: Path, number: int) -> StoredSamples:
+    """The flights of an order, simulated where they are not yet; their features in a folder of `features`."""
+    order = orders[number]
+    path, folder = out / "flights" / f"{order.name}.parquet", features / order.name
     if not path.exists():
-        simulate_file(path, profile="ballistic", tracks=count, seed=seed, severity=severity)
-    return [
-        replace(sample, track=replace(sample.track, track_id=sample.track.track_id + _IDS_OF_A_SEVERITY * severity))
-        for sample in read_labelled(path).samples
-    ]
+        with redirect_stderr(StringIO()):  # the progress of several processes at once would be no progress
+            simulate_file(
+                path, profile="ballistic", tracks=order.count, seed=order.seed, severity=order.severity, processes=1
+            )
+    folder.mkdir()
+    with read_tracks(path, labelled=True) as file:
+        tracks = (replace(track, track_id=track.track_id + _IDS_OF_A_SEVERITY * order.severity) for track in file)
+        return StoredSamples.write(folder, tracks, where=str(path))
 
 
 def _judged(
-    method: str,
+    missing: Sequence[str],
     seed: int,
-    train: dict[int, Sequence[Sample]],
-    unseen: dict[int, Sequence[Sample]],
+    train: dict[int, StoredSamples],
+    unseen: dict[int, StoredSamples],
     config: StudyConfig,
     out: Path,
-) -> Iterator[Row]:
+    number: int,
+) -> list[Row]:
+    """What one of the missing methods is worth at each severity."""
+    method = missing[number]
     started = time.monotonic()
-    if method in networks(config):
-        model_config, train_config = networks(config)[method]
-        flights = shortened([sample for samples in train.values() for sample in samples], seed)
-        fingerprint = f"study, seed {seed}, severities {', '.join(map(str, train))}, coasts cut"
-        trained = fit(flights, model_config, replace(train_config, seed=seed), fingerprint=fingerprint)
-        model = trained.checkpoint.model
-        save_checkpoint(
-            out / "networks" / f"{method.replace(', ', '-').replace(' ', '-')}-{seed}.ckpt", trained.checkpoint
-        )
-        parameters = sum(weight.numel() for weight in model.parameters())
+    with one_thread(), threadpool_limits(1):
+        parameters, by_severity = _fitted(method, seed, train, unseen, config, out)
         seconds = time.monotonic() - started
-        for severity, samples in unseen.items():
-            yield _row(method, seed, severity, parameters, seconds, partial(predict, model, samples))
-        return
-    fitted: dict[int, Baseline] = {}
+        return [
+            _row(method, seed, severity, parameters, seconds, partial(by_severity[severity], samples))
+            for severity, samples in unseen.items()
+        ]
+
+
+def _fitted(
+    method: str,
+    seed: int,
+    train: dict[int, StoredSamples],
+    unseen: dict[int, StoredSamples],
+    config: StudyConfig,
+    out: Path,
+) -> tuple[int, dict[int, Callable[[Sequence[Sample]], list[Prediction]]]]:
+    """The numbers that the fit found, and for each severity what predicts."""
+    if method == KNOWN_PATH:
+        return 0, {severity: partial(known_path, config=_simulation(config, severity)) for severity in unseen}
+    if method in (AltitudeThreshold.name, DragThreshold.name):
+        thresholds: dict[int, Baseline] = {}
+        for severity in unseen:
+            thresholds[severity] = AltitudeThreshold() if method == AltitudeThreshold.name else DragThreshold()
+            thresholds[severity].fit(train[severity])
+        count = next(iter(thresholds.values())).parameters
+        return count, {severity: partial(predict_with, fitted) for severity, fitted in thresholds.items()}
     if method == BoostedTrees.name:
         trees = BoostedTrees(config.trees, seed)
         trees.fit([sample for samples in train.values() for sample in samples])
-        fitted = dict.fromkeys(unseen, trees)
-    else:
-        for severity in unseen:
-            fitted[severity] = AltitudeThreshold() if method == AltitudeThreshold.name else DragThreshold()
-            fitted[severity].fit(train[severity])
-    seconds = time.monotonic() - started
-    for severity, samples in unseen.items():
-        of = fitted[severity]
-        yield _row(method, seed, severity, of.parameters, seconds, partial(predict_with, of, samples))
+        return trees.parameters, dict.fromkeys(unseen, partial(predict_with, trees))
+    flights = [sample for samples in train.values() for sample in shortened(samples, seed)]
+    model_config, train_config = networks(config)[method]
+    fingerprint = f"study, seed {seed}, severities {', '.join(map(str, train))}, coasts cut"
+    trained = fit(flights, model_config, replace(train_config, seed=seed), fingerprint=fingerprint, show_progress=False)
+    model = trained.checkpoint.model
+    name = method.replace(", ", "-").replace(" ", "-")
+    save_checkpoint(out / "networks" / f"{name}-{seed}.ckpt", trained.checkpoint)
+    return sum(weight.numel() for weight in model.parameters()), dict.fromkeys(unseen, partial(predict, model))
+
+
+def _simulation(config: StudyConfig, severity: int) -> BallisticConfig:
+    """Of the flights that are judged, as `simulate_file` makes them."""
+    return BallisticConfig(tracks=config.unseen_flights, seed=_UNSEEN_SEED + severity, sensors=of_severity(severity))
 
 
 def _row(

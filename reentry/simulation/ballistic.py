@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reentry.errors import ConfigError
+from reentry.pool import in_order
 from reentry.schema import (
     ALTITUDE,
     LATITUDE,
@@ -28,7 +29,6 @@ from reentry.schema import (
 from reentry.simulation import earth
 from reentry.simulation.atmosphere import density
 from reentry.simulation.flight import LONGEST, Flights, fly, launch
-from reentry.simulation.pool import in_order
 from reentry.simulation.sensors import SensorConfig, Sightings, Truth, observe
 from reentry.simulation.shots import ShotConfig, Shots, draw_shots
 
@@ -113,12 +113,34 @@ def ballistic_chunks(config: BallisticConfig, *, processes: int = 1) -> Iterator
     return in_order(partial(_chunk, config), -(-config.tracks // TRACKS_PER_CHUNK), processes)
 
 
-def _chunk(config: BallisticConfig, number: int) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flown:
+    """The flights of one chunk as they are, before a sensor sees them."""
+
+    first: int
+    """Track id of the first."""
+    shots: Shots
+    flights: Flights
+
+
+def flown(config: BallisticConfig) -> Iterator[Flown]:
+    """What the tracks of `config` are made from, chunk by chunk: the truth behind their measurements."""
+    for number in range(-(-config.tracks // TRACKS_PER_CHUNK)):
+        yield _flown(config, number)[0]
+
+
+def _flown(config: BallisticConfig, number: int) -> tuple[Flown, np.random.Generator]:
+    """And what draws the errors of their sensors."""
     first = number * TRACKS_PER_CHUNK
     seed = np.random.SeedSequence(config.seed, spawn_key=(number,))
     drawing, seeing = (np.random.default_rng(part) for part in seed.spawn(2))
     shots = draw_shots(config.shots, min(TRACKS_PER_CHUNK, config.tracks - first), drawing)
-    flights = fly(launch(shots), config.step)
+    return Flown(first=first, shots=shots, flights=fly(launch(shots), config.step)), seeing
+
+
+def _chunk(config: BallisticConfig, number: int) -> pd.DataFrame:
+    chunk, seeing = _flown(config, number)
+    flights, shots = chunk.flights, chunk.shots
     sightings = observe(
         Truth(
             shot=flights.shot,
@@ -132,7 +154,7 @@ def _chunk(config: BallisticConfig, number: int) -> pd.DataFrame:
         step=config.step,
         random=seeing,
     )
-    return _table(sightings, config, first)
+    return _table(sightings, config, chunk.first)
 
 
 def reentry_phase(flights: Flights) -> npt.NDArray[np.int8]:

@@ -11,11 +11,11 @@ from typing import Any, Final
 import pandas as pd
 
 from reentry.errors import ConfigError
+from reentry.pool import cores
 from reentry.progress import progress
 from reentry.settings import declared_types, read_settings
 from reentry.signals import ended_by_signals
 from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks
-from reentry.simulation.pool import cores
 from reentry.simulation.sensors import SensorConfig, of_severity
 from reentry.simulation.shots import ShotConfig
 from reentry.simulation.trapezoid import TrapezoidConfig, trapezoid_chunks

@@ -23,8 +23,9 @@ def test_speed_and_climb_are_as_good_as_those_of_a_kalman_filter_that_knows_the_
         for name in ("speed", "climb"):
             assert ours[phase, name] < 1.5 * kalman[phase, name]
             assert ours[phase, name] < 20.0
-    assert ours["coast", "drag"] < kalman["coast", "drag"]
-    assert ours["onset", "drag"] < 1.2 * kalman["onset", "drag"]
+    # Carried to now, a drag has more noise than the filter's, which is late.
+    assert ours["coast", "drag"] < 1.5 * kalman["coast", "drag"]
+    assert ours["onset", "drag"] < 2.5 * kalman["onset", "drag"]
 
 
 def test_a_longer_block_has_a_fraction_of_the_noise(ordinary: list[Seen]) -> None:
@@ -32,14 +33,15 @@ def test_a_longer_block_has_a_fraction_of_the_noise(ordinary: list[Seen]) -> Non
     assert long["coast", "drag"] < medium["coast", "drag"] / 3.0 < short["coast", "drag"] / 9.0
 
 
-def test_without_noise_the_drag_of_a_short_block_is_that_of_a_second_or_two_ago() -> None:
-    (flight,) = flights(0, 1, seed=3)
-    found = by_blocks(flight.measurements, 2)["drag"]
-    late = flight.phases["coast"] | flight.phases["onset"]
-    drag = flight.truth["drag"]
-    before = np.concatenate([np.repeat(drag[:1], 8), drag[:-8]])
-    assert (found[late] < drag[late] + 0.1).all()
-    assert (found[late] > before[late] - 0.1).all()
+def test_without_noise_the_drag_of_a_short_block_is_that_of_now() -> None:
+    ratios = []
+    for flight in flights(0, 12, seed=3):
+        found, onset = by_blocks(flight.measurements, 2)["drag"], flight.phases["onset"]
+        ratios.append(found[onset] / flight.truth["drag"][onset])
+        assert np.abs(found[flight.phases["coast"]]).max() < 0.15
+    off = np.abs(np.log(np.concatenate(ratios)))
+    assert np.median(off) < 0.15
+    assert np.quantile(off, 0.9) < 0.3
 
 
 def test_a_handover_between_sensors_that_differ_is_no_drag() -> None:

@@ -25,6 +25,7 @@ from training.study import (
     STUDY_NAME,
     Row,
     StudyConfig,
+    methods,
     networks,
     read_rows,
     run_study,
@@ -138,9 +139,11 @@ def test_each_network_of_the_study_differs_from_the_first_in_one_thing() -> None
 def test_a_study_is_judged_on_every_severity_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     told: list[str] = []
     rows = run_study(TINY, tmp_path, told.append)
-    methods = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold"]
-    assert [(r.method, r.severity) for r in rows] == [(m, s) for m in methods for s in (0, 2)]
-    assert len(told) == len(methods)
+    names = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold", "known path"]
+    assert methods(TINY) == names
+    assert [(r.method, r.severity) for r in rows] == [(m, s) for m in names for s in (0, 2)]
+    assert told[0] == "flights of seed 0: 1 of 4 files"
+    assert [line.split(", seed 0: ")[0] for line in told[4:]] == names
     assert all(r.metrics["tracks"] == 3 for r in rows)
     assert sum(steps or 0 for steps in rows[0].reliability["steps"]) == rows[0].metrics["steps"]
     assert (tmp_path / "networks" / "LSTM-0.ckpt").exists()
@@ -150,7 +153,7 @@ def test_a_study_is_judged_on_every_severity_and_goes_on_where_it_stopped(tmp_pa
     write_rows(tmp_path / STUDY_NAME, TINY, kept)
     told.clear()
     again = run_study(TINY, tmp_path, told.append)
-    assert [line.split(",")[0] for line in told] == ["altitude threshold"]
+    assert [line.split(",")[0] for line in told[4:]] == ["altitude threshold"]
     by_name = {(r.method, r.severity): r.metrics for r in again}
     assert by_name == {(r.method, r.severity): r.metrics for r in rows}  # the same seed, the same figures
 
@@ -202,11 +205,7 @@ def test_the_winner_is_the_best_network_that_is_small_enough() -> None:
 
 def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.study, "QUICK", TINY)
-    rows = [
-        row(method, severity, 1.0)
-        for method in [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold"]
-        for severity in TINY.severities
-    ]
+    rows = [row(method, severity, 1.0) for method in methods(TINY) for severity in TINY.severities]
     write_rows(tmp_path / STUDY_NAME, TINY, rows)  # all done: the command reports
     result = CliRunner().invoke(app, ["study", "--quick", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output

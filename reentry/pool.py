@@ -1,4 +1,4 @@
-"""Chunks of simulated tracks made by several processes, given in their order."""
+"""Parts of a work done by several processes, given in their order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-
-import pandas as pd
+from typing import Any, TypeVar
 
 from reentry.errors import ReentryError
+
+Part = TypeVar("Part")
 
 
 def cores() -> int:
@@ -20,29 +21,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def in_order(make: Callable[[int], pd.DataFrame], chunks: int, processes: int) -> Iterator[pd.DataFrame]:
-    """`make(0)`, `make(1)`, ... up to `chunks`, made by so many processes and given in order.
+def in_order(make: Callable[[int], Part], parts: int, processes: int) -> Iterator[Part]:
+    """`make(0)`, `make(1)`, ... up to `parts`, made by so many processes and given in order.
 
-    Process i makes every `processes`-th chunk from the i-th on and waits until it is taken, so that memory holds one or
-    two chunks a process. The processes end with the iterator, however it ends; and if this one is killed, as soon as
+    Process i makes every `processes`-th part from the i-th on and waits until it is taken, so that memory holds one or
+    two parts a process. The processes end with the iterator, however it ends; and if this one is killed, as soon as
     they have something to send.
 
     Args:
-        make: picklable.
-        chunks: how many there are.
+        make: picklable, and what it gives, too.
+        parts: how many there are.
         processes: 1 makes them in this process.
 
     Raises:
         ReentryError: a process was killed.
     """
-    processes = min(processes, chunks)
+    processes = min(processes, parts)
     if processes <= 1:
-        yield from map(make, range(chunks))
+        yield from map(make, range(parts))
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
     workers = [
-        context.Process(target=_work, args=(sending, make, range(first, chunks, processes)), daemon=True)
+        context.Process(target=_work, args=(sending, make, range(first, parts, processes)), daemon=True)
         for first, (_, sending) in enumerate(pipes)
     ]
     try:
@@ -50,8 +51,8 @@ def in_order(make: Callable[[int], pd.DataFrame], chunks: int, processes: int) -
             for worker, (_, sending) in zip(workers, pipes, strict=True):
                 worker.start()
                 sending.close()  # the process has its own; with this one closed its death is seen
-        for chunk in range(chunks):
-            yield _taken(pipes[chunk % processes][0], workers[chunk % processes])
+        for part in range(parts):
+            yield _taken(pipes[part % processes][0], workers[part % processes])
     finally:
         for worker in workers:
             if worker.pid is not None:
@@ -73,26 +74,26 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _taken(receiving: Connection, worker: multiprocessing.process.BaseProcess) -> pd.DataFrame:
+def _taken(receiving: Connection, worker: multiprocessing.process.BaseProcess) -> Any:
     try:
         made = receiving.recv()
     except EOFError:
         worker.join()
         raise ReentryError(
-            "a process of the simulation ended",
+            "a process ended",
             got=f"exit status {worker.exitcode}",
-            fix="give it more memory, or take --processes 1",
+            fix="give it more memory, or take fewer processes",
         ) from None
     if isinstance(made, Exception):
         raise made
-    return made  # type: ignore[no-any-return]  # a pipe carries anything
+    return made
 
 
-def _work(sending: Connection, make: Callable[[int], pd.DataFrame], chunks: range) -> None:
+def _work(sending: Connection, make: Callable[[int], Any], parts: range) -> None:
     try:
-        for chunk in chunks:
-            sending.send(make(chunk))
-    except BrokenPipeError:
+        for part in parts:
+            sending.send(make(part))
+    except (BrokenPipeError, KeyboardInterrupt):  # nobody takes what is made any more
         return
     except Exception as error:
         sending.send(error)
