@@ -127,6 +127,20 @@ def test_rows_that_arrive_twice_or_late_change_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(track_features(track.measurements), track_features(table))
 
 
+@given(st.floats(-1e4, 1e6), st.floats(0.0, 1e6))
+@settings(deadline=None)
+def test_a_first_measurement_that_is_far_off_is_no_peak(altitude: float, intensity: float) -> None:
+    table = noisy_flight()
+    clean = track_features(table)
+    table[0, MEASUREMENT_COLUMNS.index("altitude")] = altitude
+    table[0, MEASUREMENT_COLUMNS.index("radiometric_intensity")] = intensity
+    wrong = track_features(table)
+    for name in ("altitude_fraction", "drop_from_peak"):  # the flight climbs on
+        np.testing.assert_array_equal(column(wrong, name)[12:], column(clean, name)[12:])
+    for name in ("altitude_fraction", "intensity_fraction"):
+        assert (column(wrong, name)[:2] == 1.0).all()
+
+
 def test_a_batch_is_its_tracks() -> None:
     rng = np.random.default_rng(3)
     batch = rng.normal(size=(4, 30, len(MEASUREMENT_COLUMNS)))
