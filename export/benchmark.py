@@ -32,9 +32,9 @@ from export.turns import BEFORE, ROUND, SWEEPS, Turns
 from export.verify import flight_features
 from export.versions import validation_of
 from export.workers import Worker
+from reentry.cores import cores
 from reentry.errors import ConfigError, ExportError, ReentryError
 from reentry.progress import progress
-from reentry.serving.config import cores
 from training.checkpoint import Checkpoint, load_checkpoint
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,6 @@ from typing import Any, TypeVar
 from reentry.errors import ReentryError
 
 Part = TypeVar("Part")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def in_order(make: Callable[[int], Part], parts: int, processes: int) -> Iterator[Part]:

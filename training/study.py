@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from reentry.cores import cores
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
 from reentry.files import whole_file
-from reentry.pool import cores, in_order
+from reentry.pool import in_order
 from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
 from reentry.signals import ended_by_signals
 from reentry.simulation import SEVERITIES, simulate_file

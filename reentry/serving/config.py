@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from reentry.cores import cores
 from reentry.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"
 
-CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
-"""The quota of this process's control group (version 2): microseconds, or `max`, in each period of microseconds."""
 
 ModelControlMode = Literal["explicit", "none", "poll"]
 
@@ -114,17 +111,3 @@ class ServerConfig:
         Two instances of one thread on two cores scored 1.3 to 1.4 times the tracks of one, clients on the same cores.
         """
         return self.instances or max(1, cores() // self.fitted_threads)
-
-
-def cores() -> int:
-    """Cores that this process may run on; in a container often fewer than the machine has, by its set or its quota."""
-    return min(len(os.sched_getaffinity(0)), _quota(CPU_QUOTA))
-
-
-def _quota(file: Path) -> int:
-    """Whole cores that fit the quota in `file`, at least one."""
-    try:
-        granted, period = file.read_text().split()
-    except (OSError, ValueError):  # the root group, or control groups of version 1
-        return sys.maxsize
-    return sys.maxsize if granted == "max" else max(1, int(granted) // int(period))

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pandas as pd
 
+from reentry.cores import cores
 from reentry.errors import ConfigError
-from reentry.pool import cores
 from reentry.progress import progress
 from reentry.settings import declared_types, read_settings
 from reentry.signals import ended_by_signals

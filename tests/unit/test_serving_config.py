@@ -65,21 +65,6 @@ def test_nothing_but_loopback_is_listened_on_unless_asked_for() -> None:
     assert not ServerConfig().exposed
 
 
-@pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("max 100000", 8), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("", 8), (None, 8)],
-)
-def test_a_container_s_quota_bounds_the_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
-) -> None:
-    file = tmp_path / "cpu.max"
-    if quota is not None:
-        file.write_text(f"{quota}\n")
-    monkeypatch.setattr(config_module, "CPU_QUOTA", file)
-    monkeypatch.setattr(config_module.os, "sched_getaffinity", lambda _: set(range(8)))
-    assert config_module.cores() == cores
-
-
 def test_a_configuration_that_fits_stays_as_its_file(model_repository: Path) -> None:
     config = ServerConfig(instances=2, threads=1)
     fitted = {name: fitted_model_config(model_repository, name, config) for name in ("reentry", "reentry_lstm")}
