@@ -95,6 +95,11 @@ class TrainConfig:
     """What each track's worst step weighs on top of the loss: of those more than four `onset_span` before the onset the
     one that is taken most for reentry. An alarm minutes too early is one step in thousands, and costs minutes.
     """
+    forget_bias: float = 0.0
+    """Added at the start to the biases of an LSTM's forget gates, so that it remembers before it has learned to.
+
+    Jozefowicz et al., 2015, "An Empirical Exploration of Recurrent Network Architectures". No matter to other kinds.
+    """
     accelerator: str = "auto"
     """Lightning's: auto, cpu, gpu. A GPU trains in mixed precision."""
     devices: int = 1
@@ -113,6 +118,7 @@ class TrainConfig:
         _check("onset weight", self.onset_weight, 0.0 <= self.onset_weight <= _MOST, f"0 to {_MOST:,}")
         _check("onset span", self.onset_span, 0.0 < self.onset_span <= _MOST, f"above 0, to {_MOST:,}")
         _check("alarm weight", self.alarm_weight, 0.0 <= self.alarm_weight <= _MOST, f"0 to {_MOST:,}")
+        _check("forget bias", self.forget_bias, -10.0 <= self.forget_bias <= 10.0, "-10 to 10")
         _check("accelerator", self.accelerator, self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
         _check("devices", self.devices, 1 <= self.devices <= self.batch_size, "1 to the batch size")
 

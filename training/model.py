@@ -62,6 +62,10 @@ class ReentryNetwork(nn.Module, ABC):
         """(B, T, I) and where the earlier steps ended -> (B, T, H) and where these end."""
 
     @torch.no_grad()
+    def remember(self, bias: float) -> None:
+        """Add to the biases of what forgets; where nothing does, nothing changes."""
+
+    @torch.no_grad()
     def fit_normalisation(self, features: Tensor) -> None:
         """Take mean and standard deviation from the steps of the training split, (N, F)."""
         chosen = features[:, self.chosen].double()
@@ -98,6 +102,13 @@ class ReentryLSTM(ReentryNetwork):
     def build(self, inputs: int) -> None:
         """Layers of LSTM."""
         self.lstm = nn.LSTM(**_recurrent(self.config, inputs))
+
+    @torch.no_grad()
+    def remember(self, bias: float) -> None:
+        """Add to the biases of the forget gates, the second quarter of each layer's."""
+        for name, biases in self.lstm.named_parameters():
+            if name.startswith("bias_ih"):
+                biases.view(4, -1)[1] += bias
 
     def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The state is hidden and cell state, (L, B, H) each."""

@@ -121,6 +121,7 @@ def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
         onset_weight=30.0,
         onset_span=8.0,
         alarm_weight=1.0,
+        forget_bias=1.5,
         accelerator="cpu",
     )
     seen = tuple(name for name in FEATURES_OF_HARD_DATA if name not in _INTENSITY)
