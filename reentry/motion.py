@@ -14,7 +14,7 @@ Each measurement is weighed in three ways before it counts:
   the noise and twice the delay.
 
 A drag so found is that of its window, seconds ago, and on descent the air grows denser e-fold in seconds. So each is
-carried to now, times what the density has grown by: without noise, no block is late.
+carried to now, times what the density has grown by, tenfold at most.
 
 All is elementwise on lagged copies, block sums included, so a whole track and its stream give the same bits.
 

@@ -1,6 +1,6 @@
 """What the network has to beat, on the same features: thresholds, a logistic regression, boosted trees on windows.
 
-`baselines` are those of flights like the public data, `hard_baselines` those of noisy flights through air.
+`baselines` are those of flights like the public data; the study takes the others, for noisy flights through air.
 
 Shapes: T steps, F features, N steps of all tracks, C columns of a window.
 """
@@ -217,11 +217,6 @@ class BoostedTrees:
 def baselines() -> tuple[Baseline, ...]:
     """One of each, not fitted yet."""
     return OnsetAltitude(), AltitudeFraction(), Logistic()
-
-
-def hard_baselines(trees: int = 200, seed: int = 0) -> tuple[Baseline, ...]:
-    """One of each, not fitted yet."""
-    return BoostedTrees(trees, seed), AltitudeThreshold(), DragThreshold()
 
 
 def predict_with(baseline: Baseline, samples: Sequence[Sample]) -> list[Prediction]:

@@ -1,4 +1,4 @@
-"""How well an onset could be told at all: by one who knows everything about a flight but its ballistic coefficient.
+"""How well an onset could be told at all: by one who knows all about a flight but its ballistic coefficient.
 
 Drag is q / b, q the dynamic pressure and b the ballistic coefficient, so reentry begins where q passes b * 0.1 g. Until
 then the air has hardly moved the body: it is behind the path without air by D / b, where D is q integrated twice over
@@ -7,7 +7,8 @@ clock and noise are, which measurements are outliers, and what the simulator dra
 rule with the measurements that have come so far, and says how likely the onset has passed. What it cannot tell, the
 noise does not allow to be told: no method that has to find the path as well can be expected to do better.
 
-To first order in the drag, which is small until the onset. Only what lies along the path counts.
+The limit is generous: the speed at burnout is known, too, so the little drag on the way up tells b of short shots. To
+first order in the drag, which is small until the onset. Only what lies along the path counts.
 
 Shapes: T steps of a track, R rows of the truth of its flight, G coefficients.
 """
@@ -23,7 +24,6 @@ import numpy.typing as npt
 from reentry.schema import ALTITUDE, LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID
 from reentry.simulation import earth
 from reentry.simulation.ballistic import ONSET_DRAG, BallisticConfig, flown
-from reentry.simulation.flight import Flights
 from reentry.simulation.sensors import SensorConfig
 from reentry.simulation.shots import DECOYS_FROM, ShotConfig
 from training.data import Sample
@@ -52,13 +52,15 @@ def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Predi
         samples: tracks that `config` simulates, in its order, all of them.
         config: of their simulation.
     """
+    assert len(samples) == config.tracks, "no track was set aside"
     predictions = []
     for chunk in flown(config):
         flights = chunk.flights
         starts = np.searchsorted(flights.shot, np.arange(len(chunk.shots.distance) + 1))
         position = earth.to_turning_axes(flights.position, flights.time)
         velocity = earth.to_turning_axes(flights.velocity - earth.turning(flights.position), flights.time)
-        drag = _drag_on_descent(flights)
+        drag = np.where(flights.boosting, 0.0, flights.drag)
+        falling = np.einsum("kn,kn->n", flights.position, flights.velocity) < 0.0
         for shot, coefficient in enumerate(chunk.shots.ballistic_coefficient):
             rows = slice(starts[shot], starts[shot + 1])
             sample = samples[chunk.first + shot]
@@ -66,15 +68,10 @@ def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Predi
             row = np.clip((sample.track.timestamp - launched) / config.step, 0, rows.stop - rows.start - 1)
             off, noise = _along_the_path(sample, position[:, rows], velocity[:, rows], row, config)
             logarithm, prior = _prior(config.shots, chunk.shots.distance[shot])
-            probability = _passed(drag[rows], row, off, noise, coefficient / np.exp(logarithm), prior, config.step)
+            share = coefficient / np.exp(logarithm)
+            probability = _passed(drag[rows], falling[rows], row, off, noise, share, prior, config.step)
             predictions.append(Prediction(track=sample.track, probability=probability))
     return predictions
-
-
-def _drag_on_descent(flights: Flights) -> Float64:
-    """(N,), m/s2; 0 where the label would not count it."""
-    falling = np.einsum("kn,kn->n", flights.position, flights.velocity) < 0.0
-    return np.where(falling & ~flights.boosting, flights.drag, 0.0)
 
 
 def _along_the_path(
@@ -137,12 +134,20 @@ def _prior(config: ShotConfig, distance: float) -> tuple[Float64, Float64]:
 
 
 def _passed(
-    drag: Float64, row: Float64, off: Float64, noise: Float64, share: Float64, prior: Float64, step: float
+    drag: Float64,
+    falling: npt.NDArray[np.bool_],
+    row: Float64,
+    off: Float64,
+    noise: Float64,
+    share: Float64,
+    prior: Float64,
+    step: float,
 ) -> Float64:
     """(T,), how likely the onset has passed at each measurement.
 
     Args:
-        drag: (R,), m/s2, the true one.
+        drag: (R,), m/s2, the true one, without thrust.
+        falling: (R,), on descent.
         row: (T,), where among its rows each measurement was made.
         off: (T,), m along the path.
         noise: (T,), m.
@@ -153,7 +158,7 @@ def _passed(
     slowed = step * np.cumsum(drag) - 0.5 * step * drag
     behind = np.interp(row, np.arange(len(drag)), step * np.cumsum(slowed) - 0.5 * step * slowed)  # (T,), m
     # The first row whose drag would be above the limit.
-    onset = np.searchsorted(np.maximum.accumulate(drag), ONSET_DRAG / share, side="right")
+    onset = np.searchsorted(np.maximum.accumulate(drag * falling), ONSET_DRAG / share, side="right")
     missed = (np.outer(share - 1.0, behind) + off) / noise  # (G, T)
     log_likelihood = np.cumsum(-0.5 * missed**2, axis=1) + np.log(np.maximum(prior, 1e-300))[:, None]
     weight = np.exp(log_likelihood - log_likelihood.max(axis=0))

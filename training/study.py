@@ -30,15 +30,17 @@ from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
 from reentry.files import whole_file
 from reentry.pool import in_order
-from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.schema import ROBUST_FEATURES, SCHEMA_VERSION, SIMPLE_FEATURES
 from reentry.signals import ended_by_signals
 from reentry.simulation import SEVERITIES, simulate_file
 from reentry.simulation.ballistic import BallisticConfig
 from reentry.simulation.sensors import of_severity
 from reentry.tracks import read_tracks
+from reentry.tracks.fingerprint import flight_fingerprint
 from training.baselines import AltitudeThreshold, Baseline, BoostedTrees, DragThreshold, predict_with
 from training.checkpoint import save_checkpoint
 from training.config import CONVOLUTION, GRU, ModelConfig, TrainConfig
+from training.copies import sketches
 from training.data import Sample
 from training.limit import known_path
 from training.loop import fit, git_revision, predict
@@ -59,6 +61,8 @@ KNOWN_PATH: Final = "known path"
 """What `training.limit` can tell, who is told the true path: no method, but what there is to be had."""
 
 _UNSEEN_SEED: Final = 90_000
+_MOST_SEEDS: Final = 80
+"""The flights of more would be those that are judged."""
 _WHOLE_SHARE: Final = 0.1
 """Of the training flights, that are not cut: what a network makes of a long coast is to be learned, too."""
 
@@ -86,6 +90,8 @@ class StudyConfig:
         for name in ("seeds", "training_flights", "unseen_flights", "epochs", "hidden", "trees"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} out of range", expected="at least 1", got=str(getattr(self, name)))
+        if self.seeds > _MOST_SEEDS:
+            raise ConfigError("seeds out of range", expected=f"1 to {_MOST_SEEDS}", got=str(self.seeds))
 
 
 QUICK: Final = StudyConfig(seeds=1, training_flights=2_000, unseen_flights=500, epochs=10, trees=200)
@@ -105,8 +111,9 @@ class Row:
     parameters: int
     """Weights, thresholds, or nodes of trees."""
     training_seconds: float
-    step_microseconds: float
-    """Processor time of the method alone, one flight after the other on one thread, its features given."""
+    step_microseconds: float | None
+    """Processor time of the method alone, one flight after the other on one thread, its features given; None where it
+    is no method."""
 
 
 def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
@@ -159,26 +166,27 @@ def run_study(
     done = {(row.method, row.seed) for row in rows}
     processes = processes or cores()
     out.mkdir(parents=True, exist_ok=True)
-    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="features-", dir=out) as folder:
+    with ended_by_signals(), _features_in(out) as judged_on:
         unseen: dict[int, StoredSamples] = {}
         for seed in range(config.seeds):
-            missing = [method for method in methods(config) if (method, seed) not in done]
+            # What the noise allows does not depend on who trains on what.
+            of_seed = [method for method in methods(config) if seed == 0 or method != KNOWN_PATH]
+            missing = [method for method in of_seed if (method, seed) not in done]
             if not missing:
                 continue
-            orders = [_Order("train", config.training_flights, s, 1_000 * (seed + 1) + s) for s in config.severities]
             if not unseen:
-                orders += [_Order("unseen", config.unseen_flights, s, _UNSEEN_SEED + s) for s in config.severities]
-            made = []
-            for samples in in_order(partial(_made, orders, out, Path(folder)), len(orders), processes):
-                made.append(samples)
-                tell(f"flights of seed {seed}: {len(made)} of {len(orders)} files")
-            train = dict(zip(config.severities, made, strict=False))
-            unseen = unseen or dict(zip(config.severities, made[len(train) :], strict=True))
-            work = partial(_judged, missing, seed, train, unseen, config, out)
-            for judged in in_order(work, len(missing), processes):
-                rows += judged
-                write_rows(path, config, rows)
-                tell(_line(judged))
+                orders = [_Order("unseen", config.unseen_flights, s, _UNSEEN_SEED + s) for s in config.severities]
+                unseen = _flights(orders, out, judged_on, processes, tell)
+            with _features_in(out) as trained_on:
+                orders = [
+                    _Order("train", config.training_flights, s, 1_000 * (seed + 1) + s) for s in config.severities
+                ]
+                train = _flights(orders, out, trained_on, processes, tell)
+                work = partial(_judged, missing, seed, train, unseen, config, out)
+                for judged in in_order(work, len(missing), processes):
+                    rows += judged
+                    write_rows(path, config, rows)
+                    tell(_line(judged))
     return rows
 
 
@@ -195,14 +203,23 @@ def read_rows(path: Path, config: StudyConfig) -> list[Row]:
         rows, settings = [Row(**row) for row in content["rows"]], content["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError("not a study", where=str(path), fix="give another --out") from error
-    if settings != json.loads(json.dumps(asdict(config))):
+    if settings != _settings(config):
         raise ConfigError("a study of other settings", where=str(path), fix="give another --out")
     return rows
 
 
+def _settings(config: StudyConfig) -> dict[str, Any]:
+    """All that decides the rows, as JSON gives it back."""
+    of_networks = {name: [asdict(model), asdict(train)] for name, (model, train) in networks(config).items()}
+    settings: dict[str, Any] = json.loads(
+        json.dumps({**asdict(config), "networks": of_networks, "schema_version": SCHEMA_VERSION})
+    )
+    return settings
+
+
 def write_rows(path: Path, config: StudyConfig, rows: Sequence[Row]) -> None:
     """study.json, whole or as it was."""
-    content = {"revision": git_revision(), "settings": asdict(config), "rows": [asdict(row) for row in rows]}
+    content = {"revision": git_revision(), "settings": _settings(config), "rows": [asdict(row) for row in rows]}
     with whole_file(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -243,8 +260,28 @@ class _Order:
     seed: int
 
     @property
+    def purpose(self) -> str:
+        return "train on" if self.kind == "train" else "judge by"
+
+    @property
     def name(self) -> str:
         return f"{self.kind}-severity-{self.severity}-seed-{self.seed}-{self.count}"
+
+
+def _features_in(out: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="features-", dir=out)
+
+
+def _flights(
+    orders: Sequence[_Order], out: Path, features: str, processes: int, tell: Callable[[str], None]
+) -> dict[int, StoredSamples]:
+    """The flights of each severity."""
+    made: dict[int, StoredSamples] = {}
+    for samples in in_order(partial(_made, orders, out, Path(features)), len(orders), processes):
+        order = orders[len(made)]
+        made[order.severity] = samples
+        tell(f"{order.count:,} flights of severity {order.severity} to {order.purpose}, seed {order.seed}")
+    return made
 
 
 def _made(orders: Sequence[_Order], out: Path, features: Path, number: int) -> StoredSamples:
@@ -278,7 +315,7 @@ def _judged(
         parameters, by_severity = _fitted(method, seed, train, unseen, config, out)
         seconds = time.monotonic() - started
         return [
-            _row(method, seed, severity, parameters, seconds, partial(by_severity[severity], samples))
+            _row(method, seed, severity, parameters, seconds, partial(by_severity[severity], list(samples)))
             for severity, samples in unseen.items()
         ]
 
@@ -310,8 +347,14 @@ def _fitted(
     fingerprint = f"study, seed {seed}, severities {', '.join(map(str, train))}, coasts cut"
     trained = fit(flights, model_config, replace(train_config, seed=seed), fingerprint=fingerprint, show_progress=False)
     model = trained.checkpoint.model
+    tracks = [sample.track for samples in train.values() for sample in samples]
+    checkpoint = replace(
+        trained.checkpoint,
+        trained_flights=frozenset(map(flight_fingerprint, tracks)),
+        trained_rows=sketches(tracks),
+    )
     name = method.replace(", ", "-").replace(" ", "-")
-    save_checkpoint(out / "networks" / f"{name}-{seed}.ckpt", trained.checkpoint)
+    save_checkpoint(out / "networks" / f"{name}-{seed}.ckpt", checkpoint)
     return sum(weight.numel() for weight in model.parameters()), dict.fromkeys(unseen, partial(predict, model))
 
 
@@ -335,7 +378,7 @@ def _row(
         reliability={name: _listed(getattr(bins, name)) for name in ("steps", "predicted", "observed")},
         parameters=parameters,
         training_seconds=seconds,
-        step_microseconds=1e6 * spent / sum(len(p.track) for p in predictions),
+        step_microseconds=None if method == KNOWN_PATH else 1e6 * spent / sum(len(p.track) for p in predictions),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reentry.files import whole_file
-from training.baselines import AltitudeThreshold, BoostedTrees, DragThreshold
+from training.baselines import ENOUGH, AltitudeThreshold, BoostedTrees, DragThreshold
 from training.study import KNOWN_PATH, LARGEST, LSTM_NAME, Row, StudyConfig, networks
 
 REPORT_NAME: Final = "study.md"
@@ -55,7 +55,8 @@ def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
         "",
         f"`{command}`: {_count(len(seeds), 'seed')}"
         f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
-        f"{config.training_flights:,} of each severity, all severities together (thresholds: each severity by itself), "
+        f"{config.training_flights:,} of each severity, all severities together "
+        f"(thresholds: each severity by itself, on about {ENOUGH}), "
         f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
         "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
         "before the onset. Time per step is the processor's, of the method alone, features given, flight by flight.",
@@ -71,7 +72,8 @@ def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
                 _cell(name, form, [row.metrics[name] for row in of_method]) for name, (_, form) in _COLUMNS.items()
             ]
             size = f"{np.mean([row.parameters for row in of_method]):,.0f}"
-            spent = f"{np.median([row.step_microseconds for row in of_method]):.2g}"
+            times = [row.step_microseconds for row in of_method if row.step_microseconds is not None]
+            spent = f"{np.median(times):.2g}" if times else "-"
             lines.append(f"| {severity} | {method} | " + " | ".join([*cells, size, spent]) + " |")
     lines += ["", *comparison(rows), ""]
     best = winner(rows, config)

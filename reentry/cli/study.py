@@ -23,12 +23,14 @@ def study(
     """
     from dataclasses import replace
 
+    from reentry.files import check_writable
     from training.study import QUICK, StudyConfig, run_study
     from training.study_report import REPORT_NAME, write_report
 
     config = QUICK if quick else StudyConfig()
     if seeds is not None:
         config = replace(config, seeds=seeds)
+    check_writable(out)
     command = "reentry study" + " --quick" * quick + (f" --seeds {seeds}" if seeds is not None else "")
     rows = run_study(config, out, lambda line: typer.echo(line, err=True))
     written = write_report(rows, config, out, command)

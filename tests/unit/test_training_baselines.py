@@ -25,7 +25,6 @@ from training.baselines import (
     Logistic,
     OnsetAltitude,
     baselines,
-    hard_baselines,
     predict_with,
 )
 from training.data import Sample, read_labelled
@@ -83,7 +82,8 @@ def test_logistic_regression_ranks_the_steps_of_tracks_it_has_not_seen(tmp_path:
 
 
 def test_every_baseline_has_its_own_name() -> None:
-    assert len({baseline.name for baseline in (*baselines(), *hard_baselines())}) == 6
+    of_hard_data = BoostedTrees(), AltitudeThreshold(), DragThreshold()
+    assert len({baseline.name for baseline in (*baselines(), *of_hard_data)}) == 6
 
 
 @pytest.fixture(scope="module")

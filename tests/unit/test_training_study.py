@@ -142,7 +142,7 @@ def test_a_study_is_judged_on_every_severity_and_goes_on_where_it_stopped(tmp_pa
     names = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold", "known path"]
     assert methods(TINY) == names
     assert [(r.method, r.severity) for r in rows] == [(m, s) for m in names for s in (0, 2)]
-    assert told[0] == "flights of seed 0: 1 of 4 files"
+    assert told[0] == "3 flights of severity 0 to judge by, seed 90000"
     assert [line.split(", seed 0: ")[0] for line in told[4:]] == names
     assert all(r.metrics["tracks"] == 3 for r in rows)
     assert sum(steps or 0 for steps in rows[0].reliability["steps"]) == rows[0].metrics["steps"]
