@@ -28,8 +28,21 @@ from reentry.schema import (
 TRACKS_PER_CHUNK: Final = 256
 """Some 230,000 rows: large enough for numpy, small enough for memory."""
 
+ROWS_PER_CHUNK: Final = TRACKS_PER_CHUNK * 1200
+"""At most, unless one track has more: of long tracks a chunk has fewer."""
+
+LONGEST: Final = 100_000
+"""Steps of the longest flight that can be asked for."""
+
 BRIGHTEST_ALTITUDE: Final = 120_000.0
 """m. The intensity is the altitude over this."""
+
+_LATEST: Final = float(TIMESTAMP.high or np.inf)
+_HIGHEST_LATITUDE: Final = float(LATITUDE.high or np.inf) - 10.0
+_HIGHEST_LONGITUDE: Final = float(LONGITUDE.high or np.inf) - 10.0
+_ON_EARTH: Final = f"latitude within {_HIGHEST_LATITUDE:g} and longitude within {_HIGHEST_LONGITUDE:g} degrees"
+_LARGEST_ID: Final = 2**53
+"""A track's measurements are float64, which hold whole numbers to here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +59,14 @@ class TrapezoidConfig:
     """Steps of the shortest flight; lengths are drawn evenly from here to `longest`, both included."""
     longest: int = 1200
     step: float = 0.5
-    """s."""
+    """s, 0.001 to 3600: a Unix time holds no finer one with room to spare."""
     lowest_apogee: float = 100_000.0
     """m; apogees are drawn evenly from here to `highest_apogee`."""
     highest_apogee: float = 120_000.0
     noise: float = 0.01
     """Standard deviation, in the unit of each measured column: degrees, degrees, m, 1."""
     launch_site: tuple[float, float] = (64.135, -21.895)
-    """Latitude and longitude, degrees."""
+    """Latitude and longitude, degrees; ten degrees from the ends of their columns, so that noise stays within."""
     target: tuple[float, float] = (40.015, -105.27)
     """Latitude and longitude, degrees."""
     first_launch: float = 1_731_308_400.0
@@ -64,21 +77,31 @@ class TrapezoidConfig:
     """The one sensor's id."""
 
     def __post_init__(self) -> None:
+        last_time = self.first_launch + self.launch_interval * self.tracks + min(self.longest, LONGEST) * self.step
         checks = {
             "tracks": (self.tracks >= 1, "at least 1", self.tracks),
             "seed": (self.seed >= 0, "at least 0", self.seed),
             "shortest and longest": (
-                10 <= self.shortest <= self.longest,
-                "10 <= shortest <= longest",
+                10 <= self.shortest <= self.longest <= LONGEST,
+                f"10 <= shortest <= longest <= {LONGEST}",
                 f"{self.shortest} and {self.longest} steps",
             ),
-            "step": (0.0 < self.step < np.inf, "more than 0 s", self.step),
+            "step": (0.001 <= self.step <= 3600.0, "0.001 to 3600 s", self.step),
             "apogees": (
-                0.0 < self.lowest_apogee <= self.highest_apogee < np.inf,
-                "0 < lowest_apogee <= highest_apogee",
+                1.0 <= self.lowest_apogee <= self.highest_apogee <= 1e7,
+                "1 <= lowest_apogee <= highest_apogee <= 1e7",
                 f"{self.lowest_apogee} and {self.highest_apogee} m",
             ),
-            "noise": (0.0 <= self.noise < np.inf, "at least 0", self.noise),
+            "noise": (0.0 <= self.noise <= 1.0, "0 to 1", self.noise),
+            "launch_site": (_on_earth(self.launch_site), _ON_EARTH, self.launch_site),
+            "target": (_on_earth(self.target), _ON_EARTH, self.target),
+            "first_launch": (0.0 <= self.first_launch < np.inf, "at least 0 s", self.first_launch),
+            "launch_interval": (
+                self.launch_interval >= 0.0 and last_time <= _LATEST,
+                f"at least 0 s, and the last flight over by {_LATEST:g} s",
+                self.launch_interval,
+            ),
+            "sensor": (abs(self.sensor) <= _LARGEST_ID, f"-{_LARGEST_ID} to {_LARGEST_ID}", self.sensor),
         }
         for knob, (holds, expected, got) in checks.items():
             if not holds:
@@ -91,10 +114,14 @@ def simulate_trapezoid(config: TrapezoidConfig) -> pd.DataFrame:
 
 
 def trapezoid_chunks(config: TrapezoidConfig) -> Iterator[pd.DataFrame]:
-    """The same rows, up to `TRACKS_PER_CHUNK` whole tracks at a time, so that memory does not grow with the file."""
+    """The same rows, some whole tracks at a time, so that memory does not grow with the file.
+
+    They are `TRACKS_PER_CHUNK`, or fewer where they may be long.
+    """
     lengths, apogees, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3))
-    for first in range(0, config.tracks, TRACKS_PER_CHUNK):
-        tracks = np.arange(first, min(first + TRACKS_PER_CHUNK, config.tracks))
+    at_once = max(1, min(TRACKS_PER_CHUNK, ROWS_PER_CHUNK // config.longest))
+    for first in range(0, config.tracks, at_once):
+        tracks = np.arange(first, min(first + at_once, config.tracks))
         yield _flights(
             config,
             tracks,
@@ -102,6 +129,11 @@ def trapezoid_chunks(config: TrapezoidConfig) -> Iterator[pd.DataFrame]:
             apogees.uniform(config.lowest_apogee, config.highest_apogee, size=len(tracks)),
             noise,
         )
+
+
+def _on_earth(site: tuple[float, float]) -> bool:
+    latitude, longitude = site
+    return abs(latitude) <= _HIGHEST_LATITUDE and abs(longitude) <= _HIGHEST_LONGITUDE
 
 
 def _flights(

@@ -136,7 +136,9 @@ def test_a_file_that_does_not_say_where_it_is_from_has_no_origin(tmp_path: Path)
         ("ballistic", "[shots]\ndistance = 5e5\n", "distance is of another type; expected a list of two numbers"),
         ("ballistic", "[shots]\ndistance = [5e5]\n", "distance is of another type; expected a list of two numbers"),
         ("ballistic", "[sensors]\nsensors = [1.5, 2]\n", "expected a list of two whole numbers; got [1.5, 2]"),
-        ("trapezoid", "[trapezoid]\nstep = 0\n", "step out of range; expected more than 0 s; got 0"),
+        ("trapezoid", "[trapezoid]\nstep = 0\n", "step out of range; expected 0.001 to 3600 s; got 0"),
+        ("trapezoid", "[trapezoid]\nlaunch_site = [100, 500]\n", "launch_site out of range; expected latitude within"),
+        ("trapezoid", "[trapezoid]\nfirst_launch = nan\n", "first_launch out of range; expected at least 0 s; got nan"),
         ("trapezoid", "[trapezoid\n", "not TOML"),
     ],
 )

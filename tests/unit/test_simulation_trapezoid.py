@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,8 @@ import pytest
 
 from reentry.errors import ConfigError
 from reentry.simulation import TrapezoidConfig, simulate_file, simulate_trapezoid, trapezoid_chunks
-from reentry.simulation.trapezoid import TRACKS_PER_CHUNK
+from reentry.simulation.trapezoid import LONGEST, TRACKS_PER_CHUNK
+from reentry.tracks import read_tracks, write_tracks
 
 
 def reference(steps: int, apogee: float) -> dict[str, np.ndarray]:
@@ -99,18 +102,63 @@ def test_without_labels_the_measurements_are_the_same_and_the_label_column_is_no
     pd.testing.assert_frame_equal(unlabelled, labelled.drop(columns="reentry_phase"))
 
 
+def test_long_tracks_come_fewer_at_a_time_and_are_the_same() -> None:
+    config = TrapezoidConfig(tracks=5, shortest=10, longest=LONGEST)
+    chunks = list(trapezoid_chunks(config))
+    assert [chunk["track_id"].unique().tolist() for chunk in chunks] == [[0, 1, 2], [3, 4]]
+    fewer = simulate_trapezoid(replace(config, tracks=2))
+    pd.testing.assert_frame_equal(chunks[0].iloc[: len(fewer)], fewer)
+
+
 @pytest.mark.parametrize(
-    ("setting", "value", "named"),
+    ("settings", "message"),
     [
-        ("tracks", 0, "tracks"),
-        ("seed", -1, "seed"),
-        ("shortest", 9, "shortest"),
-        ("longest", 599, "longest"),
-        ("step", 0.0, "step"),
-        ("lowest_apogee", 120_001.0, "apogee"),
-        ("noise", float("nan"), "noise"),
+        ({"tracks": 0}, "tracks out of range; expected at least 1; got 0"),
+        ({"seed": -1}, "seed out of range; expected at least 0; got -1"),
+        ({"shortest": 9}, "shortest and longest out of range; expected 10 <= .* <= 100000; got 9 and 1200 steps"),
+        ({"longest": 599}, "shortest and longest out of range; .*; got 600 and 599 steps"),
+        ({"shortest": 10**400, "longest": 10**400}, "shortest and longest out of range"),
+        ({"step": 0.0}, "step out of range; expected 0.001 to 3600 s; got 0.0"),
+        ({"step": 1e-9}, "step out of range"),
+        ({"step": 3601.0}, "step out of range"),
+        ({"lowest_apogee": 120_001.0}, "apogees out of range; expected 1 <= .*; got 120001.0 and 120000.0 m"),
+        ({"highest_apogee": 1e9}, "apogees out of range"),
+        ({"noise": nan}, "noise out of range; expected 0 to 1; got nan"),
+        ({"noise": 1.5}, "noise out of range"),
+        (
+            {"launch_site": (100.0, 500.0)},
+            r"launch_site out of range; expected latitude within 80 .*; got \(100.0, 500",
+        ),
+        ({"launch_site": (0.0, nan)}, "launch_site out of range"),
+        ({"target": (0.0, -351.0)}, "target out of range; expected .* longitude within 350 degrees; got"),
+        ({"target": (inf, 0.0)}, "target out of range"),
+        ({"first_launch": nan}, "first_launch out of range; expected at least 0 s; got nan"),
+        ({"first_launch": -1.0}, "first_launch out of range"),
+        ({"first_launch": inf}, "first_launch out of range"),
+        ({"launch_interval": -1.0}, r"launch_interval out of range; expected at least 0 s, and the .* by 1e\+11 s"),
+        ({"launch_interval": nan}, "launch_interval out of range"),
+        ({"launch_interval": 2e9}, "launch_interval out of range"),
+        ({"sensor": 2**53 + 1}, "sensor out of range; expected -9007199254740992 to 9007199254740992; got 90"),
     ],
 )
-def test_a_setting_out_of_its_range_is_named_with_what_was_expected(setting: str, value: float, named: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{named}.* out of range; expected .*; got .*{value}"):
-        replace(TrapezoidConfig(), **{setting: value})
+def test_a_setting_out_of_its_range_is_named_with_what_was_expected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        replace(TrapezoidConfig(), **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"launch_site": (80.0, -350.0), "target": (-80.0, 350.0), "noise": 1.0},
+        {"step": 0.001, "first_launch": 9.9e10},
+        {"step": 3600.0, "first_launch": 0.0, "launch_interval": 0.0},
+        {"lowest_apogee": 1.0, "highest_apogee": 1e7, "sensor": 2**53},
+    ],
+)
+def test_at_the_ends_of_the_ranges_every_track_is_read_back(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = TrapezoidConfig(tracks=3, **settings)
+    path = tmp_path / "ends.parquet"
+    write_tracks(path, simulate_trapezoid(config))
+    with read_tracks(path, labelled=True) as file:
+        assert [track.track_id for track in file] == [0, 1, 2]
+    assert file.report.clean
