@@ -19,6 +19,9 @@ KINDS: Final = (LSTM, GRU, CONVOLUTION)
 _MOST: Final = 1_000_000
 """No setting is usefully larger, and PyTorch's numbers hold it."""
 
+_WIDEST: Final = 8_192
+"""Units of a layer, whose weights then take a gigabyte."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -55,7 +58,7 @@ class ModelConfig:
         turns = self.harmonics
         in_range = all(1 <= turn <= _MOST for turn in turns) and len(set(turns)) == len(turns)
         _check("harmonics", turns, in_range, f"each 1 to {_MOST:,}, once")
-        _check_count("hidden", self.hidden)
+        _check("hidden", self.hidden, 1 <= self.hidden <= _WIDEST, f"1 to {_WIDEST:,}")
         _check_count("layers", self.layers)
         if self.kind == CONVOLUTION:
             _check("layers", self.layers, self.layers <= 16, "1 to 16 of a convolution, whose reach doubles with each")
