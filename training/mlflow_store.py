@@ -52,17 +52,28 @@ def open_store(uri: str) -> MlflowClient:
     with quiet():
         from mlflow import MlflowClient
 
-        try:
+        with usable(uri):
             client = MlflowClient(uri)
             client.get_experiment_by_name(EXPERIMENT)  # the first word with a server
-        except Exception as error:  # of MLflow, SQLAlchemy, requests: whatever the store is made of
-            raise ConfigError(
-                "the store of runs cannot be used",
-                where=uri,
-                got=first_line(error),
-                fix=f"another {URI_VARIABLE}, or `reentry train --no-track`",
-            ) from error
     return client
+
+
+@contextmanager
+def usable(uri: str) -> Iterator[None]:
+    """Say in one line what keeps the block from using the store of `uri`.
+
+    Raises:
+        ConfigError: for any error.
+    """
+    try:
+        yield
+    except Exception as error:  # of MLflow, SQLAlchemy, requests: whatever the store is made of
+        raise ConfigError(
+            "the store of runs cannot be used",
+            where=uri,
+            got=first_line(error),
+            fix=f"another {URI_VARIABLE}, or `reentry train --no-track`",
+        ) from error
 
 
 def experiment_of(client: MlflowClient, uri: str) -> str:

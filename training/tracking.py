@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 from reentry.errors import InputError
 from reentry.schema import SCHEMA_VERSION
 from reentry.tracks import fingerprint
+from training.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
 from training.config import ModelConfig, TrainConfig
 from training.loop import git_revision
-from training.mlflow_store import URI_VARIABLE, experiment_of, first_line, open_store, quiet, tracking_uri
+from training.mlflow_store import URI_VARIABLE, experiment_of, first_line, open_store, quiet, tracking_uri, usable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -162,8 +163,9 @@ def record_training(recorder: Recorder, report: TrainReport) -> None:
     recorder.metrics(
         trained.checkpoint.metrics | {"best_epoch": float(trained.best_epoch + 1), "seconds": report.seconds}
     )
-    folder = report.checkpoint.parent
-    recorder.files([report.checkpoint, *sorted(folder.glob("*.md")), *sorted(folder.glob("*.png"))])
+    # By name, for the folder may be one that holds much else.
+    beside = [report.checkpoint.with_name(name) for name in (CARD_NAME, ERRORS_NAME, RELIABILITY_NAME)]
+    recorder.files([report.checkpoint, *beside])
 
 
 def lock_hash() -> str:
@@ -173,17 +175,18 @@ def lock_hash() -> str:
 
 def _begin(name: str | None) -> Recorder:
     uri = tracking_uri()
+    tags: dict[str, Any] = {"mlflow.user": _user(), "mlflow.source.name": "reentry train"}
     try:
         client = open_store(uri)
+        # A store that answers may still refuse to write: a server that only reads, an experiment that was deleted.
+        with quiet(), usable(uri):
+            run = client.create_run(experiment_of(client, uri), run_name=name, tags=tags)
     except ImportError:
         return _without("mlflow is not installed; fix: pip install 'reentry[train]'")
     except InputError as error:
         if os.environ.get(URI_VARIABLE):
             raise
         return _without(str(error))
-    with quiet():
-        tags: dict[str, Any] = {"mlflow.user": _user(), "mlflow.source.name": "reentry train"}
-        run = client.create_run(experiment_of(client, uri), run_name=name, tags=tags)
     return Recorder(client, run.info.run_id)
 
 

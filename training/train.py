@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Final
 
 import pandas as pd
 
-from reentry.files import check_writable
+from reentry.files import check_writable, writing
 from reentry.schema import ROBUST_FEATURES
 from reentry.signals import ended_by_signals
 from reentry.tracks import (
@@ -90,14 +91,16 @@ def train_file(
 ) -> TrainReport:
     """Train on the labelled tracks of `path` and write `out`/model.ckpt, its card and the tracks held out.
 
-    Rows set aside go to `out`/set_aside.csv. While it goes on, `out`/unfinished.ckpt keeps the run.
+    Rows set aside go to `out`/set_aside.csv. While it goes on, `out`/unfinished.ckpt keeps the run. What an earlier
+    training left in `out` stays as it was until all of this one is written.
 
     Args:
         path: labelled tracks; a large file is read into a temporary folder, not into memory.
         out: the folder.
         model: the network's shape.
         config: how to train.
-        resume: whether to go on with the run of `out`/unfinished.ckpt, to the end it would have come to.
+        resume: whether to go on with the run of `out`/unfinished.ckpt, to the end it would have come to; else what is
+            kept there is given up.
         on_epoch: told each epoch, see `fit`.
         in_memory_bytes: see `open_labelled`.
 
@@ -114,6 +117,9 @@ def train_file(
     robust = not set(ROBUST_FEATURES).isdisjoint(model.features)
     with ended_by_signals(), open_labelled(path, robust=robust, in_memory_bytes=in_memory_bytes) as data:
         identity = tracks_fingerprint(sample.track for sample in data.samples)
+        if not resume:
+            with writing(unfinished):
+                unfinished.unlink(missing_ok=True)  # or an early end would be told to have kept this run
         with _told_how_to_resume(unfinished):
             trained = fit(
                 data.samples,
@@ -124,19 +130,19 @@ def train_file(
                 unfinished=unfinished,
                 resume=resume,
             )
-        checkpoint = replace(
-            trained.checkpoint,
-            data_file_fingerprint=fingerprint(path),
-            trained_flights=frozenset(flight_fingerprint(sample.track) for sample in trained.train),
-            trained_rows=sketches(sample.track for sample in trained.train),
-        )
-        trained = replace(trained, checkpoint=checkpoint)
-        write_tracks(out / VALIDATION_NAME, _tables(trained.validation))
-        write_card(out, trained, data.report)
-    save_checkpoint(out / CHECKPOINT_NAME, trained.checkpoint)
-    unfinished.unlink(missing_ok=True)
-    if not data.report.clean:
-        data.report.write_set_aside(out / SET_ASIDE_NAME)
+            checkpoint = replace(
+                trained.checkpoint,
+                data_file_fingerprint=fingerprint(path),
+                trained_flights=frozenset(flight_fingerprint(sample.track) for sample in trained.train),
+                trained_rows=sketches(sample.track for sample in trained.train),
+            )
+            trained = replace(trained, checkpoint=checkpoint)
+            with _appearing_together(out) as folder:
+                write_tracks(folder / VALIDATION_NAME, _tables(trained.validation))
+                write_card(folder, trained, data.report)
+                data.report.write_set_aside(folder / SET_ASIDE_NAME)
+                save_checkpoint(folder / CHECKPOINT_NAME, checkpoint)
+        unfinished.unlink(missing_ok=True)
     return TrainReport(
         checkpoint=out / CHECKPOINT_NAME,
         trained=trained,
@@ -148,6 +154,29 @@ def train_file(
 def _tables(samples: Sequence[Sample]) -> Iterator[pd.DataFrame]:
     for start in range(0, len(samples), TRACKS_PER_PART):
         yield tracks_table([sample.track for sample in samples[start : start + TRACKS_PER_PART]])
+
+
+@contextmanager
+def _appearing_together(out: Path) -> Iterator[Path]:
+    """A folder whose files move to `out` when the block ends, so that no model stands beside files of another.
+
+    The old model goes first and the new one comes last: killed in between, there is none, and unfinished.ckpt goes on
+    to the same end.
+
+    Raises:
+        InputError: `out` cannot be written to.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=out, prefix=".new-")
+    with temporary as name:
+        folder = Path(name)
+        yield folder
+        files = sorted(folder.iterdir(), key=lambda path: path.name == CHECKPOINT_NAME)
+        with writing(out):
+            (out / CHECKPOINT_NAME).unlink(missing_ok=True)
+            for file in files:
+                file.replace(out / file.name)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from reentry.tracks import fingerprint
 from tests.training_data import write_flights
 from training import tracking
 from training.config import ModelConfig, TrainConfig
-from training.mlflow_store import LOCAL_STORE, database, open_store, tracking_uri
+from training.mlflow_store import LOCAL_STORE, database, experiment_of, open_store, tracking_uri
 from training.runs import Run, all_runs, compare
 from training.tracking import Recorder, lock_hash, recording, training_parameters
 
@@ -57,10 +57,12 @@ def test_a_training_is_recorded_with_all_that_decides_how_it_ends(data: Path, tm
 
 
 def test_the_files_of_a_training_are_kept_with_its_run(data: Path, tmp_path: Path, store_of_runs: str) -> None:
+    for name in ("README.md", "picture.png"):
+        (tmp_path / name).write_text("the user's")
     run = run_of(data, tmp_path)
     client = open_store(store_of_runs)
     kept = {file.path for file in client.list_artifacts(run.run_id)}
-    assert kept >= {"model.ckpt", "model_card.md"}
+    assert kept == {"model.ckpt", "model_card.md", "onset_errors.png", "reliability.png"}
     folder = Path(client.get_run(run.run_id).info.artifact_uri)
     file = database(store_of_runs)
     assert file is not None
@@ -137,6 +139,54 @@ def test_a_store_that_was_asked_for_and_cannot_be_opened_ends_the_command_before
     assert "--no-track" in told
     assert "\n" not in told
     assert not (tmp_path / "out").exists()
+
+
+def delete_experiment(uri: str) -> None:
+    client = open_store(uri)
+    client.delete_experiment(experiment_of(client, uri))
+
+
+def test_an_experiment_that_was_deleted_is_one_line_before_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    delete_experiment(uri)
+    result = train(data, tmp_path / "out")
+    assert isinstance(result.exception, InputError)
+    told = str(result.exception)
+    assert told.startswith(f"{uri}: the store of runs cannot be used; got ")
+    assert "deleted" in told
+    assert "--no-track" in told
+    assert "\n" not in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_experiment_that_was_deleted_from_the_local_store_leaves_training_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    delete_experiment(tracking_uri())
+    capsys.readouterr()
+    with recording(True, {"a": 1}) as recorder:
+        recorder.metrics({"b": 2.0})
+    told = capsys.readouterr().err
+    assert told.startswith("warning: this run is not recorded: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("call", ["create_experiment", "create_run"])
+def test_a_store_that_refuses_to_write_is_one_line(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError("403: only for reading\nmore")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr(MlflowClient, call, refused)
+    with pytest.raises(InputError, match=r"cannot be used; got 403: only for reading; fix: "), recording(True, {}):
+        pass
 
 
 def test_a_local_store_that_cannot_be_made_leaves_training_working(
