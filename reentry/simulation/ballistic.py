@@ -72,7 +72,7 @@ class BallisticConfig:
     labels: bool = True
     """Whether to give the column `reentry_phase`."""
     step: float = 1.0
-    """s between measurements, before jitter."""
+    """s between measurements, before jitter; 0.05 to 10, since jitter moves a body along a straight line."""
     first_launch: float = 1_731_308_400.0
     """Unix time, s."""
     launch_interval: float = 600.0
@@ -84,7 +84,7 @@ class BallisticConfig:
         checks = {
             "tracks": (self.tracks >= 1, "at least 1", self.tracks),
             "seed": (self.seed >= 0, "at least 0", self.seed),
-            "step": (0.05 <= self.step <= 60.0, "0.05 to 60 s", self.step),
+            "step": (0.05 <= self.step <= 10.0, "0.05 to 10 s", self.step),
             "first_launch": (0.0 <= self.first_launch < np.inf, "at least 0 s", self.first_launch),
             "launch_interval": (
                 self.launch_interval >= 0.0 and self._last_time() <= float(TIMESTAMP.high or np.inf),

@@ -204,7 +204,8 @@ def observe(truth: Truth, config: SensorConfig, *, step: float, random: np.rando
     towards = random.normal(size=(3, flights, most))
     away = random.uniform(2e6, 2e7, size=(flights, most))
 
-    # The body moves while a measurement is early or late; a parabola would add g t^2 / 2, centimetres.
+    # The body moves while a measurement is early or late; a parabola would add g t^2 / 2: centimetres at steps of 1 s,
+    # metres at 10 s.
     late = np.clip(random.normal(size=rows) * config.jitter, -0.4, 0.4) * step
     position = truth.position + late * truth.velocity
     sensor_place = _over_the_flight(truth, start, towards, away)
