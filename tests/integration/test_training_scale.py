@@ -1,4 +1,7 @@
-"""`reentry train` as it is used: killed and resumed, in two processes, on a file that memory need not hold."""
+"""`reentry train` as it is used: killed and resumed, in two processes, refused in one line.
+
+The files are small and read into memory; tests/unit/test_training_streaming.py holds large files' way against that.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,22 @@ def begun(out: Path, *arguments: object, temporary: Path) -> subprocess.Popen[st
         assert time.monotonic() < end
         time.sleep(0.01)
     return running
+
+
+def processes_of(session: int) -> list[str]:
+    """Command lines of the processes of a session that have not ended."""
+    lines = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            state, _, _, of = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+            line = (process / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # ended as it was read
+            continue
+        if int(of) == session and state not in "ZX":
+            lines.append(line)
+    return lines
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -96,10 +115,29 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
 
 def test_two_processes_from_the_command_line_and_none_is_left(flights: Path, settings: Path, tmp_path: Path) -> None:
-    answer = train(flights, "--config", settings, "--epochs", 2, "--devices", 2, "--out", tmp_path / "out")
-    assert answer.returncode == 0, answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert load_checkpoint(tmp_path / "out" / "model.ckpt").train_config.devices == 2
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command(flights, "--config", settings, "--epochs", 2, "--devices", 2, "--out", out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        end = time.monotonic() + DEADLINE
+        shared = False
+        while running.poll() is None and time.monotonic() < end:
+            shared = shared or any("spawn_main" in line for line in processes_of(running.pid))
+            time.sleep(0.02)
+        running.kill()  # no more than a late one
+        said = running.communicate(timeout=DEADLINE)[1]
+    end = time.monotonic() + 30.0
+    while (left := processes_of(running.pid)) and time.monotonic() < end:  # the system takes the last one away
+        time.sleep(0.02)
+    assert running.returncode == 0, said
+    assert "Traceback" not in said
+    assert shared, "no second process was seen"
+    assert left == []
+    assert load_checkpoint(out / "model.ckpt").train_config.devices == 2
 
 
 def test_a_place_that_cannot_be_written_to_is_told_in_one_line_before_anything_is_done(
