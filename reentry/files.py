@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
+import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,12 +52,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written to, or is full.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    part = Path(name)
+    # Named first and made inside the block: a signal right after the file is there finds somebody who removes it.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
     try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.touch(exist_ok=False)
         try:
             yield part
         except OSError as error:
@@ -65,10 +65,10 @@ def whole_file(path: Path) -> Iterator[Path]:
                 raise _unwritable(path, error) from error
             raise
         with writing(path):
-            part.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the user's group
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # as where it could not be made
+            part.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
@@ -77,9 +77,3 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(
         f"cannot be written: {reason}", where=str(path), fix="give another place, or make room or leave to write there"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
