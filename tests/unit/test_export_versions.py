@@ -279,7 +279,7 @@ def test_a_repository_that_takes_no_files_is_refused_in_one_line(
 
     monkeypatch.setattr(folder, "tempfile", SimpleNamespace(mkdtemp=read_only))
     error = str(one(config).error)
-    assert error.startswith(f"{model_folder(config)}: cannot install: Permission denied; fix: ")
+    assert error.startswith(f"{model_folder(config) / '1'}: cannot install: Permission denied; fix: ")
     assert sorted(path.name for path in model_folder(config).iterdir()) == ["config.pbtxt"]
 
 

@@ -41,7 +41,7 @@ def test_without_noise_the_drag_of_a_short_block_is_that_of_now() -> None:
         assert np.abs(found[flight.phases["coast"]]).max() < 0.15
     off = np.abs(np.log(np.concatenate(ratios)))
     assert np.median(off) < 0.15
-    assert np.quantile(off, 0.9) < 0.3
+    assert np.quantile(off, 0.9) < 0.35
 
 
 def test_a_handover_between_sensors_that_differ_is_no_drag() -> None:
