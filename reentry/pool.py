@@ -76,7 +76,7 @@ def _taken(receiving: Connection, worker: multiprocessing.process.BaseProcess) -
         raise ReentryError(
             "a process ended",
             got=f"exit status {worker.exitcode}",
-            fix="give it more memory, or take fewer processes",
+            fix="give it more memory, or take --processes 1",
         ) from None
     if isinstance(made, Exception):
         raise made

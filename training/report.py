@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, Final
 
 from reentry.files import whole_file
 from training.evaluate import NETWORK, Evaluation
 from training.metrics import Prediction, without_nan
 from training.parts import reliability_in_parts
 from training.plots import errors_figure, reliability_figure, track_figure
+from training.streaming import LazyPredictions
 
 _COLUMNS: Final = {
     "onset_rmse": ("onset RMSE, s", "{:.3f}"),
@@ -117,7 +118,7 @@ def markdown(evaluation: Evaluation) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Joined(Sequence[Prediction]):
+class _Joined(LazyPredictions):
     """Several sequences one after the other, none of them copied."""
 
     def __init__(self, sequences: Sequence[Sequence[Prediction]]) -> None:
@@ -126,16 +127,8 @@ class _Joined(Sequence[Prediction]):
     def __len__(self) -> int:
         return sum(map(len, self._sequences))
 
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(len(self))[index]]
-        index = range(len(self))[index]
+    def at(self, index: int) -> Prediction:
+        """Of the sequence that holds it."""
         for sequence in self._sequences:
             if index < len(sequence):
                 return sequence[index]

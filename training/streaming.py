@@ -11,6 +11,7 @@ Shapes: K tracks, T steps, N steps of all tracks, F features, M measurement colu
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -130,7 +131,25 @@ class StoredSamples(Sequence[Sample]):
         return values.reshape(-1, width)
 
 
-class StoredPredictions(Sequence[Prediction]):
+class LazyPredictions(Sequence[Prediction], ABC):
+    """Predictions of which each is made when asked for."""
+
+    @abstractmethod
+    def at(self, index: int) -> Prediction:
+        """The one of an index from 0 to below the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        chosen = range(len(self))[index]
+        return self.at(chosen) if isinstance(chosen, int) else [self.at(each) for each in chosen]
+
+
+class StoredPredictions(LazyPredictions):
     """What a method says of samples: the probabilities in a file, each track read again from where its sample is."""
 
     def __init__(
@@ -166,16 +185,8 @@ class StoredPredictions(Sequence[Prediction]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(len(self))[index]]
-        index = range(len(self))[index]
+    def at(self, index: int) -> Prediction:
+        """Read it."""
         start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
         probability = np.fromfile(self._path, self._dtype, end - start, offset=start * self._dtype.itemsize)
         return Prediction(track=self._samples[index].track, probability=probability)

@@ -14,6 +14,9 @@ def study(
     ),
     quick: Annotated[bool, typer.Option("--quick", help="One seed and fewer flights: under half an hour.")] = False,
     seeds: Annotated[int | None, typer.Option(help="Seeds, each with its own training flights.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Methods at work at once; all cores by default.", show_default=False)
+    ] = None,
 ) -> None:
     """Train networks, ablations and baselines on simulated ballistic flights and compare them in one table.
 
@@ -32,7 +35,7 @@ def study(
         config = replace(config, seeds=seeds)
     check_writable(out)
     command = "reentry study" + " --quick" * quick + (f" --seeds {seeds}" if seeds is not None else "")
-    rows = run_study(config, out, lambda line: typer.echo(line, err=True))
+    rows = run_study(config, out, lambda line: typer.echo(line, err=True), processes=processes)
     written = write_report(rows, config, out, command)
     typer.echo((out / REPORT_NAME).read_text(encoding="utf-8"))
     typer.echo("\n".join(str(path) for path in written))

@@ -13,7 +13,6 @@ from reentry.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"
 
-
 ModelControlMode = Literal["explicit", "none", "poll"]
 
 

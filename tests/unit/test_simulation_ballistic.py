@@ -214,7 +214,7 @@ def killed(number: int) -> pd.DataFrame:
 def test_an_error_in_a_process_is_the_caller_s_and_a_killed_one_is_a_clear_line() -> None:
     with pytest.raises(ConfigError, match="refused; got 0"):
         list(in_order(refused, 4, 2))
-    with pytest.raises(ReentryError, match=r"ended; got exit status -9; fix: .*fewer processes"):
+    with pytest.raises(ReentryError, match=r"ended; got exit status -9; fix: .*--processes 1"):
         list(in_order(killed, 4, 2))
 
 
