@@ -37,6 +37,13 @@ LONGEST: Final = 100_000
 BRIGHTEST_ALTITUDE: Final = 120_000.0
 """m. The intensity is the altitude over this."""
 
+FLIGHT_RULE: Final = "flight"
+"""Reentry begins at row int(0.85 n) of the n rows of a flight."""
+DESCENT_RULE: Final = "descent"
+"""Reentry begins at the first row below half the apogee."""
+LABEL_RULES: Final = (FLIGHT_RULE, DESCENT_RULE)
+"""Rules that the public labels may follow. Their onsets differ, by one row, for three lengths in ten."""
+
 _LATEST: Final = float(TIMESTAMP.high or np.inf)
 _HIGHEST_LATITUDE: Final = float(LATITUDE.high or np.inf) - 10.0
 _HIGHEST_LONGITUDE: Final = float(LONGITUDE.high or np.inf) - 10.0
@@ -55,6 +62,8 @@ class TrapezoidConfig:
     """The first tracks of a seed are the same however many are made."""
     labels: bool = True
     """Whether to give the column `reentry_phase`."""
+    label_rule: str = FLIGHT_RULE
+    """Where `reentry_phase` becomes 1, one of `LABEL_RULES`."""
     shortest: int = 600
     """Steps of the shortest flight; lengths are drawn evenly from here to `longest`, both included."""
     longest: int = 1200
@@ -81,6 +90,7 @@ class TrapezoidConfig:
         checks = {
             "tracks": (self.tracks >= 1, "at least 1", self.tracks),
             "seed": (self.seed >= 0, "at least 0", self.seed),
+            "label_rule": (self.label_rule in LABEL_RULES, " or ".join(LABEL_RULES), self.label_rule),
             "shortest and longest": (
                 10 <= self.shortest <= self.longest <= LONGEST,
                 f"10 <= shortest <= longest <= {LONGEST}",
@@ -148,11 +158,17 @@ def _flights(
     of = np.repeat(np.arange(len(tracks)), lengths)  # (N,), which flight of the chunk a row is of
     step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # (N,), from 0 in each flight
 
-    # Shares of a flight in whole numbers: 0.7 * 650 is 454.99999999999994.
-    climb, level_end, onset = lengths * 3 // 10, lengths * 7 // 10, lengths * 85 // 100
+    # The public generator's int(.3 n), int(.4 n) and int(.85 n), in whole numbers. Note that the climb and the level part
+    # are rounded down one by one, so that the descent may begin a row before int(.7 n).
+    climb = lengths * 3 // 10
+    descent_from = climb + lengths * 4 // 10
+    if config.label_rule == FLIGHT_RULE:
+        onset = lengths * 85 // 100
+    else:
+        onset = descent_from + (lengths - descent_from + 1) // 2
     last = lengths - 1
     climbed = step / (climb - 1)[of]
-    to_descend = (last[of] - step) / (last - level_end)[of]
+    to_descend = (last[of] - step) / (last - descent_from)[of]
     altitude = apogees[of] * np.minimum(np.minimum(climbed, 1.0), to_descend)
     flown = step / last[of]
     start, target = config.launch_site, config.target

@@ -18,13 +18,13 @@ from reentry.tracks import read_tracks, write_tracks
 
 
 def reference(steps: int, apogee: float) -> dict[str, np.ndarray]:
-    """One flight without noise, as the public data's form says it, with the shares in whole numbers."""
-    climb, level_end = steps * 30 // 100, steps * 70 // 100
+    """One flight without noise, written as the public generator writes it."""
+    climb, level = int(0.3 * steps), int(0.4 * steps)
     altitude = np.concatenate(
         [
             np.linspace(0, apogee, climb),
-            np.full(level_end - climb, apogee),
-            np.linspace(apogee, 0, steps - level_end),
+            np.full(level, apogee),
+            np.linspace(apogee, 0, steps - climb - level),
         ]
     )
     return {
@@ -32,13 +32,13 @@ def reference(steps: int, apogee: float) -> dict[str, np.ndarray]:
         "longitude": np.linspace(-21.895, -105.27, steps),
         "altitude": altitude,
         "radiometric_intensity": altitude / 120_000,
-        "reentry_phase": (np.arange(steps) >= steps * 85 // 100).astype(int),
+        "reentry_phase": (np.arange(steps) >= int(0.85 * steps)).astype(int),
     }
 
 
 def test_a_flight_without_noise_has_the_form_of_the_public_data() -> None:
-    table = simulate_trapezoid(TrapezoidConfig(tracks=40, noise=0.0, seed=5))
-    assert table["track_id"].nunique() == 40
+    table = simulate_trapezoid(TrapezoidConfig(tracks=200, noise=0.0, seed=5))
+    assert table["track_id"].nunique() == 200
     for track_id, flight in table.groupby("track_id"):
         expected = reference(len(flight), flight["altitude"].max())
         for name, values in expected.items():
@@ -53,6 +53,28 @@ def test_the_onset_is_at_eighty_five_percent_rounded_down_exactly(steps: int, on
     table = simulate_trapezoid(TrapezoidConfig(tracks=1, shortest=steps, longest=steps))
     assert int(table["reentry_phase"].argmax()) == onset
     assert int(table["reentry_phase"].sum()) == steps - onset
+
+
+def test_under_the_rule_descent_the_onset_is_the_first_row_below_half_the_apogee() -> None:
+    differ = 0
+    for steps in range(600, 1201):
+        table = simulate_trapezoid(
+            TrapezoidConfig(tracks=1, shortest=steps, longest=steps, noise=0.0, label_rule="descent")
+        )
+        altitude = table["altitude"].to_numpy()
+        share = altitude / altitude.max()
+        climb = int(0.3 * steps)
+        expected = climb + int((share[climb:] < 0.5 - 1e-9).argmax())
+        assert int(table["reentry_phase"].argmax()) == expected, steps
+        differ += expected != int(0.85 * steps)
+    assert differ == 180  # of 601 lengths, by one row each
+
+
+def test_the_label_rule_changes_the_labels_alone() -> None:
+    flight = simulate_trapezoid(TrapezoidConfig(tracks=20))
+    descent = simulate_trapezoid(TrapezoidConfig(tracks=20, label_rule="descent"))
+    pd.testing.assert_frame_equal(flight.drop(columns="reentry_phase"), descent.drop(columns="reentry_phase"))
+    assert not flight["reentry_phase"].equals(descent["reentry_phase"])
 
 
 def test_lengths_and_apogees_fill_their_ranges() -> None:
@@ -114,6 +136,7 @@ def test_long_tracks_come_fewer_at_a_time_and_are_the_same() -> None:
     ("settings", "message"),
     [
         ({"tracks": 0}, "tracks out of range; expected at least 1; got 0"),
+        ({"label_rule": "half"}, "label_rule out of range; expected flight or descent; got half"),
         ({"seed": -1}, "seed out of range; expected at least 0; got -1"),
         ({"shortest": 9}, "shortest and longest out of range; expected 10 <= .* <= 100000; got 9 and 1200 steps"),
         ({"longest": 599}, "shortest and longest out of range; .*; got 600 and 599 steps"),
