@@ -1,8 +1,9 @@
 """Track -> features, causal: one implementation for whole tracks, for Triton, and for one measurement at a time.
 
-Every feature at step t is a function of the last few measurements (`WINDOW` for the simple features, `motion.HISTORY`
-before the step for the robust ones) and of running maxima, so a whole track, its prefix and its stream give the same
-numbers; `FeatureStream` runs the very same arithmetic with T = 1. docs/features.md has each feature and what it buys.
+A feature at step t is a function of three things: the last few measurements (`_SIMPLE_HISTORY` before the step for the
+simple features, `motion.HISTORY` for the robust ones), running maxima, and where the descent began. So a whole track,
+its prefix and its stream give the same numbers. `FeatureStream` runs the very same arithmetic with T = 1.
+docs/features.md has each feature and what it buys.
 
 Slopes are least-squares lines over the window rather than differences of neighbours: with noise of standard deviation
 s and even steps d, a difference has s * sqrt(2) / d, five points have s / (d * sqrt(10)), 4.5 times less. A window in
@@ -19,6 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from reentry import outliers
 from reentry.motion import HISTORY, motion
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 
@@ -37,6 +39,15 @@ LOWEST_PEAK: Final = 1_000.0
 
 DIMMEST_PEAK: Final = 0.05
 """The same floor for intensity, whose noise in the public data is 0.01."""
+
+OUTLIER: Final = 200.0
+"""m by which an altitude may always differ from what those before it predict, see `outliers`."""
+
+FALLEN_SHARE: Final = 0.02
+"""A track descends once it is below its highest altitude by this share of it, and by `LEAST_FALL`."""
+
+LEAST_FALL: Final = 1_000.0
+"""m, so that noise on the launch pad is no descent."""
 
 SHORTEST_WINDOW: Final = 1e-6
 """s. In a window of less, time stands still: a Unix time in float64 has no finer steps."""
@@ -66,6 +77,9 @@ _LATEST, _HIGHEST, _BRIGHTEST = 1e11, 1e8, 1e30
 """What a measurement is cut to before the robust features, that all of them are finite; s, m, and an intensity."""
 
 _SIMPLE: Final = len(SIMPLE_FEATURES)
+
+_SIMPLE_HISTORY: Final = outliers.HISTORY + 2
+"""Measurements before a step on which its simple features depend: two earlier altitudes without outliers."""
 
 _TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY, _SENSOR = (
     MEASUREMENT_COLUMNS.index(name)
@@ -99,7 +113,7 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     block = max(1, _BLOCK_STEPS // batch.shape[1])
     for start in range(0, len(batch), block):
         part, own = batch[start : start + block], features[start : start + block]
-        own[..., :_SIMPLE], _ = _simple_features(_with_history(part, WINDOW - 1), None)
+        own[..., :_SIMPLE], _ = _simple_features(_with_history(part, _SIMPLE_HISTORY), None)
         if robust:
             own[..., _SIMPLE:], _ = _robust_features(_with_history(part, HISTORY), None)
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
@@ -110,7 +124,7 @@ class FeatureStream:
 
     def __init__(self) -> None:
         self._window: Float64 | None = None  # (1, HISTORY + 1, M), oldest first
-        self._peaks: Float64 | None = None
+        self._so_far: Float64 | None = None
         self._running: Float64 | None = None
 
     def step(self, measurement: Float64 | Sequence[float]) -> Float32:
@@ -120,7 +134,7 @@ class FeatureStream:
             self._window = _with_history(newest, HISTORY)
         else:
             self._window = np.concatenate([self._window[:, 1:], newest], axis=1)
-        simple, self._peaks = _simple_features(self._window[:, -WINDOW:], self._peaks)
+        simple, self._so_far = _simple_features(self._window[:, -_SIMPLE_HISTORY - 1 :], self._so_far)
         robust, self._running = _robust_features(self._window, self._running)
         return np.concatenate([simple, robust], axis=-1).reshape(len(FEATURES))
 
@@ -130,24 +144,30 @@ def _with_history(tracks: Float64, rows: int) -> Float64:
     return np.concatenate([np.repeat(tracks[:, :1], rows, axis=1), tracks], axis=1)
 
 
-def _simple_features(history: Float64, peaks: Float64 | None) -> tuple[Float32, Float64]:
-    """Simple features of the steps from W - 1 on, and the running maxima after the last.
+def _simple_features(history: Float64, so_far: Float64 | None) -> tuple[Float32, Float64]:
+    """Simple features of the steps from _SIMPLE_HISTORY on, and what is carried on after the last.
 
     Args:
-        history: (B, W - 1 + T, M).
-        peaks: (2, B), the highest altitude and intensity before these steps; None at a track's start.
+        history: (B, _SIMPLE_HISTORY + T, M).
+        so_far: (5, B), before these steps: the highest altitude and intensity, the time of the first measurement, and
+            the time and the altitude at which the descent was first seen, infinite where the track does not descend.
+            None at a track's start.
 
     Returns:
-        (B, T, S) and (2, B).
+        (B, T, S) and (5, B).
     """
-    steps = history.shape[1] - WINDOW + 1
-    columns = np.moveaxis(history, -1, 0)  # (M, B, W - 1 + T)
+    steps = history.shape[1] - _SIMPLE_HISTORY
+    columns = np.ascontiguousarray(np.moveaxis(history, -1, 0))  # (M, B, _SIMPLE_HISTORY + T)
 
     def lagged(column: int, lag: int) -> Float64:
-        view: Float64 = columns[column][:, WINDOW - 1 - lag : WINDOW - 1 - lag + steps]
+        view: Float64 = columns[column][:, _SIMPLE_HISTORY - lag : _SIMPLE_HISTORY - lag + steps]
         return view
 
-    ago = [lagged(_TIME, lag) - lagged(_TIME, 0) for lag in range(WINDOW)]  # s, <= 0
+    if so_far is None:
+        nothing = np.full(len(history), np.inf)
+        so_far = np.stack([-nothing, -nothing, lagged(_TIME, 0)[:, 0], nothing, nothing])
+    now = lagged(_TIME, 0)
+    ago = [lagged(_TIME, lag) - now for lag in range(WINDOW)]  # s, <= 0
     mean_ago = sum(ago[1:], ago[0]) / WINDOW
     centred = [a - mean_ago for a in ago]
     spread = sum((c * c for c in centred[1:]), centred[0] * centred[0])
@@ -167,34 +187,86 @@ def _simple_features(history: Float64, peaks: Float64 | None) -> tuple[Float32, 
 
     three = _three(ago[1], ago[2])
 
-    def running_peak(column: int, index: int) -> Float64:
+    def running_peak(newest: Float64, before: Float64, before_that: Float64, peak: Float64) -> Float64:
         """Highest so far of the median of three, so that one outlier is never the peak; none before the third."""
-        median = np.where(three, _median(lagged(column, 0), lagged(column, 1), lagged(column, 2)), -np.inf)
-        before = np.full(len(median), -np.inf) if peaks is None else peaks[index]
-        peak: Float64 = np.maximum(np.maximum.accumulate(median, axis=1), before[:, None])
-        return peak
+        median = np.where(three, _median(newest, before, before_that), -np.inf)
+        highest: Float64 = np.maximum(np.maximum.accumulate(median, axis=1), peak[:, None])
+        return highest
 
-    def fraction(column: int, peak: Float64, floor: float) -> Float64:
+    def fraction(value: Float64, peak: Float64, floor: float) -> Float64:
         """What is left of the peak: 1 while it rises or there is none, a pad at sea level too; 0 when all is lost."""
-        fallen = np.where(peak > -np.inf, peak - lagged(column, 0), 0.0)
+        fallen = np.where(peak > -np.inf, peak - value, 0.0)
         left: Float64 = 1.0 - fallen / np.maximum(peak, floor)
         return left
 
-    highest = running_peak(_ALTITUDE, 0)
-    brightest = running_peak(_INTENSITY, 1)
+    believed = outliers.without_outliers(
+        np.clip(columns[_TIME], -_LATEST, _LATEST), np.clip(columns[_ALTITUDE], -_HIGHEST, _HIGHEST), OUTLIER
+    )  # (B, 2 + T)
+    height = believed[:, 2:]
+    # Where a climb ends, its last rows predict that it continues: a prediction must not become the peak.
+    seen = np.minimum(believed, columns[_ALTITUDE][:, outliers.HISTORY :])
+    highest = running_peak(seen[:, 2:], seen[:, 1:-1], seen[:, :-2], so_far[0])
+    intensity = [lagged(_INTENSITY, lag) for lag in range(3)]
+    brightest = running_peak(*intensity, so_far[1])
+    descends = highest - height > np.maximum(FALLEN_SHARE * highest, LEAST_FALL)
+    since, height_then = _first_of_each_run(descends, now, height, so_far[3:])
+    elapsed = now - so_far[2][:, None]
+    step = -_median(ago[1], ago[2] - ago[1], ago[3] - ago[2])
     north = slope(_LATITUDE) * METRES_PER_DEGREE
     east = slope(_LONGITUDE, wrap=True) * METRES_PER_DEGREE * np.cos(np.radians(lagged(_LATITUDE, 0)))
     by_name = {
         "altitude": lagged(_ALTITUDE, 0),
-        "altitude_fraction": fraction(_ALTITUDE, highest, LOWEST_PEAK),
+        "altitude_fraction": fraction(height, highest, LOWEST_PEAK),
+        "elapsed_fraction": _elapsed_fraction(elapsed + step, now - since, height_then - height, height),
         "climb_rate": slope(_ALTITUDE),
         "ground_speed": np.hypot(north, east),
-        "intensity": lagged(_INTENSITY, 0),
-        "intensity_fraction": fraction(_INTENSITY, brightest, DIMMEST_PEAK),
+        "intensity": intensity[0],
+        "intensity_fraction": fraction(intensity[0], brightest, DIMMEST_PEAK),
         "time_step": np.clip(-ago[1], 0.0, LONGEST_STEP),
     }
     features = np.stack([by_name[name] for name in SIMPLE_FEATURES], axis=-1).astype(np.float32)
-    return features, np.stack([highest[:, -1], brightest[:, -1]])
+    after = [highest[:, -1], brightest[:, -1], so_far[2], since[:, -1], height_then[:, -1]]
+    return features, np.stack(after)
+
+
+def _first_of_each_run(inside: Bool, time: Float64, value: Float64, before: Float64) -> tuple[Float64, Float64]:
+    """Time and value at the first step of the run of True that a step is in, (B, T); infinite at steps of False.
+
+    Args:
+        inside: (B, T).
+        time: (B, T), s.
+        value: (B, T).
+        before: (2, B), time and value of the run that the step before the first was in.
+    """
+    was_inside = np.concatenate([np.isfinite(before[0])[:, None], inside[:, :-1]], axis=1)
+    begun = np.where(inside & ~was_inside, np.arange(inside.shape[1]), -1)
+    begun = np.maximum.accumulate(begun, axis=1)
+
+    def at(x: Float64, earlier: Float64) -> Float64:
+        taken = np.where(begun >= 0, np.take_along_axis(x, np.maximum(begun, 0), axis=1), earlier[:, None])
+        return np.where(inside, taken, np.inf)
+
+    return at(time, before[0]), at(value, before[1])
+
+
+def _elapsed_fraction(elapsed: Float64, falling: Float64, fallen: Float64, height: Float64) -> Float64:
+    """Share of the flight that is over by the end of this step, if the descent keeps its mean rate; 0 to 1.
+
+    The remaining time is height / rate, where the rate is `fallen / falling`: the whole descent so far, so that noise
+    counts ever less. The step's own length counts as elapsed: row i of n rows, the last of them at altitude 0, has
+    (i + 1) / n. Before a rate is known the share is 0.
+
+    Args:
+        elapsed: (B, T), s from the first measurement to the end of this step.
+        falling: (B, T), s since the descent was first seen; not finite where the track does not descend.
+        fallen: (B, T), m since then.
+        height: (B, T), m.
+    """
+    known = np.isfinite(fallen) & (falling > 0.0) & (fallen > 0.0)
+    per_metre = np.divide(falling, fallen, out=np.zeros_like(falling), where=known)
+    total = elapsed + np.maximum(height, 0.0) * per_metre
+    share: Float64 = np.divide(elapsed, total, out=np.zeros_like(total), where=known & (total > 0.0))
+    return share
 
 
 def _robust_features(history: Float64, running: Float64 | None) -> tuple[Float32, Float64]:

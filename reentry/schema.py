@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised when a column, a feature or a tensor changes; a checkpoint of another version is refused."""
 
 
@@ -71,6 +71,7 @@ MEASUREMENT_COLUMNS: Final = (
 SIMPLE_FEATURES: Final = (
     "altitude",
     "altitude_fraction",
+    "elapsed_fraction",
     "climb_rate",
     "ground_speed",
     "intensity",
@@ -96,8 +97,8 @@ ROBUST_FEATURES: Final = (
 FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
 """Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
 
-FRACTIONS: Final = ("altitude_fraction", "intensity_fraction")
-"""Those of FEATURES that are a share of a peak, 1 at the peak."""
+FRACTIONS: Final = ("altitude_fraction", "elapsed_fraction", "intensity_fraction")
+"""The features that are a share: of a peak, 1 at the peak, or of the flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
     # A descent after the apogee: the lower the altitude fraction and the climb rate, the likelier.
     simple = len(schema.SIMPLE_FEATURES)
     scale = np.zeros(features, dtype=np.float32)  # it looks at none of the robust ones
-    scale[:simple] = [1e-5, 1.0, 1e-3, 1e-4, 1.0, 1.0, 1.0]
+    scale[:simple] = [1e-5, 1.0, 1.0, 1e-3, 1e-4, 1.0, 1.0, 1.0]
     inputs = np.zeros((1, 4 * HIDDEN, features), dtype=np.float32)
     inputs[..., :simple] = generator.normal(0, 0.8, (1, 4 * HIDDEN, simple))
     weights = {

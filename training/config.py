@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ConfigError
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, ROBUST_FEATURES
 from reentry.settings import declared_types, read_settings
 
 LSTM: Final = "lstm"
@@ -29,14 +29,16 @@ class ModelConfig:
 
     kind: str = LSTM
     """One of `KINDS`."""
-    features: tuple[str, ...] = ("altitude_fraction",)
+    features: tuple[str, ...] = ("altitude_fraction", "elapsed_fraction")
     """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them.
 
-    On flights like the public data's a further one makes it worse or no different: docs/ablation.md has the figures.
-    Data whose onset depends on more (a deceleration, a heat pulse) wants more.
+    On flights like the public data's these two are enough for either label rule: docs/ablation.md has the figures.
+    Data whose onset depends on more (a deceleration, a heat pulse) needs more.
     """
-    harmonics: tuple[int, ...] = (16,)
-    """Turns per unit of the sines and cosines that the network sees of each chosen fraction, see `training.model`."""
+    harmonics: tuple[int, ...] = ()
+    """Turns per unit of the sines and cosines that the network sees of each chosen share, see `training.model`."""
+    magnified: tuple[float, ...] = (0.01, 0.001, 0.0001)
+    """Widths around its value at the onsets by which the network sees each chosen share magnified."""
     hidden: int = 16
     """Units of each layer."""
     layers: int = 1
@@ -55,15 +57,22 @@ class ModelConfig:
             raise ConfigError(
                 "features", expected=f"some of {', '.join(FEATURES)}, each once", got=", ".join(self.features) or "none"
             )
-        turns = self.harmonics
+        turns, widths = self.harmonics, self.magnified
         in_range = all(1 <= turn <= _MOST for turn in turns) and len(set(turns)) == len(turns)
         _check("harmonics", turns, in_range, f"each 1 to {_MOST:,}, once")
+        in_range = all(1e-5 <= width <= 1.0 for width in widths) and len(set(widths)) == len(widths)
+        _check("magnified", widths, in_range, "each 1e-05 to 1, once")
         _check("hidden", self.hidden, 1 <= self.hidden <= _WIDEST, f"1 to {_WIDEST:,}")
         _check_count("layers", self.layers)
         if self.kind == CONVOLUTION:
             _check("layers", self.layers, self.layers <= 16, "1 to 16 of a convolution, whose reach doubles with each")
         _check("kernel", self.kernel, 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
         _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
+
+    @property
+    def robust(self) -> bool:
+        """Whether the network looks at one of `schema.ROBUST_FEATURES`."""
+        return not set(ROBUST_FEATURES).isdisjoint(self.features)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

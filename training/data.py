@@ -178,13 +178,34 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[Chosen, C
     return Chosen(samples, train), Chosen(samples, chosen)
 
 
-def some_steps(samples: Sequence[Sample], steps: int) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and phase (N,) of about `steps` steps: every k-th of each track, all where they are no more."""
-    every = -(-int(Counts.of(samples).steps.sum()) // steps)
-    # Copied, for a view would keep all steps of the track.
-    pairs = [(sample.features[::every].clone(), sample.phase[::every].clone()) for sample in samples]
-    features, phase = zip(*pairs, strict=True)
-    return torch.cat(features), torch.cat(phase)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Steps of the training split that the scaling of the network's inputs is taken from."""
+
+    features: Tensor
+    """(N, F), steps of all tracks, evenly spaced."""
+    phase: Tensor
+    """(N,), 0 or 1."""
+    before_onset: Tensor
+    """(K, F), the step before the onset of each track that has one."""
+    at_onset: Tensor
+    """(K, F), the onset of each of these tracks."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], steps: int) -> Statistics:
+        """Take about `steps` steps: every k-th of each track, all where they are no more."""
+        every = -(-int(Counts.of(samples).steps.sum()) // steps)
+        parts: list[tuple[Tensor, Tensor]] = []
+        onsets = []
+        for sample in samples:
+            # Copied, for a view would keep all steps of the track.
+            parts.append((sample.features[::every].clone(), sample.phase[::every].clone()))
+            onset = int(sample.phase.argmax())
+            if onset > 0:
+                onsets.append(sample.features[onset - 1 : onset + 1].clone())
+        features, phase = zip(*parts, strict=True)
+        pairs = torch.stack(onsets) if onsets else torch.empty(0, 2, features[0].shape[1])
+        return cls(features=torch.cat(features), phase=torch.cat(phase), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
 
 
 class Collate:

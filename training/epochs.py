@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.batches import Batches
 from training.config import ModelConfig, TrainConfig
-from training.data import Batch, Collate, Counts, Sample
+from training.data import Batch, Collate, Counts, Sample, Statistics
 from training.model import network
 from training.parallel import Place
 from training.resume import Unfinished
@@ -197,14 +197,14 @@ def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
 
 
 def run_epochs(
-    work: Work, place: Place, normalise_with: Tensor | None = None, on_epoch: OnEpoch | None = None
+    work: Work, place: Place, statistics: Statistics | None = None, on_epoch: OnEpoch | None = None
 ) -> Training:
     """Train to the end in this process; the others of the place do the same at the same time.
 
     Args:
         work: the same in each process.
         place: of this process among them.
-        normalise_with: features (N, F) whose mean and deviation the network takes; the other processes are given them.
+        statistics: what the network's inputs are scaled by; the other processes are given the result.
         on_epoch: told each epoch.
     """
     config = work.config
@@ -220,8 +220,9 @@ def run_epochs(
     )
     held_batches = _held_batches(work.validation_steps, place)
     training = Training(work, order, len(batches), place, on_epoch or _nothing)
-    if normalise_with is not None:
-        training.model.fit_normalisation(normalise_with)
+    if statistics is not None:
+        training.model.fit_normalisation(statistics.features)
+        training.model.fit_centres(statistics.before_onset, statistics.at_onset)
     callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *place.callbacks()]
     if work.unfinished:
         callbacks.append(work.unfinished.keeper())

@@ -21,7 +21,7 @@ from reentry.progress import progress
 from reentry.signals import ended_by_signals
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.data import Sample, some_steps, split
+from training.data import Sample, Statistics, split
 from training.epochs import OnEpoch, Work, quiet_lightning, run_epochs
 from training.metrics import Prediction, score
 from training.model import ReentryNetwork
@@ -90,7 +90,7 @@ def fit(
         if resume:
             run.check()
     work = Work.of(train, validation, model_config, config, unfinished=run, resume=resume)
-    features, phase = some_steps(train, STATISTICS_STEPS)
+    statistics = Statistics.of(train, STATISTICS_STEPS)
     with (
         torch.random.fork_rng(),
         one_thread(),
@@ -105,7 +105,7 @@ def fit(
             if on_epoch:
                 on_epoch(epoch, figures)
 
-        training = run_epochs(work, place, normalise_with=features, on_epoch=report)
+        training = run_epochs(work, place, statistics=statistics, on_epoch=report)
     if not training.best:
         raise ConfigError(
             "training diverged: the loss is no number",
@@ -124,7 +124,7 @@ def fit(
         git_revision=git_revision(),
         metrics=metrics.as_dict(),
         validation_tracks=tuple(sample.track.track_id for sample in validation),
-        reference=Reference.of(features.numpy(), phase.numpy(), used=model_config.features),
+        reference=Reference.of(statistics.features.numpy(), statistics.phase.numpy(), used=model_config.features),
     )
     return Trained(
         checkpoint=checkpoint,

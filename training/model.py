@@ -1,12 +1,16 @@
-"""The networks: features -> normalisation and harmonics -> a causal LSTM, GRU or convolution -> one logit a step.
+"""The networks: features -> normalisation, magnified shares -> a causal LSTM, GRU or convolution -> one logit a step.
 
-A descent takes a fraction from 1 to 0 in hundreds of steps, and the onset is one of them. To tell a step from the next
-by the fraction itself, the network has to magnify it a thousandfold, and the rounding of float32 with it: two correct
-runtimes then differ by 5e-5 in probability. Sines and cosines of many turns of the fraction change visibly within one
-step, so the network magnifies little, and runtimes agree to 2e-6. (Fourier features: Tancik et al., 2020, "Fourier
-Features Let Networks Learn High Frequency Functions in Low Dimensional Domains".)
+A share (of the highest altitude, or of the flight) takes hundreds of steps from 0 to 1, and the onset is one of them.
+The network can be given two views of a share that tell neighbouring steps apart:
 
-Shapes: B tracks, T steps, F features of the schema, I inputs, H hidden units, L layers, P fractions, K harmonics.
+- Magnified: clip((share - centre) / width, -1, 1), where the centre is the share at the onsets of the training split.
+  It is flat away from the onset, so neither the pace of a flight nor its sampling rate changes what the network sees
+  there. The smallest width resolves the 4e-5 of `elapsed_fraction` between an onset and the step before it.
+- Harmonics: sines and cosines of many turns of the share, which change visibly within one step wherever the onset lies.
+  (Fourier features: Tancik et al., 2020, "Fourier Features Let Networks Learn High Frequency Functions in Low
+  Dimensional Domains".)
+
+Shapes: B tracks, T steps, F features of the schema, I inputs, H hidden units, L layers, P shares, K harmonics.
 """
 
 from __future__ import annotations
@@ -35,8 +39,10 @@ class ReentryNetwork(nn.Module, ABC):
     mean: Tensor
     std: Tensor
     chosen: Tensor
-    fractions: Tensor
+    shares: Tensor
     turns: Tensor
+    centres: Tensor
+    widths: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -45,10 +51,12 @@ class ReentryNetwork(nn.Module, ABC):
         self.register_buffer("chosen", torch.tensor([FEATURES.index(name) for name in config.features]))
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("std", torch.ones(inputs))
-        fractions = [FEATURES.index(name) for name in config.features if name in FRACTIONS]
-        self.register_buffer("fractions", torch.tensor(fractions, dtype=torch.int64))
-        self.register_buffer("turns", 2 * math.pi * torch.tensor(config.harmonics, dtype=torch.float32))
-        self.build(inputs + 2 * len(fractions) * len(config.harmonics))
+        shares = [FEATURES.index(name) for name in config.features if name in FRACTIONS]
+        self.register_buffer("shares", torch.tensor(shares, dtype=torch.int64))
+        self.register_buffer("turns", torch.tensor(config.harmonics, dtype=torch.float32))
+        self.register_buffer("centres", torch.zeros(len(shares)))
+        self.register_buffer("widths", torch.tensor(config.magnified, dtype=torch.float32))
+        self.build(inputs + len(shares) * (2 * len(config.harmonics) + len(config.magnified)))
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, 1)
@@ -73,6 +81,25 @@ class ReentryNetwork(nn.Module, ABC):
         self.mean.copy_(chosen.mean(dim=0))
         self.std.copy_(torch.where(std > 1e-6, std, 1.0))  # a feature that never changes is only centred
 
+    @torch.no_grad()
+    def fit_centres(self, before: Tensor, at: Tensor) -> None:
+        """Take the values of the shares around which they are magnified from the onsets of the training split.
+
+        Where one value lies between the shares of all steps before an onset and those of all onsets, the middle of such
+        values is taken; elsewhere the mean of all these steps.
+
+        Args:
+            before: (K, F), features of the step before each onset.
+            at: (K, F), features of each onset.
+        """
+        if not len(before):
+            return
+        before, at = before[:, self.shares].double(), at[:, self.shares].double()
+        low, high = torch.minimum(before, at), torch.maximum(before, at)  # whether the share rises or falls
+        middle = (low.amax(dim=0) + high.amin(dim=0)) / 2
+        apart = low.amax(dim=0) < high.amin(dim=0)
+        self.centres.copy_(torch.where(apart, middle, ((before + at) / 2).mean(dim=0)))
+
     def forward(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits of reentry.
 
@@ -84,10 +111,13 @@ class ReentryNetwork(nn.Module, ABC):
             (B, T), and the state after the last step.
         """
         x = (features.index_select(-1, self.chosen) - self.mean) / self.std
-        if len(self.fractions) and len(self.turns):
-            angles = features.index_select(-1, self.fractions).unsqueeze(-1) * self.turns  # (B, T, P, K)
-            angles = angles.flatten(-2)
-            x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)  # (B, T, inputs + 2 P K)
+        shares = features.index_select(-1, self.shares).unsqueeze(-1)  # (B, T, P, 1)
+        if len(self.shares) and len(self.turns):
+            angles = 2 * math.pi * (shares * self.turns).flatten(-2)  # (B, T, P K)
+            x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)
+        if len(self.shares) and len(self.widths):
+            near = torch.clamp((shares - self.centres.unsqueeze(-1)) / self.widths, -1.0, 1.0)
+            x = torch.cat([x, near.flatten(-2)], dim=-1)
         # An export may hold the layers in half precision; what goes into them, up to 1e5 m, is not fit for it before.
         hidden, state = self.run(x.to(self.head.weight.dtype), state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)

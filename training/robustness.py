@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from reentry.errors import ReentryError
+from reentry.outliers import HISTORY
+from reentry.progress import progress
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, REENTRY_PHASE, TRACK_ID
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
@@ -25,29 +27,63 @@ SEED: Final = 555
 
 _USUAL: Final = TrapezoidConfig(tracks=FLIGHTS, seed=SEED)
 
-VARIANTS: Final[dict[str, tuple[TrapezoidConfig, float]]] = {
-    "as trained": (_USUAL, 0.0),
-    "apogee 60 km": (replace(_USUAL, lowest_apogee=60e3, highest_apogee=60e3), 0.0),
-    "apogee 200 km": (replace(_USUAL, lowest_apogee=200e3, highest_apogee=200e3), 0.0),
-    "step 0.1 s": (replace(_USUAL, step=0.1), 0.0),
-    "step 2 s": (replace(_USUAL, step=2.0), 0.0),
-    "noise 0.05 in place of 0.01": (replace(_USUAL, noise=0.05), 0.0),
-    "50 m noise in altitude": (_USUAL, 50.0),
-    "200 m noise in altitude": (_USUAL, 200.0),
-    "200 to 300 steps": (replace(_USUAL, shortest=200, longest=300), 0.0),
-    "2,000 to 2,400 steps": (replace(_USUAL, shortest=2000, longest=2400), 0.0),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """Flights, and what is done to the altitudes that were measured."""
+
+    flights: TrapezoidConfig = _USUAL
+    altitude_noise: float = 0.0
+    """Standard deviation of Gaussian noise on top of the simulated noise, m."""
+    burst: int = 0
+    """Successive rows of each flight, at a random place, whose altitudes are up to 50 km off."""
+    altitude_scale: float = 1.0
+    """Factor on every altitude, such as 0.001 for km in place of m."""
+    kept: float = 1.0
+    """Share of the rows of each flight, from its start."""
+
+
+def _rows(share: float, **settings: float) -> TrapezoidConfig:
+    """Flights with this share of the usual rows."""
+    return replace(_USUAL, shortest=round(600 * share), longest=round(1200 * share), **settings)
+
+
+VARIANTS: Final[dict[str, Variant]] = {
+    "as trained": Variant(),
+    "the same flights every 0.1 s, five times the rows": Variant(flights=_rows(5, step=0.1)),
+    "the same flights every 0.25 s, twice the rows": Variant(flights=_rows(2, step=0.25)),
+    "the same flights every 1 s, half the rows": Variant(flights=_rows(0.5, step=1.0)),
+    "the same flights every 2 s, a quarter of the rows": Variant(flights=_rows(0.25, step=2.0)),
+    "ten times as long, ten times the rows": Variant(flights=_rows(10)),
+    "three times as long, three times the rows": Variant(flights=_rows(3)),
+    "a third as long, a third of the rows": Variant(flights=_rows(1 / 3)),
+    "apogee 60 km": Variant(flights=replace(_USUAL, lowest_apogee=60e3, highest_apogee=60e3)),
+    "apogee 200 km": Variant(flights=replace(_USUAL, lowest_apogee=200e3, highest_apogee=200e3)),
+    "noise 0.05 in place of 0.01": Variant(flights=replace(_USUAL, noise=0.05)),
+    "50 m noise in altitude": Variant(altitude_noise=50.0),
+    "200 m noise in altitude": Variant(altitude_noise=200.0),
+    "one altitude far off": Variant(burst=1),
+    "three altitudes in a row far off": Variant(burst=3),
+    "six altitudes in a row far off": Variant(burst=6),
+    "altitude in km, which `reentry predict` warns of": Variant(altitude_scale=0.001),
+    **{f"cut off at {share:.0%} of the flight": Variant(kept=share) for share in (0.10, 0.29, 0.50, 0.69, 0.80)},
 }
-"""Name -> the flights, and the standard deviation of what is added to their altitudes, m."""
 
 
-def tracks_of(config: TrapezoidConfig, altitude_noise: float, kept: float = 1.0) -> list[Track]:
-    """Simulated tracks with noisier altitudes; of each, the first `kept` share of its steps."""
-    table = simulate_trapezoid(config)
-    table[ALTITUDE.name] += np.random.default_rng(config.seed).normal(0.0, altitude_noise, len(table))
-    return [
-        _track(number, flight.head(round(len(flight) * kept)))
-        for number, (_, flight) in enumerate(table.groupby(TRACK_ID.name))
-    ]
+def tracks_of(variant: Variant) -> list[Track]:
+    """Simulated tracks of a variant."""
+    table = simulate_trapezoid(variant.flights)
+    rng = np.random.default_rng(variant.flights.seed)
+    table[ALTITUDE.name] += rng.normal(0.0, variant.altitude_noise, len(table))
+    table[ALTITUDE.name] *= variant.altitude_scale
+    tracks = []
+    for number, (_, flight) in enumerate(table.groupby(TRACK_ID.name)):
+        if variant.burst:
+            first = int(rng.integers(2 * HISTORY, len(flight) - variant.burst))
+            column = flight.columns.get_loc(ALTITUDE.name)
+            flight.iloc[first : first + variant.burst, column] += rng.uniform(-50e3, 50e3, variant.burst)
+        tracks.append(_track(number, flight.head(round(len(flight) * variant.kept))))
+    return tracks
 
 
 def report(checkpoint: Path) -> Sequence[str]:
@@ -57,17 +93,16 @@ def report(checkpoint: Path) -> Sequence[str]:
         CheckpointError: the checkpoint cannot be used.
     """
     trained = load_checkpoint(checkpoint)
-    cases = {name: tracks_of(*variant) for name, variant in VARIANTS.items()}
-    cases["cut off at 10, 29, 50, 69 and 80 % of the flight"] = [
-        track for share in (0.10, 0.29, 0.50, 0.69, 0.80) for track in tracks_of(_USUAL, 0.0, share)
-    ]
     rows = []
-    for name, tracks in cases.items():
-        figures = score(predict(trained.model, samples_of(tracks, where=name)), trained.decision)
-        rows.append(
-            f"| {name} | {figures.onset_rmse:.3f} | {figures.onset_worst:.1f} | {figures.onset_exact:.0%} "
-            f"| {figures.missed_onsets} | {figures.false_onsets} |"
-        )
+    with progress("scoring", len(VARIANTS), "kinds of flights") as advance:
+        for name, variant in VARIANTS.items():
+            samples = samples_of(tracks_of(variant), where=name, robust=trained.model_config.robust)
+            figures = score(predict(trained.model, samples), trained.decision)
+            rows.append(
+                f"| {name} | {figures.onset_rmse:.3f} | {figures.onset_worst:.1f} | {figures.onset_exact:.1%} "
+                f"| {figures.missed_onsets} | {figures.false_onsets} |"
+            )
+            advance(1)
     return rows
 
 

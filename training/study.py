@@ -118,7 +118,7 @@ class Row:
 
 def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
     """Name -> settings; the first is the network that is served, which the others differ from in one thing."""
-    model = ModelConfig(features=FEATURES_OF_HARD_DATA, hidden=config.hidden)
+    model = ModelConfig(features=FEATURES_OF_HARD_DATA, harmonics=(16,), magnified=(), hidden=config.hidden)
     train = TrainConfig(
         epochs=config.epochs,
         patience=config.epochs,

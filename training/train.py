@@ -14,7 +14,6 @@ from typing import Final
 import pandas as pd
 
 from reentry.files import check_writable, writing
-from reentry.schema import ROBUST_FEATURES
 from reentry.signals import ended_by_signals
 from reentry.tracks import (
     ReadReport,
@@ -114,8 +113,7 @@ def train_file(
     started = time.monotonic()
     check_writable(out)
     unfinished = out / UNFINISHED_NAME
-    robust = not set(ROBUST_FEATURES).isdisjoint(model.features)
-    with ended_by_signals(), open_labelled(path, robust=robust, in_memory_bytes=in_memory_bytes) as data:
+    with ended_by_signals(), open_labelled(path, robust=model.robust, in_memory_bytes=in_memory_bytes) as data:
         identity = tracks_fingerprint(sample.track for sample in data.samples)
         if not resume:
             with writing(unfinished):

@@ -158,8 +158,8 @@ def _flights(
     of = np.repeat(np.arange(len(tracks)), lengths)  # (N,), which flight of the chunk a row is of
     step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # (N,), from 0 in each flight
 
-    # The public generator's int(.3 n), int(.4 n) and int(.85 n), in whole numbers. Note that the climb and the level part
-    # are rounded down one by one, so that the descent may begin a row before int(.7 n).
+    # The public generator's int(.3 n), int(.4 n) and int(.85 n), in whole numbers. The climb and the level part are
+    # rounded down one by one, so the descent may begin a row before int(.7 n).
     climb = lengths * 3 // 10
     descent_from = climb + lengths * 4 // 10
     if config.label_rule == FLIGHT_RULE:

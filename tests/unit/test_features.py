@@ -199,6 +199,56 @@ def test_one_outlier_does_not_become_the_peak() -> None:
     np.testing.assert_allclose(fraction[11:], 1.0)
 
 
+def trapezoid(steps: int = 900, step: float = 0.5, apogee: float = 110_000.0, noise: float = 0.01) -> np.ndarray:
+    """(T, M), the altitudes of the public flights."""
+    climb, level = int(0.3 * steps), int(0.4 * steps)
+    altitude = np.concatenate(
+        [np.linspace(0, apogee, climb), np.full(level, apogee), np.linspace(apogee, 0, steps - climb - level)]
+    )
+    altitude += np.random.default_rng(2).normal(0.0, noise, steps)
+    return made(steps, timestamp=step * np.arange(steps), altitude=altitude)
+
+
+@pytest.mark.parametrize(("steps", "step"), [(900, 0.5), (1133, 0.5), (4500, 0.1), (225, 2.0), (9000, 0.5)])
+def test_the_elapsed_share_is_the_rows_so_far_of_all_rows(steps: int, step: float) -> None:
+    share = column(track_features(trapezoid(steps, step)), "elapsed_fraction")
+    rows = (1 + np.arange(steps)) / steps
+    onset = int(0.85 * steps)
+    np.testing.assert_allclose(share[onset - 20 :], rows[onset - 20 :], atol=5e-6 * 900 / steps)
+
+
+def test_the_elapsed_share_is_zero_until_a_rate_of_descent_is_known() -> None:
+    share = column(track_features(trapezoid()), "elapsed_fraction")
+    descent_from = 270 + 360
+    assert not share[: descent_from + 5].any()
+    assert (share[descent_from + 10 :] > 0.5).all()
+    level = track_features(made(50, altitude=5e4))
+    assert not column(level, "elapsed_fraction").any()
+
+
+def test_the_elapsed_share_sees_through_gaps_and_a_long_step_just_before() -> None:
+    table = trapezoid()
+    whole = column(track_features(table), "elapsed_fraction")
+    kept = np.ones(900, dtype=bool)
+    kept[300:340] = kept[650:660] = kept[760] = False
+    part = column(track_features(table[kept]), "elapsed_fraction")
+    np.testing.assert_allclose(part[-140:], whole[kept][-140:], atol=2e-6)
+
+
+@given(st.integers(20, 890), st.lists(st.floats(-9e4, 1e6), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=50)
+def test_up_to_three_outliers_in_a_row_change_no_share_of_other_steps(first: int, off: list[float]) -> None:
+    table = trapezoid()
+    clean = track_features(table, robust=False)
+    rows = slice(first, first + len(off))
+    table[rows, MEASUREMENT_COLUMNS.index("altitude")] += off
+    moved = track_features(table, robust=False)
+    for name in ("altitude_fraction", "elapsed_fraction"):
+        change = np.abs(column(moved, name) - column(clean, name))
+        assert change.max() < 0.02, name  # the outliers themselves are replaced, near corners by a less good prediction
+        assert np.delete(change, rows)[first + 10 :].max(initial=0.0) < 2e-3, name
+
+
 def test_noise_on_the_climb_rate_is_a_fraction_of_a_difference_of_neighbours() -> None:
     altitude = np.random.default_rng(0).normal(0.0, 1.0, 20_000)
     rate = column(track_features(made(20_000, altitude=altitude)), "climb_rate")

@@ -91,7 +91,7 @@ def test_a_step_depends_on_the_steps_before_it() -> None:
 
 @torch.no_grad()
 def test_the_scale_of_a_feature_does_not_matter_once_the_statistics_know_it() -> None:
-    model, track = network(harmonics=()), tracks(1, 300)  # a fraction's harmonics are of its value, not its scale
+    model, track = network(magnified=()), tracks(1, 300)  # what is magnified is the share itself, not its scale
     model.fit_normalisation(track[0])
     before, _ = model(track)
     model.fit_normalisation(track[0] * 1000.0 + 7.0)
@@ -124,7 +124,7 @@ def test_features_that_are_not_chosen_are_not_looked_at() -> None:
 @torch.no_grad()
 def test_harmonics_tell_fractions_of_one_step_apart() -> None:
     """A step of a 360-step descent moves a harmonic of 16 turns by 0.28 rad, the fraction itself by 0.003."""
-    model = network(features=("altitude_fraction",), harmonics=(16,))
+    model = network(features=("altitude_fraction",), harmonics=(16,), magnified=())
     assert isinstance(model, ReentryLSTM)
     seen = []
     model.lstm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -137,11 +137,39 @@ def test_harmonics_tell_fractions_of_one_step_apart() -> None:
     torch.testing.assert_close(seen[0][0, :, 2], torch.cos(torch.tensor([0.0, turn])), rtol=0, atol=1e-4)
 
 
-def test_without_fractions_there_are_no_harmonics() -> None:
-    for features, inputs in ((("climb_rate",), 1), (FRACTIONS, 2 + 2 * 2 * 2)):
-        model = network(features=features, harmonics=(8, 16))
+def test_features_that_are_no_shares_are_seen_as_they_are() -> None:
+    for features, inputs in ((("climb_rate",), 1), (FRACTIONS, len(FRACTIONS) * (1 + 2 * 2 + 3))):
+        model = network(features=features, harmonics=(8, 16), magnified=(0.1, 0.01, 0.001))
         assert isinstance(model, ReentryLSTM)
         assert model.lstm.input_size == inputs
+
+
+@torch.no_grad()
+def test_a_share_is_magnified_around_the_middle_between_onsets_and_the_steps_before_them() -> None:
+    model = network(features=("altitude_fraction", "elapsed_fraction"), magnified=(0.01,))
+    assert isinstance(model, ReentryLSTM)
+    seen = []
+    model.lstm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    falling, rising = (FEATURES.index(name) for name in ("altitude_fraction", "elapsed_fraction"))
+    before, at = torch.zeros(2, len(FEATURES)), torch.zeros(2, len(FEATURES))
+    before[:, falling], at[:, falling] = torch.tensor([0.54, 0.51]), torch.tensor([0.50, 0.49])
+    before[:, rising], at[:, rising] = torch.tensor([0.83, 0.86]), torch.tensor([0.84, 0.87])
+    model.fit_centres(before, at)
+    # Between 0.51 and 0.50 lies the middle of what separates; 0.86 before and 0.84 at an onset cannot be separated.
+    torch.testing.assert_close(model.centres, torch.tensor([0.505, 0.85]))
+    steps = torch.zeros(1, 4, len(FEATURES))
+    steps[0, :, falling] = torch.tensor([1.0, 0.510, 0.503, 0.3])
+    steps[0, :, rising] = torch.tensor([0.0, 0.849, 0.855, 0.9])
+    model(steps)
+    torch.testing.assert_close(seen[0][0, :, 2], torch.tensor([1.0, 0.5, -0.2, -1.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen[0][0, :, 3], torch.tensor([-1.0, -0.1, 0.5, 1.0]), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_without_an_onset_to_learn_from_the_centres_stay() -> None:
+    model = network(features=("altitude_fraction",))
+    model.fit_centres(torch.empty(0, len(FEATURES)), torch.empty(0, len(FEATURES)))
+    assert model.centres.tolist() == [0.0]
 
 
 def test_each_kind_is_its_own_network() -> None:
@@ -179,6 +207,8 @@ def test_a_track_shorter_than_the_reach_of_a_convolution_is_marked_too() -> None
         {"features": ()},
         {"harmonics": (0,)},
         {"harmonics": (4, 4)},
+        {"magnified": (0.0,)},
+        {"magnified": (0.1, 0.1)},
         {"kind": "transformer"},
         {"kernel": 1},
         {"kind": "convolution", "layers": 17},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from reentry.decision import DecisionConfig
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig
+from reentry.tracks import Track
 from training import robustness
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
@@ -21,8 +22,12 @@ FEW = TrapezoidConfig(tracks=3, seed=1, shortest=100, longest=120)
 ALTITUDE = MEASUREMENT_COLUMNS.index("altitude")
 
 
+def variant(**changes: Any) -> robustness.Variant:
+    return robustness.Variant(**{"flights": FEW, **changes})
+
+
 def test_altitudes_are_noisier_by_what_was_asked_for() -> None:
-    plain, noisy = robustness.tracks_of(FEW, 0.0), robustness.tracks_of(FEW, 50.0)
+    plain, noisy = robustness.tracks_of(variant()), robustness.tracks_of(variant(altitude_noise=50.0))
     change = np.concatenate(
         [b.measurements[:, ALTITUDE] - a.measurements[:, ALTITUDE] for a, b in zip(plain, noisy, strict=True)]
     )
@@ -30,9 +35,27 @@ def test_altitudes_are_noisier_by_what_was_asked_for() -> None:
 
 
 def test_a_flight_cut_off_before_its_onset_has_none() -> None:
-    cut = robustness.tracks_of(FEW, 0.0, kept=0.5)
+    cut, whole = robustness.tracks_of(variant(kept=0.5)), robustness.tracks_of(variant())
     assert [track.reentry_phase.any() for track in cut] == [False] * 3
-    assert [len(track) * 2 for track in cut] == pytest.approx([len(t) for t in robustness.tracks_of(FEW, 0.0)], abs=1)
+    assert [len(track) * 2 for track in cut] == pytest.approx([len(track) for track in whole], abs=1)
+
+
+def test_a_burst_moves_as_many_altitudes_in_a_row_as_asked_for_and_nothing_else() -> None:
+    for plain, burst in zip(robustness.tracks_of(variant()), robustness.tracks_of(variant(burst=3)), strict=True):
+        moved = np.argwhere(plain.measurements != burst.measurements)
+        assert (moved[:, 1] == ALTITUDE).all()
+        assert np.diff(moved[:, 0]).tolist() == [1, 1]
+
+
+def test_a_sampling_rate_changes_rows_and_step_together() -> None:
+    usual = robustness.tracks_of(robustness.VARIANTS["as trained"])
+    fine = robustness.tracks_of(robustness.VARIANTS["the same flights every 0.1 s, five times the rows"])
+
+    def mean_duration(tracks: list[Track]) -> float:
+        return float(np.mean([track.timestamp[-1] - track.timestamp[0] for track in tracks]))
+
+    assert np.mean([len(track) for track in fine]) == pytest.approx(5 * np.mean([len(t) for t in usual]), rel=0.05)
+    assert mean_duration(fine) == pytest.approx(mean_duration(usual), rel=0.05)
 
 
 def test_the_report_has_a_row_for_each_kind_of_flight(
@@ -51,17 +74,12 @@ def test_the_report_has_a_row_for_each_kind_of_flight(
         validation_tracks=(0,),
     )
     save_checkpoint(tmp_path / "model.ckpt", checkpoint)
-    monkeypatch.setattr(robustness, "VARIANTS", {"as trained": (FEW, 0.0), "slow": (replace(FEW, step=2.0), 0.0)})
-    monkeypatch.setattr(robustness, "_USUAL", FEW)
+    monkeypatch.setattr(robustness, "VARIANTS", {"as trained": variant(), "cut off": variant(kept=0.5)})
     monkeypatch.setattr("sys.argv", ["robustness", str(tmp_path / "model.ckpt")])
     robustness.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    assert [row.split(" | ")[0] for row in rows] == [
-        "| as trained",
-        "| slow",
-        "| cut off at 10, 29, 50, 69 and 80 % of the flight",
-    ]
-    assert [row.split(" | ")[4:] for row in rows] == [["3", "0 |"], ["3", "0 |"], ["0", "0 |"]]
+    assert [row.split(" | ")[0] for row in rows] == ["| as trained", "| cut off"]
+    assert [row.split(" | ")[4:] for row in rows] == [["3", "0 |"], ["0", "0 |"]]
 
 
 def test_a_missing_checkpoint_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
