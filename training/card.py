@@ -56,6 +56,8 @@ class Evidence:
     train_tracks: int
     set_aside: int
     """Tracks that could not be used."""
+    label_rules: Mapping[str, int]
+    """Number of tracks whose labels follow each rule of the public data; empty where no rule fits them all."""
     groups: list[Group]
     """Of the tracks held out."""
     reliability: Reliability
@@ -113,6 +115,9 @@ def _data(checkpoint: Checkpoint, evidence: Evidence | None) -> list[str]:
     if evidence is not None:
         lines.append(f"| file | {evidence.data}, {evidence.rows:,} rows |")
         lines.append(f"| from | {_origin(evidence)} |")
+        if evidence.label_rules:
+            counts = ", ".join(f"`{rule}` in {tracks:,}" for rule, tracks in evidence.label_rules.items())
+            lines.append(f"| labels follow the rule | {counts} of {max(evidence.label_rules.values()):,} tracks |")
     if checkpoint.data_file_fingerprint:
         lines.append(f"| file's fingerprint | `{checkpoint.data_file_fingerprint}` |")
     lines.append(f"| tracks' fingerprint | `{checkpoint.data_fingerprint}` |")
@@ -128,7 +133,7 @@ def _origin(evidence: Evidence) -> str:
     origin = evidence.origin
     if origin is None:
         return "the file says so of another number of tracks" if evidence.origin_of_others else "the file does not say"
-    named = [f"{name} {origin[name]}" for name in ("profile", "severity", "seed") if name in origin]
+    named = [f"{name} {origin[name]}" for name in ("profile", "severity", "seed", "label_rule") if name in origin]
     settings = origin.get("settings")
     return f"simulated, {', '.join(named)}" + (f", settings `{json.dumps(settings)}`" if settings else "")
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from reentry.files import whole_file
+from reentry.simulation.trapezoid import LABEL_RULES, onset_rows
 from reentry.tracks import ReadReport, origin_of
 from training.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME, Evidence, markdown
+from training.data import Counts
 from training.groups import by_group
 from training.loop import Trained, predict
 from training.metrics import reliability
@@ -34,6 +38,7 @@ def write_card(out: Path, trained: Trained, read: ReadReport) -> None:
         rows=read.rows,
         train_tracks=len(trained.train),
         set_aside=len(read.set_aside),
+        label_rules=_label_rules(Counts.of(trained.train), Counts.of(trained.validation)),
         groups=by_group(predictions, checkpoint.decision, origin),
         reliability=reliability(predictions),
     )
@@ -47,3 +52,11 @@ def write_card(out: Path, trained: Trained, read: ReadReport) -> None:
             figure.savefig(part, format="png")
     with whole_file(out / CARD_NAME) as part:
         part.write_text(markdown(checkpoint, evidence), encoding="utf-8")
+
+
+def _label_rules(*splits: Counts) -> dict[str, int]:
+    """Number of tracks whose labels follow each rule of the public data; empty where no rule fits all of them."""
+    steps = np.concatenate([split.steps for split in splits])
+    onset = steps - np.concatenate([split.reentry for split in splits])
+    found = {rule: int((onset == onset_rows(steps, rule)).sum()) for rule in LABEL_RULES}
+    return found if max(found.values()) == len(steps) else {}

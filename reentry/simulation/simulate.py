@@ -18,7 +18,7 @@ from reentry.signals import ended_by_signals
 from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks
 from reentry.simulation.sensors import SensorConfig, of_severity
 from reentry.simulation.shots import ShotConfig
-from reentry.simulation.trapezoid import TrapezoidConfig, trapezoid_chunks
+from reentry.simulation.trapezoid import FLIGHT_RULE, TrapezoidConfig, trapezoid_chunks
 from reentry.tracks.write import write_tracks
 
 _BY_FLAG: Final = ("tracks", "seed", "labels")
@@ -135,6 +135,8 @@ def simulate_file(
         processes=processes or cores(),
     )
     origin = {"profile": profile, "severity": severity, "seed": seed, "tracks": tracks, "settings": settings}
+    if profile == "trapezoid":
+        origin["label_rule"] = settings.get("trapezoid", {}).get("label_rule", FLIGHT_RULE)
     rows = 0
     chunks = kind.chunks(order)
     with ended_by_signals(), progress("simulating", tracks, "tracks") as advance:

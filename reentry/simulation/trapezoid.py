@@ -146,6 +146,26 @@ def _on_earth(site: tuple[float, float]) -> bool:
     return abs(latitude) <= _HIGHEST_LATITUDE and abs(longitude) <= _HIGHEST_LONGITUDE
 
 
+def onset_rows(lengths: npt.NDArray[np.int64], rule: str) -> npt.NDArray[np.int64]:
+    """Row at which reentry begins in flights of these numbers of rows, by one of `LABEL_RULES`: (K,) -> (K,)."""
+    if rule == FLIGHT_RULE:
+        return lengths * 85 // 100
+    descent_from = _descent(lengths)
+    return descent_from + (lengths - descent_from + 1) // 2
+
+
+# The public generator's int(.3 n), int(.4 n) and, above, int(.85 n), in whole numbers. The climb and the level part are
+# rounded down one by one, so the descent may begin a row before int(.7 n).
+def _climb(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Rows of the climb."""
+    return lengths * 3 // 10
+
+
+def _descent(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """First row of the descent, which repeats the apogee."""
+    return _climb(lengths) + lengths * 4 // 10
+
+
 def _flights(
     config: TrapezoidConfig,
     tracks: npt.NDArray[np.int64],
@@ -158,14 +178,8 @@ def _flights(
     of = np.repeat(np.arange(len(tracks)), lengths)  # (N,), which flight of the chunk a row is of
     step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # (N,), from 0 in each flight
 
-    # The public generator's int(.3 n), int(.4 n) and int(.85 n), in whole numbers. The climb and the level part are
-    # rounded down one by one, so the descent may begin a row before int(.7 n).
-    climb = lengths * 3 // 10
-    descent_from = climb + lengths * 4 // 10
-    if config.label_rule == FLIGHT_RULE:
-        onset = lengths * 85 // 100
-    else:
-        onset = descent_from + (lengths - descent_from + 1) // 2
+    climb, descent_from = _climb(lengths), _descent(lengths)
+    onset = onset_rows(lengths, config.label_rule)
     last = lengths - 1
     climbed = step / (climb - 1)[of]
     to_descend = (last[of] - step) / (last - descent_from)[of]

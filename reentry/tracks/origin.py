@@ -19,6 +19,8 @@ ORIGIN_KEY: Final = b"reentry.simulation"
 def origin_of(path: Path) -> dict[str, Any] | None:
     """How a Parquet file of tracks was simulated: "profile", "severity", "seed", "tracks" and "settings".
 
+    Trapezoids have a "label_rule" too.
+
     None for a file that does not say it, as a CSV file or a measured one.
 
     Raises:

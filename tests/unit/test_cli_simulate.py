@@ -16,6 +16,7 @@ from reentry.simulation import (
     TrapezoidConfig,
     of_severity,
     simulate_ballistic,
+    simulate_file,
     simulate_trapezoid,
 )
 from reentry.tracks import origin_of, write_tracks
@@ -110,6 +111,15 @@ def test_a_settings_file_turns_the_knobs_and_a_parquet_file_says_where_it_is_fro
         "tracks": 3,
         "settings": {"ballistic": {"step": 2}, "shots": {"distance": [300_000, 500_000]}, "sensors": {"missing": 0}},
     }
+
+
+@pytest.mark.parametrize(("text", "rule"), [("", "flight"), ('label_rule = "descent"', "descent")])
+def test_the_origin_of_trapezoids_names_their_label_rule(text: str, rule: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f"[trapezoid]\n{text}\n")
+    simulate_file(tmp_path / "a.parquet", tracks=1, config=tmp_path / "settings.toml")
+    origin = origin_of(tmp_path / "a.parquet")
+    assert origin is not None
+    assert origin["label_rule"] == rule
 
 
 def test_a_file_that_does_not_say_where_it_is_from_has_no_origin(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from export.card import write_card as write_export_section
 from reentry.decision import DecisionConfig
 from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID, TIMESTAMP
 from reentry.simulation import simulate_file
+from reentry.simulation.trapezoid import LABEL_RULES
 from reentry.tracks import Track, fingerprint, write_tracks
 from tests.training_data import short_flights
 from training.card import CARD_NAME, markdown
@@ -69,6 +70,27 @@ def trained_on(path: Path, out: Path) -> str:
 @pytest.fixture
 def card(trained: TrainReport) -> str:
     return trained.checkpoint.with_name(CARD_NAME).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("rule", LABEL_RULES)
+def test_the_card_names_the_label_rule_of_the_origin_and_the_one_the_labels_follow(rule: str, tmp_path: Path) -> None:
+    settings = tmp_path / "rule.toml"
+    settings.write_text(f'[trapezoid]\nlabel_rule = "{rule}"\nshortest = 60\nlongest = 90\n')
+    other = next(name for name in LABEL_RULES if name != rule)
+    for suffix in ("csv", "parquet"):
+        simulate_file(tmp_path / f"data.{suffix}", tracks=12, seed=3, config=settings)
+        card = trained_on(tmp_path / f"data.{suffix}", tmp_path / suffix)
+        assert (f"label_rule {rule}" in card) == (suffix == "parquet")  # a CSV file cannot say how it was made
+        (line,) = [line for line in card.splitlines() if line.startswith("| labels follow the rule |")]
+        assert f"`{rule}` in 12" in line
+        assert f"`{other}` in 12" not in line
+
+
+def test_the_card_is_silent_on_label_rules_where_none_fits(card: str, tmp_path: Path) -> None:
+    flights = short_flights(10)
+    flights["reentry_phase"] = flights.groupby("track_id")["reentry_phase"].shift(-1).fillna(1).astype(int)
+    write_tracks(tmp_path / "early.csv", flights)
+    assert "labels follow" not in trained_on(tmp_path / "early.csv", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
