@@ -11,12 +11,11 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-
 from client.batching import Batch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
 from client.retry import Retry
+from reentry.decision import NO_ONSET
 from reentry.schema import (
     ENSEMBLE,
     MEASUREMENTS,
@@ -96,12 +95,12 @@ def _scores(batch: Batch, answer: dict[str, Array], seconds: float) -> list[Scor
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     scores = []
     for index, track in enumerate(batch.tracks):
-        timestamp = float(answer[ONSET_TIMESTAMP.name][index, 0])
+        onset_step = int(answer[ONSET_STEP.name][index, 0])
         scores.append(
             Score(
                 track_id=track.track_id,
-                onset_step=int(answer[ONSET_STEP.name][index, 0]),
-                onset_timestamp=None if np.isnan(timestamp) else timestamp,
+                onset_step=onset_step,
+                onset_timestamp=None if onset_step == NO_ONSET else float(answer[ONSET_TIMESTAMP.name][index, 0]),
                 model_version=int(answer[MODEL_VERSION.name][index, 0]),
                 inference_seconds=round(seconds, 6),
                 tracks_in_request=len(batch),

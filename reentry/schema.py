@@ -127,8 +127,14 @@ PROBABILITY: Final = Tensor(
 )
 PHASE: Final = Tensor(name="reentry_phase", dtype="UINT8", dims=(-1,), meaning="1 in reentry")
 ONSET_STEP: Final = Tensor(name="onset_step", dtype="INT32", dims=(1,), meaning="first step of reentry; -1: none")
+NO_ONSET_TIMESTAMP: Final = -1.0
+"""Onset timestamp of a track without an onset. No Unix time of a track is negative, and JSON has no NaN."""
+
 ONSET_TIMESTAMP: Final = Tensor(
-    name="onset_timestamp", dtype="FP64", dims=(1,), meaning="Unix time of that step, s; NaN: none"
+    name="onset_timestamp",
+    dtype="FP64",
+    dims=(1,),
+    meaning=f"Unix time of that step, s; {NO_ONSET_TIMESTAMP:g}: no onset",
 )
 MODEL_VERSION: Final = Tensor(
     name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that answered"

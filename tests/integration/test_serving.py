@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from reentry import schema
-from reentry.decision import decide_tracks
+from reentry.decision import NO_ONSET, decide_tracks
 from reentry.features import track_features
 from reentry.serving import EmbeddedServer
 
@@ -72,6 +72,32 @@ def test_the_ensemble_answers_what_the_process_computes(
     np.testing.assert_array_equal(answer.as_numpy("onset_step")[:, 0], onset)
     np.testing.assert_array_equal(answer.as_numpy("onset_timestamp")[:, 0], at)
     np.testing.assert_array_equal(answer.as_numpy("model_version"), np.ones((batch, 1)))
+
+
+def json_request(measurements: np.ndarray, lengths: list[int] | None = None) -> bytes:
+    """The body that a client without any library would send."""
+    batch, steps, _ = measurements.shape
+    values = {
+        schema.MEASUREMENTS: (measurements.shape, measurements.ravel().tolist()),
+        schema.TRACK_LENGTH: ((batch, 1), lengths or [steps] * batch),
+        schema.TRACK_ID_TENSOR: ((batch, 1), list(range(1000, 1000 + batch))),
+    }
+    inputs = [
+        {"name": tensor.name, "datatype": tensor.dtype, "shape": list(shape), "data": data}
+        for tensor, (shape, data) in values.items()
+    ]
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def test_a_json_answer_without_an_onset_is_valid_json_with_the_sentinel(server: EmbeddedServer) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    url = f"http://{server.http_url}/v2/models/{schema.ENSEMBLE.name}/infer"
+    with urllib.request.urlopen(url, data=json_request(make_tracks(1, 200)[:, 120:])) as answer:
+        outputs = json.loads(answer.read(), parse_constant=refuse)["outputs"]
+    values = {output["name"]: output["data"] for output in outputs}
+    assert (values["onset_step"], values["onset_timestamp"]) == ([NO_ONSET], [schema.NO_ONSET_TIMESTAMP])
 
 
 def test_nan_is_refused_with_its_row_and_column(server: EmbeddedServer) -> None:

@@ -16,7 +16,7 @@ from reentry.buckets import bucket_length, pad_steps
 from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
 from reentry.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
 from reentry.requests import require_features, require_lengths, require_measurements
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, NO_ONSET_TIMESTAMP
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_an_onset_in_the_padding_is_none() -> None:
     np.testing.assert_array_equal(phase, [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
     assert onset.tolist() == [1, NO_ONSET, NO_ONSET]
     assert onset.dtype == np.int32
-    np.testing.assert_array_equal(at, [1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(at, [1.0, NO_ONSET_TIMESTAMP, NO_ONSET_TIMESTAMP])
 
 
 def add(log: PredictionLog, **changes: np.ndarray) -> None:
@@ -91,7 +91,7 @@ def add(log: PredictionLog, **changes: np.ndarray) -> None:
         "track_id": np.array([7, 8]),
         "rows": np.array([900, 600]),
         "onset_step": np.array([683, NO_ONSET]),
-        "onset_timestamp": np.array([1.7e9 + 0.5, np.nan]),
+        "onset_timestamp": np.array([1.7e9 + 0.5, NO_ONSET_TIMESTAMP]),
         "model_version": np.array([3, 3]),
         "started_at": np.array([9.5, 9.75]),
     }
