@@ -29,6 +29,21 @@ class Column:
     high: float | None = None
     """Largest value that can be true."""
 
+    @property
+    def too_low(self) -> str:
+        """What a value below `low` is called in an error."""
+        return f"below {self.low:g}{self._unit}"
+
+    @property
+    def too_high(self) -> str:
+        """What a value above `high` is called in an error."""
+        hint = "; milliseconds? expected seconds" if self.name == "timestamp" else ""
+        return f"above {self.high:g}{self._unit}{hint}"
+
+    @property
+    def _unit(self) -> str:
+        return f" {self.unit}" if self.unit not in ("", "-", "0/1") else ""
+
 
 TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0, high=1e11)
 TRACK_ID: Final = Column(name="track_id", dtype="int64", unit="", meaning="the flight")
@@ -67,6 +82,12 @@ MEASUREMENT_COLUMNS: Final = (
     SENSOR_ID.name,
 )
 """Columns of one measurement, (M,) float64: what the served model takes for each step."""
+
+LONGEST_TRACK: Final = 100_000
+"""Most steps of a track that the server takes, padding included; more than a day at 1 Hz."""
+
+LARGEST_REQUEST: Final = 2**18
+"""Most steps of all tracks of a request together, padding included: some 200 MB of memory in the server."""
 
 SIMPLE_FEATURES: Final = (
     "altitude",
@@ -171,7 +192,9 @@ class Model:
     outputs: tuple[Tensor, ...]
 
 
-TRACK_FEATURES: Final = Model(name="track_features", inputs=(MEASUREMENTS,), outputs=(FEATURES_TENSOR, STARTED_AT))
+TRACK_FEATURES: Final = Model(
+    name="track_features", inputs=(TRACK_LENGTH, MEASUREMENTS), outputs=(FEATURES_TENSOR, STARTED_AT)
+)
 REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outputs=(PROBABILITY, MODEL_VERSION))
 TRACK_DECISION: Final = Model(
     name="track_decision",

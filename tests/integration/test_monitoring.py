@@ -185,7 +185,7 @@ def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded
 def test_features_that_no_version_looks_at_are_not_computed(loaded: EmbeddedServer) -> None:
     tracks = make_tracks(2, STEPS)
     with triton.InferenceServerClient(loaded.grpc_url) as client:
-        features = client.infer("track_features", request_inputs(tracks)[:1]).as_numpy("features")
+        features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
     np.testing.assert_array_equal(features[:, :STEPS], track_features(tracks, robust=False))
 
 

@@ -17,7 +17,7 @@ from reentry.buckets import bucket_length, pad_steps
 from reentry.features import track_features
 from reentry.metrics import REFUSED, REQUESTS, Registry
 from reentry.requests import require_features, require_measurements
-from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT
+from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT, TRACK_LENGTH
 from reentry.wanted import RobustWanted
 
 
@@ -36,8 +36,9 @@ class TritonPythonModel:
         by_length = defaultdict(list)
         for index, request in enumerate(requests):
             tracks = pb_utils.get_input_tensor_by_name(request, MEASUREMENTS.name).as_numpy()
+            track_length = pb_utils.get_input_tensor_by_name(request, TRACK_LENGTH.name).as_numpy()[:, 0]
             try:
-                require_measurements(tracks)
+                require_measurements(tracks, track_length)
             except ValueError as error:
                 answers[index] = _refusal(error)
             else:
