@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from client.answers import require_answer
 from client.batching import Batch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
@@ -48,7 +49,7 @@ async def score(
     The batches are taken only as fast as they are answered, so a long input is never in memory at once.
 
     Raises:
-        ClientError: the server stayed away.
+        ClientError: the server stayed away, or its answer is invalid.
     """
     in_flight: set[asyncio.Task[list[Outcome]]] = set()
     try:
@@ -87,6 +88,7 @@ async def _score_batch(batch: Batch, connection: Connection, retry: Retry) -> li
         # One bad track must not take the others down: each is asked for alone, one after the other.
         return [outcome for single in batch.singles() for outcome in await _score_batch(single, connection, retry)]
     seconds = time.perf_counter() - sent
+    require_answer(batch, answer, where=str(connection.endpoint))
     return list(zip(batch.tracks, _scores(batch, answer, seconds), strict=True))
 
 
