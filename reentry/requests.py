@@ -51,14 +51,15 @@ def require_measurements(measurements: npt.NDArray[np.float64], track_length: np
             "fix: send fewer tracks at once"
         )
     require_lengths(track_length, steps)
-    inside = (measurements >= _LOW) & (measurements <= _HIGH)  # False for NaN
-    sensor, time = measurements[..., _SENSOR], measurements[..., _TIME]
-    whole = sensor == np.floor(sensor)
-    late = time[:, 1:] < time[:, :-1]
-    if inside.all() and whole.all() and not late.any():
+    columns = np.ascontiguousarray(np.moveaxis(measurements, -1, 0))  # (M, B, T): a row at a time takes 5 times longer
+    with np.errstate(invalid="ignore"):
+        inside = (columns.min(axis=(1, 2)) >= _LOW) & (columns.max(axis=(1, 2)) <= _HIGH)  # False for NaN
+        broken = columns[_SENSOR] != np.floor(columns[_SENSOR])
+    late = columns[_TIME, :, 1:] < columns[_TIME, :, :-1]
+    if inside.all() and not broken.any() and not late.any():
         return
-    faulty = ~inside
-    faulty[..., _SENSOR] |= ~whole
+    faulty = ~((measurements >= _LOW) & (measurements <= _HIGH))
+    faulty[..., _SENSOR] |= broken
     faulty[:, 1:, _TIME] |= late
     faulty &= (np.arange(steps) < track_length[:, None])[..., None] | ~np.isfinite(measurements)
     if faulty.any():

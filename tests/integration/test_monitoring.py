@@ -21,6 +21,7 @@ from reentry import metrics, schema
 from reentry.features import track_features
 from reentry.monitoring import REFERENCE_FILE, Reference
 from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.wanted import mark_not_computed
 from tests.conftest import make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
@@ -38,10 +39,10 @@ EXTERNAL = {
 REQUESTS, TRACKS, STEPS = 120, 4, 100
 
 
-def write_reference(folder: Path) -> None:
+def write_reference(folder: Path, *used: str) -> None:
     """The reference of a version trained on flights like those the tests send."""
     features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
-    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, ("altitude_fraction",))
+    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, used or ("altitude_fraction",))
     (folder / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
 
 
@@ -186,7 +187,9 @@ def test_features_that_no_version_looks_at_are_not_computed(loaded: EmbeddedServ
     tracks = make_tracks(2, STEPS)
     with triton.InferenceServerClient(loaded.grpc_url) as client:
         features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
-    np.testing.assert_array_equal(features[:, :STEPS], track_features(tracks, robust=False))
+    expected = track_features(tracks)
+    mark_not_computed(expected)
+    np.testing.assert_array_equal(features[:, :STEPS], expected)
 
 
 def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometheus) -> None:
@@ -247,6 +250,50 @@ def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_a
     assert values["nv_inference_request_failure", ("model=reentry", "reason=OTHER", "version=1")] == 2 * rejected
     assert values["nv_inference_request_failure", ("model=track_features", "reason=REJECTED", "version=1")] == 0
     assert values["nv_inference_request_success", ("model=reentry", "version=1")] == 50 - rejected
+
+
+def test_a_request_without_the_features_that_its_network_reads_is_refused_for_now(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    network = repository / "reentry_lstm"
+    write_reference(network / "1")
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
+    tracks = make_tracks(2, STEPS)
+
+    def to_decision(client: triton.InferenceServerClient, features: np.ndarray) -> np.ndarray:
+        values = {
+            schema.FEATURES_TENSOR: features,
+            schema.PROBABILITY: np.full(features.shape[:2], 0.5, dtype=np.float32),
+            schema.MODEL_VERSION: np.ones((2, 1), dtype=np.int64),
+            schema.STARTED_AT: np.full((2, 1), time.monotonic()),
+        }
+        inputs = request_inputs(tracks)
+        for tensor, value in values.items():
+            inputs.append(triton.InferInput(tensor.name, value.shape, tensor.dtype))
+            inputs[-1].set_data_from_numpy(value)
+        return client.infer(schema.TRACK_DECISION.name, inputs).as_numpy("onset_step")
+
+    with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+        to_decision(client, features)
+        # From here on the version that answers looks at a robust feature, as after a promotion between the two steps.
+        write_reference(network / "1", "drag_long")
+        with pytest.raises(InferenceServerException, match="not computed for this request") as refusal:
+            to_decision(client, features)
+        assert refusal.value.status() == "StatusCode.UNAVAILABLE"  # which the client sends again
+        until(lambda: answered(client, tracks))
+        complete = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
+        np.testing.assert_array_equal(complete[:, :STEPS], track_features(tracks))
+
+
+def answered(client: triton.InferenceServerClient, tracks: np.ndarray) -> bool:
+    try:
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+    except InferenceServerException as error:
+        if error.status() != "StatusCode.UNAVAILABLE":
+            raise
+        return False
+    return True
 
 
 def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) -> None:

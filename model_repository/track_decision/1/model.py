@@ -19,6 +19,7 @@ from reentry.decision import DecisionConfig, decide_tracks
 from reentry.metrics import REFUSED, REQUESTS, Registry, TrackMetrics
 from reentry.prediction_log import PredictionLog
 from reentry.requests import require_lengths
+from reentry.wanted import NotComputedError, RobustUse
 
 
 class TritonPythonModel:
@@ -29,11 +30,13 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.config = DecisionConfig(**{name: float(value["string_value"]) for name, value in parameters.items()})
         self.log = PredictionLog.from_environment()
+        network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
+        self.robust_use = RobustUse(network)
         registry = Registry(pb_utils)
         self.refused = registry.series(REQUESTS, REFUSED)
         self.metrics = TrackMetrics(
             registry,
-            network=Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name,
+            network=network,
             model_instance=args["model_instance_name"],
         )
 
@@ -47,6 +50,9 @@ class TritonPythonModel:
                 refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses.append(pb_utils.InferenceResponse(error=refusal))
                 self.refused.increment(1)
+            except NotComputedError as error:
+                away = pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
+                responses.append(pb_utils.InferenceResponse(error=away))
         self.log.write()
         return responses
 
@@ -60,6 +66,8 @@ class TritonPythonModel:
         require_lengths(track_length, timestamp.shape[1])
         probability = value(schema.PROBABILITY)[:, : timestamp.shape[1]]
         model_version = value(schema.MODEL_VERSION)
+        features = value(schema.FEATURES_TENSOR)
+        self.robust_use.require_computed(features, int(model_version[0, 0]))
         started_at = value(schema.STARTED_AT)
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         self.log.add(
@@ -71,7 +79,7 @@ class TritonPythonModel:
             started_at=started_at[:, 0],
         )
         self.metrics.add(
-            features=value(schema.FEATURES_TENSOR),
+            features=features,
             phase=phase,
             track_length=track_length,
             onset_step=onset_step,
