@@ -112,7 +112,8 @@ ROBUST_FEATURES: Final = (
     "handover",
     "drop_from_peak",
 )
-"""Those that see through outliers, gaps and handovers; they take longer, and are 0 where no network wants them."""
+"""Those that see through outliers, gaps and handovers; they take longer, so a server computes them only where a
+network looks at one."""
 
 FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
 """Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
