@@ -15,13 +15,20 @@ import numpy.typing as npt
 
 from reentry.schema import (
     FEATURES,
+    FEATURES_TENSOR,
     LARGEST_REQUEST,
     LONGEST_TRACK,
     MEASUREMENT_COLUMNS,
+    MODEL_VERSION,
+    PROBABILITY,
     SENSOR_ID,
+    STARTED_AT,
     TIMESTAMP,
     TRACK_COLUMNS,
 )
+
+LONGEST_INFERENCE: Final = 3600.0
+"""Longest time that a request can have been in the server, s; its queues refuse after 10 s each."""
 
 _COLUMNS: Final = tuple(next(c for c in TRACK_COLUMNS if c.name == name) for name in MEASUREMENT_COLUMNS)
 _TIME, _SENSOR = (MEASUREMENT_COLUMNS.index(c.name) for c in (TIMESTAMP, SENSOR_ID))
@@ -131,4 +138,50 @@ def require_lengths(track_length: npt.NDArray[np.integer[Any]], steps: int) -> N
         raise ValueError(
             f"track {track} of the request: expected track_length from 1 to {steps}, the steps of measurements, "
             f"got {track_length[track]}"
+        )
+
+
+def require_decidable(
+    probability: npt.NDArray[np.float32],
+    features: npt.NDArray[np.float32],
+    model_version: npt.NDArray[np.integer[Any]],
+    started_at: npt.NDArray[np.float64],
+    *,
+    steps: int,
+    now: float,
+) -> None:
+    """Refuse what the ensemble never hands to `track_decision`, but whoever calls that model directly may.
+
+    Args:
+        probability: (B, K), of the network.
+        features: (B, K, F).
+        model_version: (B,).
+        started_at: (B,), s on the server's monotonic clock.
+        steps: T, the steps of the measurements.
+        now: s on the same clock.
+
+    Raises:
+        ValueError: names the tensor, what was expected and what it holds.
+    """
+    for tensor, values in ((PROBABILITY, probability), (FEATURES_TENSOR, features)):
+        if values.shape[1] < steps:
+            raise ValueError(
+                f"{tensor.name}: expected at least the {steps} steps of measurements, got {values.shape[1]}"
+            )
+    valid = (probability[:, :steps] >= 0.0) & (probability[:, :steps] <= 1.0)
+    if not valid.all():
+        track, row = np.unravel_index(int(valid.argmin()), valid.shape)
+        raise ValueError(
+            f"track {track} of the request, row {row}: expected {PROBABILITY.name} from 0 to 1, "
+            f"got {probability[track, row]}"
+        )
+    if model_version.min() < 1 or model_version.min() != model_version.max():
+        raise ValueError(
+            f"{MODEL_VERSION.name}: expected one version for the whole request, at least 1, "
+            f"got {model_version.min()} to {model_version.max()}"
+        )
+    if not ((started_at <= now) & (started_at >= now - LONGEST_INFERENCE)).all():
+        raise ValueError(
+            f"{STARTED_AT.name}: expected a time of the server's monotonic clock ({now:.3f} s now), not in the future "
+            f"and at most {LONGEST_INFERENCE:,.0f} s ago, got {started_at.tolist()}"
         )

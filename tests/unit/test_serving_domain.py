@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from reentry.buckets import bucket_length, pad_steps
 from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
 from reentry.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
-from reentry.requests import require_features, require_lengths, require_measurements, require_timestamps
+from reentry.requests import (
+    require_decidable,
+    require_features,
+    require_lengths,
+    require_measurements,
+    require_timestamps,
+)
 from reentry.schema import (
     FEATURES,
     LARGEST_REQUEST,
@@ -271,3 +277,46 @@ def test_without_a_file_lines_go_to_standard_error(
     add(log)
     log.close()
     assert [json.loads(line)["rows"] for line in capfd.readouterr().err.splitlines()] == [900, 600]
+
+
+NOW = 5000.0
+DECIDABLE = {
+    "probability": np.full((2, 8), 0.5, dtype=np.float32),
+    "features": np.zeros((2, 8, len(FEATURES)), dtype=np.float32),
+    "model_version": np.array([3, 3]),
+    "started_at": np.array([NOW, NOW - 0.25]),
+}
+
+
+def test_what_the_ensemble_hands_over_can_be_decided() -> None:
+    require_decidable(**DECIDABLE, steps=5, now=NOW)
+    padding = DECIDABLE["probability"].copy()
+    padding[:, 5:] = np.nan  # which is cut
+    require_decidable(**DECIDABLE | {"probability": padding}, steps=5, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": np.full((2, 4), 0.5)}, "reentry_probability: expected at least the 5 steps .* got 4"),
+        (
+            {"features": np.zeros((2, 4, len(FEATURES)))},
+            "features: expected at least the 5 steps of measurements, got 4",
+        ),
+        (
+            {"probability": np.full((2, 8), np.nan)},
+            "track 0 .* row 0: expected reentry_probability from 0 to 1, got nan",
+        ),
+        ({"probability": np.full((2, 8), 7.5)}, "expected reentry_probability from 0 to 1, got 7.5"),
+        ({"probability": np.full((2, 8), -0.1)}, "expected reentry_probability from 0 to 1, got -0.1"),
+        ({"model_version": np.array([0, 0])}, "model_version: expected one version .* at least 1, got 0 to 0"),
+        ({"model_version": np.array([3, 4])}, "model_version: expected one version .* got 3 to 4"),
+        ({"started_at": np.array([NOW, np.nan])}, r"started_at: expected a time .*got \[5000.0, nan\]"),
+        ({"started_at": np.array([NOW, NOW + 1.0])}, "started_at: .* not in the future"),
+        ({"started_at": np.array([NOW, -1.0])}, "started_at: .* at most 3,600 s ago"),
+        ({"started_at": np.array([NOW, -np.inf])}, "started_at: .* at most 3,600 s ago"),
+    ],
+)
+def test_what_only_a_direct_call_can_hold_is_refused(change: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_decidable(**DECIDABLE | change, steps=5, now=NOW)

@@ -18,7 +18,7 @@ from reentry import schema
 from reentry.decision import DecisionConfig, decide_tracks
 from reentry.metrics import REFUSED, REQUESTS, Registry, TrackMetrics
 from reentry.prediction_log import PredictionLog
-from reentry.requests import require_lengths
+from reentry.requests import require_decidable, require_lengths, require_timestamps
 from reentry.wanted import NotComputedError, RobustUse
 
 
@@ -63,12 +63,16 @@ class TritonPythonModel:
 
         track_length = value(schema.TRACK_LENGTH)[:, 0]
         timestamp = value(schema.MEASUREMENTS)[:, :, schema.MEASUREMENT_COLUMNS.index(schema.TIMESTAMP.name)]
-        require_lengths(track_length, timestamp.shape[1])
-        probability = value(schema.PROBABILITY)[:, : timestamp.shape[1]]
-        model_version = value(schema.MODEL_VERSION)
-        features = value(schema.FEATURES_TENSOR)
+        steps = timestamp.shape[1]
+        probability, features = value(schema.PROBABILITY), value(schema.FEATURES_TENSOR)
+        model_version, started_at = value(schema.MODEL_VERSION), value(schema.STARTED_AT)
+        require_lengths(track_length, steps)
+        require_timestamps(timestamp, track_length)
+        require_decidable(
+            probability, features, model_version[:, 0], started_at[:, 0], steps=steps, now=time.monotonic()
+        )
         self.robust_use.require_computed(features, int(model_version[0, 0]))
-        started_at = value(schema.STARTED_AT)
+        probability = probability[:, :steps]
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         self.log.add(
             track_id=value(schema.TRACK_ID_TENSOR)[:, 0],
