@@ -86,7 +86,8 @@ def _require_form(tensor: Tensor, values: Array | None, batch: Batch) -> None:
     if values is None:
         raise _InvalidError(tensor.name, "a tensor of this name", "none")
     shape = (len(batch), *(batch.longest if size == -1 else size for size in tensor.dims))
-    dtype = np.dtype(triton_to_np_dtype(tensor.dtype))
+    # config.pbtxt says STRING for what the protocol calls BYTES.
+    dtype = np.dtype(object if tensor.dtype == "STRING" else triton_to_np_dtype(tensor.dtype))
     if values.shape != shape or values.dtype != dtype:
         raise _InvalidError(tensor.name, f"shape {shape} of {dtype}", f"shape {values.shape} of {values.dtype}")
 

@@ -92,7 +92,7 @@ def test_a_wrong_value_is_named(tensor: str, place: tuple, value: float, message
         lambda values: values[:, :0],
         lambda values: np.concatenate([values, values], axis=1),
         lambda values: values.ravel(),
-        lambda values: values.astype(np.complex128),
+        lambda values: values.astype(bool),
         lambda values: values.astype(str),
     ],
     ids=["missing", "fewer tracks", "no steps", "more steps", "flat", "another type", "text"],
