@@ -1,1 +1,26 @@
-"""Scores tracks through a Triton server."""
+"""Scores tracks through a Triton server.
+
+Example:
+    from client import Reentry
+
+    scores = Reentry("http://127.0.0.1:8000").score(pandas.read_csv("tracks.csv"))
+    print(scores.tracks)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from client.dataframe import FrameScores, Reentry
+
+__all__ = ["FrameScores", "Reentry"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, so that `import client` alone stays cheap."""
+    if name in __all__:
+        from client import dataframe
+
+        return getattr(dataframe, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -122,6 +122,11 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the server listens."""
+        return self._endpoint
+
     async def max_batch(self, model: Model) -> int:
         """Most tracks the served model takes in one request.
 

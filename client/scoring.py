@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-
+from client.answers import require_answer
 from client.batching import Batch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
 from client.retry import Retry
+from reentry.decision import NO_ONSET
 from reentry.schema import (
     ENSEMBLE,
     MEASUREMENTS,
@@ -49,7 +49,7 @@ async def score(
     The batches are taken only as fast as they are answered, so a long input is never in memory at once.
 
     Raises:
-        ClientError: the server stayed away.
+        ClientError: the server stayed away, or its answer is invalid.
     """
     in_flight: set[asyncio.Task[list[Outcome]]] = set()
     try:
@@ -88,6 +88,7 @@ async def _score_batch(batch: Batch, connection: Connection, retry: Retry) -> li
         # One bad track must not take the others down: each is asked for alone, one after the other.
         return [outcome for single in batch.singles() for outcome in await _score_batch(single, connection, retry)]
     seconds = time.perf_counter() - sent
+    require_answer(batch, answer, where=str(connection.endpoint))
     return list(zip(batch.tracks, _scores(batch, answer, seconds), strict=True))
 
 
@@ -96,12 +97,12 @@ def _scores(batch: Batch, answer: dict[str, Array], seconds: float) -> list[Scor
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     scores = []
     for index, track in enumerate(batch.tracks):
-        timestamp = float(answer[ONSET_TIMESTAMP.name][index, 0])
+        onset_step = int(answer[ONSET_STEP.name][index, 0])
         scores.append(
             Score(
                 track_id=track.track_id,
-                onset_step=int(answer[ONSET_STEP.name][index, 0]),
-                onset_timestamp=None if np.isnan(timestamp) else timestamp,
+                onset_step=onset_step,
+                onset_timestamp=None if onset_step == NO_ONSET else float(answer[ONSET_TIMESTAMP.name][index, 0]),
                 model_version=int(answer[MODEL_VERSION.name][index, 0]),
                 inference_seconds=round(seconds, 6),
                 tracks_in_request=len(batch),

@@ -1,9 +1,9 @@
 """The gate: a format is installed only when it is the trained network.
 
 In order, each with its own error: names, axes and types of the graphs; then, of what they compute, shapes, the version,
-finite values, values against PyTorch over a grid of batch sizes and lengths, a track's prefix against the whole, steps
-with carried state against the whole; and the task itself, phase and onset of every validation track, alone, in batches
-and step by step.
+finite values, values against PyTorch over a grid of batch sizes and lengths, the same values where features that the
+network does not look at are NaN, a track's prefix against the whole, steps with carried state against the whole; and
+the task itself, phase and onset of every validation track, alone, in batches and step by step.
 
 A format that rounds (fp16, int8) differs in every value. It is held to the task: to phases and onsets, in the grid's
 place the differences are measured and reported.
@@ -28,7 +28,7 @@ from reentry.buckets import pad_steps
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.errors import ExportError
 from reentry.features import track_features
-from reentry.schema import MEASUREMENT_COLUMNS
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from training.data import Sample
 from training.metrics import Prediction, score, without_nan
@@ -36,6 +36,9 @@ from training.model import ReentryNetwork
 
 STEPPED_TRACKS = 16
 """Validation tracks that are run step by step as well; a step costs a call."""
+
+_SAME = 1e-5
+"""Most by which two runs of one graph over the same values differ, on a GPU too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +163,27 @@ class _Gate:
         features = flight_features(batch, length, seed=1000 * batch + length)
         got = self.whole(features, where)
         worst = self._difference("values against PyTorch", where, got, self.reference(features))
+        self._require_others_unread(features, got, where)
         cut = max(1, length // 2)
         prefix = self.whole(features[:, :cut], f"{where}, prefix {cut}")
         prefix_worst = self._difference("the prefix", where, prefix, got[:, :cut])
         stepped = self.stepped(features[:, : self.step_limit], where)
         return worst, prefix_worst, self._difference("carried state", where, stepped, got[:, : self.step_limit])
+
+    def _require_others_unread(self, features: Array, got: Array, where: str) -> None:
+        """Refuse a graph that reads a feature which its network does not name: a server may not have computed it."""
+        others = [name not in self._model.config.features for name in FEATURES]
+        hidden = features.copy()
+        hidden[..., others] = np.nan
+        probability, _ = self._run(where, lambda: self._runner.whole(hidden))
+        differences = np.abs(probability - got)
+        if not differences.max() <= _SAME:
+            raise ExportError(
+                "fails the check of features that are not looked at",
+                where=where,
+                expected="the same values where these are NaN",
+                got=f"a difference of {differences.max():.3g}",
+            )
 
     def reference(self, features: Array) -> Array:
         """PyTorch's probabilities, (B, T, F) -> (B, T)."""

@@ -5,7 +5,7 @@
 Beside the time, the cores' own count of what each server used, which others on the same machine do not disturb: where
 the cores are what scoring waits for, throughput falls as that rises.
 
-The server without has neither the counting in track_decision nor the features that the ensemble hands it for that.
+The server without differs in the counting in track_decision alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import typer
 from perf.processor import cpu_seconds
 from perf.scoring import Way, best, draw_flights, through_triton
 from reentry.errors import ReentryError
-from reentry.schema import ENSEMBLE, FEATURES, TRACK_DECISION
+from reentry.schema import TRACK_DECISION
 from reentry.serving import EmbeddedServer, ServerConfig
 
 _IN_FLIGHT: Final = (2, 4)
@@ -36,24 +36,10 @@ class TrackMetrics:
     def close(self): pass
 """
 
-_FEATURES_INPUT: Final = f'{{ name: "features" data_type: TYPE_FP32 dims: [ -1, {len(FEATURES)} ] }},'
-
-_LEFT_OUT: Final = (
-    (f"{TRACK_DECISION.name}/1/model.py", "features=value(schema.FEATURES_TENSOR),", "features=None,"),
-    (f"{TRACK_DECISION.name}/config.pbtxt", _FEATURES_INPUT, ""),
-    (f"{ENSEMBLE.name}/config.pbtxt", '      input_map { key: "features" value: "features" }\n      input_map', None),
-)
-"""File, what stands in it, and what stands there without metrics; None: the last line of it."""
-
 
 def without_metrics(repository: Path, folder: Path) -> Path:
     """A copy of the repository whose track_decision counts nothing."""
     copy = shutil.copytree(repository, folder / "silent")
-    for name, found, instead in _LEFT_OUT:
-        text = (copy / name).read_text()
-        if text.count(found) != 1:
-            raise ReentryError("this script is out of date", where=name, expected=f"once {found!r}")
-        (copy / name).write_text(text.replace(found, found.splitlines()[-1] if instead is None else instead))
     with (copy / f"{TRACK_DECISION.name}/1/model.py").open("a") as model:
         model.write(_SILENT)
     return copy

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import ConfigError
+from reentry.schema import NO_ONSET_TIMESTAMP
 
 NO_ONSET: Final = -1
 """The onset step of a track that never enters reentry."""
@@ -77,10 +78,11 @@ def decide_tracks(
         config: the thresholds.
 
     Returns:
-        Phase (B, T), onset step (B,), `NO_ONSET` where there is none, and its timestamp (B,), s, NaN there.
+        Phase (B, T), onset step (B,), and onset timestamp (B,), s. A track without an onset has `NO_ONSET` and
+        `NO_ONSET_TIMESTAMP`.
     """
     phase = phase_of(probability, config)
     inside = np.arange(phase.shape[1]) < track_length[:, None]
     onset_step = onset_of(phase * inside)
     at = timestamp[np.arange(len(timestamp)), np.maximum(onset_step, 0)]
-    return phase, onset_step, np.where(onset_step == NO_ONSET, np.nan, at)
+    return phase, onset_step, np.where(onset_step == NO_ONSET, NO_ONSET_TIMESTAMP, at)

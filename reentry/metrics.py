@@ -25,6 +25,7 @@ import numpy.typing as npt
 from reentry.decision import NO_ONSET
 from reentry.errors import CheckpointError
 from reentry.monitoring import Drift, Reference
+from reentry.schema import FEATURES
 
 FLUSH_SECONDS: Final = 1.0
 """Well below any interval of scraping."""
@@ -105,6 +106,12 @@ FAMILIES: Final = (
 
 ANSWERED: Final = "answered"
 REFUSED: Final = "refused"
+OTHER: Final = "other"
+"""Label of a version that no folder of the network holds, so that nobody can invent labels without end."""
+
+MOST_VERSIONS: Final = 100
+"""Versions that get a label of their own where no folder says which exist, as of models in a bucket."""
+
 PHASES: Final = ("flight", "reentry")
 """Names of the phases 0 and 1."""
 
@@ -178,6 +185,7 @@ class TrackMetrics:
         self._model_instance = model_instance
         self._seen: deque[_Seen] = deque()
         self._requests = 0
+        self._labelled: set[int] = set()
         self._model_version: int | None = None
         self._reference: Reference | None = None
         self._drift: Drift | None = None
@@ -237,7 +245,10 @@ class TrackMetrics:
         for s in seen:
             versions[s.model_version] += s.tracks
         for version, tracks in versions.items():
-            self._count(TRACKS, str(version), by=tracks)
+            label = self._label(version)
+            self._count(TRACKS, label, by=tracks)
+            if label == OTHER:
+                continue
             self._watch(version, np.concatenate([s.features for s in seen if s.model_version == version]), tracks)
 
     def close(self) -> None:
@@ -246,11 +257,30 @@ class TrackMetrics:
         self._thread.join()
         self.flush()
 
+    def _label(self, version: int) -> str:
+        """The version as a label, if it exists as far as can be known; else `OTHER`."""
+        if version not in self._labelled:
+            exists = (self._network / str(version)).is_dir()
+            if not exists and (len(self._labelled) >= MOST_VERSIONS or self._versions_are_known()):
+                return OTHER
+            self._labelled.add(version)
+        return str(version)
+
+    def _versions_are_known(self) -> bool:
+        try:
+            return any(path.name.isdecimal() for path in self._network.iterdir())
+        except OSError:
+            return False
+
     def _watch(self, version: int, features: npt.NDArray[np.float32], tracks: int) -> None:
         """Hold (N, F) features of a version's tracks against its reference."""
         if version != self._model_version:
             self._take_up(version)
         if self._drift is None or self._reference is None:
+            return
+        watched = [FEATURES.index(name) for name in self._drift.watched]
+        features = features[np.isfinite(features[:, watched]).all(axis=1)]  # a direct caller may send anything
+        if not len(features):
             return
         self._count(CHECKED_STEPS, by=len(features))
         for name, outside in self._drift.add(features, tracks).items():

@@ -9,7 +9,6 @@ Shapes: B tracks.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -70,7 +69,7 @@ class PredictionLog:
                 "track_id": track,
                 "rows": steps,
                 "onset_step": None if onset == NO_ONSET else onset,
-                "onset_timestamp": None if math.isnan(at) else at,
+                "onset_timestamp": None if onset == NO_ONSET else at,
                 "inference_ms": round(1e3 * (now - started), 3),
                 "model_version": version,
             }

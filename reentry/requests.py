@@ -1,29 +1,114 @@
-"""What the server asks of a request: faults are named by row and column, before any number reaches the network.
+"""Checks of a request: the server refuses what cannot be true before any number reaches the network.
 
-An LSTM turns NaN into numbers that look right, so nothing that is not finite may come that far.
+An LSTM turns NaN into numbers that look right, and swapped columns into a track without an onset. So every fault is
+refused, with its track of the request, row and column, in the words that reading a file uses.
 
 Shapes: B tracks, T steps, M measurement columns, F features.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.schema import (
+    FEATURES,
+    FEATURES_TENSOR,
+    LARGEST_REQUEST,
+    LONGEST_TRACK,
+    MEASUREMENT_COLUMNS,
+    MODEL_VERSION,
+    PROBABILITY,
+    SENSOR_ID,
+    STARTED_AT,
+    TIMESTAMP,
+    TRACK_COLUMNS,
+)
+
+LONGEST_INFERENCE: Final = 3600.0
+"""Longest time that a request can have been in the server, s; its queues refuse after 10 s each."""
+
+_COLUMNS: Final = tuple(next(c for c in TRACK_COLUMNS if c.name == name) for name in MEASUREMENT_COLUMNS)
+_TIME, _SENSOR = (MEASUREMENT_COLUMNS.index(c.name) for c in (TIMESTAMP, SENSOR_ID))
+_LARGEST: Final = np.finfo(np.float64).max
+_LOW: Final = np.array([-_LARGEST if c.low is None else c.low for c in _COLUMNS])
+_HIGH: Final = np.array([_LARGEST if c.high is None else c.high for c in _COLUMNS])
 
 
-def require_measurements(measurements: npt.NDArray[np.float64]) -> None:
-    """Refuse (B, T, M) measurements with no step, or with a value that is not finite.
+def require_measurements(measurements: npt.NDArray[np.float64], track_length: npt.NDArray[np.integer[Any]]) -> None:
+    """Refuse measurements (B, T, M) that no sensor can have made, and more of them than the server takes.
+
+    Within the track lengths (B,), each value has to lie in the range of its column, a sensor id has to be a whole
+    number, and time must not run backwards; equal times are allowed, since several sensors may see one instant. In the
+    padding behind, values need only be finite.
 
     Raises:
-        ValueError: which track of the request, row and column, and what stands there.
+        ValueError: names the track of the request, row, column and value of the first fault.
     """
-    if measurements.shape[1] == 0:
-        raise ValueError("Expected at least one measurement. Got: none")
-    _require_finite(measurements, MEASUREMENT_COLUMNS, "a finite number")
+    tracks, steps = measurements.shape[:2]
+    if steps == 0:
+        raise ValueError("expected at least one measurement, got none")
+    if steps > LONGEST_TRACK:
+        raise ValueError(f"expected at most {LONGEST_TRACK:,} steps of a track, padding included, got {steps:,}")
+    if tracks * steps > LARGEST_REQUEST:
+        raise ValueError(
+            f"expected at most {LARGEST_REQUEST:,} steps in one request, padding included, got {tracks * steps:,}; "
+            "fix: send fewer tracks at once"
+        )
+    require_lengths(track_length, steps)
+    columns = np.ascontiguousarray(np.moveaxis(measurements, -1, 0))  # (M, B, T): a row at a time takes 5 times longer
+    with np.errstate(invalid="ignore"):
+        inside = (columns.min(axis=(1, 2)) >= _LOW) & (columns.max(axis=(1, 2)) <= _HIGH)  # False for NaN
+        broken = columns[_SENSOR] != np.floor(columns[_SENSOR])
+    late = columns[_TIME, :, 1:] < columns[_TIME, :, :-1]
+    if inside.all() and not broken.any() and not late.any():
+        return
+    faulty = ~((measurements >= _LOW) & (measurements <= _HIGH))
+    faulty[..., _SENSOR] |= broken
+    faulty[:, 1:, _TIME] |= late
+    faulty &= (np.arange(steps) < track_length[:, None])[..., None] | ~np.isfinite(measurements)
+    if faulty.any():
+        track, row, column = (int(index) for index in np.unravel_index(int(faulty.argmax()), faulty.shape))
+        value = float(measurements[track, row, column])
+        before = float(measurements[track, row - 1, column]) if row else None
+        raise ValueError(
+            f"track {track} of the request, row {row}, column {MEASUREMENT_COLUMNS[column]}: "
+            f"{_problem(column, value, before)}, got {value:.15g}; "
+            f"fix: give the columns in the order {', '.join(MEASUREMENT_COLUMNS)}"
+        )
+
+
+def _problem(column: int, value: float, before: float | None) -> str:
+    """Name what is wrong with a faulty value, which follows `before` in its column."""
+    declared = _COLUMNS[column]
+    if not np.isfinite(value):
+        return "not finite"
+    if value < _LOW[column]:
+        return declared.too_low
+    if value > _HIGH[column]:
+        return declared.too_high
+    if column == _SENSOR:
+        return "not a whole number"
+    return f"time runs backwards, from {before:.15g} in the row before"
+
+
+def require_timestamps(timestamp: npt.NDArray[np.float64], track_length: npt.NDArray[np.integer[Any]]) -> None:
+    """Refuse timestamps (B, T) that are outside the range of their column, within track lengths (B,) of 1 ... T.
+
+    Raises:
+        ValueError: names the track of the request, row and value of the first fault.
+    """
+    faulty = ~((timestamp >= _LOW[_TIME]) & (timestamp <= _HIGH[_TIME]))
+    faulty &= np.arange(timestamp.shape[1]) < track_length[:, None]
+    if faulty.any():
+        track, row = np.unravel_index(int(faulty.argmax()), faulty.shape)
+        value = float(timestamp[track, row])
+        raise ValueError(
+            f"track {track} of the request, row {row}, column {TIMESTAMP.name}: {_problem(_TIME, value, None)}, "
+            f"got {value:.15g}"
+        )
 
 
 def require_features(features: npt.NDArray[np.float32]) -> None:
@@ -32,7 +117,13 @@ def require_features(features: npt.NDArray[np.float32]) -> None:
     Raises:
         ValueError: which track of the request, row and feature.
     """
-    _require_finite(features, FEATURES, "a feature within float32")
+    finite = np.isfinite(features)
+    if not finite.all():
+        track, row, column = np.unravel_index(int(finite.argmin()), features.shape)
+        raise ValueError(
+            f"track {track} of the request, row {row}, column {FEATURES[column]}: not a feature within float32, "
+            f"got {features[track, row, column]}"
+        )
 
 
 def require_lengths(track_length: npt.NDArray[np.integer[Any]], steps: int) -> None:
@@ -45,16 +136,52 @@ def require_lengths(track_length: npt.NDArray[np.integer[Any]], steps: int) -> N
     if wrong.any():
         track = int(wrong.argmax())
         raise ValueError(
-            f"track {track} of the request: expected track_length from 1 to {steps}, the steps of measurements. "
-            f"Got: {track_length[track]}"
+            f"track {track} of the request: expected track_length from 1 to {steps}, the steps of measurements, "
+            f"got {track_length[track]}"
         )
 
 
-def _require_finite(values: npt.NDArray[np.floating[Any]], columns: tuple[str, ...], expected: str) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        track, row, column = np.unravel_index(int(finite.argmin()), values.shape)
+def require_decidable(
+    probability: npt.NDArray[np.float32],
+    features: npt.NDArray[np.float32],
+    model_version: npt.NDArray[np.integer[Any]],
+    started_at: npt.NDArray[np.float64],
+    *,
+    steps: int,
+    now: float,
+) -> None:
+    """Refuse what the ensemble never hands to `track_decision`, but whoever calls that model directly may.
+
+    Args:
+        probability: (B, K), of the network.
+        features: (B, K, F).
+        model_version: (B,).
+        started_at: (B,), s on the server's monotonic clock.
+        steps: T, the steps of the measurements.
+        now: s on the same clock.
+
+    Raises:
+        ValueError: names the tensor, what was expected and what it holds.
+    """
+    for tensor, values in ((PROBABILITY, probability), (FEATURES_TENSOR, features)):
+        if values.shape[1] < steps:
+            raise ValueError(
+                f"{tensor.name}: expected at least the {steps} steps of measurements, got {values.shape[1]}"
+            )
+    valid = (probability[:, :steps] >= 0.0) & (probability[:, :steps] <= 1.0)
+    if not valid.all():
+        track, row = np.unravel_index(int(valid.argmin()), valid.shape)
         raise ValueError(
-            f"track {track} of the request, row {row}, column {columns[column]}: expected {expected}. "
-            f"Got: {values[track, row, column]}"
+            f"track {track} of the request, row {row}: expected {PROBABILITY.name} from 0 to 1, "
+            f"got {probability[track, row]}"
+        )
+    if model_version.min() < 1 or model_version.min() != model_version.max():
+        raise ValueError(
+            f"{MODEL_VERSION.name}: expected one version for the whole request, at least 1, "
+            f"got {model_version.min()} to {model_version.max()}"
+        )
+    if not ((started_at <= now) & (started_at >= now - LONGEST_INFERENCE)).all():
+        raise ValueError(
+            f"{STARTED_AT.name}: expected a time of the server's monotonic clock ({now:.3f} s now), not in the future "
+            f"and at most {LONGEST_INFERENCE:,.0f} s ago, got {started_at.tolist()}"
         )

@@ -29,6 +29,21 @@ class Column:
     high: float | None = None
     """Largest value that can be true."""
 
+    @property
+    def too_low(self) -> str:
+        """What a value below `low` is called in an error."""
+        return f"below {self.low:g}{self._unit}"
+
+    @property
+    def too_high(self) -> str:
+        """What a value above `high` is called in an error."""
+        hint = "; milliseconds? expected seconds" if self.name == "timestamp" else ""
+        return f"above {self.high:g}{self._unit}{hint}"
+
+    @property
+    def _unit(self) -> str:
+        return f" {self.unit}" if self.unit not in ("", "-", "0/1") else ""
+
 
 TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0, high=1e11)
 TRACK_ID: Final = Column(name="track_id", dtype="int64", unit="", meaning="the flight")
@@ -68,6 +83,12 @@ MEASUREMENT_COLUMNS: Final = (
 )
 """Columns of one measurement, (M,) float64: what the served model takes for each step."""
 
+LONGEST_TRACK: Final = 100_000
+"""Most steps of a track that the server takes, padding included; more than a day at 1 Hz."""
+
+LARGEST_REQUEST: Final = 2**18
+"""Most steps of all tracks of a request together, padding included: some 200 MB of memory in the server."""
+
 SIMPLE_FEATURES: Final = (
     "altitude",
     "altitude_fraction",
@@ -92,7 +113,8 @@ ROBUST_FEATURES: Final = (
     "handover",
     "drop_from_peak",
 )
-"""Those that see through outliers, gaps and handovers; they take longer, and are 0 where no network wants them."""
+"""Those that see through outliers, gaps and handovers; they take longer, so a server computes them only where a
+network looks at one."""
 
 FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
 """Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
@@ -128,8 +150,14 @@ PROBABILITY: Final = Tensor(
 )
 PHASE: Final = Tensor(name="reentry_phase", dtype="UINT8", dims=(-1,), meaning="1 in reentry")
 ONSET_STEP: Final = Tensor(name="onset_step", dtype="INT32", dims=(1,), meaning="first step of reentry; -1: none")
+NO_ONSET_TIMESTAMP: Final = -1.0
+"""Onset timestamp of a track without an onset. No Unix time of a track is negative, and JSON has no NaN."""
+
 ONSET_TIMESTAMP: Final = Tensor(
-    name="onset_timestamp", dtype="FP64", dims=(1,), meaning="Unix time of that step, s; NaN: none"
+    name="onset_timestamp",
+    dtype="FP64",
+    dims=(1,),
+    meaning=f"Unix time of that step, s; {NO_ONSET_TIMESTAMP:g}: no onset",
 )
 MODEL_VERSION: Final = Tensor(
     name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that answered"
@@ -166,7 +194,9 @@ class Model:
     outputs: tuple[Tensor, ...]
 
 
-TRACK_FEATURES: Final = Model(name="track_features", inputs=(MEASUREMENTS,), outputs=(FEATURES_TENSOR, STARTED_AT))
+TRACK_FEATURES: Final = Model(
+    name="track_features", inputs=(TRACK_LENGTH, MEASUREMENTS), outputs=(FEATURES_TENSOR, STARTED_AT)
+)
 REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outputs=(PROBABILITY, MODEL_VERSION))
 TRACK_DECISION: Final = Model(
     name="track_decision",

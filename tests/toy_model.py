@@ -20,13 +20,12 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
     features = len(schema.FEATURES)
     # A descent after the apogee: the lower the altitude fraction and the climb rate, the likelier.
     simple = len(schema.SIMPLE_FEATURES)
-    scale = np.zeros(features, dtype=np.float32)  # it looks at none of the robust ones
-    scale[:simple] = [1e-5, 1.0, 1.0, 1e-3, 1e-4, 1.0, 1.0, 1.0]
-    inputs = np.zeros((1, 4 * HIDDEN, features), dtype=np.float32)
-    inputs[..., :simple] = generator.normal(0, 0.8, (1, 4 * HIDDEN, simple))
+    scales = {"altitude": 1e-5, "climb_rate": 1e-3, "ground_speed": 1e-4}
     weights = {
-        "scale": scale,
-        "W": inputs,
+        # Selected, as a real network does: those that are not computed are NaN, and NaN times 0 is NaN.
+        "chosen": np.arange(simple),
+        "scale": np.array([scales.get(name, 1.0) for name in schema.SIMPLE_FEATURES], dtype=np.float32),
+        "W": generator.normal(0, 0.8, (1, 4 * HIDDEN, simple)).astype(np.float32),
         "R": generator.normal(0, 0.4, (1, 4 * HIDDEN, HIDDEN)).astype(np.float32),
         "head": generator.normal(0, 4.0, (HIDDEN, 1)).astype(np.float32),
         "last": np.array([2], dtype=np.int64),
@@ -36,7 +35,8 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
         "directions": np.array([1], dtype=np.int64),
     }
     nodes = [
-        helper.make_node("Mul", ["features", "scale"], ["scaled"]),
+        helper.make_node("Gather", ["features", "chosen"], ["simple"], axis=2),
+        helper.make_node("Mul", ["simple", "scale"], ["scaled"]),
         helper.make_node("Transpose", ["scaled"], ["by_time"], perm=[1, 0, 2]),
         helper.make_node("LSTM", ["by_time", "W", "R"], ["hidden_all"], hidden_size=HIDDEN),  # (T, 1, B, H)
         helper.make_node("Squeeze", ["hidden_all", "directions"], ["hidden_by_time"]),

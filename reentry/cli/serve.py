@@ -33,7 +33,12 @@ def serve(
         typer.Option(envvar="REENTRY_INSTANCES", help="Instances of the network.  [default: one a core]"),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(envvar="REENTRY_THREADS", help="Threads of each instance.  [default: 1]")
+        int | None,
+        typer.Option(
+            envvar="REENTRY_THREADS",
+            help="Threads of each instance. Idle ones sleep here; those of the official container's onnxruntime "
+            "backend spin, so more than 1 can slow it down.  [default: 1]",
+        ),
     ] = None,
     drain_timeout: Annotated[
         float, typer.Option(envvar="REENTRY_DRAIN_TIMEOUT", help="s for the requests in flight at the end.")

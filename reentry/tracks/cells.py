@@ -94,12 +94,10 @@ def track_schema(*, labelled: bool) -> pa.DataFrameSchema:
 
 def _checks(column: Column) -> list[pa.Check]:
     checks = [pa.Check(np.isfinite, error="not finite")]
-    unit = f" {column.unit}" if column.unit not in ("", "-", "0/1") else ""
     if column.low is not None:
-        checks.append(pa.Check.ge(column.low, error=f"below {column.low:g}{unit}"))
+        checks.append(pa.Check.ge(column.low, error=column.too_low))
     if column.high is not None:
-        hint = "; milliseconds? expected seconds" if column is TIMESTAMP else ""
-        checks.append(pa.Check.le(column.high, error=f"above {column.high:g}{unit}{hint}"))
+        checks.append(pa.Check.le(column.high, error=column.too_high))
     if np.issubdtype(column.dtype, np.integer):
         checks.append(pa.Check(lambda values: values == np.floor(values), error="not a whole number"))
     return checks

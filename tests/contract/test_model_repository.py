@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def test_tensors_are_those_of_the_schema(model: schema.Model) -> None:
     assert config.name == model.name
     assert configured(config.input) == declared(model.inputs)
     assert configured(config.output) == declared(model.outputs)
+
+
+def test_the_ensemble_names_the_columns_of_measurements_in_order() -> None:
+    parameters = CONFIGS[schema.ENSEMBLE.name].parameters
+    assert {key: parameters[key].string_value for key in parameters} == {
+        "measurement_columns": ",".join(schema.MEASUREMENT_COLUMNS)
+    }
+
+
+@pytest.mark.parametrize("model", [m for m in schema.MODELS if schema.MEASUREMENTS in m.inputs], ids=lambda m: m.name)
+def test_a_comment_beside_each_tensor_of_measurements_has_their_order(model: schema.Model) -> None:
+    comments = re.findall(r"#(.*)", (REPOSITORY / model.name / "config.pbtxt").read_text())
+    assert any(", ".join(schema.MEASUREMENT_COLUMNS) in comment for comment in comments)
 
 
 def test_the_schema_declares_every_model_of_the_repository() -> None:

@@ -21,6 +21,7 @@ from reentry import metrics, schema
 from reentry.features import track_features
 from reentry.monitoring import REFERENCE_FILE, Reference
 from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.wanted import mark_not_computed
 from tests.conftest import make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
@@ -38,10 +39,10 @@ EXTERNAL = {
 REQUESTS, TRACKS, STEPS = 120, 4, 100
 
 
-def write_reference(folder: Path) -> None:
+def write_reference(folder: Path, *used: str) -> None:
     """The reference of a version trained on flights like those the tests send."""
     features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
-    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, ("altitude_fraction",))
+    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, used or ("altitude_fraction",))
     (folder / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
 
 
@@ -185,8 +186,41 @@ def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded
 def test_features_that_no_version_looks_at_are_not_computed(loaded: EmbeddedServer) -> None:
     tracks = make_tracks(2, STEPS)
     with triton.InferenceServerClient(loaded.grpc_url) as client:
-        features = client.infer("track_features", request_inputs(tracks)[:1]).as_numpy("features")
-    np.testing.assert_array_equal(features[:, :STEPS], track_features(tracks, robust=False))
+        features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
+    expected = track_features(tracks)
+    mark_not_computed(expected)
+    np.testing.assert_array_equal(features[:, :STEPS], expected)
+
+
+def test_a_direct_call_of_the_decision_cannot_spoil_a_metric(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
+    tracks = make_tracks(1, STEPS)
+    features = track_features(tracks)
+    refused = [("started_at", np.array([[value]])) for value in (np.nan, -np.inf, -1e9, time.monotonic() + 1e6)]
+    refused += [("model_version", np.array([[version]])) for version in (0, -5)]
+    refused += [("reentry_probability", np.full((1, STEPS), value, np.float32)) for value in (np.nan, 7.5)]
+    with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        for name, value in refused:
+            with pytest.raises(InferenceServerException, match=name) as refusal:
+                decide(client, tracks, features, **{name: value})
+            assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+        tracks[0, 3, 0] = np.nan
+        with pytest.raises(InferenceServerException, match="row 3, column timestamp: not finite"):
+            decide(client, tracks, features)
+        tracks[0, 3, 0] = tracks[0, 2, 0]
+        for version in range(2, 52):
+            decide(client, tracks, features, model_version=np.array([[version]]))
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+        until(lambda: total(server, "reentry_tracks_total") == 51)  # the last to be handed over
+        values = exported(server)
+    assert {labels for name, labels in values if name == "reentry_tracks_total"} == {
+        ("model_version=1",),
+        ("model_version=other",),
+    }
+    assert values["reentry_requests_total", ("outcome=refused",)] == len(refused) + 1
+    assert 0.0 < values["reentry_inference_duration_seconds_sum", ()] < 600.0
+    assert all(np.isfinite(value) for (name, _), value in values.items() if name.startswith("reentry_"))
 
 
 def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometheus) -> None:
@@ -247,6 +281,56 @@ def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_a
     assert values["nv_inference_request_failure", ("model=reentry", "reason=OTHER", "version=1")] == 2 * rejected
     assert values["nv_inference_request_failure", ("model=track_features", "reason=REJECTED", "version=1")] == 0
     assert values["nv_inference_request_success", ("model=reentry", "version=1")] == 50 - rejected
+
+
+def test_a_request_without_the_features_that_its_network_reads_is_refused_for_now(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    network = repository / "reentry_lstm"
+    write_reference(network / "1")
+    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
+    tracks = make_tracks(2, STEPS)
+
+    with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+        decide(client, tracks, features)
+        # From here on the version that answers looks at a robust feature, as after a promotion between the two steps.
+        write_reference(network / "1", "drag_long")
+        with pytest.raises(InferenceServerException, match="not computed for this request") as refusal:
+            decide(client, tracks, features)
+        assert refusal.value.status() == "StatusCode.UNAVAILABLE"  # which the client sends again
+        until(lambda: answered(client, tracks))
+        complete = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
+        np.testing.assert_array_equal(complete[:, :STEPS], track_features(tracks))
+
+
+def decide(
+    client: triton.InferenceServerClient, tracks: np.ndarray, features: np.ndarray, **changes: np.ndarray
+) -> None:
+    """Call track_decision directly, as nobody but the ensemble should."""
+    batch = len(tracks)
+    values = {
+        schema.FEATURES_TENSOR: features,
+        schema.PROBABILITY: np.full(features.shape[:2], 0.5, dtype=np.float32),
+        schema.MODEL_VERSION: np.ones((batch, 1), dtype=np.int64),
+        schema.STARTED_AT: np.full((batch, 1), time.monotonic()),
+    }
+    inputs = request_inputs(tracks)
+    for tensor, usual in values.items():
+        value = changes.get(tensor.name, usual)
+        inputs.append(triton.InferInput(tensor.name, value.shape, tensor.dtype))
+        inputs[-1].set_data_from_numpy(value)
+    client.infer(schema.TRACK_DECISION.name, inputs)
+
+
+def answered(client: triton.InferenceServerClient, tracks: np.ndarray) -> bool:
+    try:
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+    except InferenceServerException as error:
+        if error.status() != "StatusCode.UNAVAILABLE":
+            raise
+        return False
+    return True
 
 
 def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) -> None:

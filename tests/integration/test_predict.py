@@ -24,6 +24,7 @@ from tritonclient.grpc import InferenceServerClient
 from typer.testing import CliRunner
 
 from client.batching import BatchConfig
+from client.connection import Connection
 from client.predict import JOURNAL_NAME, PredictConfig, predict_file
 from client.retry import RetryConfig
 from reentry.cli import app
@@ -402,6 +403,42 @@ def test_a_changed_file_is_scored_from_the_start(
     prediction = predict_file(many)
     assert "are of another file" in capsys.readouterr().err
     assert (prediction.tracks, prediction.resumed) == (150, 0)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "change", "problem"),
+    [
+        ("reentry_probability", lambda values: values + np.float32(7.5), "reentry_probability of track .* from 0 to 1"),
+        ("onset_step", lambda values: values + np.int32(100_000), "onset_step of track"),
+        ("reentry_phase", lambda values: values[:, :-1], r"reentry_phase; expected shape .* of uint8"),
+    ],
+)
+def test_a_server_that_answers_nonsense_ends_the_run_without_results(
+    many: PredictConfig,
+    server: EmbeddedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tensor: str,
+    change: Callable[[np.ndarray], np.ndarray],
+    problem: str,
+) -> None:
+    asked = 0
+    infer = Connection.infer
+
+    async def garbled(self: Connection, *request: Any) -> dict[str, np.ndarray]:
+        nonlocal asked
+        asked += 1
+        answer = await infer(self, *request)
+        return answer if asked < 5 else answer | {tensor: change(answer[tensor])}
+
+    monkeypatch.setattr(Connection, "infer", garbled)
+    config = replace(many, url=f"grpc://{server.grpc_url}")
+    with pytest.raises(ClientError, match=f"^grpc://.*: the server's answer is invalid: {problem}"):
+        predict_file(config)
+    assert [path.name for path in config.out.iterdir()] == [JOURNAL_NAME]
+    monkeypatch.setattr(Connection, "infer", infer)
+    prediction = predict_file(config)
+    assert prediction.tracks == 150
+    assert prediction.resumed > 0  # what was answered before stays
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -42,7 +42,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_shown_block_is_of_commands() -> None:
     languages = re.findall(r"^```(\w*)$", README, flags=re.MULTILINE)
     assert BLOCKS
-    assert {language for language in languages if language} <= {"sh", "text"}
+    assert {language for language in languages if language} <= {
+        "sh",
+        "text",
+        "python",
+    }  # those in Python are run by `test_requests`
 
 
 def obstacle() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from reentry import schema
-from reentry.decision import decide_tracks
+from reentry.decision import NO_ONSET, decide_tracks
 from reentry.features import track_features
 from reentry.serving import EmbeddedServer
 
@@ -74,12 +75,40 @@ def test_the_ensemble_answers_what_the_process_computes(
     np.testing.assert_array_equal(answer.as_numpy("model_version"), np.ones((batch, 1)))
 
 
+def json_request(measurements: np.ndarray, lengths: list[int] | None = None) -> bytes:
+    """The body that a client without any library would send."""
+    batch, steps, _ = measurements.shape
+    values = {
+        schema.MEASUREMENTS: (measurements.shape, measurements.ravel().tolist()),
+        schema.TRACK_LENGTH: ((batch, 1), lengths or [steps] * batch),
+        schema.TRACK_ID_TENSOR: ((batch, 1), list(range(1000, 1000 + batch))),
+    }
+    inputs = [
+        {"name": tensor.name, "datatype": tensor.dtype, "shape": list(shape), "data": data}
+        for tensor, (shape, data) in values.items()
+    ]
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def test_a_json_answer_without_an_onset_is_valid_json_with_the_sentinel(server: EmbeddedServer) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    url = f"http://{server.http_url}/v2/models/{schema.ENSEMBLE.name}/infer"
+    with urllib.request.urlopen(url, data=json_request(make_tracks(1, 200)[:, 120:])) as answer:
+        outputs = json.loads(answer.read(), parse_constant=refuse)["outputs"]
+    values = {output["name"]: output["data"] for output in outputs}
+    assert (values["onset_step"], values["onset_timestamp"]) == ([NO_ONSET], [schema.NO_ONSET_TIMESTAMP])
+
+
 def test_nan_is_refused_with_its_row_and_column(server: EmbeddedServer) -> None:
     tracks = make_tracks(2, 40)
     tracks[1, 7, 3] = np.nan
     with (
         triton.InferenceServerClient(server.grpc_url) as client,
-        pytest.raises(InferenceServerException, match="track 1 of the request, row 7, column altitude") as refusal,
+        pytest.raises(
+            InferenceServerException, match="track 1 of the request, row 7, column altitude: not finite"
+        ) as refusal,
     ):
         client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
@@ -103,10 +132,10 @@ def test_the_other_requests_of_a_batch_go_on_when_one_is_refused(server: Embedde
 
 def test_absurd_measurements_are_refused_before_the_network(server: EmbeddedServer) -> None:
     tracks = make_tracks(1, 10)
-    tracks[0, 5, schema.MEASUREMENT_COLUMNS.index("altitude")] = 1e300
+    tracks[0, 5, schema.MEASUREMENT_COLUMNS.index("radiometric_intensity")] = 1e300
     with (
         triton.InferenceServerClient(server.grpc_url) as client,
-        pytest.raises(InferenceServerException, match="row 5, column altitude: expected a feature within float32"),
+        pytest.raises(InferenceServerException, match="row 5, column intensity: not a feature within float32"),
     ):
         client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
 
@@ -115,9 +144,42 @@ def test_absurd_measurements_are_refused_before_the_network(server: EmbeddedServ
 def test_a_length_outside_the_measurements_is_refused(server: EmbeddedServer, length: int) -> None:
     with (
         triton.InferenceServerClient(server.grpc_url) as client,
-        pytest.raises(InferenceServerException, match=f"expected track_length from 1 to 40.*Got: {length}") as refusal,
+        pytest.raises(InferenceServerException, match=f"expected track_length from 1 to 40.*got {length}") as refusal,
     ):
         client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(2, 40), [40, length]))
+    assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("latitude", 95.0, "above 90 degrees, got 95"),
+        ("timestamp", 0.0, "time runs backwards, from 1700000604.5 in the row before, got 0"),
+        ("sensor_id", 0.5, "not a whole number, got 0.5"),
+    ],
+)
+def test_what_cannot_be_true_is_a_status_400_with_row_and_column(
+    server: EmbeddedServer, column: str, value: float, problem: str
+) -> None:
+    tracks = make_tracks(2, 12)
+    tracks[1, 10, schema.MEASUREMENT_COLUMNS.index(column)] = value
+    url = f"http://{server.http_url}/v2/models/{schema.ENSEMBLE.name}/infer"
+    with urllib.request.urlopen(url, data=json_request(tracks, [12, 10])) as answer:
+        assert answer.status == 200  # it is in the padding
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(url, data=json_request(tracks, [12, 11]))
+    with refusal.value as answer:
+        assert answer.code == 400
+        assert f"track 1 of the request, row 10, column {column}: {problem}" in json.load(answer)["error"]
+
+
+def test_a_track_longer_than_the_bound_is_refused(server: EmbeddedServer) -> None:
+    tracks = np.repeat(make_tracks(1, 1), schema.LONGEST_TRACK + 1, axis=1)
+    with (
+        triton.InferenceServerClient(server.grpc_url) as client,
+        pytest.raises(InferenceServerException, match=r"at most 100,000 steps of a track.* got 100,001") as refusal,
+    ):
+        client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
@@ -167,7 +229,7 @@ def test_a_padded_track_is_answered_as_it_is_alone(server: EmbeddedServer) -> No
 def test_a_version_that_does_not_say_what_it_looks_at_is_given_every_feature(server: EmbeddedServer) -> None:
     tracks = make_tracks(3, 500)
     with triton.InferenceServerClient(server.grpc_url) as client:
-        features = client.infer("track_features", [request_inputs(tracks)[0]]).as_numpy("features")
+        features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
     np.testing.assert_array_equal(features[:, :500], track_features(tracks))
 
 
@@ -183,8 +245,7 @@ def test_tracks_of_different_length_share_batches_of_the_network(server: Embedde
     with triton.InferenceServerClient(server.grpc_url) as client:
         inputs = []
         for steps in (4001, 4032):
-            measurements, *_ = request_inputs(make_tracks(1, steps))
-            features = client.infer("track_features", [measurements]).as_numpy("features")
+            features = client.infer("track_features", request_inputs(make_tracks(1, steps))[:2]).as_numpy("features")
             assert features.shape == (1, 4032, len(schema.FEATURES))
             inputs.append(triton.InferInput("features", features.shape, "FP32"))
             inputs[-1].set_data_from_numpy(features)

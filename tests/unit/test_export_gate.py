@@ -166,6 +166,36 @@ def test_each_check_of_computed_values_refuses(
         gate(Changed(paths, **changes), checkpoint, validation)
 
 
+def test_a_format_that_reads_a_feature_its_network_does_not_name_is_refused(
+    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+) -> None:
+    other = FEATURES.index("drag_long")
+
+    def leaking(features: Array, probability: Array) -> Array:
+        return np.where(np.isnan(features[..., other]), np.float32(0.25), probability)  # as an LSTM swallows NaN
+
+    def spoilt(features: Array, probability: Array) -> Array:
+        return probability + 0.0 * features[..., other]
+
+    for change in (leaking, spoilt):
+        with pytest.raises(ExportError, match="check of features that are not looked at; expected the same values"):
+            gate(Changed(paths, whole=change), checkpoint, validation)
+
+
+@pytest.mark.parametrize("make", [lambda graph: graph, dynamic_int8], ids=["fp32", "int8"])
+def test_features_that_were_not_computed_change_no_value_of_a_network_without_them(
+    tmp_path: Path, make: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> None:
+    made = checkpoint_of(ModelConfig(hidden=8, features=("altitude_fraction", "drag_long", "climb_rate")))
+    onnx.save(make(whole_graph(made, 1)), tmp_path / "model.onnx")
+    onnx.save(make(step_graph(made, 1)), tmp_path / "step.onnx")
+    runner = OnnxRunner(tmp_path / "model.onnx", tmp_path / "step.onnx")
+    features = flight_features(3, 40, seed=1)
+    hidden = features.copy()
+    hidden[..., [name not in made.model_config.features for name in FEATURES]] = np.nan
+    np.testing.assert_array_equal(runner.whole(hidden)[0], runner.whole(features)[0])
+
+
 def test_a_state_that_is_carried_wrongly_is_refused(paths: tuple[Path, Path], validation: list[Sample]) -> None:
     made = checkpoint_of(ModelConfig(hidden=8))  # one that remembers
     onnx.save(whole_graph(made, 1), paths[0])

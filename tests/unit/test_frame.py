@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import client
 import reentry
 from reentry import cli, errors
 from reentry.errors import ReentryError
@@ -60,9 +61,18 @@ def test_export_knows_of_training_only_what_a_checkpoint_and_its_gate_need() -> 
         assert of_training <= allowed, module
 
 
-@pytest.mark.parametrize("module", ["reentry.schema", "reentry.features", "reentry.decision"])
+@pytest.mark.parametrize(
+    "module",
+    ["reentry.schema", "reentry.features", "reentry.decision", "reentry.requests", "reentry.wanted", "reentry.metrics"],
+)
 def test_what_triton_imports_needs_numpy_alone(module: str) -> None:
     assert not imported_by(module) & {"torch", "pandas", "typer", "rich", "pyarrow", "onnxruntime"}
+
+
+def test_the_client_is_imported_without_anything_heavy_until_it_is_used() -> None:
+    assert not imported_by("client") & {"pandas", "numpy", "tritonclient", "pyarrow"}
+    with pytest.raises(AttributeError, match="module 'client' has no attribute 'Other'"):
+        client.Other  # noqa: B018
 
 
 def test_the_command_line_starts_without_anything_heavy() -> None:

@@ -75,11 +75,13 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return importlib.import_module(name)
 
 
+INPUT = {"name": "features", "data_type": "TYPE_FP32", "dims": ["-1", str(WIDTH)]}
+OUTPUT = {"name": "reentry_probability", "data_type": "TYPE_FP32", "dims": ["-1"]}
 CONFIG = {
     "max_batch_size": 64,
-    "input": [{"name": "features", "data_type": "TYPE_FP32", "dims": ["-1", str(WIDTH)]}],
+    "input": [INPUT],
     "output": [
-        {"name": "reentry_probability", "data_type": "TYPE_FP32", "dims": ["-1"]},
+        OUTPUT,
         {"name": "model_version", "data_type": "TYPE_INT64", "dims": ["1"]},
     ],
     "parameters": {"intra_op_thread_count": {"string_value": "1"}},
@@ -218,6 +220,26 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
             "optimization.execution_accelerators is not supported",
         ),
         ({"optimization": {"graph": {"level": 7}}}, "optimization.graph.level: expected"),
+        ({"optimization": {"priority": "PRIORITY_MAX"}}, "optimization.priority is not supported"),
+        (
+            {"optimization": {"gather_kernel_buffer_threshold": 9}},
+            "optimization.gather_kernel_buffer_threshold is not supported",
+        ),
+        ({"model_operations": {"op_library_filename": ["a.so"]}}, "model_operations is not supported"),
+        ({"model_transaction_policy": {"decoupled": True}}, "model_transaction_policy.decoupled is not supported"),
+        ({"cc_model_filenames": {"7.5": "model75.onnx"}}, "cc_model_filenames is not supported"),
+        ({"input": [INPUT | {"optional": True}]}, "input.optional is not supported"),
+        ({"input": [INPUT | {"reshape": {"shape": []}}]}, "input.reshape is not supported"),
+        ({"input": [INPUT | {"is_shape_tensor": True}]}, "input.is_shape_tensor is not supported"),
+        ({"input": [INPUT | {"is_non_linear_format_io": True}]}, "input.is_non_linear_format_io is not supported"),
+        ({"input": [INPUT | {"allow_ragged_batch": True}]}, "input.allow_ragged_batch is not supported"),
+        ({"input": [INPUT | {"format": "FORMAT_NHWC"}]}, "input.format is not supported"),
+        ({"output": [OUTPUT | {"reshape": {"shape": [1]}}]}, "output.reshape is not supported"),
+        ({"output": [OUTPUT | {"is_shape_tensor": True}]}, "output.is_shape_tensor is not supported"),
+        ({"output": [OUTPUT | {"is_non_linear_format_io": True}]}, "output.is_non_linear_format_io is not supported"),
+        ({"instance_group": [{"profile": ["a"]}]}, "instance_group.profile is not supported"),
+        ({"instance_group": [{"secondary_devices": [{}]}]}, "instance_group.secondary_devices is not supported"),
+        ({"instance_group": [{"host_policy": "a"}]}, "instance_group.host_policy is not supported"),
         (
             {"input": [{"name": "feature", "data_type": "TYPE_FP32", "dims": [-1, WIDTH]}]},
             "input feature: expected one of the graph's, features",
@@ -239,6 +261,34 @@ def test_what_would_be_ignored_or_fail_later_is_refused_at_load(
 ) -> None:
     with pytest.raises(TritonModelException, match=message):
         load(backend, folder, **changes)
+
+
+def test_what_a_server_fills_in_by_itself_is_not_refused(backend: types.ModuleType, folder: Path) -> None:
+    load(
+        backend,
+        folder,
+        input=[
+            INPUT
+            | {
+                "format": "FORMAT_NONE",
+                "is_shape_tensor": False,
+                "allow_ragged_batch": False,
+                "optional": False,
+                "is_non_linear_format_io": False,
+            }
+        ],
+        optimization={
+            "priority": "PRIORITY_DEFAULT",
+            "input_pinned_memory": {"enable": True},
+            "output_pinned_memory": {"enable": True},
+            "gather_kernel_buffer_threshold": 0,
+            "eager_batching": False,
+        },
+        instance_group=[{"name": "a", "kind": "KIND_CPU", "count": 2, "profile": [], "host_policy": ""}],
+        model_transaction_policy={"decoupled": False},
+        model_operations={"op_library_filename": []},
+        cc_model_filenames={},
+    )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from datetime import datetime
@@ -15,8 +16,23 @@ from hypothesis import strategies as st
 from reentry.buckets import bucket_length, pad_steps
 from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
 from reentry.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
-from reentry.requests import require_features, require_lengths, require_measurements
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
+from reentry.requests import (
+    require_decidable,
+    require_features,
+    require_lengths,
+    require_measurements,
+    require_timestamps,
+)
+from reentry.schema import (
+    FEATURES,
+    LARGEST_REQUEST,
+    LONGEST_TRACK,
+    MEASUREMENT_COLUMNS,
+    NO_ONSET_TIMESTAMP,
+    TRACK_COLUMNS,
+    Column,
+)
+from reentry.simulation import trapezoid
 
 
 @pytest.mark.parametrize(
@@ -48,31 +64,152 @@ def test_padding_repeats_the_last_step() -> None:
         pad_steps(values, 2)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_named_by_track_row_and_column(value: float) -> None:
-    measurements = np.zeros((3, 5, len(MEASUREMENT_COLUMNS)))
-    require_measurements(measurements)
-    measurements[2, 4, MEASUREMENT_COLUMNS.index("longitude")] = value
-    with pytest.raises(ValueError, match=rf"track 2 of the request, row 4, column longitude: .* Got: {value}"):
-        require_measurements(measurements)
+def measured(tracks: int = 3, steps: int = 5) -> np.ndarray:
+    """Plausible measurements of descents, (B, T, M)."""
+    step = np.arange(steps)
+    columns = {
+        "timestamp": 1.7e9 + 0.5 * step,
+        "latitude": 64.03 - 0.04 * step,
+        "longitude": -22.01 - 0.07 * step,
+        "altitude": 9e4 - 700.7 * step,
+        "radiometric_intensity": 0.53 - 0.01 * step,
+        "sensor_id": np.full(steps, 3.0),
+    }
+    return np.stack([np.stack([columns[name] for name in MEASUREMENT_COLUMNS], axis=-1)] * tracks)
+
+
+def full(table: np.ndarray) -> np.ndarray:
+    """Lengths of tracks without padding, (B,)."""
+    return np.full(len(table), table.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("longitude", np.nan, "not finite, got nan"),
+        ("radiometric_intensity", np.inf, "not finite, got inf"),
+        ("altitude", -np.inf, "not finite, got -inf"),
+        ("latitude", 90.5, "above 90 degrees, got 90.5"),
+        ("latitude", -91.0, "below -90 degrees, got -91"),
+        ("longitude", 361.0, "above 360 degrees, got 361"),
+        ("altitude", 1e9, r"above 1e\+08 m, got 1000000000"),
+        ("altitude", -2e5, r"below -100000 m, got -200000"),
+        ("timestamp", 1.7e12, r"above 1e\+11 s; milliseconds\? expected seconds, got 1700000000000"),
+        ("timestamp", -0.5, "below 0 s, got -0.5"),
+        ("timestamp", 1.7e9 + 1.25, "time runs backwards, from 1700000001.5 in the row before, got 1700000001.25"),
+        ("sensor_id", 3.5, "not a whole number, got 3.5"),
+    ],
+)
+def test_a_measurement_that_cannot_be_true_is_named_by_track_row_and_column(
+    column: str, value: float, problem: str
+) -> None:
+    measurements = measured()
+    require_measurements(measurements, full(measurements))
+    measurements[2, 4, MEASUREMENT_COLUMNS.index(column)] = value
+    with pytest.raises(ValueError, match=rf"^track 2 of the request, row 4, column {column}: {problem}; fix: "):
+        require_measurements(measurements, full(measurements))
+
+
+@pytest.mark.parametrize("column", [c for c in TRACK_COLUMNS if c.name in MEASUREMENT_COLUMNS], ids=lambda c: c.name)
+def test_the_limits_of_a_column_themselves_are_accepted(column: Column) -> None:
+    for limit in (column.low, column.high):
+        if limit is not None:
+            measurements = measured(steps=1)
+            measurements[..., MEASUREMENT_COLUMNS.index(column.name)] = limit
+            require_measurements(measurements, full(measurements))
+
+
+def test_the_first_fault_of_several_is_named() -> None:
+    measurements = measured()
+    measurements[1, 3, 1] = measurements[1, 4, 0] = measurements[2, 0, 3] = np.nan
+    with pytest.raises(ValueError, match="track 1 of the request, row 3, column latitude"):
+        require_measurements(measurements, full(measurements))
+
+
+def test_several_measurements_of_one_instant_are_accepted() -> None:
+    measurements = measured()
+    measurements[:, :, 0] = 1.7e9
+    require_measurements(measurements, full(measurements))
+
+
+def test_the_padding_needs_only_be_finite() -> None:
+    measurements = measured()
+    measurements[1, 3:] = 0.0  # time falls there, and that is no measurement
+    require_measurements(measurements, np.array([5, 3, 5]))
+    with pytest.raises(ValueError, match="track 1 of the request, row 3, column timestamp: time runs backwards"):
+        require_measurements(measurements, np.array([5, 4, 5]))
+    measurements[1, 4, 3] = np.nan
+    with pytest.raises(ValueError, match="track 1 of the request, row 4, column altitude: not finite"):
+        require_measurements(measurements, np.array([5, 3, 5]))
+
+
+def test_of_all_column_orders_only_swaps_that_look_alike_pass() -> None:
+    passed = []
+    for names in itertools.permutations(MEASUREMENT_COLUMNS):
+        swapped = measured()[..., [MEASUREMENT_COLUMNS.index(name) for name in names]]
+        try:
+            require_measurements(swapped, full(swapped))
+        except ValueError:
+            continue
+        passed.append(names)
+    # An altitude is no angle, but latitude, longitude and intensity could each be one of the others.
+    assert len(passed) == 2 * 6
+    for time, first, second, *_, sensor in passed:
+        assert (time, sensor) == ("timestamp", "sensor_id")
+        assert "altitude" not in (first, second)
+
+
+def test_the_order_of_the_csv_is_refused_and_the_right_one_named() -> None:
+    order = [column.name for column in TRACK_COLUMNS if column.name in MEASUREMENT_COLUMNS]
+    measurements = measured()[:, :, [MEASUREMENT_COLUMNS.index(name) for name in order]]
+    with pytest.raises(
+        ValueError,
+        match=r"column sensor_id: not a whole number, got 0\.53; fix: give the columns in the order timestamp",
+    ):
+        require_measurements(measurements, full(measurements))
 
 
 def test_no_measurements_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one measurement"):
-        require_measurements(np.zeros((1, 0, len(MEASUREMENT_COLUMNS))))
+        require_measurements(measured(steps=0), np.array([1, 1, 1]))
+
+
+def test_a_request_has_a_bound_of_steps() -> None:
+    def ask(tracks: int, steps: int) -> None:
+        measurements = np.broadcast_to(measured(1, 1), (tracks, steps, len(MEASUREMENT_COLUMNS)))
+        require_measurements(measurements, full(measurements))
+
+    ask(1, LONGEST_TRACK)
+    with pytest.raises(ValueError, match="at most 100,000 steps of a track, padding included, got 100,001"):
+        ask(1, LONGEST_TRACK + 1)
+    with pytest.raises(ValueError, match="at most 262,144 steps in one request, padding included, got 262,208"):
+        ask(64, LARGEST_REQUEST // 64 + 1)
+
+
+def test_the_longest_simulated_track_is_accepted() -> None:
+    assert trapezoid.LONGEST <= LONGEST_TRACK
+
+
+def test_a_timestamp_that_cannot_be_true_is_named() -> None:
+    timestamp = measured()[..., 0]
+    require_timestamps(timestamp, np.array([5, 5, 5]))
+    timestamp[1, 3] = np.nan
+    require_timestamps(timestamp, np.array([5, 3, 5]))
+    with pytest.raises(ValueError, match="track 1 of the request, row 3, column timestamp: not finite, got nan"):
+        require_timestamps(timestamp, np.array([5, 4, 5]))
 
 
 def test_a_feature_that_left_float32_is_named() -> None:
     features = np.zeros((1, 2, len(FEATURES)), dtype=np.float32)
     features[0, 1, 2] = np.inf
-    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: expected a feature within float32"):
+    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: not a feature within float32"):
         require_features(features)
 
 
 def test_lengths_lie_within_the_measurements() -> None:
     require_lengths(np.array([1, 7]), 7)
     for length in (0, 8):
-        with pytest.raises(ValueError, match=rf"track 1 of the request: .* from 1 to 7.* Got: {length}"):
+        with pytest.raises(ValueError, match=rf"track 1 of the request: .* from 1 to 7.* got {length}"):
             require_lengths(np.array([7, length]), 7)
 
 
@@ -83,7 +220,7 @@ def test_an_onset_in_the_padding_is_none() -> None:
     np.testing.assert_array_equal(phase, [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
     assert onset.tolist() == [1, NO_ONSET, NO_ONSET]
     assert onset.dtype == np.int32
-    np.testing.assert_array_equal(at, [1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(at, [1.0, NO_ONSET_TIMESTAMP, NO_ONSET_TIMESTAMP])
 
 
 def add(log: PredictionLog, **changes: np.ndarray) -> None:
@@ -91,7 +228,7 @@ def add(log: PredictionLog, **changes: np.ndarray) -> None:
         "track_id": np.array([7, 8]),
         "rows": np.array([900, 600]),
         "onset_step": np.array([683, NO_ONSET]),
-        "onset_timestamp": np.array([1.7e9 + 0.5, np.nan]),
+        "onset_timestamp": np.array([1.7e9 + 0.5, NO_ONSET_TIMESTAMP]),
         "model_version": np.array([3, 3]),
         "started_at": np.array([9.5, 9.75]),
     }
@@ -140,3 +277,46 @@ def test_without_a_file_lines_go_to_standard_error(
     add(log)
     log.close()
     assert [json.loads(line)["rows"] for line in capfd.readouterr().err.splitlines()] == [900, 600]
+
+
+NOW = 5000.0
+DECIDABLE = {
+    "probability": np.full((2, 8), 0.5, dtype=np.float32),
+    "features": np.zeros((2, 8, len(FEATURES)), dtype=np.float32),
+    "model_version": np.array([3, 3]),
+    "started_at": np.array([NOW, NOW - 0.25]),
+}
+
+
+def test_what_the_ensemble_hands_over_can_be_decided() -> None:
+    require_decidable(**DECIDABLE, steps=5, now=NOW)
+    padding = DECIDABLE["probability"].copy()
+    padding[:, 5:] = np.nan  # which is cut
+    require_decidable(**DECIDABLE | {"probability": padding}, steps=5, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": np.full((2, 4), 0.5)}, "reentry_probability: expected at least the 5 steps .* got 4"),
+        (
+            {"features": np.zeros((2, 4, len(FEATURES)))},
+            "features: expected at least the 5 steps of measurements, got 4",
+        ),
+        (
+            {"probability": np.full((2, 8), np.nan)},
+            "track 0 .* row 0: expected reentry_probability from 0 to 1, got nan",
+        ),
+        ({"probability": np.full((2, 8), 7.5)}, "expected reentry_probability from 0 to 1, got 7.5"),
+        ({"probability": np.full((2, 8), -0.1)}, "expected reentry_probability from 0 to 1, got -0.1"),
+        ({"model_version": np.array([0, 0])}, "model_version: expected one version .* at least 1, got 0 to 0"),
+        ({"model_version": np.array([3, 4])}, "model_version: expected one version .* got 3 to 4"),
+        ({"started_at": np.array([NOW, np.nan])}, r"started_at: expected a time .*got \[5000.0, nan\]"),
+        ({"started_at": np.array([NOW, NOW + 1.0])}, "started_at: .* not in the future"),
+        ({"started_at": np.array([NOW, -1.0])}, "started_at: .* at most 3,600 s ago"),
+        ({"started_at": np.array([NOW, -np.inf])}, "started_at: .* at most 3,600 s ago"),
+    ],
+)
+def test_what_only_a_direct_call_can_hold_is_refused(change: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_decidable(**DECIDABLE | change, steps=5, now=NOW)

@@ -18,7 +18,8 @@ from reentry import schema
 from reentry.decision import DecisionConfig, decide_tracks
 from reentry.metrics import REFUSED, REQUESTS, Registry, TrackMetrics
 from reentry.prediction_log import PredictionLog
-from reentry.requests import require_lengths
+from reentry.requests import require_decidable, require_lengths, require_timestamps
+from reentry.wanted import NotComputedError, RobustUse
 
 
 class TritonPythonModel:
@@ -29,11 +30,13 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.config = DecisionConfig(**{name: float(value["string_value"]) for name, value in parameters.items()})
         self.log = PredictionLog.from_environment()
+        network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
+        self.robust_use = RobustUse(network)
         registry = Registry(pb_utils)
         self.refused = registry.series(REQUESTS, REFUSED)
         self.metrics = TrackMetrics(
             registry,
-            network=Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name,
+            network=network,
             model_instance=args["model_instance_name"],
         )
 
@@ -47,6 +50,9 @@ class TritonPythonModel:
                 refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses.append(pb_utils.InferenceResponse(error=refusal))
                 self.refused.increment(1)
+            except NotComputedError as error:
+                away = pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
+                responses.append(pb_utils.InferenceResponse(error=away))
         self.log.write()
         return responses
 
@@ -57,10 +63,16 @@ class TritonPythonModel:
 
         track_length = value(schema.TRACK_LENGTH)[:, 0]
         timestamp = value(schema.MEASUREMENTS)[:, :, schema.MEASUREMENT_COLUMNS.index(schema.TIMESTAMP.name)]
-        require_lengths(track_length, timestamp.shape[1])
-        probability = value(schema.PROBABILITY)[:, : timestamp.shape[1]]
-        model_version = value(schema.MODEL_VERSION)
-        started_at = value(schema.STARTED_AT)
+        steps = timestamp.shape[1]
+        probability, features = value(schema.PROBABILITY), value(schema.FEATURES_TENSOR)
+        model_version, started_at = value(schema.MODEL_VERSION), value(schema.STARTED_AT)
+        require_lengths(track_length, steps)
+        require_timestamps(timestamp, track_length)
+        require_decidable(
+            probability, features, model_version[:, 0], started_at[:, 0], steps=steps, now=time.monotonic()
+        )
+        self.robust_use.require_computed(features, int(model_version[0, 0]))
+        probability = probability[:, :steps]
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         self.log.add(
             track_id=value(schema.TRACK_ID_TENSOR)[:, 0],
@@ -71,7 +83,7 @@ class TritonPythonModel:
             started_at=started_at[:, 0],
         )
         self.metrics.add(
-            features=value(schema.FEATURES_TENSOR),
+            features=features,
             phase=phase,
             track_length=track_length,
             onset_step=onset_step,

@@ -17,8 +17,8 @@ from reentry.buckets import bucket_length, pad_steps
 from reentry.features import track_features
 from reentry.metrics import REFUSED, REQUESTS, Registry
 from reentry.requests import require_features, require_measurements
-from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT
-from reentry.wanted import RobustWanted
+from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT, TRACK_LENGTH
+from reentry.wanted import RobustWanted, mark_not_computed
 
 
 class TritonPythonModel:
@@ -36,8 +36,9 @@ class TritonPythonModel:
         by_length = defaultdict(list)
         for index, request in enumerate(requests):
             tracks = pb_utils.get_input_tensor_by_name(request, MEASUREMENTS.name).as_numpy()
+            track_length = pb_utils.get_input_tensor_by_name(request, TRACK_LENGTH.name).as_numpy()[:, 0]
             try:
-                require_measurements(tracks)
+                require_measurements(tracks, track_length)
             except ValueError as error:
                 answers[index] = _refusal(error)
             else:
@@ -49,18 +50,20 @@ class TritonPythonModel:
             features = pad_steps(features, bucket_length(length))
             borders = np.cumsum([len(tracks) for _, tracks in group])[:-1]
             for (index, _), own in zip(group, np.split(features, borders), strict=True):
-                answers[index] = _answer(own, started_at)
+                answers[index] = _answer(own, started_at, robust=robust)
         refused = sum(answer.has_error() for answer in answers.values())
         if refused:
             self.registry.series(REQUESTS, REFUSED).increment(refused)
         return [answers[index] for index in range(len(requests))]
 
 
-def _answer(features: npt.NDArray[np.float32], started_at: float) -> pb_utils.InferenceResponse:
+def _answer(features: npt.NDArray[np.float32], started_at: float, *, robust: bool) -> pb_utils.InferenceResponse:
     try:
         require_features(features)
     except ValueError as error:
         return _refusal(error)
+    if not robust:
+        mark_not_computed(features)
     return pb_utils.InferenceResponse(
         [
             pb_utils.Tensor(FEATURES_TENSOR.name, features),

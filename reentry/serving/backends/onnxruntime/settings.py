@@ -84,6 +84,16 @@ _HONOURED: Final = (
 )
 """Of the rest of a configuration, that which a reader may wonder about."""
 
+_UNHONOURED_OF_EACH: Final = {
+    "input": ("allow_ragged_batch", "optional", "reshape", "is_shape_tensor", "is_non_linear_format_io"),
+    "output": ("reshape", "is_shape_tensor", "is_non_linear_format_io"),
+    "instance_group": ("profile", "secondary_devices", "host_policy"),
+}
+"""Settings of each input, output or instance group that would be ignored."""
+
+_DEFAULT_PRIORITY: Final = "PRIORITY_DEFAULT"
+_NO_FORMAT: Final = "FORMAT_NONE"
+
 CPU: Final = ["CPUExecutionProvider"]
 CUDA: Final = "CUDAExecutionProvider"
 
@@ -93,12 +103,20 @@ def refuse_unhonoured(config: dict[str, Any]) -> None:
     optimization = config.get("optimization", {})
     unhonoured = {
         "sequence_batching": config.get("sequence_batching"),
+        "model_operations": config.get("model_operations", {}).get("op_library_filename"),
+        "model_transaction_policy.decoupled": config.get("model_transaction_policy", {}).get("decoupled"),
+        "cc_model_filenames": config.get("cc_model_filenames"),
         "batch_input": config.get("batch_input"),
         "batch_output": config.get("batch_output"),
         "optimization.execution_accelerators": optimization.get("execution_accelerators"),
         "optimization.cuda": optimization.get("cuda"),
-        "input.allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config["input"]),
+        "optimization.gather_kernel_buffer_threshold": int(optimization.get("gather_kernel_buffer_threshold", 0)),
+        "optimization.priority": optimization.get("priority", _DEFAULT_PRIORITY) != _DEFAULT_PRIORITY,
+        "input.format": any(tensor.get("format", _NO_FORMAT) != _NO_FORMAT for tensor in config["input"]),
     }
+    for part, settings in _UNHONOURED_OF_EACH.items():
+        for setting in settings:
+            unhonoured[f"{part}.{setting}"] = any(each.get(setting) for each in config.get(part, []))
     for setting, value in unhonoured.items():
         if value:
             raise _unsupported(setting)

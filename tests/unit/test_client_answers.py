@@ -1,0 +1,106 @@
+"""An answer that no server of these models gives is refused, and the error says what is wrong with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from client.answers import require_answer
+from client.batching import Batch
+from reentry.errors import ClientError
+from reentry.schema import MEASUREMENT_COLUMNS
+from reentry.tracks import Track
+
+LENGTHS = (5, 3)
+
+
+def batch_of() -> Batch:
+    tracks = []
+    for track_id, length in enumerate(LENGTHS):
+        measurements = np.zeros((length, len(MEASUREMENT_COLUMNS)))
+        measurements[:, 0] = 1.7e9 + 0.5 * np.arange(length)
+        steps = np.arange(length)
+        tracks.append(
+            Track(track_id=70 + track_id, measurements=measurements, reentry_phase=None, rows=steps, steps=steps)
+        )
+    return Batch(tuple(tracks))
+
+
+def answer_of() -> dict[str, np.ndarray | None]:
+    """Track 70 has an onset at step 2; track 71 has none, though its padding is marked."""
+    return {
+        "reentry_probability": np.full((2, 5), 0.25, dtype=np.float32),
+        "reentry_phase": np.array([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]], dtype=np.uint8),
+        "onset_step": np.array([[2], [-1]], dtype=np.int32),
+        "onset_timestamp": np.array([[1.7e9 + 1.0], [-1.0]]),
+        "model_version": np.array([[3], [3]]),
+    }
+
+
+def test_a_right_answer_is_accepted() -> None:
+    require_answer(batch_of(), answer_of(), where="grpc://host:8001")
+
+
+def test_probabilities_of_exactly_0_and_1_are_accepted() -> None:
+    answer = answer_of()
+    answer["reentry_probability"][0, :2] = [0.0, 1.0]
+    require_answer(batch_of(), answer, where="grpc://host:8001")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "place", "value", "message"),
+    [
+        (
+            "reentry_probability",
+            (0, 1),
+            7.5,
+            "reentry_probability of track 70, step 1; expected a number from 0 to 1; got 7.5",
+        ),
+        ("reentry_probability", (1, 2), np.nan, "reentry_probability of track 71, step 2; .* got nan"),
+        ("reentry_probability", (0, 0), -0.1, "reentry_probability of track 70, step 0; .* got -0.1"),
+        ("reentry_phase", (0, 4), 200, "reentry_phase of track 70, step 4; expected 0 or 1; got 200"),
+        ("onset_step", (0, 0), 99, "onset_step of track 70; expected 2, the first step of 5 in phase 1; got 99"),
+        ("onset_step", (0, 0), -7, "onset_step of track 70; expected 2, .* got -7"),
+        ("onset_step", (0, 0), -1, "onset_step of track 70; expected 2, .* got -1"),
+        ("onset_step", (1, 0), 3, "onset_step of track 71; expected -1, no onset; got 3"),
+        (
+            "onset_timestamp",
+            (0, 0),
+            1.7e9,
+            "onset_timestamp of track 70; expected 1700000001, the time of step 2; got 17",
+        ),
+        ("onset_timestamp", (0, 0), -1.0, "onset_timestamp of track 70; expected 1700000001, .* got -1"),
+        ("onset_timestamp", (0, 0), np.nan, "onset_timestamp of track 70; .* got nan"),
+        ("onset_timestamp", (1, 0), np.nan, "onset_timestamp of track 71; expected -1, .* got nan"),
+        ("model_version", (slice(None), 0), 0, "model_version; expected at least 1; got 0"),
+        ("model_version", (1, 0), 4, "model_version; expected one version for the whole request; got 3 and 4"),
+    ],
+)
+def test_a_wrong_value_is_named(tensor: str, place: tuple, value: float, message: str) -> None:
+    answer = answer_of()
+    answer[tensor][place] = value
+    with pytest.raises(ClientError, match=f"^grpc://host:8001: the server's answer is invalid: {message}"):
+        require_answer(batch_of(), answer, where="grpc://host:8001")
+
+
+@pytest.mark.parametrize("tensor", list(answer_of()))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: None,
+        lambda values: values[:1],
+        lambda values: values[:, :0],
+        lambda values: np.concatenate([values, values], axis=1),
+        lambda values: values.ravel(),
+        lambda values: values.astype(bool),
+        lambda values: values.astype(str),
+    ],
+    ids=["missing", "fewer tracks", "no steps", "more steps", "flat", "another type", "text"],
+)
+def test_a_wrong_shape_or_type_is_named_with_the_right_one(tensor: str, change) -> None:
+    answer = answer_of()
+    answer[tensor] = change(answer[tensor])
+    with pytest.raises(
+        ClientError, match=rf"answer is invalid: {tensor}; expected (shape \(2, |a tensor of this name)"
+    ):
+        require_answer(batch_of(), answer, where="grpc://host:8001")
