@@ -19,7 +19,7 @@ ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", 
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
 """Folders that are a whole namespace."""
-FOLDERS = (*DEPLOYED, "canary", "autoscaling", "tensorrt/job")
+FOLDERS = (*DEPLOYED, "autoscaling", "tensorrt/job")
 """All that are applied."""
 
 Manifest = dict  # of what YAML holds

@@ -27,8 +27,6 @@ from tests.contract.manifests import (
     triton,
 )
 
-WITH_PODS = (*DEPLOYED, "canary")
-
 EXIT_TIMEOUT = 30
 """s that the image's entry command gives Triton to drain (--exit-timeout-secs)."""
 
@@ -61,7 +59,7 @@ def fetch(url: str) -> str:
         return answer.read().decode()
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_ports_are_those_of_the_server(folder: str) -> None:
     config = ServerConfig()
     expected = {"http": config.http_port, "grpc": config.grpc_port, "metrics": config.metrics_port}
@@ -85,7 +83,7 @@ def test_the_running_server_answers_the_probes(server: EmbeddedServer) -> None:
         assert fetch(f"http://{server.http_url}{probe['path']}") == ""  # any status but 200 raises
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_selectors_match_the_pods_they_are_meant_for(folder: str) -> None:
     labels = pod_labels(folder).items()
     assert one(folder, "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
@@ -97,33 +95,7 @@ def test_selectors_match_the_pods_they_are_meant_for(folder: str) -> None:
         assert spread["labelSelector"]["matchLabels"].items() <= labels
 
 
-def test_stable_and_canary_do_not_take_each_other_s_pods() -> None:
-    stable = one("overlays/production", "Deployment")["spec"]["selector"]["matchLabels"]
-    canary = one("canary", "Deployment")["spec"]["selector"]["matchLabels"]
-    assert not stable.items() <= pod_labels("canary").items()
-    assert not canary.items() <= pod_labels("overlays/production").items()
-    for service in every("overlays/production", "Service"):
-        assert not service["spec"]["selector"].items() <= pod_labels("canary").items()
-
-
-def test_the_canary_is_the_stable_release_but_for_its_name_labels_and_share() -> None:
-    canary, stable = triton("canary"), triton("overlays/production")
-    assert environment("canary") == environment("overlays/production")
-    for field in ("resources", "ports", "readinessProbe", "lifecycle", "securityContext", "volumeMounts"):
-        assert canary[field] == stable[field]
-    stable_routes = {
-        (host, path, backend["port"]["name"])
-        for ingress, host, path, backend in routes("overlays/production")
-        if ingress["metadata"]["name"] != "reentry-feeds"
-    }
-    assert {(host, path, backend["port"]["name"]) for _, host, path, backend in routes("canary")} == stable_routes
-    for ingress in every("canary", "Ingress"):
-        annotations = ingress["metadata"]["annotations"]
-        assert annotations["nginx.ingress.kubernetes.io/canary"] == "true"
-        assert annotations["nginx.ingress.kubernetes.io/canary-weight"] == "0"
-
-
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_routes_lead_to_ports_of_services_that_exist(folder: str) -> None:
     services = {service["metadata"]["name"]: service["spec"]["ports"] for service in every(folder, "Service")}
     for ingress, host, path, backend in routes(folder):
@@ -133,7 +105,7 @@ def test_routes_lead_to_ports_of_services_that_exist(folder: str) -> None:
         assert grpc == (backend["port"]["name"] == "grpc") == path.startswith(f"/{GRPC.full_name}/")
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_only_calls_that_exist_and_change_nothing_are_routed(folder: str) -> None:
     methods = {method.name for method in GRPC.methods}
     assert methods >= CONTROL, "the list of calls to keep out is out of date"
@@ -172,14 +144,14 @@ def test_environments_do_not_share_a_host() -> None:
     assert len(set.union(*hosts)) == sum(len(of_one) for of_one in hosts)
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_drain_fits_the_grace_period(folder: str) -> None:
     pre_stop = triton(folder)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pre_stop > 0
     assert pre_stop + LONGEST_DRAIN < pod(folder)["terminationGracePeriodSeconds"]
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_instances_and_threads_fit_the_cpus(folder: str) -> None:
     resources = triton(folder)["resources"]
     assert resources["requests"]["cpu"] == resources["limits"]["cpu"]
@@ -188,7 +160,7 @@ def test_instances_and_threads_fit_the_cpus(folder: str) -> None:
     assert instances == max(1, cores // (2 * threads))  # as `ServerConfig.fitted_instances` fits them to a machine
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_memory_holds_the_full_shared_memory_and_the_server(folder: str) -> None:
     (shared,) = [volume["emptyDir"] for volume in pod(folder)["volumes"] if volume["name"] == "shared-memory"]
     assert shared["medium"] == "Memory"
@@ -267,8 +239,8 @@ def test_the_network_is_shut_but_for_gateway_prometheus_names_and_the_model_stor
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
     policy = one(folder, "NetworkPolicy", "reentry")["spec"]
-    for release in (folder, "canary"):
-        assert policy["podSelector"]["matchLabels"].items() <= pod_labels(release).items()
+    for release in ("stable", "canary"):
+        assert policy["podSelector"]["matchLabels"].items() <= (pod_labels(folder) | {"release": release}).items()
     assert policy["policyTypes"] == ["Ingress", "Egress"]
 
     def opened(rules: list[Manifest], side: str) -> dict[str, set[object]]:
@@ -296,7 +268,7 @@ def test_the_metric_rules_are_where_the_network_lets_prometheus_in_from() -> Non
     assert one("autoscaling", "ConfigMap")["metadata"]["namespace"] == "monitoring"
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_what_a_pod_refers_to_exists_or_is_a_secret_made_outside(folder: str) -> None:
     present = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in build(folder)}
     for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
@@ -310,8 +282,7 @@ def test_what_a_pod_refers_to_exists_or_is_a_secret_made_outside(folder: str) ->
     for volume in pod(folder)["volumes"]:
         if "persistentVolumeClaim" in volume:
             assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in present
-    if folder != "canary":  # which runs in the stable release's namespace
-        assert ("ServiceAccount", pod(folder)["serviceAccountName"]) in present
+    assert ("ServiceAccount", pod(folder)["serviceAccountName"]) in present
 
 
 @pytest.mark.parametrize("folder", ["models/pvc", "models/s3"])
