@@ -21,6 +21,10 @@ VERSIONS = (OLDEST, "1.35", "1.36", "1.37")
 """Versions of Kubernetes: the oldest, and those with upstream support."""
 
 
+def test_the_guide_names_the_oldest_kubernetes() -> None:
+    assert f"Kubernetes {OLDEST} or later" in (K8S / "README.md").read_text()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_kubernetes_takes_every_field_of_every_manifest(folder: str, version: str) -> None:
@@ -210,10 +214,16 @@ def rights(manifest: Manifest) -> set[str]:
     }
 
 
-def completed_by_the_api(manifest: Manifest) -> Iterator[str]:
-    """Fields that the API server adds inside lists which `kubectl apply` compares as a whole.
+def is_canonical(quantity: str) -> bool:
+    """Whether the API server keeps a quantity as it is written: 1000m becomes 1, and 1024Mi becomes 1Gi."""
+    found = re.fullmatch(r"(\d+)(|m|Ki|Mi|Gi)", quantity)
+    return found is not None and (found[1] == "0" or int(found[1]) % (1024 if "i" in found[2] else 1000) > 0)
 
-    A list that lacks one differs from the live object in every apply, and kubectl sends a PATCH.
+
+def changed_by_the_api(manifest: Manifest) -> Iterator[str]:
+    """Fields that the API server adds inside lists which `kubectl apply` compares as a whole, or writes in its own way.
+
+    The object then differs from the live one in every apply, and kubectl sends a PATCH.
     """
     spec = manifest.get("spec", {})
     if manifest["kind"] == "NetworkPolicy":
@@ -226,6 +236,12 @@ def completed_by_the_api(manifest: Manifest) -> Iterator[str]:
             for field in ("default", "defaultRequest"):
                 if limit["type"] == "Container" and not bounded <= set(limit.get(field, {})):
                     yield f"limits.{field}"
+            if not all(
+                is_canonical(each) for part in limit.values() if part != limit["type"] for each in part.values()
+            ):
+                yield "limits quantity"
+    if manifest["kind"] == "ResourceQuota" and not all(map(is_canonical, spec["hard"].values())):
+        yield "hard quantity"
     if manifest["kind"] == "RoleBinding" and any("apiGroup" not in subject for subject in manifest["subjects"]):
         yield "subjects.apiGroup"
 
@@ -236,7 +252,7 @@ def test_deployers_may_apply_all_of_an_overlay(folder: str) -> None:
         allowed = rights(manifest)
         assert "get" in allowed, manifest["kind"]
         if not {"create", "patch"} <= allowed:  # the administrator's: an apply must find nothing to change
-            assert list(completed_by_the_api(manifest)) == [], manifest["kind"]
+            assert list(changed_by_the_api(manifest)) == [], manifest["kind"]
 
 
 @pytest.mark.parametrize(
@@ -245,14 +261,14 @@ def test_deployers_may_apply_all_of_an_overlay(folder: str) -> None:
         ("NetworkPolicy", "ports.protocol", lambda it: it["spec"]["ingress"][0]["ports"][0].pop("protocol")),
         ("LimitRange", "limits.default", lambda it: it["spec"]["limits"][0]["default"].pop("cpu")),
         ("LimitRange", "limits.defaultRequest", lambda it: it["spec"]["limits"][0]["defaultRequest"].pop("memory")),
+        ("LimitRange", "limits quantity", lambda it: it["spec"]["limits"][0]["max"].update(cpu="16000m")),
+        ("ResourceQuota", "hard quantity", lambda it: it["spec"]["hard"].update({"limits.memory": "77824Mi"})),
         ("RoleBinding", "subjects.apiGroup", lambda it: it["subjects"][0].pop("apiGroup")),
     ],
 )
-def test_each_field_that_the_api_completes_is_seen(
-    kind: str, missing: str, spoil: Callable[[Manifest], object]
-) -> None:
+def test_each_field_that_the_api_changes_is_seen(kind: str, missing: str, spoil: Callable[[Manifest], object]) -> None:
     named = {"NetworkPolicy": "reentry"}.get(kind)
     manifest = copy.deepcopy(one("overlays/production", kind, named))
     assert rights(manifest) == {"get"}
     spoil(manifest)
-    assert list(completed_by_the_api(manifest)) == [missing]
+    assert list(changed_by_the_api(manifest)) == [missing]
