@@ -9,6 +9,8 @@ import pytest
 import yaml
 from tritonclient.grpc import service_pb2
 
+from client.batching import BatchConfig
+from reentry import schema
 from reentry.serving import EmbeddedServer, ServerConfig
 from tests.contract.manifests import (
     DEPLOYED,
@@ -47,6 +49,19 @@ CONTROL = {
     "LogSettings",
 }
 """Calls that change the server for everybody."""
+
+
+HTTP_QUESTIONS = {
+    "/v2/health/live",
+    "/v2/health/ready",
+    f"/v2/models/{ENSEMBLE}",
+    f"/v2/models/{ENSEMBLE}/config",
+    f"/v2/models/{ENSEMBLE}/ready",
+}
+"""What the gateway lets through over HTTP."""
+
+LARGEST_REQUEST = 2**18
+"""Steps that the server takes in one request, padding included."""
 
 
 def adapter_rule() -> Manifest:
@@ -114,13 +129,37 @@ def test_only_calls_that_exist_and_change_nothing_are_routed(folder: str) -> Non
             method = path.rpartition("/")[2]
             assert method in methods - CONTROL
         else:
-            assert path in ("/v2/health", "/v2/models")
+            # Questions without a body. `infer` is not among them, nor is another model, nor `trace/setting`.
+            assert path in HTTP_QUESTIONS
+    for ingress in every(folder, "Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            assert {path["pathType"] for path in rule["http"]["paths"]} == {"Exact"}
 
 
 def test_calls_of_our_client_are_routed() -> None:
     # What tritonclient calls for `get_model_config` and `infer`, see client/connection.py.
     routed = {path for ingress, _, path, _ in routes("overlays/production")}
-    assert {f"/{GRPC.full_name}/ModelConfig", f"/{GRPC.full_name}/ModelInfer", "/v2/models"} <= routed
+    assert {f"/{GRPC.full_name}/ModelConfig", f"/{GRPC.full_name}/ModelInfer"} <= routed
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_bodies_are_bounded_by_the_largest_request(folder: str) -> None:
+    step = 8 * len(schema.MEASUREMENT_COLUMNS)  # bytes
+    assert BatchConfig().steps <= LARGEST_REQUEST
+    most = {}
+    for ingress in every(folder, "Ingress"):
+        size = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+        most[ingress["metadata"]["name"]] = int(size[:-1]) * {"k": 2**10, "m": 2**20}[size[-1]]  # as nginx reads them
+    assert most["reentry-http"] == 1024
+    assert LARGEST_REQUEST * step < most["reentry-grpc"] < 2 * LARGEST_REQUEST * step
+    assert 0 < most["reentry-feeds"] <= 64 * 2**20
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_pods_take_the_control_key_from_a_secret_that_need_not_be_there(folder: str) -> None:
+    (variable,) = triton(folder)["env"]
+    assert variable["name"] == "REENTRY_CONTROL_KEY"
+    assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
@@ -269,7 +308,7 @@ def test_the_network_is_shut_but_for_gateway_prometheus_names_and_the_model_stor
         return found
 
     assert opened(policy["ingress"], "from") == {"ingress-nginx": {"http", "grpc"}, "monitoring": {"metrics"}}
-    store = {"minio": {9000}} if folder == "models/s3" else {}
+    store = {"seaweedfs": {8333}} if folder == "models/s3" else {}
     assert opened(policy["egress"], "to") == {"kube-system": {53}} | store
     if store:
         (endpoint,) = [
@@ -277,7 +316,7 @@ def test_the_network_is_shut_but_for_gateway_prometheus_names_and_the_model_stor
             for manifest in every(folder, "ConfigMap")
             if "RCLONE_CONFIG_STORE_ENDPOINT" in manifest["data"]
         ]
-        assert endpoint == "http://minio.minio.svc:9000"
+        assert endpoint == "http://seaweedfs-s3.seaweedfs.svc:8333"
 
 
 def test_the_metric_rules_are_where_the_network_lets_prometheus_in_from() -> None:
