@@ -122,6 +122,11 @@ rollout() {
     wait "$waiting" 2>/dev/null || status=$?
     kill "$looking" 2>/dev/null || true
     wait "$looking" 2>/dev/null || true
-    [ $status -eq 0 ] || sed 's/^/error: /' "$found" >&2
+    if [ $status -ne 0 ]; then
+        # Where no pod could be created, the Deployment says why: a quota, a policy.
+        [ -s "$found" ] || kubectl -n "$1" get deployment "$2" -o go-template='
+            {{- range .status.conditions}}{{if eq .type "ReplicaFailure"}}{{.message}}{{"\n"}}{{end}}{{end}}' >"$found"
+        sed 's/^/error: /' "$found" >&2
+    fi
     return $status
 }

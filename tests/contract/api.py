@@ -1,7 +1,7 @@
-"""The reading half of a Kubernetes API server: enough of it for the real `kubectl get`.
+"""A Kubernetes API server that only reads: enough of one for the real `kubectl get`.
 
-The objects are those of a dictionary, and after them those of a file that `kubectl apply` was to apply; a later object
-replaces an earlier one of its name.
+Its objects are those of a dictionary, in the order of its keys, and under the key "2-applied" those of a file that
+`kubectl apply` was to apply. A later object replaces an earlier one of its name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KINDS: Final = {
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
 }
-"""Plural of each kind, by API version."""
+"""This maps each kind to its plural, by API version."""
 
 SHORT: Final = {
     "HorizontalPodAutoscaler": ["hpa"],
@@ -54,17 +54,17 @@ CLUSTER_WIDE: Final = {"Namespace", "Node"}
 PLURALS: Final = {kind: plural for kinds in KINDS.values() for kind, plural in kinds.items()}
 
 Key = tuple[str, str, str, str]
-"""API version, plural, namespace and name of an object."""
+"""A key is the API version, plural, namespace and name of an object."""
 
 
 Objects = dict[str, list[Manifest]]
-"""Lists of objects, in the order of their keys."""
+"""The lists of objects are read in the order of their keys."""
 
 
 def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
-    """The manifest with what an API server and its controllers write into it.
+    """Return the manifest with what an API server and its controllers write into it.
 
-    A Deployment that says nothing else has `replicas` of them.
+    A Deployment that states no replicas gets `replicas`.
     """
     live = copy.deepcopy(manifest)
     metadata, spec = live["metadata"], live.get("spec", {})
@@ -86,7 +86,7 @@ def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Discovery, and GET of objects and lists with label selectors."""
+    """The handler answers discovery, and GET of objects and of lists with label selectors."""
 
     protocol_version = "HTTP/1.1"
     live: Objects
@@ -132,9 +132,10 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({"kind": f"{kind}List", "apiVersion": version, "metadata": {}, "items": items})
 
     def _objects(self) -> dict[Key, Manifest]:
-        manifests = [each for name in sorted(self.live) for each in self.live[name]]
+        live = dict(self.live)
         if self.applied is not None and self.applied.exists():
-            manifests += map(as_live, yaml.safe_load_all(self.applied.read_text()))
+            live["2-applied"] = list(map(as_live, yaml.safe_load_all(self.applied.read_text())))
+        manifests = [each for name in sorted(live) for each in live[name]]
         return {
             (
                 each["apiVersion"],

@@ -94,7 +94,7 @@ TAKEN_WHERE_THEY_ARE = {"setuptools", "cloudpickle", "coverage", "google-auth"}
 
 
 def started_on_gpu(folder: Path, *more: str, key: str = "") -> list[str]:
-    """Arguments of the tritonserver that the gpu image's entry command starts."""
+    """Return the arguments of the tritonserver that the gpu image's entry command starts."""
     stand_in = folder / "tritonserver"
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stand_in.chmod(0o755)
@@ -105,7 +105,7 @@ def started_on_gpu(folder: Path, *more: str, key: str = "") -> list[str]:
 
 
 def restrictions(words: list[str]) -> set[tuple[str, str]]:
-    """Flag and value of what restricts APIs."""
+    """Return flag and value of the arguments that restrict APIs."""
     pairs = {word.partition("=")[::2] for word in words}
     return {(flag, value) for flag, value in pairs if "restricted" in flag}
 

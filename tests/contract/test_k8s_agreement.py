@@ -60,10 +60,10 @@ HTTP_QUESTIONS = {
     f"/v2/models/{ENSEMBLE}/config",
     f"/v2/models/{ENSEMBLE}/ready",
 }
-"""What the gateway lets through over HTTP."""
+"""The paths that the gateway routes over HTTP."""
 
 LARGEST_REQUEST = 2**18
-"""Steps that the server takes in one request, padding included."""
+"""The server takes at most so many steps in one request, padding included."""
 
 
 def adapter_rule() -> Manifest:
@@ -72,7 +72,7 @@ def adapter_rule() -> Manifest:
 
 
 def sizes(folder: str) -> tuple[int, int]:
-    """Instances and threads that a pod is told."""
+    """Return the instances and threads that a pod is told."""
     instances, threads = (int(environment(folder)[f"REENTRY_{name}"]) for name in ("INSTANCES", "THREADS"))
     return instances, threads
 

@@ -165,7 +165,7 @@ def test_yaml_is_clean() -> None:
 
 
 def lists_of_ports(part: Any) -> Iterator[list[Manifest]]:
-    """Each list under a key `ports`, wherever it is in a manifest."""
+    """Yield each list under a key `ports`, wherever it is in a manifest."""
     if isinstance(part, dict):
         for key, value in part.items():
             if key == "ports" and isinstance(value, list):
@@ -204,7 +204,7 @@ RESOURCES = {
 
 
 def rights(manifest: Manifest) -> set[str]:
-    """What deployers may do with an object of this kind."""
+    """Return what deployers may do with an object of this kind."""
     group = manifest["apiVersion"].rpartition("/")[0]
     return {
         verb
@@ -215,13 +215,13 @@ def rights(manifest: Manifest) -> set[str]:
 
 
 def is_canonical(quantity: str) -> bool:
-    """Whether the API server keeps a quantity as it is written: 1000m becomes 1, and 1024Mi becomes 1Gi."""
+    """Tell whether the API server keeps a quantity as it is written: 1000m becomes 1, and 1024Mi becomes 1Gi."""
     found = re.fullmatch(r"(\d+)(|m|Ki|Mi|Gi)", quantity)
     return found is not None and (found[1] == "0" or int(found[1]) % (1024 if "i" in found[2] else 1000) > 0)
 
 
 def changed_by_the_api(manifest: Manifest) -> Iterator[str]:
-    """Fields that the API server adds inside lists which `kubectl apply` compares as a whole, or writes in its own way.
+    """Yield the fields that the API server adds inside lists, which `kubectl apply` compares as a whole, or rewrites.
 
     The object then differs from the live one in every apply, and kubectl sends a PATCH.
     """

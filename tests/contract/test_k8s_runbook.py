@@ -19,11 +19,11 @@ NAMES = {
     **{kind.lower(): plural for kind, plural in PLURALS.items()},
     **{plural: plural for plural in PLURALS.values()},
 }
-"""Plural by each way to write a kind."""
+"""This maps each way to write a kind to its plural."""
 
 
 def verbs(command: str) -> set[tuple[str, str]]:
-    """The resources that a command touches, each with what it does to them."""
+    """Return the resources that a command touches, each with what it does to them."""
     what, *words = [word for word in command.split() if not word.startswith("-")]
     if what == "rollout":
         verb = {"restart": "patch", "undo": "patch", "status": "watch", "history": "get"}[words[0]]

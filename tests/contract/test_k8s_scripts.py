@@ -58,7 +58,7 @@ esac
 
 @dataclass
 class Cluster:
-    """The stand-in, and what became of it."""
+    """The stand-in for a cluster records what it is asked."""
 
     state: Path
     api: str
@@ -66,9 +66,9 @@ class Cluster:
     http_port: int
     grpc_port: int
     broken: str = "none"
-    """Deployment whose rollout times out."""
+    """The Deployment whose rollout times out."""
     stuck: str = "none"
-    """Deployment whose rollout lasts until somebody ends the wait."""
+    """The Deployment whose rollout lasts until somebody ends the wait."""
     watched: bool = False
     """Whether a rollout ends only after the pods were looked at."""
     forbidden: str = ""
@@ -118,7 +118,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
-    """Production, deployed, with three replicas."""
+    """The cluster runs production with three replicas."""
     program("kubectl")
     program("curl")
     stand_in = tmp_path / "kubectl"
@@ -134,7 +134,7 @@ def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
 
 @pytest.fixture
 def canary(cluster: Cluster) -> Cluster:
-    """The cluster while a canary runs, with two replicas."""
+    """The cluster runs a canary with two replicas."""
     hold_canary(cluster, replicas=2)
     return cluster
 
@@ -242,13 +242,22 @@ def test_deploy_refuses_an_image_that_moves(cluster: Cluster, image: str) -> Non
 
 def test_deploy_fails_when_the_new_pods_do_not_become_ready(cluster: Cluster) -> None:
     cluster.broken = "reentry"
+    deployment = as_live(one("overlays/production", "Deployment"))
+    reason = 'pods "reentry-5d" is forbidden: exceeded quota: reentry'
+    deployment["status"]["conditions"] = [
+        {"type": "Available", "status": "True", "message": "Deployment has minimum availability."},
+        {"type": "ReplicaFailure", "status": "True", "message": reason},
+    ]
+    cluster.keeps(deployment, name="2-broken")
     told = cluster.run("deploy.sh", "production")
     assert told.returncode == 1
+    assert f"error: {reason}\n" in told.stderr
+    assert "minimum availability" not in told.stderr
     assert "the old ones serve" in told.stderr
 
 
 def pod_of(revision: int, reason: str, *, init: bool = False) -> tuple[Manifest, Manifest]:
-    """A ReplicaSet of the stable release, and a pod of it in which one container waits."""
+    """Return a ReplicaSet of the stable release, and a pod of it in which one container waits."""
     labels = {"app.kubernetes.io/name": "reentry", "release": "stable", "pod-template-hash": f"hash{revision}"}
     metadata = {"name": f"reentry-hash{revision}", "namespace": "reentry", "labels": labels}
     annotations = {"deployment.kubernetes.io/revision": str(revision)}
@@ -283,9 +292,7 @@ def test_a_pod_that_cannot_start_ends_the_wait_and_says_its_last_words(
     [pod_of(1, "CrashLoopBackOff"), pod_of(2, "ContainerCreating"), pod_of(2, "ErrImagePull")],
     ids=["of the revision before", "still starting", "pulled once more"],
 )
-def test_a_rollout_goes_its_way_beside_pods_that_are_not_stuck(
-    cluster: Cluster, pods: tuple[Manifest, Manifest]
-) -> None:
+def test_a_rollout_succeeds_beside_pods_that_are_not_stuck(cluster: Cluster, pods: tuple[Manifest, Manifest]) -> None:
     cluster.watched = True
     cluster.keeps(*pod_of(2, "ContainerCreating"), name="3-pods")
     cluster.keeps(*pods, name="4-pods")
@@ -401,6 +408,8 @@ def test_a_canary_is_the_deployed_release_but_for_name_labels_image_and_share(cl
     labels = pod_labels(folder) | {"release": "canary"}
     assert deployment["spec"]["template"]["metadata"]["labels"] == labels
     assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    stable_service = one(folder, "Service", "reentry")
+    assert service["metadata"]["labels"] == stable_service["metadata"]["labels"] | {"release": "canary"}
     assert service["spec"]["selector"].items() <= labels.items()
     assert not service["spec"]["selector"].items() <= pod_labels(folder).items()
     assert "replicas" not in deployment["spec"]  # one, until it takes a share
@@ -412,7 +421,7 @@ def test_a_canary_is_the_deployed_release_but_for_name_labels_image_and_share(cl
     for spread in got["topologySpreadConstraints"]:  # some versions of kustomize add the release
         spread["labelSelector"]["matchLabels"].pop("release", None)
     assert got == expected
-    assert service["spec"]["ports"] == one(folder, "Service", "reentry")["spec"]["ports"]
+    assert service["spec"]["ports"] == stable_service["spec"]["ports"]
 
     for name in ("reentry-http", "reentry-grpc"):
         stable, canary = one(folder, "Ingress", name), applied["Ingress", f"{name}-canary"]

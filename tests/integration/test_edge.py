@@ -1,4 +1,4 @@
-"""The gateway before the server: nginx with the routes, bounds and snippet of the manifests, and a real Triton.
+"""The gateway is nginx with the routes, bounds and snippet of the manifests, before a real Triton.
 
 ingress-nginx cannot run here. What it makes of an Ingress is rebuilt: one location for each path, with the variables
 and directives that its template gives a location.
@@ -30,14 +30,14 @@ ANNOTATION = "nginx.ingress.kubernetes.io/"
 
 @dataclass(frozen=True)
 class Edge:
-    """Where the gateway listens, host:port, for each of the Ingresses."""
+    """The addresses, host:port, at which the gateway listens for each of the Ingresses."""
 
     http: str
     grpc: str
     feeds: str
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> int:
-        """Status of the answer."""
+        """Return the status of the answer."""
         connection = http.client.HTTPConnection(self.http, timeout=10)
         try:
             connection.request(method, path, body, headers)
@@ -55,7 +55,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def locations(ingress: str, server: EmbeddedServer) -> str:
-    """What ingress-nginx makes of one Ingress."""
+    """Return the locations that ingress-nginx makes of one Ingress."""
     snippet = one("edge", "ConfigMap")["data"]["location-snippet"]
     made = ["location / { return 404; }"]
     for found, _, path, _ in routes(FOLDER):
