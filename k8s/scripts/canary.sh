@@ -4,7 +4,8 @@
 #
 # Usage: canary.sh start IMAGE [--weight N] | weight N | promote | abort | status     [--namespace NAMESPACE]
 #
-#   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; takes its share once it has scored a track (default 10 %)
+#   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; the stable release as it runs now, with this image;
+#                  takes its share once it has scored a track (default 10 %)
 #   weight N       share of whole tracks in percent; replicas follow it, 100 is as large as the stable release
 #   promote        the stable release becomes this version while the canary carries the traffic, then it goes
 #   abort          everything back to the stable release, the canary goes
@@ -36,7 +37,8 @@ done
 
 k() { kubectl -n "$namespace" "$@"; }
 
-field() { k get "$1" "$2" -o "jsonpath={$3}"; }
+# The stable release, or the canary, as the cluster has it now.
+live() { field "$namespace" "$@"; }
 
 there() { [ -n "$(k get deployment reentry-canary --ignore-not-found -o name)" ]; }
 
@@ -49,38 +51,60 @@ route() {
     k annotate --overwrite ingress/reentry-http-canary ingress/reentry-grpc-canary "$ANNOTATION=$1"
 }
 
-# Replicas before weight, so that nobody meets a canary too small for its share.
+resize() {
+    k scale deployment/reentry-canary --replicas="$1"
+    rollout "$namespace" reentry-canary || die "the canary's pods do not start; fix: canary.sh abort"
+}
+
+# Nobody meets a canary too small for its share: more pods before more weight, less weight before fewer pods.
 shift_to() {
     local stable replicas
-    stable=$(field deployment reentry .spec.replicas)
+    stable=$(live deployment reentry .spec.replicas)
     replicas=$(((stable * $1 + 99) / 100))
-    k scale deployment/reentry-canary --replicas="$((replicas > 0 ? replicas : 1))"
-    k rollout status deployment/reentry-canary --timeout=10m
-    route "$1"
+    replicas=$((replicas > 0 ? replicas : 1))
+    if [ "$replicas" -lt "$(live deployment reentry-canary .spec.replicas)" ]; then
+        route "$1"
+        resize "$replicas"
+    else
+        resize "$replicas"
+        route "$1"
+    fi
+}
+
+# What the API server wrote into a live object; a merge patch removes what it names null.
+OF_THE_SERVER='{"metadata": {"namespace": null, "uid": null, "resourceVersion": null, "generation": null,
+    "creationTimestamp": null, "managedFields": null, "annotations": {
+        "kubectl.kubernetes.io/last-applied-configuration": null, "kubernetes.io/change-cause": null,
+        "deployment.kubernetes.io/revision": null}},
+    "spec": {"replicas": null, "clusterIP": null, "clusterIPs": null}, "status": null}'
+
+# write_live KIND NAME FILE: a live object of the stable release as a manifest.
+write_live() {
+    k get "$1" "$2" -o yaml | kubectl patch --local --type=merge --patch "$OF_THE_SERVER" -f - -o yaml >"$3"
 }
 
 start() {
-    local image=$1 share=$2 host over
+    local image=$1 share=$2 over stable
     check_weight "$share"
     ! there || die "a canary is there already; fix: canary.sh promote or abort"
-    host=$(field ingress reentry-http '.spec.rules[0].host')
     over=$(mktemp -d "$K8S/.canary.XXXXXX")
     cleanup_paths+=("$over")
+    cp "$K8S"/canary/*.yaml "$over"
+    write_live deployment reentry "$over/deployment.yaml"
+    write_live service reentry "$over/service.yaml"
+    write_live ingress reentry-http "$over/reentry-http.yaml"
+    write_live ingress reentry-grpc "$over/reentry-grpc.yaml"
+    stable=$(live deployment reentry "$IMAGE_PATH")
+    stable=${stable%@*}
+    [[ ${stable##*/} != *:* ]] || stable=${stable%:*}
     {
-        printf 'bases:\n  - ../canary\nnamespace: %s\nimages:\n' "$namespace"
-        image_fields reentry-triton "$image"
-        printf 'patchesJson6902:\n'
-        local route
-        for route in reentry-http reentry-grpc; do # their names before the suffix
-            printf '  - target: {group: networking.k8s.io, version: v1, kind: Ingress, name: %s}\n' "$route"
-            printf '    path: host.yaml\n'
-        done
-    } >"$over/kustomization.yaml"
-    printf -- '- {op: replace, path: %s, value: %s}\n' \
-        /spec/rules/0/host "$host" /spec/tls/0/hosts/0 "$host" >"$over/host.yaml"
-    say "starting $image beside the stable release at $host, without traffic"
+        printf 'namespace: %s\nimages:\n' "$namespace"
+        image_fields "$stable" "$image" # also where an init container runs the server's image
+    } >>"$over/kustomization.yaml"
+    say "starting $image beside the stable release, without traffic"
     kubectl kustomize "$over" | kubectl apply -f -
-    if ! k rollout status deployment/reentry-canary --timeout=10m ||
+    explain "$namespace" reentry-canary "canary.sh start: $image"
+    if ! rollout "$namespace" reentry-canary ||
         ! "$K8S/scripts/health-check.sh" --namespace "$namespace" --service reentry-canary; then
         die "the canary does not score and takes no traffic; fix: read its log, then canary.sh abort"
     fi
@@ -91,20 +115,25 @@ remove() {
     say "removing the canary: its route, then its pods"
     # The gateway drops the route before the pods end; they drain in their preStop.
     k delete ingress -l release=canary
-    k delete deployment,service,configmap -l release=canary
+    k delete deployment,service -l release=canary
 }
 
 promote() {
-    local image stable canary
-    image=$(field deployment reentry-canary '.spec.template.spec.containers[0].image')
+    local image stable canary containers
+    image=$(live deployment reentry-canary "$IMAGE_PATH")
+    # Every container of the canary: an init container may run the server's image too.
+    mapfile -t containers < <(k get deployment reentry-canary -o go-template='{{with .spec.template.spec}}
+        {{- range .initContainers}}{{.name}}={{.image}}{{"\n"}}{{end}}
+        {{- range .containers}}{{.name}}={{.image}}{{"\n"}}{{end}}{{end}}')
     shift_to 100
-    stable=$(field deployment reentry .spec.replicas)
-    canary=$(field deployment reentry-canary .spec.replicas)
+    stable=$(live deployment reentry .spec.replicas)
+    canary=$(live deployment reentry-canary .spec.replicas)
     say "stable release: $image"
-    k set image deployment/reentry "triton=$image"
+    k set image deployment/reentry "${containers[@]}"
+    explain "$namespace" reentry "canary.sh promote: $image"
     # Without traffic the autoscaler may have made it small.
     k scale deployment/reentry --replicas="$((stable > canary ? stable : canary))"
-    k rollout status deployment/reentry --timeout=10m ||
+    rollout "$namespace" reentry ||
         die "the stable release does not take it, the canary carries the traffic; fix: rollback.sh, then canary.sh abort"
     "$K8S/scripts/health-check.sh" --namespace "$namespace"
     route 0
@@ -115,12 +144,12 @@ promote() {
 abort() {
     route 0
     remove
-    say "aborted: the stable release $(field deployment reentry '.spec.template.spec.containers[0].image') has all traffic"
+    say "aborted: the stable release $(live deployment reentry "$IMAGE_PATH") has all traffic"
 }
 
 status() {
     k get deployment -l app.kubernetes.io/name=reentry -o wide
-    ! there || say "canary's share: $(field ingress reentry-http-canary \
+    ! there || say "canary's share: $(live ingress reentry-http-canary \
         '.metadata.annotations.nginx\.ingress\.kubernetes\.io/canary-weight') %"
 }
 

@@ -5,6 +5,8 @@ set -euo pipefail
 
 # shellcheck disable=SC2034 # used by those who source this
 K8S=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034
+IMAGE_PATH='.spec.template.spec.containers[0].image'
 forwarded=
 cleanup_pids=()
 cleanup_paths=()
@@ -68,4 +70,63 @@ forward() {
         [ $SECONDS -lt $deadline ] || die "service/$2 in namespace $1 did not answer within 30 s"
         sleep 0.2
     done
+}
+
+# field NAMESPACE KIND NAME PATH: print one field of a live object.
+field() { kubectl -n "$1" get "$2" "$3" -o "jsonpath={$4}"; }
+
+# explain NAMESPACE DEPLOYMENT TEXT: what `kubectl rollout history` shows beside the revision.
+explain() { kubectl -n "$1" annotate --overwrite "deployment/$2" "kubernetes.io/change-cause=$3"; }
+
+# Reasons for which a container does not start, however long one waits.
+HOPELESS='CrashLoopBackOff|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|CreateContainerConfigError'
+
+# stuck NAMESPACE DEPLOYMENT: print why a pod of the newest revision cannot start; fail while none is stuck.
+stuck() {
+    local release generation observed revision hash pod container reason message last
+    read -r release generation observed revision < <(kubectl -n "$1" get deployment "$2" -o go-template='
+        {{- .spec.selector.matchLabels.release}} {{.metadata.generation}} {{.status.observedGeneration}}
+        {{- " "}}{{index .metadata.annotations "deployment.kubernetes.io/revision"}}{{"\n"}}') || return 1
+    [ "$generation" = "$observed" ] || return 1 # until then the revision is that of the pods before
+    hash=$(kubectl -n "$1" get replicasets -l "app.kubernetes.io/name=reentry,release=$release" -o go-template='
+        {{- range .items}}{{if eq (index .metadata.annotations "deployment.kubernetes.io/revision") "'"$revision"'"}}
+        {{- index .metadata.labels "pod-template-hash"}}{{end}}{{end}}') || return 1
+    [ -n "$hash" ] || return 1
+    # shellcheck disable=SC2016 # the template's own variables
+    read -r pod container reason message < <(kubectl -n "$1" get pods -l "pod-template-hash=$hash" -o go-template='
+        {{- range .items}}{{$pod := .metadata.name}}
+        {{- range .status.initContainerStatuses}}{{$name := .name}}{{with .state.waiting}}
+        {{- $pod}} {{$name}} {{.reason}} {{.message}}{{"\n"}}{{end}}{{end}}
+        {{- range .status.containerStatuses}}{{$name := .name}}{{with .state.waiting}}
+        {{- $pod}} {{$name}} {{.reason}} {{.message}}{{"\n"}}{{end}}{{end}}{{end}}' |
+        grep -E -m 1 "^[^ ]+ [^ ]+ ($HOPELESS) ") || return 1
+    # The container that crashed; one that never ran has no log.
+    last=$(kubectl -n "$1" logs "$pod" -c "$container" --previous --tail=1 2>/dev/null) || last=''
+    printf 'pod %s, container %s: %s: %s%s\n' "$pod" "$container" "$reason" "$message" \
+        "${last:+; its last line: $last}"
+}
+
+# rollout NAMESPACE DEPLOYMENT: wait until its new pods are ready; fail as soon as one of them cannot start.
+rollout() {
+    local found waiting looking status=0
+    found=$(mktemp)
+    cleanup_paths+=("$found")
+    kubectl -n "$1" rollout status "deployment/$2" --timeout=10m &
+    waiting=$!
+    {
+        until stuck "$1" "$2" >"$found"; do sleep 2; done
+        kill "$waiting"
+    } >/dev/null 2>&1 &
+    looking=$!
+    cleanup_pids+=("$waiting" "$looking")
+    wait "$waiting" 2>/dev/null || status=$?
+    kill "$looking" 2>/dev/null || true
+    wait "$looking" 2>/dev/null || true
+    if [ $status -ne 0 ]; then
+        # Where no pod could be created, the Deployment says why: a quota, a policy.
+        [ -s "$found" ] || kubectl -n "$1" get deployment "$2" -o go-template='
+            {{- range .status.conditions}}{{if eq .type "ReplicaFailure"}}{{.message}}{{"\n"}}{{end}}{{end}}' >"$found"
+        sed 's/^/error: /' "$found" >&2
+    fi
+    return $status
 }

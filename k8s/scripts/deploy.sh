@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Deploy an overlay: apply, wait for the rollout, score a track. The old pods serve until the new ones are ready.
+# Nothing is changed where the cluster refuses a part of it; a pod that cannot start ends the wait at once.
 #
 # Usage: deploy.sh OVERLAY [--image IMAGE] [--dry-run]
 #
@@ -56,8 +57,14 @@ namespace=$(sed -n 's/^  namespace: //p' <<<"$manifests" | sort -u)
     die "$folder is not one namespace's: ${namespace:-none}; fix: apply it with kubectl apply -k"
 
 say "applying $folder to namespace $namespace of $(kubectl config current-context)"
+# In a namespace that is not there yet nothing can be tried.
+if [ -n "$(kubectl get namespace "$namespace" --ignore-not-found -o name)" ]; then
+    kubectl apply --dry-run=server -f - <<<"$manifests" >/dev/null ||
+        die "the cluster refuses a part of $folder, nothing was changed; fix: an administrator applies it once"
+fi
 kubectl apply -f - <<<"$manifests"
+explain "$namespace" reentry "deploy.sh $overlay: $(field "$namespace" deployment reentry "$IMAGE_PATH")"
 say "waiting for the rollout"
-kubectl -n "$namespace" rollout status deployment/reentry --timeout=10m ||
+rollout "$namespace" reentry ||
     die "the new pods are not ready, the old ones serve; fix: kubectl -n $namespace get pods, then rollback.sh"
 "$K8S/scripts/health-check.sh" --namespace "$namespace"

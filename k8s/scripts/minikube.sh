@@ -40,6 +40,9 @@ fi
 say "cluster $PROFILE; Calico enforces the network policies"
 minikube start --profile "$PROFILE" --cpus 4 --memory 6g --cni calico --addons ingress,metrics-server
 
+say "the gateway refuses compressed requests"
+kubectl apply --server-side -k "$K8S/edge"
+
 say "image $IMAGE, built inside the cluster"
 minikube image build --profile "$PROFILE" --tag "$IMAGE" --file Dockerfile.triton --build-opt=target=cpu .
 

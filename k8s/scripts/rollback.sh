@@ -26,7 +26,7 @@ need kubectl
 say "revisions in namespace $namespace"
 kubectl -n "$namespace" rollout history deployment/reentry
 kubectl -n "$namespace" rollout undo deployment/reentry --to-revision="$revision"
-kubectl -n "$namespace" rollout status deployment/reentry --timeout=10m
+rollout "$namespace" reentry || die "the revision gone back to does not start either; fix: --to-revision N"
 "$K8S/scripts/health-check.sh" --namespace "$namespace"
-image=$(kubectl -n "$namespace" get deployment reentry -o 'jsonpath={.spec.template.spec.containers[0].image}')
+image=$(field "$namespace" deployment reentry "$IMAGE_PATH")
 say "rolled back to $image; the overlay must say so too, or the next deploy brings the other again"

@@ -19,13 +19,13 @@ ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", 
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
 """Folders that are a whole namespace."""
-FOLDERS = (*DEPLOYED, "canary", "autoscaling", "tensorrt/job")
+FOLDERS = (*DEPLOYED, "autoscaling", "edge", "tensorrt/job")
 """All that are applied."""
 
 Manifest = dict  # of what YAML holds
 
 
-PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl", "promtool": "prometheus"}
+PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl", "nginx": "nginx-light", "promtool": "prometheus"}
 """What Debian calls the packages of the programs that the tests run."""
 
 

@@ -19,7 +19,9 @@ import yaml
 from reentry import __version__, schema
 from reentry.cli import app
 from reentry.serving import ServerConfig
-from tests.contract.manifests import environment, pod, triton
+from reentry.serving.http import CONTROL_HEADER
+from reentry.serving.server import _CONTROL_APIS
+from tests.contract.manifests import environment, one, pod, triton
 from tests.contract.test_k8s_agreement import EXIT_TIMEOUT
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +93,46 @@ TAKEN_WHERE_THEY_ARE = {"setuptools", "cloudpickle", "coverage", "google-auth"}
 `google` with protobuf."""
 
 
+def started_on_gpu(folder: Path, *more: str, key: str = "") -> list[str]:
+    """Return the arguments of the tritonserver that the gpu image's entry command starts."""
+    stand_in = folder / "tritonserver"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    entry = [*json.loads(arguments("gpu", "ENTRYPOINT")[0]), *more]
+    environment = {"PATH": f"{folder}:/usr/bin:/bin"} | ({"REENTRY_CONTROL_KEY": key} if key else {})
+    done = subprocess.run(entry, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.splitlines()
+
+
+def restrictions(words: list[str]) -> set[tuple[str, str]]:
+    """Return flag and value of the arguments that restrict APIs."""
+    pairs = {word.partition("=")[::2] for word in words}
+    return {(flag, value) for flag, value in pairs if "restricted" in flag}
+
+
+def test_the_gpu_server_requires_a_key_for_what_the_embedded_server_does(tmp_path: Path) -> None:
+    restricted = f"{_CONTROL_APIS}:{CONTROL_HEADER}=given"
+    assert restrictions(started_on_gpu(tmp_path, key="given")) == {
+        ("--http-restricted-api", restricted),
+        ("--grpc-restricted-protocol", restricted),
+    }
+
+
+def test_the_gpu_server_makes_a_key_for_each_start_where_none_is_given(tmp_path: Path) -> None:
+    keys = {value for _ in range(2) for _, value in restrictions(started_on_gpu(tmp_path))}
+    assert len(keys) == 2
+    for key in keys:
+        assert re.fullmatch(rf"{_CONTROL_APIS}:{CONTROL_HEADER}=[0-9a-f]{{32}}", key)
+
+
+def test_the_gpu_server_bounds_a_body_and_takes_more_arguments(tmp_path: Path) -> None:
+    words = started_on_gpu(tmp_path, "--log-verbose=1")
+    assert words[-1] == "--log-verbose=1"
+    assert f"--http-max-input-size={16 * 2**20}" in words
+    annotations = one("overlays/gpu", "Ingress", "reentry-grpc")["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "16m"
+
+
 def test_hadolint_has_nothing_to_say() -> None:
     program = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([program, "--no-color", DOCKERFILE], capture_output=True, text=True, check=False)
@@ -149,18 +191,19 @@ def test_variables_of_image_and_pods_are_those_that_serve_reads() -> None:
     read = {parameter.envvar for parameter in serve.params if parameter.envvar}
     given = {name for name in pairs("cpu", "ENV") if name.startswith("REENTRY_")}
     assert given == {"REENTRY_ADDRESS", "REENTRY_DRAIN_TIMEOUT"}
-    assert given | set(environment("overlays/production")) <= read
+    secret = {variable["name"] for variable in triton("overlays/production")["env"]}
+    assert given | secret | set(environment("overlays/production")) <= read
 
 
-def test_both_servers_drain_as_long_as_the_pods_wait() -> None:
+def test_both_servers_drain_as_long_as_the_pods_wait(tmp_path: Path) -> None:
     assert float(pairs("cpu", "ENV")["REENTRY_DRAIN_TIMEOUT"]) == EXIT_TIMEOUT
-    assert f"--exit-timeout-secs={EXIT_TIMEOUT}" in json.loads(arguments("gpu", "ENTRYPOINT")[0])
+    assert f"--exit-timeout-secs={EXIT_TIMEOUT}" in started_on_gpu(tmp_path)
 
 
-def test_the_models_lie_where_pods_mount_others() -> None:
+def test_the_models_lie_where_pods_mount_others(tmp_path: Path) -> None:
     mounts = {mount["mountPath"] for mount in triton("models/pvc")["volumeMounts"]}
     assert "/models" in mounts
-    assert "--model-repository=/models" in json.loads(arguments("gpu", "ENTRYPOINT")[0])
+    assert "--model-repository=/models" in started_on_gpu(tmp_path)
     for stage, source in (("cpu", "models"), ("gpu", "gpu-models")):
         assert f"--from={source} /models /models" in arguments(stage, "COPY")
 
@@ -248,6 +291,8 @@ def test_compose_runs_triton_as_a_pod_runs_it() -> None:
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
     assert service["shm_size"] == volumes["shared-memory"]["emptyDir"]["sizeLimit"].replace("Mi", "m")
+    memory = triton("overlays/production")["resources"]["limits"]["memory"]
+    assert service["mem_limit"] == memory.lower().removesuffix("i")
     assert service["stop_grace_period"] == f"{pod('overlays/production')['terminationGracePeriodSeconds']}s"
     assert {port.split(":")[2] for port in service["ports"]} == {str(port) for port in ServerConfig().ports.values()}
 

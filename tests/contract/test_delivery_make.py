@@ -145,6 +145,6 @@ def test_a_bare_machine_is_filled_by_one_call_and_goes_on_without_what_it_cannot
     assert done.stdout.splitlines()[-1].startswith("make test")
     asked = [line for line in (checkout / "asked").read_text().splitlines() if "install" in line]
     assert len(asked) == installs
-    optional = ["curl", "kubernetes-client", "prometheus", "prometheus-alertmanager"]
+    optional = ["curl", "kubernetes-client", "nginx-light", "prometheus", "prometheus-alertmanager"]
     assert asked[0].split("--no-install-recommends ")[1].split()[1:] == optional
     assert asked[-1].split("--no-install-recommends ")[1].startswith("libpython3.")

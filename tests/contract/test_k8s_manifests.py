@@ -14,10 +14,15 @@ import pytest
 
 from tests.contract.manifests import DEPLOYED, FOLDERS, K8S, Manifest, build, every, one, pod
 
-VERSIONS = ("1.35", "1.36", "1.37")
-"""Of Kubernetes: those with upstream support."""
+OLDEST = "1.30"
+"""The oldest Kubernetes that does what the manifests ask for, see k8s/README.md."""
 
-WITH_PODS = (*DEPLOYED, "canary")
+VERSIONS = (OLDEST, "1.35", "1.36", "1.37")
+"""Versions of Kubernetes: the oldest, and those with upstream support."""
+
+
+def test_the_guide_names_the_oldest_kubernetes() -> None:
+    assert f"Kubernetes {OLDEST} or later" in (K8S / "README.md").read_text()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -117,7 +122,7 @@ def breaches(spec: Manifest) -> Iterator[str]:
             yield "probe.host"
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_pods_keep_the_restricted_profile(folder: str) -> None:
     assert list(breaches(pod(folder))) == []
 
@@ -146,7 +151,7 @@ def test_each_breach_of_the_profile_is_seen(breach: str, spoil: Callable[[Any, A
     assert list(breaches(spec)) == [breach]
 
 
-@pytest.mark.parametrize("folder", WITH_PODS)
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_containers_write_to_nothing_but_volumes(folder: str) -> None:
     for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -157,3 +162,113 @@ def test_yaml_is_clean() -> None:
     lint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", K8S / ".yamllint.yaml", K8S]
     found = subprocess.run(lint, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def lists_of_ports(part: Any) -> Iterator[list[Manifest]]:
+    """Yield each list under a key `ports`, wherever it is in a manifest."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "ports" and isinstance(value, list):
+                yield value
+            else:
+                yield from lists_of_ports(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from lists_of_ports(value)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_port_states_its_protocol(folder: str) -> None:
+    for manifest in build(folder):
+        for ports in lists_of_ports(manifest):
+            assert all(port.get("protocol") in ("TCP", "UDP") for port in ports), (manifest["kind"], ports)
+
+
+RESOURCES = {
+    "ConfigMap": "configmaps",
+    "Deployment": "deployments",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    "Ingress": "ingresses",
+    "LimitRange": "limitranges",
+    "Namespace": "namespaces",
+    "NetworkPolicy": "networkpolicies",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "ResourceQuota": "resourcequotas",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "Service": "services",
+    "ServiceAccount": "serviceaccounts",
+}
+"""The name of each kind in the rules of a role."""
+
+
+def rights(manifest: Manifest) -> set[str]:
+    """Return what deployers may do with an object of this kind."""
+    group = manifest["apiVersion"].rpartition("/")[0]
+    return {
+        verb
+        for rule in one("overlays/production", "Role")["rules"]
+        if group in rule["apiGroups"] and RESOURCES[manifest["kind"]] in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def is_canonical(quantity: str) -> bool:
+    """Tell whether the API server keeps a quantity as it is written: 1000m becomes 1, and 1024Mi becomes 1Gi."""
+    found = re.fullmatch(r"(\d+)(|m|Ki|Mi|Gi)", quantity)
+    return found is not None and (found[1] == "0" or int(found[1]) % (1024 if "i" in found[2] else 1000) > 0)
+
+
+def changed_by_the_api(manifest: Manifest) -> Iterator[str]:
+    """Yield the fields that the API server adds inside lists, which `kubectl apply` compares as a whole, or rewrites.
+
+    The object then differs from the live one in every apply, and kubectl sends a PATCH.
+    """
+    spec = manifest.get("spec", {})
+    if manifest["kind"] == "NetworkPolicy":
+        for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
+            if any("protocol" not in port for port in rule.get("ports", [])):
+                yield "ports.protocol"
+    if manifest["kind"] == "LimitRange":
+        for limit in spec["limits"]:
+            bounded = {*limit.get("max", {}), *limit.get("min", {}), *limit.get("default", {})}
+            for field in ("default", "defaultRequest"):
+                if limit["type"] == "Container" and not bounded <= set(limit.get(field, {})):
+                    yield f"limits.{field}"
+            if not all(
+                is_canonical(each) for part in limit.values() if part != limit["type"] for each in part.values()
+            ):
+                yield "limits quantity"
+    if manifest["kind"] == "ResourceQuota" and not all(map(is_canonical, spec["hard"].values())):
+        yield "hard quantity"
+    if manifest["kind"] == "RoleBinding" and any("apiGroup" not in subject for subject in manifest["subjects"]):
+        yield "subjects.apiGroup"
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_deployers_may_apply_all_of_an_overlay(folder: str) -> None:
+    for manifest in build(folder):
+        allowed = rights(manifest)
+        assert "get" in allowed, manifest["kind"]
+        if not {"create", "patch"} <= allowed:  # the administrator's: an apply must find nothing to change
+            assert list(changed_by_the_api(manifest)) == [], manifest["kind"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing", "spoil"),
+    [
+        ("NetworkPolicy", "ports.protocol", lambda it: it["spec"]["ingress"][0]["ports"][0].pop("protocol")),
+        ("LimitRange", "limits.default", lambda it: it["spec"]["limits"][0]["default"].pop("cpu")),
+        ("LimitRange", "limits.defaultRequest", lambda it: it["spec"]["limits"][0]["defaultRequest"].pop("memory")),
+        ("LimitRange", "limits quantity", lambda it: it["spec"]["limits"][0]["max"].update(cpu="16000m")),
+        ("ResourceQuota", "hard quantity", lambda it: it["spec"]["hard"].update({"limits.memory": "77824Mi"})),
+        ("RoleBinding", "subjects.apiGroup", lambda it: it["subjects"][0].pop("apiGroup")),
+    ],
+)
+def test_each_field_that_the_api_changes_is_seen(kind: str, missing: str, spoil: Callable[[Manifest], object]) -> None:
+    named = {"NetworkPolicy": "reentry"}.get(kind)
+    manifest = copy.deepcopy(one("overlays/production", kind, named))
+    assert rights(manifest) == {"get"}
+    spoil(manifest)
+    assert list(changed_by_the_api(manifest)) == [missing]

@@ -1,11 +1,12 @@
 """The delivery scripts: what they ask of kubectl, in which order, and a health check that scores a real track.
 
-There is no cluster here. A stand-in for kubectl writes down what it is asked, builds with the real kubectl, and
-forwards ports to the real Triton of the tests.
+There is no cluster here. A stand-in for kubectl writes down what it is asked, reads and builds with the real kubectl,
+and forwards ports to the real Triton of the tests.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,8 @@ import yaml
 from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import write_tracks
-from tests.contract.manifests import K8S, program
+from tests.contract.api import Objects, as_live, serving
+from tests.contract.manifests import DEPLOYED, K8S, Manifest, build, one, pod, pod_labels, program, triton
 
 SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
@@ -31,38 +34,45 @@ IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
 TIMEOUT = 60.0
 
 STAND_IN = """#!/usr/bin/env bash
-# Answers of a cluster with three stable replicas; $STATE/canary is there while a canary runs.
+# What changes a cluster is written down; what an apply would bring is there afterwards.
 set -euo pipefail
 [ "$1" = kustomize ] && exec "$KUBECTL" "$@"
-printf '%s\\n' "$*" >>"$STATE/asked"
-[ "$1" = -n ] && shift 2
+[ "$1 $2" = "patch --local" ] && exec "$KUBECTL" "$@"
+asked=$*
+printf '%s\\n' "${asked//$'\\n'/ }" >>"$STATE/asked"
+namespace=
+[ "$1" = -n ] && namespace=$2 && shift 2
 case "$*" in
-"apply -f -")
-    cat >"$STATE/applied.yaml"
-    ! grep -q reentry-canary "$STATE/applied.yaml" || touch "$STATE/canary"
-    ;;
+get*) exec "$KUBECTL" --kubeconfig=/dev/null --cache-dir="$STATE/cache" --server="$API" -n "$namespace" "$@" ;;
+"apply --dry-run=server -f -") [ -z "${FORBIDDEN:-}" ] || { echo "$FORBIDDEN" >&2 && exit 1; } ;;
+"apply -f -") cat >"$STATE/applied.yaml" ;;
 port-forward*:8000) echo "Forwarding from 127.0.0.1:$HTTP_PORT -> 8000" && exec sleep 60 ;;
 port-forward*:8001) echo "Forwarding from 127.0.0.1:$GRPC_PORT -> 8001" && exec sleep 60 ;;
-*--ignore-not-found*) [ ! -e "$STATE/canary" ] || echo deployment.apps/reentry-canary ;;
-get*reentry-canary*image*) echo "$IMAGE" ;;
-get*image*) echo registry.example.com/reentry-triton:0.1.0-cpu ;;
-get*.spec.replicas*) echo 3 ;;
-get*.host*) echo reentry.example.com ;;
-delete*deployment*) rm "$STATE/canary" ;;
-rollout\\ status\\ deployment/"${BROKEN:-none} "*) echo "timed out" >&2 && exit 1 ;;
+rollout\\ status\\ deployment/"$BROKEN "*) echo "timed out" >&2 && exit 1 ;;
+rollout\\ status\\ deployment/"$STUCK "*) exec sleep 60 ;;
+rollout\\ status*) [ -z "$WATCHED" ] || until grep -q ' get pods ' "$STATE/asked"; do sleep 0.05; done ;;
+logs*--previous*) echo "its last words" ;;
 esac
 """
 
 
 @dataclass
 class Cluster:
-    """The stand-in, and what became of it."""
+    """The stand-in for a cluster records what it is asked."""
 
     state: Path
+    api: str
+    live: Objects
     http_port: int
     grpc_port: int
     broken: str = "none"
-    """Deployment whose rollout never ends."""
+    """The Deployment whose rollout times out."""
+    stuck: str = "none"
+    """The Deployment whose rollout lasts until somebody ends the wait."""
+    watched: bool = False
+    """Whether a rollout ends only after the pods were looked at."""
+    forbidden: str = ""
+    """What the API server answers to an apply that it refuses."""
 
     def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -76,19 +86,30 @@ class Cluster:
                 "PATH": f"{self.state}:{os.environ['PATH']}",
                 "STATE": str(self.state),
                 "KUBECTL": program("kubectl"),
+                "API": self.api,
                 "HTTP_PORT": str(self.http_port),
                 "GRPC_PORT": str(self.grpc_port),
-                "IMAGE": IMAGE,
                 "BROKEN": self.broken,
+                "STUCK": self.stuck,
+                "WATCHED": "yes" if self.watched else "",
+                "FORBIDDEN": self.forbidden,
             },
         )
+
+    def holds(self, *manifests: Manifest, name: str = "1-stable") -> None:
+        """Put objects into the cluster, as the API server completes them."""
+        self.keeps(*(as_live(manifest, replicas=3) for manifest in manifests), name=name)
+
+    def keeps(self, *objects: Manifest, name: str) -> None:
+        """Put objects into the cluster as they are."""
+        self.live[name] = list(objects)
 
     @property
     def changes(self) -> list[str]:
         """What was asked that is not a question, without the namespace."""
         asked = (self.state / "asked").read_text().splitlines() if (self.state / "asked").exists() else []
         plain = [line.partition(" ")[2].partition(" ")[2] if line.startswith("-n ") else line for line in asked]
-        return [line for line in plain if not line.startswith(("get", "config", "rollout history"))]
+        return [line for line in plain if not line.startswith(("get", "logs", "config", "rollout history"))]
 
     @property
     def applied(self) -> list[dict]:
@@ -96,21 +117,36 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, server: EmbeddedServer) -> Cluster:
+def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
+    """The cluster runs production with three replicas."""
     program("kubectl")
     program("curl")
     stand_in = tmp_path / "kubectl"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
+    live: Objects = {}
     ports = [int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url)]
-    return Cluster(state=tmp_path, http_port=ports[0], grpc_port=ports[1])
+    with serving(live, applied=tmp_path / "applied.yaml") as api:
+        cluster = Cluster(state=tmp_path, api=api, live=live, http_port=ports[0], grpc_port=ports[1])
+        cluster.holds(*build("overlays/production"))
+        yield cluster
 
 
 @pytest.fixture
 def canary(cluster: Cluster) -> Cluster:
-    """The cluster while a canary runs."""
-    (cluster.state / "canary").touch()
+    """The cluster runs a canary with two replicas."""
+    hold_canary(cluster, replicas=2)
     return cluster
+
+
+def hold_canary(cluster: Cluster, replicas: int) -> None:
+    deployment = copy.deepcopy(one("overlays/production", "Deployment"))
+    deployment["metadata"]["name"] = "reentry-canary"
+    deployment["spec"]["replicas"] = replicas
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
+    for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
+        labels["release"] = "canary"
+    cluster.holds(deployment, name="2-canary")
 
 
 def free_port() -> int:
@@ -157,11 +193,21 @@ def test_the_health_check_fails_where_nobody_listens() -> None:
     assert "is not well" in told.stderr
 
 
+STABLE = triton("overlays/production")["image"]
+
+
+def explained(deployment: str, cause: str) -> str:
+    return f"annotate --overwrite deployment/{deployment} kubernetes.io/change-cause={cause}"
+
+
 def test_deploy_applies_the_pinned_image_waits_and_scores(cluster: Cluster) -> None:
+    cluster.holds(*build("overlays/staging"))
     told = cluster.run("deploy.sh", "staging", "--image", IMAGE)
     assert told.returncode == 0, told.stderr
     assert cluster.changes == [
+        "apply --dry-run=server -f -",
         "apply -f -",
+        explained("reentry", f"deploy.sh staging: {IMAGE}"),
         "rollout status deployment/reentry --timeout=10m",
         "port-forward service/reentry :8000",
     ]
@@ -169,6 +215,21 @@ def test_deploy_applies_the_pinned_image_waits_and_scores(cluster: Cluster) -> N
     assert deployment["metadata"]["namespace"] == "reentry-staging"
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGE
     assert not list(K8S.glob(".deploy.*"))
+
+
+def test_deploy_changes_nothing_where_the_cluster_refuses_a_part(cluster: Cluster) -> None:
+    cluster.forbidden = 'networkpolicies "reentry" is forbidden: User "dee" cannot patch resource "networkpolicies"'
+    told = cluster.run("deploy.sh", "production")
+    assert told.returncode == 1
+    assert cluster.forbidden in told.stderr
+    assert "nothing was changed; fix: an administrator" in told.stderr
+    assert cluster.changes == ["apply --dry-run=server -f -"]
+
+
+def test_the_first_deploy_creates_the_namespace(cluster: Cluster) -> None:
+    told = cluster.run("deploy.sh", "staging")  # the cluster has production alone
+    assert told.returncode == 0, told.stderr
+    assert cluster.changes[0] == "apply -f -"
 
 
 @pytest.mark.parametrize("image", ["registry.example.com/reentry-triton", "reentry-triton:latest", "host:5000/reentry"])
@@ -181,9 +242,64 @@ def test_deploy_refuses_an_image_that_moves(cluster: Cluster, image: str) -> Non
 
 def test_deploy_fails_when_the_new_pods_do_not_become_ready(cluster: Cluster) -> None:
     cluster.broken = "reentry"
+    deployment = as_live(one("overlays/production", "Deployment"))
+    reason = 'pods "reentry-5d" is forbidden: exceeded quota: reentry'
+    deployment["status"]["conditions"] = [
+        {"type": "Available", "status": "True", "message": "Deployment has minimum availability."},
+        {"type": "ReplicaFailure", "status": "True", "message": reason},
+    ]
+    cluster.keeps(deployment, name="2-broken")
     told = cluster.run("deploy.sh", "production")
     assert told.returncode == 1
+    assert f"error: {reason}\n" in told.stderr
+    assert "minimum availability" not in told.stderr
     assert "the old ones serve" in told.stderr
+
+
+def pod_of(revision: int, reason: str, *, init: bool = False) -> tuple[Manifest, Manifest]:
+    """Return a ReplicaSet of the stable release, and a pod of it in which one container waits."""
+    labels = {"app.kubernetes.io/name": "reentry", "release": "stable", "pod-template-hash": f"hash{revision}"}
+    metadata = {"name": f"reentry-hash{revision}", "namespace": "reentry", "labels": labels}
+    annotations = {"deployment.kubernetes.io/revision": str(revision)}
+    waiting = {"name": "triton", "state": {"waiting": {"reason": reason, "message": "back-off 10s restarting"}}}
+    status = {"initContainerStatuses": [waiting | {"name": "models"}]} if init else {"containerStatuses": [waiting]}
+    replicas = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata | {"annotations": annotations}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata | {"name": f"reentry-hash{revision}-x"}}
+    return replicas, pod | {"status": status}
+
+
+@pytest.mark.parametrize(
+    ("reason", "init"),
+    [("CrashLoopBackOff", False), ("ImagePullBackOff", False), ("CrashLoopBackOff", True), ("InvalidImageName", False)],
+)
+def test_a_pod_that_cannot_start_ends_the_wait_and_says_its_last_words(
+    cluster: Cluster, reason: str, init: bool
+) -> None:
+    cluster.stuck = "reentry"
+    cluster.keeps(*pod_of(1, "PodInitializing"), *pod_of(2, reason, init=init), name="3-pods")
+    cluster.holds(*build("overlays/production"), name="4-applied")
+    told = cluster.run("deploy.sh", "production")
+    assert told.returncode == 1
+    container = "models" if init else "triton"
+    assert f"error: pod reentry-hash2-x, container {container}: {reason}: back-off 10s restarting" in told.stderr
+    assert "its last line: its last words" in told.stderr
+    assert "the old ones serve" in told.stderr
+    assert "port-forward service/reentry :8000" not in cluster.changes
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [pod_of(1, "CrashLoopBackOff"), pod_of(2, "ContainerCreating"), pod_of(2, "ErrImagePull")],
+    ids=["of the revision before", "still starting", "pulled once more"],
+)
+def test_a_rollout_succeeds_beside_pods_that_are_not_stuck(cluster: Cluster, pods: tuple[Manifest, Manifest]) -> None:
+    cluster.watched = True
+    cluster.keeps(*pod_of(2, "ContainerCreating"), name="3-pods")
+    cluster.keeps(*pods, name="4-pods")
+    cluster.holds(*build("overlays/production"), name="5-applied")
+    told = cluster.run("deploy.sh", "production")
+    assert told.returncode == 0, told.stderr
+    assert "error" not in told.stderr
 
 
 def test_minikube_goes_from_a_checkout_with_a_model_to_a_scored_file(
@@ -211,6 +327,15 @@ def test_minikube_goes_from_a_checkout_with_a_model_to_a_scored_file(
     assert len(predictions.read_text().splitlines()) == 1 + len(tracks)
 
 
+def test_rollback_stops_at_a_revision_that_cannot_start(cluster: Cluster) -> None:
+    cluster.stuck = "reentry"
+    cluster.keeps(*pod_of(2, "CrashLoopBackOff"), name="3-pods")
+    told = cluster.run("rollback.sh")
+    assert told.returncode == 1
+    assert "CrashLoopBackOff" in told.stderr
+    assert "fix: --to-revision" in told.stderr
+
+
 def test_rollback_goes_to_the_revision_before_and_scores(cluster: Cluster) -> None:
     told = cluster.run("rollback.sh")
     assert told.returncode == 0, told.stderr
@@ -221,11 +346,10 @@ def test_rollback_goes_to_the_revision_before_and_scores(cluster: Cluster) -> No
     ]
 
 
-def shift(weight: int, replicas: int) -> list[str]:
+def resize(replicas: int) -> list[str]:
     return [
         f"scale deployment/reentry-canary --replicas={replicas}",
         "rollout status deployment/reentry-canary --timeout=10m",
-        route(weight),
     ]
 
 
@@ -236,30 +360,77 @@ def route(weight: int) -> str:
     )
 
 
-REMOVE = ["delete ingress -l release=canary", "delete deployment,service,configmap -l release=canary"]
+REMOVE = ["delete ingress -l release=canary", "delete deployment,service -l release=canary"]
 
 
 def test_a_canary_scores_a_track_before_it_takes_its_share(cluster: Cluster) -> None:
+    cluster.holds(*build("overlays/staging"))
     told = cluster.run("canary.sh", "start", IMAGE, "--weight", "5", "--namespace", "reentry-staging")
     assert told.returncode == 0, told.stderr
     assert cluster.changes == [
         "apply -f -",
+        explained("reentry-canary", f"canary.sh start: {IMAGE}"),
         "rollout status deployment/reentry-canary --timeout=10m",
         "port-forward service/reentry-canary :8000",
-        *shift(weight=5, replicas=1),
+        *resize(1),
+        route(5),
     ]
-    for manifest in cluster.applied:
-        assert manifest["metadata"]["namespace"] == "reentry-staging"
-        assert manifest["metadata"]["labels"]["release"] == "canary"  # by which it is removed
-        kubernetes_validate.validate(manifest, "1.37", strict=True)
-    kinds = sorted(manifest["kind"] for manifest in cluster.applied)
-    assert kinds == ["ConfigMap", "Deployment", "Ingress", "Ingress", "Service"]
-    (deployment,) = [manifest for manifest in cluster.applied if manifest["kind"] == "Deployment"]
-    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGE
-    for ingress in (manifest for manifest in cluster.applied if manifest["kind"] == "Ingress"):
-        assert ingress["spec"]["rules"][0]["host"] == "reentry.example.com"
-        assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/canary-weight"] == "0"
+    assert {manifest["metadata"]["namespace"] for manifest in cluster.applied} == {"reentry-staging"}
     assert not list(K8S.glob(".canary.*"))
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_a_canary_is_the_deployed_release_but_for_name_labels_image_and_share(cluster: Cluster, folder: str) -> None:
+    namespace = one(folder, "Namespace")["metadata"]["name"]
+    cluster.holds(*build(folder))
+    cluster.broken = "reentry-canary"  # what was applied is enough
+    assert cluster.run("canary.sh", "start", IMAGE, "--namespace", namespace).returncode == 1
+
+    applied = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in cluster.applied}
+    names = [
+        ("Deployment", "reentry"),
+        ("Service", "reentry"),
+        ("Ingress", "reentry-http"),
+        ("Ingress", "reentry-grpc"),
+    ]
+    assert sorted(applied) == sorted((kind, f"{name}-canary") for kind, name in names)
+    for (kind, _), manifest in applied.items():
+        assert manifest["metadata"]["namespace"] == namespace
+        assert manifest["metadata"]["labels"]["release"] == "canary"  # by which it is removed
+        assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
+        assert set(manifest["metadata"]) <= {"name", "namespace", "labels", "annotations"}
+        assert "clusterIP" not in manifest["spec"]
+        annotations = manifest["metadata"].get("annotations", {})
+        assert not [name for name in annotations if "nginx" not in name], kind
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
+
+    deployment, service = applied["Deployment", "reentry-canary"], applied["Service", "reentry-canary"]
+    labels = pod_labels(folder) | {"release": "canary"}
+    assert deployment["spec"]["template"]["metadata"]["labels"] == labels
+    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    stable_service = one(folder, "Service", "reentry")
+    assert service["metadata"]["labels"] == stable_service["metadata"]["labels"] | {"release": "canary"}
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert not service["spec"]["selector"].items() <= pod_labels(folder).items()
+    assert "replicas" not in deployment["spec"]  # one, until it takes a share
+    expected = copy.deepcopy(pod(folder))
+    for container in [*expected["containers"], *expected.get("initContainers", [])]:
+        if container["image"] == triton(folder)["image"]:
+            container["image"] = IMAGE
+    got = deployment["spec"]["template"]["spec"]
+    for spread in got["topologySpreadConstraints"]:  # some versions of kustomize add the release
+        spread["labelSelector"]["matchLabels"].pop("release", None)
+    assert got == expected
+    assert service["spec"]["ports"] == stable_service["spec"]["ports"]
+
+    for name in ("reentry-http", "reentry-grpc"):
+        stable, canary = one(folder, "Ingress", name), applied["Ingress", f"{name}-canary"]
+        share = {"nginx.ingress.kubernetes.io/canary": "true", "nginx.ingress.kubernetes.io/canary-weight": "0"}
+        assert canary["metadata"]["annotations"] == stable["metadata"].get("annotations", {}) | share
+        rules = copy.deepcopy(stable["spec"])
+        for path in rules["rules"][0]["http"]["paths"]:
+            path["backend"]["service"]["name"] = "reentry-canary"
+        assert canary["spec"] == rules
 
 
 def test_a_canary_that_does_not_score_takes_no_share(cluster: Cluster) -> None:
@@ -267,7 +438,7 @@ def test_a_canary_that_does_not_score_takes_no_share(cluster: Cluster) -> None:
     told = cluster.run("canary.sh", "start", IMAGE)
     assert told.returncode == 1
     assert "fix: read its log, then canary.sh abort" in told.stderr
-    assert not [line for line in cluster.changes if line.startswith("annotate")]
+    assert not [line for line in cluster.changes if line.startswith("annotate --overwrite ingress")]
 
 
 def test_a_second_canary_is_refused(canary: Cluster) -> None:
@@ -277,11 +448,27 @@ def test_a_second_canary_is_refused(canary: Cluster) -> None:
     assert canary.changes == []
 
 
-@pytest.mark.parametrize(("weight", "replicas"), [(0, 1), (34, 2), (50, 2), (100, 3)])
-def test_replicas_follow_the_weight_and_come_first(canary: Cluster, weight: int, replicas: int) -> None:
+@pytest.mark.parametrize(("weight", "replicas"), [(34, 2), (50, 2), (100, 3)])
+def test_more_weight_comes_after_the_replicas_for_it(canary: Cluster, weight: int, replicas: int) -> None:
     told = canary.run("canary.sh", "weight", str(weight))
     assert told.returncode == 0, told.stderr
-    assert canary.changes == shift(weight, replicas)
+    assert canary.changes == [*resize(replicas), route(weight)]
+
+
+@pytest.mark.parametrize(("weight", "replicas"), [(0, 1), (33, 1), (50, 2)])
+def test_less_weight_comes_before_the_pods_go(cluster: Cluster, weight: int, replicas: int) -> None:
+    hold_canary(cluster, replicas=3)
+    told = cluster.run("canary.sh", "weight", str(weight))
+    assert told.returncode == 0, told.stderr
+    assert cluster.changes == [route(weight), *resize(replicas)]
+
+
+def test_a_canary_whose_pods_do_not_start_gets_no_more_weight(canary: Cluster) -> None:
+    canary.broken = "reentry-canary"
+    told = canary.run("canary.sh", "weight", "100")
+    assert told.returncode == 1
+    assert "fix: canary.sh abort" in told.stderr
+    assert route(100) not in canary.changes
 
 
 @pytest.mark.parametrize("weight", ["101", "-1", "half"])
@@ -294,14 +481,28 @@ def test_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_scor
     told = canary.run("canary.sh", "promote")
     assert told.returncode == 0, told.stderr
     assert canary.changes == [
-        *shift(weight=100, replicas=3),
+        *resize(3),
+        route(100),
         f"set image deployment/reentry triton={IMAGE}",
+        explained("reentry", f"canary.sh promote: {IMAGE}"),
         "scale deployment/reentry --replicas=3",
         "rollout status deployment/reentry --timeout=10m",
         "port-forward service/reentry :8000",
         route(0),
         *REMOVE,
     ]
+
+
+def test_a_promotion_brings_the_image_to_every_container_that_runs_it(cluster: Cluster) -> None:
+    cluster.holds(*build("tensorrt/init"))
+    cluster.broken = "reentry-canary"
+    assert cluster.run("canary.sh", "start", IMAGE).returncode == 1
+    cluster.holds(*cluster.applied, name="2-applied")
+    cluster.broken = "reentry"
+    assert cluster.run("canary.sh", "promote").returncode == 1
+    engine = {container["name"]: container["image"] for container in pod("tensorrt/init")["initContainers"]}
+    images = [f"prepare={engine['prepare']}", f"build={IMAGE}", f"install={engine['install']}", f"triton={IMAGE}"]
+    assert f"set image deployment/reentry {' '.join(images)}" in cluster.changes
 
 
 def test_a_promotion_that_fails_leaves_the_traffic_on_the_canary(canary: Cluster) -> None:

@@ -124,7 +124,7 @@ def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     run(program("promtool"), "check", "config", tmp_path / "prometheus.yaml")
 
 
-@pytest.mark.parametrize("folder", [*DEPLOYED, "canary"])
+@pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_service_monitor_finds_the_metrics_of_every_pod_once(folder: str) -> None:
     monitor = one("monitoring", "ServiceMonitor")["spec"]
     wanted = monitor["selector"]["matchLabels"].items()
