@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,14 +42,6 @@ def serve(
     model_control_mode: Annotated[
         ModelControlMode, typer.Option(help="`none` and `poll` take the configuration files as they are.")
     ] = ModelControlMode.EXPLICIT,
-    control_key: Annotated[
-        str,
-        typer.Option(
-            envvar="REENTRY_CONTROL_KEY",
-            show_default=False,
-            help="What `reentry repository --url` must know to change versions; better in the environment than here.",
-        ),
-    ] = "",
     log_dir: Annotated[
         str, typer.Option(help="Folder of server.log and predictions.jsonl; `-`: both to standard error.")
     ] = "artifacts/serve",
@@ -57,6 +50,9 @@ def serve(
 
     It listens on loopback alone unless `--address` says otherwise: the server inside is older than the security fixes
     of 2025. Ctrl-C, SIGTERM or a closed terminal lets the requests in flight finish.
+
+    Changes to the running server require its control key: REENTRY_CONTROL_KEY, or a random one that
+    `reentry repository --url` finds on the same machine.
 
     Example: `reentry serve --repository model_repository --instances 2`
     """
@@ -75,7 +71,7 @@ def serve(
         log_directory=None if log_dir == "-" else Path(log_dir),
         log_to_stderr=log_dir == "-",
         drain_timeout=drain_timeout,
-        control_key=control_key,
+        control_key=os.environ.get("REENTRY_CONTROL_KEY", ""),
     )
     if config.exposed:
         typer.echo(

@@ -41,8 +41,7 @@ class ServerConfig:
     log_to_stderr: bool = False
     """Both go to standard error instead, where a container's logs are read; there is no file that could fill a disk."""
     control_key: str = field(default="", repr=False)
-    """What the server wants for loading models and other changes. Empty: on loopback it wants none, and on an open
-    address one that nobody else knows."""
+    """What the server requires for loading models and other changes; empty: a random key for each run."""
     start_timeout: float = 120.0
     """s until every model must be ready."""
     drain_timeout: float = 10.0

@@ -106,7 +106,7 @@ def one_server(repository: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def running(store: VersionStore, one_server: EmbeddedServer) -> EmbeddedServer:
     """With version 1 in production."""
-    promote(store, 1, server=RunningServer(f"http://{one_server.http_url}", key=""))
+    promote(store, 1, server=RunningServer(f"http://{one_server.http_url}"))
     return one_server
 
 
@@ -121,7 +121,7 @@ def store(repository: Path) -> VersionStore:
 def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_them(
     store: VersionStore, running: EmbeddedServer
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     fitted = json.loads(server.config())
     with hammered(running) as load:
         for change, number in (
@@ -144,7 +144,7 @@ def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_th
 def test_a_version_that_cannot_be_loaded_changes_nothing_and_fails_no_request(
     store: VersionStore, running: EmbeddedServer
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     fitted = server.config()
     before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
     with hammered(running) as load:
@@ -161,7 +161,7 @@ def test_a_version_that_cannot_be_loaded_changes_nothing_and_fails_no_request(
 def test_the_repository_that_takes_no_change_takes_the_server_back(
     store: VersionStore, running: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     stored = store.read("labels.json")
 
     def full(name: str, *_: object, **__: object) -> None:
@@ -180,7 +180,7 @@ def test_the_repository_that_takes_no_change_takes_the_server_back(
 def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again(
     store: VersionStore, running: EmbeddedServer
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     text = store.read("config.pbtxt").text or ""
     spec = Version(number=2, manifest=None, files={"model.onnx": 1}).spec
     assert spec is not None
@@ -195,15 +195,14 @@ def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again
     assert [line for line in now if "fitted to its machine" not in line] == []
 
 
-def test_a_server_with_a_key_changes_for_those_who_know_it(store: VersionStore) -> None:
+def test_a_server_with_a_key_of_the_user_changes_for_those_who_know_it(store: VersionStore) -> None:
     config = ServerConfig(
         model_repository=Path(store.location), http_port=0, grpc_port=0, metrics_port=0, control_key="a-key"
     )
     with EmbeddedServer(config) as running:
         url = f"http://{running.http_url}"
-        for key in ("", "another"):
-            with pytest.raises(ServerError, match="fix: give its key with --key"):
-                promote(store, 2, server=RunningServer(url, key=key))
+        with pytest.raises(ServerError, match="fix: set REENTRY_CONTROL_KEY to the server's key"):
+            promote(store, 2, server=RunningServer(url, key="another"))
         assert served_now(running) == 1
         promote(store, 2, server=RunningServer(url, key="a-key"))
         assert served_now(running) == 2

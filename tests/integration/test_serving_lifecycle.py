@@ -29,9 +29,10 @@ from reentry.errors import ServerError
 from reentry.features import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.doctor import examine
+from reentry.serving.run_directory import RunDirectory
 from reentry.serving.stubs import StubWatch
 from reentry.signals import ENDING
-from tests.conftest import copy_repository, make_repository
+from tests.conftest import copy_repository, grpc_key, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.toy_model import write_toy_model
 from tests.versions import pin
@@ -107,11 +108,11 @@ def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) ->
 
 def test_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
     with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
-        folder = server.log_directory
+        folder, prefix = server.log_directory, server.shared_memory_prefix
         process = server.process_id
-        assert list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
+        assert list(Path("/dev/shm").glob(f"{prefix}*"))
     assert not folder.exists()
-    assert not list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
+    assert not list(Path("/dev/shm").glob(f"{prefix}*"))
     with pytest.raises(ProcessLookupError):
         os.killpg(process, 0)
     with pytest.raises(ServerError, match="not running"):
@@ -146,7 +147,7 @@ def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> No
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
-        running = RunningServer(f"http://{server.http_url}", key="")
+        running = RunningServer(f"http://{server.http_url}")
         with pytest.raises(ServerError, match="leave --url away and restart the server afterwards"):
             running.load(running.config())
 
@@ -258,18 +259,27 @@ def test_a_model_that_is_loaded_again_has_lost_nothing(tmp_path: Path) -> None:
         before = children_of(server.process_id)
         assert watch.look() is None
         for name in ("reentry", "track_decision"):
-            client.unload_model(name)
-        client.load_model("track_decision")
+            client.unload_model(name, headers=grpc_key(server))
+        client.load_model("track_decision", headers=grpc_key(server))
         assert children_of(server.process_id) != before
         assert [watch.look(), watch.look()] == [None, None]
 
 
-def test_a_killed_command_takes_its_server_with_it(model_repository: Path, tmp_path: Path) -> None:
+def test_a_killed_command_takes_its_server_with_it_and_the_next_start_its_folder(
+    model_repository: Path, tmp_path: Path, server: EmbeddedServer
+) -> None:
     with serving(model_repository, tmp_path) as (process, _):
-        server = os.pidfd_open(server_process(process))
-    (ended, _, _) = select.select([server], [], [], 30)  # `serving` kills the command
-    os.close(server)
+        number = server_process(process)
+        handle = os.pidfd_open(number)
+        arguments = Path(f"/proc/{number}/cmdline").read_text().split("\0")
+        (folder,) = [Path(text.split("=")[1]).parent for text in arguments if text.startswith("--backend-directory=")]
+    (ended, _, _) = select.select([handle], [], [], 30)  # `serving` kills the command
+    os.close(handle)
     assert ended
+    assert folder.is_dir()
+    RunDirectory().remove()
+    assert not folder.exists()
+    assert server.log_directory.is_dir()  # that of a running server stays
 
 
 def test_requests_in_flight_are_answered_before_the_end(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from reentry.serving.http import cause_of, is_live, is_ready
 from reentry.serving.installation import find_installation, require_libraries, require_packages
 from reentry.serving.log import last_error
 from reentry.serving.repository import fitted_model_config
-from reentry.serving.run_directory import assemble_backends
 from reentry.serving.server import choose_ports
 
 
@@ -177,17 +176,9 @@ def test_packages_a_stub_cannot_import_are_told(monkeypatch: pytest.MonkeyPatch,
         require_packages()
 
 
-def test_the_backends_are_copies_with_the_stub_of_this_python(tmp_path: Path) -> None:
-    backends = assemble_backends(tmp_path, find_installation())
-    assert {path.name for path in backends.iterdir()} == {"python", "onnxruntime"}
-    assert (backends / "python/triton_python_backend_stub").stat().st_mode & 0o111
-    assert (backends / "onnxruntime/model.py").is_file()
-    assert not any(path.is_symlink() for path in backends.rglob("*"))
-
-
 def test_a_server_that_was_not_started_says_so() -> None:
     server = EmbeddedServer(ServerConfig())
     for look in (lambda: server.log_directory, lambda: server.process_id, server.wait):
-        with pytest.raises(ServerError, match=r"has not been started|is not running"):
+        with pytest.raises(ServerError, match="is not running"):
             look()
     server.stop()
