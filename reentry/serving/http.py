@@ -28,10 +28,10 @@ def is_live(url: str) -> bool:
     return status == 200
 
 
-def is_ready(url: str) -> bool:
-    """Whether every model that the server has loaded is ready."""
+def is_ready(url: str, model: str) -> bool:
+    """Whether the server answers requests to a model."""
     try:
-        status, _ = _request(url, "GET", "/v2/health/ready")
+        status, _ = _request(url, "GET", f"/v2/models/{model}/ready")
     except (OSError, http.client.HTTPException):
         return False
     return status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import secrets
@@ -24,6 +25,7 @@ from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.launch import launch
 from reentry.serving.log import last_error
+from reentry.serving.memory import limit_memory
 from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
 from reentry.serving.run_directory import RunDirectory
 from reentry.serving.stubs import StubWatch
@@ -61,10 +63,17 @@ class EmbeddedServer:
         self.models: list[str] = []
         """Names of the models served, once started."""
         self._ensembles: dict[str, list[str]] = {}
+        self._fitted: dict[str, str | None] = {}
+        """In explicit mode, the configuration of each model for this machine; None where its file fits as it is."""
         self.control_key = config.control_key or secrets.token_hex(16)
         """What the server requires for changes, in the header `reentry.serving.http.CONTROL_HEADER`."""
         self.seconds_to_ready = 0.0
         """s from the start of the process until every model was ready."""
+
+    @property
+    def config(self) -> ServerConfig:
+        """How it is run; once started, with the ports that it found."""
+        return self._config
 
     @property
     def http_url(self) -> str:
@@ -132,6 +141,10 @@ class EmbeddedServer:
             grpc_port=ports["grpc_port"],
             metrics_port=ports["metrics_port"],
         )
+        if self._config.model_control_mode == "explicit":
+            repository = self._config.model_repository
+            precompile(repository)
+            self._fitted = {name: fitted_model_config(repository, name, self._config) for name in self.models}
         self._folder = RunDirectory()
         try:
             self._folder.write_key(self.http_url, self.control_key)
@@ -141,9 +154,11 @@ class EmbeddedServer:
             self._wait(api.is_live, deadline)
             if self._config.model_control_mode == "explicit":
                 self._load(deadline)
-            self._wait(api.is_ready, deadline)
+            for name in self.models:  # Triton calls itself ready as soon as it has loaded what it was asked to so far
+                self._wait(functools.partial(api.is_ready, model=name), deadline)
             self.seconds_to_ready = time.monotonic() - started
             self._stubs = StubWatch(self.process_id)
+            limit_memory(self.process_id, self._config.fitted_memory_limit)
             if not self._config.log_to_stderr:
                 self._log_start = self.server_log.stat().st_size  # what it got over is no reason of a later end
         except BaseException:
@@ -214,6 +229,9 @@ class EmbeddedServer:
             "--disable-auto-complete-config",  # the files are complete; it would start every Python model twice
             f"--exit-timeout-secs={round(config.drain_timeout)}",
         ]
+        if self._is_loaded_at_start:
+            # A model that fails does not end the server: asked for again, it tells the reason.
+            command += ["--exit-on-error=false", *(f"--load-model={name}" for name in self.models)]
         restriction = f"{_CONTROL_APIS}:{api.CONTROL_HEADER}={self.control_key}"
         hidden = {}
         for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
@@ -255,13 +273,12 @@ class EmbeddedServer:
             time.sleep(_POLL_SECONDS)
 
     def _load(self, deadline: float) -> None:
-        repository = self._config.model_repository
         members = {member for ensemble in self._ensembles.values() for member in ensemble}
-        precompile(repository)
         # Members first, as fitted: whoever sees an ensemble ready sees the whole server ready, and nothing is loaded
         # again under its requests.
         for name in sorted(self.models, key=lambda name: name not in members):
-            self._request_load(name, fitted_model_config(repository, name, self._config), deadline)
+            if not (self._is_loaded_at_start and api.is_ready(self.http_url, name)):
+                self._request_load(name, self._fitted[name], deadline)
 
     def _drain_ensembles(self) -> None:
         """Close the ensembles to new requests and let those inside finish.
@@ -292,6 +309,14 @@ class EmbeddedServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._running().wait(_DEATH_SECONDS)
             raise self._death() from None
+
+    @property
+    def _is_loaded_at_start(self) -> bool:
+        """Whether Triton loads the models before it listens, so that no request meets a server without them.
+
+        It does so with the configurations of the files alone. Others have to be loaded by request, after it listens.
+        """
+        return bool(self._fitted) and all(config is None for config in self._fitted.values())
 
     def _run_directory(self) -> RunDirectory:
         if self._folder is None:

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import resource
 import select
 import signal
 import socket
@@ -54,11 +55,11 @@ def reason_of_failure(repository: Path) -> str:
 
 
 @contextmanager
-def serving(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def serving(repository: Path, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`reentry serve` as a process of its own, once it says that it is ready; and what it printed so far."""
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     process = subprocess.Popen(
-        [REENTRY, "serve", "--repository", repository, "--log-dir", folder, *ports],
+        [REENTRY, "serve", "--repository", repository, "--log-dir", folder, *ports, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,17 +67,23 @@ def serving(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[s
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        printed = []
-        for line in process.stdout:
-            printed.append(line.strip())
-            if line.startswith("ready"):
-                break
-        yield process, printed
+        yield process, until_ready(process)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def until_ready(process: subprocess.Popen[str]) -> list[str]:
+    """What the command prints until it is ready."""
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line.strip())
+        if line.startswith("ready"):
+            break
+    return printed
 
 
 def server_process(process: subprocess.Popen[str]) -> int:
@@ -139,6 +146,14 @@ def test_each_model_is_loaded_once_and_the_ensemble_last(tmp_path: Path) -> None
     loaded = re.findall(r"successfully loaded '(\w+)'", log)
     assert sorted(loaded) == server.models
     assert loaded[-1] == "reentry"
+
+
+def test_a_server_whose_files_fit_listens_when_its_models_are_ready(tmp_path: Path) -> None:
+    with EmbeddedServer(config_for(make_repository(tmp_path), instances=2, threads=1)) as server:
+        log = server.server_log.read_text()
+    loaded = [log.index(f"successfully loaded '{name}'") for name in server.models]
+    assert max(loaded) < log.index("Started GRPCInferenceService") < log.index("Started HTTPService")
+    assert log.count("successfully loaded") == len(loaded)
 
 
 def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> None:
@@ -236,6 +251,34 @@ def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_pa
         os.kill(server_process(process), signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "error: the Triton server was ended by SIGKILL\n")
+
+
+def test_a_request_that_no_memory_holds_ends_the_server_which_is_restarted(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    inputs = [
+        {"name": "measurements", "datatype": "FP64", "shape": [1, 100_000_000, 6], "data": [0]},  # 4.8 GB
+        {"name": "track_id", "datatype": "INT64", "shape": [1, 1], "data": [0]},
+        {"name": "track_length", "datatype": "INT32", "shape": [1, 1], "data": [1]},
+    ]
+    body = json.dumps({"inputs": inputs}).encode()
+    with serving(model_repository, tmp_path / "logs", "--restart", "--memory-limit", "1024") as (process, printed):
+        first = server_process(process)
+        address, http = (line.split("//")[1] for line in printed if line.startswith(("gRPC", "HTTP")))
+        limits = [resource.prlimit(each, resource.RLIMIT_AS)[1] for each in (first, *children_of(first))]
+        assert all(1 << 30 < limit < 8 << 30 for limit in limits)
+        with pytest.raises(OSError, match="closed connection"):
+            urllib.request.urlopen(f"http://{http}/v2/models/reentry/infer", body, timeout=60)
+        assert until_ready(process) == printed  # on the same ports
+        with triton.InferenceServerClient(address) as client:
+            assert client.infer("reentry", request_inputs(make_tracks(1, 20))).as_numpy("onset_step").shape == (1, 1)
+        assert server_process(process) != first
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip()) == (0, "stopped")
+    (line,) = err.splitlines()
+    assert line.startswith("warning: the Triton server was ended by SIGABRT")
+    assert line.endswith("; restarting in 1 s")
 
 
 def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Path, tmp_path: Path) -> None:

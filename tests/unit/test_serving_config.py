@@ -30,6 +30,7 @@ from reentry.serving.server import choose_ports
         ({"threads": -1}, "threads out of range"),
         ({"model_control_mode": "auto"}, "unknown model_control_mode; expected explicit or none or poll; got auto"),
         ({"model_control_mode": "poll", "instances": 2}, "instances and threads cannot be chosen"),
+        ({"memory_limit": 0}, "memory_limit out of range; expected at least 1; got 0"),
         ({"drain_timeout": 0.0}, "drain_timeout out of range"),
         ({"address": "localhost"}, "address is none; expected an IPv4 address, .*; got localhost"),
         ({"log_to_stderr": True, "log_directory": Path("logs")}, "the logs have two places"),
@@ -127,7 +128,7 @@ def test_nobody_listening_is_neither_live_nor_ready() -> None:
         held.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{held.getsockname()[1]}"
         assert not is_live(url)
-        assert not is_ready(url)
+        assert not is_ready(url, "reentry")
 
 
 def test_the_installation_is_found_and_can_be_loaded() -> None:
