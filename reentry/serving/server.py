@@ -24,7 +24,7 @@ from reentry.serving import http as api
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.launch import launch
-from reentry.serving.log import last_error
+from reentry.serving.log import last_error, uncaught_exception
 from reentry.serving.memory import limit_memory
 from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
 from reentry.serving.run_directory import RunDirectory
@@ -37,6 +37,9 @@ _STUB_SECONDS: Final = 1.0
 
 _CONTROL_APIS: Final = "shared-memory,model-repository,trace,logging"
 """What changes the server for everybody; Triton's names."""
+
+_OUT_OF_MEMORY: Final = "std::bad_alloc"
+"""What C++ says when an allocation fails."""
 
 _DEATH_SECONDS: Final = 5.0
 """s that a server which broke its connection gets to end."""
@@ -332,10 +335,15 @@ class EmbeddedServer:
         status = self._running().poll()
         if status is None:
             return ServerError("the Triton server no longer answers")
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        # One that is killed while it starts has said nothing of it; its errors so far did not stop it.
-        reason = None if status < 0 and self.seconds_to_ready == 0 else self._last_error()
-        return ServerError(f"the Triton server {how}" + (f": {reason}" if reason else ""))
+        if status >= 0:
+            reason = self._last_error()
+            return ServerError(f"the Triton server ended with status {status}" + (f": {reason}" if reason else ""))
+        # The errors in its log did not stop it; an exception that nobody caught did.
+        reason = None if self._config.log_to_stderr else uncaught_exception(self.server_log, self._log_start)
+        return ServerError(
+            f"the Triton server was ended by {signal.Signals(-status).name}" + (f": {reason}" if reason else ""),
+            fix="see who sends such requests; --memory-limit allows larger ones" if reason == _OUT_OF_MEMORY else None,
+        )
 
     def _too_late(self) -> ServerError:
         reason = self._last_error()

@@ -16,7 +16,7 @@ from reentry.serving import config as config_module
 from reentry.serving import installation as installation_module
 from reentry.serving.http import cause_of, is_live, is_ready
 from reentry.serving.installation import find_installation, require_libraries, require_packages
-from reentry.serving.log import last_error
+from reentry.serving.log import last_error, uncaught_exception
 from reentry.serving.repository import fitted_model_config
 from reentry.serving.server import choose_ports
 
@@ -121,6 +121,33 @@ def test_the_last_error_of_a_log_is_read_from_where_this_run_began(tmp_path: Pat
             "error: creating server: Internal - failed to load all models\nI1120 17:00:02.000001 6 a.cc:1] end\n"
         )
     assert last_error(log, start) == "creating server: Internal - failed to load all models"
+
+
+def test_the_lack_of_a_gpu_is_no_reason(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    # As server 2.51 writes them on a machine without a GPU, at its start and when an ensemble is loaded.
+    log.write_text(
+        'E1124 14:53:12.725661 3004 server.cc:241] "CudaDriverHelper has not been initialized."\n'
+        'E1124 14:53:15.714738 3004 model.cc:2] "no such thing"\n'
+        'E1124 14:53:16.130980 3004 ensemble_scheduler.cc:1468] "unable to create stream for reentry: '
+        'CUDA driver version is insufficient for CUDA runtime version"\n'
+    )
+    assert last_error(log) == "no such thing"
+    assert uncaught_exception(log) is None
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[::2]))
+    assert last_error(log) is None
+
+
+def test_an_exception_that_nobody_caught_is_read_from_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text(
+        "I1124 fine\nterminate called after throwing an instance of 'std::length_error'\n"
+        "  what():  vector::_M_default_append\nSignal (6) received.\n 0# 0x00005573F949252D in tritonserver\n"
+    )
+    assert uncaught_exception(log) == "vector::_M_default_append"
+    assert uncaught_exception(log, log.stat().st_size) is None
+    log.write_text("terminate called after throwing an instance of 'int'\nSignal (6) received.\n")
+    assert uncaught_exception(log) == "int"
 
 
 def test_nobody_listening_is_neither_live_nor_ready() -> None:
