@@ -83,6 +83,12 @@ class FolderStore:
         with _reading(path):
             return sha256_of(path)
 
+    def fetch(self, version: int, folder: Path) -> None:
+        """See `VersionStore`."""
+        source = self._folder / str(version)
+        with _reading(source):
+            shutil.copytree(source, folder)
+
     def install(self, folder: Path, version: int) -> str:
         """See `VersionStore`."""
         require_finished(folder, version)

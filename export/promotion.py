@@ -4,7 +4,8 @@ The rules of a promotion: the files are those of the version's manifest and its 
 gate and is no worse than production on `labels.METRIC`, unless a reason is given, which is kept with the figures.
 
 What Triton serves is the version pinned in config.pbtxt; labels.json is the record of it. A change goes to the running
-server first, where one is named: if it cannot load the version, nothing has changed anywhere. Then the record is
+server first, where one is named, after a trial in a server of its own: if either cannot load the version, nothing has
+changed anywhere. Then the record is
 written, then the pin, each in one step; if one of them cannot be, the steps before it are taken back. A command that is
 killed between them leaves a server ahead of its repository, which the same command brings together again, or a pin
 behind its record, which the next command that changes anything mends, and says so.
@@ -24,6 +25,7 @@ from export.labels import METRIC, Change, Record
 from export.pin import mend, on_gpu, out_of_step, pinned_versions
 from export.running import RunningServer
 from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, faults_of
+from export.trial import try_out
 from reentry.errors import ReentryError, RepositoryError
 from reentry.schema import SCHEMA_VERSION
 
@@ -279,6 +281,8 @@ def _change(
         text, version=version.number, spec=version.spec, gpu=on_gpu(text) if gpu is None else gpu
     )
     running = server.config() if server is not None else None
+    if server is not None and (untried := try_out(store, version)) is not None:
+        notes = [*notes, untried]
     again = version.number == labels.production
     try:
         if server is not None and running is not None:

@@ -18,6 +18,8 @@ from export import served_config
 from reentry.errors import ClientError, ConfigError, ServerError
 from reentry.schema import REENTRY_LSTM
 from reentry.serving import http as api
+from reentry.serving.config import LOOPBACK
+from reentry.serving.run_directory import find_key
 
 _POLL_SECONDS: Final = 0.02
 
@@ -29,17 +31,17 @@ class RunningServer:
     """A Triton server that somebody else started.
 
     Example:
-        server = RunningServer("http://127.0.0.1:8000", key="")
+        server = RunningServer("http://127.0.0.1:8000")
         before = server.config()
         server.serve(before, file_before, file_after)
     """
 
-    def __init__(self, url: str, *, key: str, timeout: float = 120.0) -> None:
+    def __init__(self, url: str, *, key: str = "", timeout: float = 120.0) -> None:
         """Name the server; nothing is asked of it yet.
 
         Args:
             url: http://HOST:PORT.
-            key: what it wants for changes, empty where it wants none.
+            key: the server's control key; empty: that of this user's `reentry serve` at this address, if there is one.
             timeout: s for a load with its warm-up, and s for the old version to end after it.
 
         Raises:
@@ -53,6 +55,10 @@ class RunningServer:
         self.url = url.rstrip("/")
         self._address = parts.netloc
         self._key = key
+        if not key:
+            local = f"{LOOPBACK if parts.hostname == 'localhost' else parts.hostname}:{parts.port}"
+            if found := find_key(local):
+                self._address, self._key = local, found  # to this address alone: localhost may be another's, over IPv6
         self._timeout = timeout
 
     def config(self) -> str:

@@ -66,6 +66,9 @@ class VersionStore(Protocol):
     def sha256(self, version: int, name: str) -> str:
         """Of a file of a version."""
 
+    def fetch(self, version: int, folder: Path) -> None:
+        """Copy the files of a version into a new folder."""
+
     def install(self, folder: Path, version: int) -> str:
         """Install a finished folder as `version`: all of its files, or nothing.
 

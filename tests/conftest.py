@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving.http import CONTROL_HEADER
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
@@ -37,6 +38,11 @@ def make_repository(folder: Path) -> Path:
     repository = copy_repository(folder)
     write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
     return repository
+
+
+def grpc_key(server: EmbeddedServer) -> dict[str, str]:
+    """Headers of a gRPC request that changes the server."""
+    return {f"triton-grpc-protocol-{CONTROL_HEADER}": server.control_key}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,8 +15,16 @@ from reentry import schema
 HIDDEN = 8
 
 
-def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
-    """Write features [B,T,F] -> reentry_probability [B,T], model_version [B,1]."""
+def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["run", "values"] | None = None) -> None:
+    """Write features [B,T,F] -> reentry_probability [B,T], model_version [B,1].
+
+    Args:
+        path: the file.
+        version: what the graph answers as its version.
+        seed: of the weights.
+        fault: "run" makes a graph that loads and fails with more than 8 steps; "values" one whose probabilities are
+            above 1.
+    """
     generator = default_rng(seed)
     features = len(schema.FEATURES)
     # A descent after the apogee: the lower the altitude fraction and the climb rate, the likelier.
@@ -49,6 +58,19 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0) -> None:
         helper.make_node("Concat", ["batch", "one"], ["version_shape"], axis=0),
         helper.make_node("Expand", ["version", "version_shape"], ["model_version"]),
     ]
+    if fault == "run":
+        weights["eight"] = np.ones(8, dtype=np.float32)
+        nodes += [
+            helper.make_node("Slice", ["shape", "one", "last"], ["steps"]),
+            helper.make_node("Gather", ["eight", "steps"], ["ones"]),
+            helper.make_node("Mul", ["scaled", "ones"], ["scaled_by_ones"]),
+        ]
+        nodes[1].input[0] = "scaled_by_ones"
+        nodes = [*nodes[:1], nodes[8], *nodes[-3:], *nodes[1:8], *nodes[9:-3]]  # sorted: each after what it takes
+    if fault == "values":
+        weights["more"] = np.ones(1, dtype=np.float32)
+        nodes[7].output[0] = "probability"
+        nodes.append(helper.make_node("Add", ["probability", "more"], ["reentry_probability"]))
     graph = helper.make_graph(
         nodes,
         "toy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from export.formats import FORMATS, Format
 from export.manifest import MANIFEST_FILE, Manifest
@@ -35,6 +35,7 @@ def make_version(
     form: Format = Format.ONNX,
     files: Mapping[str, bytes] | None = None,
     toy_seed: int | None = None,
+    toy_fault: Literal["run", "values"] | None = None,
     **fields: Any,
 ) -> Path:
     """A finished folder, ready to be installed as version `number`."""
@@ -43,7 +44,7 @@ def make_version(
     for name, content in (files or {spec.whole_file: b"whole", spec.step_file: b"step"}).items():
         (folder / name).write_bytes(content)
     if toy_seed is not None:
-        write_toy_model(folder / spec.whole_file, version=number, seed=toy_seed)
+        write_toy_model(folder / spec.whole_file, version=number, seed=toy_seed, fault=toy_fault)
     manifest = Manifest(
         version=number,
         format=form,

@@ -10,13 +10,14 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -30,13 +31,14 @@ from reentry.errors import ReentryError
 if TYPE_CHECKING:
     from training.epochs import Work
 
-LOOPBACK: Final = "127.0.0.1"
 TIMEOUT: Final = timedelta(minutes=10)
 """How long a process waits for the others."""
 
 _ENDING_SECONDS: Final = 30.0
-_CHANGED: Final = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK", "GLOO_SOCKET_IFNAME")
-"""Variables that Lightning and we set for torch.distributed."""
+_LOOPBACK: Final = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+"""Variables that keep the connections between the processes on this machine: nobody has to prove who he is on them."""
+_CHANGED: Final = ("RANK", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK", *_LOOPBACK)
+"""Variables that Lightning and this module set for torch.distributed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,8 @@ class Place:
 
     rank: int = 0
     ranks: int = 1
-    port: int = 0
-    """On which they meet."""
+    meeting: Path | None = None
+    """File in which the processes find each other; None for a single one."""
 
     def mean(self, value: Tensor) -> Tensor:
         """Over the processes; each has to ask for it."""
@@ -60,15 +62,37 @@ class Place:
         """What Lightning's trainer is told of it."""
         if self.ranks == 1:
             return {"devices": 1}
-        strategy = DDPStrategy(cluster_environment=_Meeting(self), timeout=TIMEOUT)
-        return {"devices": self.ranks, "strategy": strategy}
+        return {"devices": self.ranks, "strategy": _MeetInFile(self)}
 
     def callbacks(self) -> list[Callback]:
         """What Lightning's trainer needs more."""
         return [_OwnSignals()] if self.ranks > 1 else []
 
 
-class _Meeting(LightningEnvironment):
+class _MeetInFile(DDPStrategy):
+    """DDP whose processes find each other in a file, which only this user can open.
+
+    The default is a port on all interfaces that takes anybody's requests.
+    """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(cluster_environment=_Started(place), timeout=TIMEOUT)
+        self._place = place
+
+    def setup_distributed(self) -> None:
+        place, device = self._place, self.root_device
+        torch.distributed.init_process_group(
+            self._get_process_group_backend(),
+            init_method=f"file://{place.meeting}",
+            rank=place.rank,
+            world_size=place.ranks,
+            timeout=TIMEOUT,
+            device_id=device if device.type != "cpu" else None,
+        )
+        super().setup_distributed()  # takes the group that is there
+
+
+class _Started(LightningEnvironment):
     """Tells Lightning that the processes are there already."""
 
     def __init__(self, place: Place) -> None:
@@ -78,14 +102,6 @@ class _Meeting(LightningEnvironment):
     @property
     def creates_processes_externally(self) -> bool:
         return True
-
-    @property
-    def main_address(self) -> str:
-        return LOOPBACK
-
-    @property
-    def main_port(self) -> int:
-        return self._place.port
 
     def local_rank(self) -> int:
         return self._place.rank
@@ -115,10 +131,10 @@ def in_processes(work: Work) -> Iterator[Place]:
     if ranks == 1:
         yield Place()
         return
-    place = Place(ranks=ranks, port=_free_port())
     given = pickle.dumps(work)  # as bytes: a pickle of its own would share each tensor through an open file
     context = multiprocessing.get_context("spawn")
-    with _own_variables():
+    with _own_variables(), tempfile.TemporaryDirectory(prefix="reentry-train-") as folder:
+        place = Place(ranks=ranks, meeting=Path(folder, "meeting"))
         peers: list[BaseProcess] = [
             context.Process(target=_train_as, args=(rank, place, given), daemon=True) for rank in range(1, ranks)
         ]
@@ -154,7 +170,7 @@ def _train_as(rank: int, place: Place, given: bytes) -> None:
         signal.signal(number, signal.SIG_IGN)
     with one_thread(), quiet_lightning():
         try:
-            run_epochs(pickle.loads(given), Place(rank=rank, ranks=place.ranks, port=place.port))
+            run_epochs(pickle.loads(given), Place(rank=rank, ranks=place.ranks, meeting=place.meeting))
         except RuntimeError:
             first = multiprocessing.parent_process()
             if first is None or not first.is_alive():
@@ -177,7 +193,7 @@ def _first_dead(peers: list[BaseProcess]) -> int | None:
 @contextmanager
 def _own_variables() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _CHANGED}
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are here
+    os.environ.update(_LOOPBACK)
     try:
         yield
     finally:
@@ -186,10 +202,3 @@ def _own_variables() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        port: int = listener.getsockname()[1]
-    return port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,9 +26,6 @@ Location = Annotated[
 Url = Annotated[
     str | None,
     typer.Option(help="Change this running server too, without a gap: http://HOST:8000.", metavar="URL"),
-]
-Key = Annotated[
-    str, typer.Option(envvar="REENTRY_CONTROL_KEY", help="What the server wants for changes.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Reason = Annotated[str | None, typer.Option(help="Kept in labels.json, with the figures.", metavar="TEXT")]
@@ -118,7 +116,6 @@ def promote(
     version: Annotated[str, typer.Argument(help="A number, `candidate`, or `production` to bring all in step again.")],
     place: Location = DEFAULT,
     url: Url = None,
-    key: Key = "",
     reason: Reason = None,
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Where it runs.  [default: where production does]")
@@ -139,7 +136,7 @@ def promote(
 
     store = open_store(place)
     number = numbered(store, Record.of(store).labels, version)
-    _tell(bring(store, number, reason=reason, server=_server(url, key), gpu=gpu), url, as_json=as_json)
+    _tell(bring(store, number, reason=reason, server=_server(url), gpu=gpu), url, as_json=as_json)
 
 
 @repository.command()
@@ -147,7 +144,6 @@ def rollback(
     place: Location = DEFAULT,
     to: Annotated[int | None, typer.Option(help="An earlier version.  [default: the one before]")] = None,
     url: Url = None,
-    key: Key = "",
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
@@ -158,7 +154,7 @@ def rollback(
     from export.promotion import rollback as bring_back
     from export.store import open_store
 
-    _tell(bring_back(open_store(place), to=to, reason=reason, server=_server(url, key)), url, as_json=as_json)
+    _tell(bring_back(open_store(place), to=to, reason=reason, server=_server(url)), url, as_json=as_json)
 
 
 @repository.command()
@@ -208,7 +204,7 @@ def diff(
     if (len(versions or []), url is None) not in ((2, True), (0, False)):
         raise typer.BadParameter("give two versions, or --url")
     store = open_store(place)
-    server = _server(url, "")
+    server = _server(url)
     if server is not None:
         lines = config_differences(store.read(CONFIG_FILE).text or "", server.config())
         typer.echo(json.dumps(lines) if as_json else "\n".join(lines) or "no difference")
@@ -225,10 +221,10 @@ def diff(
     print_table(table)
 
 
-def _server(url: str | None, key: str) -> RunningServer | None:
+def _server(url: str | None) -> RunningServer | None:
     from export.running import RunningServer
 
-    return None if url is None else RunningServer(url, key=key)
+    return None if url is None else RunningServer(url, key=os.environ.get("REENTRY_CONTROL_KEY", ""))
 
 
 def _tell(promotion: Promotion, url: str | None, *, as_json: bool) -> None:

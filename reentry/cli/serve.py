@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from reentry.errors import ServerError
     from reentry.serving import EmbeddedServer
 
 
@@ -43,17 +45,20 @@ def serve(
     drain_timeout: Annotated[
         float, typer.Option(envvar="REENTRY_DRAIN_TIMEOUT", help="s for the requests in flight at the end.")
     ] = 10.0,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            envvar="REENTRY_MEMORY_LIMIT",
+            help="MB that each process may take for requests.  [default: half of the memory, at most 2048]",
+            metavar="MB",
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start the server again when it dies, at most five times in a row.")
+    ] = False,
     model_control_mode: Annotated[
         ModelControlMode, typer.Option(help="`none` and `poll` take the configuration files as they are.")
     ] = ModelControlMode.EXPLICIT,
-    control_key: Annotated[
-        str,
-        typer.Option(
-            envvar="REENTRY_CONTROL_KEY",
-            show_default=False,
-            help="What `reentry repository --url` must know to change versions; better in the environment than here.",
-        ),
-    ] = "",
     log_dir: Annotated[
         str, typer.Option(help="Folder of server.log and predictions.jsonl; `-`: both to standard error.")
     ] = "artifacts/serve",
@@ -62,6 +67,9 @@ def serve(
 
     It listens on loopback alone unless `--address` says otherwise: the server inside is older than the security fixes
     of 2025. Ctrl-C, SIGTERM or a closed terminal lets the requests in flight finish.
+
+    Changes to the running server require its control key: REENTRY_CONTROL_KEY, or a random one that
+    `reentry repository --url` finds on the same machine.
 
     Example: `reentry serve --repository model_repository --instances 2`
     """
@@ -80,7 +88,8 @@ def serve(
         log_directory=None if log_dir == "-" else Path(log_dir),
         log_to_stderr=log_dir == "-",
         drain_timeout=drain_timeout,
-        control_key=control_key,
+        memory_limit=memory_limit,
+        control_key=os.environ.get("REENTRY_CONTROL_KEY", ""),
     )
     if config.exposed:
         typer.echo(
@@ -88,7 +97,7 @@ def serve(
             "see that a firewall or a network policy lets in known clients alone",
             err=True,
         )
-    serve_until_ended(config, _announce)
+    serve_until_ended(config, _announce, _announce_restart if restart else None)
     typer.echo("stopped")
 
 
@@ -99,3 +108,7 @@ def _announce(server: EmbeddedServer) -> None:
     typer.echo(f"metrics  {server.metrics_url}")
     typer.echo(f"logs     {server.log_place}")
     typer.echo("ready; Ctrl-C ends it")
+
+
+def _announce_restart(error: ServerError, pause: float) -> None:
+    typer.echo(f"warning: {error.problem}; restarting in {pause:g} s", err=True)

@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 
 from reentry.cores import cores
 from reentry.errors import ConfigError
+from reentry.serving.memory import default_memory_limit
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -41,8 +42,10 @@ class ServerConfig:
     log_to_stderr: bool = False
     """Both go to standard error instead, where a container's logs are read; there is no file that could fill a disk."""
     control_key: str = field(default="", repr=False)
-    """What the server wants for loading models and other changes. Empty: on loopback it wants none, and on an open
-    address one that nobody else knows."""
+    """What the server requires for loading models and other changes; empty: a random key for each run."""
+    memory_limit: int | None = None
+    """MB that each process of the server, its own and one for each instance of a model, may take beyond what it has
+    when it is ready; None: see `reentry.serving.memory`."""
     start_timeout: float = 120.0
     """s until every model must be ready."""
     drain_timeout: float = 10.0
@@ -63,7 +66,11 @@ class ServerConfig:
             ) from error
         if self.log_to_stderr and self.log_directory is not None:
             raise ConfigError("the logs have two places", fix="give log_directory or log_to_stderr, not both")
-        for name, count in (("instances", self.instances), ("threads", self.threads)):
+        for name, count in (
+            ("instances", self.instances),
+            ("threads", self.threads),
+            ("memory_limit", self.memory_limit),
+        ):
             if count is not None and count < 1:
                 raise ConfigError(f"{name} out of range", expected="at least 1", got=str(count))
         if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
@@ -97,6 +104,11 @@ class ServerConfig:
     def own_host(self) -> str:
         """Where this machine reaches the server."""
         return LOOPBACK if IPv4Address(self.address).is_unspecified else self.address
+
+    @property
+    def fitted_memory_limit(self) -> int:
+        """Bytes of `memory_limit`."""
+        return default_memory_limit() if self.memory_limit is None else self.memory_limit << 20
 
     @property
     def fitted_threads(self) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 from reentry.errors import ServerError
 
 CONTROL_HEADER: Final = "reentry-control"
-"""Carries the key that a server on an open address wants for what changes it."""
+"""Carries the key that the server requires for what changes it."""
 
 ANSWERING: Final = ("READY", "UNLOADING")
 """States of a version that gives answers: to new requests, or to the last ones inside."""
@@ -28,10 +28,10 @@ def is_live(url: str) -> bool:
     return status == 200
 
 
-def is_ready(url: str) -> bool:
-    """Whether every model that the server has loaded is ready."""
+def is_ready(url: str, model: str) -> bool:
+    """Whether the server answers requests to a model."""
     try:
-        status, _ = _request(url, "GET", "/v2/health/ready")
+        status, _ = _request(url, "GET", f"/v2/models/{model}/ready")
     except (OSError, http.client.HTTPException):
         return False
     return status == 200
@@ -40,7 +40,7 @@ def is_ready(url: str) -> bool:
 def load_model(url: str, name: str, config: str | None, *, key: str, timeout: float) -> None:
     """Load or reload a model; `config` is a whole configuration as JSON and takes the place of its config.pbtxt.
 
-    `key` is the server's, empty where it has none; so below.
+    `key` is the server's control key, empty where it has none; so below.
 
     Raises:
         ServerError: the server's reason.
@@ -122,7 +122,7 @@ def cause_of(answer: str) -> tuple[str | None, str]:
 
 def _fix_of(status: int, reason: str) -> str | None:
     if status == 403:
-        return "give its key with --key or REENTRY_CONTROL_KEY"
+        return "set REENTRY_CONTROL_KEY to the server's key, or run as its user on its machine, where the key is found"
     if "polling is enabled" in reason:
         return "leave --url away and restart the server afterwards, or serve with --model-control-mode explicit"
     return None

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import secrets
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +21,13 @@ from reentry.errors import ServerError
 from reentry.files import writing
 from reentry.prediction_log import ENVIRONMENT_VARIABLE
 from reentry.serving import http as api
-from reentry.serving import tied
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
-from reentry.serving.log import last_error
+from reentry.serving.launch import launch
+from reentry.serving.log import last_error, uncaught_exception
+from reentry.serving.memory import limit_memory
 from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
-from reentry.serving.run_directory import assemble_backends
+from reentry.serving.run_directory import RunDirectory
 from reentry.serving.stubs import StubWatch
 
 _POLL_SECONDS: Final = 0.02
@@ -40,6 +38,9 @@ _STUB_SECONDS: Final = 1.0
 _CONTROL_APIS: Final = "shared-memory,model-repository,trace,logging"
 """What changes the server for everybody; Triton's names."""
 
+_OUT_OF_MEMORY: Final = "std::bad_alloc"
+"""What C++ says when an allocation fails."""
+
 _DEATH_SECONDS: Final = 5.0
 """s that a server which broke its connection gets to end."""
 
@@ -47,8 +48,9 @@ _DEATH_SECONDS: Final = 5.0
 class EmbeddedServer:
     """A Triton server of this process's own, from `with` to the block's end.
 
-    On loopback its whole interface is open. On another address loading of models, shared memory, tracing and logging
-    are its owner's alone: they take a key that is made anew for each run.
+    Loading of models, shared memory, tracing and logging take a control key, also on loopback, where every user of the
+    machine and every web page in a browser could ask for them. Other commands of the same user find the key by
+    `reentry.serving.run_directory.find_key`.
 
     Example:
         with EmbeddedServer(ServerConfig(http_port=0, grpc_port=0, metrics_port=0)) as server:
@@ -59,15 +61,22 @@ class EmbeddedServer:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self._stubs: StubWatch | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.shared_memory_prefix = f"reentry_{uuid.uuid4().hex[:12]}_"
+        self._folder: RunDirectory | None = None
         self._log_start = 0
         self.models: list[str] = []
         """Names of the models served, once started."""
         self._ensembles: dict[str, list[str]] = {}
-        self._control_key = config.control_key or (secrets.token_hex(16) if config.exposed else "")
+        self._fitted: dict[str, str | None] = {}
+        """In explicit mode, the configuration of each model for this machine; None where its file fits as it is."""
+        self.control_key = config.control_key or secrets.token_hex(16)
+        """What the server requires for changes, in the header `reentry.serving.http.CONTROL_HEADER`."""
         self.seconds_to_ready = 0.0
         """s from the start of the process until every model was ready."""
+
+    @property
+    def config(self) -> ServerConfig:
+        """How it is run; once started, with the ports that it found."""
+        return self._config
 
     @property
     def http_url(self) -> str:
@@ -89,9 +98,7 @@ class EmbeddedServer:
         """The folder of server.log and predictions.jsonl, unless both go to standard error."""
         if self._config.log_directory is not None:
             return self._config.log_directory
-        if self._folder is None:
-            raise ServerError("the server has not been started")
-        return Path(self._folder.name)
+        return self._run_directory().path
 
     @property
     def server_log(self) -> Path:
@@ -107,6 +114,11 @@ class EmbeddedServer:
     def log_place(self) -> str:
         """Where the user reads both, in words."""
         return "standard error" if self._config.log_to_stderr else f"{self.server_log}, {self.prediction_log}"
+
+    @property
+    def shared_memory_prefix(self) -> str:
+        """Start of the names of its files in /dev/shm."""
+        return self._run_directory().shared_memory_prefix
 
     @property
     def process_id(self) -> int:
@@ -132,17 +144,24 @@ class EmbeddedServer:
             grpc_port=ports["grpc_port"],
             metrics_port=ports["metrics_port"],
         )
-        self._folder = tempfile.TemporaryDirectory(prefix="reentry-triton-")
+        if self._config.model_control_mode == "explicit":
+            repository = self._config.model_repository
+            precompile(repository)
+            self._fitted = {name: fitted_model_config(repository, name, self._config) for name in self.models}
+        self._folder = RunDirectory()
         try:
+            self._folder.write_key(self.http_url, self.control_key)
             started = time.monotonic()
             deadline = started + self._config.start_timeout
             self._start(installation)
             self._wait(api.is_live, deadline)
             if self._config.model_control_mode == "explicit":
                 self._load(deadline)
-            self._wait(api.is_ready, deadline)
+            for name in self.models:  # Triton calls itself ready as soon as it has loaded what it was asked to so far
+                self._wait(functools.partial(api.is_ready, model=name), deadline)
             self.seconds_to_ready = time.monotonic() - started
             self._stubs = StubWatch(self.process_id)
+            limit_memory(self.process_id, self._config.fitted_memory_limit)
             if not self._config.log_to_stderr:
                 self._log_start = self.server_log.stat().st_size  # what it got over is no reason of a later end
         except BaseException:
@@ -190,15 +209,13 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a server that was killed
             process.wait()
-            for leftover in Path("/dev/shm").glob(f"{self.shared_memory_prefix}*"):
-                leftover.unlink(missing_ok=True)
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
+            self._folder = None
 
     def _start(self, installation: Installation) -> None:
-        config = self._config
-        assert self._folder is not None
-        backends = assemble_backends(Path(self._folder.name), installation)
+        config, folder = self._config, self._run_directory()
+        backends = folder.assemble_backends(installation)
         command = [
             str(installation.binary),
             f"--model-repository={config.model_repository.resolve()}",
@@ -215,9 +232,14 @@ class EmbeddedServer:
             "--disable-auto-complete-config",  # the files are complete; it would start every Python model twice
             f"--exit-timeout-secs={round(config.drain_timeout)}",
         ]
-        if self._control_key:
-            restriction = f"{_CONTROL_APIS}:{api.CONTROL_HEADER}={self._control_key}"
-            command += [f"--http-restricted-api={restriction}", f"--grpc-restricted-protocol={restriction}"]
+        if self._is_loaded_at_start:
+            # A model that fails does not end the server: asked for again, it tells the reason.
+            command += ["--exit-on-error=false", *(f"--load-model={name}" for name in self.models)]
+        restriction = f"{_CONTROL_APIS}:{api.CONTROL_HEADER}={self.control_key}"
+        hidden = {}
+        for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
+            hidden[len(command)] = f"{flag}={restriction}"
+            command.append(f"{flag}=hidden")
         environment = os.environ | {
             "LD_LIBRARY_PATH": installation.library_path,
             "PATH": program_path(),
@@ -234,13 +256,15 @@ class EmbeddedServer:
                 environment[ENVIRONMENT_VARIABLE] = str(self.prediction_log.resolve())
                 self._log_start, log = file.tell(), file.fileno()
             # A group of its own: the terminal's Ctrl-C reaches us alone, and we let the server drain.
-            self._process = subprocess.Popen(
-                _tied(command),
+            self._process = launch(
+                command,
+                hidden,
+                environment=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
                 start_new_session=True,
+                pass_fds=[folder.lock],
             )
 
     def _wait(self, answers: Callable[[str], bool], deadline: float) -> None:
@@ -252,13 +276,12 @@ class EmbeddedServer:
             time.sleep(_POLL_SECONDS)
 
     def _load(self, deadline: float) -> None:
-        repository = self._config.model_repository
         members = {member for ensemble in self._ensembles.values() for member in ensemble}
-        precompile(repository)
         # Members first, as fitted: whoever sees an ensemble ready sees the whole server ready, and nothing is loaded
         # again under its requests.
         for name in sorted(self.models, key=lambda name: name not in members):
-            self._request_load(name, fitted_model_config(repository, name, self._config), deadline)
+            if not (self._is_loaded_at_start and api.is_ready(self.http_url, name)):
+                self._request_load(name, self._fitted[name], deadline)
 
     def _drain_ensembles(self) -> None:
         """Close the ensembles to new requests and let those inside finish.
@@ -268,9 +291,9 @@ class EmbeddedServer:
         deadline = time.monotonic() + self._config.drain_timeout
         with contextlib.suppress(OSError, http.client.HTTPException):  # it died meanwhile: nothing to wait for
             for name in self._ensembles:
-                api.unload_model(self.http_url, name, key=self._control_key)
+                api.unload_model(self.http_url, name, key=self.control_key)
             while time.monotonic() < deadline and (
-                api.loaded_models(self.http_url, key=self._control_key) & self._ensembles.keys()
+                api.loaded_models(self.http_url, key=self.control_key) & self._ensembles.keys()
             ):
                 time.sleep(_POLL_SECONDS)
 
@@ -280,7 +303,7 @@ class EmbeddedServer:
                 self.http_url,
                 name,
                 config,
-                key=self._control_key,
+                key=self.control_key,
                 timeout=max(deadline - time.monotonic(), _POLL_SECONDS),
             )
         except TimeoutError:
@@ -289,6 +312,19 @@ class EmbeddedServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._running().wait(_DEATH_SECONDS)
             raise self._death() from None
+
+    @property
+    def _is_loaded_at_start(self) -> bool:
+        """Whether Triton loads the models before it listens, so that no request meets a server without them.
+
+        It does so with the configurations of the files alone. Others have to be loaded by request, after it listens.
+        """
+        return bool(self._fitted) and all(config is None for config in self._fitted.values())
+
+    def _run_directory(self) -> RunDirectory:
+        if self._folder is None:
+            raise ServerError("the server is not running")
+        return self._folder
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -299,10 +335,15 @@ class EmbeddedServer:
         status = self._running().poll()
         if status is None:
             return ServerError("the Triton server no longer answers")
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        # One that is killed while it starts has said nothing of it; its errors so far did not stop it.
-        reason = None if status < 0 and self.seconds_to_ready == 0 else self._last_error()
-        return ServerError(f"the Triton server {how}" + (f": {reason}" if reason else ""))
+        if status >= 0:
+            reason = self._last_error()
+            return ServerError(f"the Triton server ended with status {status}" + (f": {reason}" if reason else ""))
+        # The errors in its log did not stop it; an exception that nobody caught did.
+        reason = None if self._config.log_to_stderr else uncaught_exception(self.server_log, self._log_start)
+        return ServerError(
+            f"the Triton server was ended by {signal.Signals(-status).name}" + (f": {reason}" if reason else ""),
+            fix="see who sends such requests; --memory-limit allows larger ones" if reason == _OUT_OF_MEMORY else None,
+        )
 
     def _too_late(self) -> ServerError:
         reason = self._last_error()
@@ -314,16 +355,6 @@ class EmbeddedServer:
     def _last_error(self) -> str | None:
         """The server's own reason; None if it gave none, or has just told it on standard error."""
         return None if self._config.log_to_stderr else last_error(self.server_log, self._log_start)
-
-
-def _tied(command: list[str]) -> list[str]:
-    """The command of a server that a kill of this process ends as well.
-
-    The kernel ties it to the thread that starts it, so that only the main thread's may be: others end sooner.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return command
-    return [sys.executable, "-I", "-S", tied.__file__, str(os.getpid()), *command]
 
 
 def choose_ports(ports: dict[str, int], address: str) -> dict[str, int]:

@@ -25,7 +25,7 @@ class StubWatch:
         A model that is unloaded ends its processes, too, but there the server takes note of each.
         """
         ended = set()
-        for child in self._children():
+        for child in children_of(self._server):
             with contextlib.suppress(OSError):  # gone meanwhile
                 if (_PROC / str(child) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
                     ended.add(child)
@@ -35,12 +35,14 @@ class StubWatch:
         self._ended = ended
         return self._models.get(lost[0], "a Python model") if lost else None
 
-    def _children(self) -> list[int]:
-        children: list[int] = []
-        for file in _PROC.glob(f"{self._server}/task/*/children"):  # each thread has its own
-            with contextlib.suppress(OSError):
-                children += map(int, file.read_text().split())
-        return children
+
+def children_of(process: int) -> list[int]:
+    """Process ids of a process's children."""
+    children: list[int] = []
+    for file in _PROC.glob(f"{process}/task/*/children"):  # each thread has its own
+        with contextlib.suppress(OSError):
+            children += map(int, file.read_text().split())
+    return children
 
 
 def _model_of(stub: int) -> str:

@@ -22,7 +22,7 @@ from reentry.features import track_features
 from reentry.monitoring import REFERENCE_FILE, Reference
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.wanted import mark_not_computed
-from tests.conftest import make_repository
+from tests.conftest import grpc_key, make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
 from tests.toy_model import write_toy_model
@@ -350,7 +350,7 @@ def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) ->
         write_toy_model(repository / "reentry_lstm/2/model.onnx", version=2)
         write_reference(repository / "reentry_lstm/2")
         pin(repository, 2)
-        client.load_model("reentry_lstm")
+        client.load_model("reentry_lstm", headers=grpc_key(server))
         until(lambda: drift_of() == {"model_version=2"})
         shares = {labels for (name, labels) in exported(server) if name == "reentry_training_reentry_ratio"}
     assert shares == {("model_version=2",)}

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
-from export import served_config
+from export import promotion, served_config
 from export.inventory import Version
 from export.promotion import promote, rollback
 from export.running import RunningServer
 from export.store import VersionStore, open_store
 from reentry import schema
-from reentry.errors import ClientError, ServerError
+from reentry.errors import ClientError, RepositoryError, ServerError
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.repository import served_versions
 from tests.conftest import copy_repository
@@ -86,13 +86,15 @@ def served_now(server: EmbeddedServer) -> int:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Versions 1, 2 and 3; the last passes every rule and cannot be loaded."""
+    """Versions 1 to 5; the last three pass every rule, and cannot be loaded, cannot run, and answer nonsense."""
     folder = tmp_path_factory.mktemp("promotion")
     repository = copy_repository(folder)
     pin(repository, 1)
     for number in (1, 2):
         install(repository, folder, number, toy_seed=number)
     install(repository, folder, 3, files={"model.onnx": b"no graph", "step.onnx": b""})
+    install(repository, folder, 4, toy_seed=4, toy_fault="run")
+    install(repository, folder, 5, toy_seed=5, toy_fault="values")
     return repository
 
 
@@ -106,8 +108,16 @@ def one_server(repository: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def running(store: VersionStore, one_server: EmbeddedServer) -> EmbeddedServer:
     """With version 1 in production."""
-    promote(store, 1, server=RunningServer(f"http://{one_server.http_url}", key=""))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promotion, "try_out", lambda *_: None)
+        promote(store, 1, server=RunningServer(f"http://{one_server.http_url}"))
     return one_server
+
+
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trial before a change, as on a machine that cannot run one."""
+    monkeypatch.setattr(promotion, "try_out", lambda *_: None)
 
 
 @pytest.fixture
@@ -121,7 +131,7 @@ def store(repository: Path) -> VersionStore:
 def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_them(
     store: VersionStore, running: EmbeddedServer
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     fitted = json.loads(server.config())
     with hammered(running) as load:
         for change, number in (
@@ -141,15 +151,38 @@ def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_th
     assert json.loads(server.config()) == fitted  # also the instances and threads that `reentry serve` chose
 
 
-def test_a_version_that_cannot_be_loaded_changes_nothing_and_fails_no_request(
-    store: VersionStore, running: EmbeddedServer
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        (3, r"cannot load reentry_lstm: .*model\.onnx is no ONNX model"),
+        (4, r"cannot load reentry_lstm: .*model\.onnx does not run: .*Gather"),
+        (5, "reentry_probability is not between 0 and 1"),
+    ],
+)
+def test_a_version_that_fails_its_trial_never_reaches_the_server(
+    store: VersionStore, running: EmbeddedServer, number: int, problem: str
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    asked = running.server_log.read_text().count("loading: reentry_lstm")
+    before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
+    with pytest.raises(
+        RepositoryError, match=f"version {number} is refused: a trial in a server of its own failed.*{problem}"
+    ):
+        promote(store, number, server=RunningServer(f"http://{running.http_url}"))
+    assert running.server_log.read_text().count("loading: reentry_lstm") == asked
+    assert [store.read(name) for name in ("config.pbtxt", "labels.json")] == before
+    assert served_now(running) == 1
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_version_that_the_server_cannot_load_changes_nothing_and_fails_no_request(
+    store: VersionStore, running: EmbeddedServer, untried: None, number: int
+) -> None:
+    server = RunningServer(f"http://{running.http_url}")
     fitted = server.config()
     before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
     with hammered(running) as load:
         with pytest.raises(ServerError, match=r"cannot load reentry_lstm: .*model\.onnx"):
-            promote(store, 3, server=server)
+            promote(store, number, server=server)
         load.wait_for(50)
     assert load.errors == []
     assert set(load.versions) == {1}
@@ -159,9 +192,9 @@ def test_a_version_that_cannot_be_loaded_changes_nothing_and_fails_no_request(
 
 
 def test_the_repository_that_takes_no_change_takes_the_server_back(
-    store: VersionStore, running: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+    store: VersionStore, running: EmbeddedServer, untried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     stored = store.read("labels.json")
 
     def full(name: str, *_: object, **__: object) -> None:
@@ -178,9 +211,9 @@ def test_the_repository_that_takes_no_change_takes_the_server_back(
 
 
 def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again(
-    store: VersionStore, running: EmbeddedServer
+    store: VersionStore, running: EmbeddedServer, untried: None
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}", key="")
+    server = RunningServer(f"http://{running.http_url}")
     text = store.read("config.pbtxt").text or ""
     spec = Version(number=2, manifest=None, files={"model.onnx": 1}).spec
     assert spec is not None
@@ -195,15 +228,14 @@ def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again
     assert [line for line in now if "fitted to its machine" not in line] == []
 
 
-def test_a_server_with_a_key_changes_for_those_who_know_it(store: VersionStore) -> None:
+def test_a_server_with_a_key_of_the_user_changes_for_those_who_know_it(store: VersionStore, untried: None) -> None:
     config = ServerConfig(
         model_repository=Path(store.location), http_port=0, grpc_port=0, metrics_port=0, control_key="a-key"
     )
     with EmbeddedServer(config) as running:
         url = f"http://{running.http_url}"
-        for key in ("", "another"):
-            with pytest.raises(ServerError, match="fix: give its key with --key"):
-                promote(store, 2, server=RunningServer(url, key=key))
+        with pytest.raises(ServerError, match="fix: set REENTRY_CONTROL_KEY to the server's key"):
+            promote(store, 2, server=RunningServer(url, key="another"))
         assert served_now(running) == 1
         promote(store, 2, server=RunningServer(url, key="a-key"))
         assert served_now(running) == 2

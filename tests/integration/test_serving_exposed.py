@@ -1,7 +1,8 @@
-"""The embedded server as a container runs it: on an open address, its logs on standard error."""
+"""Who may change the embedded server; and the server as a container runs it, with its logs on standard error."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
+from export.running import RunningServer
 from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving.http import CONTROL_HEADER
 from tests.integration.test_serving import make_tracks, request_inputs
 
 REENTRY = Path(sys.executable).with_name("reentry")
@@ -29,22 +32,69 @@ def exposed(model_repository: Path) -> Iterator[EmbeddedServer]:
         yield server
 
 
+@pytest.fixture(params=["loopback", "open address"])
+def either(request: pytest.FixtureRequest, server: EmbeddedServer) -> EmbeddedServer:
+    return server if request.param == "loopback" else request.getfixturevalue("exposed")
+
+
 @pytest.mark.parametrize(
     "path",
-    ["repository/index", "repository/models/reentry/unload", "systemsharedmemory/region/a/register", "logging"],
+    [
+        "repository/index",
+        "repository/models/reentry/load",
+        "repository/models/reentry/unload",
+        "repository/models/any/load",
+        "systemsharedmemory/region/a/register",
+        "systemsharedmemory/unregister",
+        "cudasharedmemory/region/a/register",
+        "trace/setting",
+        "models/reentry/trace/setting",
+        "logging",
+    ],
 )
-def test_on_an_open_address_nobody_but_the_owner_changes_the_server(exposed: EmbeddedServer, path: str) -> None:
-    request = urllib.request.Request(f"http://{exposed.http_url}/v2/{path}", data=b"{}", method="POST")
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(request, timeout=10)
-    assert refusal.value.code == 403
-    assert "restricted" in refusal.value.read().decode()
-    refusal.value.close()
+def test_no_web_page_and_no_other_user_changes_the_server(either: EmbeddedServer, path: str) -> None:
+    # What a page in a browser sends without asking: a plain text, its own origin, and a name that resolves to here.
+    page = {"Content-Type": "text/plain", "Origin": "http://evil.example", "Host": "evil.example"}
+    for headers in (
+        page,
+        page | {CONTROL_HEADER: ""},
+        page | {CONTROL_HEADER: "guess"},
+        page | {CONTROL_HEADER: "hidden"},
+    ):
+        request = urllib.request.Request(f"http://{either.http_url}/v2/{path}", b"{}", headers, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(request, timeout=10)
+        assert refusal.value.code == 403
+        assert "restricted" in refusal.value.read().decode()
+        refusal.value.close()
 
 
-def test_nor_over_grpc(exposed: EmbeddedServer) -> None:
-    with triton.InferenceServerClient(exposed.grpc_url) as client:
+def test_no_process_shows_the_control_key_in_its_arguments(either: EmbeddedServer) -> None:
+    shown = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            shown.append(file.read_text(errors="replace"))
+    assert any(f"--http-port={either.http_url.rpartition(':')[2]}\0" in text for text in shown)
+    assert not [text for text in shown if either.control_key in text]
+    assert either.control_key not in either.server_log.read_text()
+
+
+def test_the_owner_s_commands_find_the_control_key_by_the_address(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REENTRY_CONTROL_KEY", raising=False)
+    port = server.http_url.rpartition(":")[2]
+    for host in ("127.0.0.1", "localhost"):
+        assert RunningServer(f"http://{host}:{port}").versions() == [1]
+
+
+def test_no_change_is_possible_over_grpc(either: EmbeddedServer) -> None:
+    with triton.InferenceServerClient(either.grpc_url) as client:
         for change in (
+            lambda: client.get_model_repository_index(),
+            lambda: client.load_model("reentry"),
+            lambda: client.update_trace_settings("reentry", {"trace_file": ["/tmp/file"]}),
+            lambda: client.register_cuda_shared_memory("a", b"", 0, 1),
             lambda: client.unload_model("reentry"),
             lambda: client.register_system_shared_memory("a", "/a", 1),
             lambda: client.update_log_settings({"log_info": False}),
@@ -58,11 +108,6 @@ def test_on_an_open_address_tracks_are_scored_and_the_end_is_clean(exposed: Embe
         assert client.get_model_config("reentry").config.name == "reentry"
         answer = client.infer("reentry", request_inputs(make_tracks(2, 30)))
     assert answer.as_numpy("reentry_probability").shape == (2, 30)
-
-
-def test_on_loopback_models_are_loaded_by_whoever_is_there(server: EmbeddedServer) -> None:
-    with triton.InferenceServerClient(server.grpc_url) as client:
-        assert {model.name for model in client.get_model_repository_index().models} == set(server.models)
 
 
 def test_both_logs_go_to_standard_error_when_asked_to(model_repository: Path, tmp_path: Path) -> None:

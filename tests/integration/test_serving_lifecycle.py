@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import resource
 import select
 import signal
 import socket
@@ -29,9 +30,11 @@ from reentry.errors import ServerError
 from reentry.features import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.doctor import examine
+from reentry.serving.http import load_model
+from reentry.serving.run_directory import RunDirectory, find_key
 from reentry.serving.stubs import StubWatch
 from reentry.signals import ENDING
-from tests.conftest import copy_repository, make_repository
+from tests.conftest import copy_repository, grpc_key, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.toy_model import write_toy_model
 from tests.versions import pin
@@ -53,11 +56,11 @@ def reason_of_failure(repository: Path) -> str:
 
 
 @contextmanager
-def serving(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def serving(repository: Path, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`reentry serve` as a process of its own, once it says that it is ready; and what it printed so far."""
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     process = subprocess.Popen(
-        [REENTRY, "serve", "--repository", repository, "--log-dir", folder, *ports],
+        [REENTRY, "serve", "--repository", repository, "--log-dir", folder, *ports, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -65,17 +68,23 @@ def serving(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[s
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        printed = []
-        for line in process.stdout:
-            printed.append(line.strip())
-            if line.startswith("ready"):
-                break
-        yield process, printed
+        yield process, until_ready(process)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def until_ready(process: subprocess.Popen[str]) -> list[str]:
+    """What the command prints until it is ready."""
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line.strip())
+        if line.startswith("ready"):
+            break
+    return printed
 
 
 def server_process(process: subprocess.Popen[str]) -> int:
@@ -107,11 +116,11 @@ def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) ->
 
 def test_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
     with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
-        folder = server.log_directory
+        folder, prefix = server.log_directory, server.shared_memory_prefix
         process = server.process_id
-        assert list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
+        assert list(Path("/dev/shm").glob(f"{prefix}*"))
     assert not folder.exists()
-    assert not list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
+    assert not list(Path("/dev/shm").glob(f"{prefix}*"))
     with pytest.raises(ProcessLookupError):
         os.killpg(process, 0)
     with pytest.raises(ServerError, match="not running"):
@@ -140,13 +149,21 @@ def test_each_model_is_loaded_once_and_the_ensemble_last(tmp_path: Path) -> None
     assert loaded[-1] == "reentry"
 
 
+def test_a_server_whose_files_fit_listens_when_its_models_are_ready(tmp_path: Path) -> None:
+    with EmbeddedServer(config_for(make_repository(tmp_path), instances=2, threads=1)) as server:
+        log = server.server_log.read_text()
+    loaded = [log.index(f"successfully loaded '{name}'") for name in server.models]
+    assert max(loaded) < log.index("Started GRPCInferenceService") < log.index("Started HTTPService")
+    assert log.count("successfully loaded") == len(loaded)
+
+
 def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> None:
     with (
         EmbeddedServer(config_for(make_repository(tmp_path), model_control_mode="none")) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
-        running = RunningServer(f"http://{server.http_url}", key="")
+        running = RunningServer(f"http://{server.http_url}")
         with pytest.raises(ServerError, match="leave --url away and restart the server afterwards"):
             running.load(running.config())
 
@@ -231,10 +248,41 @@ def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: P
 
 
 def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_path: Path) -> None:
-    with serving(model_repository, tmp_path) as (process, _):
+    with serving(model_repository, tmp_path) as (process, printed):
+        (http,) = [line.split("//")[1] for line in printed if line.startswith("HTTP")]
+        load_model(http, "reentry", None, key=find_key(http), timeout=60)  # logs errors without a GPU
+        with pytest.raises(ServerError):
+            load_model(http, "reentry", "{}", key=find_key(http), timeout=60)  # logs an error that ends nothing
         os.kill(server_process(process), signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "error: the Triton server was ended by SIGKILL\n")
+
+
+def test_a_request_that_no_memory_holds_ends_the_server_which_is_restarted(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    inputs = [
+        {"name": "measurements", "datatype": "FP64", "shape": [1, 100_000_000, 6], "data": [0]},  # 4.8 GB
+        {"name": "track_id", "datatype": "INT64", "shape": [1, 1], "data": [0]},
+        {"name": "track_length", "datatype": "INT32", "shape": [1, 1], "data": [1]},
+    ]
+    body = json.dumps({"inputs": inputs}).encode()
+    with serving(model_repository, tmp_path / "logs", "--restart", "--memory-limit", "1024") as (process, printed):
+        first = server_process(process)
+        address, http = (line.split("//")[1] for line in printed if line.startswith(("gRPC", "HTTP")))
+        limits = [resource.prlimit(each, resource.RLIMIT_AS)[1] for each in (first, *children_of(first))]
+        assert all(1 << 30 < limit < 8 << 30 for limit in limits)
+        with pytest.raises(OSError, match="closed connection"):
+            urllib.request.urlopen(f"http://{http}/v2/models/reentry/infer", body, timeout=60)
+        assert until_ready(process) == printed  # on the same ports
+        with triton.InferenceServerClient(address) as client:
+            assert client.infer("reentry", request_inputs(make_tracks(1, 20))).as_numpy("onset_step").shape == (1, 1)
+        assert server_process(process) != first
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip()) == (0, "stopped")
+    (line,) = err.splitlines()
+    assert line == "warning: the Triton server was ended by SIGABRT: std::bad_alloc; restarting in 1 s"
 
 
 def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Path, tmp_path: Path) -> None:
@@ -258,18 +306,27 @@ def test_a_model_that_is_loaded_again_has_lost_nothing(tmp_path: Path) -> None:
         before = children_of(server.process_id)
         assert watch.look() is None
         for name in ("reentry", "track_decision"):
-            client.unload_model(name)
-        client.load_model("track_decision")
+            client.unload_model(name, headers=grpc_key(server))
+        client.load_model("track_decision", headers=grpc_key(server))
         assert children_of(server.process_id) != before
         assert [watch.look(), watch.look()] == [None, None]
 
 
-def test_a_killed_command_takes_its_server_with_it(model_repository: Path, tmp_path: Path) -> None:
+def test_a_killed_command_takes_its_server_with_it_and_the_next_start_its_folder(
+    model_repository: Path, tmp_path: Path, server: EmbeddedServer
+) -> None:
     with serving(model_repository, tmp_path) as (process, _):
-        server = os.pidfd_open(server_process(process))
-    (ended, _, _) = select.select([server], [], [], 30)  # `serving` kills the command
-    os.close(server)
+        number = server_process(process)
+        handle = os.pidfd_open(number)
+        arguments = Path(f"/proc/{number}/cmdline").read_text().split("\0")
+        (folder,) = [Path(text.split("=")[1]).parent for text in arguments if text.startswith("--backend-directory=")]
+    (ended, _, _) = select.select([handle], [], [], 30)  # `serving` kills the command
+    os.close(handle)
     assert ended
+    assert folder.is_dir()
+    RunDirectory().remove()
+    assert not folder.exists()
+    assert server.log_directory.is_dir()  # that of a running server stays
 
 
 def test_requests_in_flight_are_answered_before_the_end(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def load(server: EmbeddedServer, **parameters: str) -> None:
     """Load the network with these parameters and no others."""
     config = json.loads(config_of(server))
     config["parameters"] = {name: {"string_value": value} for name, value in parameters.items()}
-    load_model(server.http_url, MODEL, json.dumps(config), key="", timeout=60)
+    load_model(server.http_url, MODEL, json.dumps(config), key=server.control_key, timeout=60)
 
 
 def processes(server: EmbeddedServer) -> list[Path]:

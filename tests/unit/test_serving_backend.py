@@ -67,6 +67,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         InferenceResponse=Response,
         TritonError=TritonError,
         TritonModelException=TritonModelException,
+        triton_string_to_numpy={"TYPE_FP32": np.float32, "TYPE_FP64": np.float64}.__getitem__,
         get_input_tensor_by_name=lambda request, name: Tensor(name, request.inputs[name]),
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in)
@@ -135,6 +136,27 @@ def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
         (expected,) = run(alone, ["reentry_probability"], {"features": values})
         np.testing.assert_allclose(answer.outputs["reentry_probability"], expected, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(answer.outputs["model_version"], np.full((len(values), 1), 4))
+
+
+def test_a_graph_is_run_at_load_in_the_shapes_of_its_warm_up(
+    backend: types.ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[int, ...]] = []
+    monkeypatch.setattr(
+        backend.TritonPythonModel, "_run_session", lambda _, arrays: runs.append(arrays[0].shape), raising=True
+    )
+    given = {"features": {"data_type": "TYPE_FP32", "dims": ["64", str(WIDTH)], "zero_data": True}}
+    load(backend, folder, model_warmup=[{"batch_size": 1, "inputs": given}, {"batch_size": 8, "inputs": given}])
+    load(backend, folder)
+    assert runs == [(1, 64, WIDTH), (8, 64, WIDTH), (2, 2, WIDTH)]
+
+
+def test_a_graph_that_does_not_run_is_not_loaded(backend: types.ModuleType, tmp_path: Path) -> None:
+    write_toy_model(tmp_path / "1/model.onnx", version=1, fault="run")
+    given = {"features": {"data_type": "TYPE_FP32", "dims": ["64", str(WIDTH)], "zero_data": True}}
+    load(backend, tmp_path)  # it does with two steps
+    with pytest.raises(TritonModelException, match=r"1/model\.onnx does not run: .*Gather"):
+        load(backend, tmp_path, model_warmup=[{"batch_size": 1, "inputs": given}])
 
 
 def test_only_the_outputs_asked_for_are_answered(backend: types.ModuleType, folder: Path) -> None:

@@ -72,6 +72,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
     return open_store(location)
 
 
+def test_a_version_is_fetched_file_by_file(store: VersionStore, tmp_path: Path) -> None:
+    made = make_version(tmp_path / "made", 1, metric=0.5)
+    store.install(made, 1)
+    store.fetch(1, tmp_path / "fetched" / "1")
+    fetched = {path.name: path.read_bytes() for path in (tmp_path / "fetched/1").iterdir()}
+    assert fetched == {path.name: path.read_bytes() for path in made.iterdir()}
+
+
 def test_an_installed_version_holds_the_files_and_says_what_it_is(store: VersionStore, tmp_path: Path) -> None:
     assert (store.versions(), next_version(store)) == ([], 1)
     place = store.install(make_version(tmp_path / "made", 1, metric=0.5), 1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import struct
+import sys
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -21,17 +25,44 @@ ONE = TrainConfig(epochs=3, accelerator="cpu", alarm_weight=0.1)
 TWO = replace(ONE, devices=2)
 
 
-def test_two_processes_come_to_the_weights_of_one_within_rounding(tmp_path: Path) -> None:
+def listened_on(*processes: int) -> set[str]:
+    """IP addresses on which the processes take connections."""
+    sockets = set()
+    for process in processes:
+        for handle in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                sockets.add(handle.readlink().name)
+    found = set()
+    for table, words in (("tcp", 1), ("tcp6", 4)):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                address = bytes.fromhex(local.partition(":")[0])  # in words of the machine's byte order
+                order = "<" if sys.byteorder == "little" else ">"
+                packed = struct.pack(f">{words}I", *struct.unpack(f"{order}{words}I", address))
+                found.add(str(ip_address(packed)))
+    return found
+
+
+def test_two_processes_come_to_the_weights_of_one_within_rounding_and_listen_on_loopback_alone(tmp_path: Path) -> None:
+    listening = set()
+
+    def look(epoch: int, figures: dict[str, float]) -> None:
+        processes = [os.getpid(), *(peer.pid for peer in multiprocessing.active_children() if peer.pid)]
+        assert len(processes) == 2
+        listening.update(listened_on(*processes))
+
     with open_labelled(write_flights(tmp_path / "flights.parquet", tracks=20), in_memory_bytes=0) as data:
         one = fit(data.samples, SHAPE, ONE, fingerprint="x", show_progress=False)
-        two = fit(data.samples, SHAPE, TWO, fingerprint="x", show_progress=False)
+        two = fit(data.samples, SHAPE, TWO, fingerprint="x", show_progress=False, on_epoch=look)
+    assert listening == {"127.0.0.1"}
     for epoch, other in zip(one.history, two.history, strict=True):
         assert other == pytest.approx(epoch, rel=1e-4)
     for name, weight in one.checkpoint.model.state_dict().items():
         torch.testing.assert_close(two.checkpoint.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
     assert multiprocessing.active_children() == []
     assert not torch.distributed.is_initialized()
-    assert "MASTER_PORT" not in os.environ
+    assert not {"WORLD_SIZE", "GLOO_SOCKET_IFNAME", "MASTER_PORT"} & os.environ.keys()
 
 
 def test_an_interrupted_run_of_two_processes_ends_both_and_goes_on_to_the_same_end(tmp_path: Path) -> None:

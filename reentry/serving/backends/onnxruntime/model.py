@@ -49,11 +49,11 @@ class TritonPythonModel:
     """One instance of one version of an ONNX model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph and hold it against the configuration.
+        """Load the graph, hold it against the configuration, and run it once for each warm-up sample.
 
         Raises:
-            TritonModelException: the file is missing or broken, the graph and the configuration differ, or the
-                configuration asks for what this backend does not do.
+            TritonModelException: the file is missing or broken, the graph and the configuration differ, the graph does
+                not run, or the configuration asks for what this backend does not do.
         """
         config = json.loads(args["model_config"])
         self._batches = int(config["max_batch_size"]) > 0
@@ -71,6 +71,12 @@ class TritonPythonModel:
         self._run_options = run_options(config)
         _compare("input", config["input"], self._session.get_inputs(), batches=self._batches)
         _compare("output", config["output"], self._session.get_outputs(), batches=self._batches)
+        for arrays in _trial_inputs(config, self._session.get_inputs(), batches=self._batches):
+            try:
+                self._run_session(arrays)
+            except Exception as error:
+                # Triton 2.51 dies of a warm-up that fails; a model that fails to load leaves it as it was.
+                raise pb_utils.TritonModelException(f"{path} does not run: {_first_line(error)}") from None
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request. Those of equal shape run as one batch, joined and split along the first axis."""
@@ -127,6 +133,20 @@ class TritonPythonModel:
 
 def _file_name(config: dict[str, Any]) -> str:
     return config.get("default_model_filename") or "model.onnx"
+
+
+def _trial_inputs(config: dict[str, Any], graph: Sequence[onnxruntime.NodeArg], *, batches: bool) -> list[list[Array]]:
+    """Zeros for the graph's inputs in the shape of each warm-up sample; without samples, with 2 for each free axis."""
+    types = {tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["input"]}
+    shapes = []
+    for sample in config.get("model_warmup", []):
+        rows = [int(sample["batch_size"])] if batches else []
+        shapes.append({name: rows + [int(size) for size in given["dims"]] for name, given in sample["inputs"].items()})
+    if not shapes:
+        shapes = [{node.name: [size if isinstance(size, int) else 2 for size in node.shape] for node in graph}]
+    return [
+        [np.zeros(sample[name], types[name]) for name in types] for sample in shapes if types.keys() <= sample.keys()
+    ]
 
 
 def _compare(

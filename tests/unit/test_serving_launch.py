@@ -1,0 +1,50 @@
+"""The start of a process whose secret arguments nobody else can read."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reentry.errors import ServerError
+from reentry.serving import tied
+from reentry.serving.launch import launch
+
+SECRET = "--key=0123456789"
+PROGRAM = "import sys; print(sys.argv[1:], open('/proc/self/cmdline').read().split(chr(0))[3:], flush=True)"
+COMMAND = [sys.executable, "-c", PROGRAM, "--first", "--key=hidden", "--last"]
+
+
+def printed(command: list[str], secrets: dict[int, str]) -> str:
+    process = launch(command, secrets, environment={"A": "a"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return out.decode().strip()
+
+
+def test_the_program_gets_a_secret_that_its_command_line_does_not_show() -> None:
+    arguments, shown = ["--first", SECRET, "--last"], ["--first", "--key=hidden", "--last", ""]
+    assert printed(COMMAND, {4: SECRET}) == f"{arguments} {shown}"
+
+
+def test_a_system_that_forbids_tracing_is_warned_of_and_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = tmp_path / "tied.py"
+    source = Path(tied.__file__).read_text()
+    refused.write_text(source.replace("_PTRACE_TRACEME: Final = 0", "_PTRACE_TRACEME: Final = 9999"))  # no such request
+    assert refused.read_text() != source
+    monkeypatch.setattr(tied, "__file__", str(refused))
+    with caplog.at_level(logging.WARNING):
+        arguments = printed(COMMAND, {4: SECRET})
+    assert arguments.startswith(f"{['--first', SECRET, '--last']}")
+    assert "forbids tracing" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_program_that_does_not_start_is_an_error() -> None:
+    with pytest.raises(ServerError, match="ended before it ran"):
+        launch(["/nowhere", "--key=hidden"], {1: SECRET}, environment={}, stderr=subprocess.DEVNULL)
