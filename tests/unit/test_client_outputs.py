@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from client import outputs
 from client.journal import Score
-from client.outputs import RowResults, TrackResult, row_texts, write_outputs
+from client.outputs import RowResults, TrackResult, write_outputs
 from reentry.errors import TrackFileError
-from reentry.tracks import ReadReport, SetAside, Track
+from reentry.simulation import simulate_file
+from reentry.tracks import ReadReport, SetAside, Track, read_tracks
+from reentry.tracks.sources import row_texts
 
 
 def track_of(rows: list[int], steps: list[int], track_id: int = 1) -> Track:
@@ -130,8 +132,12 @@ def test_lines_of_every_kind_are_read_as_the_tracks_are(tmp_path: Path, text: st
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_a_line_is_blank_where_it_is_for_the_reader_of_tracks(tmp_path: Path, line: str, encoding: str) -> None:
     source = tmp_path / "t.csv"
-    source.write_text(f"a,b\n1,2\n{line}\n3,4\n", encoding=encoding)
-    assert len(list(row_texts(source))) - 1 == len(pd.read_csv(source, encoding=encoding))
+    simulate_file(source, tracks=1)
+    header, *rows = source.read_text().splitlines()
+    source.write_text("\n".join([header, rows[0], line, *rows[1:], line]), encoding=encoding)
+    with read_tracks(source) as file:
+        assert len(list(row_texts(source))) - 1 == file.row_count
+        assert file.row_count == len(rows) + (0 if line.isascii() and not line.strip(" \t\v\f") else 2)
 
 
 def test_results_stand_under_their_names_whatever_the_columns_are_called(tmp_path: Path) -> None:

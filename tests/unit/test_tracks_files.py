@@ -11,7 +11,9 @@ import pytest
 
 from reentry.errors import TrackFileError
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
-from reentry.tracks import fingerprint, read_tracks, write_tracks
+from reentry.tracks import fingerprint, read_tracks, records, write_tracks
+from reentry.tracks.records import BYTE_ORDER_MARK
+from reentry.tracks.sources import row_texts
 
 HEADER = "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity"
 ROW = "1731308400,0,3,64.1,-21.9,10.0,0.01"
@@ -40,6 +42,8 @@ def flights() -> pd.DataFrame:
             r"missing columns track_id.*, latitude \(is it 'lat'\?\), altitude \(is it 'Altitude'\?\); got the columns",
         ),
         (f"{HEADER},note,note\n{ROW},a,b\n", "a column stands twice; got note"),
+        ("lat,alt," * 1_000 + "\n", r"missing columns .* latitude \(is it 'lat'\?\)"),
+        (f"{HEADER}{2 * (',' + 500 * 'x')}\n{ROW},a,b\n", "a column stands twice; got x{300}$"),
         (f'{HEADER},note\n{ROW},"never closed\n', "not readable as CSV"),
     ],
 )
@@ -54,9 +58,83 @@ def test_a_csv_file_that_cannot_be_used_says_why_in_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("ahead", ["\f\n", "\v\r\n", "\n\n", " \t\n", "\ufeff\n", "\ufeff\f\n", "\r"], ids=repr)
+def test_blank_lines_before_the_header_are_no_header_to_any_reader(
+    tmp_path: Path, flights: pd.DataFrame, ahead: str
+) -> None:
+    path = tmp_path / "tracks.csv"
+    path.write_text(ahead + flights.to_csv(index=False), encoding="utf-8", newline="")
+    with read_tracks(path) as file:
+        assert file.report.clean
+        assert file.row_count == 20
+    texts = list(row_texts(path))
+    assert texts[0].removeprefix(BYTE_ORDER_MARK) == ",".join(flights)
+    assert len(texts) == 1 + 20
+
+
+def test_a_header_of_any_length_is_read_whole(tmp_path: Path, flights: pd.DataFrame) -> None:
+    path = tmp_path / "tracks.csv"
+    more = {f"a column with a long name, number {number}": [0.5] for number in range(2_500)}
+    table = pd.concat([pd.DataFrame(more, index=flights.index[:2]), flights[:2]], axis="columns")
+    table.to_csv(path, index=False)
+    with read_tracks(path) as file:
+        assert file.report.clean
+        np.testing.assert_array_equal(next(iter(file)).measurements[:, 3], flights["altitude"][:2])
+
+
+@pytest.mark.parametrize("place", [100, 70_000, records.BLOCK_BYTES - 1, records.BLOCK_BYTES, records.BLOCK_BYTES + 20])
+def test_a_nul_is_refused_wherever_it_stands(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "tracks.csv"
+    text = (HEADER + "\r\n" + (ROW + "\r\n") * 30_000).encode()
+    path.write_bytes(text[:place] + b"\0" + text[place + 1 :])
+    line = 1 + text[:place].count(b"\n")
+    with pytest.raises(TrackFileError, match=rf"NUL .* got a NUL in line {line:,}, at byte {place:,}; fix: "):
+        read_tracks(path)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 2**20])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"], ids=repr)
+def test_blocks_of_any_size_give_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, ending: str
+) -> None:
+    path = tmp_path / "tracks.csv"
+    text = ["a,b", "1,2", "", '"x\n""y""\r\n,z",3', "4,5,,", '6"7,8', '9,"', '"', "10"]
+    expected = ["a,b", "1,2", '"x\n""y""\r\n,z",3', "4,5", '6"7,8', f'9,"{ending}"', "10,"]
+    path.write_text(ending.join(text), newline="")
+    monkeypatch.setattr(records, "BLOCK_BYTES", block)
+    assert list(row_texts(path)) == expected
+    path.write_text(ending.join([*text, '"', ""]), newline="")
+    line = len(text) + 1 + 2  # two lines more within quotes
+    with pytest.raises(TrackFileError, match=rf"a quote is never closed; got .* line {line};"):
+        list(row_texts(path))
+
+
+def test_a_row_without_an_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LONGEST_RECORD", 2 * records.BLOCK_BYTES)
+    path = tmp_path / "tracks.csv"
+    for text, line in ((HEADER + "\n" + ROW + ',"', 2), (HEADER + "\n" + ROW, 2), (HEADER, 1), (f'"{HEADER}', 1)):
+        path.write_text(text + 5_000_000 * " ")
+        with pytest.raises(TrackFileError, match=f"a row does not end; .* begins in line {line}; fix: "):
+            read_tracks(path)
+
+
+def test_a_field_of_any_length_is_read_and_written(tmp_path: Path, flights: pd.DataFrame) -> None:
+    table = flights.assign(note="long, " * 50_000)
+    for name in ("tracks.csv", "tracks.parquet"):
+        write_tracks(tmp_path / name, table)
+        with read_tracks(tmp_path / name) as file:
+            assert file.report.clean
+        assert [len(text) > 300_000 for text in row_texts(tmp_path / name)] == [False] + 20 * [True]
+
+
 def test_a_place_without_a_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
     for name, message in {
+        "loop.csv": "cannot be read; got Too many levels of symbolic links",
+        300 * "x" + ".csv": "cannot be read; got File name too long",
         "none.csv": "no such file",
         "folder.csv": "not a file",
         "tracks.txt": "unknown kind of file; expected a name ending in .csv or .parquet or .pq; got '.txt'",
