@@ -24,7 +24,7 @@ from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
 from reentry.files import whole_file
 from reentry.schema import PHASE, PROBABILITY
-from reentry.tracks import ReadReport, Track
+from reentry.tracks import ReadReport, Track, fingerprint
 from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
 from reentry.tracks.sources import row_texts
 
@@ -106,18 +106,26 @@ class OutputFiles:
             set_aside=folder / "set_aside.csv",
         )
 
+    def paths(self) -> list[Path]:
+        """Return the files that are there."""
+        paths = (self.predictions, self.onsets, self.inference, self.set_aside)
+        return [path for path in paths if path is not None]
 
-def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks: Iterable[TrackResult]) -> OutputFiles:
+
+def write_outputs(
+    folder: Path, *, report: ReadReport, source: str, rows: RowResults, tracks: Iterable[TrackResult]
+) -> OutputFiles:
     """Write all files into `folder`; they take their names together at the end, over those of an earlier run.
 
     Args:
         folder: where to.
         report: of the file that was scored, and of every track of it that was set aside.
+        source: `fingerprint` of that file, taken before it was read.
         rows: the results by row.
         tracks: the results by track, in any order.
 
     Raises:
-        TrackFileError: the file has not the rows it had when it was scored.
+        TrackFileError: the file is not the one that was scored, or cannot be read; nothing is written.
     """
     files = OutputFiles.of(folder)
     if not report.set_aside:
@@ -127,8 +135,11 @@ def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks:
         _write_onsets(stack.enter_context(whole_file(files.onsets)), in_order)
         _write_inference(stack.enter_context(whole_file(files.inference)), in_order)
         if files.set_aside is not None:
-            report.write_set_aside(stack.enter_context(whole_file(files.set_aside)))
+            with stack.enter_context(whole_file(files.set_aside)).open("w", encoding=ENCODING, newline="") as out:
+                out.writelines(report.lines_set_aside())
         _write_predictions(stack.enter_context(whole_file(files.predictions)), report.path, rows)
+        if fingerprint(report.path) != source:
+            raise TrackFileError("changed while it was scored", where=str(report.path), fix="score it again")
     if files.set_aside is None:
         (folder / "set_aside.csv").unlink(missing_ok=True)
     return files
@@ -156,10 +167,17 @@ def _header(given: str) -> str:
     """
     added = (PROBABILITY.name, PHASE.name)
     text = given.removeprefix(BYTE_ORDER_MARK)
-    names = fields_of(text)
+    names = [name.strip() for name in fields_of(text)]
     if set(names).isdisjoint(added):
         return ",".join((given, *added))
-    kept = [f"{name}_given" if name in added else name for name in names]
+    taken = {*names, *added}
+    kept = []
+    for name in names:
+        if name in added:
+            while name in taken:
+                name += "_given"
+            taken.add(name)
+        kept.append(name)
     return given[: len(given) - len(text)] + csv_line([*kept, *added])
 
 

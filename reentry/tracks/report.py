@@ -118,10 +118,11 @@ class ReadReport:
         if self.clean:
             return 0
         with whole_file(path) as part, part.open("w", encoding=ENCODING, newline="") as file:
-            file.writelines(f"{line}\n" for line in self._lines_set_aside())
+            file.writelines(self.lines_set_aside())
         return self.rows_set_aside
 
-    def _lines_set_aside(self) -> Iterator[str]:
+    def lines_set_aside(self) -> Iterator[str]:
+        """Yield the lines of the file that `write_set_aside` writes; latin-1 turns them into its bytes."""
         reasons = {row: each.reason for each in self.set_aside for row in each.rows.tolist()}
         added = (ROW_COLUMN, REASON_COLUMN)
         texts = row_texts(self.path)
@@ -133,7 +134,7 @@ class ReadReport:
 
         def line(text: str, more: Sequence[str]) -> str:
             own = text if len(kept) == len(names) else csv_line([fields_of(text)[place] for place in kept])
-            return f"{own},{csv_line(more).encode().decode(ENCODING)}"
+            return f"{own},{csv_line(more).encode().decode(ENCODING)}\n"
 
         yield line(header, added)
         for row, text in enumerate(texts):
