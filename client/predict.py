@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +29,8 @@ from reentry.progress import progress
 from reentry.schema import ENSEMBLE
 from reentry.signals import ended_by_signals
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
-from reentry.tracks.sources import open_source
+from reentry.tracks.formats import PARQUET_SUFFIXES, file_format
+from reentry.tracks.sources import open_source, row_texts
 
 JOURNAL_NAME = ".predict.journal"
 
@@ -149,6 +151,8 @@ def predict_file(config: PredictConfig) -> Prediction:
     open_source(config.source)  # what is no file of tracks at all is refused before its bytes are read
     source = fingerprint(config.source)
     with read_tracks(config.source) as file:
+        if file_format(config.source) in PARQUET_SUFFIXES:
+            deque(row_texts(config.source), maxlen=0)  # a column that cannot be written is found before the scoring
         with writing(config.out):
             config.out.mkdir(parents=True, exist_ok=True)
         identity = {"file": source, "program": __version__}

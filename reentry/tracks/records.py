@@ -121,7 +121,7 @@ class CsvRecords:
         while not final:
             more = file.read(max(BLOCK_BYTES, len(data)))
             final = not more
-            data = (data + more).lstrip()
+            data = _without_blank_lines(data + more)
             if b"\0" in data.partition(b"\n")[0]:
                 raise TrackFileError("a binary file, or text in UTF-16", where=str(self.path), expected="CSV in UTF-8")
             for record, fields in _records(data[: _end_of_last_line(data, final)]):
@@ -156,7 +156,7 @@ class CsvRecords:
         for record, fields in _records(text):
             if fields is None:
                 open_record = record
-            elif record.strip(_BLANK):
+            elif len(fields) > 1 or fields[0].strip(_BLANK):
                 fitted = fields
                 if len(fields) != self._width:
                     if len(fields) < self._least or any(field.strip() for field in fields[self._width :]):
@@ -248,6 +248,12 @@ def _records(text: bytes) -> Iterator[tuple[str, list[str] | None]]:
             yield "".join(noted.taken), None if noted.exhausted else fields
         else:
             yield line, line.rstrip("\r\n").split(",")
+
+
+def _without_blank_lines(text: bytes) -> bytes:
+    """Cut off the blank lines at the beginning; spaces before the first name stay."""
+    blank = text[: len(text) - len(text.lstrip())]
+    return text[max(blank.rfind(b"\n"), blank.rfind(b"\r")) + 1 :]
 
 
 def _end_of_last_line(text: bytes, final: bool) -> int:

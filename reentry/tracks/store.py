@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, Protocol
 
 import numpy as np
@@ -87,7 +88,8 @@ class DiskStore:
 
     def close(self) -> None:
         """See `RowStore`."""
-        self._file.close()
+        with suppress(OSError):  # a full disk does not take what is still to be written
+            self._file.close()
 
 
 def _split(records: Records) -> Iterator[Records]:

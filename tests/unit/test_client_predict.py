@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from client import predict
@@ -99,3 +101,14 @@ def test_leftovers_of_a_killed_run_are_removed_from_the_folder_of_the_results(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *(".own.csv", "inference.jsonl", "onsets.csv", "predictions.csv")
     ]
+
+
+def test_a_parquet_column_that_cannot_be_written_is_an_error_before_the_scoring(tmp_path: Path) -> None:
+    source = tmp_path / "t.parquet"
+    simulate_file(source, tracks=1)
+    table = pyarrow.parquet.read_table(source)
+    pairs = pa.array([None, *[[1.0, 2.0]] * (len(table) - 1)], pa.list_(pa.float64(), 2))  # pyarrow cannot read it back
+    pyarrow.parquet.write_table(table.append_column("pairs", pairs), source)
+    with pytest.raises(TrackFileError, match=r"t\.parquet: not readable as Parquet"):
+        predict_file(PredictConfig(source=source, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import fingerprint, read_tracks, records, write_tracks
 from reentry.tracks.records import BYTE_ORDER_MARK
 from reentry.tracks.sources import row_texts
+from tests.full_disk import room_for
 
 HEADER = "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity"
 ROW = "1731308400,0,3,64.1,-21.9,10.0,0.01"
@@ -210,3 +211,37 @@ def test_no_table_or_tables_of_different_columns_are_refused(tmp_path: Path, fli
     with pytest.raises(ValueError, match="Expected the columns"):
         write_tracks(path, [flights, flights.assign(more=1)])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000], ids=lambda size: f"room for {size} bytes")
+def test_a_temporary_folder_without_room_is_named(tmp_path: Path, flights: pd.DataFrame, size: int) -> None:
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, flights)
+    with (
+        room_for(size),
+        pytest.raises(TrackFileError, match=r"temporary folder .* \(File too large\); fix: set TMPDIR"),
+    ):
+        read_tracks(path, in_memory_bytes=1)
+
+
+def test_a_temporary_folder_that_is_not_there_is_named(
+    tmp_path: Path, flights: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, flights)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(TrackFileError, match=r"temporary folder .* fix: set TMPDIR"):
+        read_tracks(path, in_memory_bytes=1)
+
+
+def test_rows_on_disk_have_no_name_that_a_killed_process_would_leave(
+    tmp_path: Path, flights: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, temporary = tmp_path / "tracks.csv", tmp_path / "temporary"
+    temporary.mkdir()
+    write_tracks(path, flights)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    with read_tracks(path, in_memory_bytes=1) as file:
+        assert not file.in_memory
+        assert list(temporary.iterdir()) == []
+        assert [len(track) for track in file] == [10, 10]
