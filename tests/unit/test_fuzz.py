@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests import fuzz
 
-CASES = int(os.environ.get("FUZZ_CASES", "150"))
+CASES = int(os.environ.get("FUZZ_CASES", "100"))
 SEED = os.environ.get("FUZZ_SEED", "0")
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from reentry.errors import TrackFileError
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
-from reentry.tracks import fingerprint, read_tracks, records, write_tracks
+from reentry.tracks import fingerprint, origin_of, read_tracks, records, write_tracks
+from reentry.tracks.origin import ORIGIN_KEY
 from reentry.tracks.records import BYTE_ORDER_MARK
 from reentry.tracks.sources import row_texts
 from tests.full_disk import room_for
@@ -155,6 +158,47 @@ def test_parquet_that_is_cut_or_holds_no_numbers_says_so(tmp_path: Path, flights
     flights.assign(timestamp=pd.to_datetime(flights["timestamp"], unit="s")).to_parquet(path)
     with pytest.raises(TrackFileError, match=r"column timestamp holds no numbers; .* got the type timestamp"):
         read_tracks(path)
+
+
+def test_parquet_whose_column_name_is_no_utf_8_is_refused_by_every_reader(
+    tmp_path: Path, flights: pd.DataFrame
+) -> None:
+    path = tmp_path / "tracks.parquet"
+    table = pa.Table.from_pandas(flights.assign(zzzz=1), preserve_index=False).replace_schema_metadata({})
+    pyarrow.parquet.write_table(table, path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"zzzz", b"zz\xffz"))
+    for read in (read_tracks, origin_of, lambda path: list(row_texts(path))):
+        with pytest.raises(
+            TrackFileError, match=r"tracks\.parquet: (cannot be read|not readable as Parquet: text that)"
+        ):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.timestamp("s"), pa.date32(), pa.duration("s"), pa.time64("us"), pa.bool_(), pa.list_(pa.float64())),
+        *(pa.binary(), pa.large_binary(), pa.binary(8), pa.dictionary(pa.int32(), pa.timestamp("s"))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["timestamp", "track_id", "latitude"])
+def test_a_parquet_column_of_a_track_that_holds_no_numbers_is_refused(
+    tmp_path: Path, flights: pd.DataFrame, kind: pa.DataType, name: str
+) -> None:
+    path = tmp_path / "tracks.parquet"
+    table = pa.Table.from_pandas(flights, preserve_index=False)
+    place = table.column_names.index(name)
+    pyarrow.parquet.write_table(table.set_column(place, name, pa.nulls(len(table), kind)), path)
+    with pytest.raises(TrackFileError, match=rf"column {name} holds no numbers; expected numbers; got the type "):
+        read_tracks(path)
+
+
+@pytest.mark.parametrize("said", [b"{", b"\xff", b"[" * 100_000, b"[]"], ids=lambda said: repr(said[:3]))
+def test_an_origin_that_is_no_json_object_is_none(tmp_path: Path, flights: pd.DataFrame, said: bytes) -> None:
+    table = pa.Table.from_pandas(flights, preserve_index=False).replace_schema_metadata({ORIGIN_KEY: said})
+    pyarrow.parquet.write_table(table, tmp_path / "tracks.parquet")
+    assert origin_of(tmp_path / "tracks.parquet") is None
 
 
 def test_labels_that_are_asked_for_must_be_there(tmp_path: Path, flights: pd.DataFrame) -> None:
