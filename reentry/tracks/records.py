@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from reentry.errors import TrackFileError
 
@@ -29,7 +30,9 @@ LONGEST_RECORD: Final = 2**26
 ENCODING: Final = "latin-1"
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8.decode(ENCODING)
 
-_COMMA, _NEWLINE = ord(","), ord("\n")
+_COMMA, _NEWLINE, _QUOTE = ord(","), ord("\n"), ord('"')
+_AROUND_QUOTES = (_COMMA, _NEWLINE, _QUOTE)
+_CSV_LINE_END = "\r\n"  # csv.writer quotes a field that holds one of its characters
 _BLANK = " \t\r\n\v\f"
 
 csv.field_size_limit(sys.maxsize)  # instead of 131,072 characters; it applies to the whole process
@@ -41,7 +44,7 @@ class Block:
 
     rows: int
     parsed: bytes
-    """The rows with exactly as many fields as the header has, with a line feed after each."""
+    """The rows with exactly as many fields as the header has, as lines."""
     texts: Sequence[str] | None
     """The rows as the file has them, without line ends, or None where that is `parsed`."""
     misfits: dict[int, int]
@@ -135,37 +138,48 @@ class CsvRecords:
 
     def _block(self, text: bytes) -> tuple[Block, bytes]:
         """Split whole lines into rows; return a record whose quote is still open at the end, too."""
-        if b'"' in text:
-            return self._split(text)
+        quoted = b'"' in text
         if b"\r" in text:
+            if quoted:
+                return self._split(text)
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if text and not text.endswith(b"\n"):
             text += b"\n"
         characters = np.frombuffer(text, np.uint8)
         ends = np.flatnonzero(characters == _NEWLINE)
-        commas = np.searchsorted(np.flatnonzero(characters == _COMMA), ends)
-        if (np.diff(commas, prepend=0) == self._width - 1).all():
+        commas = np.flatnonzero(characters == _COMMA)
+        if quoted:
+            within = np.cumsum(characters == _QUOTE, dtype=np.uint32) & 1
+            if within[ends].any() or not _simply_quoted(characters, within):
+                return self._split(text)
+            commas = commas[within[commas] == 0]
+        if (np.diff(np.searchsorted(commas, ends), prepend=0) == self._width - 1).all():
             return Block(rows=len(ends), parsed=text, texts=None, misfits={}), b""
         return self._split(text)
 
     def _split(self, text: bytes) -> tuple[Block, bytes]:
         texts: list[str] = []
-        parsed: list[str] = []
+        parsed = io.StringIO(newline="")
+        quoting = csv.writer(parsed, lineterminator=_CSV_LINE_END)
         misfits: dict[int, int] = {}
         open_record = ""
         for record, fields in _records(text):
             if fields is None:
                 open_record = record
             elif len(fields) > 1 or fields[0].strip(_BLANK):
-                fitted = fields
-                if len(fields) != self._width:
+                quoted = '"' in record
+                if len(fields) == self._width:
+                    texts.append(record.rstrip("\r\n"))
+                else:
                     if len(fields) < self._least or any(field.strip() for field in fields[self._width :]):
                         misfits[len(texts)] = len(fields)
-                    fitted = (fields + [""] * self._width)[: self._width]
-                parsed.append(csv_line(fitted) if '"' in record else ",".join(fitted))
-                texts.append(record.rstrip("\r\n") if fitted is fields else parsed[-1])
-        joined = "".join(f"{row}\n" for row in parsed).encode(ENCODING)
-        block = Block(rows=len(texts), parsed=joined, texts=texts, misfits=misfits)
+                    fields = (fields + [""] * self._width)[: self._width]
+                    texts.append(csv_line(fields) if quoted else ",".join(fields))
+                if quoted:
+                    quoting.writerow(fields)
+                else:
+                    parsed.write(texts[-1] + "\n")
+        block = Block(rows=len(texts), parsed=parsed.getvalue().encode(ENCODING), texts=texts, misfits=misfits)
         return block, open_record.encode(ENCODING)
 
     def _nul(self, place: int) -> TrackFileError:
@@ -212,9 +226,9 @@ def fields_of(record: str) -> list[str]:
 
 def csv_line(fields: Sequence[str]) -> str:
     """Join fields to one record without a line end, quoted where needed."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\r\n").writerow(fields)  # it quotes the characters of its line terminator
-    return buffer.getvalue()[:-2]
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator=_CSV_LINE_END).writerow(fields)
+    return buffer.getvalue().removesuffix(_CSV_LINE_END)
 
 
 def split_records(text: bytes) -> Iterator[str]:
@@ -254,6 +268,19 @@ def _without_blank_lines(text: bytes) -> bytes:
     """Cut off the blank lines at the beginning; spaces before the first name stay."""
     blank = text[: len(text) - len(text.lstrip())]
     return text[max(blank.rfind(b"\n"), blank.rfind(b"\r")) + 1 :]
+
+
+def _simply_quoted(characters: npt.NDArray[np.uint8], within: npt.NDArray[np.integer[Any]]) -> bool:
+    """Whether quotes stand only around whole fields, and doubled within them.
+
+    Args:
+        characters: (N,), whole lines.
+        within: (N,), 1 from an opening quote on and 0 from a closing one on.
+    """
+    quotes = np.flatnonzero(characters == _QUOTE)
+    opening, closing = quotes[within[quotes] == 1], quotes[within[quotes] == 0]
+    before = np.where(opening > 0, characters[opening - 1], _NEWLINE)
+    return bool(np.isin(before, _AROUND_QUOTES).all() and np.isin(characters[closing + 1], _AROUND_QUOTES).all())
 
 
 def _end_of_last_line(text: bytes, final: bool) -> int:
