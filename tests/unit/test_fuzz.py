@@ -7,6 +7,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from reentry.tracks import records, sources
 from tests import fuzz
 
 CASES = int(os.environ.get("FUZZ_CASES", "100"))
@@ -25,10 +28,13 @@ def run(case: Callable[[random.Random, Path], bool], folder: Path) -> float:
     return read / CASES
 
 
-def test_csv_files_are_refused_or_read_as_python_reads_them(tmp_path: Path) -> None:
+def test_csv_files_are_refused_or_read_as_python_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def case(rng: random.Random, folder: Path) -> bool:
         path = folder / "t.csv"
         path.write_bytes(fuzz.csv_file(rng))
+        # Ends of blocks and chunks fall everywhere.
+        monkeypatch.setattr(records, "BLOCK_BYTES", rng.choice([16, 300, 2**20]))
+        monkeypatch.setattr(sources, "CHUNK_ROWS", rng.choice([3, 2**18]))
         return fuzz.assert_read_as(path, fuzz.read_csv(path.read_bytes()))
 
     assert 0.5 < run(case, tmp_path) < 1.0
