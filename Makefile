@@ -32,6 +32,9 @@ FORMAT := $(if $(filter docker,$(ENGINE)),,--format docker)
 OVERLAY ?=
 NAMESPACE ?=
 REVISION ?=
+# fuzz: how many files of each kind, and which.
+CASES ?= 5000
+SEED ?= 0
 # A running server: health-check URL=http://HOST:8000, load-test URL=grpc://HOST:8001. Without it load-test starts one.
 URL ?=
 
@@ -40,7 +43,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test lint check format lock build scan sbom push deploy rollback health-check minikube \
+.PHONY: help setup run test fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
 	monitoring load-test clean
 
 help: ## list the targets
@@ -106,6 +109,9 @@ check: lint
 
 test: lint ## linters, types, every test, coverage
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
+
+fuzz: setup ## CASES random files of each kind through reading and writing, from SEED on
+	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/test_fuzz.py
 
 format: setup ## format the code, mend what can be mended
 	$(BIN)/ruff format .

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -70,9 +71,14 @@ class Journal:
         self.outdated = False
         """A journal was there, but of another identity."""
         with writing(path):
-            self._file = path.open("a+b")
+            if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+                raise InputError("not a regular file", where=str(path), fix="remove it, or give another --out")
+            # Also if a symbolic link comes there meanwhile, what it leads to is not written to.
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise BlockingIOError  # the run that had the lock has just ended, and removed the file
         except OSError:
             self._file.close()
             raise InputError(

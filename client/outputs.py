@@ -9,12 +9,11 @@ Shapes: N rows of the file or of a track, T steps.
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,13 +24,12 @@ from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
 from reentry.files import whole_file
 from reentry.schema import PHASE, PROBABILITY
-from reentry.tracks import ReadReport, Track
-from reentry.tracks.formats import CSV_SUFFIXES, file_format
+from reentry.tracks import ReadReport, Track, fingerprint
+from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
+from reentry.tracks.sources import row_texts
 
 ROWS_AT_ONCE: Final = 65_536
 _UNSCORED: Final = 255
-_BOM: Final = "\xef\xbb\xbf"  # UTF-8's byte order mark, as `_ENCODING` shows it
-_ENCODING: Final = "latin-1"  # every byte is a character of it, so whatever the file's own encoding, its text survives
 
 
 class RowResults:
@@ -108,18 +106,26 @@ class OutputFiles:
             set_aside=folder / "set_aside.csv",
         )
 
+    def paths(self) -> list[Path]:
+        """Return the files that are there."""
+        paths = (self.predictions, self.onsets, self.inference, self.set_aside)
+        return [path for path in paths if path is not None]
 
-def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks: Iterable[TrackResult]) -> OutputFiles:
+
+def write_outputs(
+    folder: Path, *, report: ReadReport, source: str, rows: RowResults, tracks: Iterable[TrackResult]
+) -> OutputFiles:
     """Write all files into `folder`; they take their names together at the end, over those of an earlier run.
 
     Args:
         folder: where to.
         report: of the file that was scored, and of every track of it that was set aside.
+        source: `fingerprint` of that file, taken before it was read.
         rows: the results by row.
         tracks: the results by track, in any order.
 
     Raises:
-        TrackFileError: the file has not the rows it had when it was scored.
+        TrackFileError: the file is not the one that was scored, or cannot be read; nothing is written.
     """
     files = OutputFiles.of(folder)
     if not report.set_aside:
@@ -129,8 +135,11 @@ def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks:
         _write_onsets(stack.enter_context(whole_file(files.onsets)), in_order)
         _write_inference(stack.enter_context(whole_file(files.inference)), in_order)
         if files.set_aside is not None:
-            report.write_set_aside(stack.enter_context(whole_file(files.set_aside)))
+            with stack.enter_context(whole_file(files.set_aside)).open("w", encoding=ENCODING, newline="") as out:
+                out.writelines(report.lines_set_aside())
         _write_predictions(stack.enter_context(whole_file(files.predictions)), report.path, rows)
+        if fingerprint(report.path) != source:
+            raise TrackFileError("changed while it was scored", where=str(report.path), fix="score it again")
     if files.set_aside is None:
         (folder / "set_aside.csv").unlink(missing_ok=True)
     return files
@@ -138,7 +147,7 @@ def write_outputs(folder: Path, *, report: ReadReport, rows: RowResults, tracks:
 
 def _write_predictions(path: Path, source: Path, rows: RowResults) -> None:
     lines = row_texts(source)
-    with path.open("w", encoding=_ENCODING, newline="") as out:
+    with path.open("w", encoding=ENCODING, newline="") as out:
         out.write(_header(next(lines)) + "\n")
         total = len(rows.probability)
         for start in range(0, total, ROWS_AT_ONCE):
@@ -157,12 +166,19 @@ def _header(given: str) -> str:
     Readers differ in which of two columns of one name they take, so a label could pass for a prediction.
     """
     added = (PROBABILITY.name, PHASE.name)
-    text = given.removeprefix(_BOM)
-    names = _fields(text)
+    text = given.removeprefix(BYTE_ORDER_MARK)
+    names = [name.strip() for name in fields_of(text)]
     if set(names).isdisjoint(added):
         return ",".join((given, *added))
-    kept = [f"{name}_given" if name in added else name for name in names]
-    return given[: len(given) - len(text)] + _csv_line([*kept, *added])
+    taken = {*names, *added}
+    kept = []
+    for name in names:
+        if name in added:
+            while name in taken:
+                name += "_given"
+            taken.add(name)
+        kept.append(name)
+    return given[: len(given) - len(text)] + csv_line([*kept, *added])
 
 
 def _write_onsets(path: Path, tracks: Iterable[TrackResult]) -> None:
@@ -189,76 +205,7 @@ def _write_inference(path: Path, tracks: Iterable[TrackResult]) -> None:
             out.write(json.dumps(line) + "\n")
 
 
-def _csv_line(fields: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(fields)
-    return buffer.getvalue()
-
-
 def _changed(source: Path, total: int) -> TrackFileError:
     return TrackFileError(
         "changed while it was scored", where=str(source), expected=f"{total} rows", fix="score it again"
     )
-
-
-def row_texts(source: Path) -> Iterator[str]:
-    """The header of a CSV or Parquet file, then its rows, as CSV text without line ends; blank lines are no rows."""
-    if file_format(source) in CSV_SUFFIXES:
-        with source.open(encoding=_ENCODING, newline="") as lines:
-            mark = lines.read(len(_BOM))
-            if mark != _BOM:
-                mark = ""
-                lines.seek(0)
-            records = _records(lines)
-            header = next(records)
-            yield mark + header
-            width = len(_fields(header))
-            for record in records:
-                # Splitting a record takes several times as long as counting, which is enough where nothing is quoted.
-                plain = '"' not in record and record.count(",") == width - 1
-                yield record if plain else _fitted(record, width)
-    else:
-        yield from _parquet_texts(source)
-
-
-def _fitted(record: str, width: int) -> str:
-    """Bring a ragged row to `width` fields, so that what is appended stands under its own name."""
-    fields = _fields(record)
-    if len(fields) == width:
-        return record
-    return _csv_line((fields + [""] * width)[:width])
-
-
-def _fields(record: str) -> list[str]:
-    return next(csv.reader([record]))
-
-
-def _records(lines: Iterator[str]) -> Iterator[str]:
-    """Join the lines that a quoted field spans; a line is blank where pandas, which read the tracks, finds it so."""
-    for line in lines:
-        if '"' in line:
-            consumed: list[str] = []
-            next(csv.reader(_noting(chain([line], lines), consumed)))
-            yield "".join(consumed).rstrip("\r\n")
-        elif line.strip(" \t\r\n"):
-            yield line.rstrip("\r\n")
-
-
-def _noting(lines: Iterable[str], consumed: list[str]) -> Iterator[str]:
-    for line in lines:
-        consumed.append(line)
-        yield line
-
-
-def _parquet_texts(source: Path) -> Iterator[str]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(source) as file:
-        yield _csv_line(file.schema_arrow.names)
-        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
-        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            buffer = pa.BufferOutputStream()
-            pyarrow.csv.write_csv(batch, buffer, write_options=options)
-            yield from _records(io.StringIO(buffer.getvalue().to_pybytes().decode(_ENCODING), newline=""))

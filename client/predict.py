@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +24,13 @@ from client.retry import Retry, RetryConfig
 from client.scoring import Refusal, score
 from reentry import __version__
 from reentry.errors import ClientError, ConfigError, InputError
-from reentry.files import writing
+from reentry.files import remove_leftovers, writing
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
 from reentry.signals import ended_by_signals
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
+from reentry.tracks.formats import PARQUET_SUFFIXES, file_format
+from reentry.tracks.sources import open_source, row_texts
 
 JOURNAL_NAME = ".predict.journal"
 
@@ -138,17 +142,23 @@ def predict_file(config: PredictConfig) -> Prediction:
     the same all are scored again; two models that agree on that track are not told apart.
 
     Raises:
-        TrackFileError: the file cannot be used at all; nothing is written.
+        TrackFileError: the file cannot be used at all, or changed while it was scored; nothing is written.
         InputError: the file is one that the results would replace.
         ClientError: the server stayed away; what was scored so far is kept for the next run.
         InputError: another run writes to the same folder, or nothing can be written there.
     """
     _refuse_own_results(config)
+    open_source(config.source)  # what is no file of tracks at all is refused before its bytes are read
+    source = fingerprint(config.source)
     with read_tracks(config.source) as file:
+        if file_format(config.source) in PARQUET_SUFFIXES:
+            deque(row_texts(config.source), maxlen=0)  # a column that cannot be written is found before the scoring
         with writing(config.out):
             config.out.mkdir(parents=True, exist_ok=True)
-        identity = {"file": fingerprint(config.source), "program": __version__}
+        identity = {"file": source, "program": __version__}
         with Journal(config.out / JOURNAL_NAME, identity) as journal:
+            for path in OutputFiles.of(config.out).paths():
+                remove_leftovers(path)
             if journal.outdated:
                 _say("the scores kept in the folder are of another file or program; scoring from the start")
             elif len(journal):
@@ -170,17 +180,17 @@ def predict_file(config: PredictConfig) -> Prediction:
                     where=config.url,
                     fix="score again when the rollout is done, or give the address of one server",
                 )
-            prediction = run.write()
+            prediction = run.write(source)
             journal.remove()
             return prediction
 
 
 def _refuse_own_results(config: PredictConfig) -> None:
     """A file in the folder of the results, a mended `set_aside.csv` say, would be lost to them."""
-    files = OutputFiles.of(config.out)
-    written = (files.predictions, files.onsets, files.inference, files.set_aside, config.out / JOURNAL_NAME)
-    source = config.source.resolve()
-    if any(path is not None and path.resolve() == source for path in written):
+    # resolve() raises for a loop of symbolic links.
+    source = os.path.realpath(config.source)
+    written = (*OutputFiles.of(config.out).paths(), config.out / JOURNAL_NAME)
+    if any(os.path.realpath(path) == source for path in written):
         raise InputError(
             "the results would replace the file to score",
             where=str(config.source),
@@ -258,11 +268,11 @@ class _Run:
         self._rows.take(track, outcome)
         self._tracks.append(TrackResult.of(track, outcome))
 
-    def write(self) -> Prediction:
-        """Write the result files."""
+    def write(self, source: str) -> Prediction:
+        """Write the result files, if the file still has the fingerprint `source`."""
         read = self._file.report
         report = replace(read, set_aside=[*read.set_aside, *self._refused])
-        files = write_outputs(self._config.out, report=report, rows=self._rows, tracks=self._tracks)
+        files = write_outputs(self._config.out, report=report, source=source, rows=self._rows, tracks=self._tracks)
         return Prediction(
             files=files,
             rows=self._file.row_count,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +48,8 @@ def check_writable(folder: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes that name when the block ends, and vanishes if the block raises.
 
+    What a process that was killed left there is removed by the next one that writes `path`.
+
     Example:
         with whole_file(Path("report.json")) as part:
             part.write_text("{}")
@@ -54,10 +59,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     # Named first and made inside the block: a signal right after the file is there finds somebody who removes it.
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
-    try:
+    with ExitStack() as stack:
+        stack.callback(_unlink, part)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.touch(exist_ok=False)
+            remove_leftovers(path)
+            stack.callback(os.close, _made_and_locked(part))
         try:
             yield part
         except OSError as error:
@@ -66,9 +73,36 @@ def whole_file(path: Path) -> Iterator[Path]:
             raise
         with writing(path):
             part.replace(path)
-    finally:
-        with suppress(OSError):  # as where it could not be made
-            part.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes left of `path`.
+
+    A live process holds a lock on its own, which stays; so does every file where the file system has no locks.
+    """
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(path.suffix)}")
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        found = [Path(entry) for entry in entries if leftover.fullmatch(entry.name) and entry.is_file()]
+        for part in found:
+            with suppress(OSError), part.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+
+
+def _made_and_locked(part: Path) -> int:
+    """Make an empty file that `remove_leftovers` of other processes leaves alone until the descriptor is closed."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # another process took it for a leftover before it was locked
+
+
+def _unlink(part: Path) -> None:
+    with suppress(OSError):  # as where it could not be made
+        part.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

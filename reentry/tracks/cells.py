@@ -16,7 +16,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TIMESTAMP, TRACK_COLUMNS, TRACK_ID, Column
-from reentry.tracks.sources import EXCESS
+from reentry.tracks.sources import FIELDS
 
 NO_LABEL: Final = -1
 
@@ -36,6 +36,7 @@ _FAULT_COLUMNS: Final = ["row", "column", "problem", "got"]
 _WHOLE_ROW: Final = ""
 _NOT_WHOLE: Final = "not a whole number"
 _TOO_LARGE: Final = "beyond 64 bits"
+_MISFIT: Final = "not as many fields as the header"
 
 
 def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[np.int64], pd.DataFrame]:
@@ -57,13 +58,10 @@ def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[
     for column in (*TRACK_COLUMNS, REENTRY_PHASE):
         if column in (TRACK_ID, SENSOR_ID) or column.name not in chunk:
             continue
-        numbers[column.name], unreadable = _numbers(chunk[column.name])
+        numbers[column.name], unreadable = _numbers(chunk[column.name], truth=column is REENTRY_PHASE)
         if column is not REENTRY_PHASE or labelled:
             faults.append(unreadable)
     faults.append(_violations(pd.DataFrame(numbers, index=chunk.index, copy=False), labelled=labelled))
-    if EXCESS in chunk:
-        long = chunk[EXCESS].dropna()
-        faults.append(_fault_table(long, _WHOLE_ROW, "more fields than the header has"))
 
     numbers[SENSOR_ID.name] = np.where(has_sensor, sensor_id.astype(np.float64), np.nan)
     records = np.empty(len(chunk), dtype=RECORD)
@@ -74,6 +72,11 @@ def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[
     label = numbers.get(REENTRY_PHASE.name, np.full(len(chunk), np.nan))
     records["reentry_phase"] = np.where((label == 0) | (label == 1), label, NO_LABEL).astype(np.int8)
 
+    if FIELDS in chunk:
+        misfits = chunk[FIELDS].dropna()
+        whole = pd.DataFrame({"row": misfits.index, "column": _WHOLE_ROW, "problem": _MISFIT, "got": misfits})
+        # The cells of such a row may belong to other columns: their own faults say nothing.
+        faults = [whole, *(each[~each["row"].isin(misfits.index)] for each in faults)]
     found = [f for f in faults if len(f)]
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=_FAULT_COLUMNS)
     # A cell that is no number is missing as well, and an infinite one is out of range: the first says it.
@@ -119,17 +122,24 @@ def _violations(numbers: pd.DataFrame, *, labelled: bool) -> pd.DataFrame:
     return pd.DataFrame(columns=_FAULT_COLUMNS)
 
 
-def _numbers(cells: pd.Series[float]) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
-    """Parse a column to float64, NaN where it is missing or no number, and list the cells that are no number."""
-    if cells.dtype != object:
+def _numbers(cells: pd.Series[float], *, truth: bool) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
+    """Parse a column to float64, NaN where it is missing or no number, and list the cells that are no number.
+
+    Args:
+        cells: numbers, booleans where a CSV file holds nothing but "True" and "False", or objects.
+        truth: whether "True" is 1 and "False" is 0, as in labels; elsewhere they are no numbers.
+    """
+    if cells.dtype.kind in ("biuf" if truth else "iuf"):
         return cells.to_numpy(np.float64, na_value=np.nan), pd.DataFrame(columns=_FAULT_COLUMNS)
     # float() rather than pd.to_numeric, which rounds one number in seven otherwise than the CSV parser.
-    numbers = np.array([_number(cell) for cell in cells], dtype=np.float64)
+    numbers = np.array([_number(cell, truth=truth) for cell in cells], dtype=np.float64)
     unreadable = cells[np.isnan(numbers) & cells.notna().to_numpy()]
     return numbers, _fault_table(unreadable, str(cells.name), "not a number")
 
 
-def _number(cell: object) -> float:
+def _number(cell: object, *, truth: bool) -> float:
+    if str(cell).strip().lower() in ("true", "false"):
+        return float(str(cell).strip().lower() == "true") if truth else float("nan")
     try:
         return float(cell)  # type: ignore[arg-type]  # whatever the file holds
     except (TypeError, ValueError):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from reentry.errors import TrackFileError
 from reentry.schema import REENTRY_PHASE, TRACK_COLUMNS
+
+_COMPARED: Final = 200
+"""Columns of a file that are compared with the missing ones by their letters, which takes long for each."""
 
 
 def check_columns(path: Path, columns: tuple[str, ...], *, labelled: bool = False) -> None:
@@ -21,7 +25,7 @@ def check_columns(path: Path, columns: tuple[str, ...], *, labelled: bool = Fals
     needed = (*TRACK_COLUMNS, REENTRY_PHASE) if labelled else TRACK_COLUMNS
     missing = [c.name for c in needed if c.name not in columns]
     if missing:
-        likely = _likely_names(missing, columns)
+        likely = _likely_names(missing, columns[:_COMPARED])
         hints = [f"{name} (is it {likely[name]!r}?)" if name in likely else name for name in missing]
         shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
         raise TrackFileError(
@@ -32,7 +36,7 @@ def check_columns(path: Path, columns: tuple[str, ...], *, labelled: bool = Fals
         )
     repeated = [name for name, times in Counter(columns).items() if times > 1 and name]
     if repeated:
-        raise TrackFileError("a column stands twice", where=str(path), got=", ".join(repeated))
+        raise TrackFileError("a column stands twice", where=str(path), got=", ".join(repeated)[:300])
 
 
 def _likely_names(missing: list[str], columns: tuple[str, ...]) -> dict[str, str]:

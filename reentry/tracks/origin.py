@@ -30,10 +30,10 @@ def origin_of(path: Path) -> dict[str, Any] | None:
         return None
     try:
         said = (pyarrow.parquet.read_schema(path).metadata or {}).get(ORIGIN_KEY)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise TrackFileError("cannot be read", where=str(path), got=str(error)) from error
     try:
         origin = json.loads(said) if said is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply
         return None
     return origin if isinstance(origin, dict) else None

@@ -69,7 +69,8 @@ class TrackFile:
         self._config = config
         self._set_aside: set[int] = set()
         large = source.size > in_memory_bytes
-        self._rows: RowStore = DiskStore() if large else MemoryStore()
+        with self._room_for_rows():
+            self._rows: RowStore = DiskStore() if large else MemoryStore()
         self._tracks: list[Track] | None = None if large else []
         try:
             self._read(show_progress=large)
@@ -124,7 +125,8 @@ class TrackFile:
                 records, no_track, found = parse(chunk, labelled=self._labelled)
                 faults.add(found, records)
                 nameless.append(no_track)
-                self._store(records)
+                with self._room_for_rows():
+                    self._rows.append(records)
                 self.report.rows += len(chunk)
                 advance(len(chunk))
         if self.report.rows == 0:
@@ -140,9 +142,10 @@ class TrackFile:
         if self._tracks is not None:
             self._rows.close()
 
-    def _store(self, records: Records) -> None:
+    @contextmanager
+    def _room_for_rows(self) -> Iterator[None]:
         try:
-            self._rows.append(records)
+            yield
         except OSError as error:
             raise TrackFileError(
                 f"the temporary folder takes no more rows ({error.strerror})",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from reentry.files import whole_file
-from reentry.tracks.sources import open_source
+from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
+from reentry.tracks.sources import row_texts
 
 FAULTS_SHOWN: Final = 20
 ROW_COLUMN: Final = "set_aside_row"
@@ -117,20 +117,26 @@ class ReadReport:
         """
         if self.clean:
             return 0
-        with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            for number, table in enumerate(self._tables_set_aside()):
-                table.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+        with whole_file(path) as part, part.open("w", encoding=ENCODING, newline="") as file:
+            file.writelines(self.lines_set_aside())
         return self.rows_set_aside
 
-    def _tables_set_aside(self) -> Iterator[pd.DataFrame]:
-        rows = np.concatenate([s.rows for s in self.set_aside])
-        of = np.repeat(np.arange(len(self.set_aside)), [len(s.rows) for s in self.set_aside])
-        order = np.argsort(rows)
-        rows, of = rows[order], of[order]
-        reasons = np.array([s.reason for s in self.set_aside], dtype=object)
-        for table in open_source(self.path).tables():
-            start, end = np.searchsorted(rows, [table.index[0], table.index[-1] + 1])
-            if start == end:
-                continue
-            here = table.loc[rows[start:end]]
-            yield here.assign(**{ROW_COLUMN: rows[start:end], REASON_COLUMN: reasons[of[start:end]]})
+    def lines_set_aside(self) -> Iterator[str]:
+        """Yield the lines of the file that `write_set_aside` writes; latin-1 turns them into its bytes."""
+        reasons = {row: each.reason for each in self.set_aside for row in each.rows.tolist()}
+        added = (ROW_COLUMN, REASON_COLUMN)
+        texts = row_texts(self.path)
+        header = next(texts).removeprefix(BYTE_ORDER_MARK)
+        names = fields_of(header)
+        kept = [
+            place for place, name in enumerate(names) if name.strip() not in added
+        ]  # those of an earlier reading go
+
+        def line(text: str, more: Sequence[str]) -> str:
+            own = text if len(kept) == len(names) else csv_line([fields_of(text)[place] for place in kept])
+            return f"{own},{csv_line(more).encode().decode(ENCODING)}\n"
+
+        yield line(header, added)
+        for row, text in enumerate(texts):
+            if row in reasons:
+                yield line(text, (str(row), reasons[row]))

@@ -5,29 +5,28 @@ Row numbers count the rows below the header from 0; blank lines of a CSV file ar
 
 from __future__ import annotations
 
-import csv
 import io
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet
 
 from reentry.errors import TrackFileError
 from reentry.schema import REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
 from reentry.tracks.columns import check_columns
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
+from reentry.tracks.parquet import batches, open_parquet, parquet_errors, parquet_texts
+from reentry.tracks.records import Block, CsvRecords
 
 CHUNK_ROWS: Final = 262_144
-EXCESS: Final = "\x1fexcess"
-"""Column of a CSV chunk that holds the first field beyond the header's; a name that no file has."""
+FIELDS: Final = "number of fields"
+"""Column of a CSV chunk: the number of fields, in words, of a row that does not fit the header; NaN of the others."""
 
-_FIRST_BLOCK: Final = 65_536
 _IDS: Final = (TRACK_ID.name, SENSOR_ID.name)
 _WRONG_DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
@@ -51,93 +50,94 @@ class Source(ABC):
     def chunks(self) -> Iterator[pd.DataFrame]:
         """`track_columns` of all rows in order, indexed by row number.
 
-        The ids are categories of text; the other columns are numbers, or objects where some cell is none. CSV adds
-        `EXCESS`.
+        The ids are categories of text; the other columns are numbers, or objects where some cell is none. A chunk of
+        CSV whose rows do not all fit the header has `FIELDS`, too.
         """
-
-    @abstractmethod
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """All columns of all rows in order, as the file has them (CSV: text), indexed by row number."""
 
 
 class CsvSource(Source):
     """A CSV file with a header, separated by commas."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, _csv_header(path), path.stat().st_size)
+        self._records = CsvRecords(path)
+        _check_delimiter(path, self._records)
+        check_columns(path, self._records.names)
+        super().__init__(path, self._records.names, path.stat().st_size)
 
     def chunks(self) -> Iterator[pd.DataFrame]:
         """See `Source.chunks`."""
-        types: dict[Hashable, str] = {**dict.fromkeys(_IDS, "category"), EXCESS: "str"}
-        with (
-            self._with_excess() as file,
-            pd.read_csv(
-                file,
-                usecols=[*self.track_columns, EXCESS],
+        rows = _Rows(self._records.blocks(), width=len(self.columns))
+        if rows.empty:
+            return
+        positions = {self.columns.index(name): name for name in self.track_columns}
+        types: dict[Hashable, str] = {place: "category" for place, name in positions.items() if name in _IDS}
+        read = 0
+        try:
+            with pd.read_csv(
+                rows,
+                header=None,
+                names=list(range(len(self.columns))),
+                usecols=list(positions),
+                index_col=False,
                 dtype=types,
                 float_precision="round_trip",
                 low_memory=False,
                 chunksize=CHUNK_ROWS,
-            ) as chunks,
-        ):
-            yield from chunks
-
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """See `Source.tables`."""
-        with (
-            self._with_excess() as file,
-            pd.read_csv(
-                file,
-                usecols=range(len(self.columns) + 1),
-                dtype=str,
-                na_filter=False,
-                low_memory=False,
-                chunksize=CHUNK_ROWS,
-            ) as chunks,
-        ):
-            for table in chunks:
-                yield table.iloc[:, :-1].set_axis(list(self.columns), axis="columns")
-
-    @contextmanager
-    def _with_excess(self) -> Iterator[_Headed]:
-        """The file with one column more in its header, which takes what a row has too much of.
-
-        `usecols` goes with it, though it may name all: without, pandas refuses a row that is too long.
-        """
-        header = io.StringIO()
-        csv.writer(header, lineterminator="\n").writerow([*self.columns, EXCESS])
-        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            while not file.readline().strip():
-                pass
-            try:
-                yield _Headed(header.getvalue(), file)
-            except pd.errors.ParserError as error:  # quotes that never close
-                raise TrackFileError("not readable as CSV", where=str(self.path), got=str(error)) from error
+            ) as chunks:
+                for chunk in chunks:
+                    read += len(chunk)
+                    chunk.columns = pd.Index([positions[place] for place in chunk.columns])
+                    misfits = rows.misfits_before(read)
+                    yield chunk.assign(**{FIELDS: pd.Series(misfits)}) if misfits else chunk
+        except pd.errors.ParserError as error:
+            raise TrackFileError("not readable as CSV", where=str(self.path), got=str(error)) from error
+        if read != rows.count:
+            raise TrackFileError(
+                "not readable as CSV", where=str(self.path), expected=f"{rows.count} rows", got=f"{read}"
+            )
 
 
-class _Headed(io.TextIOBase):
-    """A text file under another header."""
+class _Rows(io.RawIOBase):
+    """Blocks of rows as the file that pandas reads, in UTF-8 whatever their bytes are."""
 
-    mode = "r"
+    mode = "r"  # pandas takes the bytes as they come, instead of decoding them and encoding them again
 
-    def __init__(self, header: str, rest: TextIO) -> None:
-        self._header = header
-        self._rest = rest
+    def __init__(self, blocks: Iterator[Block], width: int) -> None:
+        self._blocks = blocks
+        self._width = width
+        self._first = next(blocks, None)
+        self._misfits: dict[int, str] = {}
+        self.empty = self._first is None
+        self.count = 0
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int | None = -1) -> str:
-        """Give the header first, then the file."""
-        header, self._header = self._header, ""
-        return header or self._rest.read(-1 if size is None else size)
+    def read(self, _size: int | None = -1) -> bytes:
+        """Return the next block, whatever its size."""
+        block, self._first = self._first or next(self._blocks, None), None
+        if block is None:
+            return b""
+        for row, fields in block.misfits.items():
+            self._misfits[self.count + row] = f"{fields} instead of {self._width}"
+        self.count += block.rows
+        if block.parsed.isascii():
+            return block.parsed
+        return block.parsed.decode("utf-8", errors="replace").encode()
+
+    def misfits_before(self, row: int) -> dict[int, str]:
+        """Take out the number of fields of each row before `row` that does not fit the header."""
+        taken = {number: fields for number, fields in self._misfits.items() if number < row}
+        for number in taken:
+            del self._misfits[number]
+        return taken
 
 
 class ParquetSource(Source):
     """A Parquet file."""
 
     def __init__(self, path: Path) -> None:
-        with self._opened(path) as file:
+        with open_parquet(path) as file:
             columns = tuple(file.schema_arrow.names)
             check_columns(path, columns)
             for name in (c.name for c in (*TRACK_COLUMNS, REENTRY_PHASE) if c.name in columns):
@@ -146,34 +146,23 @@ class ParquetSource(Source):
 
     def chunks(self) -> Iterator[pd.DataFrame]:
         """See `Source.chunks`."""
-        for first, batch in self._batches(self.track_columns):
-            chunk = pd.DataFrame({name: _series(name, batch.column(name)) for name in self.track_columns}, copy=False)
+        first = 0
+        for batch in batches(self.path, columns=self.track_columns, rows=CHUNK_ROWS):
+            with parquet_errors(self.path):
+                cells = {name: _series(name, batch.column(name)) for name in self.track_columns}
+            chunk = pd.DataFrame(cells, copy=False)
             chunk.index = pd.RangeIndex(first, first + batch.num_rows)
             yield chunk
+            first += batch.num_rows
 
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """See `Source.tables`."""
-        for first, batch in self._batches(None):
-            table = batch.to_pandas()
-            table.index = pd.RangeIndex(first, first + batch.num_rows)
-            yield table
 
-    def _batches(self, columns: list[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        first = 0
-        with self._opened(self.path) as file:
-            try:
-                for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=columns):
-                    yield first, batch
-                    first += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                raise TrackFileError("not readable as Parquet", where=str(self.path), got=str(error)) from error
+def row_texts(path: Path) -> Iterator[str]:
+    """Yield the header of a file, then its rows as CSV text without line ends; the bytes of the text as latin-1.
 
-    @staticmethod
-    def _opened(path: Path) -> pyarrow.parquet.ParquetFile:
-        try:
-            return pyarrow.parquet.ParquetFile(path, pre_buffer=False)  # which would keep the whole file in memory
-        except (pa.ArrowException, OSError) as error:
-            raise TrackFileError("not readable as Parquet", where=str(path), got=str(error)) from error
+    Raises:
+        TrackFileError: the file cannot be read.
+    """
+    return CsvRecords(path).texts() if file_format(path) in CSV_SUFFIXES else parquet_texts(path)
 
 
 def open_source(path: Path) -> Source:
@@ -183,42 +172,37 @@ def open_source(path: Path) -> Source:
         TrackFileError: no such file, not a file, empty, another kind, binary, another delimiter, without a column.
     """
     suffix = file_format(path)
-    if not path.exists():
-        raise TrackFileError("no such file", where=str(path))
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise TrackFileError("no such file", where=str(path)) from None
+    except OSError as error:  # such as a loop of symbolic links
+        raise TrackFileError("cannot be read", where=str(path), got=error.strerror) from error
+    if not stat.S_ISREG(status.st_mode):
         raise TrackFileError("not a file", where=str(path), expected="a CSV or Parquet file")
     if not os.access(path, os.R_OK):
         raise TrackFileError("may not be read", where=str(path), fix="its permissions")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise TrackFileError("empty file", where=str(path), expected="a header and rows of tracks")
     return CsvSource(path) if suffix in CSV_SUFFIXES else ParquetSource(path)
 
 
-def _csv_header(path: Path) -> tuple[str, ...]:
-    with path.open("rb") as file:
-        block = file.read(_FIRST_BLOCK)
-    if b"\0" in block:
-        raise TrackFileError("a binary file, or text in UTF-16", where=str(path), expected="CSV in UTF-8")
-    lines = block.lstrip().splitlines()
-    try:
-        first = lines[0].decode("utf-8-sig") if lines else ""
-    except UnicodeDecodeError as error:
-        raise TrackFileError("a binary file, or not in UTF-8", where=str(path), expected="CSV in UTF-8") from error
-    columns = tuple(name.strip() for name in next(csv.reader(io.StringIO(first)), []))
+def _check_delimiter(path: Path, records: CsvRecords) -> None:
     for delimiter, its_name in _WRONG_DELIMITERS.items():
-        if len(columns) <= 1 and delimiter in first:
+        if len(records.names) <= 1 and delimiter in records.header:
             raise TrackFileError(
                 "wrong delimiter", where=str(path), expected="commas between the columns", got=its_name
             )
-    check_columns(path, columns)
-    return columns
 
 
-def _check_type(path: Path, field: pa.Field) -> None:
-    kind = field.type
-    if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind):
+def _check_type(path: Path, column: pa.Field) -> None:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_label = pa.types.is_boolean(kind) and column.name == REENTRY_PHASE.name
+    if not (is_number or is_text or is_label or pa.types.is_null(kind)):
         raise TrackFileError(
-            f"column {field.name} holds no numbers", where=str(path), expected="numbers", got=f"the type {kind}"
+            f"column {column.name} holds no numbers", where=str(path), expected="numbers", got=f"the type {kind}"
         )
 
 

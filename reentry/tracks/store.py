@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import Final, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from reentry.tracks.cells import RECORD, Records
 
 TRACKS_PER_PART: Final = 256
-"""Tracks of one file on disk: one such file at a time is read back."""
+"""Tracks that are read back from disk at a time."""
 
 
 class RowStore(Protocol):
@@ -49,11 +50,17 @@ class MemoryStore:
 
 
 class DiskStore:
-    """Rows in a temporary folder (TMPDIR says where), in one file for every `TRACKS_PER_PART` tracks."""
+    """Rows in a temporary file without a name (TMPDIR says where), which ends with the process, however that ends.
+
+    The tracks are numbered by first appearance, and `TRACKS_PER_PART` of them are a part. The rows of a part lie in one
+    run for each chunk.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="reentry-tracks-")
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
         self._ordinals: dict[int, int] = {}
+        self._runs: dict[int, list[tuple[int, int]]] = {}
+        """Place and number of bytes of the runs of each part."""
 
     def append(self, records: Records) -> None:
         """See `RowStore`."""
@@ -65,21 +72,24 @@ class DiskStore:
         part_of = np.array([self._ordinals[i] for i in ids.tolist()], dtype=np.int64)[inverse] // TRACKS_PER_PART
         order = np.argsort(part_of, kind="stable")
         parts, starts = np.unique(part_of[order], return_index=True)
+        place = self._file.seek(0, os.SEEK_END)
         for part, rows in zip(parts.tolist(), np.split(order, starts[1:]), strict=True):
-            with self._path(part).open("ab") as file:
-                file.write(records[rows].tobytes())
+            run = records[rows].tobytes()
+            self._file.write(run)
+            self._runs.setdefault(part, []).append((place, len(run)))
+            place += len(run)
+        self._file.flush()
 
     def tracks(self) -> Iterator[Records]:
         """See `RowStore`."""
-        for part in range(-(-len(self._ordinals) // TRACKS_PER_PART)):
-            yield from _split(np.fromfile(self._path(part), dtype=RECORD))
+        for part in range(len(self._runs)):
+            runs = (os.pread(self._file.fileno(), size, place) for place, size in self._runs[part])
+            yield from _split(np.frombuffer(b"".join(runs), dtype=RECORD))
 
     def close(self) -> None:
         """See `RowStore`."""
-        self._folder.cleanup()
-
-    def _path(self, part: int) -> Path:
-        return Path(self._folder.name, f"{part}.rows")
+        with suppress(OSError):  # a full disk does not take what is still to be written
+            self._file.close()
 
 
 def _split(records: Records) -> Iterator[Records]:

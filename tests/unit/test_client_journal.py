@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,21 @@ def test_a_journal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     with pytest.raises(InputError, match="journal: cannot be written: Is a directory"):
         Journal(tmp_path / "journal", IDENTITY)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symbolic_link_in_its_place_is_refused_and_what_it_leads_to_is_kept(path: Path, there: bool) -> None:
+    target = path.with_name("precious")
+    if there:
+        target.write_text("kept")
+    path.symlink_to(target)
+    with pytest.raises(InputError, match=r"journal: not a regular file; fix: remove it"):
+        Journal(path, IDENTITY)
+    assert target.exists() == there
+    assert not there or target.read_text() == "kept"
+
+
+def test_a_pipe_in_its_place_is_refused(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="journal: not a regular file"):
+        Journal(path, IDENTITY)

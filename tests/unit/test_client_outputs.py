@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client import outputs
 from client.journal import Score
-from client.outputs import RowResults, TrackResult, row_texts, write_outputs
+from client.outputs import RowResults, TrackResult, write_outputs
 from reentry.errors import TrackFileError
-from reentry.tracks import ReadReport, SetAside, Track
+from reentry.simulation import simulate_file
+from reentry.tracks import ReadReport, SetAside, Track, fingerprint, read_tracks
+from reentry.tracks.sources import row_texts
 
 
 def track_of(rows: list[int], steps: list[int], track_id: int = 1) -> Track:
@@ -51,7 +56,11 @@ def write(source: Path, pairs: list[tuple[Track, Score]], set_aside: list[SetAsi
         rows.take(track, score)
     report = ReadReport(path=source, rows=count, set_aside=set_aside or [])
     write_outputs(
-        source.parent / "out", report=report, rows=rows, tracks=[TrackResult.of(track, score) for track, score in pairs]
+        source.parent / "out",
+        report=report,
+        source=fingerprint(source),
+        rows=rows,
+        tracks=[TrackResult.of(track, score) for track, score in pairs],
     )
     return source.parent / "out"
 
@@ -130,8 +139,12 @@ def test_lines_of_every_kind_are_read_as_the_tracks_are(tmp_path: Path, text: st
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_a_line_is_blank_where_it_is_for_the_reader_of_tracks(tmp_path: Path, line: str, encoding: str) -> None:
     source = tmp_path / "t.csv"
-    source.write_text(f"a,b\n1,2\n{line}\n3,4\n", encoding=encoding)
-    assert len(list(row_texts(source))) - 1 == len(pd.read_csv(source, encoding=encoding))
+    simulate_file(source, tracks=1)
+    header, *rows = source.read_text().splitlines()
+    source.write_text("\n".join([header, rows[0], line, *rows[1:], line]), encoding=encoding)
+    with read_tracks(source) as file:
+        assert len(list(row_texts(source))) - 1 == file.row_count
+        assert file.row_count == len(rows) + (0 if line.isascii() and not line.strip(" \t\v\f") else 2)
 
 
 def test_results_stand_under_their_names_whatever_the_columns_are_called(tmp_path: Path) -> None:
@@ -153,7 +166,7 @@ def test_bytes_that_are_no_utf_8_survive(tmp_path: Path) -> None:
 
 def test_a_column_that_has_the_name_of_a_result_is_kept_under_another(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
-    source.write_text("reentry_phase,a\n0,9\n")
+    source.write_text(" reentry_phase,a\n0,9\n")
     out = write(source, [(track_of([0], [0]), score_of([1]))])
     assert (out / "predictions.csv").read_text().splitlines() == [
         "reentry_phase_given,a,reentry_probability,reentry_phase",
@@ -173,6 +186,19 @@ def test_a_result_is_told_from_a_first_column_of_its_name_behind_a_byte_order_ma
     ]
 
 
+def test_results_of_results_keep_every_column_under_a_name_of_its_own(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a\n7\n")
+    for _ in range(3):
+        source.write_text((write(source, [(track_of([0], [0]), score_of([1]))]) / "predictions.csv").read_text())
+    assert source.read_text().splitlines()[0].split(",") == [
+        "a",
+        *("reentry_probability_given", "reentry_phase_given"),
+        *("reentry_probability_given_given", "reentry_phase_given_given"),
+        *("reentry_probability", "reentry_phase"),
+    ]
+
+
 def test_parquet_rows_come_as_text_that_gives_the_same_numbers(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": [0.1 + 0.2, 1e300, -0.0], "n": [1, 2, 3], "s": ['a,"b"', "two\nlines", ""]})
     table.to_parquet(tmp_path / "t.parquet")
@@ -182,13 +208,75 @@ def test_parquet_rows_come_as_text_that_gives_the_same_numbers(tmp_path: Path) -
     assert got["reentry_phase"].tolist() == [0, 0, 1]
 
 
+PARQUET_COLUMNS = {
+    "list": (pa.array([[1, 2], None]), ["[1, 2]", ""]),
+    "struct": (pa.array([{"a": 1, "b": [0.1, float("nan")]}, None]), ['{"a": 1, "b": [0.1, "nan"]}', ""]),
+    "map": (pa.array([[("k", 1), ("k", 2)], []], pa.map_(pa.string(), pa.int8())), ['[["k", 1], ["k", 2]]', "[]"]),
+    "binary": (pa.array([b"\xff\x00", b"ab"]), ["ff00", "6162"]),
+    "binary of one size": (pa.array([b"ab", None], pa.binary(2)), ["6162", ""]),
+    "unknown zone": (
+        pa.array([1731308400, None], pa.timestamp("ms", "Mars/Olympus")),
+        ["1970-01-21 00:55:08.400Z", ""],
+    ),
+    "nested unknown zone": (
+        pa.array([[1731308400000], []], pa.list_(pa.timestamp("ms", "Mars/Olympus"))),
+        ['["2024-11-11 07:00:00.000Z"]', "[]"],
+    ),
+    "zone": (
+        pa.array([1731308400000, 0], pa.timestamp("ms", "+01:00")),
+        ["2024-11-11 08:00:00.000+0100", "1970-01-01 01:00:00.000+0100"],
+    ),
+    "uuid": (pa.array([16 * b"\x01", None], pa.uuid()), [16 * "01", ""]),
+    "categories": (pa.array(["x", 'y"']).dictionary_encode(), ["x", 'y"']),
+    "lists of categories": (pa.array([["é"], []], pa.list_(pa.dictionary(pa.int32(), pa.string()))), ['["é"]', "[]"]),
+    "view": (pa.array(["x", None], pa.string_view()), ["x", ""]),
+    "half": (pa.array([1.5, None], pa.float32()).cast(pa.float16()), ["1.5", ""]),
+    "decimal": (pa.array([Decimal("1.50"), None]), ["1.50", ""]),
+    "large": (pa.array([2**64 - 1, None], pa.uint64()), [str(2**64 - 1), ""]),
+    "nothing": (pa.nulls(2), ["", ""]),
+    'two\nlines, "高度"\r': (pa.array(["1\r2\n3", "高度"]), ["1\r2\n3", "高度"]),
+    "long": (pa.array([200_000 * "x", "y"]), [200_000 * "x", "y"]),
+}
+
+
+def test_a_parquet_column_of_any_type_is_written(tmp_path: Path) -> None:
+    source = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({name: column for name, (column, _) in PARQUET_COLUMNS.items()}), source)
+    out = write(source, [(track_of([0, 1], [0, 1]), score_of([0, 1]))])
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    assert [row.pop("reentry_phase") for row in rows] == ["0", "1"]
+    assert [row.pop("reentry_probability") for row in rows] == ["0.000000", "1.000000"]
+    assert rows == [{name: texts[row] for name, (_, texts) in PARQUET_COLUMNS.items()} for row in (0, 1)]
+
+
+def test_text_in_parquet_that_is_no_utf_8_survives(tmp_path: Path) -> None:
+    source = tmp_path / "t.parquet"
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"Ma\xdfstab"]).buffers())
+    pyarrow.parquet.write_table(pa.table({"name": text}), source)
+    out = write(source, [(track_of([0], [0]), score_of([0]))])
+    assert b'\n"Ma\xdfstab",0.000000,0\n' in (out / "predictions.csv").read_bytes()
+
+
 @pytest.mark.parametrize("now", ["a\n1\n", "a\n1\n2\n3\n"], ids=["fewer", "more"])
 def test_a_file_that_changed_meanwhile_is_an_error_and_writes_nothing(tmp_path: Path, now: str) -> None:
     source = tmp_path / "t.csv"
     source.write_text(now)
     with pytest.raises(TrackFileError, match="changed while it was scored; expected 2 rows"):
-        write_outputs(tmp_path / "out", report=ReadReport(path=source), rows=RowResults(2), tracks=[])
+        write_outputs(tmp_path / "out", report=ReadReport(path=source), source="", rows=RowResults(2), tracks=[])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_of_other_content_and_as_many_rows_is_an_error_and_replaces_no_results(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a\n1\n2\n")
+    before = fingerprint(source)
+    write(source, [])
+    old = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    source.write_text("a\n1\n3\n")
+    with pytest.raises(TrackFileError, match=r"t\.csv: changed while it was scored; fix: score it again"):
+        write_outputs(tmp_path / "out", report=ReadReport(path=source), source=before, rows=RowResults(2), tracks=[])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == old
 
 
 def test_many_chunks_are_written_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

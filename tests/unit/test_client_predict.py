@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from client import predict
 from client.predict import PredictConfig, predict_file
-from reentry.errors import ClientError, InputError
+from reentry.errors import ClientError, InputError, TrackFileError
 from reentry.simulation import simulate_file
 
 
@@ -44,3 +46,69 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, out: str) -> None
     simulate_file(tmp_path / "t.csv", tracks=1)
     with pytest.raises(InputError, match=f"{out}: cannot be written: .*; fix: "):
         predict_file(PredictConfig(source=tmp_path / "t.csv", out=tmp_path / out))
+
+
+@pytest.mark.parametrize("link", ["loop.csv", "out"])
+def test_a_loop_of_symbolic_links_is_an_error_in_one_line(tmp_path: Path, link: str) -> None:
+    simulate_file(tmp_path / "t.csv", tracks=1)
+    (tmp_path / link).symlink_to(tmp_path / link)
+    source = tmp_path / ("t.csv" if link == "out" else link)
+    with pytest.raises(InputError, match=r"loop\.csv: cannot be read; got Too many|out: cannot be written: "):
+        predict_file(PredictConfig(source=source, out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("when", ["score_all", "write"])
+def test_a_file_that_is_replaced_while_it_is_scored_gives_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    # No server is needed to replace the file of a run, nor to notice it.
+    source, out = tmp_path / "t.csv", tmp_path / "out"
+    write = predict._Run.write
+
+    def replace() -> None:
+        simulate_file(tmp_path / "other.csv", tracks=1, seed=9)
+        (tmp_path / "other.csv").replace(source)
+
+    async def score_all(self: object) -> None:
+        if when == "score_all":
+            replace()
+
+    def write_later(self: predict._Run, source: str) -> predict.Prediction:
+        if when == "write":
+            replace()
+        return write(self, source)
+
+    monkeypatch.setattr(predict._Run, "score_all", score_all)
+    monkeypatch.setattr(predict._Run, "write", write_later)
+    simulate_file(source, tracks=1)
+    with pytest.raises(TrackFileError, match=r"changed while it was scored; .*fix: score it again"):
+        predict_file(PredictConfig(source=source, out=out))
+    assert [path.name for path in out.iterdir()] == [predict.JOURNAL_NAME]
+
+
+def test_leftovers_of_a_killed_run_are_removed_from_the_folder_of_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def score_all(self: object) -> None:
+        pass
+
+    monkeypatch.setattr(predict._Run, "score_all", score_all)
+    simulate_file(tmp_path / "t.csv", tracks=1)
+    (tmp_path / "out").mkdir()
+    for name in (".set_aside.csv.0123456789abcdef.csv", ".predictions.csv.0123456789abcdef.csv", ".own.csv"):
+        (tmp_path / "out" / name).touch()
+    predict_file(PredictConfig(source=tmp_path / "t.csv", out=tmp_path / "out"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *(".own.csv", "inference.jsonl", "onsets.csv", "predictions.csv")
+    ]
+
+
+def test_a_parquet_column_that_cannot_be_written_is_an_error_before_the_scoring(tmp_path: Path) -> None:
+    source = tmp_path / "t.parquet"
+    simulate_file(source, tracks=1)
+    table = pyarrow.parquet.read_table(source)
+    pairs = pa.array([None, *[[1.0, 2.0]] * (len(table) - 1)], pa.list_(pa.float64(), 2))  # pyarrow cannot read it back
+    pyarrow.parquet.write_table(table.append_column("pairs", pairs), source)
+    with pytest.raises(TrackFileError, match=r"t\.parquet: not readable as Parquet"):
+        predict_file(PredictConfig(source=source, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from reentry.errors import InputError
-from reentry.files import check_writable, whole_file, writing
+from reentry.files import check_writable, remove_leftovers, whole_file, writing
 from tests.full_disk import room_for
 
 
@@ -62,3 +65,53 @@ def test_a_place_below_a_file_or_on_a_system_that_takes_none_does_not_pass_the_c
         check_writable(tmp_path / "file" / "new")
     with pytest.raises(InputError, match=r"/proc/new: cannot be written: "):
         check_writable(Path("/proc/new"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from reentry.files import whole_file
+with whole_file(Path(sys.argv[1])) as part:
+    part.write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_what_a_live_one_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    others = {".a.csv", ".a.csv.0123.csv", ".b.csv.0123456789abcdef.csv", ".a.csv.0123456789abcdef.txt"}
+    for name in others:
+        (tmp_path / name).touch()
+    writers = [
+        subprocess.Popen([sys.executable, "-c", KILLED, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"writing\n"
+        dead, live = writers
+        dead.communicate(b"x", timeout=60)
+        assert dead.returncode == -signal.SIGKILL
+        assert len(list(tmp_path.glob(".a.csv.*.csv"))) == 3
+        write(path, "whole")
+        assert path.read_text() == "whole"
+        (left,) = {each.name for each in tmp_path.iterdir()} - others - {"a.csv"}
+        assert (tmp_path / left).read_text() == "half"
+        live.communicate(b"x", timeout=60)
+        remove_leftovers(path)
+        assert {each.name for each in tmp_path.iterdir()} - others == {"a.csv"}
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+
+
+def test_two_writers_of_one_file_in_one_process_leave_each_other_alone(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a.csv") as first, whole_file(tmp_path / "a.csv") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.csv").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -181,7 +181,7 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path, flights: pd.DataFrame
         "    no track, row 70, column track_id: not a whole number, got 'three'",
         "    track 0, row 2, column latitude: above 90 degrees, got 100 (2 rows)",
         "    track 0, row 7, column altitude: not a number, got '?'",
-        "    track 1, row 25: more fields than the header has, got '9'",
+        "    track 1, row 25: not as many fields as the header, got 9 instead of 8",
     ]
 
 
@@ -218,6 +218,54 @@ def test_columns_without_a_name_do_no_harm(tmp_path: Path, flights: pd.DataFrame
     assert [track.track_id for track in tracks] == [0, 1, 3]
     report.write_set_aside(aside)
     assert aside.read_text().splitlines()[1].startswith(",".join(lines[1 + 40]))
+
+
+@pytest.mark.parametrize("header_ends", [",note", ",note,", ",note,,", ",note,,,"])
+@pytest.mark.parametrize("row_ends", [",", ",,", ",,,", ",,, "])
+@pytest.mark.parametrize("rows", [slice(1, 2), slice(1, None), slice(7, 9)], ids=["first", "all", "some"])
+def test_empty_fields_at_the_ends_of_lines_shift_no_column(
+    tmp_path: Path, flights: pd.DataFrame, header_ends: str, row_ends: str, rows: slice
+) -> None:
+    lines = flights.to_csv(index=False).splitlines()
+    short = [line + "," for line in lines[1:]]
+    ragged = [lines[0] + header_ends, *short]
+    ragged[rows] = [line + row_ends for line in ragged[rows]]
+    (tmp_path / "flights.csv").write_text("\n".join(ragged))
+    tracks, report = read(tmp_path / "flights.csv")
+    assert report.clean
+    assert [track.track_id for track in tracks] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(tracks[2].measurements[:, 3], flights["altitude"][40:60])
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [("{},9", 9), ("{},,9", 10), ("{},NA", 9), ("{},nan,", 10), ("1731308400,1,3,64.1", 4), ("1,1", 2)],
+)
+@pytest.mark.parametrize("place", [0, 25, 79], ids=["first", "middle", "last"])
+def test_a_row_with_more_or_fewer_fields_than_the_header_sets_its_track_aside(
+    tmp_path: Path, flights: pd.DataFrame, row: str, fields: int, place: int
+) -> None:
+    flights = flights.assign(track_id=1)
+    lines = flights.to_csv(index=False).splitlines()
+    lines[1 + place] = row.format(lines[1 + place])
+    (tmp_path / "flights.csv").write_text("\n".join(lines))
+    tracks, report = read(tmp_path / "flights.csv", labelled=False)
+    assert tracks == []
+    assert [str(fault) for fault in report.faults] == [
+        f"row {place}: not as many fields as the header, got {fields} instead of 8"
+    ]
+
+
+def test_words_of_truth_are_no_measurements(tmp_path: Path, flights: pd.DataFrame) -> None:
+    for spelling in ("True", "false"):
+        flights.assign(altitude=spelling).to_csv(tmp_path / "flights.csv", index=False)
+        tracks, report = read(tmp_path / "flights.csv")
+        assert tracks == []
+        assert {fault.problem for fault in report.faults} == {"not a number"}
+    flights.assign(reentry_phase=flights["reentry_phase"] == 1).to_csv(tmp_path / "flights.csv", index=False)
+    tracks, _ = read(tmp_path / "flights.csv")
+    assert tracks[2].reentry_phase is not None
+    np.testing.assert_array_equal(tracks[2].reentry_phase, flights["reentry_phase"][40:60])
 
 
 def test_a_report_of_many_faults_shows_the_first_and_counts_the_rest(tmp_path: Path) -> None:

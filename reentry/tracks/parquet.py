@@ -1,0 +1,144 @@
+"""A Parquet file: opened, read by batch with this program's errors, and its cells as CSV text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from reentry.errors import TrackFileError
+from reentry.tracks.records import ENCODING, csv_line, split_records
+
+_TEXT_BATCH_ROWS: Final = 65_536
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged file, or for one it cannot read, into a TrackFileError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise TrackFileError(
+            "not readable as Parquet: text that is not UTF-8", where=str(path), got=repr(error.object[:80])
+        ) from error
+    # ArrowException covers most; pyarrow's Python code raises the others for damaged metadata.
+    except (pa.ArrowException, OSError, ValueError, LookupError, ArithmeticError, MemoryError, RecursionError) as error:
+        raise TrackFileError(
+            "not readable as Parquet", where=str(path), got=str(error)[:300] or type(error).__name__
+        ) from error
+
+
+def open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    """Open a Parquet file, whose pages are compared with their checksums where it has any.
+
+    Raises:
+        TrackFileError: it is not readable as Parquet.
+    """
+    with parquet_errors(path):
+        # pre_buffer would keep the whole file in memory.
+        file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+        _ = file.schema_arrow.names  # decodes them
+        return file
+
+
+def batches(path: Path, *, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file in batches of at most `rows`, all columns if `columns` is None.
+
+    Raises:
+        TrackFileError: it is not readable as Parquet.
+    """
+    with open_parquet(path) as file, parquet_errors(path):
+        yield from file.iter_batches(batch_size=rows, columns=columns)
+
+
+def parquet_texts(path: Path) -> Iterator[str]:
+    """Yield the column names and then each row as CSV text without a line end, its bytes as `ENCODING` has them.
+
+    Nested values become JSON, maps as lists of pairs; binary values become hexadecimal digits; times of an unknown time
+    zone become UTC.
+
+    Raises:
+        TrackFileError: the file is not readable as Parquet.
+    """
+    with open_parquet(path) as file:
+        yield csv_line(file.schema_arrow.names).encode().decode(ENCODING)
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    for batch in batches(path, columns=None, rows=_TEXT_BATCH_ROWS):
+        with parquet_errors(path):
+            columns = [_writable(column) for column in batch.columns]
+            table = pa.RecordBatch.from_arrays(columns, names=list(map(str, range(len(columns)))))
+            buffer = pa.BufferOutputStream()
+            pyarrow.csv.write_csv(table, buffer, write_options=options)
+        yield from split_records(buffer.getvalue().to_pybytes())
+
+
+def _writable(column: pa.Array) -> pa.Array:
+    """Return a column in a type that pyarrow can write as CSV."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _writable(column.storage)
+    if pa.types.is_dictionary(kind):
+        return _writable(column.dictionary_decode())
+    if pa.types.is_nested(kind):
+        cells = [None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in _cells(column)]
+        return pa.array(cells, pa.large_string())
+    if _is_binary(kind):
+        return pa.array(_cells(column), pa.large_string())
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_timestamp(kind) and kind.tz is not None and not _is_known(kind.tz):
+        return column.cast(pa.timestamp(kind.unit, "UTC"))
+    return column
+
+
+def _cells(array: pa.Array) -> list[Any]:
+    """Return the cells as JSON's types, None where a cell is missing."""
+    array = array.storage if isinstance(array.type, pa.BaseExtensionType) else array
+    kind = array.type
+    if pa.types.is_struct(kind):
+        fields = [_cells(field) for field in array.flatten()]
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        as_object = dict if len(set(names)) == len(names) else list
+        return [
+            as_object(zip(names, row, strict=True)) if valid else None
+            for *row, valid in zip(*fields, array.is_valid().to_pylist(), strict=True)
+        ]
+    if pa.types.is_map(kind):
+        return [
+            list(zip(*map(_cells, cell.values.flatten()), strict=True)) if cell.is_valid else None for cell in array
+        ]
+    if pa.types.is_nested(kind):
+        return [_cells(cell.values) if cell.is_valid else None for cell in array]
+    if pa.types.is_dictionary(kind):
+        return _cells(array.dictionary_decode())
+    if _is_binary(kind):
+        return [None if cell is None else cell.hex() for cell in array.to_pylist()]
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+        return array.to_pylist()  # type: ignore[no-any-return]  # pyarrow has no types
+    texts: list[Any] = _writable(array).cast(pa.string()).to_pylist()
+    if pa.types.is_floating(kind):
+        return [float(text) if text is not None and math.isfinite(float(text)) else text for text in texts]
+    return texts
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(check(kind) for check in checks)
+
+
+@cache
+def _is_known(zone: str) -> bool:
+    """Whether the system's time zone database, or pyarrow itself, knows the zone."""
+    try:
+        pa.array([0], pa.timestamp("s", zone)).cast(pa.string())
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
