@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from reentry import metrics, schema
 from reentry.features import track_features
-from reentry.monitoring import REFERENCE_FILE, Reference
+from reentry.monitoring import REFERENCE_FILE, Reference, watched_steps
 from reentry.serving import EmbeddedServer, ServerConfig
 from tests.conftest import make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
@@ -40,7 +40,8 @@ REQUESTS, TRACKS, STEPS = 120, 4, 100
 
 def write_reference(folder: Path) -> None:
     """The reference of a version trained on flights like those the tests send."""
-    features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
+    features = track_features(make_tracks(200, STEPS, seed=9))[:, watched_steps(STEPS)]
+    features = features.reshape(-1, len(schema.FEATURES))
     reference = Reference.of(features, np.arange(len(features)) % 4 == 0, ("altitude_fraction",))
     (folder / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
 
