@@ -16,6 +16,7 @@ import numpy as np
 from client.batching import Batch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
+from client.likeness import unlike_training
 from client.retry import Retry
 from reentry.schema import (
     ENSEMBLE,
@@ -27,6 +28,7 @@ from reentry.schema import (
     PROBABILITY,
     TRACK_ID_TENSOR,
     TRACK_LENGTH,
+    UNLIKE_TRAINING,
 )
 from reentry.tracks import Track
 
@@ -108,6 +110,7 @@ def _scores(batch: Batch, answer: dict[str, Array], seconds: float) -> list[Scor
                 time=now,
                 probability=answer[PROBABILITY.name][index, : len(track)],
                 phase=answer[PHASE.name][index, : len(track)],
+                unlike_training=unlike_training(answer.get(UNLIKE_TRAINING.name), index),
             )
         )
     return scores

@@ -34,6 +34,10 @@ class TrackMetrics:
     def __init__(self, *_, **__): pass
     def add(self, **_): pass
     def close(self): pass
+
+class TrainingRanges:
+    def __init__(self, *_): pass
+    def of(self, _): return None
 """
 
 _FEATURES_INPUT: Final = f'{{ name: "features" data_type: TYPE_FP32 dims: [ -1, {len(FEATURES)} ] }},'

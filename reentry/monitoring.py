@@ -61,6 +61,8 @@ class Reference:
     """All of `schema.FEATURES`, in order."""
     reentry_share: float
     """Share of the training steps in reentry."""
+    ranges: dict[str, tuple[float, float]] | None = None
+    """Least and most of each quantity of a whole training track, see `training_range`; None in older references."""
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -102,6 +104,7 @@ class Reference:
                     for name, feature in content["features"].items()
                 },
                 reentry_share=float(content["reentry_share"]),
+                ranges=_ranges_from(content.get("ranges")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"broken drift reference: {error!r}") from error
@@ -123,19 +126,11 @@ class Reference:
 
 
 class Drift:
-    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit.
-
-    Those that are watched are the simple ones, and of the robust ones those that the network looks at: the others may
-    not have been computed, see `reentry.wanted`.
-    """
+    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit."""
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
-        self._edges = {
-            name: np.asarray(feature.edges)
-            for name, feature in reference.features.items()
-            if feature.used or name in SIMPLE_FEATURES
-        }
+        self._edges = {name: np.asarray(feature.edges) for name, feature in watched_features(reference).items()}
         self._counts = {name: np.zeros(len(edges) + 1) for name, edges in self._edges.items()}
         self._tracks = 0
 
@@ -170,6 +165,14 @@ class Drift:
         }
 
 
+def watched_features(reference: Reference) -> dict[str, FeatureReference]:
+    """The simple features, and of the robust ones those that the network looks at.
+
+    The others may not have been computed, see `reentry.wanted`.
+    """
+    return {name: of for name, of in reference.features.items() if of.used or name in SIMPLE_FEATURES}
+
+
 def watched_steps(steps: int, *, every: int = 1, start: int = 0) -> npt.NDArray[np.int64]:
     """Indices of the steps of a track that count for drift, in training and in service alike.
 
@@ -195,6 +198,10 @@ def stability_index(actual: npt.NDArray[np.float64], expected: npt.NDArray[np.fl
     """
     a, e = np.maximum(actual, SHARE_FLOOR), np.maximum(expected, SHARE_FLOOR)
     return float(np.sum((a - e) * np.log(a / e)))
+
+
+def _ranges_from(content: Any) -> dict[str, tuple[float, float]] | None:
+    return None if content is None else {str(name): (float(low), float(high)) for name, (low, high) in content.items()}
 
 
 def _feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureReference:

@@ -60,8 +60,9 @@ def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
         f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
         "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
         "before the onset. Time per step is the processor's, of the method alone, features given, flight by flight.",
-        f"The {KNOWN_PATH} is no method but what the noise allows: Bayes' rule, with the true path and each sensor's "
-        "bias, clock and noise given, and only the ballistic coefficient to be found.",
+        f"The {KNOWN_PATH} is no method but an estimate of what the noise allows, to first order in the drag: Bayes' "
+        "rule, with the true path and each sensor's bias, clock and noise given, and only the ballistic coefficient to "
+        "be found.",
         "",
         "| severity | method | " + " | ".join(title for title, _ in _COLUMNS.values()) + " | size | µs a step |",
         "| ---: | --- |" + " ---: |" * (len(_COLUMNS) + 2),
