@@ -43,6 +43,9 @@ class Score:
     tracks_in_request: int
     time: str
     """When the answer came, ISO 8601, UTC."""
+    unlike_training: str | None = None
+    """What of the track lies outside the range of the training, as `reentry.training_range.to_json` writes it; None if
+    the server does not know."""
     probability: npt.NDArray[np.float32] = field(repr=False)
     """(T,)"""
     phase: npt.NDArray[np.uint8] = field(repr=False)

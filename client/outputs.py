@@ -20,6 +20,7 @@ from typing import Final, Self
 import numpy as np
 
 from client.journal import Score
+from client.likeness import quantities_of
 from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
 from reentry.files import whole_file
@@ -68,6 +69,8 @@ class TrackResult:
     inference_seconds: float
     tracks_in_request: int
     time: str
+    unlike_training: tuple[str, ...] | None
+    """Quantities outside the range of the training; None if the server does not know."""
 
     @classmethod
     def of(cls, track: Track, score: Score) -> Self:
@@ -83,6 +86,7 @@ class TrackResult:
             inference_seconds=score.inference_seconds,
             tracks_in_request=score.tracks_in_request,
             time=score.time,
+            unlike_training=quantities_of(score.unlike_training),
         )
 
 
@@ -201,6 +205,7 @@ def _write_inference(path: Path, tracks: Iterable[TrackResult]) -> None:
                 "tracks_in_request": track.tracks_in_request,
                 "model_version": track.model_version,
                 "time": track.time,
+                "unlike_training": track.unlike_training,
             }
             out.write(json.dumps(line) + "\n")
 

@@ -19,6 +19,7 @@ from client.batching import Batch, BatchConfig, batches
 from client.connection import Connection, Endpoint
 from client.ending import run_until_ended
 from client.journal import Journal, Score
+from client.likeness import Likeness, Unlike
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
 from client.scoring import Refusal, score
@@ -88,6 +89,8 @@ class Prediction:
     """None where no track was scored."""
     seconds: float
     """Of asking the server; reading and writing not counted."""
+    unlike_training: list[Unlike] | None = None
+    """Quantities in which tracks lie outside the range of the training; None if the server does not know."""
     notes: str
     """What was repaired and set aside in reading, in words."""
 
@@ -208,6 +211,7 @@ class _Run:
         self._rows = RowResults(file.row_count)
         self._tracks: list[TrackResult] = []
         self._refused: list[SetAside] = []
+        self._likeness = Likeness()
         self._resumed = 0
         self._seconds = 0.0
 
@@ -267,12 +271,16 @@ class _Run:
             )
         self._rows.take(track, outcome)
         self._tracks.append(TrackResult.of(track, outcome))
+        self._likeness.add(outcome.unlike_training)
 
     def write(self, source: str) -> Prediction:
         """Write the result files, if the file still has the fingerprint `source`."""
         read = self._file.report
         report = replace(read, set_aside=[*read.set_aside, *self._refused])
         files = write_outputs(self._config.out, report=report, source=source, rows=self._rows, tracks=self._tracks)
+        version = self._tracks[0].model_version if self._tracks else None
+        for warning in self._likeness.warnings(version):
+            _say(warning)
         return Prediction(
             files=files,
             rows=self._file.row_count,
@@ -282,8 +290,9 @@ class _Run:
             onsets=sum(track.onset_row is not None for track in self._tracks),
             set_aside=sum(each.track_id is not None for each in report.set_aside),
             rows_set_aside=report.rows_set_aside,
-            model_version=self._tracks[0].model_version if self._tracks else None,
+            model_version=version,
             seconds=self._seconds,
+            unlike_training=self._likeness.unlike(),
             notes=report.summary(),
         )
 

@@ -15,6 +15,7 @@ from client.answers import require_answer
 from client.batching import Batch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
+from client.likeness import unlike_training
 from client.retry import Retry
 from reentry.decision import NO_ONSET
 from reentry.schema import (
@@ -27,6 +28,7 @@ from reentry.schema import (
     PROBABILITY,
     TRACK_ID_TENSOR,
     TRACK_LENGTH,
+    UNLIKE_TRAINING,
 )
 from reentry.tracks import Track
 
@@ -109,6 +111,7 @@ def _scores(batch: Batch, answer: dict[str, Array], seconds: float) -> list[Scor
                 time=now,
                 probability=answer[PROBABILITY.name][index, : len(track)],
                 phase=answer[PHASE.name][index, : len(track)],
+                unlike_training=unlike_training(answer.get(UNLIKE_TRAINING.name), index),
             )
         )
     return scores

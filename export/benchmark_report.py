@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from export.benchmark import Benchmark
@@ -31,6 +32,7 @@ _SPEED = (
 )
 _TRUTH = ("", "memory, MB", "at batch", "largest difference", "steps of another phase", "onset moves, steps")
 _RATIOS = ("", "size", "one step", "track", "tracks/s")
+_BETTER, _WORSE = "tab:blue", "tab:orange"
 
 
 def write_report(benchmark: Benchmark, out: Path) -> list[Path]:
@@ -88,7 +90,7 @@ def markdown(benchmark: Benchmark) -> str:
 def figure_of(benchmark: Benchmark) -> Figure:
     """Ratios to the fp32 ONNX graphs, a panel for each quantity, on a scale where half and double are as far."""
     rows = benchmark.rows
-    figure = Figure(figsize=(12, 1.8 + 0.4 * len(rows)), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12, 2.1 + 0.4 * len(rows)), dpi=100, layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)
     one, whole, rate = ([getattr(row.ratios, name) for row in rows] for name in ("step", "whole", "throughput"))
     size = [None if row.ratios.size is None else Spread.of([row.ratios.size]) for row in rows]
@@ -98,6 +100,8 @@ def figure_of(benchmark: Benchmark) -> Figure:
     _panel(panels[3], "size of both files\nless is better", size, less=True)
     panels[0].set_yticks(range(len(rows)), [row.way for row in rows])
     panels[0].invert_yaxis()
+    key = [Patch(color=_BETTER, label=f"better than {BASELINE}"), Patch(color=_WORSE, label="worse")]
+    figure.legend(handles=key, loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle(
         f"Ratio to {BASELINE} (fp32), medians and quartiles of {benchmark.config.rounds} rounds; "
         f"{_network(benchmark)}; {_threads(benchmark.config.threads)}",
@@ -107,7 +111,7 @@ def figure_of(benchmark: Benchmark) -> Figure:
 
 
 def _panel(panel: Axes, title: str, ratios: Sequence[Spread | None], *, less: bool) -> None:
-    """Bars from 1 on, blue where they are better than it."""
+    """Bars from 1 on, in the colour of what is better or worse than it."""
     known = [ratio for ratio in ratios if ratio is not None]
     low, high = min(0.6, *(ratio.low for ratio in known)), max(1.7, *(ratio.high for ratio in known))
     span = high / low
@@ -118,7 +122,7 @@ def _panel(panel: Axes, title: str, ratios: Sequence[Spread | None], *, less: bo
             panel.text(span**0.03, at, "no file", va="center", fontsize=9, color="tab:grey")
             continue
         better = (ratio.median < 1.0) == less
-        panel.barh(at, ratio.median - 1.0, left=1.0, height=0.6, color="tab:blue" if better else "tab:orange")
+        panel.barh(at, ratio.median - 1.0, left=1.0, height=0.6, color=_BETTER if better else _WORSE)
         panel.plot([ratio.low, ratio.high], [at, at], color="black", lw=1.2)
         panel.text(max(ratio.high, 1.0) * span**0.03, at, f"{ratio.median:.2f}", va="center", fontsize=9)
     panel.axvline(1.0, color="black", lw=0.8)

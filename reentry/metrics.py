@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from reentry.decision import NO_ONSET
 from reentry.errors import CheckpointError
-from reentry.monitoring import Drift, Reference
+from reentry.monitoring import Drift, Reference, watched_steps
 from reentry.schema import FEATURES
 
 FLUSH_SECONDS: Final = 1.0
@@ -212,7 +212,7 @@ class TrackMetrics:
         """Count an answered request: features (B, K, F), phase (B, T), track length and onset (B,), its time in s."""
         start = self._requests % STEP_STRIDE
         self._requests += 1
-        sampled = np.arange(start, features.shape[1], STEP_STRIDE) < track_length[:, None]
+        sampled = watched_steps(features.shape[1], every=STEP_STRIDE, start=start)
         inside = np.arange(phase.shape[1]) < track_length[:, None]
         self._seen.append(
             _Seen(
@@ -222,7 +222,7 @@ class TrackMetrics:
                 onsets=int(np.count_nonzero(onset_step != NO_ONSET)),
                 seconds=seconds,
                 model_version=model_version,
-                features=features[:, start::STEP_STRIDE][sampled],
+                features=features[:, sampled][sampled < track_length[:, None]],
             )
         )
 

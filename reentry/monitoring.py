@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,10 @@ REFERENCE_FILE: Final = "reference.json"
 
 NARROWEST_BIN: Final = 1e-3
 """Of the training range. Narrower ones would watch the noise of a level flight, or of a clock, not the flight."""
+
+FIRST_WATCHED_STEP: Final = 1
+"""Index of the first step of a track that drift looks at: the step before it has no predecessor, so its `time_step`
+is 0 whatever the rate of measurements."""
 
 SHARE_FLOOR: Final = 1e-4
 """An empty bin counts as this share, so that the index stays finite."""
@@ -56,11 +61,19 @@ class Reference:
     """All of `schema.FEATURES`, in order."""
     reentry_share: float
     """Share of the training steps in reentry."""
+    ranges: dict[str, tuple[float, float]] | None = None
+    """Least and most of each quantity of a whole training track, see `training_range`; None in older references."""
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
     def of(cls, features: npt.NDArray[np.float32], phase: npt.NDArray[Any], used: tuple[str, ...]) -> Reference:
-        """Of all training steps: features (N, F), phase (N,), and the names of the features the network looks at."""
+        """The reference of a training split.
+
+        Args:
+            features: (N, F), of the steps that `watched_steps` chooses.
+            phase: 0 or 1, of all steps: those served count from the first on.
+            used: names of the features the network looks at.
+        """
         return cls(
             features={
                 name: _feature_reference(features[:, column].astype(np.float64), name in used)
@@ -91,6 +104,7 @@ class Reference:
                     for name, feature in content["features"].items()
                 },
                 reentry_share=float(content["reentry_share"]),
+                ranges=_ranges_from(content.get("ranges")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"broken drift reference: {error!r}") from error
@@ -112,19 +126,11 @@ class Reference:
 
 
 class Drift:
-    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit.
-
-    Those that are watched are the simple ones, and of the robust ones those that the network looks at: the others may
-    not have been computed, see `reentry.wanted`.
-    """
+    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit."""
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
-        self._edges = {
-            name: np.asarray(feature.edges)
-            for name, feature in reference.features.items()
-            if feature.used or name in SIMPLE_FEATURES
-        }
+        self._edges = {name: np.asarray(feature.edges) for name, feature in watched_features(reference).items()}
         self._counts = {name: np.zeros(len(edges) + 1) for name, edges in self._edges.items()}
         self._tracks = 0
 
@@ -155,7 +161,27 @@ class Drift:
         return {
             name: stability_index(counts / counts.sum(), np.array([0.0, *self._reference.features[name].shares, 0.0]))
             for name, counts in self._counts.items()
+            if counts.any()  # tracks of a single step leave nothing to watch
         }
+
+
+def watched_features(reference: Reference) -> dict[str, FeatureReference]:
+    """The simple features, and of the robust ones those that the network looks at.
+
+    The others may not have been computed, see `reentry.wanted`.
+    """
+    return {name: of for name, of in reference.features.items() if of.used or name in SIMPLE_FEATURES}
+
+
+def watched_steps(steps: int, *, every: int = 1, start: int = 0) -> npt.NDArray[np.int64]:
+    """Indices of the steps of a track that count for drift, in training and in service alike.
+
+    Args:
+        steps: length of the track.
+        every: distance from one to the next.
+        start: how far the first of them lies behind `FIRST_WATCHED_STEP`.
+    """
+    return np.arange(FIRST_WATCHED_STEP + start, steps, every)
 
 
 def bin_counts(values: npt.NDArray[np.floating[Any]], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -174,14 +200,34 @@ def stability_index(actual: npt.NDArray[np.float64], expected: npt.NDArray[np.fl
     return float(np.sum((a - e) * np.log(a / e)))
 
 
+def _ranges_from(content: Any) -> dict[str, tuple[float, float]] | None:
+    return None if content is None else {str(name): (float(low), float(high)) for name, (low, high) in content.items()}
+
+
 def _feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureReference:
     low, *inner, high = np.quantile(values, np.linspace(0.0, 1.0, 11)).tolist()
     # A constant feature has no range of its own: any change that float32 can tell from noise is outside.
     narrowest = NARROWEST_BIN * ((high - low) or max(abs(high), 1.0))
     edges = [low - narrowest]
-    for edge in inner:
-        if edge - edges[-1] >= narrowest and high - edge >= narrowest:
+    for edge in _inner_edges([low, *inner, high], narrowest):
+        if edge - edges[-1] >= narrowest and high + narrowest - edge >= narrowest:
             edges.append(edge)
     edges.append(high + narrowest)
     counts = bin_counts(values, np.asarray(edges))[1:-1]
     return FeatureReference(edges=tuple(edges), shares=tuple((counts / counts.sum()).tolist()), used=used)
+
+
+def _inner_edges(deciles: list[float], narrowest: float) -> Iterator[float]:
+    """The deciles; of those that coincide, as where most steps have one value, the borders of a narrow bin around them.
+
+    Otherwise such a value would share its bin with whatever lies between it and the next decile.
+    """
+    first = 0
+    for last, decile in enumerate(deciles):
+        if last + 1 < len(deciles) and deciles[last + 1] - deciles[first] < narrowest:
+            continue
+        if last > first:
+            yield from (deciles[first] - narrowest, decile + narrowest)
+        elif 0 < last < len(deciles) - 1:
+            yield decile
+        first = last + 1

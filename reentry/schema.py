@@ -162,6 +162,12 @@ ONSET_TIMESTAMP: Final = Tensor(
 MODEL_VERSION: Final = Tensor(
     name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that answered"
 )
+UNLIKE_TRAINING: Final = Tensor(
+    name="unlike_training",
+    dtype="STRING",
+    dims=(1,),
+    meaning="JSON list of what lies outside the range of the training, `reentry.training_range`; empty text: unknown",
+)
 STARTED_AT: Final = Tensor(
     name="started_at",
     dtype="FP64",
@@ -201,7 +207,7 @@ REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outp
 TRACK_DECISION: Final = Model(
     name="track_decision",
     inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, FEATURES_TENSOR, PROBABILITY, MODEL_VERSION, STARTED_AT),
-    outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION),
+    outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION, UNLIKE_TRAINING),
 )
 ENSEMBLE: Final = Model(
     name="reentry",

@@ -184,8 +184,6 @@ class Statistics:
 
     features: Tensor
     """(N, F), steps of all tracks, evenly spaced."""
-    phase: Tensor
-    """(N,), 0 or 1."""
     before_onset: Tensor
     """(K, F), the step before the onset of each track that has one."""
     at_onset: Tensor
@@ -195,17 +193,14 @@ class Statistics:
     def of(cls, samples: Sequence[Sample], steps: int) -> Statistics:
         """Take about `steps` steps: every k-th of each track, all where they are no more."""
         every = -(-int(Counts.of(samples).steps.sum()) // steps)
-        parts: list[tuple[Tensor, Tensor]] = []
-        onsets = []
+        parts, onsets = [], []
         for sample in samples:
-            # Copied, for a view would keep all steps of the track.
-            parts.append((sample.features[::every].clone(), sample.phase[::every].clone()))
+            parts.append(sample.features[::every].clone())  # a view would keep all steps of the track
             onset = int(sample.phase.argmax())
             if onset > 0:
                 onsets.append(sample.features[onset - 1 : onset + 1].clone())
-        features, phase = zip(*parts, strict=True)
-        pairs = torch.stack(onsets) if onsets else torch.empty(0, 2, features[0].shape[1])
-        return cls(features=torch.cat(features), phase=torch.cat(phase), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
+        pairs = torch.stack(onsets) if onsets else torch.empty(0, 2, parts[0].shape[1])
+        return cls(features=torch.cat(parts), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
 
 
 class Collate:

@@ -4,8 +4,9 @@ Drag is q / b, q the dynamic pressure and b the ballistic coefficient, so reentr
 then the air has hardly moved the body: it is behind the path without air by D / b, where D is q integrated twice over
 time, a few metres where sensors err by tens or hundreds. `known_path` is told the true path, what each sensor's bias,
 clock and noise are, which measurements are outliers, and what the simulator draws b from. It weighs each b by Bayes'
-rule with the measurements that have come so far, and says how likely the onset has passed. What it cannot tell, the
-noise does not allow to be told: no method that has to find the path as well can be expected to do better.
+rule with the measurements that have come so far, and says how likely the onset has passed. No method that has to find
+the path as well can be expected to do better. That is an estimate, not a proof: the onset is decided by the fixed
+thresholds of every method, which are not those of least RMSE.
 
 The limit is generous: the speed at burnout is known, too, so the little drag on the way up tells b of short shots. To
 first order in the drag, which is small until the onset. Only what lies along the path counts.

@@ -16,7 +16,6 @@ import torch
 
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
-from reentry.monitoring import Reference
 from reentry.progress import progress
 from reentry.signals import ended_by_signals
 from training.checkpoint import Checkpoint
@@ -26,11 +25,12 @@ from training.epochs import OnEpoch, Work, quiet_lightning, run_epochs
 from training.metrics import Prediction, score
 from training.model import ReentryNetwork
 from training.parallel import in_processes
+from training.reference import reference_of
 from training.resume import Unfinished
 from training.threads import one_thread
 
 STATISTICS_STEPS: Final = 1_000_000
-"""Steps that the normalisation and the reference of drift are taken from; of more, evenly spaced ones."""
+"""Steps that the normalisation is taken from; of more, evenly spaced ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def fit(
         git_revision=git_revision(),
         metrics=metrics.as_dict(),
         validation_tracks=tuple(sample.track.track_id for sample in validation),
-        reference=Reference.of(statistics.features.numpy(), statistics.phase.numpy(), used=model_config.features),
+        reference=reference_of(train, used=model_config.features),
     )
     return Trained(
         checkpoint=checkpoint,

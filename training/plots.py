@@ -1,15 +1,16 @@
 """Plots of predictions: one track, the onset errors, the reliability.
 
-Shapes: T steps.
+Shapes: T steps, K silences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
@@ -20,6 +21,8 @@ from training.metrics import Prediction, Reliability, onset_errors
 FARTHEST_STEPS: Final = 100
 """Onset errors beyond so many steps are in the outermost bins."""
 BINS_EACH_SIDE: Final = 40
+SILENCE: Final = 4.0
+"""Median steps of a track that are a silence, where no line may be drawn through."""
 TIMED_TRACKS: Final = 1_000
 """So many tracks say how long a step is."""
 
@@ -33,10 +36,21 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
     truth, phase = track.reentry_phase, phase_of(prediction.probability, decision)
     assert truth is not None, "scored tracks are labelled"
     seconds = track.timestamp - track.timestamp[0]
+    silent = silences(seconds)
 
-    figure = Figure(figsize=(9, 6), dpi=100, layout="constrained")
+    def over_time(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """A line that breaks at each silence."""
+        return np.insert(seconds, silent, seconds[silent]), np.insert(values.astype(np.float64), silent, np.nan)
+
+    figure = Figure(figsize=(9, 6.5), dpi=100, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    above.plot(seconds, track.measurements[:, MEASUREMENT_COLUMNS.index(ALTITUDE.name)] / 1e3, color="black", lw=1.2)
+    altitude = track.measurements[:, MEASUREMENT_COLUMNS.index(ALTITUDE.name)] / 1e3
+    above.plot(*over_time(altitude), color="black", lw=1.2)
+    for panel in (above, below):
+        for step in silent:
+            panel.axvspan(seconds[step - 1], seconds[step], color="0.9", hatch="//", ec="0.7", lw=0.0)
+    if len(silent):
+        above.fill_between([], [], color="0.9", hatch="//", ec="0.7", lw=0.0, label="no measurements")
     above.set_ylabel("altitude, km")
     above.set_title(
         f"Track {track.track_id}, the largest onset error of {len(errors)} tracks: {errors[worst]:+.3f} s "
@@ -52,14 +66,20 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
             above.axvline(seconds[onset], color=colour, ls=style, lw=1.5, label=f"{label}: {seconds[onset]:.1f} s")
         else:
             above.plot([], [], color=colour, ls=style, label=f"{label}: none")
-    above.legend(loc="upper left")
-    below.fill_between(seconds, truth, step="post", color="tab:blue", alpha=0.2, label="true phase")
-    below.step(seconds, phase, where="post", color="tab:red", ls="--", lw=1.2, label="predicted phase")
-    below.plot(seconds, prediction.probability, color="tab:orange", lw=1.5, label="predicted probability")
+    below.fill_between(*over_time(truth), step="post", color="tab:blue", alpha=0.2, label="true phase")
+    below.step(*over_time(phase), where="post", color="tab:red", ls="--", lw=1.2, label="predicted phase")
+    below.plot(*over_time(prediction.probability), color="tab:orange", lw=1.5, label="predicted probability")
     below.axhline(decision.enter, color="grey", lw=0.8, ls=":", label=f"enter at {decision.enter:g}")
     below.set(xlabel="time since the first measurement, s", ylabel="reentry, 0 to 1", ylim=(-0.05, 1.05))
-    below.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
     return figure
+
+
+def silences(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Steps (K,) after a time without measurements: `SILENCE` usual steps or more."""
+    between = np.diff(seconds)
+    usual = float(np.median(between[between > 0.0])) if (between > 0.0).any() else np.inf
+    return np.flatnonzero(between >= SILENCE * usual) + 1
 
 
 def errors_figure(methods: Mapping[str, Sequence[Prediction]], decision: DecisionConfig, of: str) -> Figure:
@@ -100,28 +120,29 @@ def errors_figure(methods: Mapping[str, Sequence[Prediction]], decision: Decisio
 
 
 def reliability_figure(methods: dict[str, Reliability]) -> Figure:
-    """What came of the steps by the probability they were given, and how many those are."""
-    figure = Figure(figsize=(6.5, 6.5), dpi=100, layout="constrained")
+    """Share of the steps in reentry by the probability they were given, and how many those are.
+
+    Only bins side by side are joined by a line: between two bins with empty ones in between nothing was measured.
+    """
+    figure = Figure(figsize=(6.5, 7.5), dpi=100, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot((0, 1), (0, 1), color="grey", lw=0.8, ls=":", label="calibrated")
     bins = len(next(iter(methods.values())).steps)
     edges = np.linspace(0.0, 1.0, bins + 1)
-    for (name, found), colour in zip(
-        methods.items(), cycle(rcParams["axes.prop_cycle"].by_key()["color"]), strict=False
-    ):
+    colours = cycle(rcParams["axes.prop_cycle"].by_key()["color"])
+    for place, ((name, found), colour) in enumerate(zip(methods.items(), colours, strict=False)):
         filled = found.steps > 0
         above.plot(
-            found.predicted[filled],
-            found.observed[filled],
+            *(np.where(filled, of, np.nan) for of in (found.predicted, found.observed)),
             marker="o",
-            markersize=4,
+            markersize=max(10 - 2 * place, 4),  # those of one place stay visible
             color=colour,
             lw=1.3,
             label=f"{name}: off by {found.error:.4f} on average",
         )
         below.stairs(np.maximum(found.steps, 0.5), edges, color=colour, lw=1.3)
     above.set(ylabel="share of the steps in reentry", ylim=(-0.03, 1.03))
-    above.legend(loc="upper left")
     below.set(xlabel="probability given", ylabel="steps", yscale="log", xlim=(-0.03, 1.03), ylim=(0.7, None))
     above.set_title(f"Reliability, {sum(next(iter(methods.values())).steps):,} steps", fontsize=11)
+    figure.legend(loc="outside lower center", fontsize=9)
     return figure

@@ -60,8 +60,9 @@ def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
         f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
         "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
         "before the onset. Time per step is the processor's, of the method alone, features given, flight by flight.",
-        f"The {KNOWN_PATH} is no method but what the noise allows: Bayes' rule, with the true path and each sensor's "
-        "bias, clock and noise given, and only the ballistic coefficient to be found.",
+        f"The {KNOWN_PATH} is no method but an estimate of what the noise allows, to first order in the drag: Bayes' "
+        "rule, with the true path and each sensor's bias, clock and noise given, and only the ballistic coefficient to "
+        "be found.",
         "",
         "| severity | method | " + " | ".join(title for title, _ in _COLUMNS.values()) + " | size | µs a step |",
         "| ---: | --- |" + " ---: |" * (len(_COLUMNS) + 2),
@@ -110,28 +111,27 @@ def winner(rows: Sequence[Row], config: StudyConfig) -> str | None:
 
 
 def errors_figure(rows: Sequence[Row]) -> Figure:
-    """Onset RMSE by severity, each method a group of bars; whiskers from the best to the worst seed."""
+    """Onset RMSE by method, a panel for each severity: a dot at the mean of the seeds, a line from best to worst."""
     severities = sorted({row.severity for row in rows})
     methods = list(dict.fromkeys(row.method for row in rows))
-    figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    width = 0.85 / len(methods)
-    for place, method in enumerate(methods):
-        values = [[row.metrics["onset_rmse"] or 0.0 for row in _by_method(rows, s).get(method, [])] for s in severities]
-        means = np.array([np.mean(of) if of else np.nan for of in values])
-        spread = np.array([[m - min(of), max(of) - m] if of else [0, 0] for m, of in zip(means, values, strict=True)]).T
-        at = np.arange(len(severities)) + (place - (len(methods) - 1) / 2) * width
-        axes.bar(at, means, width * 0.92, yerr=spread, label=method, color=_COLOURS.get(method, _grey(place)))
-        for x, mean in zip(at, means, strict=True):
-            axes.annotate(
-                f"{mean:.1f}", (x, mean), (0, 3), textcoords="offset points", ha="center", fontsize=7, rotation=90
-            )
-    axes.set_yscale("log")
-    axes.set_ylim(top=axes.get_ylim()[1] * 2)
-    axes.set_xticks(range(len(severities)), [f"severity {severity}" for severity in severities])
-    axes.set_ylabel("onset RMSE, s")
-    axes.set_title("Onset error on flights that no method has seen", fontsize=11)
-    axes.legend(ncols=2, fontsize=8, loc="upper left")
+    figure = Figure(figsize=(1.6 + 2.4 * len(severities), 1.4 + 0.3 * len(methods)), dpi=100, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(severities), sharex=True, sharey=True))
+    for panel, severity in zip(panels, severities, strict=True):
+        for place, (method, of_method) in enumerate((m, _by_method(rows, severity).get(m, [])) for m in methods):
+            values = [row.metrics["onset_rmse"] or 0.0 for row in of_method]
+            if values:
+                colour, mean = _COLOURS.get(method, _grey(place)), float(np.mean(values))
+                panel.plot((min(values), max(values)), (place, place), color=colour, lw=2.0)
+                panel.plot(mean, place, "o", color=colour, ms=6)
+                panel.annotate(f"{mean:.2f}", (max(values), place), (7, 0), textcoords="offset points", va="center")
+        panel.set(xscale="log", title=f"severity {severity}", xlabel="onset RMSE, s")
+        panel.grid(axis="x", which="both", color="0.92")
+        panel.xaxis.set_major_formatter("{x:g}")
+    low, high = panels[0].get_xlim()
+    panels[0].set_xlim(low * 0.8, high * 5.0)  # room for the figures
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    figure.suptitle("Onset error on flights that no method has seen; less is better", fontsize=11)
     return figure
 
 
@@ -159,7 +159,7 @@ def reliability_figure(rows: Sequence[Row]) -> Figure:
         panel.set_title(f"severity {severity}", fontsize=10)
         panel.set_xlabel("probability given")
     panels[0].set_ylabel("share in reentry")
-    panels[-1].legend(fontsize=7, loc="upper left")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     return figure
 
 

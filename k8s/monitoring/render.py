@@ -57,11 +57,11 @@ def draw(axes: Axes, panel: dict[str, Any], lines: dict[str, list[tuple[float, s
         times = [datetime.fromtimestamp(at) for at, _ in points]
         axes.plot(times, [float(value) for _, value in points], label=legend, linewidth=1.2)
     defaults = panel["fieldConfig"]["defaults"]
-    highest = 1.25 * axes.get_ylim()[1]  # room for the legend
+    highest = 1.05 * axes.get_ylim()[1]
     for step in defaults["thresholds"]["steps"]:
         if step["value"] is not None:
             axes.axhline(step["value"], color=step["color"], linestyle="--", linewidth=0.8)
-            highest = max(highest, 1.25 * step["value"])
+            highest = max(highest, 1.05 * step["value"])
     axes.set_ylim(0.0, highest)
     axes.set_title(panel["title"], fontsize=10, loc="left")
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
@@ -69,7 +69,7 @@ def draw(axes: Axes, panel: dict[str, Any], lines: dict[str, list[tuple[float, s
         axes.yaxis.set_major_formatter(UNITS[defaults["unit"]])
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="upper left", ncols=2, framealpha=0.6)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
 
 
 def render(url: str, path: Path, minutes: float) -> None:

@@ -9,18 +9,22 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tritonclient.grpc as triton
 import yaml
 from tritonclient.utils import InferenceServerException
 
+from client.predict import PredictConfig, predict_file
 from reentry import metrics, schema
 from reentry.features import track_features
-from reentry.monitoring import REFERENCE_FILE, Reference
+from reentry.monitoring import REFERENCE_FILE, Reference, watched_steps
 from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.training_range import ranges_of
 from reentry.wanted import mark_not_computed
 from tests.conftest import grpc_key, make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
@@ -41,8 +45,11 @@ REQUESTS, TRACKS, STEPS = 120, 4, 100
 
 def write_reference(folder: Path, *used: str) -> None:
     """The reference of a version trained on flights like those the tests send."""
-    features = track_features(make_tracks(200, STEPS, seed=9)).reshape(-1, len(schema.FEATURES))
-    reference = Reference.of(features, np.arange(len(features)) % 4 == 0, used or ("altitude_fraction",))
+    tracks = make_tracks(200, STEPS, seed=9)
+    features = track_features(tracks)
+    steps = features[:, watched_steps(STEPS)].reshape(-1, len(schema.FEATURES))
+    reference = Reference.of(steps, np.arange(len(steps)) % 4 == 0, used or ("altitude_fraction",))
+    reference = replace(reference, ranges=ranges_of(reference, zip(tracks, features, strict=True)))
     (folder / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
 
 
@@ -354,3 +361,25 @@ def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) ->
         until(lambda: drift_of() == {"model_version=2"})
         shares = {labels for (name, labels) in exported(server) if name == "reentry_training_reentry_ratio"}
     assert shares == {("model_version=2",)}
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_file_is_compared_with_the_training_of_the_version_that_answers(
+    scheme: str, loaded: EmbeddedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracks = make_tracks(10, STEPS, seed=5)
+    tracks[2:5, :, schema.MEASUREMENT_COLUMNS.index("altitude")] /= 1000.0
+    table = pd.DataFrame(tracks.reshape(-1, tracks.shape[-1]), columns=list(schema.MEASUREMENT_COLUMNS))
+    table.assign(track_id=np.repeat(np.arange(10), STEPS)).to_csv(tmp_path / "tracks.csv", index=False)
+    address = {"grpc": loaded.grpc_url, "http": loaded.http_url}[scheme]
+    config = PredictConfig(source=tmp_path / "tracks.csv", out=tmp_path / "out", url=f"{scheme}://{address}")
+    prediction = predict_file(config)
+    warnings = capsys.readouterr().err.splitlines()
+    assert "unlike the training of model version 1: apogee" in warnings[0]
+    assert warnings[0].endswith("(kilometres instead of metres?)")
+    assert all("3 of 10 tracks" in line for line in warnings)
+    counts = {each["quantity"]: each["tracks"] for each in json.loads(prediction.to_json())["unlike_training"]}
+    assert counts["apogee"] == counts["drift.altitude"] == 3
+    logged = [json.loads(line) for line in (tmp_path / "out/inference.jsonl").read_text().splitlines()]
+    assert ["apogee" in line["unlike_training"] for line in logged] == [False] * 2 + [True] * 3 + [False] * 5
+    assert [line["unlike_training"] for line in logged[5:]] == [[]] * 5

@@ -265,7 +265,7 @@ def test_the_served_configuration_has_the_tensors_of_the_schema(server: Embedded
                 (t.name, t.dtype, t.dims) for t in model.inputs
             }
             assert {(t.name, t.datatype, tuple(t.shape[1:])) for t in metadata.outputs} == {
-                (t.name, t.dtype, t.dims) for t in model.outputs
+                (t.name, {"STRING": "BYTES"}.get(t.dtype, t.dtype), t.dims) for t in model.outputs
             }
 
 

@@ -34,6 +34,7 @@ def answer_of() -> dict[str, np.ndarray | None]:
         "onset_step": np.array([[2], [-1]], dtype=np.int32),
         "onset_timestamp": np.array([[1.7e9 + 1.0], [-1.0]]),
         "model_version": np.array([[3], [3]]),
+        "unlike_training": np.array([[b"[]"], [b""]], dtype=object),
     }
 
 

@@ -25,6 +25,7 @@ def score_of(track_id: int, steps: int = 4, version: int = 3) -> Score:
         inference_seconds=0.25,
         tracks_in_request=2,
         time="2026-01-01T00:00:00.000+00:00",
+        unlike_training="[]",
         probability=probability,
         phase=(probability > 0.5).astype(np.uint8),
     )
@@ -33,7 +34,15 @@ def score_of(track_id: int, steps: int = 4, version: int = 3) -> Score:
 def assert_same(left: Score, right: Score) -> None:
     np.testing.assert_array_equal(left.probability, right.probability)
     np.testing.assert_array_equal(left.phase, right.phase)
-    for name in ("track_id", "onset_step", "onset_timestamp", "model_version", "inference_seconds", "time"):
+    for name in (
+        "track_id",
+        "onset_step",
+        "onset_timestamp",
+        "model_version",
+        "inference_seconds",
+        "time",
+        "unlike_training",
+    ):
         assert getattr(left, name) == getattr(right, name)
 
 

@@ -44,6 +44,7 @@ def score_of(phase: list[int], track_id: int = 1) -> Score:
         inference_seconds=0.5,
         tracks_in_request=8,
         time="2026-01-01T00:00:00.000+00:00",
+        unlike_training='[{"quantity": "time_step", "value": 2.0, "low": 0.5, "high": 0.5}]',
         probability=np.linspace(0.0, 1.0, len(phase), dtype=np.float32),
         phase=np.array(phase, dtype=np.uint8),
     )
@@ -89,6 +90,7 @@ def test_a_track_without_onset_has_empty_fields(tmp_path: Path) -> None:
         "tracks_in_request": 8,
         "model_version": 4,
         "time": "2026-01-01T00:00:00.000+00:00",
+        "unlike_training": ["time_step"],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from export import benchmark
 from export.benchmark import Benchmark, BenchmarkConfig, benchmark_formats
@@ -186,6 +190,11 @@ def test_no_words_of_the_picture_lie_upon_each_other_or_outside() -> None:
     assert not any(one.overlaps(other) for one, other in pairwise(titles))
 
 
+def _key(figure: Figure) -> Iterator[tuple[Text, Patch]]:
+    legend = figure.legends[0]
+    return zip(legend.get_texts(), legend.get_patches(), strict=True)
+
+
 def test_bars_that_are_better_have_the_one_colour_and_worse_the_other() -> None:
     figure = figure_of(report_of(ALL))
     colours = [[bar.get_facecolor() for bar in panel.patches] for panel in figure.axes]
@@ -193,6 +202,8 @@ def test_bars_that_are_better_have_the_one_colour_and_worse_the_other() -> None:
     assert len({panel[small] for panel in colours}) == 1
     assert len({panel[large] for panel in colours}) == 1
     assert colours[0][small] != colours[0][large]
+    key = {text.get_text(): patch.get_facecolor() for text, patch in _key(figure)}
+    assert key == {"better than onnx": colours[0][small], "worse": colours[0][large]}
 
 
 def test_a_step_goes_on_from_the_state_of_the_step_before_and_a_new_track_from_none(spec: Spec) -> None:

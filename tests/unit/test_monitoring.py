@@ -16,7 +16,15 @@ from perf.monitoring import without_metrics
 from reentry import metrics
 from reentry.errors import CheckpointError
 from reentry.features import track_features
-from reentry.monitoring import FEWEST_TRACKS, REFERENCE_FILE, Drift, Reference, bin_counts, stability_index
+from reentry.monitoring import (
+    FEWEST_TRACKS,
+    REFERENCE_FILE,
+    Drift,
+    Reference,
+    bin_counts,
+    stability_index,
+    watched_steps,
+)
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.conftest import copy_repository
@@ -32,7 +40,7 @@ def flights(tracks: int, seed: int) -> np.ndarray:
 
 
 def reference_of(features: np.ndarray, used: tuple[str, ...] = ("altitude_fraction",)) -> Reference:
-    rows = features.reshape(-1, len(FEATURES))
+    rows = features[:, watched_steps(features.shape[1])].reshape(-1, len(FEATURES))
     return Reference.of(rows, np.arange(len(rows)) % 4 == 0, used)
 
 
@@ -128,7 +136,8 @@ def test_the_reference_holds_all_of_its_own_data(reference: Reference) -> None:
         assert sum(feature.shares) == pytest.approx(1.0)
         assert list(feature.edges) == sorted(set(feature.edges))
         assert len(feature.shares) == len(feature.edges) - 1
-    assert set(Drift(reference).add(flights(100, seed=1).reshape(-1, len(FEATURES)), 100).values()) == {0}
+    own = flights(100, seed=1)[:, 1:].reshape(-1, len(FEATURES))
+    assert set(Drift(reference).add(own, 100).values()) == {0}
 
 
 def test_a_constant_feature_has_one_bin_that_noise_does_not_leave(reference: Reference) -> None:
@@ -138,9 +147,25 @@ def test_a_constant_feature_has_one_bin_that_noise_does_not_leave(reference: Ref
         assert Drift(constant).add(steps + np.float32(change), 1)["time_step"] == outside
 
 
+@pytest.mark.parametrize("common", [0.5, 0.0, 2.0])
+def test_a_value_of_most_steps_has_a_narrow_bin_of_its_own(common: float) -> None:
+    steps = np.full((1000, len(FEATURES)), common, dtype=np.float32)
+    steps[:5], steps[5:10] = 0.0, 2.0
+    edges = np.asarray(Reference.of(steps, np.zeros(1000), ()).features["time_step"].edges)
+    counts = bin_counts(np.array([common - 0.01, common, common + 0.01]), edges)
+    assert counts.max() == 1, f"{edges} hold a value and its neighbours together"
+    assert counts[0] + counts[-1] == (common in (0.0, 2.0))
+
+
+def test_a_track_of_one_step_leaves_no_index(reference: Reference) -> None:
+    drift = Drift(reference)
+    drift.add(np.empty((0, len(FEATURES)), dtype=np.float32), FEWEST_TRACKS)
+    assert drift.indices() == {}
+
+
 def test_flights_of_the_same_kind_do_not_drift(reference: Reference) -> None:
     drift = Drift(reference)
-    drift.add(flights(300, seed=2).reshape(-1, len(FEATURES)), 300)
+    drift.add(flights(300, seed=2)[:, 1:].reshape(-1, len(FEATURES)), 300)
     assert max(drift.indices().values()) < 0.1
 
 
@@ -178,7 +203,7 @@ def test_what_drifted_is_forgotten_again(reference: Reference) -> None:
     drift = Drift(reference)
     drift.add(flights(100, seed=2).reshape(-1, len(FEATURES)) * np.float32(3.0), 100)
     worst = max(drift.indices().values())
-    drift.add(flights(300, seed=4).reshape(-1, len(FEATURES)), 5000)
+    drift.add(flights(300, seed=4)[:, 1:].reshape(-1, len(FEATURES)), 5000)
     assert max(drift.indices().values()) < 0.1 < 0.25 < worst
 
 
@@ -234,7 +259,7 @@ def test_padding_counts_for_nothing(tmp_path: Path, reference: Reference) -> Non
     made.close()
     assert backend.values["reentry_predictions_total", "reentry"] == 50 + STEPS
     assert backend.values["reentry_onsets_total",] == 1
-    assert backend.values["reentry_checked_steps_total",] == len(range(0, 50, 16)) + len(range(0, STEPS, 16))
+    assert backend.values["reentry_checked_steps_total",] == len(range(1, 50, 16)) + len(range(1, STEPS, 16))
     assert backend.values["reentry_out_of_range_steps_total", "altitude"] == 0
 
 
@@ -248,7 +273,7 @@ def test_every_step_is_looked_at_in_turn(tmp_path: Path, reference: Reference) -
     for _ in range(metrics.STEP_STRIDE):
         answer(made, features)
     made.close()
-    assert backend.values["reentry_checked_steps_total",] == STEPS
+    assert backend.values["reentry_checked_steps_total",] == STEPS - 1  # no step lies before the first
     assert backend.values["reentry_out_of_range_steps_total", "altitude"] == 1
 
 

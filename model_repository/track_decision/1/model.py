@@ -19,6 +19,7 @@ from reentry.decision import DecisionConfig, decide_tracks
 from reentry.metrics import REFUSED, REQUESTS, Registry, TrackMetrics
 from reentry.prediction_log import PredictionLog
 from reentry.requests import require_decidable, require_lengths, require_timestamps
+from reentry.training_range import TrainingRanges, to_json
 from reentry.wanted import NotComputedError, RobustUse
 
 
@@ -32,6 +33,7 @@ class TritonPythonModel:
         self.log = PredictionLog.from_environment()
         network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
         self.robust_use = RobustUse(network)
+        self.ranges = TrainingRanges(network)
         registry = Registry(pb_utils)
         self.refused = registry.series(REQUESTS, REFUSED)
         self.metrics = TrackMetrics(
@@ -96,7 +98,22 @@ class TritonPythonModel:
             pb_utils.Tensor(schema.ONSET_STEP.name, onset_step[:, None]),
             pb_utils.Tensor(schema.ONSET_TIMESTAMP.name, onset_timestamp[:, None]),
             pb_utils.Tensor(schema.MODEL_VERSION.name, model_version),
+            pb_utils.Tensor(schema.UNLIKE_TRAINING.name, self._unlike_training(request, track_length, model_version)),
         ]
+
+    def _unlike_training(
+        self, request: pb_utils.InferenceRequest, length: npt.NDArray[Any], model_version: npt.NDArray[Any]
+    ) -> npt.NDArray[np.object_]:
+        """What of each track lies outside the range of the training, (B, 1); empty where that is unknown."""
+        texts = np.full((len(length), 1), "", dtype=np.object_)
+        known = self.ranges.of(int(model_version[0, 0]))
+        if known is not None:
+            measurements, features = (
+                pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()
+                for tensor in (schema.MEASUREMENTS, schema.FEATURES_TENSOR)
+            )
+            texts[:, 0] = [to_json(found) for found in known.findings(measurements, features, length)]
+        return texts
 
     def finalize(self) -> None:
         """Close the prediction log, hand over the last counts."""
