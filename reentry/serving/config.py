@@ -10,8 +10,15 @@ from typing import Final, Literal, get_args
 
 from reentry.cores import cores
 from reentry.errors import ConfigError
+from reentry.given import require_between
 
 LOOPBACK: Final = "127.0.0.1"
+
+_MOST_THREADS: Final = 1_024
+"""Instances of a network, and threads of an instance: no machine that this server knows has more cores."""
+
+_LONGEST_WAIT: Final = 86_400
+"""s, a day."""
 
 ModelControlMode = Literal["explicit", "none", "poll"]
 
@@ -64,8 +71,8 @@ class ServerConfig:
         if self.log_to_stderr and self.log_directory is not None:
             raise ConfigError("the logs have two places", fix="give log_directory or log_to_stderr, not both")
         for name, count in (("instances", self.instances), ("threads", self.threads)):
-            if count is not None and count < 1:
-                raise ConfigError(f"{name} out of range", expected="at least 1", got=str(count))
+            if count is not None:
+                require_between(name, count, 1, _MOST_THREADS)
         if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
             raise ConfigError("control_key has other characters", expected="letters, digits and . _ ~ -")
         if self.model_control_mode not in get_args(ModelControlMode):
@@ -80,8 +87,7 @@ class ServerConfig:
                 fix="take --model-control-mode explicit, or write them into the config.pbtxt files",
             )
         for name, seconds in (("start_timeout", self.start_timeout), ("drain_timeout", self.drain_timeout)):
-            if seconds <= 0:
-                raise ConfigError(f"{name} out of range", expected="more than 0 s", got=str(seconds))
+            require_between(name, seconds, 0.001, _LONGEST_WAIT, unit="s")
 
     @property
     def ports(self) -> dict[str, int]:
