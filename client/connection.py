@@ -184,8 +184,8 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
     except InferenceServerException as error:
         reason = str(error.message() or "no reason given")
         if error.status() in _REFUSALS and not _MODEL_AWAY.search(reason):
-            raise RefusedError(reason) from error
-        raise ServerAwayError(reason) from error
+            raise RefusedError(reason, where=str(endpoint)) from error
+        raise ServerAwayError(reason, where=str(endpoint)) from error
     except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
         protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]
         raise ClientError(
@@ -195,4 +195,4 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
             fix="check the port in --url: unless changed, 8000 is HTTP, 8001 gRPC, and 8002 gives metrics alone",
         ) from error
     except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
-        raise ServerAwayError(str(error) or type(error).__name__) from error
+        raise ServerAwayError(str(error) or type(error).__name__, where=str(endpoint)) from error

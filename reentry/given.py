@@ -13,7 +13,9 @@ from typing import Final
 
 from reentry.errors import ConfigError, InputError, ReentryError
 
-_URL: Final = re.compile(r"(?P<scheme>[A-Za-z]+)://(?P<host>\[[^\[\]@/]+\]|[\w.-]+)(:(?P<port>[0-9]{1,5}))?/?", re.ASCII)
+_URL: Final = re.compile(
+    r"(?P<scheme>[A-Za-z]+)://(?P<host>\[[^\[\]@/]+\]|[\w.-]+)(:(?P<port>[0-9]{1,5}))?/?", re.ASCII
+)
 _LABEL: Final = re.compile(r"\w([\w-]{0,61}\w)?", re.ASCII)
 """A part of a host name."""
 _LONGEST_HOST: Final = 253
@@ -53,7 +55,9 @@ def require_replaceable(folder: Path, names: Iterable[str]) -> None:
     for path in (folder / name for name in names):
         if path.is_dir():
             raise InputError(
-                "cannot be written: a folder has the name of the file", where=str(path), fix="remove it, or change --out"
+                "cannot be written: a folder has the name of the file",
+                where=str(path),
+                fix="remove it, or change --out",
             )
 
 

@@ -21,6 +21,9 @@ _TYPES: Final[dict[str, tuple[tuple[type, ...], str, str]]] = {
 }
 """Of each declared type: what TOML may give, and its name, as one and in a list."""
 
+_LARGEST_FILE: Final = 65_536
+"""Bytes. The time that tomllib takes for a dotted key grows with the square of its length."""
+
 _OF_A_TUPLE: Final = re.compile(r"tuple\[(\w+), (\.\.\.|\1)\]")
 """Of any length, or a pair."""
 
@@ -94,6 +97,8 @@ def _is_of(value: object, types: tuple[type, ...]) -> bool:
 def _read_toml(path: Path) -> dict[str, Any]:
     require_file(path, error=ConfigError)
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ConfigError("too large for a file of settings", where=str(path), expected=f"{_LARGEST_FILE:,} bytes")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error

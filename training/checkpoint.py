@@ -169,7 +169,8 @@ def _check_types(content: dict[str, Any]) -> None:
         "weights": _is_mapping_to(content["weights"], torch.Tensor),
         "validation_tracks": _is_list_of(content["validation_tracks"], int),
         "trained_flights": _is_list_of(content.get("trained_flights", ()), str),
-        "trained_rows": rows is None or (isinstance(rows, torch.Tensor) and rows.dtype == torch.int32 and rows.ndim == 2),
+        "trained_rows": rows is None
+        or (isinstance(rows, torch.Tensor) and rows.dtype == torch.int32 and rows.ndim == 2),
         "data_fingerprint": isinstance(content["data_fingerprint"], str),
         "data_file_fingerprint": isinstance(content.get("data_file_fingerprint", ""), str),
         "git_revision": isinstance(content["git_revision"], str),

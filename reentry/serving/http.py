@@ -142,16 +142,16 @@ def _request(
     end = time.monotonic() + timeout
     try:
         connection.request(method, path, body, {CONTROL_HEADER: key} if key else {})
-        response = connection.getresponse()
-        content = bytearray()
-        while part := response.read1(_PART):
-            content += part
-            if len(content) > _LARGEST_ANSWER:
-                raise http.client.HTTPException(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
-            if time.monotonic() > end:  # the socket's own time-out begins again with each byte
-                raise TimeoutError
-        if response.length:
-            raise http.client.IncompleteRead(bytes(content), response.length)
-        return response.status, content.decode(errors="replace")
+        with connection.getresponse() as response:
+            content = bytearray()
+            while part := response.read1(_PART):
+                content += part
+                if len(content) > _LARGEST_ANSWER:
+                    raise http.client.HTTPException(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
+                if time.monotonic() > end:  # the socket's own time-out begins again with each byte
+                    raise TimeoutError
+            if response.length:
+                raise http.client.IncompleteRead(bytes(content), response.length)
+            return response.status, content.decode(errors="replace")
     finally:
         connection.close()

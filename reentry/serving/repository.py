@@ -25,7 +25,10 @@ def models_of(repository: Path) -> list[str]:
         ServerError: no repository there, a configuration that cannot be read, a model without a version, or without
             the version that its configuration pins.
     """
-    names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    try:
+        names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    except OSError as error:
+        raise ServerError(f"cannot be read: {error.strerror}", where=str(repository)) from error
     if not names:
         raise ServerError(
             "no model repository",
@@ -35,9 +38,7 @@ def models_of(repository: Path) -> list[str]:
         )
     for name in names:
         if not installed_versions(repository / name):
-            raise ServerError(
-                f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION
-            )
+            raise ServerError(f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION)
         served_versions(repository, name)
     return names
 
