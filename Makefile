@@ -44,7 +44,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .PHONY: help setup run test fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
-	monitoring load-test clean
+	monitoring load-test matrix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -165,6 +165,9 @@ monitoring: ## Prometheus' rules, alerts and dashboard into the cluster
 
 load-test: setup ## throughput and latency at rising concurrency, of the server at URL or of an embedded one
 	$(BIN)/python -m perf.load $(URL:%=--url %)
+
+matrix: setup ## wrong command lines, some 1,700 as processes of their own; half an hour
+	$(BIN)/python -m tests.bad_input
 
 clean: ## remove what was made: the environment, artifacts, installed model versions, caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \

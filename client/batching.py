@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 from reentry.buckets import pad_steps
 from reentry.errors import ConfigError
+from reentry.given import require_between
 from reentry.tracks import Track
 
 FREE_PADDING: Final = 16
 """Steps of padding that cost too little to split a batch of short tracks for."""
+
+_MOST_TRACKS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +39,7 @@ class BatchConfig:
     """Steps that are held in memory and sorted by length before they are cut into requests."""
 
     def __post_init__(self) -> None:
-        if self.tracks < 1:
-            raise ConfigError("tracks in one request", expected="at least 1", got=str(self.tracks))
+        require_between("tracks in one request", self.tracks, 1, _MOST_TRACKS)
         if self.steps < 1 or self.window < 1:
             raise ConfigError("steps", expected="at least 1", got=f"steps {self.steps}, window {self.window}")
         if not 0.0 <= self.padding <= 1.0:

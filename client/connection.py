@@ -7,17 +7,18 @@ Every failure of either protocol becomes one of three errors: `ServerAwayError`,
 from __future__ import annotations
 
 import re
-import textwrap
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import numpy.typing as npt
 
 from reentry.errors import ClientError, ConfigError
+from reentry.given import split_url
 from reentry.schema import Model
 
 Array = npt.NDArray[Any]
@@ -26,9 +27,10 @@ Array = npt.NDArray[Any]
 DEFAULT_PORTS: Final = {"grpc": 8001, "http": 8000}
 
 _LARGEST_MESSAGE: Final = 2**31 - 1  # bytes, gRPC's own limit; its default of 4 MB is 90,000 steps
+_LARGEST_ANSWER: Final = 2**28  # bytes, some 50 million steps; what sends more is not Triton
 _GRPC_OPTIONS: Final = (
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    ("grpc.max_receive_message_length", _LARGEST_ANSWER),
     # A channel waits up to 2 minutes before it tries a lost server again; the pace is set by `client.retry`.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -42,7 +44,8 @@ _REFUSALS: Final = frozenset(
 # What Triton says, with the status of a refusal, where a model is at fault whatever the request: a Python model's
 # process died, or a member of the ensemble is not loaded.
 _MODEL_AWAY: Final = re.compile(r"stub process .*is not healthy|no available versions|is not ready", re.IGNORECASE)
-_REASON_LENGTH: Final = 200
+# What tritonclient raises on an answer that is not Triton's: not JSON, without an entry, of other types, cut, corrupt.
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, RecursionError)
 
 
 class ServerAwayError(ClientError):
@@ -75,15 +78,11 @@ class Endpoint:
             got=repr(url),
             fix="grpc://127.0.0.1:8001 is where `reentry serve` listens",
         )
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise wrong from None
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        parts = split_url(url)
+        if parts is None or parts[0] not in DEFAULT_PORTS:
             raise wrong
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return cls(scheme=parts.scheme, address=f"{host}:{port or DEFAULT_PORTS[parts.scheme]}")
+        scheme, host, port = parts
+        return cls(scheme=scheme, address=f"{host}:{port or DEFAULT_PORTS[scheme]}")
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.address}"
@@ -114,6 +113,7 @@ class Connection:
             # tritonclient hands over each body as bytes, and aiohttp would rather stream one beyond 1 MiB.
             warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
             self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
+            self._client._stub._response_class = _bounded_response()  # tritonclient has no setting for it
         self._input = protocol.InferInput
 
     async def __aenter__(self) -> Connection:
@@ -136,7 +136,7 @@ class Connection:
         """
         with _translated(self._endpoint):
             answer = await self._client.get_model_config(model.name, **self._per_call)
-        return int(answer["max_batch_size"] if isinstance(answer, dict) else answer.config.max_batch_size)
+            return int(answer.config.max_batch_size if self._endpoint.scheme == "grpc" else answer["max_batch_size"])
 
     async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Inputs by tensor name -> outputs by tensor name.
@@ -150,7 +150,31 @@ class Connection:
             tensor.set_data_from_numpy(inputs[tensor.name()])
         with _translated(self._endpoint):
             result = await self._client.infer(model.name, tensors, **self._per_call)
-        return {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
+            outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
+            missing = [name for name, values in outputs.items() if values is None]
+            if missing:
+                raise ValueError(f"the answer has no tensor {', '.join(missing)}")
+        return outputs
+
+
+def _bounded_response() -> type[Any]:
+    """The response class of aiohttp, except that a body larger than `_LARGEST_ANSWER` is refused."""
+    from aiohttp import ClientResponse, StreamReader
+
+    class BoundedResponse(ClientResponse):
+        async def read(self) -> bytes:
+            content: StreamReader = self.content
+            if self._body is None:
+                parts: list[bytes] = []
+                async for part in content.iter_any():
+                    parts.append(part)
+                    if content.total_bytes > _LARGEST_ANSWER:
+                        self.close()
+                        raise ValueError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
+                self._body = b"".join(parts)
+            return await super().read()
+
+    return BoundedResponse
 
 
 @contextmanager
@@ -163,16 +187,17 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as error:
-        reason = error.message() or "no reason given"
+        reason = str(error.message() or "no reason given")
         if error.status() in _REFUSALS and not _MODEL_AWAY.search(reason):
-            raise RefusedError(reason) from error
-        raise ServerAwayError(reason) from error
-    except (ClientResponseError, ValueError) as error:  # not HTTP, or not what an inference server answers
+            raise RefusedError(reason, where=str(endpoint)) from error
+        raise ServerAwayError(reason, where=str(endpoint)) from error
+    except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
+        protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]
         raise ClientError(
-            "no inference server over HTTP listens there",
+            f"no inference server over {protocol} listens there",
             where=str(endpoint),
+            got=f"an answer that cannot be read: {type(error).__name__}: {error}",
             fix="check the port in --url: unless changed, 8000 is HTTP, 8001 gRPC, and 8002 gives metrics alone",
         ) from error
     except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
-        reason = textwrap.shorten(str(error), _REASON_LENGTH, placeholder=" ...")
-        raise ServerAwayError(reason or type(error).__name__) from error
+        raise ServerAwayError(str(error) or type(error).__name__, where=str(endpoint)) from error

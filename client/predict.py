@@ -24,8 +24,9 @@ from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
 from client.scoring import Refusal, score
 from reentry import __version__
-from reentry.errors import ClientError, ConfigError, InputError
+from reentry.errors import ClientError, InputError
 from reentry.files import remove_leftovers, writing
+from reentry.given import require_between
 from reentry.progress import progress
 from reentry.schema import ENSEMBLE
 from reentry.signals import ended_by_signals
@@ -37,6 +38,9 @@ JOURNAL_NAME = ".predict.journal"
 
 _SAME: Final = 1e-5
 """Most by which a probability of one model differs between processors and batches."""
+_MOST_IN_FLIGHT: Final = 10_000
+_LONGEST_TIMEOUT: Final = 86_400
+"""s, a day."""
 _MOST_STARTS = 3
 """Times a file is begun again because the model behind the address was replaced."""
 
@@ -61,10 +65,8 @@ class PredictConfig:
     """How a silent server is asked again."""
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ConfigError("requests in flight", expected="at least 1", got=str(self.concurrency))
-        if self.timeout <= 0.0:
-            raise ConfigError("timeout", expected="more than 0 s", got=str(self.timeout))
+        require_between("requests in flight", self.concurrency, 1, _MOST_IN_FLIGHT)
+        require_between("timeout", self.timeout, 0.001, _LONGEST_TIMEOUT, unit="s")
         Endpoint.parse(self.url)
 
 

@@ -7,12 +7,16 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from client.connection import Endpoint, RefusedError, ServerAwayError
 from reentry.errors import ClientError, ConfigError
+from reentry.given import require_between
 
 T = TypeVar("T")
+
+_MOST_PATIENCE: Final = 1_000_000
+"""s, more than eleven days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +28,10 @@ class RetryConfig:
     first_delay: float = 0.05
     """s before the second try; each further one waits twice as long."""
     longest_delay: float = 2.0
-    """s."""
+    """s, the longest delay between two tries, and the shortest time that a try gets for its answer."""
 
     def __post_init__(self) -> None:
-        if self.patience < 0.0:
-            raise ConfigError("patience", expected="seconds, at least 0", got=str(self.patience))
+        require_between("patience", self.patience, 0, _MOST_PATIENCE, unit="s")
         if not 0.0 < self.first_delay <= self.longest_delay:
             raise ConfigError(
                 "delays between tries",
@@ -54,10 +57,10 @@ class Retry:
             ClientError: the server stayed away for longer than the patience.
         """
         begun = time.monotonic()
-        tries = 0
+        delay = self._config.first_delay
         while True:
             try:
-                answer = await ask()
+                answer = await self._within_patience(ask, begun)
             except ServerAwayError as error:
                 silent = time.monotonic() - max(begun, self._answered)
                 if silent >= self._config.patience:
@@ -79,6 +82,23 @@ class Retry:
                 self._away = False
                 return answer
             # Spread over half the delay, so that requests refused together do not come back together.
-            delay = min(self._config.longest_delay, self._config.first_delay * 2.0**tries)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            tries += 1
+            delay = min(self._config.longest_delay, 2.0 * delay)
+
+    async def _within_patience(self, ask: Callable[[], Awaitable[T]], begun: float) -> T:
+        """Await `ask()` until the patience of a request that began at `begun` ends.
+
+        Raises:
+            ServerAwayError: there is no answer by then.
+        """
+        shortest = time.monotonic() + self._config.longest_delay
+        task = asyncio.ensure_future(ask())
+        try:
+            while not task.done():
+                now, end = time.monotonic(), max(begun, self._answered) + self._config.patience
+                if now >= max(end, shortest):
+                    raise ServerAwayError("timed out")
+                await asyncio.wait({task}, timeout=max(end, shortest) - now)
+            return task.result()
+        finally:
+            task.cancel()

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from export.store import LABELS_FILE, Stored, VersionStore
 from reentry.errors import RepositoryError
+from reentry.serving.repository import LARGEST_VERSION
 
 METRIC: Final = "onset_rmse"
 """What versions are compared by: of `Manifest.metrics`, s, on the validation tracks; the lower the better."""
@@ -81,7 +82,7 @@ class Labels:
             return cls(
                 production=_number(content["production"]), candidate=_number(content["candidate"]), history=history
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RepositoryError(
                 f"not the labels of this program: {error}",
                 where=where,
@@ -90,16 +91,23 @@ class Labels:
 
 
 def _change(entry: dict[str, Any]) -> Change:
-    change = Change(**entry | {"overridden": tuple(entry["overridden"])})
+    change = Change(**entry | {"overridden": tuple(map(str, entry["overridden"]))})
     if change.kind not in ("promote", "rollback") or _number(change.version) is None:
         raise ValueError(f"a change of {entry}")
+    _number(change.previous)
+    for metric in (change.metric, change.previous_metric):
+        if metric is not None and (isinstance(metric, bool) or not isinstance(metric, int | float)):
+            raise ValueError(f"no metric: {metric}")
+    for text in (change.date, change.reason):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"no text: {text}")
     return change
 
 
 def _number(value: object) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_VERSION:
         raise ValueError(f"no version number: {value}")
     return value
 

@@ -66,7 +66,7 @@ class Manifest:
             known["files"] = {name: FileEntry(**entry) for name, entry in known["files"].items()}
             manifest = cls(**known)
             _check_types(manifest)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RepositoryError(
                 f"not a manifest of this program: {error}", where=where, fix="export the checkpoint again"
             ) from error

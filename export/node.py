@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def prepare(repository: Path, work: Path, config: TensorRTConfig) -> int:
         RepositoryError: no version is pinned, or it is none that a gate let through as ONNX in single precision.
         ExportError: the folder is inside the repository.
     """
-    if work.resolve().is_relative_to(repository.resolve()):
+    if Path(os.path.realpath(work)).is_relative_to(os.path.realpath(repository)):  # resolve() raises on a loop of links
         raise ExportError("would be copied into itself", where=str(work), fix="take a --work outside of the repository")
     store = open_store(repository)
     text = store.read(CONFIG_FILE).text or ""
@@ -278,8 +279,12 @@ def _flights(batch: int, steps: int, seed: int) -> npt.NDArray[np.float32]:
 
 def _answer(graph: Path, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Probabilities (B, T) of the ONNX graph."""
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    (probability,) = session.run([schema.PROBABILITY.name], {schema.FEATURES_TENSOR.name: features})
+    try:
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        (probability,) = session.run([schema.PROBABILITY.name], {schema.FEATURES_TENSOR.name: features})
+    except Exception as error:  # ONNX Runtime's classes have no common base of their own
+        reason = f"the graph cannot be run: {error}"
+        raise RepositoryError(reason, where=str(graph), fix="export the checkpoint again") from error
     return np.asarray(probability, np.float32)
 
 

@@ -13,6 +13,7 @@ from export.manifest import MANIFEST_FILE
 from export.store import CLAIM_FILE, Stored, changed_meanwhile, require_finished
 from reentry.errors import RepositoryError
 from reentry.schema import REENTRY_LSTM
+from reentry.serving.repository import version_number
 
 _CHUNK: Final = 8 << 20
 """Bytes read at once."""
@@ -47,7 +48,8 @@ class ObjectStore:
     def versions(self) -> list[int]:
         """See `VersionStore`."""
         names = (path.rsplit("/", 1)[-1] for path in self._list(self._root))
-        return sorted(int(name) for name in names if name.isdecimal())
+        numbers = (version_number(name, where=self.place(name)) for name in names)
+        return sorted(number for number in numbers if number is not None)
 
     def files(self, version: int) -> dict[str, int]:
         """See `VersionStore`."""

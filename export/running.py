@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from export import served_config
 from reentry.errors import ClientError, ConfigError, ServerError
+from reentry.given import split_url
 from reentry.schema import REENTRY_LSTM
 from reentry.serving import http as api
 from reentry.serving.config import LOOPBACK
@@ -47,11 +48,11 @@ class RunningServer:
         Raises:
             ConfigError: not such a URL.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+        if (split_url(url) or ("",))[0] != "http":
             raise ConfigError(
                 "not the HTTP address of a Triton server", expected="http://HOST:8000", got=repr(url), fix="--url"
             )
+        parts = urlsplit(url)
         self.url = url.rstrip("/")
         self._address = parts.netloc
         self._key = key
@@ -69,7 +70,10 @@ class RunningServer:
             ClientError: it does not answer.
         """
         with self._asking():
-            return api.model_config(self._address, REENTRY_LSTM.name)
+            answer = api.model_config(self._address, REENTRY_LSTM.name)
+            if json.loads(answer)["name"] != REENTRY_LSTM.name:
+                raise ValueError(f"it is not the configuration of {REENTRY_LSTM.name}")
+            return answer
 
     def versions(self) -> list[int]:
         """Versions of the network that take requests, or still answer some.
@@ -80,11 +84,11 @@ class RunningServer:
         """
         with self._asking():
             index = api.repository_index(self._address, key=self._key)
-        return sorted(
-            int(entry["version"])
-            for entry in index
-            if entry["name"] == REENTRY_LSTM.name and entry.get("state") in api.ANSWERING
-        )
+            return sorted(
+                int(entry["version"])
+                for entry in index
+                if entry["name"] == REENTRY_LSTM.name and entry.get("state") in api.ANSWERING
+            )
 
     def serve(self, running: str, before: str, after: str) -> None:
         """Change to the version that `after` pins, and wait until it alone answers.
@@ -130,6 +134,13 @@ class RunningServer:
         except (OSError, http.client.HTTPException) as error:
             raise ClientError(
                 f"no server answers: {error}", where=self.url, fix="start it, or correct --url"
+            ) from error
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ClientError(
+                "no inference server listens there",
+                where=self.url,
+                got=f"an answer that cannot be read: {type(error).__name__}: {error}",
+                fix="check the port in --url: unless changed, 8000 is HTTP",
             ) from error
         except ServerError as error:
             fix = error.fix or "see that the server serves this repository, and look at its log"

@@ -16,6 +16,7 @@ from export import builders
 from export.card import write_card
 from export.config import ExportConfig
 from export.formats import FORMATS, Format
+from export.labels import Record
 from export.manifest import MANIFEST_FILE, Manifest
 from export.promotion import Promotion, label_exported
 from export.signature import check_signature
@@ -84,6 +85,10 @@ class Export:
     """Why a version that was to be promoted was not, and that it is installed."""
     card: Path | None
     """The model card, where a version was installed."""
+    candidate: int | None = None
+    """The version that this export made the candidate; None if it is in production, or no version was labelled."""
+    production: int | None = None
+    """The version in production after the export."""
 
     @property
     def complete(self) -> bool:
@@ -126,7 +131,15 @@ def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | N
         return Export(formats=tuple(done), promotion=None, refusal=None, card=None)
     promotion, refusal = _labelled_as_due(store, versions, config)
     card = write_card(config.checkpoint, checkpoint, done, validation.source)
-    return Export(formats=tuple(done), promotion=promotion, refusal=refusal, card=card)
+    labels = Record.of(store).labels
+    return Export(
+        formats=tuple(done),
+        promotion=promotion,
+        refusal=refusal,
+        card=card,
+        candidate=labels.candidate if labels.candidate in versions else None,
+        production=labels.production,
+    )
 
 
 def _labelled_as_due(

@@ -14,11 +14,16 @@ ReentryError                 caught once by the command line: one line on stderr
 
 from __future__ import annotations
 
+from typing import Final
+
+_LONGEST_PART: Final = 1_000
+"""Characters of one part of an error. A server or a file may give a reason of any length."""
+
 
 class ReentryError(Exception):
     """An error a user can act on: what is wrong, and where known: the place, what was expected, got, and the fix.
 
-    The text is one line, so that a log holds it whole.
+    The text is one line of printable characters, so that a log holds it whole. A part that is too long is cut.
     """
 
     def __init__(
@@ -30,7 +35,7 @@ class ReentryError(Exception):
         got: str | None = None,
         fix: str | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem = _line(problem)
         self.where = where
         self.expected = expected
         self.got = got
@@ -42,7 +47,14 @@ class ReentryError(Exception):
             parts.append(f"got {got}")
         if fix is not None:
             parts.append(f"fix: {fix}")
-        super().__init__("; ".join(" ".join(part.split()) for part in parts))
+        super().__init__("; ".join(map(_line, parts)))
+
+
+def _line(text: str) -> str:
+    """The text on one line, without control characters, cut to `_LONGEST_PART`."""
+    line = " ".join(text[: 4 * _LONGEST_PART].split())
+    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+    return line if len(line) <= _LONGEST_PART else f"{line[:_LONGEST_PART]} ..."
 
 
 class InputError(ReentryError):

@@ -38,10 +38,13 @@ def check_writable(folder: Path) -> None:
         InputError: they cannot.
     """
     place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with writing(folder), tempfile.TemporaryFile(dir=place):
-        pass
+    with writing(folder):
+        while not place.exists() and place != place.parent:
+            if place.is_symlink():  # where mkdir makes no folder
+                raise OSError(errno.ENOENT, "a symbolic link leads nowhere")
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
 
 
 @contextmanager

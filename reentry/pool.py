@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from reentry.errors import ReentryError
 
 Part = TypeVar("Part")
+
+MOST_PROCESSES: Final = 1_024
 
 
 def in_order(make: Callable[[int], Part], parts: int, processes: int) -> Iterator[Part]:

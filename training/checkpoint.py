@@ -5,15 +5,18 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Final
 
 import torch
 
 from reentry.decision import DecisionConfig
-from reentry.errors import CheckpointError, ConfigError
+from reentry.errors import CheckpointError
 from reentry.files import whole_file
+from reentry.given import require_file
 from reentry.monitoring import Reference
 from reentry.schema import FEATURES, SCHEMA_VERSION
+from reentry.settings import check_table, declared_types
 from training.config import ModelConfig, TrainConfig
 from training.model import ReentryNetwork, network
 
@@ -93,7 +96,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: no such file, not a checkpoint, or one of another schema version or other features.
     """
     content = _read(path)
-    version, features = content["schema_version"], tuple(content["features"])
+    version, features = content["schema_version"], content["features"]
     if version != SCHEMA_VERSION:
         raise CheckpointError(
             "checkpoint of another schema version",
@@ -102,20 +105,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             got=str(version),
             fix=_RETRAIN,
         )
-    if features != FEATURES:
+    if not isinstance(features, list | tuple) or tuple(features) != FEATURES:
         raise CheckpointError(
             "checkpoint of other features",
             where=str(path),
             expected=", ".join(FEATURES),
-            got=", ".join(features),
+            got=", ".join(map(str, features)) if isinstance(features, list | tuple) else str(features),
             fix=_RETRAIN,
         )
     reference = content.get("reference")
     try:
-        model = network(ModelConfig(**content["model_config"]))
-        model.load_state_dict(content["weights"])
+        _check_types(content)
         return Checkpoint(
-            model=model.eval(),
+            model=_network(content),
             train_config=TrainConfig(**content["train_config"]),
             decision=DecisionConfig(**content["decision"]),
             data_fingerprint=content["data_fingerprint"],
@@ -128,14 +130,70 @@ def load_checkpoint(path: Path) -> Checkpoint:
             reference=Reference.from_dict(reference) if reference else None,
             schema_version=version,
         )
-    except (KeyError, TypeError, RuntimeError, ConfigError, CheckpointError) as error:
+    except Exception as error:  # whatever entries of any kind lead to
         raise CheckpointError(f"broken checkpoint: {error}", where=str(path), fix=_RETRAIN) from error
+
+
+def _network(content: dict[str, Any]) -> ReentryNetwork:
+    """Build the network of a checkpoint in evaluation mode.
+
+    Raises:
+        ValueError: a weight is missing, has another shape, is NaN or infinite, or names a feature that is not there.
+    """
+    config, weights = ModelConfig(**content["model_config"]), content["weights"]
+    with torch.device("meta"):  # compares the shapes before memory is taken for the network
+        shapes = {name: value.shape for name, value in network(config).state_dict().items()}
+    for name, shape in shapes.items():
+        if name not in weights or weights[name].shape != shape:
+            got = tuple(weights[name].shape) if name in weights else "none"
+            raise ValueError(f"weights {name}; expected shape {tuple(shape)}; got {got}")
+        if not weights[name].isfinite().all():
+            raise ValueError(f"weights {name} are NaN or infinite")
+    for name in ("chosen", "fractions"):
+        if not torch.isin(weights[name], torch.arange(len(FEATURES))).all():
+            raise ValueError(f"{name} names features that are not there")
+    model = network(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    """Make sure that the entries of a checkpoint have the types that `Checkpoint` declares.
+
+    Raises:
+        ValueError: one has not.
+    """
+    rows = content.get("trained_rows")
+    holds = {
+        "metrics": _is_mapping_to(content["metrics"], int | float),
+        "weights": _is_mapping_to(content["weights"], torch.Tensor),
+        "validation_tracks": _is_list_of(content["validation_tracks"], int),
+        "trained_flights": _is_list_of(content.get("trained_flights", ()), str),
+        "trained_rows": rows is None
+        or (isinstance(rows, torch.Tensor) and rows.dtype == torch.int32 and rows.ndim == 2),
+        "data_fingerprint": isinstance(content["data_fingerprint"], str),
+        "data_file_fingerprint": isinstance(content.get("data_file_fingerprint", ""), str),
+        "git_revision": isinstance(content["git_revision"], str),
+    }
+    wrong = [name for name, is_so in holds.items() if not is_so]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} of another type")
+    for name, kind in (("model_config", ModelConfig), ("train_config", TrainConfig), ("decision", DecisionConfig)):
+        table = {key: list(value) if isinstance(value, tuple) else value for key, value in content[name].items()}
+        check_table(name, table, declared_types(kind))
+
+
+def _is_mapping_to(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
 
 
 def _read(path: Path) -> dict[str, Any]:
     fix = "give the model.ckpt that `reentry train` wrote"
-    if not path.is_file():
-        raise CheckpointError("no such file", where=str(path), fix=fix)
+    require_file(path, error=CheckpointError, fix=fix)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, in files that are none of ours

@@ -22,6 +22,15 @@ _MOST: Final = 1_000_000
 _WIDEST: Final = 8_192
 """Units of a layer, whose weights then take a gigabyte."""
 
+MOST_SEEDS: Final = 1_000
+"""Runs of an evaluation, each of which trains a network."""
+
+_DEEPEST: Final = 64
+"""Layers; PyTorch spends minutes on building thousands of them."""
+
+_MOST_WEIGHTS: Final = 2**29
+"""Weights of a network, which take two gigabytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -63,11 +72,14 @@ class ModelConfig:
         in_range = all(1e-5 <= width <= 1.0 for width in widths) and len(set(widths)) == len(widths)
         _check("magnified", widths, in_range, "each 1e-05 to 1, once")
         _check("hidden", self.hidden, 1 <= self.hidden <= _WIDEST, f"1 to {_WIDEST:,}")
-        _check_count("layers", self.layers)
+        _check("layers", self.layers, 1 <= self.layers <= _DEEPEST, f"1 to {_DEEPEST}")
         if self.kind == CONVOLUTION:
             _check("layers", self.layers, self.layers <= 16, "1 to 16 of a convolution, whose reach doubles with each")
         _check("kernel", self.kernel, 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
         _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
+        blocks = self.kernel if self.kind == CONVOLUTION else 8  # matrices of hidden x hidden weights in a layer
+        weights = self.layers * blocks * self.hidden**2
+        _check("size of the network", weights, weights <= _MOST_WEIGHTS, f"at most {_MOST_WEIGHTS:,} weights")
 
     @property
     def robust(self) -> bool:

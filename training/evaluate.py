@@ -17,12 +17,14 @@ from typing import Final
 import numpy as np
 
 from reentry.errors import ConfigError, InputError
+from reentry.given import require_between
 from reentry.progress import progress
 from reentry.signals import ended_by_signals
 from reentry.tracks import ReadReport, Track, fingerprint, flight_fingerprint, tracks_fingerprint
 from reentry.tracks.read import IN_MEMORY_BYTES
 from training.baselines import baselines, predict_with
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.config import MOST_SEEDS
 from training.copies import Flights
 from training.data import Chosen, Counts, Sample
 from training.loop import fit, predict
@@ -128,8 +130,7 @@ def open_evaluation(
         ConfigError: `seeds` below 1, or above 1 with other data than the training data.
         Ended: a signal asked for the end.
     """
-    if seeds < 1:
-        raise ConfigError("seeds out of range", expected="at least 1", got=str(seeds))
+    require_between("seeds", seeds, 1, MOST_SEEDS)
     checkpoint = load_checkpoint(checkpoint_path)
     with ExitStack() as stack:
         stack.enter_context(ended_by_signals())

@@ -14,6 +14,7 @@ from typing import Final
 import pandas as pd
 
 from reentry.files import check_writable, writing
+from reentry.given import require_replaceable
 from reentry.signals import ended_by_signals
 from reentry.tracks import (
     ReadReport,
@@ -25,6 +26,7 @@ from reentry.tracks import (
 )
 from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.store import TRACKS_PER_PART
+from training.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
 from training.checkpoint import VALIDATION_NAME, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.copies import sketches
@@ -112,6 +114,10 @@ def train_file(
     """
     started = time.monotonic()
     check_writable(out)
+    require_replaceable(
+        out,
+        (CHECKPOINT_NAME, SET_ASIDE_NAME, VALIDATION_NAME, UNFINISHED_NAME, CARD_NAME, ERRORS_NAME, RELIABILITY_NAME),
+    )
     unfinished = out / UNFINISHED_NAME
     with ended_by_signals(), open_labelled(path, robust=model.robust, in_memory_bytes=in_memory_bytes) as data:
         identity = tracks_fingerprint(sample.track for sample in data.samples)

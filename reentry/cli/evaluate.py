@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from reentry.cli.interruption import interruption
+
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="model.ckpt of `reentry train`.")],
@@ -25,13 +27,23 @@ def evaluate(
     """
     import json
 
+    from reentry.errors import CheckpointError, TrackFileError
     from reentry.files import check_writable
-    from training.evaluate import open_evaluation
-    from training.report import as_dict, markdown, write_report
+    from reentry.given import require_between, require_file
+    from training.config import MOST_SEEDS
 
+    # What can be checked at once is, before the imports that take seconds.
+    require_between("seeds", seeds, 1, MOST_SEEDS)
+    require_file(checkpoint, error=CheckpointError, fix="give the model.ckpt that `reentry train` wrote")
+    require_file(tracks, error=TrackFileError)
     check_writable(out)
-    with open_evaluation(checkpoint, tracks, seeds=seeds) as evaluation:
-        written = write_report(evaluation, out)
+
+    with interruption("no report was written"):
+        from training.evaluate import open_evaluation
+        from training.report import as_dict, markdown, write_report
+
+        with open_evaluation(checkpoint, tracks, seeds=seeds) as evaluation:
+            written = write_report(evaluation, out)
     typer.echo(evaluation.data.summary(), err=True)
     if evaluation.warning:
         typer.secho(f"warning: {evaluation.warning}", fg="yellow", err=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reentry.cli.interruption import interruption
+
 if TYPE_CHECKING:
     from export.formats import Format
 
@@ -46,13 +48,22 @@ def export(
     Example: `reentry export artifacts/train/model.ckpt --format onnx,onnx-int8`
     """
     import json
+    import shlex
 
     from export.config import ExportConfig, read_formats
-    from export.formats import FORMATS, Format
+    from export.formats import Format
     from export.tensorrt_config import TensorRTConfig
+    from reentry.errors import CheckpointError, TrackFileError
+    from reentry.given import require_file
+
+    # What can be checked at once is, before the imports that take seconds.
+    formats, skip_missing = read_formats(format or [Format.ONNX])
+    require_file(checkpoint, error=CheckpointError, fix="give the model.ckpt that `reentry train` wrote")
+    if data is not None:
+        require_file(data, error=TrackFileError)
+
     from export.versions import Exported, export_checkpoint
 
-    formats, skip_missing = read_formats(format or [Format.ONNX])
     if benchmark:
         _benchmark(checkpoint, data, formats if format else tuple(Format), as_json)
         return
@@ -71,7 +82,8 @@ def export(
         if not as_json:
             typer.echo(exported.summary(), err=exported.error is not None)
 
-    result = export_checkpoint(config, tell)
+    with interruption("no further version was installed"):
+        result = export_checkpoint(config, tell)
     change = result.promotion.change if result.promotion else None
     if as_json:
         content = {
@@ -85,8 +97,12 @@ def export(
         typer.echo(f"version {change.version} is in production")
     elif result.refusal is not None:
         typer.secho(f"error: {result.refusal}", fg="red", err=True)
-    elif any(FORMATS[exported.format].backend for exported in result.formats if exported.version is not None):
-        typer.echo("to serve the candidate: reentry repository promote candidate")
+    elif result.candidate is not None:
+        typer.echo(
+            f"version {result.candidate} is the candidate; version {result.production} is in production, "
+            f"and `reentry serve` serves it; to serve version {result.candidate}: "
+            f"reentry repository promote candidate --repository {shlex.quote(repository)}"
+        )
     if not result.complete:
         raise typer.Exit(code=1)
 

@@ -36,6 +36,9 @@ def predict(
     from client.batching import BatchConfig
     from client.predict import PredictConfig, predict_with_server
     from client.retry import RetryConfig
+    from reentry.errors import TrackFileError
+    from reentry.files import check_writable
+    from reentry.given import require_file
 
     config = PredictConfig(
         source=source,
@@ -45,6 +48,8 @@ def predict(
         batching=BatchConfig(tracks=batch),
         retry=RetryConfig(patience=patience),
     )
+    require_file(source, error=TrackFileError)
+    check_writable(out)
     prediction = predict_with_server(config, repository if start_server else None)
     typer.echo(prediction.to_json() if as_json else prediction.summary())
     if prediction.rows_set_aside:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from reentry.cli.interruption import interruption
+
 
 def simulate(
     out: Annotated[Path, typer.Argument(help="File to write: .csv or .parquet.")],
@@ -28,17 +30,18 @@ def simulate(
 
     Example: `reentry simulate data/hard.parquet --profile ballistic --tracks 1000 --severity 1 --seed 0`
     """
-    from reentry.simulation import simulate_file
+    with interruption("no file was written"):
+        from reentry.simulation import simulate_file
 
-    rows = simulate_file(
-        out,
-        profile=profile,
-        tracks=tracks,
-        seed=seed,
-        labels=labels,
-        severity=severity,
-        config=config,
-        processes=processes,
-    )
+        rows = simulate_file(
+            out,
+            profile=profile,
+            tracks=tracks,
+            seed=seed,
+            labels=labels,
+            severity=severity,
+            config=config,
+            processes=processes,
+        )
     severely = f", severity {severity}" if profile == "ballistic" else ""
     typer.echo(f"{out}: {tracks:,} tracks, {rows:,} rows, profile {profile}{severely}, seed {seed}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from reentry.cli.interruption import interruption
+
 
 def study(
     out: Annotated[Path, typer.Option(help="Folder of study.json, study.md, plots, flights and networks.")] = Path(
@@ -15,7 +17,7 @@ def study(
     quick: Annotated[bool, typer.Option("--quick", help="One seed and fewer flights: under half an hour.")] = False,
     seeds: Annotated[int | None, typer.Option(help="Seeds, each with its own training flights.")] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Methods at work at once; all cores by default.", show_default=False)
+        int | None, typer.Option(help="Methods at work at once; all cores by default.", show_default=False)
     ] = None,
 ) -> None:
     """Train networks, ablations and baselines on simulated ballistic flights and compare them in one table.
@@ -27,15 +29,22 @@ def study(
     from dataclasses import replace
 
     from reentry.files import check_writable
+    from reentry.given import require_between
+    from reentry.pool import MOST_PROCESSES
+
+    if processes is not None:
+        require_between("processes", processes, 1, MOST_PROCESSES)
+    check_writable(out)
+
     from training.study import QUICK, StudyConfig, run_study
     from training.study_report import REPORT_NAME, write_report
 
     config = QUICK if quick else StudyConfig()
     if seeds is not None:
         config = replace(config, seeds=seeds)
-    check_writable(out)
     command = "reentry study" + " --quick" * quick + (f" --seeds {seeds}" if seeds is not None else "")
-    rows = run_study(config, out, lambda line: typer.echo(line, err=True), processes=processes)
+    with interruption("the same command resumes after the last finished method"):
+        rows = run_study(config, out, lambda line: typer.echo(line, err=True), processes=processes)
     written = write_report(rows, config, out, command)
     typer.echo((out / REPORT_NAME).read_text(encoding="utf-8"))
     typer.echo("\n".join(str(path) for path in written))

@@ -31,12 +31,20 @@ def train(
     """
     import json
 
+    from reentry.errors import TrackFileError
+    from reentry.files import check_writable
+    from reentry.given import require_file
     from training.config import read_configs
+
+    # What can be checked at once is, before the imports that take seconds.
+    flags = {"epochs": epochs, "seed": seed, "devices": devices}
+    model, training = read_configs(config, model={"hidden": hidden}, train=flags)
+    require_file(tracks, error=TrackFileError)
+    check_writable(out)
+
     from training.tracking import record_training, recording, training_parameters
     from training.train import train_file
 
-    flags = {"epochs": epochs, "seed": seed, "devices": devices}
-    model, training = read_configs(config, model={"hidden": hidden}, train=flags)
     with recording(track, training_parameters(tracks, model, training)) as recorder:
         result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch)
         record_training(recorder, result)

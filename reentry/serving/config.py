@@ -10,9 +10,19 @@ from typing import Final, Literal, get_args
 
 from reentry.cores import cores
 from reentry.errors import ConfigError
+from reentry.given import require_between
 from reentry.serving.memory import default_memory_limit
 
 LOOPBACK: Final = "127.0.0.1"
+
+_MOST_THREADS: Final = 1_024
+"""Instances of a network, and threads of an instance: no machine that this server knows has more cores."""
+
+_MOST_MEGABYTES: Final = 2**24
+"""MB of memory, 16 TB: the bytes of more are beyond what a limit of the system holds on some machines."""
+
+_LONGEST_WAIT: Final = 86_400
+"""s, a day."""
 
 ModelControlMode = Literal["explicit", "none", "poll"]
 
@@ -66,13 +76,13 @@ class ServerConfig:
             ) from error
         if self.log_to_stderr and self.log_directory is not None:
             raise ConfigError("the logs have two places", fix="give log_directory or log_to_stderr, not both")
-        for name, count in (
-            ("instances", self.instances),
-            ("threads", self.threads),
-            ("memory_limit", self.memory_limit),
+        for name, count, most in (
+            ("instances", self.instances, _MOST_THREADS),
+            ("threads", self.threads, _MOST_THREADS),
+            ("memory_limit", self.memory_limit, _MOST_MEGABYTES),
         ):
-            if count is not None and count < 1:
-                raise ConfigError(f"{name} out of range", expected="at least 1", got=str(count))
+            if count is not None:
+                require_between(name, count, 1, most)
         if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
             raise ConfigError("control_key has other characters", expected="letters, digits and . _ ~ -")
         if self.model_control_mode not in get_args(ModelControlMode):
@@ -87,8 +97,7 @@ class ServerConfig:
                 fix="take --model-control-mode explicit, or write them into the config.pbtxt files",
             )
         for name, seconds in (("start_timeout", self.start_timeout), ("drain_timeout", self.drain_timeout)):
-            if seconds <= 0:
-                raise ConfigError(f"{name} out of range", expected="more than 0 s", got=str(seconds))
+            require_between(name, seconds, 0.001, _LONGEST_WAIT, unit="s")
 
     @property
     def ports(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from reentry.cores import cores
 from reentry.errors import ReentryError
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import find_installation, libpython, require_libraries, require_packages
-from reentry.serving.repository import models_of
+from reentry.serving.repository import FIRST_VERSION, models_of
 from reentry.serving.server import EmbeddedServer, choose_ports
 
 Status = Literal["ok", "warn", "fail"]
@@ -49,7 +49,7 @@ def examine(config: ServerConfig) -> list[Check]:
         _checked("ports", lambda: _ports(config)),
         _cores(config),
         _shared_memory(os.statvfs(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None),
-        _checked("model repository", lambda: ", ".join(models_of(config.model_repository)), failure="warn"),
+        _repository(config.model_repository),
     ]
     server_parts = [check for check in checks if check.name != "ports"]
     if any(check.status == "fail" for check in server_parts) or checks[-1].status != "ok":
@@ -57,12 +57,18 @@ def examine(config: ServerConfig) -> list[Check]:
     return [*checks, _checked("start", lambda: _start(config))]
 
 
-def _checked(name: str, look: Callable[[], str], *, failure: Status = "fail") -> Check:
+def _checked(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name=name, status="ok", found=look())
     except ReentryError as error:
         where = f"{error.where}: " if error.where else ""
-        return Check(name=name, status=failure, found=f"{where}{error.problem}", fix=error.fix or "")
+        return Check(name=name, status="fail", found=f"{where}{error.problem}", fix=error.fix or "")
+
+
+def _repository(folder: Path) -> Check:
+    """A repository without a version is a warning: that is how a checkout begins."""
+    check = _checked("model repository", lambda: ", ".join(models_of(folder)))
+    return replace(check, status="warn") if check.fix == FIRST_VERSION else check
 
 
 def _server_binary() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 from typing import Final
 
 from reentry.errors import ServerError
@@ -14,6 +15,12 @@ CONTROL_HEADER: Final = "reentry-control"
 
 ANSWERING: Final = ("READY", "UNLOADING")
 """States of a version that gives answers: to new requests, or to the last ones inside."""
+
+_LARGEST_ANSWER: Final = 2**24
+"""Bytes; Triton's own are a few thousand."""
+
+_PART: Final = 2**16
+"""Bytes read at once."""
 
 _ANSWER_TIMEOUT: Final = 5.0
 """s for a request that does not work on the server."""
@@ -132,9 +139,19 @@ def _request(
     url: str, method: str, path: str, body: str | None = None, *, key: str = "", timeout: float = _ANSWER_TIMEOUT
 ) -> tuple[int, str]:
     connection = http.client.HTTPConnection(url, timeout=timeout)
+    end = time.monotonic() + timeout
     try:
         connection.request(method, path, body, {CONTROL_HEADER: key} if key else {})
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")
+        with connection.getresponse() as response:
+            content = bytearray()
+            while part := response.read1(_PART):
+                content += part
+                if len(content) > _LARGEST_ANSWER:
+                    raise http.client.HTTPException(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
+                if time.monotonic() > end:  # the socket's own time-out begins again with each byte
+                    raise TimeoutError
+            if response.length:
+                raise http.client.IncompleteRead(bytes(content), response.length)
+            return response.status, content.decode(errors="replace")
     finally:
         connection.close()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import compileall
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reentry.errors import ServerError
 from reentry.serving.config import ServerConfig
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+LARGEST_VERSION: Final = 999_999_999
+
+FIRST_VERSION: Final = "reentry export CHECKPOINT"
+"""The advice for a repository without a version."""
 
 
 def models_of(repository: Path) -> list[str]:
@@ -20,7 +25,10 @@ def models_of(repository: Path) -> list[str]:
         ServerError: no repository there, a configuration that cannot be read, a model without a version, or without
             the version that its configuration pins.
     """
-    names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    try:
+        names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    except OSError as error:
+        raise ServerError(f"cannot be read: {error.strerror}", where=str(repository)) from error
     if not names:
         raise ServerError(
             "no model repository",
@@ -30,9 +38,7 @@ def models_of(repository: Path) -> list[str]:
         )
     for name in names:
         if not installed_versions(repository / name):
-            raise ServerError(
-                f"no version of {name} is installed", where=str(repository / name), fix="reentry export CHECKPOINT"
-            )
+            raise ServerError(f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION)
         served_versions(repository, name)
     return names
 
@@ -62,8 +68,28 @@ def served_versions(repository: Path, name: str) -> list[int]:
 
 
 def installed_versions(model: Path) -> list[int]:
-    """Versions of the model in the folder `model`, in order."""
-    return sorted(int(path.name) for path in model.iterdir() if path.is_dir() and path.name.isdecimal())
+    """Versions of the model in the folder `model`, in order.
+
+    Raises:
+        ServerError: a folder has a larger number than a version can have.
+    """
+    numbers = (version_number(path.name, where=str(path)) for path in model.iterdir() if path.is_dir())
+    return sorted(number for number in numbers if number is not None)
+
+
+def version_number(name: str, *, where: str) -> int | None:
+    """The version that a folder of this name holds; None if the name is not a number.
+
+    Raises:
+        ServerError: the number is larger than a version can have; Triton aborts on one of 20 digits.
+    """
+    if not (name.isascii() and name.isdecimal()):
+        return None
+    if len(name) > len(str(LARGEST_VERSION)):
+        raise ServerError(
+            "version number too large", where=where, expected=f"1 to {LARGEST_VERSION:,}", fix="rename or remove it"
+        )
+    return int(name)
 
 
 def ensembles_of(repository: Path) -> dict[str, list[str]]:

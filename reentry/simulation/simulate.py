@@ -12,6 +12,8 @@ import pandas as pd
 
 from reentry.cores import cores
 from reentry.errors import ConfigError
+from reentry.given import require_between
+from reentry.pool import MOST_PROCESSES
 from reentry.progress import progress
 from reentry.settings import declared_types, read_settings
 from reentry.signals import ended_by_signals
@@ -20,6 +22,9 @@ from reentry.simulation.sensors import SensorConfig, of_severity
 from reentry.simulation.shots import ShotConfig
 from reentry.simulation.trapezoid import FLIGHT_RULE, TrapezoidConfig, trapezoid_chunks
 from reentry.tracks.write import write_tracks
+
+MOST_TRACKS: Final = 1_000_000_000
+"""Tracks of a file."""
 
 _BY_FLAG: Final = ("tracks", "seed", "labels")
 
@@ -122,8 +127,10 @@ def simulate_file(
             got=repr(profile),
             fix=f"--profile {near[0] if near else next(iter(PROFILES))}",
         )
-    if processes is not None and processes < 1:
-        raise ConfigError("processes out of range", expected="at least 1", got=str(processes))
+    require_between("tracks", tracks, 1, MOST_TRACKS)
+    require_between("seed", seed, 0, 2**63 - 1)
+    if processes is not None:
+        require_between("processes", processes, 1, MOST_PROCESSES)
     kind = PROFILES[profile]
     settings = {name: table for name, table in read_settings(config, kind.settings).items() if table}
     order = Order(

@@ -55,15 +55,18 @@ def test_a_csv_file_begins_with_the_plain_header_of_the_public_files(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x.csv", "--tracks", "0"], "tracks out of range; expected at least 1; got 0"),
+        (["x.csv", "--tracks", "0"], "tracks out of range; expected 1 to 1,000,000,000; got 0"),
         (["x.csv", "--seed", "-1"], "seed out of range"),
         (["x.csv", "--profile", "trapezoit"], "no such profile; expected trapezoid or ballistic; got 'trapezoit'"),
         (["x.csv", "--profile", "balistic"], "got 'balistic'; fix: --profile ballistic"),
-        (["x.csv", "--profile", "ballistic", "--tracks", "0"], "tracks out of range; expected at least 1; got 0"),
+        (
+            ["x.csv", "--profile", "ballistic", "--tracks", "0"],
+            "tracks out of range; expected 1 to 1,000,000,000; got 0",
+        ),
         (["x.csv", "--profile", "ballistic", "--severity", "4"], "severity out of range; expected 0 to 3; got 4"),
         (["x.csv", "--severity", "1"], "the profile trapezoid has no severity; got 1; fix: --profile ballistic"),
-        (["x.csv", "--processes", "0"], "processes out of range; expected at least 1; got 0"),
-        (["x.csv", "--config", "none.toml"], "none.toml: no settings: No such file"),
+        (["x.csv", "--processes", "0"], "processes out of range; expected 1 to 1,024; got 0"),
+        (["x.csv", "--config", "none.toml"], "none.toml: no such file"),
         (["x.txt"], "x.txt: unknown kind of file; expected a name ending in .csv"),
         (["folder.csv"], "folder.csv: cannot be written: Is a directory"),
         (["file/x.csv"], "file/x.csv: cannot be written"),

@@ -80,3 +80,55 @@ def test_a_refusal_is_not_retried() -> None:
 def test_a_setting_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         RetryConfig(**wrong)
+
+
+@pytest.mark.parametrize("patience", [float("nan"), float("inf"), 1e300])
+def test_a_patience_without_end_is_refused(patience: float) -> None:
+    with pytest.raises(ConfigError, match="patience out of range; expected 0 to 1,000,000 s"):
+        RetryConfig(patience=patience)
+
+
+def test_thousands_of_tries_do_not_overflow_the_delay() -> None:
+    config = RetryConfig(patience=1_000.0, first_delay=1e-9, longest_delay=1e-9)
+    assert asyncio.run(Retry(ENDPOINT, config, lambda _: None)(away_for(1_200))) == "answer"
+
+
+def test_a_silent_server_is_given_up_when_the_patience_ends_and_its_request_is_cancelled() -> None:
+    cancelled = False
+
+    async def silence() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    async def ask() -> None:
+        with pytest.raises(ClientError, match="no answer from the server for 0 s: timed out"):
+            await Retry(ENDPOINT, QUICK, lambda _: None)(silence)
+        await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    assert cancelled
+
+
+def test_a_slow_answer_is_waited_for_while_other_answers_renew_the_patience() -> None:
+    calls = 0
+
+    async def slow() -> str:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(3 * QUICK.patience)
+        return "slow"
+
+    async def beside_answers() -> str:
+        retry = Retry(ENDPOINT, QUICK, lambda _: None)
+        task = asyncio.create_task(retry(slow))
+        while not task.done():
+            await retry(away_for(0))
+            await asyncio.sleep(0.01)
+        return task.result()
+
+    assert asyncio.run(beside_answers()) == "slow"
+    assert calls == 1

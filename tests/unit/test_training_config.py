@@ -53,7 +53,7 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, text: str, message: str)
 
 
 def test_no_file_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml: no settings"):
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file"):
         read_configs(tmp_path / "none.toml", model={}, train={})
 
 
