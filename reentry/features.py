@@ -207,7 +207,7 @@ def _simple_features(history: Float64, so_far: Float64 | None) -> tuple[Float32,
     seen = np.minimum(believed, columns[_ALTITUDE][:, outliers.HISTORY :])
     highest = running_peak(seen[:, 2:], seen[:, 1:-1], seen[:, :-2], so_far[0])
     intensity = [lagged(_INTENSITY, lag) for lag in range(3)]
-    brightest = running_peak(*intensity, so_far[1])
+    brightest = running_peak(intensity[0], intensity[1], intensity[2], so_far[1])
     descends = highest - height > np.maximum(FALLEN_SHARE * highest, LEAST_FALL)
     since, height_then = _first_of_each_run(descends, now, height, so_far[3:])
     elapsed = now - so_far[2][:, None]

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -22,7 +23,7 @@ from reentry.decision import DecisionConfig
 from reentry.errors import InputError
 from reentry.features import DRAG_SCALE
 from reentry.schema import FEATURES, SIMPLE_FEATURES
-from training.data import Sample
+from training.data import Sample, dividing_values
 from training.metrics import Prediction, onset_errors
 
 Float64 = npt.NDArray[np.float64]
@@ -100,6 +101,22 @@ class AltitudeFraction:
     def probability(self, features: Float64) -> Float64:
         """(T, F) -> (T,)."""
         return _below(_column(features, "altitude_fraction"), self.fraction)
+
+
+class ElapsedFraction:
+    """Reentry is from a share of the flight on: the share that divides the onsets best from the steps before them."""
+
+    name = "elapsed fraction"
+    parameters = 1
+
+    def fit(self, train: Sequence[Sample]) -> None:
+        """Take the share from the onsets and the steps before them."""
+        before, at = (torch.from_numpy(_at_onset(train, "elapsed_fraction", steps))[:, None] for steps in (1, 0))
+        self.fraction = float(dividing_values(before, at))
+
+    def probability(self, features: Float64) -> Float64:
+        """(T, F) -> (T,)."""
+        return _below(-_column(features, "elapsed_fraction"), -self.fraction)
 
 
 class Logistic:
@@ -216,7 +233,7 @@ class BoostedTrees:
 
 def baselines() -> tuple[Baseline, ...]:
     """One of each, not fitted yet."""
-    return OnsetAltitude(), AltitudeFraction(), Logistic()
+    return OnsetAltitude(), AltitudeFraction(), ElapsedFraction(), Logistic()
 
 
 def predict_with(baseline: Baseline, samples: Sequence[Sample]) -> list[Prediction]:

@@ -203,6 +203,24 @@ class Statistics:
         return cls(features=torch.cat(parts), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
 
 
+def dividing_values(before: Tensor, at: Tensor) -> Tensor:
+    """The value of each feature that divides onsets best from the steps before them.
+
+    Where some value lies between all onsets and all steps before them, it is the middle of all such values. Elsewhere it
+    is the mean of these steps.
+
+    Args:
+        before: (K, P), features of the step before each of K >= 1 onsets.
+        at: (K, P), the same features of the onsets.
+
+    Returns:
+        (P,), float64.
+    """
+    low, high = torch.minimum(before, at).double(), torch.maximum(before, at).double()  # a feature may rise or fall
+    lowest, highest = low.amax(dim=0), high.amin(dim=0)
+    return torch.where(lowest < highest, (lowest + highest) / 2, ((low + high) / 2).mean(dim=0))
+
+
 class Collate:
     """Samples -> Batch."""
 

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from reentry.schema import FEATURES, FRACTIONS
 from training.config import CONVOLUTION, GRU, LSTM, ModelConfig
+from training.data import dividing_values
 
 State = tuple[Tensor, ...]
 """What a network keeps of a track's earlier steps; for the LSTM its hidden and its cell state, (L, B, H) each."""
@@ -83,22 +84,14 @@ class ReentryNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def fit_centres(self, before: Tensor, at: Tensor) -> None:
-        """Take the values of the shares around which they are magnified from the onsets of the training split.
-
-        Where one value lies between the shares of all steps before an onset and those of all onsets, the middle of such
-        values is taken; elsewhere the mean of all these steps.
+        """Take the values around which the shares are magnified from the onsets of the training split.
 
         Args:
             before: (K, F), features of the step before each onset.
             at: (K, F), features of each onset.
         """
-        if not len(before):
-            return
-        before, at = before[:, self.shares].double(), at[:, self.shares].double()
-        low, high = torch.minimum(before, at), torch.maximum(before, at)  # whether the share rises or falls
-        middle = (low.amax(dim=0) + high.amin(dim=0)) / 2
-        apart = low.amax(dim=0) < high.amin(dim=0)
-        self.centres.copy_(torch.where(apart, middle, ((before + at) / 2).mean(dim=0)))
+        if len(before):
+            self.centres.copy_(dividing_values(before[:, self.shares], at[:, self.shares]))
 
     def forward(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits of reentry.

@@ -43,9 +43,9 @@ class Variant:
     """Share of the rows of each flight, from its start."""
 
 
-def _rows(share: float, **settings: float) -> TrapezoidConfig:
-    """Flights with this share of the usual rows."""
-    return replace(_USUAL, shortest=round(600 * share), longest=round(1200 * share), **settings)
+def _rows(share: float, step: float = _USUAL.step) -> TrapezoidConfig:
+    """Flights with this share of the usual rows, `step` seconds apart."""
+    return replace(_USUAL, shortest=round(600 * share), longest=round(1200 * share), step=step)
 
 
 VARIANTS: Final[dict[str, Variant]] = {
@@ -77,12 +77,13 @@ def tracks_of(variant: Variant) -> list[Track]:
     table[ALTITUDE.name] += rng.normal(0.0, variant.altitude_noise, len(table))
     table[ALTITUDE.name] *= variant.altitude_scale
     tracks = []
+    column = MEASUREMENT_COLUMNS.index(ALTITUDE.name)
     for number, (_, flight) in enumerate(table.groupby(TRACK_ID.name)):
+        track = _track(number, flight.head(round(len(flight) * variant.kept)))
         if variant.burst:
-            first = int(rng.integers(2 * HISTORY, len(flight) - variant.burst))
-            column = flight.columns.get_loc(ALTITUDE.name)
-            flight.iloc[first : first + variant.burst, column] += rng.uniform(-50e3, 50e3, variant.burst)
-        tracks.append(_track(number, flight.head(round(len(flight) * variant.kept))))
+            first = int(rng.integers(2 * HISTORY, len(track) - variant.burst))
+            track.measurements[first : first + variant.burst, column] += rng.uniform(-50e3, 50e3, variant.burst)
+        tracks.append(track)
     return tracks
 
 

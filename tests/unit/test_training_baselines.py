@@ -22,6 +22,7 @@ from training.baselines import (
     Baseline,
     BoostedTrees,
     DragThreshold,
+    ElapsedFraction,
     Logistic,
     OnsetAltitude,
     baselines,
@@ -57,6 +58,14 @@ def test_the_altitude_fraction_is_near_a_half_and_exact_on_simulated_flights(tmp
     assert figures.onset_within_step == 1.0
 
 
+def test_the_elapsed_fraction_is_exact_under_the_rule_flight(tmp_path: Path) -> None:
+    baseline = ElapsedFraction()
+    baseline.fit(short_samples(tmp_path, tracks=90))
+    assert baseline.fraction == pytest.approx(0.85, abs=1e-3)
+    figures = score(predict_with(baseline, short_samples(tmp_path, tracks=30, seed=5)), DecisionConfig())
+    assert (figures.onset_exact, figures.onset_rmse) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("baseline", [OnsetAltitude(), AltitudeFraction()])
 def test_a_threshold_is_a_probability_of_one_half(tmp_path: Path, baseline: Baseline) -> None:
     samples = short_samples(tmp_path)
@@ -83,7 +92,7 @@ def test_logistic_regression_ranks_the_steps_of_tracks_it_has_not_seen(tmp_path:
 
 def test_every_baseline_has_its_own_name() -> None:
     of_hard_data = BoostedTrees(), AltitudeThreshold(), DragThreshold()
-    assert len({baseline.name for baseline in (*baselines(), *of_hard_data)}) == 6
+    assert len({baseline.name for baseline in (*baselines(), *of_hard_data)}) == 7
 
 
 @pytest.fixture(scope="module")

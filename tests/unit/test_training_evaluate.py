@@ -22,7 +22,7 @@ from training.report import as_dict, markdown, write_report
 from training.streaming import StoredPredictions
 from training.train import TrainReport, train_file
 
-METHODS = [NETWORK, "mean onset altitude", "altitude fraction", "logistic regression"]
+METHODS = [NETWORK, "mean onset altitude", "altitude fraction", "elapsed fraction", "logistic regression"]
 
 
 def evaluate_file(checkpoint: Path, data: Path, *, seeds: int = 1) -> Evaluation:
