@@ -83,7 +83,8 @@ def _value(key: str, value: object, declared: str, where: str | None) -> Any:
         holds = isinstance(value, list) and all(_is_of(item, types) for item in value) and (not pair or len(value) == 2)
         expected = f"a list of two {several}" if pair else f"a list of {several}"
     if not holds:
-        raise ConfigError(f"{key} is of another type", where=where, expected=expected, got=str(value))
+        fault = "too large" if type(value) is int and float in types else "of another type"
+        raise ConfigError(f"{key} is {fault}", where=where, expected=expected, got=str(value))
     return tuple(value) if isinstance(value, list) else value
 
 

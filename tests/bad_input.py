@@ -487,7 +487,6 @@ def _urls() -> Iterator[Case]:
             yield Case(("predict", "missing.csv", "--url", grpc), (1,), "URL of a Triton server")
         place = ("--repository", "good/repository")
         yield Case(("repository", "diff", *place, "--url", url), (1,), "address of a Triton server")
-        yield Case(("repository", "promote", "1", *place, "--url", url), (1,), "address of a Triton server")
     for scheme in ("grpc", "http"):
         arguments = ("predict", "good.csv", "--patience", "0", "--url", f"{scheme}://{AWAY}", "--out", "journal")
         yield Case(arguments, (1,), "no answer from the server")
@@ -508,7 +507,7 @@ def _repositories() -> Iterator[Case]:
             yield Case(("serve", "--repository", place), (1,))
             yield Case(("predict", "good.csv", "--start-server", "--repository", place), (1,))
     for name in (*LABELS, "latin", "folder"):
-        for command in (("list",), ("show", "1"), ("promote", "1"), ("prune",)):
+        for command in (("list",), ("promote", "1")):
             codes = (0, 1) if name in ("huge", "history_types") else (1,)
             yield Case(("repository", *command, "--repository", f"labels_{name}/repository"), codes)
     for name in MANIFESTS:
@@ -671,7 +670,7 @@ def main() -> int:
         before = listing(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for number, (case, ending) in enumerate(
-                zip(cases, pool.map(lambda case: run_process(case, folder), cases)), 1
+                zip(cases, pool.map(lambda case: run_process(case, folder), cases), strict=True), 1
             ):
                 faults = [ending] if isinstance(ending, str) else ending.faults(case)
                 if faults:

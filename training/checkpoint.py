@@ -149,7 +149,7 @@ def _network(content: dict[str, Any]) -> ReentryNetwork:
             raise ValueError(f"weights {name}; expected shape {tuple(shape)}; got {got}")
         if not weights[name].isfinite().all():
             raise ValueError(f"weights {name} are NaN or infinite")
-    for name in ("chosen", "fractions"):
+    for name in ("chosen", "shares"):
         if not torch.isin(weights[name], torch.arange(len(FEATURES))).all():
             raise ValueError(f"{name} names features that are not there")
     model = network(config)

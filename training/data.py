@@ -206,8 +206,8 @@ class Statistics:
 def dividing_values(before: Tensor, at: Tensor) -> Tensor:
     """The value of each feature that divides onsets best from the steps before them.
 
-    Where some value lies between all onsets and all steps before them, it is the middle of all such values. Elsewhere it
-    is the mean of these steps.
+    Where some value lies between all onsets and all steps before them, it is the middle of all such values. Elsewhere
+    it is the mean of these steps.
 
     Args:
         before: (K, P), features of the step before each of K >= 1 onsets.

@@ -16,6 +16,7 @@ from reentry import cli
 from reentry.serving import ServerConfig
 from reentry.serving import doctor as doctor_module
 from reentry.serving.doctor import examine
+from tests.versions import bare_repository
 
 RUN = CliRunner()
 
@@ -81,7 +82,7 @@ def test_a_mode_that_triton_lacks_is_wrong_usage() -> None:
 
 def test_the_doctor_warns_without_a_model_and_does_not_try_to_start(tmp_path: Path) -> None:
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    result = RUN.invoke(cli.app, ["doctor", "--json", "--repository", str(tmp_path), *ports])
+    result = RUN.invoke(cli.app, ["doctor", "--json", "--repository", str(bare_repository(tmp_path)), *ports])
     assert result.exit_code == 0
     checks = {check["name"]: check for check in json.loads(result.stdout)}
     assert {name for name, check in checks.items() if check["status"] != "ok"} == {"model repository", "start"}

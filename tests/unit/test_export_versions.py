@@ -317,7 +317,8 @@ def test_the_command_says_what_it_installed(config: ExportConfig) -> None:
     assert "onnx: installed version 1 in" in told.output
     assert "version 1 is in production" in told.output
     told = CliRunner().invoke(app, arguments)
-    assert "reentry repository promote candidate" in told.output
+    assert "version 2 is the candidate; version 1 is in production, and `reentry serve` serves it" in told.output
+    assert f"reentry repository promote candidate --repository {config.repository}" in told.output
     content = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
     assert content["production"] is None
     (done,) = content["formats"]

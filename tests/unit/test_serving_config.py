@@ -26,7 +26,7 @@ from reentry.serving.server import choose_ports
     [
         ({"http_port": 65536}, "http_port out of range; expected 0 to 65535"),
         ({"http_port": 9000, "grpc_port": 9000}, "a port is given twice"),
-        ({"instances": 0}, "instances out of range; expected at least 1; got 0"),
+        ({"instances": 0}, "instances out of range; expected 1 to 1,024; got 0"),
         ({"threads": -1}, "threads out of range"),
         ({"model_control_mode": "auto"}, "unknown model_control_mode; expected explicit or none or poll; got auto"),
         ({"model_control_mode": "poll", "instances": 2}, "instances and threads cannot be chosen"),
