@@ -55,15 +55,19 @@ class LabelledFile:
     """What was repaired in the file and set aside from it."""
 
 
-def read_labelled(path: Path) -> LabelledFile:
+def read_labelled(path: Path, *, robust: bool = True) -> LabelledFile:
     """Read labelled tracks into memory.
+
+    Args:
+        path: the file.
+        robust: whether the robust features are wanted, see `track_features`.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
         InputError: its good tracks are none or have no labels.
     """
     with read_tracks(path, labelled=True) as file:
-        return LabelledFile(samples=samples_of(list(file), where=str(path)), report=file.report)
+        return LabelledFile(samples=samples_of(list(file), where=str(path), robust=robust), report=file.report)
 
 
 def samples_of(tracks: Sequence[Track], *, where: str, robust: bool = True) -> list[Sample]:

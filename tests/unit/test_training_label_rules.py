@@ -1,0 +1,22 @@
+"""The table of exactness under either label rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from training import label_rules
+from training.config import ModelConfig, TrainConfig
+
+
+def test_each_rule_and_seed_has_a_row_and_a_short_training_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_rules, "TRAINING_TRACKS", 4)
+    monkeypatch.setattr(label_rules, "FRESH_TRACKS", 3)
+    rows = list(label_rules.run(2, ModelConfig(hidden=2), TrainConfig(epochs=1, accelerator="cpu")))
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [(rule, seed) for rule, seed, *_ in cells] == [
+        ("flight", "0"),
+        ("flight", "1"),
+        ("descent", "0"),
+        ("descent", "1"),
+    ]
+    assert all(exact != "100.00%" for *_, exact in cells)
