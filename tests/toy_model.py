@@ -58,18 +58,20 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["
         helper.make_node("Concat", ["batch", "one"], ["version_shape"], axis=0),
         helper.make_node("Expand", ["version", "version_shape"], ["model_version"]),
     ]
+    at = {node.output[0]: index for index, node in enumerate(nodes)}
     if fault == "run":
         weights["eight"] = np.ones(8, dtype=np.float32)
-        nodes += [
+        nodes[at["by_time"]].input[0] = "scaled_by_ones"
+        shape = nodes.pop(at["shape"])
+        nodes[at["by_time"] : at["by_time"]] = [  # sorted: each after what it takes
+            shape,
             helper.make_node("Slice", ["shape", "one", "last"], ["steps"]),
             helper.make_node("Gather", ["eight", "steps"], ["ones"]),
             helper.make_node("Mul", ["scaled", "ones"], ["scaled_by_ones"]),
         ]
-        nodes[1].input[0] = "scaled_by_ones"
-        nodes = [*nodes[:1], nodes[8], *nodes[-3:], *nodes[1:8], *nodes[9:-3]]  # sorted: each after what it takes
     if fault == "values":
         weights["more"] = np.ones(1, dtype=np.float32)
-        nodes[7].output[0] = "probability"
+        nodes[at["reentry_probability"]].output[0] = "probability"
         nodes.append(helper.make_node("Add", ["probability", "more"], ["reentry_probability"]))
     graph = helper.make_graph(
         nodes,

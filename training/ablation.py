@@ -34,18 +34,19 @@ def variants() -> dict[str, tuple[ModelConfig, TrainConfig]]:
     """Name -> settings, the defaults first."""
     model, train = ModelConfig(), TrainConfig(accelerator="cpu")
     weighted = replace(train, class_weighting=not train.class_weighting)
-    turns = " and ".join(map(str, model.harmonics))
-    found = {f"default: {', '.join(model.features)}; harmonics: {turns}; hidden {model.hidden}": (model, train)}
+    widths = ", ".join(f"{width:g}" for width in model.magnified)
+    found = {f"default: {', '.join(model.features)}; magnified: {widths}; hidden {model.hidden}": (model, train)}
     for name in FEATURES:
         if name in model.features:
-            rest = tuple(feature for feature in FEATURES if feature != name)
-            found[f"all features but {name}"] = replace(model, features=rest), train
+            rest = tuple(feature for feature in model.features if feature != name)
+            found[f"without {name}"] = replace(model, features=rest), train
         else:
             found[f"with {name}"] = replace(model, features=(*model.features, name)), train
     found["with all features"] = replace(model, features=FEATURES), train
-    for harmonics in ((), (8,), (8, 32)):
-        turns = " and ".join(map(str, harmonics)) or "none"
-        found[f"harmonics: {turns}"] = replace(model, harmonics=harmonics), train
+    for magnified in ((), (0.01,), (0.01, 0.001)):
+        widths = ", ".join(f"{width:g}" for width in magnified) or "none"
+        found[f"magnified: {widths}"] = replace(model, magnified=magnified), train
+    found["harmonics: 16"] = replace(model, harmonics=(16,)), train
     for hidden in (32, 64):
         found[f"hidden {hidden}"] = replace(model, hidden=hidden), train
     found["dropout 0.2"] = replace(model, dropout=0.2), train

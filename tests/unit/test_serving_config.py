@@ -30,7 +30,7 @@ from reentry.serving.server import choose_ports
         ({"threads": -1}, "threads out of range"),
         ({"model_control_mode": "auto"}, "unknown model_control_mode; expected explicit or none or poll; got auto"),
         ({"model_control_mode": "poll", "instances": 2}, "instances and threads cannot be chosen"),
-        ({"memory_limit": 0}, "memory_limit out of range; expected at least 1; got 0"),
+        ({"memory_limit": 0}, "memory_limit out of range; expected 1 to 16,777,216; got 0"),
         ({"drain_timeout": 0.0}, "drain_timeout out of range"),
         ({"address": "localhost"}, "address is none; expected an IPv4 address, .*; got localhost"),
         ({"log_to_stderr": True, "log_directory": Path("logs")}, "the logs have two places"),

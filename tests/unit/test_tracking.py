@@ -46,7 +46,7 @@ def test_a_training_is_recorded_with_all_that_decides_how_it_ends(data: Path, tm
     given = run.parameters
     assert run.status == "FINISHED"
     assert (given["train.seed"], given["train.epochs"], given["model.hidden"]) == ("3", "2", "16")
-    assert given["model.features"] == "altitude_fraction"
+    assert given["model.features"] == "altitude_fraction, elapsed_fraction"
     assert given["data.file_fingerprint"] == fingerprint(data)
     assert (given["data.train_tracks"], given["data.validation_tracks"]) == ("5", "1")
     assert given["lock_hash"] == hashlib.sha256(tracking.LOCK.read_bytes()).hexdigest()
