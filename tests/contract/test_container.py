@@ -188,7 +188,8 @@ def test_the_entry_command_is_one_that_serve_takes() -> None:
 
 def test_variables_of_image_and_pods_are_those_that_serve_reads() -> None:
     serve = typer.main.get_command(app).commands["serve"]
-    read = {parameter.envvar for parameter in serve.params if parameter.envvar}
+    # The key has no option, because arguments show in `ps`.
+    read = {"REENTRY_CONTROL_KEY"} | {parameter.envvar for parameter in serve.params if parameter.envvar}
     given = {name for name in pairs("cpu", "ENV") if name.startswith("REENTRY_")}
     assert given == {"REENTRY_ADDRESS", "REENTRY_DRAIN_TIMEOUT"}
     secret = {variable["name"] for variable in triton("overlays/production")["env"]}

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,12 @@ def processes(server: EmbeddedServer) -> list[Path]:
     """Of the network's instances, in /proc."""
     listed = [file.read_text().split() for file in Path("/proc").glob(f"{server.process_id}/task/*/children")]
     children = [Path("/proc", child) for of_thread in listed for child in of_thread]
-    return [child for child in children if f"/{MODEL}/".encode() in (child / "cmdline").read_bytes()]
+    found = []
+    for child in children:
+        with suppress(OSError):  # it ended in between
+            if f"/{MODEL}/".encode() in (child / "cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 def threads(server: EmbeddedServer) -> int:
