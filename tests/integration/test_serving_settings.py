@@ -112,7 +112,7 @@ def test_a_documented_setting_takes_effect_and_another_is_refused_while_the_mode
         ("model_operations", {"model_operations": {"op_library_filename": ["a.so"]}}),
     ):
         with pytest.raises(ServerError, match=f"{setting} is not supported by .*Honoured: "):
-            load_model(own_server.http_url, MODEL, json.dumps(config | changed), key="", timeout=60)
+            load_model(own_server.http_url, MODEL, json.dumps(config | changed), key=own_server.control_key, timeout=60)
     with pytest.raises(ServerError, match=r"parameter gpu_mem_limit is not supported by .*Honoured: "):
         load(own_server, gpu_mem_limit="1")
     np.testing.assert_allclose(ask(own_server), expected, rtol=0, atol=1e-6)

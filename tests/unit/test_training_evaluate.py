@@ -163,7 +163,7 @@ def test_more_seeds_need_the_training_file(tmp_path: Path, trained: TrainReport)
 
 
 def test_no_seed_is_refused(data: Path, trained: TrainReport) -> None:
-    with pytest.raises(ConfigError, match="seeds out of range; expected at least 1; got 0"):
+    with pytest.raises(ConfigError, match="seeds out of range; expected 1 to 1,000; got 0"):
         evaluate_file(trained.checkpoint, data, seeds=0)
 
 
@@ -206,10 +206,11 @@ def test_baselines_of_a_large_training_split_are_fitted_on_some_of_its_tracks_an
 
 
 def test_a_place_that_takes_no_report_is_refused_before_the_tracks_are_read(
-    data: Path, trained: TrainReport, tmp_path: Path
+    trained: TrainReport, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    arguments = ["evaluate", str(trained.checkpoint), str(tmp_path / "none.csv"), "--out", str(tmp_path / "file" / "x")]
+    (tmp_path / "wrong.csv").write_text("no tracks")
+    arguments = ["evaluate", str(trained.checkpoint), str(tmp_path / "wrong.csv"), "--out", str(tmp_path / "file/x")]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, InputError)
     assert "cannot be written" in str(result.exception)
