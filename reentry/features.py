@@ -203,8 +203,9 @@ def _simple_features(history: Float64, so_far: Float64 | None) -> tuple[Float32,
         np.clip(columns[_TIME], -_LATEST, _LATEST), np.clip(columns[_ALTITUDE], -_HIGHEST, _HIGHEST), OUTLIER
     )  # (B, 2 + T)
     height = believed[:, 2:]
-    # Where a climb ends, its last rows predict that it continues: a prediction must not become the peak.
-    seen = np.minimum(believed, columns[_ALTITUDE][:, outliers.HISTORY :])
+    # Neither a prediction nor an outlier may become the peak: the last rows of a climb predict that it continues.
+    measured = columns[_ALTITUDE][:, outliers.HISTORY :]
+    seen = np.where(measured <= believed, measured, -np.inf)
     highest = running_peak(seen[:, 2:], seen[:, 1:-1], seen[:, :-2], so_far[0])
     intensity = [lagged(_INTENSITY, lag) for lag in range(3)]
     brightest = running_peak(intensity[0], intensity[1], intensity[2], so_far[1])

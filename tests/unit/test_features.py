@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -236,17 +236,34 @@ def test_the_elapsed_share_sees_through_gaps_and_a_long_step_just_before() -> No
 
 
 @given(st.integers(20, 890), st.lists(st.floats(-9e4, 1e6), min_size=1, max_size=3))
+@example(257, [9e5, 9e5, 9e5])  # just before the climb ends at row 270
+@example(273, [9e5, 9e5, 9e5])
 @settings(deadline=None, max_examples=50)
-def test_up_to_three_outliers_in_a_row_change_no_share_of_other_steps(first: int, off: list[float]) -> None:
+def test_up_to_three_outliers_in_a_row_do_not_change_the_altitude_s_share_later_on(
+    first: int, off: list[float]
+) -> None:
     table = trapezoid()
-    clean = track_features(table, robust=False)
+    clean = column(track_features(table, robust=False), "altitude_fraction")
+    table[first : first + len(off), MEASUREMENT_COLUMNS.index("altitude")] += off
+    moved = column(track_features(table, robust=False), "altitude_fraction")
+    np.testing.assert_array_equal(moved[:first], clean[:first])
+    # Noise is 1e-7 of the altitude; near a corner of the flight the rows after a burst are predicted less well.
+    np.testing.assert_allclose(moved[first + 25 :], clean[first + 25 :], rtol=0, atol=2e-6)
+
+
+@given(
+    st.one_of(st.integers(20, 600), st.integers(645, 800)),
+    st.lists(st.floats(-9e4, 1e6), min_size=1, max_size=3),
+)
+@settings(deadline=None, max_examples=50)
+def test_up_to_three_outliers_in_a_row_do_not_change_the_share_of_the_flight(first: int, off: list[float]) -> None:
+    table = trapezoid()  # its descent begins at row 630 and is seen some rows later, where a burst does shift the share
+    clean = column(track_features(table, robust=False), "elapsed_fraction")
     rows = slice(first, first + len(off))
     table[rows, MEASUREMENT_COLUMNS.index("altitude")] += off
-    moved = track_features(table, robust=False)
-    for name in ("altitude_fraction", "elapsed_fraction"):
-        change = np.abs(column(moved, name) - column(clean, name))
-        assert change.max() < 0.02, name  # the outliers themselves are replaced, near corners by a less good prediction
-        assert np.delete(change, rows)[first + 10 :].max(initial=0.0) < 2e-3, name
+    moved = column(track_features(table, robust=False), "elapsed_fraction")
+    np.testing.assert_allclose(moved, clean, rtol=0, atol=0.002)  # small outliers are kept in their own rows
+    np.testing.assert_allclose(np.delete(moved, rows), np.delete(clean, rows), rtol=0, atol=2e-6)
 
 
 def test_noise_on_the_climb_rate_is_a_fraction_of_a_difference_of_neighbours() -> None:
