@@ -235,7 +235,11 @@ def test_the_elapsed_share_sees_through_gaps_and_a_long_step_just_before() -> No
     np.testing.assert_allclose(part[-140:], whole[kept][-140:], atol=2e-6)
 
 
-@given(st.integers(20, 890), st.lists(st.floats(-9e4, 1e6), min_size=1, max_size=3))
+FAR_OFF = st.floats(-9e4, -2e4) | st.floats(2e4, 1e6)
+"""m; less may pass as noise or as a turn of the flight, and then moves a share by no more than it is."""
+
+
+@given(st.integers(20, 890), st.lists(FAR_OFF, min_size=1, max_size=3))
 @example(257, [9e5, 9e5, 9e5])  # just before the climb ends at row 270
 @example(273, [9e5, 9e5, 9e5])
 @settings(deadline=None, max_examples=50)
@@ -253,7 +257,7 @@ def test_up_to_three_outliers_in_a_row_do_not_change_the_altitude_s_share_later_
 
 @given(
     st.one_of(st.integers(20, 600), st.integers(645, 800)),
-    st.lists(st.floats(-9e4, 1e6), min_size=1, max_size=3),
+    st.lists(FAR_OFF, min_size=1, max_size=3),
 )
 @settings(deadline=None, max_examples=50)
 def test_up_to_three_outliers_in_a_row_do_not_change_the_share_of_the_flight(first: int, off: list[float]) -> None:
@@ -262,7 +266,7 @@ def test_up_to_three_outliers_in_a_row_do_not_change_the_share_of_the_flight(fir
     rows = slice(first, first + len(off))
     table[rows, MEASUREMENT_COLUMNS.index("altitude")] += off
     moved = column(track_features(table, robust=False), "elapsed_fraction")
-    np.testing.assert_allclose(moved, clean, rtol=0, atol=0.002)  # small outliers are kept in their own rows
+    np.testing.assert_allclose(moved, clean, rtol=0, atol=2e-5)
     np.testing.assert_allclose(np.delete(moved, rows), np.delete(clean, rows), rtol=0, atol=2e-6)
 
 
