@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -37,6 +38,9 @@ from reentry.errors import RepositoryError
 from tests.full_disk import room_for
 from tests.versions import bare_repository, make_version
 
+# s3fs gives a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
+
 
 @pytest.fixture(scope="module")
 def object_server() -> Iterator[str]:
@@ -45,6 +49,7 @@ def object_server() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
+    gc.collect()  # sessions of the tests end here, under the filter above, and not after the last test of all
     server.stop()
 
 
