@@ -32,6 +32,8 @@ FORMAT := $(if $(filter docker,$(ENGINE)),,--format docker)
 OVERLAY ?=
 NAMESPACE ?=
 REVISION ?=
+# test: how many files of tests run at a time; each process starts a Triton server of its own.
+WORKERS ?= 2
 # fuzz: how many files of each kind, and which.
 CASES ?= 5000
 SEED ?= 0
@@ -108,7 +110,7 @@ lint: setup ## linters of code, manifests, scripts, image and workflows; types
 check: lint
 
 test: lint ## linters, types, every test, coverage
-	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term --cov-fail-under=90
 
 fuzz: setup ## CASES random files of each kind through reading and writing, from SEED on
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/test_fuzz.py
