@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from reentry.features import track_features
 from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from tests.processes import children_of, command_line
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
@@ -381,18 +381,9 @@ def test_a_model_whose_process_died_is_waited_for_and_no_track_is_set_aside(
 def stub_of(model: str, server: EmbeddedServer) -> int:
     """The process of a Python model."""
     for child in children_of(server.process_id):
-        if f"{model}_0_0" in Path(f"/proc/{child}/cmdline").read_bytes().decode():
+        if f"{model}_0_0" in command_line(child):
             return child
     raise AssertionError(f"no process of {model}")
-
-
-def children_of(process: int) -> list[int]:
-    children = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == process:
-                children.append(int(stat.parent.name))
-    return children
 
 
 def test_a_changed_file_is_scored_from_the_start(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from export.running import RunningServer
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
 from tests.integration.test_serving import make_tracks, request_inputs
+from tests.processes import command_lines
 
 REENTRY = Path(sys.executable).with_name("reentry")
 
@@ -70,10 +70,7 @@ def test_no_web_page_and_no_other_user_changes_the_server(either: EmbeddedServer
 
 
 def test_no_process_shows_the_control_key_in_its_arguments(either: EmbeddedServer) -> None:
-    shown = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            shown.append(file.read_text(errors="replace"))
+    shown = list(command_lines().values())
     assert any(f"--http-port={either.http_url.rpartition(':')[2]}\0" in text for text in shown)
     assert not [text for text in shown if either.control_key in text]
     assert either.control_key not in either.server_log.read_text()

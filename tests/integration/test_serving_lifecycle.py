@@ -36,6 +36,7 @@ from reentry.serving.stubs import StubWatch
 from reentry.signals import ENDING
 from tests.conftest import copy_repository, grpc_key, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
+from tests.processes import children_of, command_line
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 from training.checkpoint import Checkpoint, save_checkpoint
@@ -91,12 +92,6 @@ def server_process(process: subprocess.Popen[str]) -> int:
     """The tritonserver that a `reentry serve` runs."""
     (server,) = children_of(process.pid)
     return server
-
-
-def children_of(process: int) -> list[int]:
-    return sorted(
-        int(child) for path in Path(f"/proc/{process}/task").glob("*/children") for child in path.read_text().split()
-    )
 
 
 def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) -> None:
@@ -288,7 +283,7 @@ def test_a_request_that_no_memory_holds_ends_the_server_which_is_restarted(
 def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Path, tmp_path: Path) -> None:
     with serving(model_repository, tmp_path) as (process, _):
         for stub in children_of(server_process(process)):
-            if "/track_features/" in Path(f"/proc/{stub}/cmdline").read_text():
+            if "/track_features/" in command_line(stub):
                 os.kill(stub, signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -318,7 +313,7 @@ def test_a_killed_command_takes_its_server_with_it_and_the_next_start_its_folder
     with serving(model_repository, tmp_path) as (process, _):
         number = server_process(process)
         handle = os.pidfd_open(number)
-        arguments = Path(f"/proc/{number}/cmdline").read_text().split("\0")
+        arguments = command_line(number).split("\0")
         (folder,) = [Path(text.split("=")[1]).parent for text in arguments if text.startswith("--backend-directory=")]
     (ended, _, _) = select.select([handle], [], [], 30)  # `serving` kills the command
     os.close(handle)

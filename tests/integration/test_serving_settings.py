@@ -6,7 +6,6 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from reentry.schema import FEATURES
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import load_model
 from tests.conftest import make_repository
+from tests.processes import children_of, command_line
 
 MODEL = "reentry_lstm"
 
@@ -52,14 +52,7 @@ def load(server: EmbeddedServer, **parameters: str) -> None:
 
 def processes(server: EmbeddedServer) -> list[Path]:
     """Of the network's instances, in /proc."""
-    listed = [file.read_text().split() for file in Path("/proc").glob(f"{server.process_id}/task/*/children")]
-    children = [Path("/proc", child) for of_thread in listed for child in of_thread]
-    found = []
-    for child in children:
-        with suppress(OSError):  # it ended in between
-            if f"/{MODEL}/".encode() in (child / "cmdline").read_bytes():
-                found.append(child)
-    return found
+    return [Path(f"/proc/{child}") for child in children_of(server.process_id) if f"/{MODEL}/" in command_line(child)]
 
 
 def threads(server: EmbeddedServer) -> int:

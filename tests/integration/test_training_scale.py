@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.processes import command_lines
 from tests.training_data import write_flights
 from training.checkpoint import load_checkpoint
 
@@ -49,16 +51,11 @@ def begun(out: Path, *arguments: object, temporary: Path) -> subprocess.Popen[st
 def processes_of(session: int) -> list[str]:
     """Command lines of the processes of a session that have not ended."""
     lines = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            state, _, _, of = (process / "stat").read_text().rpartition(")")[2].split()[:4]
-            line = (process / "cmdline").read_text()
-        except (FileNotFoundError, ProcessLookupError):  # ended as it was read
-            continue
-        if int(of) == session and state not in "ZX":
-            lines.append(line)
+    for process, line in command_lines().items():
+        with suppress(OSError):  # ended as it was read
+            state, _, _, of = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state not in "ZX":
+                lines.append(line)
     return lines
 
 
