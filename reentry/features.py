@@ -194,7 +194,7 @@ def _simple_features(history: Float64, so_far: Float64 | None) -> tuple[Float32,
         return highest
 
     def fraction(value: Float64, peak: Float64, floor: float) -> Float64:
-        """What is left of the peak: 1 while it rises or there is none, a pad at sea level too; 0 when all is lost."""
+        """Share of the peak that is left: 1 at the peak, before there is one, and on a launch pad at sea level."""
         fallen = np.where(peak > -np.inf, peak - value, 0.0)
         left: Float64 = 1.0 - fallen / np.maximum(peak, floor)
         return left
@@ -324,6 +324,6 @@ def _three(last: Float64, before_last: Float64) -> Bool:
 
 
 def _median(a: Float64, b: Float64, c: Float64) -> Float64:
-    """Of three, element by element."""
+    """The median of three arrays, element by element."""
     median: Float64 = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
     return median

@@ -236,7 +236,7 @@ def test_the_elapsed_share_sees_through_gaps_and_a_long_step_just_before() -> No
 
 
 FAR_OFF = st.floats(-9e4, -2e4) | st.floats(2e4, 1e6)
-"""m; less may pass as noise or as a turn of the flight, and then moves a share by no more than it is."""
+"""Offsets of an altitude, m. Smaller ones may count as noise or as a turn of the flight, and are then not replaced."""
 
 
 @given(st.integers(20, 890), st.lists(FAR_OFF, min_size=1, max_size=3))
