@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.buckets import pad_steps
 from reentry.errors import ConfigError
-from reentry.given import require_between
+from reentry.padding import pad_steps
+from reentry.runtime.given import require_between
 from reentry.tracks import Track
 
 FREE_PADDING: Final = 16

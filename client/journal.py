@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import InputError
-from reentry.files import writing
+from reentry.runtime.files import writing
 
 _HEAD: Final = struct.Struct("<II")
 

@@ -23,7 +23,7 @@ from client.journal import Score
 from client.likeness import quantities_of
 from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
-from reentry.files import whole_file
+from reentry.runtime.files import whole_file
 from reentry.schema import PHASE, PROBABILITY
 from reentry.tracks import ReadReport, Track, fingerprint
 from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of

@@ -17,7 +17,6 @@ import numpy as np
 
 from client.batching import Batch, BatchConfig, batches
 from client.connection import Connection, Endpoint
-from client.ending import run_until_ended
 from client.journal import Journal, Score
 from client.likeness import Likeness, Unlike
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
@@ -25,11 +24,12 @@ from client.retry import Retry, RetryConfig
 from client.scoring import Refusal, score
 from reentry import __version__
 from reentry.errors import ClientError, InputError
-from reentry.files import remove_leftovers, writing
-from reentry.given import require_between
-from reentry.progress import progress
+from reentry.runtime.ending import run_until_ended
+from reentry.runtime.files import remove_leftovers, writing
+from reentry.runtime.given import require_between
+from reentry.runtime.progress import progress
+from reentry.runtime.signals import ended_by_signals
 from reentry.schema import ENSEMBLE
-from reentry.signals import ended_by_signals
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 from reentry.tracks.formats import PARQUET_SUFFIXES, file_format
 from reentry.tracks.sources import open_source, row_texts

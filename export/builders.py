@@ -10,11 +10,11 @@ from typing import Final
 import onnx
 import onnxruntime
 
-from export.formats import FORMATS, Format, FormatSpec
 from export.graphs import Precision, step_graph, whole_graph
 from export.quantize import dynamic_int8
 from export.runners import OnnxRunner, Runner
-from export.tensorrt_config import TensorRTConfig
+from export.tensorrt.config import TensorRTConfig
+from registry.formats import FORMATS, Format, FormatSpec
 from training.checkpoint import Checkpoint
 
 CPU: Final = "CPUExecutionProvider"
@@ -29,9 +29,9 @@ def missing(format: Format) -> str | None:  # noqa: A002  # the field's word
             "nothing could be verified; fix: export on a machine with an NVIDIA GPU and `make setup GPU=1`"
         )
     if format is Format.TENSORRT:
-        from export import tensorrt
+        from export.tensorrt import engines
 
-        return tensorrt.missing()
+        return engines.missing()
     return None
 
 
@@ -81,12 +81,12 @@ def _torchscript(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder:
 
 
 def _tensorrt(_: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Runner:
-    from export import tensorrt
+    from export.tensorrt import engines
 
     with tempfile.TemporaryDirectory(prefix="reentry-engine-") as scratch:
         precision: Precision = "fp16" if config.fp16 else "fp32"
         paths = _save(checkpoint, version, Path(scratch), FORMATS[Format.ONNX], precision)
-        return tensorrt.build(*paths, folder, config)
+        return engines.build(*paths, folder, config)
 
 
 def _save(

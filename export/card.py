@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from reentry.files import whole_file
-from training.card import CARD_NAME, markdown
+from reentry.runtime.files import whole_file
 from training.checkpoint import Checkpoint
+from training.runs.card import CARD_NAME, markdown
 
 if TYPE_CHECKING:
-    from export.versions import Exported
+    from export.pipeline import Exported
 
 _BEGIN: Final = "<!-- export -->"
 _END: Final = "<!-- end of export -->"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from export.formats import Format
-from export.tensorrt_config import TensorRTConfig
+from export.tensorrt.config import TensorRTConfig
 from reentry.errors import ConfigError
+from registry.formats import Format
 
 ALL: Final = "all"
 """In a list of formats: every one that this machine can make."""
@@ -30,7 +30,7 @@ class ExportConfig:
     data: Path | None = None
     """Labelled tracks for the gate; None: validation.parquet beside the checkpoint, or simulated flights."""
     promote: bool = False
-    """Promote the candidate, behind the rules of `export.promotion`."""
+    """Promote the candidate, behind the rules of `registry.promotion`."""
     reason: str | None = None
     """Overrides these rules, and is recorded."""
     batches: tuple[int, ...] = (1, 2, 8)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from reentry.errors import ExportError
 from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP, SCHEMA_VERSION
 from training.checkpoint import Checkpoint
-from training.metrics import without_nan
-from training.model import ReentryLSTM, ReentryNetwork
+from training.evaluation.metrics import without_nan
+from training.models.networks import ReentryLSTM, ReentryNetwork
 
 OPSET: Final = 17
 """LayerNormalization came with it; every Triton since 22.07 and TensorRT since 8.6 reads it."""

@@ -2,7 +2,8 @@
 
 Dynamic: weights are int8 in the file, one scale for each channel; what flows through the graph is quantised as it
 comes, with the range of the call's own values. Static: these ranges are fixed from calibration flights. ONNX Runtime
-has no static kernel for an LSTM: int8 in the file too, it computes in fp32; `export.calibration` shows what that means.
+has no static kernel for an LSTM: int8 in the file too, it computes in fp32; `perf.formats.calibration` shows what that
+means.
 """
 
 from __future__ import annotations

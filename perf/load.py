@@ -25,8 +25,8 @@ from client.batching import Batch
 from client.connection import Array, Connection, Endpoint, ServerAwayError
 from perf.processor import cpu_seconds
 from perf.scoring import draw_flights
-from reentry.cores import cores
 from reentry.errors import ClientError, ConfigError, ReentryError
+from reentry.runtime.cores import cores
 from reentry.schema import ENSEMBLE, MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 from reentry.serving import EmbeddedServer, ServerConfig
 

@@ -31,16 +31,16 @@ from client.connection import Connection, Endpoint
 from client.journal import Score
 from client.retry import Retry, RetryConfig
 from client.scoring import score
-from reentry.cores import cores
 from reentry.decision import decide_tracks
 from reentry.errors import ConfigError, ReentryError
-from reentry.features import track_features
+from reentry.features.track import track_features
+from reentry.runtime.cores import cores
 from reentry.schema import FEATURES_TENSOR, MEASUREMENT_COLUMNS, PROBABILITY, REENTRY_LSTM, TIMESTAMP
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.repository import served_versions
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
-from reentry.wanted import RobustWanted
+from reentry.triton.feature_demand import RobustWanted
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -117,7 +117,7 @@ ROBUST_FEATURES: Final = (
 network looks at one."""
 
 FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
-"""Model inputs in order, (F,) float32; `reentry.features` says how each is made."""
+"""Model inputs in order, (F,) float32; `reentry.features.track` says how each is made."""
 
 FRACTIONS: Final = ("altitude_fraction", "elapsed_fraction", "intensity_fraction")
 """The features that are a share: of a peak, 1 at the peak, or of the flight."""

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.features import LOWEST_PEAK, METRES_PER_DEGREE
-from reentry.monitoring import FIRST_WATCHED_STEP, SHARE_FLOOR, FeatureReference
+from reentry.drift import FIRST_WATCHED_STEP, SHARE_FLOOR, FeatureReference
+from reentry.features.track import LOWEST_PEAK, METRES_PER_DEGREE
 from reentry.schema import (
     ALTITUDE,
     FEATURES,

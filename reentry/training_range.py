@@ -18,8 +18,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from reentry.drift import REFERENCE_FILE, Reference, watched_features
 from reentry.errors import CheckpointError
-from reentry.monitoring import REFERENCE_FILE, Reference, watched_features
 from reentry.track_quantities import DRIFT, FeatureBins, quantity_names, track_quantities
 
 MARGIN: Final = 0.1
@@ -137,7 +137,7 @@ class TrainingRanges:
             self._key, self._range = key, None
             try:
                 reference = Reference.load(folder)
-            except CheckpointError:  # `reentry.metrics` logs it
+            except CheckpointError:  # `reentry.triton.telemetry` logs it
                 reference = None
             if reference is not None and reference.ranges is not None:
                 self._range = TrainingRange(reference)

@@ -23,9 +23,9 @@ import torch
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from export.promotion import promote
-from export.store import open_store
-from reentry.cli import app
+from cli import app
+from registry.promotion import promote
+from registry.store import open_store
 from tests.exporting import checkpoint_of
 from tests.training_data import write_flights
 from tests.versions import bare_repository, install

@@ -13,8 +13,8 @@ from reentry.tracks import tracks_table, write_tracks
 from tests.training_data import short_tracks
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.data import Sample, samples_of
-from training.model import ReentryLSTM
+from training.data.samples import Sample, samples_of
+from training.models.networks import ReentryLSTM
 
 
 def checkpoint_of(config: ModelConfig) -> Checkpoint:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track, read_tracks, write_tracks
-from training.data import Sample, samples_of
+from training.data.samples import Sample, samples_of
 
 
 def short_flights(tracks: int = 10, seed: int = 0, *, labels: bool = True) -> pd.DataFrame:

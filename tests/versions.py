@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from export.formats import FORMATS, Format
-from export.manifest import MANIFEST_FILE, Manifest
-from export.served_config import pinned
-from export.store import file_entries, open_store
 from reentry.schema import SCHEMA_VERSION
+from registry.config_pbtxt import pinned
+from registry.formats import FORMATS, Format
+from registry.manifest import MANIFEST_FILE, Manifest
+from registry.store import file_entries, open_store
 from tests.toy_model import write_toy_model
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"

@@ -11,14 +11,14 @@ from typing import Any, Final
 import torch
 
 from reentry.decision import DecisionConfig
+from reentry.drift import Reference
 from reentry.errors import CheckpointError
-from reentry.files import whole_file
-from reentry.given import require_file
-from reentry.monitoring import Reference
+from reentry.runtime.config_file import check_table, declared_types
+from reentry.runtime.files import whole_file
+from reentry.runtime.given import require_file
 from reentry.schema import FEATURES, SCHEMA_VERSION
-from reentry.settings import check_table, declared_types
 from training.config import ModelConfig, TrainConfig
-from training.model import ReentryNetwork, network
+from training.models.networks import ReentryNetwork, network
 
 VALIDATION_NAME: Final = "validation.parquet"
 """Beside a checkpoint: the tracks that its training held out, which an export is verified on."""

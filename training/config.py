@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ConfigError
+from reentry.runtime.config_file import declared_types, read_settings
 from reentry.schema import FEATURES, ROBUST_FEATURES
-from reentry.settings import declared_types, read_settings
 
 LSTM: Final = "lstm"
 GRU: Final = "gru"
@@ -45,7 +45,8 @@ class ModelConfig:
     Data whose onset depends on more (a deceleration, a heat pulse) needs more.
     """
     harmonics: tuple[int, ...] = ()
-    """Turns per unit of the sines and cosines that the network sees of each chosen share, see `training.model`."""
+    """Turns per unit of the sines and cosines that the network sees of each chosen share; see
+    `training.models.networks`."""
     magnified: tuple[float, ...] = (0.01, 0.001, 0.0001)
     """Widths around its value at the onsets by which the network sees each chosen share magnified."""
     hidden: int = 16

@@ -13,9 +13,9 @@ from typing import Final
 
 import pandas as pd
 
-from reentry.files import check_writable, writing
-from reentry.given import require_replaceable
-from reentry.signals import ended_by_signals
+from reentry.runtime.files import check_writable, writing
+from reentry.runtime.given import require_replaceable
+from reentry.runtime.signals import ended_by_signals
 from reentry.tracks import (
     ReadReport,
     fingerprint,
@@ -26,17 +26,17 @@ from reentry.tracks import (
 )
 from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.store import TRACKS_PER_PART
-from training.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
 from training.checkpoint import VALIDATION_NAME, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.copies import sketches
-from training.data import Sample
-from training.epochs import OnEpoch
-from training.evidence import write_card
-from training.loop import Trained, fit
-from training.metrics import without_nan
-from training.resume import UNFINISHED_NAME
-from training.streaming import open_labelled
+from training.data.leakage import sketches
+from training.data.samples import Sample
+from training.data.stored import open_labelled
+from training.evaluation.metrics import without_nan
+from training.fit.fit import Trained, fit
+from training.fit.module import OnEpoch
+from training.fit.resume import UNFINISHED_NAME
+from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
+from training.runs.evidence import write_card
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"

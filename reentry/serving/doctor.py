@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from reentry.cores import cores
 from reentry.errors import ReentryError
+from reentry.runtime.cores import cores
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import find_installation, libpython, require_libraries, require_packages
 from reentry.serving.repository import FIRST_VERSION, models_of

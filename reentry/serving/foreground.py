@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from reentry.errors import ServerError
+from reentry.runtime.signals import Ended, ended_by_signals
 from reentry.serving.config import ServerConfig
 from reentry.serving.server import EmbeddedServer
-from reentry.signals import Ended, ended_by_signals
 
 RESTARTS: Final = 5
 """Most restarts in a row, without `STABLE_SECONDS` of service between them."""

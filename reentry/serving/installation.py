@@ -107,7 +107,7 @@ def require_packages() -> None:
     Raises:
         ServerError: what cannot be imported, and how to get it.
     """
-    modules = "numpy, onnxruntime, reentry.features"
+    modules = "numpy, onnxruntime, reentry.features.track"
     # As the stub does: the first python3 on PATH, without PYTHONPATH, away from the checkout.
     tried = subprocess.run(
         ["python3", "-I", "-c", f"import {modules}"],

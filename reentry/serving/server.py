@@ -18,8 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from reentry.errors import ServerError
-from reentry.files import writing
-from reentry.prediction_log import ENVIRONMENT_VARIABLE
+from reentry.runtime.files import writing
 from reentry.serving import http as api
 from reentry.serving.config import ServerConfig
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
@@ -29,6 +28,7 @@ from reentry.serving.memory import limit_memory
 from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
 from reentry.serving.run_directory import RunDirectory
 from reentry.serving.stubs import StubWatch
+from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE
 
 _POLL_SECONDS: Final = 0.02
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reentry.errors import ConfigError
-from reentry.pool import in_order
+from reentry.runtime.pool import in_order
 from reentry.schema import (
     ALTITUDE,
     LATITUDE,

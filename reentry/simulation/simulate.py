@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import pandas as pd
 
-from reentry.cores import cores
 from reentry.errors import ConfigError
-from reentry.given import require_between
-from reentry.pool import MOST_PROCESSES
-from reentry.progress import progress
-from reentry.settings import declared_types, read_settings
-from reentry.signals import ended_by_signals
+from reentry.runtime.config_file import declared_types, read_settings
+from reentry.runtime.cores import cores
+from reentry.runtime.given import require_between
+from reentry.runtime.pool import MOST_PROCESSES
+from reentry.runtime.progress import progress
+from reentry.runtime.signals import ended_by_signals
 from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks
 from reentry.simulation.sensors import SensorConfig, of_severity
 from reentry.simulation.shots import ShotConfig

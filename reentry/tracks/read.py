@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reentry.errors import TrackFileError
-from reentry.progress import progress
+from reentry.runtime.progress import progress
 from reentry.tracks.cells import Records, parse
 from reentry.tracks.columns import check_columns
 from reentry.tracks.repair import RepairConfig, Unrepairable, repair_track

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.files import whole_file
+from reentry.runtime.files import whole_file
 from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
 from reentry.tracks.sources import row_texts
 

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from reentry.errors import TrackFileError
-from reentry.files import whole_file
+from reentry.runtime.files import whole_file
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
 from reentry.tracks.origin import ORIGIN_KEY
 

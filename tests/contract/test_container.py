@@ -16,8 +16,8 @@ import pytest
 import typer
 import yaml
 
+from cli import app
 from reentry import __version__, schema
-from reentry.cli import app
 from reentry.serving import ServerConfig
 from reentry.serving.http import CONTROL_HEADER
 from reentry.serving.server import _CONTROL_APIS
@@ -77,8 +77,8 @@ def imports_of(*patterns: str) -> str:
 def imported_by(command: str, statements: str) -> set[str]:
     """Distributions, as the lock names them, whose modules the statements and the command's `--help` bring in."""
     program = (
-        f"import json, sys\n{statements}\nimport reentry.cli\nfrom typer.testing import CliRunner\n"
-        f"CliRunner().invoke(reentry.cli.app, ['{command}', '--help'])\n"
+        f"import json, sys\n{statements}\nimport cli\nfrom typer.testing import CliRunner\n"
+        f"CliRunner().invoke(cli.app, ['{command}', '--help'])\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
@@ -219,19 +219,21 @@ def test_the_server_s_packages_are_what_it_imports() -> None:
         "reentry/serving/*.py",
         "reentry/serving/backends/*/*.py",
         "model_repository/*/1/model.py",
-        "reentry/cli/serve.py",
+        "cli/serve.py",
     )
     # nvidia-pytriton is run, not imported; rich does without attrs.
     assert packages("SERVER") == imported_by("serve", statements) - {"attrs"} | {"nvidia-pytriton"}
 
 
 def test_the_server_s_image_can_prepare_and_check_engines() -> None:
-    statements = imports_of("reentry/cli/engine.py", "export/node.py")
+    statements = imports_of("cli/engine.py", "export/tensorrt/node.py")
     assert imported_by("engine", statements) - {"attrs"} <= packages("SERVER")
 
 
 def test_the_client_s_packages_are_what_it_imports() -> None:
-    statements = imports_of("client/*.py", "reentry/tracks/*.py", "reentry/simulation/*.py", "reentry/progress.py")
+    statements = imports_of(
+        "client/*.py", "reentry/tracks/*.py", "reentry/simulation/*.py", "reentry/runtime/progress.py"
+    )
     # pandas opens tzdata where a time zone is named.
     assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}
 

@@ -7,11 +7,11 @@ import re
 import pytest
 import typer
 
-from export.formats import FORMATS, Format
-from export.served_config import accelerated, pinned, read
-from export.tensorrt_config import TensorRTConfig
+from cli import app
+from export.tensorrt.config import TensorRTConfig
 from reentry import __version__
-from reentry.cli import app
+from registry.config_pbtxt import accelerated, pinned, read
+from registry.formats import FORMATS, Format
 from tests.contract.manifests import K8S, Manifest, one, pod, triton
 from tests.contract.test_k8s_manifests import breaches
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from reentry import metrics
-from reentry.prediction_log import PredictionLog
+from reentry.triton import telemetry
+from reentry.triton.prediction_log import PredictionLog
 from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod_labels, program
 from tests.prometheus import MONITORING, scrape_config
 
@@ -87,8 +87,8 @@ def test_panels_do_not_overlap_and_have_units_and_legends() -> None:
 
 def test_every_metric_of_ours_is_looked_at() -> None:
     looked_at = (MONITORING / "dashboard.json").read_text() + (MONITORING / "rules.yaml").read_text()
-    left_out = {metrics.DURATION_SUM.name, metrics.DURATION_COUNT.name}  # a histogram has them
-    assert {family.name for family in metrics.FAMILIES if family.name not in looked_at} == left_out
+    left_out = {telemetry.DURATION_SUM.name, telemetry.DURATION_COUNT.name}  # a histogram has them
+    assert {family.name for family in telemetry.FAMILIES if family.name not in looked_at} == left_out
 
 
 def test_alertmanager_takes_its_configuration_and_calls_for_what_is_critical() -> None:

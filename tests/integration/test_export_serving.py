@@ -10,15 +10,15 @@ import pytest
 import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
-from export.formats import FORMATS, Format
-from export.manifest import Manifest
+from cli import app
 from export.runners import OnnxRunner
-from export.store import manifest_of, open_store
 from reentry import schema
-from reentry.cli import app
 from reentry.decision import decide_tracks
-from reentry.features import track_features
+from reentry.features.track import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
+from registry.formats import FORMATS, Format
+from registry.manifest import Manifest
+from registry.store import manifest_of, open_store
 from tests.conftest import copy_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.training_data import write_flights

@@ -20,12 +20,13 @@ import yaml
 from tritonclient.utils import InferenceServerException
 
 from client.predict import PredictConfig, predict_file
-from reentry import metrics, schema
-from reentry.features import track_features
-from reentry.monitoring import REFERENCE_FILE, Reference, watched_steps
+from reentry import schema
+from reentry.drift import REFERENCE_FILE, Reference, watched_steps
+from reentry.features.track import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.training_range import ranges_of
-from reentry.wanted import mark_not_computed
+from reentry.triton import telemetry
+from reentry.triton.feature_demand import mark_not_computed
 from tests.conftest import grpc_key, make_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
@@ -163,7 +164,7 @@ def test_the_histogram_holds_the_times_of_the_prediction_log(loaded: EmbeddedSer
     values = exported(loaded)
     buckets = {labels[0].removeprefix("le="): value for (name, labels), value in values.items() if "_bucket" in name}
     ordered = [buckets[bound] for bound in sorted(buckets, key=float)]
-    assert len(ordered) == len(metrics.LATENCY_BUCKETS) + 1
+    assert len(ordered) == len(telemetry.LATENCY_BUCKETS) + 1
     assert ordered == sorted(ordered)
     assert ordered[-1] == values["reentry_inference_duration_seconds_count", ()] == REQUESTS
     log = [json.loads(line)["inference_ms"] for line in loaded.prediction_log.read_text().splitlines()]
@@ -176,7 +177,7 @@ def test_every_declared_metric_is_exported_with_its_labels_and_no_other(loaded: 
     for name, labels in exported(loaded):
         if name.startswith("reentry_"):
             found[name] = {label.partition("=")[0] for label in labels}
-    assert found == {family.name: set(family.labels) for family in metrics.FAMILIES}
+    assert found == {family.name: set(family.labels) for family in telemetry.FAMILIES}
 
 
 def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded: EmbeddedServer) -> None:

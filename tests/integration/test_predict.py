@@ -22,14 +22,14 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from typer.testing import CliRunner
 
+from cli import app
 from client.batching import BatchConfig
 from client.connection import Connection
 from client.predict import JOURNAL_NAME, PredictConfig, predict_file
 from client.retry import RetryConfig
-from reentry.cli import app
 from reentry.decision import phase_of
 from reentry.errors import ClientError, TrackFileError
-from reentry.features import track_features
+from reentry.features.track import track_features
 from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid

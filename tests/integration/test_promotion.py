@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
-from export import promotion, served_config
-from export.inventory import Version
-from export.promotion import promote, rollback
-from export.running import RunningServer
-from export.store import VersionStore, open_store
 from reentry import schema
 from reentry.errors import ClientError, RepositoryError, ServerError
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.repository import served_versions
+from registry import config_pbtxt, promotion
+from registry.inventory import Version
+from registry.live_server import RunningServer
+from registry.promotion import promote, rollback
+from registry.store import VersionStore, open_store
 from tests.conftest import copy_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.versions import install, pin
@@ -217,14 +217,14 @@ def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again
     text = store.read("config.pbtxt").text or ""
     spec = Version(number=2, manifest=None, files={"model.onnx": 1}).spec
     assert spec is not None
-    server.serve(server.config(), text, served_config.pinned(text, version=2, spec=spec))  # and was killed here
+    server.serve(server.config(), text, config_pbtxt.pinned(text, version=2, spec=spec))  # and was killed here
     assert served_now(running) == 2
-    assert any("version_policy" in line for line in served_config.differences(text, server.config()))
+    assert any("version_policy" in line for line in config_pbtxt.differences(text, server.config()))
     with hammered(running) as load:
         promote(store, 2, server=server)
     assert (load.errors, set(load.versions)) == ([], {2})
     assert server.versions() == [2]
-    now = served_config.differences(store.read("config.pbtxt").text or "", server.config())
+    now = config_pbtxt.differences(store.read("config.pbtxt").text or "", server.config())
     assert [line for line in now if "fitted to its machine" not in line] == []
 
 

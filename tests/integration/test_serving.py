@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from reentry import schema
 from reentry.decision import NO_ONSET, decide_tracks
-from reentry.features import track_features
+from reentry.features.track import track_features
 from reentry.serving import EmbeddedServer
 
 SERVED_WITHIN = 1e-5

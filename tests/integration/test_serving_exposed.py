@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
-from export.running import RunningServer
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
+from registry.live_server import RunningServer
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.processes import command_lines
 

@@ -23,17 +23,17 @@ import torch
 import tritonclient.grpc as triton
 
 from export.config import ExportConfig
-from export.running import RunningServer
-from export.versions import export_checkpoint
+from export.pipeline import export_checkpoint
 from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
-from reentry.features import track_features
+from reentry.features.track import track_features
+from reentry.runtime.signals import ENDING
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.doctor import examine
 from reentry.serving.http import load_model
 from reentry.serving.run_directory import RunDirectory, find_key
 from reentry.serving.stubs import StubWatch
-from reentry.signals import ENDING
+from registry.live_server import RunningServer
 from tests.conftest import copy_repository, grpc_key, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.processes import children_of, command_line
@@ -41,7 +41,7 @@ from tests.toy_model import write_toy_model
 from tests.versions import pin
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.model import ReentryLSTM
+from training.models.networks import ReentryLSTM
 
 REENTRY = Path(sys.executable).with_name("reentry")
 

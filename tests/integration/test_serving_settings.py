@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from export.served_config import differences, read
 from reentry.errors import ServerError
 from reentry.schema import FEATURES
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import load_model
+from registry.config_pbtxt import differences, read
 from tests.conftest import make_repository
 from tests.processes import children_of, command_line
 

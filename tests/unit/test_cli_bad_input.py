@@ -14,7 +14,7 @@ from types import FrameType
 
 import pytest
 
-from reentry import cli
+import cli
 from reentry.serving.doctor import _repository
 from tests.bad_input import DEADLINE, Case, Ending, listing, make_world, run_process, written_cases
 from tests.versions import bare_repository

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli import app
 from client.outputs import OutputFiles
 from client.predict import PredictConfig, Prediction
-from reentry.cli import app
 from reentry.errors import ConfigError, TrackFileError
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from export.promotion import label_exported, promote
-from export.store import open_store
-from reentry import cli
+import cli
 from reentry.errors import ConfigError, ServerError
 from reentry.serving import ServerConfig
 from reentry.serving.repository import models_of, served_versions
+from registry.promotion import label_exported, promote
+from registry.store import open_store
 from tests.versions import bare_repository, install, pin
 
 RUN = CliRunner()

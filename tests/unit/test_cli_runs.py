@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from reentry.cli import app
+from cli import app
 from reentry.errors import InputError
-from training.tracking import recording
+from training.runs.recorder import recording
 
 
 @pytest.fixture(scope="module")

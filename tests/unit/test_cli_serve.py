@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from reentry import cli
+import cli
 from reentry.serving import ServerConfig
 from reentry.serving import doctor as doctor_module
 from reentry.serving.doctor import examine

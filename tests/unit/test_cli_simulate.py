@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reentry.cli import main
+from cli import main
 from reentry.errors import TrackFileError
 from reentry.simulation import (
     BallisticConfig,

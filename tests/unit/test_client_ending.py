@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from client.ending import run_until_ended
-from reentry.signals import ENDING, Ended, ended_by_signals
+from reentry.runtime.ending import run_until_ended
+from reentry.runtime.signals import ENDING, Ended, ended_by_signals
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reentry import cores as cores_module
+from reentry.runtime import cores as cores_module
 
 
 @pytest.mark.parametrize(

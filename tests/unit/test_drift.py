@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reentry import metrics
-from reentry.features import track_features
-from reentry.monitoring import REFERENCE_FILE, Reference
+from reentry.drift import REFERENCE_FILE, Reference
+from reentry.features.track import track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import read_tracks, write_tracks
+from reentry.triton import telemetry
 from tests.unit.test_monitoring import Backend, answer, tracker
-from training.data import samples_of
-from training.reference import reference_of
+from training.data.reference import reference_of
+from training.data.samples import samples_of
 
 TRACKS = 100
 USED = ("altitude_fraction",)
@@ -56,9 +56,9 @@ def served(reference: Reference, tmp_path: Path) -> Callable[[pd.DataFrame], tup
         made.flush()
         values = dict(backend.values)
         made.close()
-        checked = values[metrics.CHECKED_STEPS.name,]
-        indices = {key[1]: value for key, value in values.items() if key[0] == metrics.STABILITY_INDEX.name}
-        outside = {key[1]: value / checked for key, value in values.items() if key[0] == metrics.OUT_OF_RANGE.name}
+        checked = values[telemetry.CHECKED_STEPS.name,]
+        indices = {key[1]: value for key, value in values.items() if key[0] == telemetry.STABILITY_INDEX.name}
+        outside = {key[1]: value / checked for key, value in values.items() if key[0] == telemetry.OUT_OF_RANGE.name}
         return indices, outside
 
     return serve

@@ -17,21 +17,21 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from export import benchmark
-from export.benchmark import Benchmark, BenchmarkConfig, benchmark_formats
-from export.benchmark_figures import Accuracy, Measured, Spread, rows_of
-from export.benchmark_report import figure_of, markdown, write_report
-from export.formats import Format
-from export.measure import COMPILED, LEAST_SAMPLES, MOST_SAMPLES, PYTORCH, Measurement, Spec, samples_of
 from export.runners import Carried
-from export.turns import Turns
-from export.workers import Worker
+from perf.formats import benchmark
+from perf.formats.benchmark import Benchmark, BenchmarkConfig, benchmark_formats
+from perf.formats.figures import Accuracy, Measured, Spread, rows_of
+from perf.formats.measure import COMPILED, LEAST_SAMPLES, MOST_SAMPLES, PYTORCH, Measurement, Spec, samples_of
+from perf.formats.report import figure_of, markdown, write_report
+from perf.formats.turns import Turns
+from perf.formats.workers import Worker
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError, ExportError
 from reentry.schema import FEATURES
+from registry.formats import Format
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.model import ReentryLSTM
+from training.models.networks import ReentryLSTM
 
 HIDDEN = 8
 

@@ -8,7 +8,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from export.calibration import compare, main
+from perf.formats.calibration import compare, main
 from reentry.errors import InputError
 from reentry.tracks import tracks_table, write_tracks
 from tests.exporting import checkpoint_of, deciding, exporting

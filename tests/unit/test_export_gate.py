@@ -10,19 +10,19 @@ import numpy as np
 import onnx
 import pytest
 
-from export.formats import FORMATS, Format, Tolerance
+from export.gate import Verification, flight_features, verify
 from export.graphs import step_graph, whole_graph
 from export.quantize import dynamic_int8
 from export.runners import Array, Carried, OnnxRunner
 from export.signature import check_signature
-from export.verify import Verification, flight_features, verify
 from reentry.decision import DecisionConfig
 from reentry.errors import ExportError
 from reentry.schema import FEATURES
+from registry.formats import FORMATS, Format, Tolerance
 from tests.exporting import checkpoint_of, deciding, flights
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
-from training.data import Sample
+from training.data.samples import Sample
 
 EXACT = FORMATS[Format.ONNX].tolerance
 ROUNDED = FORMATS[Format.ONNX_INT8].tolerance

@@ -13,17 +13,17 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from export.gate import flight_features
 from export.graphs import metadata_of, step_graph, whole_graph
 from export.quantize import dynamic_int8, static_int8
 from export.runners import Carried, OnnxRunner, no_state
 from export.torchscript import save_torchscript, torchscript_runner
-from export.verify import flight_features
 from reentry.errors import ExportError
 from reentry.schema import FEATURES, REENTRY_STEP, SCHEMA_VERSION
 from tests.exporting import checkpoint_of
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
-from training.model import network
+from training.models.networks import network
 
 SHAPES = {
     "default": ModelConfig(hidden=8),

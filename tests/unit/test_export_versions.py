@@ -15,23 +15,24 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from export import builders, folder, versions
+from cli import app
+from export import builders, pipeline
 from export.builders import missing
 from export.config import ExportConfig, read_formats
-from export.formats import FORMATS, Format
-from export.inventory import find
-from export.labels import Record
+from export.gate import Verification, flight_features, verify
+from export.pipeline import Exported, export_checkpoint
 from export.runners import OnnxRunner
-from export.served_config import read as read_config
-from export.store import manifest_of, open_store
-from export.verify import Verification, flight_features, verify
-from export.versions import Exported, export_checkpoint
-from reentry.cli import app
 from reentry.decision import DecisionConfig
+from reentry.drift import Reference
 from reentry.errors import CheckpointError, ConfigError, ExportError, InputError, RepositoryError
-from reentry.monitoring import Reference
 from reentry.schema import FEATURES, REENTRY_LSTM
 from reentry.tracks import tracks_fingerprint, tracks_table, write_tracks
+from registry import folder_store
+from registry.config_pbtxt import read as read_config
+from registry.formats import FORMATS, Format
+from registry.inventory import find
+from registry.labels import Record
+from registry.store import manifest_of, open_store
 from tests.exporting import checkpoint_of, deciding, exporting
 from tests.training_data import short_tracks
 from training.checkpoint import Checkpoint, save_checkpoint
@@ -146,7 +147,7 @@ def test_a_number_taken_in_between_is_left_to_its_owner(config: ExportConfig, mo
             (theirs / "model.onnx").write_text("theirs")
         return verify(*arguments, **settings)
 
-    monkeypatch.setattr(versions, "verify", slow)
+    monkeypatch.setattr(pipeline, "verify", slow)
     assert one(config).version == 2
     assert (theirs / "model.onnx").read_text() == "theirs"
     assert manifest_of(open_store(config.repository), 2).version == 2
@@ -277,7 +278,7 @@ def test_a_repository_that_takes_no_files_is_refused_in_one_line(
     def read_only(**_: object) -> str:  # root may write to a folder of any mode
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(folder, "tempfile", SimpleNamespace(mkdtemp=read_only))
+    monkeypatch.setattr(folder_store, "tempfile", SimpleNamespace(mkdtemp=read_only))
     error = str(one(config).error)
     assert error.startswith(f"{model_folder(config) / '1'}: cannot install: Permission denied; fix: ")
     assert sorted(path.name for path in model_folder(config).iterdir()) == ["config.pbtxt"]

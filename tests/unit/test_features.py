@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from reentry.features import LONGEST_STEP, METRES_PER_DEGREE, WINDOW, FeatureStream, track_features
+from reentry.features.track import LONGEST_STEP, METRES_PER_DEGREE, WINDOW, FeatureStream, track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 from reentry.tracks import read_tracks
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reentry.errors import InputError
-from reentry.files import check_writable, remove_leftovers, whole_file, writing
+from reentry.runtime.files import check_writable, remove_leftovers, whole_file, writing
 from tests.full_disk import room_for
 
 
@@ -70,7 +70,7 @@ def test_a_place_below_a_file_or_on_a_system_that_takes_none_does_not_pass_the_c
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from reentry.files import whole_file
+from reentry.runtime.files import whole_file
 with whole_file(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("writing", flush=True)

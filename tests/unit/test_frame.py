@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import cli
 import client
 import reentry
-from reentry import cli, errors
+from reentry import errors
 from reentry.errors import ReentryError
-from reentry.files import whole_file
-from reentry.progress import progress
+from reentry.runtime.files import whole_file
+from reentry.runtime.progress import progress
 
 ROOT = Path(reentry.__file__).parent.parent
 MAY_IMPORT = {
@@ -54,8 +55,17 @@ def test_imports_run_one_way(package: str) -> None:
 
 
 def test_export_knows_of_training_only_what_a_checkpoint_and_its_gate_need() -> None:
-    of_checkpoints = {"training.model", "training.checkpoint", "training.config", "training.card", "training.threads"}
-    allowed = of_checkpoints | {"training.metrics", "training.data"}  # the gate scores labelled tracks
+    of_checkpoints = {
+        "training.models.networks",
+        "training.checkpoint",
+        "training.config",
+        "training.runs.card",
+        "training.fit.threads",
+    }
+    allowed = of_checkpoints | {
+        "training.evaluation.metrics",
+        "training.data.samples",
+    }  # the gate scores labelled tracks
     for module in (ROOT / "export").rglob("*.py"):
         of_training = {name for name in imports(module) if name.split(".")[0] == "training"}
         assert of_training <= allowed, module
@@ -63,7 +73,14 @@ def test_export_knows_of_training_only_what_a_checkpoint_and_its_gate_need() -> 
 
 @pytest.mark.parametrize(
     "module",
-    ["reentry.schema", "reentry.features", "reentry.decision", "reentry.requests", "reentry.wanted", "reentry.metrics"],
+    [
+        "reentry.schema",
+        "reentry.features.track",
+        "reentry.decision",
+        "reentry.triton.checks",
+        "reentry.triton.feature_demand",
+        "reentry.triton.telemetry",
+    ],
 )
 def test_what_triton_imports_needs_numpy_alone(module: str) -> None:
     assert not imported_by(module) & {"torch", "pandas", "typer", "rich", "pyarrow", "onnxruntime"}
@@ -76,7 +93,7 @@ def test_the_client_is_imported_without_anything_heavy_until_it_is_used() -> Non
 
 
 def test_the_command_line_starts_without_anything_heavy() -> None:
-    assert not imported_by("reentry.cli") & {"torch", "pandas", "numpy", "tritonclient", "matplotlib"}
+    assert not imported_by("cli") & {"torch", "pandas", "numpy", "tritonclient", "matplotlib"}
 
 
 def test_every_command_has_help_with_an_example() -> None:
@@ -138,7 +155,7 @@ def test_a_failed_write_leaves_the_file_of_before(tmp_path: Path) -> None:
 
 
 def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reentry.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("reentry.runtime.progress.SECONDS_BETWEEN_LINES", 0.0)
     with progress("simulating", 2000, "rows") as advance:
         advance(500)
         advance(1000)

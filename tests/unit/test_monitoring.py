@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from perf.monitoring import without_metrics
-from reentry import metrics
-from reentry.errors import CheckpointError
-from reentry.features import track_features
-from reentry.monitoring import (
+from reentry.drift import (
     FEWEST_TRACKS,
     REFERENCE_FILE,
     Drift,
@@ -25,8 +22,11 @@ from reentry.monitoring import (
     stability_index,
     watched_steps,
 )
+from reentry.errors import CheckpointError
+from reentry.features.track import track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.triton import telemetry
 from tests.conftest import copy_repository
 
 STEPS = 120
@@ -50,7 +50,7 @@ def reference() -> Reference:
 
 
 class Backend:
-    """Triton's metrics, kept in a dict: the one seam that exists inside the server alone."""
+    """Triton's telemetry, kept in a dict: the one seam that exists inside the server alone."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, ...], float] = {}
@@ -79,17 +79,17 @@ class Backend:
                 backend.values[self.key] = value
 
             def __del__(self) -> None:
-                if self.key[0] == metrics.STABILITY_INDEX.name:
+                if self.key[0] == telemetry.STABILITY_INDEX.name:
                     backend.values.pop(self.key, None)
 
         self.MetricFamily = MetricFamily
 
 
-def tracker(backend: Backend, network: Path) -> metrics.TrackMetrics:
-    return metrics.TrackMetrics(metrics.Registry(backend), network=network, model_instance="track_decision_0_0")
+def tracker(backend: Backend, network: Path) -> telemetry.TrackMetrics:
+    return telemetry.TrackMetrics(telemetry.Registry(backend), network=network, model_instance="track_decision_0_0")
 
 
-def answer(made: metrics.TrackMetrics, features: np.ndarray, *, version: int = 1, seconds: float = 0.003) -> None:
+def answer(made: telemetry.TrackMetrics, features: np.ndarray, *, version: int = 1, seconds: float = 0.003) -> None:
     tracks, steps, _ = features.shape
     phase = np.zeros((tracks, steps), dtype=np.uint8)
     phase[:, steps // 2 :] = 1
@@ -235,10 +235,10 @@ def test_what_is_answered_is_counted(tmp_path: Path) -> None:
     assert value["reentry_requests_total", "answered"] == 2
     assert value["reentry_tracks_total", "1"] == value["reentry_onsets_total",] == 5
     assert value["reentry_predictions_total", "flight"] == value["reentry_predictions_total", "reentry"] == 5 * 60
-    buckets = {key[1]: value[key] for key in value if key[0] == metrics.DURATION_BUCKET.name}
+    buckets = {key[1]: value[key] for key in value if key[0] == telemetry.DURATION_BUCKET.name}
     assert (buckets["0.0025"], buckets["0.005"], buckets["0.05"], buckets["+Inf"]) == (0, 1, 2, 2)
-    assert value[metrics.DURATION_COUNT.name,] == 2
-    assert value[metrics.DURATION_SUM.name,] == pytest.approx(0.033)
+    assert value[telemetry.DURATION_COUNT.name,] == 2
+    assert value[telemetry.DURATION_SUM.name,] == pytest.approx(0.033)
 
 
 def test_padding_counts_for_nothing(tmp_path: Path, reference: Reference) -> None:
@@ -270,7 +270,7 @@ def test_every_step_is_looked_at_in_turn(tmp_path: Path, reference: Reference) -
     made = tracker(backend, tmp_path)
     features = flights(1, seed=1)
     features[0, 37, 0] = 1e9
-    for _ in range(metrics.STEP_STRIDE):
+    for _ in range(telemetry.STEP_STRIDE):
         answer(made, features)
     made.close()
     assert backend.values["reentry_checked_steps_total",] == STEPS - 1  # no step lies before the first
@@ -312,7 +312,7 @@ def test_a_version_without_a_usable_reference_is_answered_all_the_same(
     assert "drift of version 2 is not watched" in capsys.readouterr().err
 
 
-def series(backend: Backend, family: metrics.Family) -> set[str]:
+def series(backend: Backend, family: telemetry.Family) -> set[str]:
     return {key[1] for key in backend.values if key[0] == family.name}
 
 
@@ -332,9 +332,9 @@ def test_versions_that_no_folder_holds_share_one_label_and_leave_drift_alone(
     assert indices
     assert indices == {key: value for key, value in backend.values.items() if key[0] == "reentry_feature_psi"}
     made.close()
-    assert series(backend, metrics.TRACKS) == {"1", metrics.OTHER}
+    assert series(backend, telemetry.TRACKS) == {"1", telemetry.OTHER}
     assert backend.values["reentry_tracks_total", "1"] == 60
-    assert backend.values["reentry_tracks_total", metrics.OTHER] == 3000
+    assert backend.values["reentry_tracks_total", telemetry.OTHER] == 3000
 
 
 def test_a_version_whose_folder_is_deleted_keeps_its_label(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_where_no_folder_says_which_versions_exist_their_labels_are_bounded(tmp_
     for version in range(1, 300):
         answer(made, flights(1, seed=1)[:, :1], version=version)
     made.close()
-    assert len(series(backend, metrics.TRACKS)) == metrics.MOST_VERSIONS + 1
+    assert len(series(backend, telemetry.TRACKS)) == telemetry.MOST_VERSIONS + 1
 
 
 def test_features_that_are_no_numbers_do_not_count_as_drift(tmp_path: Path, reference: Reference) -> None:
@@ -369,7 +369,7 @@ def test_features_that_are_no_numbers_do_not_count_as_drift(tmp_path: Path, refe
     answer(made, features)
     made.flush()
     checked = backend.values["reentry_checked_steps_total",]
-    assert checked == 60 * len(range(0, STEPS, metrics.STEP_STRIDE))
+    assert checked == 60 * len(range(0, STEPS, telemetry.STEP_STRIDE))
     for value in (np.nan, np.inf):
         answer(made, np.full_like(features, value))
     made.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reentry import motion
-from reentry.standard_atmosphere import log_density
-from tests.filters import NOISE, Seen, by_blocks, by_kalman, errors, flights
+from reentry.features import motion
+from reentry.features.standard_atmosphere import log_density
+from training.studies.motion_filters import NOISE, Seen, by_blocks, by_kalman, errors, flights
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reentry.outliers import HISTORY, without_outliers
+from reentry.features.outliers import HISTORY, without_outliers
 
 
 def cleaned(values: np.ndarray, *, step: float = 1.0, limit: float = 10.0) -> np.ndarray:

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from export import served_config
-from export.formats import Format
-from export.inventory import find_all
-from export.labels import Labels, Record
-from export.manifest import MANIFEST_FILE
-from export.pin import out_of_step
-from export.promotion import label_exported, promote, prune, rollback
-from export.running import RunningServer, overridden
-from export.store import CONFIG_FILE, LABELS_FILE, VersionStore, open_store
 from reentry.errors import ConfigError, RepositoryError
 from reentry.schema import SCHEMA_VERSION
+from registry import config_pbtxt
+from registry.formats import Format
+from registry.inventory import find_all
+from registry.labels import Labels, Record
+from registry.live_server import RunningServer, overridden
+from registry.manifest import MANIFEST_FILE
+from registry.pin import out_of_step
+from registry.promotion import label_exported, promote, prune, rollback
+from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore, open_store
 from tests.versions import bare_repository, install, pin
 
 
@@ -34,7 +34,7 @@ def labels(store: VersionStore) -> Labels:
 
 
 def config(store: VersionStore) -> ModelConfig:
-    return served_config.read(store.read(CONFIG_FILE).text or "")
+    return config_pbtxt.read(store.read(CONFIG_FILE).text or "")
 
 
 def pinned(store: VersionStore) -> list[int]:
@@ -372,14 +372,14 @@ def test_a_record_that_another_command_changed_meanwhile_is_not_lost(
 ) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0)
     promote(store, 1)
-    pinning = served_config.pinned
+    pinning = config_pbtxt.pinned
 
     def overtaken(*arguments: Any, **settings: Any) -> str:
-        monkeypatch.setattr(served_config, "pinned", pinning)
+        monkeypatch.setattr(config_pbtxt, "pinned", pinning)
         promote(open_store(store.location), 2)
         return pinning(*arguments, **settings)
 
-    monkeypatch.setattr(served_config, "pinned", overtaken)
+    monkeypatch.setattr(config_pbtxt, "pinned", overtaken)
     with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
         promote(store, 3)
     assert (labels(store).production, pinned(store)) == (2, [2])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from export import served_config
-from export.formats import FORMATS, Format
-from export.served_config import accelerated, differences, pinned, read, rewritten
-from export.tensorrt_config import TensorRTConfig
+from export.tensorrt.config import TensorRTConfig
 from reentry.errors import RepositoryError
 from reentry.schema import FEATURES
+from registry import config_pbtxt
+from registry.config_pbtxt import accelerated, differences, pinned, read, rewritten
+from registry.formats import FORMATS, Format
 
 FILE = (Path(__file__).parents[2] / "model_repository/reentry_lstm/config.pbtxt").read_text()
 
@@ -98,7 +98,7 @@ def test_other_ways_to_write_the_same_end_in_what_was_meant(text: str, form: For
 
 @pytest.mark.parametrize("edited", ["max_batch_size: 1", "{ no configuration"])
 def test_an_edit_that_went_wrong_is_never_written(edited: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served_config, "_with_field", lambda *_: edited)
+    monkeypatch.setattr(config_pbtxt, "_with_field", lambda *_: edited)
     wanted = read(FILE)
     wanted.max_batch_size = 8
     assert read(rewritten(FILE, wanted)) == wanted

@@ -200,7 +200,7 @@ def test_the_loader_is_asked_what_is_missing(tmp_path: Path) -> None:
 def test_packages_a_stub_cannot_import_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "python3").symlink_to("/bin/false")
     monkeypatch.setattr(installation_module, "program_path", lambda: str(tmp_path))
-    with pytest.raises(ServerError, match=r"Python models cannot import numpy, onnxruntime, reentry.features"):
+    with pytest.raises(ServerError, match=r"Python models cannot import numpy, onnxruntime, reentry.features.track"):
         require_packages()
 
 

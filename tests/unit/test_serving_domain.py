@@ -13,16 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reentry.buckets import bucket_length, pad_steps
 from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
-from reentry.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
-from reentry.requests import (
-    require_decidable,
-    require_features,
-    require_lengths,
-    require_measurements,
-    require_timestamps,
-)
+from reentry.padding import bucket_length, pad_steps
 from reentry.schema import (
     FEATURES,
     LARGEST_REQUEST,
@@ -33,6 +25,14 @@ from reentry.schema import (
     Column,
 )
 from reentry.simulation import trapezoid
+from reentry.triton.checks import (
+    require_decidable,
+    require_features,
+    require_lengths,
+    require_measurements,
+    require_timestamps,
+)
+from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from reentry.signals import ENDING, Ended, ended_by_signals
+from reentry.runtime.signals import ENDING, Ended, ended_by_signals
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)

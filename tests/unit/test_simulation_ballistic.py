@@ -17,7 +17,7 @@ import pymsis
 import pytest
 
 from reentry.errors import ConfigError, ReentryError
-from reentry.pool import in_order
+from reentry.runtime.pool import in_order
 from reentry.simulation import (
     SEVERITIES,
     BallisticConfig,

@@ -20,11 +20,12 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from export.labels import Labels, Record
-from export.objects import ObjectStore
-from export.promotion import label_exported, promote, prune, rollback
-from export.served_config import read
-from export.store import (
+from reentry.errors import RepositoryError
+from registry.config_pbtxt import read
+from registry.labels import Labels, Record
+from registry.promotion import label_exported, promote, prune, rollback
+from registry.s3_store import ObjectStore
+from registry.store import (
     CLAIM_FILE,
     CONFIG_FILE,
     LABELS_FILE,
@@ -34,7 +35,6 @@ from export.store import (
     next_version,
     open_store,
 )
-from reentry.errors import RepositoryError
 from tests.full_disk import room_for
 from tests.versions import bare_repository, make_version
 
@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_nothing_of_the_version(store: VersionStore, tmp_path
 COPYING = """
 import os, shutil, sys
 from pathlib import Path
-from export.store import open_store
+from registry.store import open_store
 
 def copy(source, target):
     Path(target).write_bytes(b"half")

@@ -18,15 +18,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import tensorrt
-from export.engine_runner import EngineRunner
-from export.formats import FORMATS, Format
 from export.runners import no_state
-from export.tensorrt import Gpu, build, find_gpu, key_of, missing
-from export.tensorrt_config import TensorRTConfig, step_shapes, whole_shapes
-from export.trtexec import Program, find_trtexec, parse_report, read_outputs, run_arguments
+from export.tensorrt import engines
+from export.tensorrt.config import TensorRTConfig, step_shapes, whole_shapes
+from export.tensorrt.engines import Gpu, build, find_gpu, key_of, missing
+from export.tensorrt.runner import EngineRunner
+from export.tensorrt.trtexec import Program, find_trtexec, parse_report, read_outputs, run_arguments
 from reentry.errors import ConfigError, ExportError
 from reentry.schema import FEATURES
+from registry.formats import FORMATS, Format
 from tests.toy_model import write_toy_model
 
 STAND_IN = Path(__file__).parents[1] / "trtexec_stand_in.py"
@@ -451,13 +451,13 @@ class FakeTensorRT(types.ModuleType):
 def package(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT()
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.delitem(sys.modules, "export.tensorrt_package", raising=False)
-    monkeypatch.delattr("export.tensorrt_package", raising=False)
+    monkeypatch.delitem(sys.modules, "export.tensorrt.package", raising=False)
+    monkeypatch.delattr("export.tensorrt.package", raising=False)
     return fake
 
 
 def test_the_package_is_asked_for_the_same_build(package: FakeTensorRT, tmp_path: Path) -> None:
-    from export.tensorrt_package import build_engine
+    from export.tensorrt.package import build_engine
 
     config = TensorRTConfig(batch=(1, 2, 4), workspace_mib=2)
     engine = tmp_path / "model.plan"
@@ -475,7 +475,7 @@ def test_the_package_is_asked_for_the_same_build(package: FakeTensorRT, tmp_path
 
 
 def test_the_package_s_precision_and_errors_are_as_trtexec_s(package: FakeTensorRT, tmp_path: Path) -> None:
-    from export.tensorrt_package import build_engine
+    from export.tensorrt.package import build_engine
 
     shapes = whole_shapes(TensorRTConfig())
     build_engine(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig(fp16=True))
@@ -496,15 +496,15 @@ def test_the_package_is_used_where_there_is_no_trtexec(
     config: TensorRTConfig,
     tmp_path: Path,
 ) -> None:
-    from export import tensorrt_package
+    from export.tensorrt import package
 
     class Loaded(EngineRunner):
         def _call(self, engine: Path, inputs: object) -> dict[str, np.ndarray]:
             raise NotImplementedError
 
-    monkeypatch.setattr(tensorrt, "find_trtexec", lambda: None)
-    monkeypatch.setattr(tensorrt, "_has_package", lambda: True)
-    monkeypatch.setattr(tensorrt_package, "PackageRunner", Loaded)
+    monkeypatch.setattr(engines, "find_trtexec", lambda: None)
+    monkeypatch.setattr(engines, "_has_package", lambda: True)
+    monkeypatch.setattr(package, "PackageRunner", Loaded)
     assert missing() is None
     assert isinstance(build(*graphs, folder(tmp_path), config), Loaded)
     assert (tmp_path / "version" / SPEC.step_file).read_bytes() == b"engine"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from export.config import ExportConfig
-from export.formats import FORMATS, Format
-from export.manifest import Manifest
-from export.served_config import read
-from export.tensorrt_config import TensorRTConfig
-from export.versions import export_checkpoint
+from export.pipeline import export_checkpoint
+from export.tensorrt.config import TensorRTConfig
+from registry.config_pbtxt import read
+from registry.formats import FORMATS, Format
+from registry.manifest import Manifest
 from tests.exporting import deciding, exporting
 from tests.unit.test_tensorrt import builds, gpu
 from training.config import ModelConfig

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from export.formats import Format
-from export.node import install, prepare
-from export.served_config import read
-from export.tensorrt_config import TensorRTConfig
-from reentry.cli import app
+from cli import app
+from export.tensorrt.config import TensorRTConfig
+from export.tensorrt.node import install, prepare
 from reentry.errors import ExportError, RepositoryError
 from reentry.schema import FEATURES
+from registry.config_pbtxt import read
+from registry.formats import Format
 from tests import versions
 from tests.unit.test_tensorrt import STAND_IN
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from reentry.cli import app
+from cli import app
 from reentry.errors import InputError
 from reentry.tracks import fingerprint
 from tests.training_data import write_flights
-from training import tracking
 from training.config import ModelConfig, TrainConfig
-from training.mlflow_store import LOCAL_STORE, database, experiment_of, open_store, tracking_uri
-from training.runs import Run, all_runs, compare
-from training.tracking import Recorder, lock_hash, recording, training_parameters
+from training.runs import recorder
+from training.runs.mlflow_store import LOCAL_STORE, database, experiment_of, open_store, tracking_uri
+from training.runs.recorder import Recorder, lock_hash, recording, training_parameters
+from training.runs.runs import Run, all_runs, compare
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_training_is_recorded_with_all_that_decides_how_it_ends(data: Path, tm
     assert given["model.features"] == "altitude_fraction, elapsed_fraction"
     assert given["data.file_fingerprint"] == fingerprint(data)
     assert (given["data.train_tracks"], given["data.validation_tracks"]) == ("5", "1")
-    assert given["lock_hash"] == hashlib.sha256(tracking.LOCK.read_bytes()).hexdigest()
+    assert given["lock_hash"] == hashlib.sha256(recorder.LOCK.read_bytes()).hexdigest()
     assert len(given["data.tracks_fingerprint"]) == 64
     assert given["git_revision"]
     assert run.metrics["tracks"] == 1.0
@@ -101,7 +101,7 @@ def test_a_run_that_ends_early_says_how(error: BaseException, status: str) -> No
 def test_without_tracking_nothing_is_recorded_and_mlflow_is_not_asked(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "open_store", lambda _: pytest.fail("the store was opened"))
+    monkeypatch.setattr(recorder, "open_store", lambda _: pytest.fail("the store was opened"))
     result = train(data, tmp_path, "--no-track")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "model.ckpt").is_file()
@@ -234,7 +234,7 @@ def test_the_content_of_the_file_is_a_parameter(data: Path, tmp_path: Path) -> N
 
 
 def test_a_program_without_its_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "LOCK", tmp_path / "requirements.lock")
+    monkeypatch.setattr(recorder, "LOCK", tmp_path / "requirements.lock")
     assert lock_hash() == "unknown"
 
 
@@ -243,7 +243,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, globals: Mapping[str, object] | None = None, *rest: Any) -> Any:  # noqa: A002
-        if name.split(".")[0] == "mlflow" and (globals or {}).get("__name__") == "training.mlflow_store":
+        if name.split(".")[0] == "mlflow" and (globals or {}).get("__name__") == "training.runs.mlflow_store":
             raise ImportError(name)
         return real(name, globals, *rest)
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from reentry.schema import FEATURES
-from training import ablation
 from training.config import ModelConfig, TrainConfig
+from training.studies import ablation
 
 
 def test_every_variant_differs_from_the_defaults_in_one_setting() -> None:

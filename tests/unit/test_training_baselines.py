@@ -16,7 +16,9 @@ from reentry.schema import FEATURES
 from reentry.simulation import BallisticConfig, of_severity, simulate_ballistic
 from reentry.tracks import write_tracks
 from tests.training_data import short_samples
-from training.baselines import (
+from training.data.samples import Sample, read_labelled
+from training.evaluation.metrics import score
+from training.models.baselines import (
     AltitudeFraction,
     AltitudeThreshold,
     Baseline,
@@ -28,8 +30,6 @@ from training.baselines import (
     baselines,
     predict_with,
 )
-from training.data import Sample, read_labelled
-from training.metrics import score
 
 
 def column(features: torch.Tensor, name: str) -> np.ndarray:

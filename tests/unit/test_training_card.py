@@ -17,11 +17,11 @@ from reentry.simulation import simulate_file
 from reentry.simulation.trapezoid import LABEL_RULES
 from reentry.tracks import Track, fingerprint, write_tracks
 from tests.training_data import short_flights
-from training.card import CARD_NAME, markdown
 from training.checkpoint import load_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.groups import by_group, range_class, range_km, sensors
-from training.metrics import Prediction
+from training.evaluation.groups import by_group, range_class, range_km, sensors
+from training.evaluation.metrics import Prediction
+from training.runs.card import CARD_NAME, markdown
 from training.train import TrainReport, train_file
 
 DECISION = DecisionConfig()

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from reentry.decision import DecisionConfig
+from reentry.drift import Reference
 from reentry.errors import CheckpointError
-from reentry.monitoring import Reference
 from reentry.schema import FEATURES, SCHEMA_VERSION
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.model import ReentryLSTM
+from training.models.networks import ReentryLSTM
 
 
 def checkpoint(**shape: Any) -> Checkpoint:

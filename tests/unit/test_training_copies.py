@@ -17,7 +17,7 @@ from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, TIMESTAMP
 from reentry.simulation import simulate_file
 from reentry.tracks import Track, read_tracks
 from tests.training_data import short_tracks
-from training.copies import STRETCHES, Flights, sketches
+from training.data.leakage import STRETCHES, Flights, sketches
 
 TIME = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 PROFILES = [("trapezoid", 0), ("ballistic", 0), ("ballistic", 2)]

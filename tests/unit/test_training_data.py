@@ -12,7 +12,7 @@ import torch
 from reentry.errors import InputError, TrackFileError
 from tests.training_data import short_samples, short_tracks, write_flights
 from training.config import TrainConfig
-from training.data import Collate, Sample, read_labelled, samples_of, split
+from training.data.samples import Collate, Sample, read_labelled, samples_of, split
 
 
 def relabelled(sample: Sample, phase: list[int]) -> Sample:

@@ -17,8 +17,8 @@ import torch
 from reentry.errors import ConfigError, ReentryError
 from tests.training_data import short_samples, write_flights
 from training.config import ModelConfig, TrainConfig
-from training.loop import fit
-from training.streaming import open_labelled
+from training.data.stored import open_labelled
+from training.fit.fit import fit
 
 SHAPE = ModelConfig(hidden=8)
 ONE = TrainConfig(epochs=3, accelerator="cpu", alarm_weight=0.1)

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from reentry.cli import app
+from cli import app
 from reentry.errors import ConfigError, InputError
 from reentry.tracks import fingerprint
 from tests.training_data import short_flights, write_flights
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.evaluate import NETWORK, Evaluation, open_evaluation
-from training.report import as_dict, markdown, write_report
-from training.streaming import StoredPredictions
+from training.data.stored import StoredPredictions
+from training.evaluation.evaluate import NETWORK, Evaluation, open_evaluation
+from training.evaluation.report import as_dict, markdown, write_report
 from training.train import TrainReport, train_file
 
 METHODS = [NETWORK, "mean onset altitude", "altitude fraction", "elapsed fraction", "logistic regression"]
@@ -198,7 +198,7 @@ def test_baselines_of_a_large_training_split_are_fitted_on_some_of_its_tracks_an
     data: Path, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "evenly chosen" not in markdown(evaluate_file(trained.checkpoint, data))
-    monkeypatch.setattr("training.evaluate.BASELINE_STEPS", 500)  # of some 1,100
+    monkeypatch.setattr("training.evaluation.evaluate.BASELINE_STEPS", 500)  # of some 1,100
     evaluation = evaluate_file(trained.checkpoint, data)
     assert evaluation.runs[0].fitted_on == 4
     assert "The baselines were fitted on 4 of the training tracks, evenly chosen." in markdown(evaluation)

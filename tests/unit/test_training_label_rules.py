@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from training import label_rules
 from training.config import ModelConfig, TrainConfig
+from training.studies import label_rules
 
 
 def test_each_rule_and_seed_has_a_row_and_a_short_training_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:

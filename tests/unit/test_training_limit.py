@@ -9,9 +9,9 @@ from reentry.decision import DecisionConfig
 from reentry.simulation.ballistic import BallisticConfig, simulate_ballistic
 from reentry.simulation.sensors import SensorConfig
 from reentry.tracks import Track
-from training.data import Sample, samples_of
-from training.limit import known_path
-from training.metrics import Prediction, score
+from training.data.samples import Sample, samples_of
+from training.evaluation.metrics import Prediction, score
+from training.studies.known_path import known_path
 
 FLIGHTS = 24
 

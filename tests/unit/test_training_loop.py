@@ -11,9 +11,9 @@ import torch
 from reentry.errors import ConfigError
 from tests.training_data import short_samples
 from training.config import ModelConfig, TrainConfig
-from training.data import Sample
-from training.loop import Trained, fit, git_revision, predict
-from training.metrics import score
+from training.data.samples import Sample
+from training.evaluation.metrics import score
+from training.fit.fit import Trained, fit, git_revision, predict
 
 SHAPE = ModelConfig(hidden=8)
 QUICK = TrainConfig(epochs=4, accelerator="cpu")

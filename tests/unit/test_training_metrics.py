@@ -10,7 +10,7 @@ import pytest
 from reentry.decision import DecisionConfig
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.tracks import Track
-from training.metrics import Prediction, onset_errors, reliability, score
+from training.evaluation.metrics import Prediction, onset_errors, reliability, score
 
 DECISION = DecisionConfig(enter=0.5, leave=0.5)
 

@@ -8,8 +8,8 @@ import torch
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES, FRACTIONS
 from training.config import KINDS, ModelConfig
-from training.model import ReentryConvolution, ReentryGRU, ReentryLSTM, ReentryNetwork
-from training.model import network as untrained
+from training.models.networks import ReentryConvolution, ReentryGRU, ReentryLSTM, ReentryNetwork
+from training.models.networks import network as untrained
 
 SHAPES = [
     {},

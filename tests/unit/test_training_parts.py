@@ -11,9 +11,9 @@ import pytest
 
 from reentry.decision import DecisionConfig
 from tests.training_data import short_samples
-from training.metrics import Prediction, reliability, score
-from training.parts import reliability_in_parts, score_in_parts
-from training.streaming import StoredPredictions
+from training.data.stored import StoredPredictions
+from training.evaluation.metrics import Prediction, reliability, score
+from training.evaluation.parts import reliability_in_parts, score_in_parts
 
 DECISION = DecisionConfig()
 

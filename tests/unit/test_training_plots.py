@@ -8,10 +8,10 @@ import pytest
 from reentry.decision import DecisionConfig
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.tracks import Track
-from training.metrics import Prediction, Reliability
-from training.plots import reliability_figure, silences, track_figure
-from training.study import Row
-from training.study_report import errors_figure
+from training.evaluation.metrics import Prediction, Reliability
+from training.evaluation.plots import reliability_figure, silences, track_figure
+from training.studies.study import Row
+from training.studies.study_report import errors_figure
 
 NAN = float("nan")
 

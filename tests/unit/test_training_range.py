@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reentry.features import track_features
-from reentry.monitoring import REFERENCE_FILE, Reference
+from reentry.drift import REFERENCE_FILE, Reference
+from reentry.features.track import track_features
 from reentry.schema import MEASUREMENT_COLUMNS, TRACK_ID
 from reentry.simulation import TrapezoidConfig, simulate_file, simulate_trapezoid
 from reentry.tracks import read_tracks

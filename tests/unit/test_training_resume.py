@@ -13,8 +13,8 @@ import torch
 from reentry.errors import CheckpointError
 from tests.training_data import short_samples
 from training.config import ModelConfig, TrainConfig
-from training.data import Sample
-from training.loop import Trained, fit
+from training.data.samples import Sample
+from training.fit.fit import Trained, fit
 
 SHAPE = ModelConfig(hidden=4, dropout=0.3)
 QUICK = TrainConfig(epochs=5, accelerator="cpu", batch_size=3)

@@ -13,10 +13,10 @@ from reentry.decision import DecisionConfig
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig
 from reentry.tracks import Track
-from training import robustness
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.model import ReentryLSTM
+from training.models.networks import ReentryLSTM
+from training.studies import robustness
 
 FEW = TrapezoidConfig(tracks=3, seed=1, shortest=100, longest=120)
 ALTITUDE = MEASUREMENT_COLUMNS.index("altitude")

@@ -17,11 +17,11 @@ from reentry.errors import InputError
 from reentry.tracks import tracks_fingerprint
 from reentry.tracks.sources import open_source
 from tests.training_data import short_tracks, write_flights
-from training.batches import Batches, padding
 from training.config import ModelConfig, TrainConfig
-from training.data import Counts, read_labelled
-from training.loop import fit
-from training.streaming import StoredSamples, open_labelled
+from training.data.batches import Batches, padding
+from training.data.samples import Counts, read_labelled
+from training.data.stored import StoredSamples, open_labelled
+from training.fit.fit import fit
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import training.study
-from reentry.cli import app
+import training.studies.study
+from cli import app
 from reentry.errors import ConfigError
 from reentry.schema import ROBUST_FEATURES
 from tests.training_data import short_samples
 from training.config import CONVOLUTION, GRU, TrainConfig, read_configs
-from training.data import Batch, Sample
-from training.epochs import worst_alarms
-from training.study import (
+from training.data.samples import Batch, Sample
+from training.fit.module import worst_alarms
+from training.studies.study import (
     LSTM_NAME,
     QUICK,
     STUDY_NAME,
@@ -32,7 +32,7 @@ from training.study import (
     shortened,
     write_rows,
 )
-from training.study_report import comparison, markdown, winner, write_report
+from training.studies.study_report import comparison, markdown, winner, write_report
 
 TINY = StudyConfig(seeds=1, training_flights=6, unseen_flights=3, epochs=1, hidden=3, trees=3, severities=(0, 2))
 
@@ -204,7 +204,7 @@ def test_the_winner_is_the_best_network_that_is_small_enough() -> None:
 
 
 def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.study, "QUICK", TINY)
+    monkeypatch.setattr(training.studies.study, "QUICK", TINY)
     rows = [row(method, severity, 1.0) for method in methods(TINY) for severity in TINY.severities]
     write_rows(tmp_path / STUDY_NAME, TINY, rows)  # all done: the command reports
     result = CliRunner().invoke(app, ["study", "--quick", "--out", str(tmp_path)])
@@ -221,5 +221,5 @@ def test_training_settings_refuse_a_negative_alarm_weight() -> None:
 
 def test_the_preset_is_the_network_of_the_whole_study() -> None:
     model, train = networks(StudyConfig())[LSTM_NAME]
-    preset = Path(training.study.__file__).parent / "presets" / "ballistic.toml"
+    preset = Path(training.studies.study.__file__).parent / "presets" / "ballistic.toml"
     assert read_configs(preset, model={}, train={"accelerator": "cpu"}) == (model, train)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from reentry.errors import TrackFileError
-from reentry.signals import Ended
+from reentry.runtime.signals import Ended
 from tests.training_data import write_flights
 from training import train
 from training.checkpoint import VALIDATION_NAME, load_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.resume import UNFINISHED_NAME
+from training.fit.resume import UNFINISHED_NAME
 from training.train import CHECKPOINT_NAME, train_file
 
 SHAPE: Final = ModelConfig(hidden=4)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from export import trial
-from export.formats import Format
-from export.inventory import find
-from export.store import VersionStore, open_store
-from export.trial import try_out
 from reentry.errors import RepositoryError, ServerError
+from registry import trial
+from registry.formats import Format
+from registry.inventory import find
+from registry.store import VersionStore, open_store
+from registry.trial import try_out
 from tests.versions import bare_repository, install
 
 

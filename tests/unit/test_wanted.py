@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reentry.monitoring import REFERENCE_FILE, Reference
+from reentry.drift import REFERENCE_FILE, Reference
 from reentry.schema import FEATURES, ROBUST_FEATURES, SIMPLE_FEATURES
-from reentry.wanted import RECHECK_SECONDS, NotComputedError, RobustUse, RobustWanted, mark_not_computed
+from reentry.triton.feature_demand import RECHECK_SECONDS, NotComputedError, RobustUse, RobustWanted, mark_not_computed
 
 
 def install(network: Path, version: int, *used: str) -> Path:

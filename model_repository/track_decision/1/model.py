@@ -1,4 +1,4 @@
-"""Triton's `track_decision`: an adapter over `reentry.decision`, `reentry.prediction_log` and `reentry.metrics`.
+"""Triton's `track_decision`: an adapter over `reentry.decision` and `reentry.triton`.
 
 Shapes: B tracks, T steps of the request, K >= T steps of the bucket, M measurement columns.
 """
@@ -16,11 +16,11 @@ import triton_python_backend_utils as pb_utils
 
 from reentry import schema
 from reentry.decision import DecisionConfig, decide_tracks
-from reentry.metrics import REFUSED, REQUESTS, Registry, TrackMetrics
-from reentry.prediction_log import PredictionLog
-from reentry.requests import require_decidable, require_lengths, require_timestamps
 from reentry.training_range import TrainingRanges, to_json
-from reentry.wanted import NotComputedError, RobustUse
+from reentry.triton.checks import require_decidable, require_lengths, require_timestamps
+from reentry.triton.feature_demand import NotComputedError, RobustUse
+from reentry.triton.prediction_log import PredictionLog
+from reentry.triton.telemetry import REFUSED, REQUESTS, Registry, TrackMetrics
 
 
 class TritonPythonModel:

@@ -1,4 +1,4 @@
-"""Triton's `track_features`: an adapter over `reentry.features`.
+"""Triton's `track_features`: an adapter over `reentry.features.track`.
 
 Shapes: B tracks, T steps, M measurement columns, F features.
 """
@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from reentry.buckets import bucket_length, pad_steps
-from reentry.features import track_features
-from reentry.metrics import REFUSED, REQUESTS, Registry
-from reentry.requests import require_features, require_measurements
+from reentry.features.track import track_features
+from reentry.padding import bucket_length, pad_steps
 from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT, TRACK_LENGTH
-from reentry.wanted import RobustWanted, mark_not_computed
+from reentry.triton.checks import require_features, require_measurements
+from reentry.triton.feature_demand import RobustWanted, mark_not_computed
+from reentry.triton.telemetry import REFUSED, REQUESTS, Registry
 
 
 class TritonPythonModel:

@@ -1,0 +1,1 @@
+"""The features of a track's steps, in one implementation for training, Triton and streaming."""

@@ -1,0 +1,1 @@
+"""What a program stands on: files, processes, signals, progress, settings."""

@@ -1,0 +1,1 @@
+"""What Triton's Python models import; all of it needs numpy alone."""

@@ -1,0 +1,1 @@
+"""Labelled tracks as samples: in memory, streamed, batched; which data they are and what they share."""

@@ -1,0 +1,1 @@
+"""The networks, and the baselines that they are compared with."""

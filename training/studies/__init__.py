@@ -1,0 +1,1 @@
+"""Comparisons of methods and settings; none of it is needed to train or serve."""
