@@ -62,7 +62,8 @@ def export(
     if data is not None:
         require_file(data, error=TrackFileError)
 
-    from export.pipeline import Exported, export_checkpoint
+    from export.pipeline import export_checkpoint
+    from export.results import Exported
 
     if benchmark:
         _benchmark(checkpoint, data, formats if format else tuple(Format), as_json)

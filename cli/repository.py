@@ -41,8 +41,8 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
     """
     from registry.inventory import find_all, row_of
     from registry.labels import METRIC, Record
+    from registry.open import open_store
     from registry.pin import out_of_step
-    from registry.store import open_store
 
     store = open_store(place)
     labels = Record.of(store).labels
@@ -89,7 +89,8 @@ def show(
 
     from registry.inventory import find, numbered
     from registry.labels import Record, labels_of
-    from registry.store import faults_of, open_store
+    from registry.open import open_store
+    from registry.store import faults_of
 
     store = open_store(place)
     labels = Record.of(store).labels
@@ -131,8 +132,8 @@ def promote(
     """
     from registry.inventory import numbered
     from registry.labels import Record
+    from registry.open import open_store
     from registry.promotion import promote as bring
-    from registry.store import open_store
 
     store = open_store(place)
     number = numbered(store, Record.of(store).labels, version)
@@ -151,8 +152,8 @@ def rollback(
 
     Example: `reentry repository rollback --url http://127.0.0.1:8000 --reason "onsets too late"`
     """
+    from registry.open import open_store
     from registry.promotion import rollback as bring_back
-    from registry.store import open_store
 
     _tell(bring_back(open_store(place), to=to, reason=reason, server=_server(url)), url, as_json=as_json)
 
@@ -168,8 +169,8 @@ def prune(
 
     Example: `reentry repository prune --keep 3 --dry-run`
     """
+    from registry.open import open_store
     from registry.promotion import prune as remove
-    from registry.store import open_store
 
     numbers, notes = remove(open_store(place), keep=keep, dry_run=dry_run)
     if as_json:
@@ -199,7 +200,8 @@ def diff(
     from registry.config_pbtxt import differences as config_differences
     from registry.inventory import differences, numbered
     from registry.labels import Record
-    from registry.store import CONFIG_FILE, manifest_of, open_store
+    from registry.open import open_store
+    from registry.store import CONFIG_FILE, manifest_of
 
     if (len(versions or []), url is None) not in ((2, True), (0, False)):
         raise typer.BadParameter("give two versions, or --url")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from export.results import Exported
 from reentry.runtime.files import whole_file
 from training.checkpoint import Checkpoint
 from training.runs.card import CARD_NAME, markdown
-
-if TYPE_CHECKING:
-    from export.pipeline import Exported
 
 _BEGIN: Final = "<!-- export -->"
 _END: Final = "<!-- end of export -->"

@@ -7,102 +7,32 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from export import builders
 from export.card import write_card
 from export.config import ExportConfig
 from export.gate import Verification, verify
+from export.results import Export, Exported
 from export.signature import check_signature
+from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
 from reentry.drift import REFERENCE_FILE
-from reentry.errors import ExportError, InputError, ReentryError, RepositoryError
-from reentry.simulation import simulate_file
-from reentry.tracks import read_tracks, tracks_fingerprint
+from reentry.errors import ExportError, ReentryError, RepositoryError
+from reentry.tracks import tracks_fingerprint
 from registry.formats import FORMATS, Format
 from registry.labels import Record
 from registry.manifest import MANIFEST_FILE, Manifest
+from registry.open import open_store
 from registry.promotion import Promotion, label_exported
-from registry.store import VersionStore, file_entries, next_version, open_store, sha256_of
-from training.checkpoint import VALIDATION_NAME, Checkpoint, load_checkpoint
-from training.data.samples import Sample, samples_of
+from registry.store import VersionStore, file_entries, next_version, sha256_of
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.fit.threads import one_thread
 
 _ATTEMPTS: Final = 10
-_SIMULATED_TRACKS: Final = 20
-_SIMULATED_SEED: Final = 97
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """One format: the version it became, or why it became none."""
-
-    format: Format
-    seconds: float
-    version: int | None = None
-    place: str | None = None
-    size: int | None = None
-    """Bytes of both graphs."""
-    verification: Verification | None = None
-    left_out: str | None = None
-    """What this machine lacks for it."""
-    error: str | None = None
-    """Which check it failed, or what else went wrong."""
-
-    def summary(self) -> str:
-        """One line for a person."""
-        if self.left_out is not None:
-            return f"{self.format}: left out: {self.left_out}"
-        found = self.verification
-        if found is None:
-            return f"{self.format}: not installed: {self.error}"
-        stepped = "" if found.stepped_onset_moved is None else f", {found.stepped_onset_moved} step by step"
-        return (
-            f"{self.format}: installed version {self.version} in {self.place}: {self.size:,} bytes; {found.cases} "
-            f"cases within {found.max_difference:.1e} of PyTorch, steps within {found.step_difference:.1e} of whole "
-            f"tracks; on {found.tracks} tracks {found.phase_share:.3%} of the phases differ, onsets by "
-            f"{found.onset_moved} steps at most{stepped}; {self.seconds:.1f} s"
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same for a script."""
-        content = asdict(replace(self, verification=None))
-        content["verification"] = self.verification.as_dict() if self.verification else None
-        content["metrics"] = self.verification.metrics if self.verification else None
-        return content
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """What came of a checkpoint."""
-
-    formats: tuple[Exported, ...]
-    promotion: Promotion | None
-    refusal: str | None
-    """Why a version that was to be promoted was not, and that it is installed."""
-    card: Path | None
-    """The model card, where a version was installed."""
-    candidate: int | None = None
-    """The version that this export made the candidate; None if it is in production, or no version was labelled."""
-    production: int | None = None
-    """The version in production after the export."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every format that was not left out became a version, and a promotion that was due happened."""
-        return self.refusal is None and all(exported.error is None for exported in self.formats)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """The labelled tracks that every format is held to."""
-
-    samples: Sequence[Sample]
-    source: str
-    """In words, for the manifest."""
 
 
 def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | None = None) -> Export:
@@ -153,40 +83,6 @@ def _labelled_as_due(
     if promotion is None and config.promote:
         return None, "nothing is promoted: no format among these is served; fix: add --format onnx"
     return promotion, None
-
-
-def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
-    """The tracks that the training held out, from wherever they are at hand; simulated flights, where they are not.
-
-    Raises:
-        TrackFileError, InputError: the named tracks cannot be used, or those beside the checkpoint are not its own.
-    """
-    kept = config.checkpoint.with_name(VALIDATION_NAME)
-    if config.data is not None:
-        samples = _labelled(config.data)
-        if tracks_fingerprint(sample.track for sample in samples) != checkpoint.data_fingerprint:
-            return Validation(samples=samples, source=f"all {len(samples)} tracks of {config.data.name}")
-        held_out = set(checkpoint.validation_tracks)
-        samples = [sample for sample in samples if sample.track.track_id in held_out]
-        return Validation(samples=samples, source=f"the {len(samples)} tracks held out of {config.data.name}")
-    if kept.is_file():
-        samples = _labelled(kept)
-        if {sample.track.track_id for sample in samples} != set(checkpoint.validation_tracks):
-            raise InputError(
-                f"not the tracks that the training of {config.checkpoint.name} held out",
-                where=str(kept),
-                fix="name labelled tracks with --data, or remove the file to verify on simulated flights",
-            )
-        return Validation(samples=samples, source=f"the {len(samples)} tracks that the training held out")
-    with tempfile.TemporaryDirectory(prefix="reentry-export-") as folder:
-        flights = Path(folder) / "flights.parquet"
-        simulate_file(flights, tracks=_SIMULATED_TRACKS, seed=_SIMULATED_SEED)
-        return Validation(samples=_labelled(flights), source=f"{_SIMULATED_TRACKS} simulated flights")
-
-
-def _labelled(path: Path) -> list[Sample]:
-    with read_tracks(path, labelled=True) as file:
-        return samples_of(list(file), where=str(path))
 
 
 def _export(

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from export.tensorrt.config import TensorRTConfig, whole_shapes
 from reentry.errors import RepositoryError
 from registry.formats import FormatSpec
 
@@ -78,39 +77,6 @@ def pinned(text: str, *, version: int, spec: FormatSpec, gpu: bool = False) -> s
             del group.gpus[:]
     if not on_gpu or spec.backend == "tensorrt":
         _clear_accelerators(wanted)
-    return rewritten(text, wanted)
-
-
-def accelerated(text: str, config: TensorRTConfig, *, engine_cache: str | None) -> str:
-    """The text with TensorRT inside the C++ onnxruntime backend, for instances on a GPU; without it for None.
-
-    Args:
-        text: as it is now.
-        config: shapes, precision and workspace.
-        engine_cache: folder, on the server, that keeps the engines over restarts.
-
-    Raises:
-        RepositoryError: the text is no configuration.
-    """
-    wanted = _copy(read(text))
-    _clear_accelerators(wanted)
-    if engine_cache is not None:
-        accelerator = wanted.optimization.execution_accelerators.gpu_execution_accelerator.add()
-        accelerator.name = "tensorrt"
-        least, best, most = whole_shapes(config)
-        settings = {
-            "precision_mode": "FP16" if config.fp16 else "INT8" if config.int8 else "FP32",
-            "max_workspace_size_bytes": str(config.workspace_mib * 2**20),
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": engine_cache,
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": engine_cache,
-            "trt_profile_min_shapes": least,
-            "trt_profile_opt_shapes": best,
-            "trt_profile_max_shapes": most,
-        }
-        for name, value in settings.items():
-            accelerator.parameters[name] = value
     return rewritten(text, wanted)
 
 

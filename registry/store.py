@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from reentry.errors import RepositoryError
-from reentry.schema import REENTRY_LSTM
 from registry.manifest import MANIFEST_FILE, FileEntry, Manifest
 
 CONFIG_FILE: Final = "config.pbtxt"
@@ -82,38 +81,6 @@ class VersionStore(Protocol):
 
     def remove(self, version: int) -> None:
         """Take a version away; what lists the store sees it whole or not whole, never whole with files missing."""
-
-
-def open_store(location: str | Path) -> VersionStore:
-    """The store of a model repository: a folder, or s3://bucket/prefix.
-
-    What an S3-compatible store is reached by is in the environment, as AWS has it: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_PROFILE and their like.
-
-    Raises:
-        RepositoryError: there is no repository of this program, or it cannot be reached.
-    """
-    scheme, separator, _ = str(location).partition("://")
-    if not separator:
-        from registry.folder_store import FolderStore
-
-        store: VersionStore = FolderStore(Path(location))
-    elif scheme == "s3":
-        from registry.s3_store import ObjectStore
-
-        store = ObjectStore(str(location))
-    else:
-        raise RepositoryError(
-            "not a kind of repository that is known", where=str(location), expected="a folder or s3://BUCKET/PREFIX"
-        )
-    if store.read(CONFIG_FILE).text is None:
-        raise RepositoryError(
-            "not a model repository of this program",
-            where=store.location,
-            expected=f"{REENTRY_LSTM.name}/{CONFIG_FILE} in it",
-            fix="give the model_repository folder of the checkout, or a copy of it, with --repository",
-        )
-    return store
 
 
 def next_version(store: VersionStore) -> int:

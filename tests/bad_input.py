@@ -24,8 +24,8 @@ import typer
 from typer.core import TyperGroup, TyperOption
 
 from cli import app
+from registry.open import open_store
 from registry.promotion import promote
-from registry.store import open_store
 from tests.exporting import checkpoint_of
 from tests.training_data import write_flights
 from tests.versions import bare_repository, install

@@ -11,7 +11,8 @@ from reentry.schema import SCHEMA_VERSION
 from registry.config_pbtxt import pinned
 from registry.formats import FORMATS, Format
 from registry.manifest import MANIFEST_FILE, Manifest
-from registry.store import file_entries, open_store
+from registry.open import open_store
+from registry.store import file_entries
 from tests.toy_model import write_toy_model
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"

@@ -41,7 +41,8 @@ from reentry.features.track import track_features
 from reentry.runtime.files import whole_file
 from registry.config_pbtxt import pinned, read
 from registry.formats import FORMATS, Format
-from registry.store import CONFIG_FILE, manifest_of, open_store
+from registry.open import open_store
+from registry.store import CONFIG_FILE, manifest_of
 
 Array = npt.NDArray[Any]
 

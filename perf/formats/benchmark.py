@@ -1,6 +1,6 @@
 """Every format of one checkpoint beside the others and beside PyTorch: size, time, throughput, memory, accuracy.
 
-    python -m perf.formats.benchmark artifacts/train/model.ckpt
+    reentry export artifacts/train/model.ckpt --benchmark
 
 Each format runs in a process of its own. They take turns, round by round, so that whatever else the machine does meets
 all of them, and a ratio is one of the same round.
@@ -11,27 +11,24 @@ Shapes: B tracks, T steps, F features.
 from __future__ import annotations
 
 import platform
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
 from export.config import ExportConfig
 from export.gate import flight_features
-from export.pipeline import validation_of
 from export.tensorrt.config import TensorRTConfig
+from export.validation import validation_of
 from perf.formats.build import built
 from perf.formats.figures import BASELINE, Measured, Row, rows_of
 from perf.formats.measure import REFERENCES, Spec
 from perf.formats.turns import BEFORE, ROUND, SWEEPS, Turns
 from perf.formats.workers import Worker
-from reentry.errors import ConfigError, ExportError, ReentryError
+from reentry.errors import ConfigError, ExportError
 from reentry.runtime.cores import cores
 from reentry.runtime.progress import progress
 from registry.formats import FORMATS, Format
@@ -158,29 +155,3 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def main(
-    checkpoint: Annotated[Path, typer.Argument(help="model.ckpt of `reentry train`.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; without, beside the checkpoint.")] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of every format, of which the median counts.")] = 9,
-    threads: Annotated[int, typer.Option(help="Threads of every runtime.")] = 1,
-) -> None:
-    """Measure every format that this machine can make, and write benchmark.md, benchmark.json and benchmark.png.
-
-    Example: `python -m perf.formats.benchmark artifacts/train/model.ckpt`
-    """
-    from perf.formats.report import markdown, write_report
-
-    try:
-        benchmark = benchmark_formats(BenchmarkConfig(checkpoint=checkpoint, rounds=rounds, threads=threads))
-        paths = write_report(benchmark, checkpoint.parent if out is None else out)
-    except ReentryError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1)
-    typer.echo(markdown(benchmark))
-    typer.echo("written: " + ", ".join(map(str, paths)), err=True)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -21,9 +21,9 @@ import typer
 
 from export.config import ExportConfig
 from export.graphs import whole_graph
-from export.pipeline import validation_of
 from export.quantize import dynamic_int8, static_int8
 from export.runners import Array
+from export.validation import validation_of
 from perf.formats.report import table
 from reentry.decision import phase_of
 from reentry.errors import InputError, ReentryError

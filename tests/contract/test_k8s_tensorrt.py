@@ -8,9 +8,9 @@ import pytest
 import typer
 
 from cli import app
-from export.tensorrt.config import TensorRTConfig
+from export.tensorrt.config import TensorRTConfig, whole_shapes
 from reentry import __version__
-from registry.config_pbtxt import accelerated, pinned, read
+from registry.config_pbtxt import pinned, read
 from registry.formats import FORMATS, Format
 from tests.contract.manifests import K8S, Manifest, one, pod, triton
 from tests.contract.test_k8s_manifests import breaches
@@ -109,10 +109,23 @@ def test_the_server_gets_the_checked_copy() -> None:
     assert mount == {"name": "work", "mountPath": "/models", "subPath": "models", "readOnly": True}
 
 
-def test_the_accelerator_s_text_is_what_the_program_writes() -> None:
+def test_the_accelerator_has_the_documented_parameters_and_the_shapes_of_our_engines() -> None:
     on_gpu = pinned(CONFIG, version=1, spec=FORMATS[Format.ONNX], gpu=True)
     (added,) = one("tensorrt/accelerator", "ConfigMap", accelerator_map())["data"].values()
-    assert read(on_gpu + added) == read(accelerated(on_gpu, TensorRTConfig(), engine_cache="/engines"))
+    (accelerator,) = read(on_gpu + added).optimization.execution_accelerators.gpu_execution_accelerator
+    least, best, most = whole_shapes(TensorRTConfig())
+    assert accelerator.name == "tensorrt"
+    assert dict(accelerator.parameters) == {
+        "precision_mode": "FP32",
+        "max_workspace_size_bytes": str(TensorRTConfig().workspace_mib * 2**20),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/engines",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": "/engines",
+        "trt_profile_min_shapes": least,
+        "trt_profile_opt_shapes": best,
+        "trt_profile_max_shapes": most,
+    }
 
 
 def accelerator_map() -> str:

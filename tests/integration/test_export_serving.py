@@ -18,7 +18,8 @@ from reentry.features.track import track_features
 from reentry.serving import EmbeddedServer, ServerConfig
 from registry.formats import FORMATS, Format
 from registry.manifest import Manifest
-from registry.store import manifest_of, open_store
+from registry.open import open_store
+from registry.store import manifest_of
 from tests.conftest import copy_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.training_data import write_flights

@@ -19,8 +19,9 @@ from reentry.serving.repository import served_versions
 from registry import config_pbtxt, promotion
 from registry.inventory import Version
 from registry.live_server import RunningServer
+from registry.open import open_store
 from registry.promotion import promote, rollback
-from registry.store import VersionStore, open_store
+from registry.store import VersionStore
 from tests.conftest import copy_repository
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.versions import install, pin

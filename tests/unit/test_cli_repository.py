@@ -14,8 +14,8 @@ import cli
 from reentry.errors import ConfigError, ServerError
 from reentry.serving import ServerConfig
 from reentry.serving.repository import models_of, served_versions
+from registry.open import open_store
 from registry.promotion import label_exported, promote
-from registry.store import open_store
 from tests.versions import bare_repository, install, pin
 
 RUN = CliRunner()

@@ -20,7 +20,8 @@ from export import builders, pipeline
 from export.builders import missing
 from export.config import ExportConfig, read_formats
 from export.gate import Verification, flight_features, verify
-from export.pipeline import Exported, export_checkpoint
+from export.pipeline import export_checkpoint
+from export.results import Exported
 from export.runners import OnnxRunner
 from reentry.decision import DecisionConfig
 from reentry.drift import Reference
@@ -32,7 +33,8 @@ from registry.config_pbtxt import read as read_config
 from registry.formats import FORMATS, Format
 from registry.inventory import find
 from registry.labels import Record
-from registry.store import manifest_of, open_store
+from registry.open import open_store
+from registry.store import manifest_of
 from tests.exporting import checkpoint_of, deciding, exporting
 from tests.training_data import short_tracks
 from training.checkpoint import Checkpoint, save_checkpoint

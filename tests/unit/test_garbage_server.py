@@ -10,8 +10,8 @@ import pytest
 import cli
 from client import connection
 from reentry.serving import http as api
+from registry.open import open_store
 from registry.promotion import promote
-from registry.store import open_store
 from tests.garbage_server import AWAY, FINAL, LARGER_THAN_ANY_ANSWER, REFUSED, Answer, garbage_server
 from tests.training_data import write_flights
 from tests.versions import bare_repository, install

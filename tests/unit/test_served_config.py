@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from export.tensorrt.config import TensorRTConfig
 from reentry.errors import RepositoryError
-from reentry.schema import FEATURES
 from registry import config_pbtxt
-from registry.config_pbtxt import accelerated, differences, pinned, read, rewritten
+from registry.config_pbtxt import differences, pinned, read, rewritten
 from registry.formats import FORMATS, Format
+from tests.contract.manifests import K8S
 
 FILE = (Path(__file__).parents[2] / "model_repository/reentry_lstm/config.pbtxt").read_text()
 
@@ -104,28 +103,9 @@ def test_an_edit_that_went_wrong_is_never_written(edited: str, monkeypatch: pyte
     assert read(rewritten(FILE, wanted)) == wanted
 
 
-def test_the_accelerator_has_the_documented_parameters_and_goes_again() -> None:
-    config = TensorRTConfig(batch=(1, 8, 64), time=(1, 512, 2048), fp16=True, workspace_mib=256)
-    text = accelerated(FILE, config, engine_cache="/engines")
-    (accelerator,) = read(text).optimization.execution_accelerators.gpu_execution_accelerator
-    assert accelerator.name == "tensorrt"
-    assert dict(accelerator.parameters) == {
-        "precision_mode": "FP16",
-        "max_workspace_size_bytes": str(256 * 2**20),
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": "/engines",
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": "/engines",
-        "trt_profile_min_shapes": f"features:1x1x{len(FEATURES)}",
-        "trt_profile_opt_shapes": f"features:8x512x{len(FEATURES)}",
-        "trt_profile_max_shapes": f"features:64x2048x{len(FEATURES)}",
-    }
-    assert accelerated(text, config, engine_cache=None) == FILE
-
-
 @pytest.mark.parametrize("form", [Format.ONNX, Format.TENSORRT])
 def test_the_accelerator_does_not_stay_where_it_means_nothing(form: Format) -> None:
-    text = accelerated(FILE, TensorRTConfig(), engine_cache="/engines")
+    text = FILE + (K8S / "tensorrt/accelerator/accelerator.pbtxt").read_text()
     assert not read(pinned(text, version=1, spec=FORMATS[form])).HasField("optimization")
     kept = read(pinned(text, version=1, spec=FORMATS[Format.ONNX], gpu=True))
     assert kept.optimization == read(text).optimization

@@ -23,18 +23,10 @@ from moto.server import ThreadedMotoServer
 from reentry.errors import RepositoryError
 from registry.config_pbtxt import read
 from registry.labels import Labels, Record
+from registry.open import open_store
 from registry.promotion import label_exported, promote, prune, rollback
 from registry.s3_store import ObjectStore
-from registry.store import (
-    CLAIM_FILE,
-    CONFIG_FILE,
-    LABELS_FILE,
-    VersionStore,
-    faults_of,
-    manifest_of,
-    next_version,
-    open_store,
-)
+from registry.store import CLAIM_FILE, CONFIG_FILE, LABELS_FILE, VersionStore, faults_of, manifest_of, next_version
 from tests.full_disk import room_for
 from tests.versions import bare_repository, make_version
 
@@ -261,7 +253,7 @@ def test_a_full_disk_leaves_nothing_of_the_version(store: VersionStore, tmp_path
 COPYING = """
 import os, shutil, sys
 from pathlib import Path
-from registry.store import open_store
+from registry.open import open_store
 
 def copy(source, target):
     Path(target).write_bytes(b"half")

@@ -10,7 +10,8 @@ from reentry.errors import RepositoryError, ServerError
 from registry import trial
 from registry.formats import Format
 from registry.inventory import find
-from registry.store import VersionStore, open_store
+from registry.open import open_store
+from registry.store import VersionStore
 from registry.trial import try_out
 from tests.versions import bare_repository, install
 

@@ -1,8 +1,8 @@
 """Figures of more predictions than memory holds: taken in parts of whole tracks, then put together.
 
 Predictions of one part have the figures of `training.evaluation.metrics`, to the bit. Those of several are the same to
-rounding. Their ROC AUC is counted over bins of probability, each 2^-13 wide of its value or of what it lacks to 1: it is off by
-at most half the share of the pairs, one step in reentry and one outside, whose probabilities are in one bin.
+rounding. Their ROC AUC is counted over bins of probability, each 2^-13 wide of its value or of what it lacks
+to 1: it is off by at most half the share of the pairs, one step in reentry and one outside, whose probabilities are in one bin.
 
 Shapes: N bins, T steps.
 """

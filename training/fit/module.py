@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from training.config import ModelConfig, TrainConfig
 from training.data.batches import Batches
 from training.data.samples import Batch, Collate, Counts, Sample, Statistics
-from training.fit.processes import Place
+from training.fit.place import Place
 from training.fit.resume import Unfinished
 from training.models.networks import network
 
