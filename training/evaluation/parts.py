@@ -2,7 +2,8 @@
 
 Predictions of one part have the figures of `training.evaluation.metrics`, to the bit. Those of several are the same to
 rounding. Their ROC AUC is counted over bins of probability, each 2^-13 wide of its value or of what it lacks
-to 1: it is off by at most half the share of the pairs, one step in reentry and one outside, whose probabilities are in one bin.
+to 1: it is off by at most half the share of the pairs, one step in reentry and one outside, whose probabilities are
+in one bin.
 
 Shapes: N bins, T steps.
 """

@@ -93,7 +93,8 @@ def main() -> None:
 
 `python -m training.studies.ablation {seeds}`: {TRAINING_TRACKS} simulated flights, {seeds} seeds of split and
 weights, 80/20 by track; onset RMSE in s, mean / worst over the seeds, on the tracks held out
-and on {UNSEEN_TRACKS} flights of another simulation seed. Seconds are of one training on one thread of the machine it ran on.
+and on {UNSEEN_TRACKS} flights of another simulation seed. Seconds are of one training on one thread of the
+machine it ran on.
 
 | variant | held out, RMSE | unseen, RMSE | unseen, exact step | seconds |
 | --- | ---: | ---: | ---: | ---: |""",
