@@ -113,7 +113,7 @@ test: lint ## linters, types, every test, coverage
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term --cov-fail-under=90
 
 fuzz: setup ## CASES random files of each kind through reading and writing, from SEED on
-	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/test_fuzz.py
+	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/reentry/tracks/test_fuzz.py
 
 format: setup ## format the code, mend what can be mended
 	$(BIN)/ruff format .

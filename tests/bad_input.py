@@ -1,6 +1,6 @@
 """Wrong command lines for every command, and the folder of broken files that they name.
 
-`tests/unit/test_cli_bad_input.py` runs the written cases and a part of the generated ones in its own process.
+`tests/unit/cli/test_bad_input.py` runs the written cases and a part of the generated ones in its own process.
 `python -m tests.bad_input` (`make matrix`) runs all of them as real processes.
 """
 

@@ -1,6 +1,6 @@
 """`reentry train` as it is used: killed and resumed, in two processes, refused in one line.
 
-The files are small and read into memory; tests/unit/test_training_streaming.py holds large files' way against that.
+The files are small and read into memory; tests/unit/training/data/test_stored.py holds large files' way against that.
 """
 
 from __future__ import annotations

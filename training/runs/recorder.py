@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from training.train import TrainReport
 
-LOCK: Final = Path(__file__).parents[1] / "requirements.lock"
+LOCK: Final = Path(__file__).parents[2] / "requirements.lock"
 FLUSH_SECONDS: Final = 2.0
 """How long an epoch's figures may wait, for a run is watched while it goes."""
 _BATCH: Final = 1000

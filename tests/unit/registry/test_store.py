@@ -269,7 +269,7 @@ def copying(store: VersionStore, made: Path, then: str) -> subprocess.Popen[str]
     """Another process that installs version 1, and does something after half of a file."""
     command = [sys.executable, "-c", COPYING.format(when_half_is_copied=then), store.location, str(made)]
     return subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 

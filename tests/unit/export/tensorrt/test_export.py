@@ -15,7 +15,7 @@ from registry.config_pbtxt import read
 from registry.formats import FORMATS, Format
 from registry.manifest import Manifest
 from tests.exporting import deciding, exporting
-from tests.unit.test_tensorrt import builds, gpu
+from tests.unit.export.tensorrt.test_engines import builds, gpu
 from training.config import ModelConfig
 
 __all__ = ["gpu"]  # a fixture

@@ -29,7 +29,7 @@ from reentry.schema import FEATURES
 from registry.formats import FORMATS, Format
 from tests.toy_model import write_toy_model
 
-STAND_IN = Path(__file__).parents[1] / "trtexec_stand_in.py"
+STAND_IN = Path(__file__).parents[3] / "trtexec_stand_in.py"
 SPEC = FORMATS[Format.TENSORRT]
 LAYERS, HIDDEN = 2, 3
 F = len(FEATURES)

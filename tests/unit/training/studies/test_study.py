@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import training.studies.study
+import training
 from cli import app
 from reentry.errors import ConfigError
 from reentry.schema import ROBUST_FEATURES
@@ -221,5 +221,5 @@ def test_training_settings_refuse_a_negative_alarm_weight() -> None:
 
 def test_the_preset_is_the_network_of_the_whole_study() -> None:
     model, train = networks(StudyConfig())[LSTM_NAME]
-    preset = Path(training.studies.study.__file__).parent / "presets" / "ballistic.toml"
+    preset = Path(training.__file__).parent / "presets" / "ballistic.toml"
     assert read_configs(preset, model={}, train={"accelerator": "cpu"}) == (model, train)

@@ -16,7 +16,7 @@ from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import read_tracks, write_tracks
 from reentry.triton import telemetry
-from tests.unit.test_monitoring import Backend, answer, tracker
+from tests.unit.reentry.test_drift import Backend, answer, tracker
 from training.data.reference import reference_of
 from training.data.samples import samples_of
 

@@ -13,7 +13,7 @@ from registry.config_pbtxt import differences, pinned, read, rewritten
 from registry.formats import FORMATS, Format
 from tests.contract.manifests import K8S
 
-FILE = (Path(__file__).parents[2] / "model_repository/reentry_lstm/config.pbtxt").read_text()
+FILE = (Path(__file__).parents[3] / "model_repository/reentry_lstm/config.pbtxt").read_text()
 
 
 def comments(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from reentry.schema import FEATURES
 from registry.config_pbtxt import read
 from registry.formats import Format
 from tests import versions
-from tests.unit.test_tensorrt import STAND_IN
+from tests.unit.export.tensorrt.test_engines import STAND_IN
 
 VERSION = 2
 

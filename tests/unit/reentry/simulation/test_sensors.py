@@ -258,7 +258,7 @@ def test_a_knob_out_of_its_range_is_named(knob: str, value: object, message: str
 
 
 def test_the_documented_severities_are_the_ones_that_are_set() -> None:
-    lines = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text().splitlines()
+    lines = (Path(__file__).parents[4] / "docs" / "simulation.md").read_text().splitlines()
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| `\w+`, .*\d \|$", line)
     ]
