@@ -42,7 +42,7 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
     from registry.inventory import find_all, row_of
     from registry.labels import METRIC, Record
     from registry.open import open_store
-    from registry.pin import out_of_step
+    from registry.promotion import out_of_step
 
     store = open_store(place)
     labels = Record.of(store).labels

@@ -24,11 +24,10 @@ from client.retry import Retry, RetryConfig
 from client.scoring import Refusal, score
 from reentry import __version__
 from reentry.errors import ClientError, InputError
-from reentry.runtime.ending import run_until_ended
 from reentry.runtime.files import remove_leftovers, writing
 from reentry.runtime.given import require_between
 from reentry.runtime.progress import progress
-from reentry.runtime.signals import ended_by_signals
+from reentry.runtime.signals import ended_by_signals, run_until_ended
 from reentry.schema import ENSEMBLE
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 from reentry.tracks.formats import PARQUET_SUFFIXES, file_format

@@ -3,7 +3,6 @@
 ReentryError                 caught once by the command line: one line on stderr, exit status 1
 ├── InputError               what was given cannot be used
 │   ├── TrackFileError       a file of tracks as a whole: missing, empty, binary, without a column
-│   ├── TrackError           one track; the tracks beside it go on
 │   └── ConfigError          a setting out of its range
 ├── CheckpointError          not a checkpoint of this program, or of another schema version
 ├── ExportError              the exported graph is not the trained model
@@ -63,10 +62,6 @@ class InputError(ReentryError):
 
 class TrackFileError(InputError):
     """A file of tracks cannot be used as a whole."""
-
-
-class TrackError(InputError):
-    """One track cannot be used; the tracks beside it go on."""
 
 
 class ConfigError(InputError):

@@ -23,10 +23,9 @@ from reentry.errors import ReentryError, RepositoryError
 from reentry.schema import SCHEMA_VERSION
 from registry import config_pbtxt
 from registry.inventory import Version, find, find_all, find_production
-from registry.labels import METRIC, Change, Record
+from registry.labels import METRIC, Change, Labels, Record
 from registry.live_server import RunningServer
-from registry.pin import mend, on_gpu, out_of_step, pinned_versions
-from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore, faults_of
+from registry.store import CONFIG_FILE, LABELS_FILE, Stored, VersionStore, faults_of
 from registry.trial import try_out
 
 
@@ -311,3 +310,36 @@ def _take_back(server: RunningServer, running: str, error: BaseException) -> Non
             f"{error}; and the server could not be taken back: {second}",
             fix="promote the version in production again with --url",
         ) from error
+
+
+def out_of_step(store: VersionStore, labels: Labels) -> str | None:
+    """Where config.pbtxt serves another version than the one in production: both, in words."""
+    pinned = pinned_versions(store.read(CONFIG_FILE))
+    if labels.production is None or pinned == [labels.production]:
+        return None
+    serves = "version " + ", ".join(map(str, pinned)) if pinned else "no pinned version"
+    return f"config.pbtxt serves {serves}, and version {labels.production} is in production"
+
+
+def mend(store: VersionStore, labels: Labels) -> list[str]:
+    """Pin the version in production again, where config.pbtxt serves another."""
+    apart = out_of_step(store, labels)
+    production = find_production(store, labels)
+    if apart is None or production is None or production.spec is None:
+        return []
+    config = store.read(CONFIG_FILE)
+    text = config.text or ""
+    pinned = config_pbtxt.pinned(text, version=production.number, spec=production.spec, gpu=on_gpu(text))
+    store.write(CONFIG_FILE, pinned, over=config)
+    return [f"mended: {apart}"]
+
+
+def pinned_versions(config: Stored) -> list[int]:
+    """The versions that the text of a config.pbtxt pins."""
+    return list(config_pbtxt.read(config.text or "").version_policy.specific.versions)
+
+
+def on_gpu(config: str) -> bool:
+    """Whether the text of a config.pbtxt runs the network on GPUs."""
+    groups = config_pbtxt.read(config).instance_group
+    return any(group.kind == group.KIND_GPU for group in groups)

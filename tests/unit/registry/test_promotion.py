@@ -19,8 +19,7 @@ from registry.labels import Labels, Record
 from registry.live_server import RunningServer, overridden
 from registry.manifest import MANIFEST_FILE
 from registry.open import open_store
-from registry.pin import out_of_step
-from registry.promotion import label_exported, promote, prune, rollback
+from registry.promotion import label_exported, out_of_step, promote, prune, rollback
 from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore
 from tests.versions import bare_repository, install, pin
 

@@ -7,8 +7,7 @@ import signal
 
 import pytest
 
-from reentry.runtime.ending import run_until_ended
-from reentry.runtime.signals import ENDING, Ended, ended_by_signals
+from reentry.runtime.signals import ENDING, Ended, ended_by_signals, run_until_ended
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
