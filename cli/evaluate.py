@@ -28,8 +28,8 @@ def evaluate(
     import json
 
     from reentry.errors import CheckpointError, TrackFileError
+    from reentry.runtime.arguments import require_between, require_file
     from reentry.runtime.files import check_writable
-    from reentry.runtime.given import require_between, require_file
     from training.config import MOST_SEEDS
 
     # What can be checked at once is, before the imports that take seconds.

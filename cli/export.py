@@ -53,7 +53,7 @@ def export(
     from export.config import ExportConfig, read_formats
     from export.tensorrt.config import TensorRTConfig
     from reentry.errors import CheckpointError, TrackFileError
-    from reentry.runtime.given import require_file
+    from reentry.runtime.arguments import require_file
     from registry.formats import Format
 
     # What can be checked at once is, before the imports that take seconds.

@@ -37,8 +37,8 @@ def predict(
     from client.predict import PredictConfig, predict_with_server
     from client.retry import RetryConfig
     from reentry.errors import TrackFileError
+    from reentry.runtime.arguments import require_file
     from reentry.runtime.files import check_writable
-    from reentry.runtime.given import require_file
 
     config = PredictConfig(
         source=source,

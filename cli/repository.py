@@ -11,7 +11,7 @@ import typer
 from cli.tables import add_row, print_table, table_of
 
 if TYPE_CHECKING:
-    from registry.live_server import RunningServer
+    from registry.live_server import LiveServer
     from registry.promotion import Promotion
 
 repository = typer.Typer(
@@ -223,10 +223,10 @@ def diff(
     print_table(table)
 
 
-def _server(url: str | None) -> RunningServer | None:
-    from registry.live_server import RunningServer
+def _server(url: str | None) -> LiveServer | None:
+    from registry.live_server import LiveServer
 
-    return None if url is None else RunningServer(url, key=os.environ.get("REENTRY_CONTROL_KEY", ""))
+    return None if url is None else LiveServer(url, key=os.environ.get("REENTRY_CONTROL_KEY", ""))
 
 
 def _tell(promotion: Promotion, url: str | None, *, as_json: bool) -> None:

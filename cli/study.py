@@ -28,8 +28,8 @@ def study(
     """
     from dataclasses import replace
 
+    from reentry.runtime.arguments import require_between
     from reentry.runtime.files import check_writable
-    from reentry.runtime.given import require_between
     from reentry.runtime.pool import MOST_PROCESSES
 
     if processes is not None:

@@ -32,8 +32,8 @@ def train(
     import json
 
     from reentry.errors import TrackFileError
+    from reentry.runtime.arguments import require_file
     from reentry.runtime.files import check_writable
-    from reentry.runtime.given import require_file
     from training.config import read_configs
 
     # What can be checked at once is, before the imports that take seconds.

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from client.batching import Batch
+from client.batching import RequestBatch
 from client.connection import Array
 from reentry.decision import NO_ONSET, onset_of
 from reentry.errors import ClientError
@@ -31,7 +31,7 @@ from reentry.tracks import Track
 _FIX: Final = "give the address of a server of this version's models with --url"
 
 
-def require_answer(batch: Batch, answer: Mapping[str, Array | None], *, where: str) -> None:
+def require_answer(batch: RequestBatch, answer: Mapping[str, Array | None], *, where: str) -> None:
     """Refuse an answer that no server of these models gives.
 
     Args:
@@ -80,7 +80,7 @@ def _values(answer: Mapping[str, Array | None], tensor: Tensor) -> Array:
     return values
 
 
-def _require_form(tensor: Tensor, values: Array | None, batch: Batch) -> None:
+def _require_form(tensor: Tensor, values: Array | None, batch: RequestBatch) -> None:
     from tritonclient.utils import triton_to_np_dtype
 
     if values is None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from reentry.errors import ConfigError
 from reentry.padding import pad_steps
-from reentry.runtime.given import require_between
+from reentry.runtime.arguments import require_between
 from reentry.tracks import Track
 
 FREE_PADDING: Final = 16
@@ -47,7 +47,7 @@ class BatchConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RequestBatch:
     """The tracks of one request."""
 
     tracks: tuple[Track, ...]
@@ -72,12 +72,12 @@ class Batch:
         """(B, 1)."""
         return np.array([[track.track_id] for track in self.tracks], dtype=np.int64)
 
-    def singles(self) -> list[Batch]:
+    def singles(self) -> list[RequestBatch]:
         """The same tracks, one to a request."""
-        return [Batch((track,)) for track in self.tracks]
+        return [RequestBatch((track,)) for track in self.tracks]
 
 
-def batches(tracks: Iterable[Track], config: BatchConfig | None = None) -> Iterator[Batch]:
+def batches(tracks: Iterable[Track], config: BatchConfig | None = None) -> Iterator[RequestBatch]:
     """Group tracks into requests, a bounded window of them at a time; every track is in exactly one."""
     config = config or BatchConfig()
     window: list[Track] = []
@@ -91,7 +91,7 @@ def batches(tracks: Iterable[Track], config: BatchConfig | None = None) -> Itera
     yield from _cut(window, config)
 
 
-def _cut(window: Sequence[Track], config: BatchConfig) -> Iterator[Batch]:
+def _cut(window: Sequence[Track], config: BatchConfig) -> Iterator[RequestBatch]:
     """Sort by length, longest first, and start a new request where the next track would not fit the open one."""
     open_batch: list[Track] = []
     for track in sorted(window, key=len, reverse=True):
@@ -99,8 +99,8 @@ def _cut(window: Sequence[Track], config: BatchConfig) -> Iterator[Batch]:
             longest = len(open_batch[0])
             full = len(open_batch) == config.tracks or (len(open_batch) + 1) * longest > config.steps
             if full or longest - len(track) > max(config.padding * longest, FREE_PADDING):
-                yield Batch(tuple(open_batch))
+                yield RequestBatch(tuple(open_batch))
                 open_batch = []
         open_batch.append(track)
     if open_batch:
-        yield Batch(tuple(open_batch))
+        yield RequestBatch(tuple(open_batch))

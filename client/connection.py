@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from reentry.errors import ClientError, ConfigError
-from reentry.runtime.given import split_url
+from reentry.runtime.arguments import split_url
 from reentry.schema import Model
 
 Array = npt.NDArray[Any]

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from client.batching import Batch, BatchConfig, batches
+from client.batching import BatchConfig, RequestBatch, batches
 from client.connection import Connection, Endpoint
 from client.journal import Journal, Score
 from client.likeness import Likeness, Unlike
@@ -24,8 +24,8 @@ from client.retry import Retry, RetryConfig
 from client.scoring import Refusal, score
 from reentry import __version__
 from reentry.errors import ClientError, InputError
+from reentry.runtime.arguments import require_between
 from reentry.runtime.files import remove_leftovers, writing
-from reentry.runtime.given import require_between
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals, run_until_ended
 from reentry.schema import ENSEMBLE
@@ -70,7 +70,7 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class ScoringSummary:
     """What came of it."""
 
     files: OutputFiles
@@ -121,7 +121,7 @@ class _ModelChangedError(Exception):
     """A track was answered by another model than those before it; the text says how that is known."""
 
 
-def predict_with_server(config: PredictConfig, repository: Path | None) -> Prediction:
+def predict_with_server(config: PredictConfig, repository: Path | None) -> ScoringSummary:
     """`predict_file`, through an embedded server of its own that serves `repository`, if one is given.
 
     Raises:
@@ -138,7 +138,7 @@ def predict_with_server(config: PredictConfig, repository: Path | None) -> Predi
             return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
 
 
-def predict_file(config: PredictConfig) -> Prediction:
+def predict_file(config: PredictConfig) -> ScoringSummary:
     """Score every good track of a file and write the results, or go on where an interrupted run stopped.
 
     One model answers for the whole file. A server tells of its model no more than the version number, and a repository
@@ -256,7 +256,7 @@ class _Run:
         if track is None:
             return
         kept = self._journal[track.track_id]
-        async with aclosing(score([Batch((track,))], connection, retry, concurrency=1)) as answers:
+        async with aclosing(score([RequestBatch((track,))], connection, retry, concurrency=1)) as answers:
             [(_, now)] = await anext(answers)
         if isinstance(now, Refusal):
             raise _ModelChangedError(f"the model refuses track {track.track_id}, which it had scored")
@@ -274,7 +274,7 @@ class _Run:
         self._tracks.append(TrackResult.of(track, outcome))
         self._likeness.add(outcome.unlike_training)
 
-    def write(self, source: str) -> Prediction:
+    def write(self, source: str) -> ScoringSummary:
         """Write the result files, if the file still has the fingerprint `source`."""
         read = self._file.report
         report = replace(read, set_aside=[*read.set_aside, *self._refused])
@@ -282,7 +282,7 @@ class _Run:
         version = self._tracks[0].model_version if self._tracks else None
         for warning in self._likeness.warnings(version):
             _say(warning)
-        return Prediction(
+        return ScoringSummary(
             files=files,
             rows=self._file.row_count,
             rows_scored=sum(track.rows for track in self._tracks),

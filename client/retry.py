@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from client.connection import Endpoint, RefusedError, ServerAwayError
 from reentry.errors import ClientError, ConfigError
-from reentry.runtime.given import require_between
+from reentry.runtime.arguments import require_between
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.answers import require_answer
-from client.batching import Batch
+from client.batching import RequestBatch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
 from client.likeness import unlike_training
@@ -44,7 +44,7 @@ Outcome = tuple[Track, Score | Refusal]
 
 
 async def score(
-    batches: Iterable[Batch], connection: Connection, retry: Retry, *, concurrency: int
+    batches: Iterable[RequestBatch], connection: Connection, retry: Retry, *, concurrency: int
 ) -> AsyncGenerator[list[Outcome], None]:
     """Score every track of every batch, as the answers come; one item for each batch.
 
@@ -69,7 +69,7 @@ async def score(
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-async def _score_batch(batch: Batch, connection: Connection, retry: Retry) -> list[Outcome]:
+async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry) -> list[Outcome]:
     inputs: dict[str, Array] = {
         TRACK_ID_TENSOR.name: batch.track_ids(),
         TRACK_LENGTH.name: batch.lengths(),
@@ -94,7 +94,7 @@ async def _score_batch(batch: Batch, connection: Connection, retry: Retry) -> li
     return list(zip(batch.tracks, _scores(batch, answer, seconds), strict=True))
 
 
-def _scores(batch: Batch, answer: dict[str, Array], seconds: float) -> list[Score]:
+def _scores(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> list[Score]:
     """Cut an answer, whose tensors are (B, T) and (B, 1), into one score per track, without the padding."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     scores = []

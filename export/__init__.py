@@ -1,1 +1,1 @@
-"""Turns a checkpoint into a verified version of the Triton model repository."""
+"""RoundRobin a checkpoint into a verified version of the Triton model repository."""

@@ -12,7 +12,7 @@ import onnxruntime
 
 from export.graphs import Precision, step_graph, whole_graph
 from export.quantize import dynamic_int8
-from export.runners import OnnxRunner, Runner
+from export.sessions import OnnxSession, Session
 from export.tensorrt.config import TensorRTConfig
 from registry.formats import FORMATS, Format, FormatSpec
 from training.checkpoint import Checkpoint
@@ -41,7 +41,7 @@ def build(
     version: int,
     folder: Path,
     config: TensorRTConfig,
-) -> Runner:
+) -> Session:
     """Write both graphs of a format into `folder` and load them.
 
     Args:
@@ -57,22 +57,22 @@ def build(
     return _BUILDERS[format](FORMATS[format], checkpoint, version, folder, config)
 
 
-def _fp32(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Runner:
-    return OnnxRunner(*_save(checkpoint, version, folder, spec, "fp32"))
+def _fp32(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
+    return OnnxSession(*_save(checkpoint, version, folder, spec, "fp32"))
 
 
-def _fp16(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Runner:
-    return OnnxRunner(*_save(checkpoint, version, folder, spec, "fp16"), providers=(CUDA, CPU))
+def _fp16(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
+    return OnnxSession(*_save(checkpoint, version, folder, spec, "fp16"), providers=(CUDA, CPU))
 
 
-def _int8(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Runner:
+def _int8(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
     paths = _save(checkpoint, version, folder, spec, "fp32")
     for path in paths:
         onnx.save(dynamic_int8(onnx.load(path)), path)
-    return OnnxRunner(*paths)
+    return OnnxSession(*paths)
 
 
-def _torchscript(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Runner:
+def _torchscript(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
     from export.torchscript import save_torchscript, torchscript_runner
 
     paths = folder / spec.whole_file, folder / spec.step_file
@@ -80,7 +80,7 @@ def _torchscript(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder:
     return torchscript_runner(*paths)
 
 
-def _tensorrt(_: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Runner:
+def _tensorrt(_: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Session:
     from export.tensorrt import engines
 
     with tempfile.TemporaryDirectory(prefix="reentry-engine-") as scratch:
@@ -98,7 +98,7 @@ def _save(
     return whole, step
 
 
-_BUILDERS: Final[dict[Format, Callable[[FormatSpec, Checkpoint, int, Path, TensorRTConfig], Runner]]] = {
+_BUILDERS: Final[dict[Format, Callable[[FormatSpec, Checkpoint, int, Path, TensorRTConfig], Session]]] = {
     Format.ONNX: _fp32,
     Format.ONNX_FP16: _fp16,
     Format.ONNX_INT8: _int8,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.runners import Array, Runner, no_state
+from export.sessions import Array, Session, no_state
 from export.signature import expect
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.errors import ExportError
@@ -75,7 +75,7 @@ class Verification:
 
 
 def verify(
-    runner: Runner,
+    runner: Session,
     model: ReentryNetwork,
     *,
     version: int,
@@ -143,7 +143,7 @@ def flight_features(batch: int, length: int, seed: int) -> npt.NDArray[np.float3
 class _Gate:
     """The checks of computed values."""
 
-    def __init__(self, runner: Runner, model: ReentryNetwork, version: int, tolerance: Tolerance) -> None:
+    def __init__(self, runner: Session, model: ReentryNetwork, version: int, tolerance: Tolerance) -> None:
         self._runner = runner
         self._model = model
         self._version = version

@@ -27,7 +27,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.graphs import metadata_of, strip
-from export.runners import Array
+from export.sessions import Array
 from reentry.schema import FEATURES_TENSOR
 
 _QUANTISED: Final = ("LSTM", "MatMul", "Gemm")

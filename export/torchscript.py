@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from export.graphs import ServedModel, StepModel
-from export.torch_runner import TorchRunner
+from export.torch_session import TorchSession
 from reentry.schema import FEATURES
 from training.checkpoint import Checkpoint
 
@@ -30,11 +30,11 @@ def save_torchscript(checkpoint: Checkpoint, version: int, whole: Path, step: Pa
             path.write_bytes(traced.save_to_buffer())  # its own save() ends the process where the disk is full
 
 
-def torchscript_runner(whole: Path, step: Path) -> TorchRunner:
+def torchscript_runner(whole: Path, step: Path) -> TorchSession:
     """Both graphs, loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return TorchRunner(*(_load(path) for path in (whole, step)))
+        return TorchSession(*(_load(path) for path in (whole, step)))
 
 
 def _load(path: Path) -> torch.jit.ScriptModule:

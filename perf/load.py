@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
-from client.batching import Batch
+from client.batching import RequestBatch
 from client.connection import Array, Connection, Endpoint, ServerAwayError
 from perf.processor import cpu_seconds
 from perf.scoring import draw_flights
@@ -88,7 +88,7 @@ def measure_load(endpoint: Endpoint, config: LoadConfig, *, session: int | None 
     Raises:
         ClientError: the server is not there, refuses the request, or answered nothing at one of the levels.
     """
-    batch = Batch(tuple(draw_flights(config.batch, config.steps)))
+    batch = RequestBatch(tuple(draw_flights(config.batch, config.steps)))
     inputs: dict[str, Array] = {
         TRACK_ID_TENSOR.name: batch.track_ids(),
         TRACK_LENGTH.name: batch.lengths(),

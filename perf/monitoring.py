@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import typer
 
 from perf.processor import cpu_seconds
-from perf.scoring import Way, best, draw_flights, through_triton
+from perf.scoring import ScoringMethod, best, draw_flights, through_triton
 from reentry.errors import ReentryError
 from reentry.schema import TRACK_DECISION
 from reentry.serving import EmbeddedServer, ServerConfig
@@ -70,7 +70,7 @@ def compare(*, tracks: int, steps: int, batch: int, repository: Path, repeats: i
     )
 
 
-def _run(way: Way, server: EmbeddedServer) -> tuple[float, float]:
+def _run(way: ScoringMethod, server: EmbeddedServer) -> tuple[float, float]:
     """Score once; time and CPU time of the server, s."""
     before, begun = cpu_seconds(server.process_id), time.perf_counter()
     way.run()

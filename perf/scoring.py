@@ -57,7 +57,7 @@ Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ScoringMethod:
     """One way to score all tracks: a name, its settings in words, and a run that gives the probabilities, (B, T)."""
 
     name: str
@@ -65,7 +65,9 @@ class Way:
     run: Callable[[], Probabilities]
 
 
-def in_process(model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int) -> Way:
+def in_process(
+    model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int
+) -> ScoringMethod:
     """Features, network and decision in this process: `workers` at once, each network on `threads` threads."""
     session = _session(model, threads)
     chunks = _chunks(measurements, batch)
@@ -76,20 +78,26 @@ def in_process(model: Path, measurements: npt.NDArray[np.float64], *, batch: int
         decide_tracks(probability, chunk[:, :, _TIME], np.full(len(chunk), chunk.shape[1]))
         return probability
 
-    return Way("in process", f"batch {batch}, {workers} x {threads} threads", lambda: _all(one, chunks, workers))
+    return ScoringMethod(
+        "in process", f"batch {batch}, {workers} x {threads} threads", lambda: _all(one, chunks, workers)
+    )
 
 
-def network_only(model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int) -> Way:
+def network_only(
+    model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int
+) -> ScoringMethod:
     """The network alone, on features made beforehand: what no way can beat."""
     session = _session(model, threads)
     robust = _robust_wanted(model)
     features = np.concatenate([track_features(chunk, robust=robust) for chunk in _chunks(measurements, 64)])
     chunks = _chunks(features, batch)
     settings = f"batch {batch}, {workers} x {threads} threads"
-    return Way("ONNX alone", settings, lambda: _all(lambda chunk: _probability(session, chunk), chunks, workers))
+    return ScoringMethod(
+        "ONNX alone", settings, lambda: _all(lambda chunk: _probability(session, chunk), chunks, workers)
+    )
 
 
-def through_triton(server: EmbeddedServer, tracks: Sequence[Track], *, batch: int, in_flight: int) -> Way:
+def through_triton(server: EmbeddedServer, tracks: Sequence[Track], *, batch: int, in_flight: int) -> ScoringMethod:
     """The client's own path, from tracks in memory to scores in memory, over gRPC."""
     endpoint = Endpoint.parse(f"grpc://{server.grpc_url}")
 
@@ -106,10 +114,10 @@ def through_triton(server: EmbeddedServer, tracks: Sequence[Track], *, batch: in
                         found[track.track_id] = outcome.probability
         return np.stack([found[track.track_id] for track in tracks])
 
-    return Way("through Triton", f"batch {batch}, {in_flight} in flight", lambda: asyncio.run(score_all()))
+    return ScoringMethod("through Triton", f"batch {batch}, {in_flight} in flight", lambda: asyncio.run(score_all()))
 
 
-def measure(ways: Sequence[Way], repeats: int) -> tuple[dict[str, list[float]], float]:
+def measure(ways: Sequence[ScoringMethod], repeats: int) -> tuple[dict[str, list[float]], float]:
     """Run the ways in turns.
 
     Returns:
@@ -127,10 +135,10 @@ def measure(ways: Sequence[Way], repeats: int) -> tuple[dict[str, list[float]], 
     return seconds, difference
 
 
-def best(ways: Sequence[Way]) -> Way:
+def best(ways: Sequence[ScoringMethod]) -> ScoringMethod:
     """The fastest of several settings of one way, each tried twice; the first time warms it up."""
 
-    def tried(way: Way) -> float:
+    def tried(way: ScoringMethod) -> float:
         way.run()
         begun = time.perf_counter()
         way.run()
@@ -165,7 +173,9 @@ def compare(*, tracks: int, steps: int, repository: Path, repeats: int) -> str:
     return _table(ways, seconds, tracks, steps, difference)
 
 
-def _table(ways: Sequence[Way], seconds: dict[str, list[float]], tracks: int, steps: int, difference: float) -> str:
+def _table(
+    ways: Sequence[ScoringMethod], seconds: dict[str, list[float]], tracks: int, steps: int, difference: float
+) -> str:
     lines = [
         f"{tracks:,} tracks of {steps:,} steps, {cores()} cores, median of {len(seconds[ways[0].name])} runs in turns",
         f"{'':<16}{'tracks/s':>10}{'M steps/s':>11}{'fastest':>10}{'slowest':>10}  settings",

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from reentry.errors import ClientError, ConfigError, ServerError
-from reentry.runtime.given import split_url
+from reentry.runtime.arguments import split_url
 from reentry.schema import REENTRY_LSTM
 from reentry.serving import http as api
 from reentry.serving.config import LOOPBACK
@@ -28,11 +28,11 @@ _WITH_BACKEND: Final = ("version_policy", "backend", "platform", "default_model_
 """Fields that say what is served; the others are kept as the server has fitted them, unless the change is of them."""
 
 
-class RunningServer:
+class LiveServer:
     """A Triton server that somebody else started.
 
     Example:
-        server = RunningServer("http://127.0.0.1:8000")
+        server = LiveServer("http://127.0.0.1:8000")
         before = server.config()
         server.serve(before, file_before, file_after)
     """

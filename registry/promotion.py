@@ -24,7 +24,7 @@ from reentry.schema import SCHEMA_VERSION
 from registry import config_pbtxt
 from registry.inventory import Version, find, find_all, find_production
 from registry.labels import METRIC, Change, Labels, Record
-from registry.live_server import RunningServer
+from registry.live_server import LiveServer
 from registry.store import CONFIG_FILE, LABELS_FILE, Stored, VersionStore, faults_of
 from registry.trial import try_out
 
@@ -43,7 +43,7 @@ def promote(
     number: int,
     *,
     reason: str | None = None,
-    server: RunningServer | None = None,
+    server: LiveServer | None = None,
     gpu: bool | None = None,
 ) -> Promotion:
     """Bring a version into production; production itself again, where server or config.pbtxt have left it.
@@ -75,7 +75,7 @@ def promote(
 
 
 def rollback(
-    store: VersionStore, *, to: int | None = None, reason: str | None = None, server: RunningServer | None = None
+    store: VersionStore, *, to: int | None = None, reason: str | None = None, server: LiveServer | None = None
 ) -> Promotion:
     """Bring back what was in production before, or an earlier version.
 
@@ -255,7 +255,7 @@ def _change(
     reason: str | None,
     overridden: tuple[str, ...],
     notes: list[str],
-    server: RunningServer | None,
+    server: LiveServer | None,
     gpu: bool | None,
 ) -> Promotion:
     assert version.spec is not None
@@ -300,7 +300,7 @@ def _change(
     return Promotion(change=change, notes=tuple(notes))
 
 
-def _take_back(server: RunningServer, running: str, error: BaseException) -> None:
+def _take_back(server: LiveServer, running: str, error: BaseException) -> None:
     """Let the server run by its old configuration again, after `error`."""
     try:
         if server.config() != running:

@@ -13,9 +13,9 @@ import torch
 from reentry.decision import DecisionConfig
 from reentry.drift import Reference
 from reentry.errors import CheckpointError
+from reentry.runtime.arguments import require_file
 from reentry.runtime.config_file import check_table, declared_types
 from reentry.runtime.files import whole_file
-from reentry.runtime.given import require_file
 from reentry.schema import FEATURES, SCHEMA_VERSION
 from training.config import ModelConfig, TrainConfig
 from training.models.networks import ReentryNetwork, network

@@ -45,7 +45,7 @@ class ModelConfig:
     Data whose onset depends on more (a deceleration, a heat pulse) needs more.
     """
     harmonics: tuple[int, ...] = ()
-    """Turns per unit of the sines and cosines that the network sees of each chosen share; see
+    """RoundRobin per unit of the sines and cosines that the network sees of each chosen share; see
     `training.models.networks`."""
     magnified: tuple[float, ...] = (0.01, 0.001, 0.0001)
     """Widths around its value at the onsets by which the network sees each chosen share magnified."""

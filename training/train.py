@@ -13,8 +13,8 @@ from typing import Final
 
 import pandas as pd
 
+from reentry.runtime.arguments import require_replaceable
 from reentry.runtime.files import check_writable, writing
-from reentry.runtime.given import require_replaceable
 from reentry.runtime.signals import ended_by_signals
 from reentry.tracks import (
     ReadReport,

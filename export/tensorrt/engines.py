@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from export.runners import Runner
+from export.sessions import Session
 from export.tensorrt.config import TensorRTConfig, step_shapes, whole_shapes
-from export.tensorrt.trtexec import ENVIRONMENT_VARIABLE, Program, TrtexecRunner, find_trtexec
+from export.tensorrt.trtexec import ENVIRONMENT_VARIABLE, Program, TrtexecSession, find_trtexec
 from reentry.errors import ExportError
 from reentry.runtime.files import whole_file
 from reentry.schema import HIDDEN_STATE
@@ -62,7 +62,7 @@ def missing() -> str | None:
     )
 
 
-def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfig) -> Runner:
+def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfig) -> Session:
     """Build both engines into `folder`, under the names of the format, or take them from the cache.
 
     Returns:
@@ -107,7 +107,7 @@ def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfi
                     raise ExportError("TensorRT wrote no engine", where=str(graph))
         shutil.copyfile(kept, engine)
     engines = (folder / _SPEC.whole_file, folder / _SPEC.step_file)
-    return TrtexecRunner(program, *engines) if path is not None else package.PackageRunner(*engines)
+    return TrtexecSession(program, *engines) if path is not None else package.PackageSession(*engines)
 
 
 def key_of(graph: Path, shapes: Sequence[str], config: TensorRTConfig, gpu: Gpu, version: str) -> str:

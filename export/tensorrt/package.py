@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from export.tensorrt.config import TensorRTConfig
-from export.tensorrt.runner import EngineRunner
+from export.tensorrt.session import EngineSession
 from reentry.errors import ExportError
 
 trt: Any = importlib.import_module("tensorrt")  # without types, and on no machine but one with a GPU
@@ -59,7 +59,7 @@ def build_engine(graph: Path, engine: Path, shapes: Sequence[str], config: Tenso
     engine.write_bytes(bytes(plan))
 
 
-class PackageRunner(EngineRunner):
+class PackageSession(EngineSession):
     """Engines on the first GPU of this process."""
 
     def __init__(self, whole: Path, step: Path) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.tensorrt.config import TensorRTConfig
-from export.tensorrt.runner import EngineRunner
+from export.tensorrt.session import EngineSession
 from reentry import schema
 from reentry.errors import ExportError
 
@@ -222,7 +222,7 @@ def _json_word(match: re.Match[str]) -> str:
     return "NaN" if match.group(2) == "nan" else f"{match.group(1)}Infinity"
 
 
-class TrtexecRunner(EngineRunner):
+class TrtexecSession(EngineSession):
     """Engines run by trtexec: a process for each call, which takes seconds.
 
     A state that is carried goes through six digits of text each time.

@@ -24,9 +24,9 @@ from export.gate import flight_features
 from export.tensorrt.config import TensorRTConfig
 from export.validation import validation_of
 from perf.formats.build import built
-from perf.formats.figures import BASELINE, Measured, Row, rows_of
+from perf.formats.figures import BASELINE, FormatRow, Measured, rows_of
 from perf.formats.measure import REFERENCES, Spec
-from perf.formats.turns import BEFORE, ROUND, SWEEPS, Turns
+from perf.formats.round_robin import BEFORE, ROUND, SWEEPS, RoundRobin
 from perf.formats.workers import Worker
 from reentry.errors import ConfigError, ExportError
 from reentry.runtime.cores import cores
@@ -48,7 +48,7 @@ class BenchmarkConfig:
     references: tuple[str, ...] = REFERENCES
     """Of `perf.formats.measure.REFERENCES`."""
     rounds: int = 9
-    """Turns of every format, of which the median counts."""
+    """RoundRobin of every format, of which the median counts."""
     seconds: float = 0.15
     """Of each measurement in each round, s."""
     threads: int = 1
@@ -83,7 +83,7 @@ class Benchmark:
     data: str
     """What the accuracy is of, in words."""
     machine: str
-    rows: list[Row]
+    rows: list[FormatRow]
     left_out: dict[str, str]
     """Why a way to run the network has no row."""
 
@@ -115,7 +115,7 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         workers = {way: processes.enter_context(Worker(spec)) for way, spec in specs.items()}
         count = BEFORE + SWEEPS * len(config.batches) + ROUND * config.rounds
         with progress("measuring", count * len(workers), "measurements") as advance:
-            turns = Turns(workers, measured, left_out, seconds=config.seconds, advance=advance)
+            turns = RoundRobin(workers, measured, left_out, seconds=config.seconds, advance=advance)
             turns.prepare()
             turns.sweep(config.batches)
             for _ in range(config.rounds):

@@ -22,7 +22,7 @@ import typer
 from export.config import ExportConfig
 from export.graphs import whole_graph
 from export.quantize import dynamic_int8, static_int8
-from export.runners import Array
+from export.sessions import Array
 from export.validation import validation_of
 from perf.formats.report import table
 from reentry.decision import phase_of
@@ -34,7 +34,7 @@ _TITLES: Final = ("", "kB", "times smaller", "time", "largest difference", "step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class CalibrationMethod:
     """One graph over whole tracks, beside fp32."""
 
     name: str
@@ -51,7 +51,7 @@ class Way:
     """Of the measured tracks."""
 
 
-def compare(checkpoint_path: Path, *, data: Path | None = None, rounds: int = 9) -> list[Way]:
+def compare(checkpoint_path: Path, *, data: Path | None = None, rounds: int = 9) -> list[CalibrationMethod]:
     """Measure fp32, dynamic and static int8 in turns, each on one thread.
 
     Args:
@@ -84,7 +84,7 @@ def compare(checkpoint_path: Path, *, data: Path | None = None, rounds: int = 9)
         pairs = list(zip(probability[name], probability["fp32"], strict=True))
         phases = [(phase_of(got, checkpoint.decision), phase_of(of, checkpoint.decision)) for got, of in pairs]
         ways.append(
-            Way(
+            CalibrationMethod(
                 name=name,
                 bytes=graph.ByteSize(),
                 smaller=plain.ByteSize() / graph.ByteSize(),
@@ -119,7 +119,7 @@ def _seconds(session: onnxruntime.InferenceSession, tracks: list[Array]) -> floa
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="model.ckpt of `reentry train`.")],
     data: Annotated[Path | None, typer.Option(help="Labelled tracks, in place of those held out.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each, of which the median counts.")] = 9,
+    rounds: Annotated[int, typer.Option(min=1, help="RoundRobin of each, of which the median counts.")] = 9,
 ) -> None:
     """Print fp32, dynamic and static int8 side by side, for docs/export.md.
 

@@ -81,7 +81,7 @@ class Ratios:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class FormatRow:
     """Figures of one way to run the network."""
 
     way: str
@@ -114,14 +114,14 @@ class Row:
         return (self.whole_bytes or 0) + (self.step_bytes or 0)
 
 
-def rows_of(measured: Mapping[str, Measured], *, steps: int) -> list[Row]:
+def rows_of(measured: Mapping[str, Measured], *, steps: int) -> list[FormatRow]:
     """Figures of each way, BASELINE among them; tracks have `steps` steps."""
     return [_row(way, own, measured[BASELINE], steps) for way, own in measured.items()]
 
 
-def _row(way: str, own: Measured, base: Measured, steps: int) -> Row:
+def _row(way: str, own: Measured, base: Measured, steps: int) -> FormatRow:
     rates = _rates(own)
-    return Row(
+    return FormatRow(
         way=way,
         whole_bytes=own.whole_bytes,
         step_bytes=own.step_bytes,

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from export.runners import Array, Carried, OnnxRunner, Runner, no_state
+from export.sessions import Array, Carried, OnnxSession, Session, no_state
 from registry.formats import FORMATS, Format
 
 PYTORCH: Final = "PyTorch"
@@ -66,8 +66,8 @@ class Measurement:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._features: Array = np.load(spec.features)
-        self._open: Callable[[], Runner] = _opener(spec)
-        self._runner: Runner | None = None
+        self._open: Callable[[], Session] = _opener(spec)
+        self._runner: Session | None = None
         gc.collect()
         gc.disable()  # a collection now and then would be a slow sample of whatever runs then
         with contextlib.suppress(OSError):  # else the peak is that of the imports, where it is the higher one
@@ -98,7 +98,7 @@ class Measurement:
         assert found is not None, "Linux states it"
         return {"bytes": int(found[1]) * 1024}
 
-    def _loaded(self) -> Runner:
+    def _loaded(self) -> Session:
         assert self._runner is not None, "asked to run before it was told to load"
         return self._runner
 
@@ -133,14 +133,14 @@ def samples_of(work: Callable[[], object], seconds: float) -> list[float]:
     return samples
 
 
-def _opener(spec: Spec) -> Callable[[], Runner]:
+def _opener(spec: Spec) -> Callable[[], Session]:
     """Import what the format needs, and give what opens it."""
     if spec.way in REFERENCES:
         # A cache of its own, or the compiling of an earlier run would not be seen.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(spec.folder)
         import torch
 
-        from export.torch_runner import network_runner
+        from export.torch_session import network_runner
         from training.checkpoint import load_checkpoint
 
         torch.set_num_threads(spec.threads)
@@ -148,7 +148,7 @@ def _opener(spec: Spec) -> Callable[[], Runner]:
     return _format_opener(Format(spec.way), spec.folder, spec.threads)
 
 
-def _format_opener(form: Format, folder: Path, threads: int) -> Callable[[], Runner]:
+def _format_opener(form: Format, folder: Path, threads: int) -> Callable[[], Session]:
     whole, step = folder / FORMATS[form].whole_file, folder / FORMATS[form].step_file
     if form == Format.TORCHSCRIPT:
         import torch
@@ -158,11 +158,11 @@ def _format_opener(form: Format, folder: Path, threads: int) -> Callable[[], Run
         torch.set_num_threads(threads)
         return lambda: torchscript_runner(whole, step)
     if form == Format.TENSORRT:
-        from export.tensorrt.package import PackageRunner
+        from export.tensorrt.package import PackageSession
 
-        return lambda: PackageRunner(whole, step)
+        return lambda: PackageSession(whole, step)
     providers = ("CUDAExecutionProvider",) if form == Format.ONNX_FP16 else ("CPUExecutionProvider",)
-    return lambda: OnnxRunner(whole, step, threads=threads, providers=providers)
+    return lambda: OnnxSession(whole, step, threads=threads, providers=providers)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from perf.formats.benchmark import Benchmark
-from perf.formats.figures import BASELINE, Row, Spread
+from perf.formats.figures import BASELINE, FormatRow, Spread
 from perf.formats.measure import REFERENCES
 from reentry.runtime.files import whole_file
 
@@ -140,7 +140,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _speed(row: Row) -> list[str]:
+def _speed(row: FormatRow) -> list[str]:
     return [
         row.way,
         f"{row.size / 1e3:.1f}" if row.size else "-",
@@ -155,7 +155,7 @@ def _speed(row: Row) -> list[str]:
     ]
 
 
-def _truth(row: Row) -> list[str]:
+def _truth(row: FormatRow) -> list[str]:
     memory = [row.way, f"{row.one_memory / 1e6:.1f}", f"{row.batch_memory / 1e6:.1f}"]
     if row.accuracy is None:
         return [*memory, "reference" if row.way in REFERENCES else "-", "", ""]
@@ -167,7 +167,7 @@ def _truth(row: Row) -> list[str]:
     ]
 
 
-def _ratio_cells(row: Row) -> list[str]:
+def _ratio_cells(row: FormatRow) -> list[str]:
     spreads = (row.ratios.step, row.ratios.whole, row.ratios.throughput)
     return [
         row.way,

@@ -80,7 +80,7 @@ def main(
         "artifacts/sizes"
     ),
     hidden: Annotated[list[int], typer.Option(help="Units of the LSTM; may be repeated.")] = [16, 64, 128],  # noqa: B006
-    rounds: Annotated[int, typer.Option(help="Turns of both formats, of which the median counts.")] = 9,
+    rounds: Annotated[int, typer.Option(help="RoundRobin of both formats, of which the median counts.")] = 9,
 ) -> None:
     """Print the table for docs/export.md: int8 against fp32.
 

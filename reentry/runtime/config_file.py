@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ConfigError
-from reentry.runtime.given import require_file
+from reentry.runtime.arguments import require_file
 
 _TYPES: Final[dict[str, tuple[tuple[type, ...], str, str]]] = {
     "int": ((int,), "a whole number", "whole numbers"),

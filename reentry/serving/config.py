@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from reentry.errors import ConfigError
+from reentry.runtime.arguments import require_between
 from reentry.runtime.cores import cores
-from reentry.runtime.given import require_between
 from reentry.serving.memory import default_memory_limit
 
 LOOPBACK: Final = "127.0.0.1"

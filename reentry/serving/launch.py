@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ServerError
-from reentry.serving import tied
+from reentry.serving import child_process
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def launch(
     """
     parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", tied.__file__, str(parent), *command],
-        env={**environment, **{f"{tied.HIDDEN}{index}": value for index, value in secrets.items()}},
+        [sys.executable, "-I", "-S", child_process.__file__, str(parent), *command],
+        env={**environment, **{f"{child_process.HIDDEN}{index}": value for index, value in secrets.items()}},
         **settings,
     )
     if not secrets:
@@ -97,7 +97,7 @@ def _point_arguments(pid: int, secrets: Mapping[int, str]) -> None:
 
         arguments = stack + _WORD
         variable = arguments + (word(stack) + 1) * _WORD
-        values = {f"{tied.HIDDEN}{index}=".encode(): index for index in secrets}
+        values = {f"{child_process.HIDDEN}{index}=".encode(): index for index in secrets}
         while address := word(variable):
             for name, index in values.items():
                 if os.pread(memory.fileno(), len(name), address) == name:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pandas as pd
 
 from reentry.errors import ConfigError
+from reentry.runtime.arguments import require_between
 from reentry.runtime.config_file import declared_types, read_settings
 from reentry.runtime.cores import cores
-from reentry.runtime.given import require_between
 from reentry.runtime.pool import MOST_PROCESSES
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals

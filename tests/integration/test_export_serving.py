@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
 from cli import app
-from export.runners import OnnxRunner
+from export.sessions import OnnxSession
 from reentry import schema
 from reentry.decision import decide_tracks
 from reentry.features.track import track_features
@@ -56,7 +56,7 @@ def one_server(repository: Path) -> Iterator[EmbeddedServer]:
 def in_process(repository: Path, version: int, tracks: np.ndarray) -> np.ndarray:
     """Probabilities of that version's graph, (B, T)."""
     folder, spec = repository / "reentry_lstm" / str(version), FORMATS[Format.ONNX]
-    probability, versions = OnnxRunner(folder / spec.whole_file, folder / spec.step_file).whole(track_features(tracks))
+    probability, versions = OnnxSession(folder / spec.whole_file, folder / spec.step_file).whole(track_features(tracks))
     assert set(versions.ravel()) == {version}
     return probability
 

@@ -18,7 +18,7 @@ from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.repository import served_versions
 from registry import config_pbtxt, promotion
 from registry.inventory import Version
-from registry.live_server import RunningServer
+from registry.live_server import LiveServer
 from registry.open import open_store
 from registry.promotion import promote, rollback
 from registry.store import VersionStore
@@ -111,7 +111,7 @@ def running(store: VersionStore, one_server: EmbeddedServer) -> EmbeddedServer:
     """With version 1 in production."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promotion, "try_out", lambda *_: None)
-        promote(store, 1, server=RunningServer(f"http://{one_server.http_url}"))
+        promote(store, 1, server=LiveServer(f"http://{one_server.http_url}"))
     return one_server
 
 
@@ -132,7 +132,7 @@ def store(repository: Path) -> VersionStore:
 def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_them(
     store: VersionStore, running: EmbeddedServer
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}")
+    server = LiveServer(f"http://{running.http_url}")
     fitted = json.loads(server.config())
     with hammered(running) as load:
         for change, number in (
@@ -168,7 +168,7 @@ def test_a_version_that_fails_its_trial_never_reaches_the_server(
     with pytest.raises(
         RepositoryError, match=f"version {number} is refused: a trial in a server of its own failed.*{problem}"
     ):
-        promote(store, number, server=RunningServer(f"http://{running.http_url}"))
+        promote(store, number, server=LiveServer(f"http://{running.http_url}"))
     assert running.server_log.read_text().count("loading: reentry_lstm") == asked
     assert [store.read(name) for name in ("config.pbtxt", "labels.json")] == before
     assert served_now(running) == 1
@@ -178,7 +178,7 @@ def test_a_version_that_fails_its_trial_never_reaches_the_server(
 def test_a_version_that_the_server_cannot_load_changes_nothing_and_fails_no_request(
     store: VersionStore, running: EmbeddedServer, untried: None, number: int
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}")
+    server = LiveServer(f"http://{running.http_url}")
     fitted = server.config()
     before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
     with hammered(running) as load:
@@ -195,7 +195,7 @@ def test_a_version_that_the_server_cannot_load_changes_nothing_and_fails_no_requ
 def test_the_repository_that_takes_no_change_takes_the_server_back(
     store: VersionStore, running: EmbeddedServer, untried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}")
+    server = LiveServer(f"http://{running.http_url}")
     stored = store.read("labels.json")
 
     def full(name: str, *_: object, **__: object) -> None:
@@ -214,7 +214,7 @@ def test_the_repository_that_takes_no_change_takes_the_server_back(
 def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again(
     store: VersionStore, running: EmbeddedServer, untried: None
 ) -> None:
-    server = RunningServer(f"http://{running.http_url}")
+    server = LiveServer(f"http://{running.http_url}")
     text = store.read("config.pbtxt").text or ""
     spec = Version(number=2, manifest=None, files={"model.onnx": 1}).spec
     assert spec is not None
@@ -236,10 +236,10 @@ def test_a_server_with_a_key_of_the_user_changes_for_those_who_know_it(store: Ve
     with EmbeddedServer(config) as running:
         url = f"http://{running.http_url}"
         with pytest.raises(ServerError, match="fix: set REENTRY_CONTROL_KEY to the server's key"):
-            promote(store, 2, server=RunningServer(url, key="another"))
+            promote(store, 2, server=LiveServer(url, key="another"))
         assert served_now(running) == 1
-        promote(store, 2, server=RunningServer(url, key="a-key"))
+        promote(store, 2, server=LiveServer(url, key="a-key"))
         assert served_now(running) == 2
     with pytest.raises(ClientError, match=r"no server answers: .*fix: start it, or correct --url"):
-        rollback(store, server=RunningServer(url, key="a-key"))
+        rollback(store, server=LiveServer(url, key="a-key"))
     assert served_versions(Path(store.location), "reentry_lstm") == [2]

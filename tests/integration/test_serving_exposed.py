@@ -16,7 +16,7 @@ import tritonclient.grpc as triton
 
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
-from registry.live_server import RunningServer
+from registry.live_server import LiveServer
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.processes import command_lines
 
@@ -82,7 +82,7 @@ def test_the_owner_s_commands_find_the_control_key_by_the_address(
     monkeypatch.delenv("REENTRY_CONTROL_KEY", raising=False)
     port = server.http_url.rpartition(":")[2]
     for host in ("127.0.0.1", "localhost"):
-        assert RunningServer(f"http://{host}:{port}").versions() == [1]
+        assert LiveServer(f"http://{host}:{port}").versions() == [1]
 
 
 def test_no_change_is_possible_over_grpc(either: EmbeddedServer) -> None:

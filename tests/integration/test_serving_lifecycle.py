@@ -33,7 +33,7 @@ from reentry.serving.doctor import examine
 from reentry.serving.http import load_model
 from reentry.serving.run_directory import RunDirectory, find_key
 from reentry.serving.stubs import StubWatch
-from registry.live_server import RunningServer
+from registry.live_server import LiveServer
 from tests.conftest import copy_repository, grpc_key, make_repository
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.processes import children_of, command_line
@@ -158,7 +158,7 @@ def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> No
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
-        running = RunningServer(f"http://{server.http_url}")
+        running = LiveServer(f"http://{server.http_url}")
         with pytest.raises(ServerError, match="leave --url away and restart the server afterwards"):
             running.load(running.config())
 

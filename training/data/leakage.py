@@ -42,7 +42,7 @@ def sketches(tracks: Iterable[Track]) -> torch.Tensor:
     return torch.from_numpy(found.view(np.int32))  # of PyTorch's unsigned types few operations know
 
 
-class Flights:
+class FlightIndex:
     """Flights by their sketches."""
 
     def __init__(self, sketched: torch.Tensor) -> None:

@@ -17,14 +17,14 @@ from typing import Final
 import numpy as np
 
 from reentry.errors import ConfigError, InputError
-from reentry.runtime.given import require_between
+from reentry.runtime.arguments import require_between
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals
 from reentry.tracks import ReadReport, Track, fingerprint, flight_fingerprint, tracks_fingerprint
 from reentry.tracks.read import IN_MEMORY_BYTES
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import MOST_SEEDS
-from training.data.leakage import Flights
+from training.data.leakage import FlightIndex
 from training.data.samples import Chosen, Counts, Sample
 from training.data.stored import StoredPredictions, open_labelled
 from training.evaluation.metrics import Metrics, Prediction
@@ -41,7 +41,7 @@ HIGHER_IS_BETTER: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class EvaluationRun:
     """One seed's figures."""
 
     seed: int
@@ -66,7 +66,7 @@ class Evaluation:
     """Whether it is the very file."""
     trained_on: int
     """Tracks of the data that trained the network, whole or in part; they are left out, unless there are no others."""
-    runs: list[Run]
+    runs: list[EvaluationRun]
 
     @property
     def scored(self) -> int:
@@ -176,7 +176,7 @@ def open_evaluation(
 
 def _trained(checkpoint: Checkpoint) -> Callable[[Track], bool]:
     """Whether a track trained the checkpoint, or shares many rows with one that did, see `training.data.leakage`."""
-    flights = Flights(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
+    flights = FlightIndex(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
 
     def trained(track: Track) -> bool:
         return flight_fingerprint(track) in checkpoint.trained_flights or (flights is not None and flights.hold(track))
@@ -192,7 +192,9 @@ def _partition(samples: Sequence[Sample], holds: Callable[[Track], bool]) -> tup
     return Chosen(samples, of[True]), Chosen(samples, of[False])
 
 
-def _run(checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sample], folder: Path | None) -> Run:
+def _run(
+    checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sample], folder: Path | None
+) -> EvaluationRun:
     """Fit the baselines on `train`, if there is any, and score all; predictions go into the folder, where one is."""
     if not scored:
         raise InputError("none of the tracks held out from training is in the file", fix="train again")
@@ -208,7 +210,7 @@ def _run(checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sampl
         else StoredPredictions.write(folder / f"{checkpoint.seed}-{number}.values", method, scored)
         for number, (name, method) in enumerate(methods.items())
     }
-    return Run(
+    return EvaluationRun(
         seed=checkpoint.seed,
         predictions=predictions,
         metrics={method: score_in_parts(of_method, checkpoint.decision) for method, of_method in predictions.items()},

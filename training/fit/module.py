@@ -86,7 +86,7 @@ class Training(L.LightningModule):
     def __init__(self, work: Work, order: torch.Generator, batches: int, place: Place, on_epoch: OnEpoch) -> None:
         super().__init__()
         self.model = network(work.model_config)
-        self.model.remember(work.config.forget_bias)
+        self.model.open_forget_gates(work.config.forget_bias)
         self.history: list[dict[str, float]] = []
         """Of each epoch, what `OnEpoch` is told."""
         self.best: dict[str, Tensor] = {}

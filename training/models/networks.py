@@ -71,7 +71,7 @@ class ReentryNetwork(nn.Module, ABC):
         """(B, T, I) and where the earlier steps ended -> (B, T, H) and where these end."""
 
     @torch.no_grad()
-    def remember(self, bias: float) -> None:
+    def open_forget_gates(self, bias: float) -> None:
         """Add to the biases of what forgets; where nothing does, nothing changes."""
 
     @torch.no_grad()
@@ -127,7 +127,7 @@ class ReentryLSTM(ReentryNetwork):
         self.lstm = nn.LSTM(**_recurrent(self.config, inputs))
 
     @torch.no_grad()
-    def remember(self, bias: float) -> None:
+    def open_forget_gates(self, bias: float) -> None:
         """Add to the biases of the forget gates, the second quarter of each layer's."""
         for name, biases in self.lstm.named_parameters():
             if name.startswith("bias_ih"):

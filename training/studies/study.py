@@ -98,7 +98,7 @@ QUICK: Final = StudyConfig(seeds=1, training_flights=2_000, unseen_flights=500, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class StudyRow:
     """One method of one seed at one severity."""
 
     method: str
@@ -148,7 +148,7 @@ def methods(config: StudyConfig) -> list[str]:
 
 def run_study(
     config: StudyConfig, out: Path, tell: Callable[[str], None], *, processes: int | None = None
-) -> list[Row]:
+) -> list[StudyRow]:
     """Simulate, train and judge; `out`/study.json grows method by method, and what it holds is not done again.
 
     Args:
@@ -190,7 +190,7 @@ def run_study(
     return rows
 
 
-def read_rows(path: Path, config: StudyConfig) -> list[Row]:
+def read_rows(path: Path, config: StudyConfig) -> list[StudyRow]:
     """Rows of an earlier run with the same settings; none where there is no file.
 
     Raises:
@@ -200,7 +200,7 @@ def read_rows(path: Path, config: StudyConfig) -> list[Row]:
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows, settings = [Row(**row) for row in content["rows"]], content["settings"]
+        rows, settings = [StudyRow(**row) for row in content["rows"]], content["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError("not a study", where=str(path), fix="give another --out") from error
     if settings != _settings(config):
@@ -217,7 +217,7 @@ def _settings(config: StudyConfig) -> dict[str, Any]:
     return settings
 
 
-def write_rows(path: Path, config: StudyConfig, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, config: StudyConfig, rows: Sequence[StudyRow]) -> None:
     """study.json, whole or as it was."""
     content = {"revision": git_revision(), "settings": _settings(config), "rows": [asdict(row) for row in rows]}
     with whole_file(path) as part:
@@ -307,7 +307,7 @@ def _judged(
     config: StudyConfig,
     out: Path,
     number: int,
-) -> list[Row]:
+) -> list[StudyRow]:
     """What one of the missing methods is worth at each severity."""
     method = missing[number]
     started = time.monotonic()
@@ -365,12 +365,12 @@ def _simulation(config: StudyConfig, severity: int) -> BallisticConfig:
 
 def _row(
     method: str, seed: int, severity: int, parameters: int, seconds: float, predicted: Callable[[], list[Prediction]]
-) -> Row:
+) -> StudyRow:
     started = time.process_time()
     predictions = predicted()
     spent = time.process_time() - started
     bins = reliability(predictions)
-    return Row(
+    return StudyRow(
         method=method,
         seed=seed,
         severity=severity,
@@ -386,7 +386,7 @@ def _listed(values: Any) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _line(rows: Sequence[Row]) -> str:
+def _line(rows: Sequence[StudyRow]) -> str:
     figures = ", ".join(f"{row.metrics['onset_rmse']:.2f}" for row in rows)
     severities = ", ".join(str(row.severity) for row in rows)
     return (

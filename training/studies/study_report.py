@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from reentry.runtime.files import whole_file
 from training.models.baselines import ENOUGH, AltitudeThreshold, BoostedTrees, DragThreshold
-from training.studies.study import KNOWN_PATH, LARGEST, LSTM_NAME, Row, StudyConfig, networks
+from training.studies.study import KNOWN_PATH, LARGEST, LSTM_NAME, StudyConfig, StudyRow, networks
 
 REPORT_NAME: Final = "study.md"
 
@@ -35,7 +35,7 @@ _COLOURS: Final = {
 }
 
 
-def write_report(rows: Sequence[Row], config: StudyConfig, out: Path, command: str) -> list[Path]:
+def write_report(rows: Sequence[StudyRow], config: StudyConfig, out: Path, command: str) -> list[Path]:
     """Write study.md and two plots into `out` and give their paths."""
     with whole_file(out / REPORT_NAME) as part:
         part.write_text(markdown(rows, config, command), encoding="utf-8")
@@ -46,7 +46,7 @@ def write_report(rows: Sequence[Row], config: StudyConfig, out: Path, command: s
     return [out / REPORT_NAME, *(out / name for name in figures)]
 
 
-def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
+def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str:
     """The table, a row for each method and severity; over several seeds a cell holds the mean and the worst."""
     seeds = sorted({row.seed for row in rows})
     flights = config.training_flights * len(config.severities)
@@ -83,7 +83,7 @@ def markdown(rows: Sequence[Row], config: StudyConfig, command: str) -> str:
     return "\n".join(lines)
 
 
-def comparison(rows: Sequence[Row]) -> list[str]:
+def comparison(rows: Sequence[StudyRow]) -> list[str]:
     """How the LSTM's onset RMSE compares with each baseline's and with what can be had, a line for each severity."""
     lines = []
     for severity in sorted({row.severity for row in rows}):
@@ -100,7 +100,7 @@ def comparison(rows: Sequence[Row]) -> list[str]:
     return ["Onset RMSE beside the LSTM's:", "", *lines] if lines else []
 
 
-def winner(rows: Sequence[Row], config: StudyConfig) -> str | None:
+def winner(rows: Sequence[StudyRow], config: StudyConfig) -> str | None:
     """The network of least mean onset RMSE over all severities and seeds, of at most `LARGEST` weights."""
     means = {}
     for method in networks(config):
@@ -110,7 +110,7 @@ def winner(rows: Sequence[Row], config: StudyConfig) -> str | None:
     return min(means, key=lambda method: means[method]) if means else None
 
 
-def errors_figure(rows: Sequence[Row]) -> Figure:
+def errors_figure(rows: Sequence[StudyRow]) -> Figure:
     """Onset RMSE by method, a panel for each severity: a dot at the mean of the seeds, a line from best to worst."""
     severities = sorted({row.severity for row in rows})
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -135,7 +135,7 @@ def errors_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def reliability_figure(rows: Sequence[Row]) -> Figure:
+def reliability_figure(rows: Sequence[StudyRow]) -> Figure:
     """Share of steps in reentry by the probability they were given, of the methods that give one."""
     severities = sorted({row.severity for row in rows})
     figure = Figure(figsize=(3.2 * len(severities), 3.6), dpi=100, layout="constrained")
@@ -163,8 +163,8 @@ def reliability_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _by_method(rows: Sequence[Row], severity: int) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_method(rows: Sequence[StudyRow], severity: int) -> dict[str, list[StudyRow]]:
+    found: dict[str, list[StudyRow]] = {}
     for row in rows:
         if row.severity == severity:
             found.setdefault(row.method, []).append(row)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from client.outputs import OutputFiles
-from client.predict import PredictConfig, Prediction
+from client.predict import PredictConfig, ScoringSummary
 from reentry.errors import ConfigError, TrackFileError
 
 
@@ -52,8 +52,8 @@ def test_a_request_needs_time() -> None:
 
 
 @pytest.fixture
-def prediction() -> Prediction:
-    return Prediction(
+def prediction() -> ScoringSummary:
+    return ScoringSummary(
         files=OutputFiles(
             predictions=Path("out/predictions.csv"),
             onsets=Path("out/onsets.csv"),
@@ -73,7 +73,7 @@ def prediction() -> Prediction:
     )
 
 
-def test_the_summary_names_counts_and_places(prediction: Prediction) -> None:
+def test_the_summary_names_counts_and_places(prediction: ScoringSummary) -> None:
     text = prediction.summary()
     for expected in ("3 tracks (1,900 of 2,000 rows)", "version 7", "1 of them in an earlier run", "2 enter reentry"):
         assert expected in text
@@ -85,13 +85,13 @@ def test_the_summary_names_counts_and_places(prediction: Prediction) -> None:
     [(2, 1_100, "2 tracks, 1,100 rows"), (1, 1, "1 track, 1 row"), (0, 311, "311 rows of no track")],
 )
 def test_the_summary_counts_tracks_set_aside_and_rows_without_one(
-    prediction: Prediction, tracks: int, rows: int, expected: str
+    prediction: ScoringSummary, tracks: int, rows: int, expected: str
 ) -> None:
     text = replace(prediction, set_aside=tracks, rows_set_aside=rows).summary()
     assert f"set aside, not scored: {expected}, see" in text
 
 
-def test_one_is_counted_as_one(prediction: Prediction) -> None:
+def test_one_is_counted_as_one(prediction: ScoringSummary) -> None:
     text = replace(prediction, tracks=1, onsets=1).summary()
     assert text.startswith("1 track (")
     assert "\n1 enters reentry\n" in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from client.answers import require_answer
-from client.batching import Batch
+from client.batching import RequestBatch
 from reentry.errors import ClientError
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.tracks import Track
@@ -14,7 +14,7 @@ from reentry.tracks import Track
 LENGTHS = (5, 3)
 
 
-def batch_of() -> Batch:
+def batch_of() -> RequestBatch:
     tracks = []
     for track_id, length in enumerate(LENGTHS):
         measurements = np.zeros((length, len(MEASUREMENT_COLUMNS)))
@@ -23,7 +23,7 @@ def batch_of() -> Batch:
         tracks.append(
             Track(track_id=70 + track_id, measurements=measurements, reentry_phase=None, rows=steps, steps=steps)
         )
-    return Batch(tuple(tracks))
+    return RequestBatch(tuple(tracks))
 
 
 def answer_of() -> dict[str, np.ndarray | None]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.batching import FREE_PADDING, Batch, BatchConfig, batches
+from client.batching import FREE_PADDING, BatchConfig, RequestBatch, batches
 from reentry.errors import ConfigError
 from reentry.tracks import Track
 
@@ -56,7 +56,7 @@ def test_only_a_window_of_the_tracks_is_taken_before_the_first_request() -> None
 
 def test_a_shorter_track_is_padded_by_its_own_last_row() -> None:
     long, short = track_of(5, 7), track_of(2, 8)
-    batch = Batch((long, short))
+    batch = RequestBatch((long, short))
     measurements = batch.measurements()
     assert measurements.shape == (2, 5, 6)
     np.testing.assert_array_equal(measurements[0], long.measurements)
@@ -68,7 +68,7 @@ def test_a_shorter_track_is_padded_by_its_own_last_row() -> None:
 
 
 def test_the_singles_of_a_batch_are_its_tracks_in_order() -> None:
-    batch = Batch((track_of(3, 1), track_of(2, 2)))
+    batch = RequestBatch((track_of(3, 1), track_of(2, 2)))
     assert [[track.track_id for track in single.tracks] for single in batch.singles()] == [[1], [2]]
 
 

@@ -73,7 +73,7 @@ def test_a_file_that_is_replaced_while_it_is_scored_gives_no_results(
         if when == "score_all":
             replace()
 
-    def write_later(self: predict._Run, source: str) -> predict.Prediction:
+    def write_later(self: predict._Run, source: str) -> predict.ScoringSummary:
         if when == "write":
             replace()
         return write(self, source)

@@ -13,7 +13,7 @@ import pytest
 from export.gate import Verification, flight_features, verify
 from export.graphs import step_graph, whole_graph
 from export.quantize import dynamic_int8
-from export.runners import Array, Carried, OnnxRunner
+from export.sessions import Array, Carried, OnnxSession
 from export.signature import check_signature
 from reentry.decision import DecisionConfig
 from reentry.errors import ExportError
@@ -57,7 +57,7 @@ class Changed:
         whole: Callable[[Array, Array], Array] = lambda _, probability: probability,
         step: Callable[[Array, Carried], tuple[Array, Carried]] = lambda probability, state: (probability, state),
     ) -> None:
-        self._runner, self._whole, self._step = OnnxRunner(*paths), whole, step
+        self._runner, self._whole, self._step = OnnxSession(*paths), whole, step
 
     def whole(self, features: Array) -> tuple[Array, Array]:
         probability, version = self._runner.whole(features)
@@ -87,7 +87,7 @@ def test_a_sound_format_passes_and_is_measured(
     paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     check_signature(*paths, SHAPE)
-    found = gate(OnnxRunner(*paths), checkpoint, validation)
+    found = gate(OnnxSession(*paths), checkpoint, validation)
     assert (found.cases, found.tracks, found.steps) == (6, 3, sum(len(sample.track) for sample in validation))
     assert found.max_difference <= 1e-5
     assert found.prefix_difference <= 1e-5
@@ -189,7 +189,7 @@ def test_features_that_were_not_computed_change_no_value_of_a_network_without_th
     made = checkpoint_of(ModelConfig(hidden=8, features=("altitude_fraction", "drag_long", "climb_rate")))
     onnx.save(make(whole_graph(made, 1)), tmp_path / "model.onnx")
     onnx.save(make(step_graph(made, 1)), tmp_path / "step.onnx")
-    runner = OnnxRunner(tmp_path / "model.onnx", tmp_path / "step.onnx")
+    runner = OnnxSession(tmp_path / "model.onnx", tmp_path / "step.onnx")
     features = flight_features(3, 40, seed=1)
     hidden = features.copy()
     hidden[..., [name not in made.model_config.features for name in FEATURES]] = np.nan
@@ -200,7 +200,7 @@ def test_a_state_that_is_carried_wrongly_is_refused(paths: tuple[Path, Path], va
     made = checkpoint_of(ModelConfig(hidden=8))  # one that remembers
     onnx.save(whole_graph(made, 1), paths[0])
     onnx.save(step_graph(made, 1), paths[1])
-    gate(OnnxRunner(*paths), made, validation)
+    gate(OnnxSession(*paths), made, validation)
     with pytest.raises(ExportError, match="check of carried state"):
         gate(Changed(paths, step=nudged), made, validation)
 
@@ -219,7 +219,7 @@ def test_a_format_that_answers_with_another_version_is_refused(
     paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     with pytest.raises(ExportError, match=r"check of the version; expected \[\[2\]\]; got \[\[1\]\]"):
-        gate(OnnxRunner(*paths), checkpoint, validation, version=2)
+        gate(OnnxSession(*paths), checkpoint, validation, version=2)
 
 
 def test_a_step_graph_of_another_version_is_refused(
@@ -227,7 +227,7 @@ def test_a_step_graph_of_another_version_is_refused(
 ) -> None:
     onnx.save(step_graph(checkpoint, 7), paths[1])
     with pytest.raises(ExportError, match=r"step 0: .*check of the version; expected \[\[1\]\]; got \[\[7\]\]"):
-        gate(OnnxRunner(*paths), checkpoint, validation)
+        gate(OnnxSession(*paths), checkpoint, validation)
 
 
 def test_a_format_that_does_not_run_is_refused(
@@ -300,7 +300,7 @@ def test_spoilt_int8_weights_are_refused(
 ) -> None:
     for path in paths:
         onnx.save(dynamic_int8(onnx.load(path)), path)
-    gate(OnnxRunner(*paths), checkpoint, validation, ROUNDED)
+    gate(OnnxSession(*paths), checkpoint, validation, ROUNDED)
     graph = onnx.load(paths[0])
     head = next(
         tensor
@@ -310,7 +310,7 @@ def test_spoilt_int8_weights_are_refused(
     head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
     onnx.save(graph, paths[0])
     with pytest.raises(ExportError, match="the task"):
-        gate(OnnxRunner(*paths), checkpoint, validation, ROUNDED)
+        gate(OnnxSession(*paths), checkpoint, validation, ROUNDED)
 
 
 def test_a_format_for_which_a_step_takes_too_long_is_stepped_a_little(

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from export.gate import flight_features
 from export.graphs import metadata_of, step_graph, whole_graph
 from export.quantize import dynamic_int8, static_int8
-from export.runners import Carried, OnnxRunner, no_state
+from export.sessions import Carried, OnnxSession, no_state
 from export.torchscript import save_torchscript, torchscript_runner
 from reentry.errors import ExportError
 from reentry.schema import FEATURES, REENTRY_STEP, SCHEMA_VERSION
@@ -38,10 +38,10 @@ def checkpoint() -> Checkpoint:
     return checkpoint_of(ModelConfig(hidden=8))
 
 
-def runner_of(folder: Path, checkpoint: Checkpoint, *, int8: bool = False) -> OnnxRunner:
+def runner_of(folder: Path, checkpoint: Checkpoint, *, int8: bool = False) -> OnnxSession:
     for name, graph in (("model.onnx", whole_graph(checkpoint, 3)), ("step.onnx", step_graph(checkpoint, 3))):
         onnx.save(dynamic_int8(graph) if int8 else graph, folder / name)
-    return OnnxRunner(folder / "model.onnx", folder / "step.onnx")
+    return OnnxSession(folder / "model.onnx", folder / "step.onnx")
 
 
 def expected(checkpoint: Checkpoint, features: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from export.config import ExportConfig, read_formats
 from export.gate import Verification, flight_features, verify
 from export.pipeline import export_checkpoint
 from export.results import Exported
-from export.runners import OnnxRunner
+from export.sessions import OnnxSession
 from reentry.decision import DecisionConfig
 from reentry.drift import Reference
 from reentry.errors import CheckpointError, ConfigError, ExportError, InputError, RepositoryError
@@ -87,7 +87,7 @@ def test_a_version_answers_with_its_number(config: ExportConfig) -> None:
     for version in (1, 2):
         one(config)
         folder_ = model_folder(config) / str(version)
-        _, said = OnnxRunner(folder_ / "model.onnx", folder_ / "step.onnx").whole(features)
+        _, said = OnnxSession(folder_ / "model.onnx", folder_ / "step.onnx").whole(features)
         assert said.tolist() == [[version]]
 
 

@@ -16,7 +16,7 @@ from registry import config_pbtxt
 from registry.formats import Format
 from registry.inventory import find_all
 from registry.labels import Labels, Record
-from registry.live_server import RunningServer, overridden
+from registry.live_server import LiveServer, overridden
 from registry.manifest import MANIFEST_FILE
 from registry.open import open_store
 from registry.promotion import label_exported, out_of_step, promote, prune, rollback
@@ -454,4 +454,4 @@ def test_of_another_backend_the_files_word_counts_whole(store: VersionStore) -> 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:8001", "127.0.0.1:8000", "http://", "http://host/models"])
 def test_a_url_that_is_none_of_a_server_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="not the HTTP address of a Triton server"):
-        RunningServer(url)
+        LiveServer(url)

@@ -18,11 +18,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.runners import no_state
+from export.sessions import no_state
 from export.tensorrt import engines
 from export.tensorrt.config import TensorRTConfig, step_shapes, whole_shapes
 from export.tensorrt.engines import Gpu, build, find_gpu, key_of, missing
-from export.tensorrt.runner import EngineRunner
+from export.tensorrt.session import EngineSession
 from export.tensorrt.trtexec import Program, find_trtexec, parse_report, read_outputs, run_arguments
 from reentry.errors import ConfigError, ExportError
 from reentry.schema import FEATURES
@@ -498,13 +498,13 @@ def test_the_package_is_used_where_there_is_no_trtexec(
 ) -> None:
     from export.tensorrt import package
 
-    class Loaded(EngineRunner):
+    class Loaded(EngineSession):
         def _call(self, engine: Path, inputs: object) -> dict[str, np.ndarray]:
             raise NotImplementedError
 
     monkeypatch.setattr(engines, "find_trtexec", lambda: None)
     monkeypatch.setattr(engines, "_has_package", lambda: True)
-    monkeypatch.setattr(package, "PackageRunner", Loaded)
+    monkeypatch.setattr(package, "PackageSession", Loaded)
     assert missing() is None
     assert isinstance(build(*graphs, folder(tmp_path), config), Loaded)
     assert (tmp_path / "version" / SPEC.step_file).read_bytes() == b"engine"

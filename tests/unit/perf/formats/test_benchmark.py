@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from export.runners import Carried
+from export.sessions import Carried
 from perf.formats import benchmark
 from perf.formats.benchmark import Benchmark, BenchmarkConfig, benchmark_formats
 from perf.formats.figures import Accuracy, Measured, Spread, rows_of
 from perf.formats.measure import COMPILED, LEAST_SAMPLES, MOST_SAMPLES, PYTORCH, Measurement, Spec, samples_of
 from perf.formats.report import figure_of, markdown, write_report
-from perf.formats.turns import Turns
+from perf.formats.round_robin import RoundRobin
 from perf.formats.workers import Worker
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError, ExportError
@@ -286,7 +286,7 @@ def test_a_format_that_fails_is_left_out_with_its_reason_and_the_others_go_on() 
     left_out: dict[str, str] = {}
     advanced: list[int] = []
     workers = {"onnx": Steady(False), "onnx-int8": Steady(True)}
-    turns = Turns(workers, measured, left_out, seconds=0.5, advance=advanced.append)  # type: ignore[arg-type]
+    turns = RoundRobin(workers, measured, left_out, seconds=0.5, advance=advanced.append)  # type: ignore[arg-type]
     turns.prepare()
     turns.sweep((4, 1))
     turns.round()

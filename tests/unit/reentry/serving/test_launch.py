@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reentry.errors import ServerError
-from reentry.serving import tied
+from reentry.serving import child_process
 from reentry.serving.launch import launch
 
 SECRET = "--key=0123456789"
@@ -33,11 +33,11 @@ def test_the_program_gets_a_secret_that_its_command_line_does_not_show() -> None
 def test_a_system_that_forbids_tracing_is_warned_of_and_the_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    refused = tmp_path / "tied.py"
-    source = Path(tied.__file__).read_text()
+    refused = tmp_path / "child_process.py"
+    source = Path(child_process.__file__).read_text()
     refused.write_text(source.replace("_PTRACE_TRACEME: Final = 0", "_PTRACE_TRACEME: Final = 9999"))  # no such request
     assert refused.read_text() != source
-    monkeypatch.setattr(tied, "__file__", str(refused))
+    monkeypatch.setattr(child_process, "__file__", str(refused))
     with caplog.at_level(logging.WARNING):
         arguments = printed(COMMAND, {4: SECRET})
     assert arguments.startswith(f"{['--first', SECRET, '--last']}")

@@ -17,7 +17,7 @@ from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, TIMESTAMP
 from reentry.simulation import simulate_file
 from reentry.tracks import Track, read_tracks
 from tests.training_data import short_tracks
-from training.data.leakage import STRETCHES, Flights, sketches
+from training.data.leakage import STRETCHES, FlightIndex, sketches
 
 TIME = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 PROFILES = [("trapezoid", 0), ("ballistic", 0), ("ballistic", 2)]
@@ -33,8 +33,8 @@ def flights(profile: str, severity: int, seed: int) -> list[Track]:
 
 
 @cache
-def known_from(profile: str, severity: int) -> Flights:
-    return Flights(sketches(flights(profile, severity, 1)))
+def known_from(profile: str, severity: int) -> FlightIndex:
+    return FlightIndex(sketches(flights(profile, severity, 1)))
 
 
 def rows(track: Track, chosen: slice) -> Track:
@@ -68,7 +68,7 @@ def test_any_contiguous_half_of_a_short_flight_is_recognised(data: st.DataObject
     track = rows(flights("ballistic", 2, 1)[0], slice(0, steps))
     half = -(-steps // 2)
     start = data.draw(st.integers(0, steps - half))
-    assert Flights(sketches([track])).hold(rows(track, slice(start, start + half)))
+    assert FlightIndex(sketches([track])).hold(rows(track, slice(start, start + half)))
 
 
 @pytest.mark.parametrize(("profile", "severity"), PROFILES)
@@ -86,13 +86,13 @@ def test_flights_that_did_not_train_are_not_recognised_nor_any_half_of_them(
 
 
 def test_of_unseen_flights_of_every_kind_none_is_recognised() -> None:
-    known = Flights(sketches(track for kind in PROFILES for track in flights(*kind, 1)))
+    known = FlightIndex(sketches(track for kind in PROFILES for track in flights(*kind, 1)))
     assert not any(known.hold(track) for kind in PROFILES for track in flights(*kind, 2))
 
 
 def test_every_second_row_and_a_longer_recording_are_recognised_a_tenth_is_not(tmp_path: Path) -> None:
     track, other = short_tracks(tmp_path, tracks=2)
-    known = Flights(sketches([track]))
+    known = FlightIndex(sketches([track]))
     assert known.hold(rows(track, slice(None, None, 2)))
     assert known.hold(replace(track, measurements=np.concatenate([other.measurements, track.measurements])))
     assert not known.hold(rows(track, slice(0, len(track) // 10)))
@@ -101,7 +101,7 @@ def test_every_second_row_and_a_longer_recording_are_recognised_a_tenth_is_not(t
 def test_flights_that_share_a_row_on_the_launch_pad_stay_apart(tmp_path: Path) -> None:
     track, other = short_tracks(tmp_path, tracks=2)
     waiting = [replace(t, measurements=np.concatenate([np.zeros((500, 6)), t.measurements])) for t in (track, other)]
-    known = Flights(sketches(waiting[:1]))
+    known = FlightIndex(sketches(waiting[:1]))
     assert known.hold(waiting[0])
     assert not known.hold(waiting[1])
 
@@ -111,7 +111,7 @@ def test_a_flight_takes_64_bytes_and_none_knows_nothing(tmp_path: Path) -> None:
     sketched = sketches(tracks)
     assert (sketched.shape, sketched.dtype) == ((10, STRETCHES), torch.int32)
     assert sketched.element_size() * sketched.shape[1] == 64
-    assert not Flights(sketches([])).hold(tracks[0])
+    assert not FlightIndex(sketches([])).hold(tracks[0])
 
 
 def test_the_hashes_are_those_that_checkpoints_keep() -> None:

@@ -69,7 +69,7 @@ def test_padding_and_other_tracks_of_the_batch_change_nothing() -> None:
 def test_what_an_lstm_is_told_to_remember_stands_in_its_forget_gates_alone() -> None:
     model = network(hidden=3, layers=2)
     before = {name: weights.clone() for name, weights in model.state_dict().items()}
-    model.remember(1.5)
+    model.open_forget_gates(1.5)
     for name, weights in model.state_dict().items():
         added = torch.zeros_like(before[name])
         if name in ("lstm.bias_ih_l0", "lstm.bias_ih_l1"):
@@ -77,7 +77,7 @@ def test_what_an_lstm_is_told_to_remember_stands_in_its_forget_gates_alone() -> 
         torch.testing.assert_close(weights, before[name] + added)
     other = network(kind="gru")
     before = {name: weights.clone() for name, weights in other.state_dict().items()}
-    other.remember(1.5)
+    other.open_forget_gates(1.5)
     assert all(torch.equal(weights, before[name]) for name, weights in other.state_dict().items())
 
 

@@ -23,8 +23,8 @@ from training.studies.study import (
     LSTM_NAME,
     QUICK,
     STUDY_NAME,
-    Row,
     StudyConfig,
+    StudyRow,
     methods,
     networks,
     read_rows,
@@ -37,7 +37,7 @@ from training.studies.study_report import comparison, markdown, winner, write_re
 TINY = StudyConfig(seeds=1, training_flights=6, unseen_flights=3, epochs=1, hidden=3, trees=3, severities=(0, 2))
 
 
-def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: int = 10) -> Row:
+def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: int = 10) -> StudyRow:
     metrics = {
         "onset_rmse": rmse,
         "onset_worst": 2 * rmse,
@@ -47,7 +47,7 @@ def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: i
         "brier": 0.01,
     }
     bins = {"steps": [4.0, 0.0], "predicted": [0.2, None], "observed": [0.25, None]}
-    return Row(
+    return StudyRow(
         method=method,
         seed=seed,
         severity=severity,

@@ -31,7 +31,7 @@ def no_state(batch: int, layers: int, hidden: int) -> Carried:
     return Carried(np.zeros((batch, layers, hidden), np.float32), np.zeros((batch, layers, hidden), np.float32))
 
 
-class Runner(Protocol):
+class Session(Protocol):
     """A format, loaded."""
 
     step_limit: int | None
@@ -44,7 +44,7 @@ class Runner(Protocol):
         """(B, F) float32 and the state so far -> probability (B, 1), the next state, model_version (B, 1) int64."""
 
 
-class OnnxRunner:
+class OnnxSession:
     """ONNX Runtime over the two graphs of a version's folder."""
 
     step_limit: int | None = None
@@ -63,14 +63,14 @@ class OnnxRunner:
         self._step = onnxruntime.InferenceSession(step, options, providers=list(providers))
 
     def whole(self, features: Array) -> tuple[Array, Array]:
-        """See `Runner`."""
+        """See `Session`."""
         probability, version = self._whole.run(
             [schema.PROBABILITY.name, schema.MODEL_VERSION.name], {schema.FEATURES_TENSOR.name: features}
         )
         return probability, version
 
     def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
-        """See `Runner`."""
+        """See `Session`."""
         inputs = {
             schema.STEP_FEATURES.name: features,
             schema.HIDDEN_STATE.name: state.hidden,

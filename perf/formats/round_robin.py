@@ -16,14 +16,14 @@ SLOW_LOAD: Final = 2.0
 """s; what loads more slowly is loaded once, not in each round."""
 
 BEFORE: Final = 5
-"""Turns of `prepare`."""
+"""RoundRobin of `prepare`."""
 SWEEPS: Final = 3
 """Times that `sweep` tries each batch."""
 ROUND: Final = 4
-"""Turns of `round`."""
+"""RoundRobin of `round`."""
 
 
-class Turns:
+class RoundRobin:
     """Fills in what is measured of each format. One that fails is left out from then on, and its reason kept."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A `Runner` over whatever runs engines by the names of their tensors.
+"""A `Session` over whatever runs engines by the names of their tensors.
 
 Shapes: B tracks, T steps, F features, L layers, H hidden units.
 """
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.runners import Carried
+from export.sessions import Carried
 from reentry import schema
 
 Array = npt.NDArray[Any]
 
 
-class EngineRunner(ABC):
+class EngineSession(ABC):
     """Two engines of a version's folder: over whole tracks, and over one step."""
 
     step_limit: int | None = None
@@ -32,12 +32,12 @@ class EngineRunner(ABC):
         """Outputs of one of the two by name; inputs are contiguous float32."""
 
     def whole(self, features: Array) -> tuple[Array, Array]:
-        """See `Runner`."""
+        """See `Session`."""
         outputs = self._call(self._whole, {schema.FEATURES_TENSOR.name: np.ascontiguousarray(features, np.float32)})
         return outputs[schema.PROBABILITY.name], outputs[schema.MODEL_VERSION.name]
 
     def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
-        """See `Runner`."""
+        """See `Session`."""
         inputs = {
             schema.STEP_FEATURES.name: features,
             schema.HIDDEN_STATE.name: state.hidden,
