@@ -1,57 +1,57 @@
-# `make run`: from a fresh clone to a scored file. `make test`: every check. `make help`: the rest.
+# `make run` takes a fresh clone to a scored file, `make test` runs every check, `make help` lists all targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Where `make run` keeps what it makes.
+# Output folder of `make run`.
 OUT ?= artifacts
-# The user's own files, in place of simulated ones: make run TRAIN=path/train.csv TEST=path/test.csv
+# Your own files instead of simulated ones: make run TRAIN=path/train.csv TEST=path/test.csv
 TRAIN ?=
 TEST ?=
-# PyTorch's builds without CUDA. `make setup GPU=1` takes the CUDA build of PyPI instead.
+# Index of PyTorch builds without CUDA. `make setup GPU=1` installs the CUDA build from PyPI instead.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 
-# The image: by the first of these programs that is here, or ENGINE=podman.
+# Program that builds the image: the first of these that is installed, or ENGINE=podman.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine) >/dev/null && echo $(engine))))
-# Of Dockerfile.triton: cpu, gpu or client.
+# Target of Dockerfile.triton: cpu, gpu or client.
 TARGET ?= cpu
-# In front of the name, as in ghcr.io/owner; none for an image that stays here.
+# Registry in front of the image name, as in ghcr.io/owner. Leave it empty for an image that is not pushed.
 REGISTRY ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TAG ?= $(VERSION)$(if $(filter client,$(TARGET)),,-$(TARGET))
 NAME := $(REGISTRY:%=%/)$(if $(filter client,$(TARGET)),reentry-client,reentry-triton)
 IMAGE ?= $(NAME):$(TAG)
-# More words for the build, such as --cache-from.
+# Further options of the image build, such as --cache-from.
 BUILD_FLAGS ?=
-# podman and buildah drop a HEALTHCHECK from images of their own format.
+# podman and buildah drop the HEALTHCHECK unless the image has the Docker format.
 FORMAT := $(if $(filter docker,$(ENGINE)),,--format docker)
-# The cluster: deploy OVERLAY=staging IMAGE=...@sha256:..., rollback NAMESPACE=reentry-staging [REVISION=3].
+# Cluster targets: deploy OVERLAY=staging IMAGE=...@sha256:..., rollback NAMESPACE=reentry-staging [REVISION=3].
 OVERLAY ?=
 NAMESPACE ?=
 REVISION ?=
-# test: how many files of tests run at a time; each process starts a Triton server of its own.
+# Number of test processes. Each one starts its own Triton server.
 WORKERS ?= 2
-# fuzz: how many files of each kind, and which.
+# fuzz: number of files of each kind, and the random seed.
 CASES ?= 5000
 SEED ?= 0
-# A running server: health-check URL=http://HOST:8000, load-test URL=grpc://HOST:8001. Without it load-test starts one.
+# URL of a running server: health-check URL=http://HOST:8000, load-test URL=grpc://HOST:8001. Without it, load-test starts a server.
 URL ?=
 
-# What torch's CUDA build wants; the lock leaves it out.
+# Packages that only torch's CUDA build needs; the lock leaves them out.
 CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
-	monitoring load-test matrix clean
+.PHONY: help setup run test test-unit fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
+	monitoring load-test matrix figures clean
 
-help: ## list the targets
+help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## make .venv from the lock
+setup: .venv/.ready ## create .venv from the lock
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"error: Python {v[0]}.{v[1]}; expected 3.11 to 3.13; fix: make setup PYTHON=python3.11")'
@@ -71,9 +71,8 @@ ifneq ($(GPU),)
 endif
 	touch $@
 
-# A step whose status is 1 and whose file is there did its work and set bad tracks aside: the rest goes on, and `make run`
-# ends with 1.
-run: setup ## everything once: data, training, evaluation, export, Triton, a scored file, a summary
+# A step that exits with 1 and wrote its file has set bad tracks aside. The remaining steps run, and `make run` exits with 1.
+run: setup ## run everything once: simulate, train, evaluate, export, serve, score, summary
 	@status=0; \
 	step() { \
 		local made=$$1 code=0; shift; \
@@ -98,7 +97,7 @@ run: setup ## everything once: data, training, evaluation, export, Triton, a sco
 	[ $$status -eq 0 ] || echo "some tracks were set aside, see above" >&2; \
 	exit $$status
 
-lint: setup ## linters of code, manifests, scripts, image and workflows; types
+lint: setup ## check code, types, manifests, scripts, image and workflows with linters
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -109,35 +108,38 @@ lint: setup ## linters of code, manifests, scripts, image and workflows; types
 
 check: lint
 
-test: lint ## linters, types, every test, coverage
+test: lint ## run linters, types, every test, and coverage
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term --cov-fail-under=90
 
-fuzz: setup ## CASES random files of each kind through reading and writing, from SEED on
+test-unit: setup ## run the unit tests that neither train for long nor start servers (under a minute)
+	$(BIN)/pytest tests/unit --numprocesses=$(WORKERS) --dist=loadfile -m "not slow"
+
+fuzz: setup ## read and write CASES random files of each kind, from random seed SEED
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/reentry/tracks/test_fuzz.py
 
-format: setup ## format the code, mend what can be mended
+format: setup ## format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: ## resolve pyproject.toml anew into requirements.lock
+lock: ## re-resolve pyproject.toml into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 		--override lock-overrides.txt --no-annotate --no-header --output-file requirements.lock \
 		$(addprefix --no-emit-package ,$(CUDA_PACKAGES))
 
-build: ## the image, of TARGET=cpu, gpu or client, by docker, podman or buildah; with a model, made where none is there
-	@[ -n "$(ENGINE)" ] || { echo "error: none of docker, podman, buildah is here; fix: install one" >&2; exit 1; }
+build: ## build the image, TARGET=cpu, gpu or client, with the installed model (trains one if there is none)
+	@[ -n "$(ENGINE)" ] || { echo "error: docker, podman and buildah are missing; fix: install one of them" >&2; exit 1; }
 	@compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
 	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" $(BUILD_FLAGS) .
 
-scan: ## fail on critical findings in the image that have a fix, by Trivy
+scan: ## scan the image with Trivy; fail on critical findings that have a fix
 	trivy image --severity CRITICAL --ignore-unfixed --exit-code 1 $(IMAGE)
 
-sbom: ## what the image is made of, as CycloneDX, by Trivy
+sbom: ## write the software bill of materials of the image (CycloneDX, Trivy)
 	@mkdir -p $(OUT)/image
 	trivy image --format cyclonedx --output $(OUT)/image/sbom.cdx.json $(IMAGE)
 
-push: ## the image to its REGISTRY; artifacts/image/reference says what to deploy
+push: ## push the image to REGISTRY; artifacts/image/reference holds the reference to deploy
 	@mkdir -p $(OUT)/image
 ifeq ($(ENGINE),docker)
 	docker push $(IMAGE)
@@ -149,28 +151,31 @@ else
 endif
 	@cat $(OUT)/image/reference
 
-deploy: ## OVERLAY=staging or production, IMAGE=NAME@sha256:... : apply, wait, score a track
+deploy: ## deploy IMAGE=NAME@sha256:... to OVERLAY=staging or production, wait, score a track
 	k8s/scripts/deploy.sh $(or $(OVERLAY),$(error which? make deploy OVERLAY=staging)) \
 		$(if $(filter file,$(origin IMAGE)),,--image $(IMAGE))
 
-rollback: ## the revision before in NAMESPACE, or REVISION=N; scores a track
+rollback: ## roll NAMESPACE back to the previous revision or REVISION=N, score a track
 	k8s/scripts/rollback.sh $(NAMESPACE:%=--namespace %) $(REVISION:%=--to-revision %)
 
-health-check: ## live, ready, and a track scored: at URL, or in NAMESPACE
+health-check: ## check liveness, readiness and a scored track, at URL or in NAMESPACE
 	k8s/scripts/health-check.sh $(if $(NAMESPACE),--namespace $(NAMESPACE),$(URL:%=--url %))
 
-minikube: ## from nothing to a scored file on Minikube
+minikube: ## deploy to a new Minikube cluster and score a file
 	k8s/scripts/minikube.sh
 
-monitoring: ## Prometheus' rules, alerts and dashboard into the cluster
+monitoring: ## install Prometheus rules, alerts and the dashboard in the cluster
 	kubectl apply -k k8s/monitoring
 
-load-test: setup ## throughput and latency at rising concurrency, of the server at URL or of an embedded one
+load-test: setup ## measure throughput and latency at rising concurrency, of the server at URL or an embedded one
 	$(BIN)/python -m perf.load $(URL:%=--url %)
 
-matrix: setup ## wrong command lines, some 1,700 as processes of their own; half an hour
+matrix: setup ## run about 1,600 wrong command lines as processes of their own (half an hour)
 	$(BIN)/python -m tests.bad_input
 
-clean: ## remove what was made: the environment, artifacts, installed model versions, caches
+figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
+	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
+
+clean: ## remove the environment, artifacts, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \
 		.mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis build *.egg-info

@@ -80,7 +80,7 @@ def test_without_an_engine_build_says_what_to_install(checkout: Path) -> None:
     path = only_these(checkout, "bash", "sh", "sed", "awk")
     done = make("build", folder=checkout, PATH=path)
     assert done.returncode != 0
-    assert "error: none of docker, podman, buildah is here; fix: install one" in done.stderr
+    assert "docker, podman and buildah are missing; fix: install one of them" in done.stderr
 
 
 def test_deploy_wants_to_know_where() -> None:
