@@ -1,1 +1,1 @@
-"""Measures throughput and latency, side by side."""
+"""Benchmarks of throughput, latency and memory."""

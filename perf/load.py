@@ -1,10 +1,11 @@
-"""Load on a running Triton: clients that wait for each answer before they ask again, at rising concurrency.
+"""Load test of a Triton server: closed-loop clients at rising concurrency.
 
     python -m perf.load --url grpc://127.0.0.1:8001 --concurrency 1 --concurrency 16
 
-A request carries whole tracks through the ensemble, as `reentry predict` sends them. Latency is what the client sees:
-network, queue, features, network, decision. Without --url an embedded server shares the machine with the clients; its
-processor time in each track then says what a core can do, whatever else the machine is busy with.
+Each client sends its next request when the last one is answered. A request carries whole tracks through the ensemble,
+as `reentry predict` sends them. Latency is measured by the client and includes transport, queue, features, LSTM and
+decision. Without --url an embedded server shares the machine with the clients. Its processor time per track is then
+reported too, which other load on the machine does not distort.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ from reentry.schema import ENSEMBLE, MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 from reentry.serving import EmbeddedServer, ServerConfig
 
 WARM_UP: Final = 1.0
-"""s of load before the first measurement."""
+"""Seconds of load before the first measurement."""
 
 _TIMEOUT: Final = 30.0  # s, for one answer
-_PAUSE: Final = 0.01  # s after a refusal, or a full queue would be asked in a busy loop
+_PAUSE: Final = 0.01  # s after a refusal, so that a full queue is not polled in a busy loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadConfig:
-    """What is asked of the server."""
+    """Settings of a load test."""
 
     concurrency: tuple[int, ...] = (1, 4, 16, 64)
-    """Clients at once; each count is measured after the other."""
+    """Numbers of concurrent clients; each is measured in turn."""
     batch: int = 1
-    """Tracks in one request."""
+    """Number of tracks in one request."""
     steps: int = 900
-    """Steps of each track."""
+    """Number of steps in each track."""
     seconds: float = 5.0
-    """s of each measurement."""
+    """Duration of each measurement, s."""
 
     def __post_init__(self) -> None:
         if not self.concurrency or min(self.concurrency) < 1:
@@ -61,32 +62,32 @@ class LoadConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One concurrency, measured."""
+    """Measurements at one concurrency."""
 
     concurrency: int
     tracks_per_second: float
     latencies: tuple[float, ...]
-    """s, of each answered request."""
+    """Latency of each answered request, s."""
     unanswered: int
-    """Requests that the server refused for a full queue, or did not answer."""
+    """Number of requests that the server refused because its queue was full, or did not answer."""
     server_seconds: float | None
-    """s of processor time that the server took for each track; None for a server elsewhere."""
+    """Processor time of the server per track, s; None if the server runs on another machine."""
 
     def percentile(self, percent: float) -> float:
-        """In ms."""
+        """Return a percentile of the latencies, ms."""
         return float(np.percentile(self.latencies, percent)) * 1e3
 
 
 def measure_load(endpoint: Endpoint, config: LoadConfig, *, session: int | None = None) -> list[Level]:
-    """Load the server at each concurrency in turn.
+    """Measure the server at each concurrency in turn.
 
     Args:
-        endpoint: the server.
-        config: the load.
-        session: that of the server's processes, where they are on this machine: `EmbeddedServer.process_id`.
+        endpoint: address of the server.
+        config: settings of the test.
+        session: session id of the server's processes if they run on this machine (`EmbeddedServer.process_id`).
 
     Raises:
-        ClientError: the server is not there, refuses the request, or answered nothing at one of the levels.
+        ClientError: the server is unreachable, refuses the request, or answered no request at some concurrency.
     """
     batch = RequestBatch(tuple(draw_flights(config.batch, config.steps)))
     inputs: dict[str, Array] = {
@@ -97,7 +98,7 @@ def measure_load(endpoint: Endpoint, config: LoadConfig, *, session: int | None 
 
     async def all_levels() -> list[Level]:
         async with Connection(endpoint, timeout=_TIMEOUT) as connection:
-            await connection.max_batch(ENSEMBLE)  # is it there at all?
+            await connection.max_batch(ENSEMBLE)  # raises if the server is unreachable
             await _load(connection, inputs, config.concurrency[0], WARM_UP, session)
             return [await _load(connection, inputs, count, config.seconds, session) for count in config.concurrency]
 
@@ -152,13 +153,15 @@ def _table(levels: Sequence[Level]) -> str:
 
 
 def main(
-    url: Annotated[str | None, typer.Option(help="A running server.  [default: an embedded one]")] = None,
+    url: Annotated[str | None, typer.Option(help="URL of a running server.  [default: start an embedded one]")] = None,
     repository: Annotated[Path, typer.Option(help="Model repository of the embedded server.")] = Path(
         "model_repository"
     ),
-    concurrency: Annotated[list[int] | None, typer.Option(help="Clients at once; give it again for more.")] = None,
+    concurrency: Annotated[
+        list[int] | None, typer.Option(help="Number of concurrent clients; may be repeated.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Tracks in one request.")] = 1,
-    steps: Annotated[int, typer.Option(help="Steps of each track.")] = 900,
+    steps: Annotated[int, typer.Option(help="Steps in each track.")] = 900,
     seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 5.0,
 ) -> None:
     """Load a Triton server and print throughput and latency at each concurrency.

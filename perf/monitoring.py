@@ -1,11 +1,9 @@
-"""What the metrics of the Python models cost: the same tracks through two servers in turns, one without them.
+"""Benchmark of the cost of the Python models' metrics: a server with metrics against one without.
 
     python -m perf.monitoring --repeats 15
 
-Beside the time, the cores' own count of what each server used, which others on the same machine do not disturb: where
-the cores are what scoring waits for, throughput falls as that rises.
-
-The server without differs in the counting in track_decision alone.
+Runs alternate between the two servers. Besides the elapsed time, the processor time of each server is measured, which
+other load on the machine does not distort. The second server differs only in that track_decision counts nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ class TrainingRanges:
 
 
 def without_metrics(repository: Path, folder: Path) -> Path:
-    """A copy of the repository whose track_decision counts nothing."""
+    """Copy the repository into `folder`, with a track_decision that counts nothing."""
     copy = shutil.copytree(repository, folder / "silent")
     with (copy / f"{TRACK_DECISION.name}/1/model.py").open("a") as model:
         model.write(_SILENT)
@@ -50,30 +48,30 @@ def without_metrics(repository: Path, folder: Path) -> Path:
 
 
 def compare(*, tracks: int, steps: int, batch: int, repository: Path, repeats: int) -> str:
-    """Score the tracks by each server in turns, and say what the metrics cost."""
+    """Score the tracks alternately with each server, and return the cost of the metrics as text."""
     flights = draw_flights(tracks, steps)
     with tempfile.TemporaryDirectory(prefix="reentry-perf-") as folder:
         silent = without_metrics(repository, Path(folder))
         with _server(repository) as counting, _server(silent) as mute:
-            ways = [
+            methods = [
                 best([through_triton(server, flights, batch=batch, in_flight=n) for n in _IN_FLIGHT])
                 for server in (counting, mute)
             ]
             seconds, cpu = [], []
             for _ in range(repeats):
-                runs = [_run(way, server) for way, server in zip(ways, (counting, mute), strict=True)]
+                runs = [_run(method, server) for method, server in zip(methods, (counting, mute), strict=True)]
                 seconds.append(runs[0][0] / runs[1][0])
                 cpu.append(runs[0][1] / runs[1][1])
     return (
-        f"{tracks:,} tracks of {steps:,} steps in batches of {batch}, {repeats} pairs in turns; with metrics the "
-        f"server takes {_spread(cpu)} of CPU time, scoring {_spread(seconds)} of time"
+        f"{tracks:,} tracks of {steps:,} steps in batches of {batch}, {repeats} alternating pairs; the metrics "
+        f"add {_spread(cpu)} to the server's CPU time and {_spread(seconds)} to the elapsed time"
     )
 
 
-def _run(way: ScoringMethod, server: EmbeddedServer) -> tuple[float, float]:
-    """Score once; time and CPU time of the server, s."""
+def _run(method: ScoringMethod, server: EmbeddedServer) -> tuple[float, float]:
+    """Score once and return the elapsed time and the processor time of the server, s."""
     before, begun = cpu_seconds(server.process_id), time.perf_counter()
-    way.run()
+    method.run()
     return time.perf_counter() - begun, cpu_seconds(server.process_id) - before
 
 
@@ -87,15 +85,15 @@ def _server(repository: Path) -> EmbeddedServer:
 
 
 def main(
-    tracks: Annotated[int, typer.Option(help="Tracks to score.")] = 1000,
-    steps: Annotated[int, typer.Option(help="Steps of each.")] = 900,
-    batch: Annotated[int, typer.Option(help="Tracks of a request.")] = 16,
+    tracks: Annotated[int, typer.Option(help="Number of tracks.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps in each track.")] = 900,
+    batch: Annotated[int, typer.Option(help="Tracks in one request.")] = 16,
     repository: Annotated[Path, typer.Option(help="Model repository with an exported version.")] = Path(
         "model_repository"
     ),
-    repeats: Annotated[int, typer.Option(help="Pairs of runs.")] = 11,
+    repeats: Annotated[int, typer.Option(help="Number of pairs of runs.")] = 11,
 ) -> None:
-    """Score tracks with and without metrics and print the ratio.
+    """Score tracks with and without metrics, and print the cost of the metrics.
 
     Example: `python -m perf.monitoring --repeats 11`
     """

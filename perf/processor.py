@@ -1,4 +1,4 @@
-"""The processor time of a server: what it costs, whatever else its machine is busy with."""
+"""Processor time of a server's processes, which other load on the machine does not distort."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def cpu_seconds(session: int) -> float:
-    """User and system time of the processes of a session so far, s; see proc(5) for the fields."""
+    """Return the user and system time that the processes of a session have used, s. See proc(5) for the fields."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             fields = path.read_text().rpartition(")")[2].split()
             if int(fields[3]) == session:
                 ticks += int(fields[11]) + int(fields[12])

@@ -1,10 +1,10 @@
-"""Scoring many tracks through Triton over gRPC, beside the same work in one process with ONNX Runtime.
+"""Benchmark of scoring through Triton over gRPC against the same work in one process with ONNX Runtime.
 
     python -m perf.scoring --tracks 1000 --steps 900
 
-Both paths do all of it, measurements -> features -> LSTM -> phase and onset, with the same code and the same ONNX file
-on the same cores, and each at the settings that served it best in a trial beforehand. They take turns, so that whatever
-else the machine does meets both. Client and server share the machine.
+Both methods do the whole work, measurements -> features -> LSTM -> phase and onset, with the same code and the same
+ONNX file on the same cores. Each uses the fastest settings of a trial beforehand. Runs alternate between the methods,
+so that other load on the machine affects both. Client and server share the machine.
 
 Shapes: B tracks, T steps, M measurement columns.
 """
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 TOLERANCE: Final = 1e-5
-"""Largest difference between the two paths, in probability."""
+"""Largest allowed difference in probability between the methods."""
 
 _BATCHES: Final = (8, 16, 32)
 _IN_FLIGHT: Final = (2, 4)
@@ -58,7 +58,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class ScoringMethod:
-    """One way to score all tracks: a name, its settings in words, and a run that gives the probabilities, (B, T)."""
+    """A method to score all tracks: name, settings in words, and a function that returns probabilities (B, T)."""
 
     name: str
     settings: str
@@ -68,7 +68,7 @@ class ScoringMethod:
 def in_process(
     model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int
 ) -> ScoringMethod:
-    """Features, network and decision in this process: `workers` at once, each network on `threads` threads."""
+    """Run features, LSTM and decision in this process, with `workers` chunks at once on `threads` threads each."""
     session = _session(model, threads)
     chunks = _chunks(measurements, batch)
     robust = _robust_wanted(model)
@@ -86,7 +86,7 @@ def in_process(
 def network_only(
     model: Path, measurements: npt.NDArray[np.float64], *, batch: int, workers: int, threads: int
 ) -> ScoringMethod:
-    """The network alone, on features made beforehand: what no way can beat."""
+    """Run the LSTM alone on precomputed features, as an upper bound for all methods."""
     session = _session(model, threads)
     robust = _robust_wanted(model)
     features = np.concatenate([track_features(chunk, robust=robust) for chunk in _chunks(measurements, 64)])
@@ -98,7 +98,7 @@ def network_only(
 
 
 def through_triton(server: EmbeddedServer, tracks: Sequence[Track], *, batch: int, in_flight: int) -> ScoringMethod:
-    """The client's own path, from tracks in memory to scores in memory, over gRPC."""
+    """Score with the project's client over gRPC, from tracks in memory to scores in memory."""
     endpoint = Endpoint.parse(f"grpc://{server.grpc_url}")
 
     async def score_all() -> Probabilities:
@@ -117,42 +117,42 @@ def through_triton(server: EmbeddedServer, tracks: Sequence[Track], *, batch: in
     return ScoringMethod("through Triton", f"batch {batch}, {in_flight} in flight", lambda: asyncio.run(score_all()))
 
 
-def measure(ways: Sequence[ScoringMethod], repeats: int) -> tuple[dict[str, list[float]], float]:
-    """Run the ways in turns.
+def measure(methods: Sequence[ScoringMethod], repeats: int) -> tuple[dict[str, list[float]], float]:
+    """Run all methods alternately.
 
     Returns:
-        The seconds of each run by the way's name, and the largest difference from the first way in probability.
+        The duration of each run in s, by method, and the largest difference in probability from the first method.
     """
-    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
+    seconds: dict[str, list[float]] = {method.name: [] for method in methods}
     difference = 0.0
     for _ in range(repeats):
         results = []
-        for way in ways:
+        for method in methods:
             begun = time.perf_counter()
-            results.append(way.run())
-            seconds[way.name].append(time.perf_counter() - begun)
+            results.append(method.run())
+            seconds[method.name].append(time.perf_counter() - begun)
         difference = max(difference, *(float(np.abs(each - results[0]).max()) for each in results))
     return seconds, difference
 
 
-def best(ways: Sequence[ScoringMethod]) -> ScoringMethod:
-    """The fastest of several settings of one way, each tried twice; the first time warms it up."""
+def best(methods: Sequence[ScoringMethod]) -> ScoringMethod:
+    """Return the fastest of several settings of one method. Each is run twice, the first time as warm-up."""
 
-    def tried(way: ScoringMethod) -> float:
-        way.run()
+    def tried(method: ScoringMethod) -> float:
+        method.run()
         begun = time.perf_counter()
-        way.run()
+        method.run()
         return time.perf_counter() - begun
 
-    return min(ways, key=tried)
+    return min(methods, key=tried)
 
 
 def compare(*, tracks: int, steps: int, repository: Path, repeats: int) -> str:
-    """Measure all ways and give the table.
+    """Measure all methods and return the results as a text table.
 
     Raises:
         ServerError: the server does not start, or no version of the network is installed.
-        ReentryError: the ways differ by more than `TOLERANCE`.
+        ReentryError: the probabilities of two methods differ by more than `TOLERANCE`.
     """
     if repeats < 1:
         raise ConfigError("repeats", expected="at least 1", got=str(repeats))
@@ -162,30 +162,36 @@ def compare(*, tracks: int, steps: int, repository: Path, repeats: int) -> str:
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
     with EmbeddedServer(config) as server:
         model = _served_model(repository)
-        ways = [
+        methods = [
             best([make(model, measurements, batch=b, workers=w, threads=t) for b, w, t in layouts])
             for make in (network_only, in_process)
         ]
-        ways.append(best([through_triton(server, flights, batch=b, in_flight=n) for b in _BATCHES for n in _IN_FLIGHT]))
-        seconds, difference = measure(ways, repeats)
+        methods.append(
+            best([through_triton(server, flights, batch=b, in_flight=n) for b in _BATCHES for n in _IN_FLIGHT])
+        )
+        seconds, difference = measure(methods, repeats)
     if difference > TOLERANCE:
-        raise ReentryError("the ways differ", expected=f"at most {TOLERANCE} in probability", got=str(difference))
-    return _table(ways, seconds, tracks, steps, difference)
+        raise ReentryError(
+            "the methods give different probabilities",
+            expected=f"a difference of at most {TOLERANCE}",
+            got=str(difference),
+        )
+    return _table(methods, seconds, tracks, steps, difference)
 
 
 def _table(
-    ways: Sequence[ScoringMethod], seconds: dict[str, list[float]], tracks: int, steps: int, difference: float
+    methods: Sequence[ScoringMethod], seconds: dict[str, list[float]], tracks: int, steps: int, difference: float
 ) -> str:
     lines = [
-        f"{tracks:,} tracks of {steps:,} steps, {cores()} cores, median of {len(seconds[ways[0].name])} runs in turns",
+        f"{tracks:,} tracks of {steps:,} steps, {cores()} cores, median of {len(seconds[methods[0].name])} runs each",
         f"{'':<16}{'tracks/s':>10}{'M steps/s':>11}{'fastest':>10}{'slowest':>10}  settings",
     ]
-    for way in ways:
-        rates = sorted(tracks / each for each in seconds[way.name])
+    for method in methods:
+        rates = sorted(tracks / each for each in seconds[method.name])
         median = statistics.median(rates)
         lines.append(
-            f"{way.name:<16}{median:>10,.0f}{median * steps / 1e6:>11.2f}{rates[-1]:>10,.0f}{rates[0]:>10,.0f}"
-            f"  {way.settings}"
+            f"{method.name:<16}{median:>10,.0f}{median * steps / 1e6:>11.2f}{rates[-1]:>10,.0f}{rates[0]:>10,.0f}"
+            f"  {method.settings}"
         )
     ratio = statistics.median(seconds["in process"]) / statistics.median(seconds["through Triton"])
     lines.append(f"Triton / in process: {ratio:.2f}; largest difference in probability {difference:.1e}")
@@ -193,7 +199,7 @@ def _table(
 
 
 def draw_flights(tracks: int, steps: int) -> list[Track]:
-    """Simulated tracks of one length."""
+    """Simulate tracks that all have `steps` steps."""
     table = simulate_trapezoid(TrapezoidConfig(tracks=tracks, shortest=steps, longest=steps, labels=False))
     measurements = table[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(tracks, steps, -1)
     rows = np.arange(steps)
@@ -209,7 +215,7 @@ def _served_model(repository: Path) -> Path:
 
 
 def _robust_wanted(model: Path) -> bool:
-    """What the server asks of the versions beside it, so that all ways compute the same features."""
+    """Return whether the served version needs the robust features, so that all methods compute the same ones."""
     return RobustWanted(model.parent.parent)()
 
 
@@ -241,14 +247,14 @@ def _all(
 
 
 def main(
-    tracks: Annotated[int, typer.Option(help="Tracks to score.")] = 1000,
-    steps: Annotated[int, typer.Option(help="Steps of each.")] = 900,
+    tracks: Annotated[int, typer.Option(help="Number of tracks.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps in each track.")] = 900,
     repository: Annotated[Path, typer.Option(help="Model repository with an exported version.")] = Path(
         "model_repository"
     ),
-    repeats: Annotated[int, typer.Option(help="Runs of each way, of which the median counts.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Runs of each method; the median is reported.")] = 5,
 ) -> None:
-    """Score tracks through Triton and in one process, and print both and their ratio.
+    """Score tracks through Triton and in one process, and print both rates and their ratio.
 
     Example: `python -m perf.scoring --tracks 1000 --steps 900`
     """

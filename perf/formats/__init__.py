@@ -1,1 +1,1 @@
-"""Benchmarks of the formats of an export, side by side on one machine."""
+"""Benchmarks that compare the export formats on one machine."""

@@ -1,9 +1,9 @@
-"""Every format of one checkpoint beside the others and beside PyTorch: size, time, throughput, memory, accuracy.
+"""Benchmark of the export formats of one checkpoint and of PyTorch: size, time, throughput, memory, accuracy.
 
     reentry export artifacts/train/model.ckpt --benchmark
 
-Each format runs in a process of its own. They take turns, round by round, so that whatever else the machine does meets
-all of them, and a ratio is one of the same round.
+Each format runs in a process of its own. Every round measures each format once, so that other load on the machine
+affects all of them, and ratios are taken within one round.
 
 Shapes: B tracks, T steps, F features.
 """
@@ -37,28 +37,28 @@ from training.checkpoint import Checkpoint, load_checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkConfig:
-    """What is measured, and for how long."""
+    """Settings of the benchmark."""
 
     checkpoint: Path
-    """Written by `reentry train`."""
+    """Checkpoint that `reentry train` wrote."""
     data: Path | None = None
-    """Labelled tracks for the accuracy, as in `ExportConfig`."""
+    """Labelled tracks for measuring the accuracy, as in `ExportConfig`."""
     formats: tuple[Format, ...] = tuple(FORMATS)
-    """Those that this machine cannot make are left out, with the reason."""
+    """Formats to measure. A format that this machine cannot build is left out, with the reason."""
     references: tuple[str, ...] = REFERENCES
-    """Of `perf.formats.measure.REFERENCES`."""
+    """References to measure, a subset of `perf.formats.measure.REFERENCES`."""
     rounds: int = 9
-    """RoundRobin of every format, of which the median counts."""
+    """Number of rounds; the median is reported."""
     seconds: float = 0.15
-    """Of each measurement in each round, s."""
+    """Duration of each measurement, s."""
     threads: int = 1
-    """Of every runtime."""
+    """Number of threads of each runtime."""
     steps: int = 900
-    """Of a whole track."""
+    """Number of steps in a whole track."""
     batches: tuple[int, ...] = (1, 4, 16, 32, 64)
-    """Among which each format's best is looked for; the largest is what the server puts together at most."""
+    """Batch sizes among which the fastest is chosen for each format. The largest is the server's maximum."""
     tensorrt: TensorRTConfig = field(default_factory=TensorRTConfig)
-    """Of engines."""
+    """Settings for building TensorRT engines."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "threads", "steps"):
@@ -69,32 +69,32 @@ class BenchmarkConfig:
         if not self.batches or min(self.batches) < 1:
             raise ConfigError("batches out of range", expected="at least one, each 1 or more", got=str(self.batches))
         if BASELINE not in self.formats:
-            raise ConfigError("formats", expected=f"{BASELINE}, which the others are compared with, among them")
+            raise ConfigError("formats", expected=f"{BASELINE} among them, which is the baseline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """What a run found."""
+    """Result of a benchmark."""
 
     config: BenchmarkConfig
     layers: int
     hidden: int
     parameters: int
     data: str
-    """What the accuracy is of, in words."""
+    """Description of the tracks that the accuracy was measured on."""
     machine: str
     rows: list[FormatRow]
     left_out: dict[str, str]
-    """Why a way to run the network has no row."""
+    """Reason, by name, why a format or reference was not measured."""
 
 
 def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
-    """Build what this machine can, and measure it.
+    """Build and measure every format that this machine supports.
 
     Raises:
-        CheckpointError: there is no usable checkpoint.
-        TrackFileError, InputError: the named tracks cannot be used.
-        ExportError: the fp32 ONNX graphs, with which the others are compared, cannot be built or run.
+        CheckpointError: the checkpoint is missing or invalid.
+        TrackFileError, InputError: the labelled tracks cannot be used.
+        ExportError: the baseline, the fp32 ONNX graphs, cannot be built or run.
     """
     checkpoint = load_checkpoint(config.checkpoint)
     export = ExportConfig(
@@ -115,11 +115,11 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         workers = {way: processes.enter_context(Worker(spec)) for way, spec in specs.items()}
         count = BEFORE + SWEEPS * len(config.batches) + ROUND * config.rounds
         with progress("measuring", count * len(workers), "measurements") as advance:
-            turns = RoundRobin(workers, measured, left_out, seconds=config.seconds, advance=advance)
-            turns.prepare()
-            turns.sweep(config.batches)
+            rounds = RoundRobin(workers, measured, left_out, seconds=config.seconds, advance=advance)
+            rounds.prepare()
+            rounds.sweep(config.batches)
             for _ in range(config.rounds):
-                turns.round()
+                rounds.round()
     _require_baseline(left_out)
     return Benchmark(
         config=config,
@@ -135,7 +135,7 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
 
 def _require_baseline(left_out: Mapping[str, str]) -> None:
     if BASELINE in left_out:
-        raise ExportError(f"{BASELINE}, which the others are compared with, cannot be measured: {left_out[BASELINE]}")
+        raise ExportError(f"the baseline {BASELINE} cannot be measured: {left_out[BASELINE]}")
 
 
 def _spec(way: str, config: BenchmarkConfig, checkpoint: Checkpoint, scratch: Path) -> Spec:
@@ -151,7 +151,7 @@ def _spec(way: str, config: BenchmarkConfig, checkpoint: Checkpoint, scratch: Pa
 
 
 def _processor() -> str:
-    """The processor's name, as Linux has it."""
+    """Return the name of the processor from /proc/cpuinfo."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -1,4 +1,4 @@
-"""What the benchmark measures: every format that this machine can make, built and through its gate."""
+"""Formats to measure: each one that this machine can build, after it passed its gate."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _VERSION: Final = 1
 def built(
     config: ExportConfig, checkpoint: Checkpoint, validation: Sequence[Sample], scratch: Path
 ) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Build each format of `config` in a folder of its name in `scratch`, and verify it.
+    """Build each format of `config` in a subfolder of `scratch`, and verify it.
 
     Returns:
-        Size and accuracy of those that passed their gate, and why the others are left out.
+        Size and accuracy of each format that passed its gate, and the reason for each format that is left out.
     """
     made: dict[str, Measured] = {}
     left_out: dict[str, str] = {}
@@ -71,7 +71,7 @@ def _one(
 
 
 def _unmeasurable(form: Format) -> str | None:
-    """Why a format that can be built cannot be timed here."""
+    """Return why a format that can be built cannot be timed on this machine, or None if it can."""
     if form is Format.TENSORRT and importlib.util.find_spec("tensorrt") is None:
-        return "trtexec takes a process for each call; fix: install the tensorrt package beside it"
+        return "trtexec starts a process for each call, which distorts times; fix: install the tensorrt package"
     return None

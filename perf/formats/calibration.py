@@ -1,7 +1,7 @@
-"""What static calibration would give in place of int8 by each call's ranges: `python -m perf.formats.calibration CKPT`.
+"""Benchmark of static against dynamic int8 quantisation: `python -m perf.formats.calibration CKPT`.
 
-Half of the validation tracks fix the ranges, the other half measure. ONNX Runtime has no static kernel for an LSTM: its
-weights are int8 in the file, and it computes in fp32.
+Half of the validation tracks calibrate the ranges, and the other half are measured. ONNX Runtime has no static int8
+kernel for an LSTM: the weights are int8 in the file, and the computation is in fp32.
 
 Shapes: B tracks, T steps, F features.
 """
@@ -35,39 +35,39 @@ _TITLES: Final = ("", "kB", "times smaller", "time", "largest difference", "step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationMethod:
-    """One graph over whole tracks, beside fp32."""
+    """Measurements of one graph over whole tracks, compared with fp32."""
 
     name: str
     bytes: int
     smaller: float
-    """Times that fp32 is larger."""
+    """Size of the fp32 graph divided by the size of this graph."""
     time: float
-    """Of the measured tracks one by one, as a ratio to fp32 in the same round; median of the rounds."""
+    """Time to score the measured tracks one by one, divided by that of fp32 in the same round; median of the rounds."""
     difference: float
-    """Largest of any probability from fp32's."""
+    """Largest difference in probability from fp32."""
     phases: int
-    """Steps whose phase is another than fp32's."""
+    """Number of steps whose phase differs from fp32."""
     steps: int
-    """Of the measured tracks."""
+    """Total number of steps in the measured tracks."""
 
 
 def compare(checkpoint_path: Path, *, data: Path | None = None, rounds: int = 9) -> list[CalibrationMethod]:
-    """Measure fp32, dynamic and static int8 in turns, each on one thread.
+    """Measure fp32, dynamic int8 and static int8 alternately, each on one thread.
 
     Args:
-        checkpoint_path: written by `reentry train`.
+        checkpoint_path: checkpoint that `reentry train` wrote.
         data: labelled tracks, as `reentry export --data` takes them.
-        rounds: turns of each.
+        rounds: number of rounds; each measures every graph once.
 
     Raises:
-        CheckpointError: there is no usable checkpoint.
-        InputError: the tracks cannot be used, or are fewer than two.
+        CheckpointError: the checkpoint is missing or invalid.
+        InputError: the tracks cannot be used, or there are fewer than two.
     """
     checkpoint = load_checkpoint(checkpoint_path)
     config = ExportConfig(checkpoint=checkpoint_path, repository="", data=data)
     tracks = [sample.features.numpy()[None] for sample in validation_of(config, checkpoint).samples]  # (1, T, F) each
     if len(tracks) < 2:
-        raise InputError("too few tracks", expected="2 at least, one to calibrate with", got=str(len(tracks)))
+        raise InputError("too few tracks", expected="at least 2, one of them for calibration", got=str(len(tracks)))
     measured = tracks[1::2]
     plain = whole_graph(checkpoint, version=1)
     graphs = {
@@ -79,11 +79,11 @@ def compare(checkpoint_path: Path, *, data: Path | None = None, rounds: int = 9)
     probability = {name: [_run(session, features) for features in measured] for name, session in sessions.items()}
     rounded = [{name: _seconds(session, measured) for name, session in sessions.items()} for _ in range(rounds)]
 
-    ways = []
+    methods = []
     for name, graph in graphs.items():
         pairs = list(zip(probability[name], probability["fp32"], strict=True))
         phases = [(phase_of(got, checkpoint.decision), phase_of(of, checkpoint.decision)) for got, of in pairs]
-        ways.append(
+        methods.append(
             CalibrationMethod(
                 name=name,
                 bytes=graph.ByteSize(),
@@ -94,7 +94,7 @@ def compare(checkpoint_path: Path, *, data: Path | None = None, rounds: int = 9)
                 steps=sum(features.shape[1] for features in measured),
             )
         )
-    return ways
+    return methods
 
 
 def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -104,7 +104,7 @@ def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def _run(session: onnxruntime.InferenceSession, features: Array) -> Array:
-    """(1, T, F) -> (T,)."""
+    """Return the probabilities (T,) of features (1, T, F)."""
     probability: Array = session.run([PROBABILITY.name], {FEATURES_TENSOR.name: features})[0][0]
     return probability
 
@@ -118,28 +118,28 @@ def _seconds(session: onnxruntime.InferenceSession, tracks: list[Array]) -> floa
 
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="model.ckpt of `reentry train`.")],
-    data: Annotated[Path | None, typer.Option(help="Labelled tracks, in place of those held out.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="RoundRobin of each, of which the median counts.")] = 9,
+    data: Annotated[Path | None, typer.Option(help="Labelled tracks to use instead of the validation tracks.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; the median is reported.")] = 9,
 ) -> None:
-    """Print fp32, dynamic and static int8 side by side, for docs/export.md.
+    """Print the table of docs/export.md that compares fp32 with dynamic and static int8.
 
     Example: `python -m perf.formats.calibration artifacts/train/model.ckpt`
     """
     try:
-        ways = compare(checkpoint, data=data, rounds=rounds)
+        methods = compare(checkpoint, data=data, rounds=rounds)
     except ReentryError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
     rows = [
         [
-            way.name,
-            f"{way.bytes / 1e3:.1f}",
-            f"{way.smaller:.2f}",
-            f"{way.time:.2f}",
-            f"{way.difference:.1e}",
-            f"{way.phases:,} of {way.steps:,}",
+            method.name,
+            f"{method.bytes / 1e3:.1f}",
+            f"{method.smaller:.2f}",
+            f"{method.time:.2f}",
+            f"{method.difference:.1e}",
+            f"{method.phases:,} of {method.steps:,}",
         ]
-        for way in ways
+        for method in methods
     ]
     typer.echo("\n".join(table(_TITLES, rows)))
 

@@ -1,4 +1,4 @@
-"""What the benchmark measured, made into figures: medians and quartiles of the rounds, ratios within each round."""
+"""Figures of the benchmark: medians and quartiles over the rounds, and ratios within each round."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ import numpy as np
 from registry.formats import Format
 
 BASELINE = str(Format.ONNX)
-"""What the others are compared with."""
+"""Format that all others are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """How far a format is from PyTorch, by its gate."""
+    """Differences of a format from PyTorch, measured by its gate."""
 
     probability: float
-    """Largest difference of any."""
+    """Largest difference in probability."""
     phase_share: float
-    """Share of the validation tracks' steps whose phase is another."""
+    """Share of the validation steps whose phase differs."""
     onset_steps: int
-    """Most steps by which an onset moved."""
+    """Largest shift of an onset, in steps."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """One way to run the network, as it was measured; times in s, of single runs, by round."""
+    """Raw measurements of one format. Times are of single runs in s, grouped by round."""
 
     whole_bytes: int | None = None
-    """Of the graph over whole tracks; None where there is no file of it."""
+    """Size of the graph over whole tracks, bytes; None if the format has no file."""
     step_bytes: int | None = None
     accuracy: Accuracy | None = None
-    """None for PyTorch, which the others are held against."""
+    """None for PyTorch, which is the reference."""
     loads: list[float] = field(default_factory=list)
     step: list[list[float]] = field(default_factory=list)
     whole: list[list[float]] = field(default_factory=list)
     sweep: dict[int, float] = field(default_factory=dict)
-    """Seconds of a run by its batch."""
+    """Fastest median time of a run, s, by batch size."""
     batches: list[list[float]] = field(default_factory=list)
-    """Runs of the best batch."""
+    """Times of runs with the best batch size."""
     base_bytes: int = 0
-    """Memory of the process without the model."""
+    """Peak memory of the process without the model, bytes."""
     one_bytes: int = 0
-    """The most that it held with the model, a track at a time."""
+    """Peak memory with the model, one track at a time, bytes."""
     batch_bytes: dict[int, int] = field(default_factory=dict)
-    """The same after runs of each batch, the smaller ones before."""
+    """Peak memory after the runs of each batch size, smaller ones first, bytes."""
 
     @property
     def batch(self) -> int:
-        """The one with the most tracks a second in the sweep."""
+        """Return the batch size with the most tracks per second in the sweep."""
         return min(self.sweep, key=lambda batch: self.sweep[batch] / batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Median of the rounds, and their quartiles."""
+    """Median and quartiles over the rounds."""
 
     median: float
     low: float
@@ -65,14 +65,14 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Of at least one value."""
+        """Compute the spread of at least one value."""
         low, median, high = np.percentile(values, [25, 50, 75])
         return cls(median=float(median), low=float(low), high=float(high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratios:
-    """To the fp32 ONNX graphs of the same round. Below 1 is less: time, bytes, or tracks a second."""
+    """Time, size and tracks per second of a format, divided by those of the baseline in the same round."""
 
     step: Spread
     whole: Spread
@@ -82,40 +82,40 @@ class Ratios:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatRow:
-    """Figures of one way to run the network."""
+    """Figures of one format or reference."""
 
     way: str
     whole_bytes: int | None
     step_bytes: int | None
     load: Spread
-    """s."""
+    """Time to load the model, s."""
     step: Spread
-    """s of one step of one track."""
+    """Time of one step of one track, s."""
     step_p99: float
     whole: Spread
-    """s of all steps of one track."""
+    """Time of all steps of one track, s."""
     whole_p99: float
     samples: tuple[int, int]
-    """Runs that the percentiles of one step and of a whole track are of."""
+    """Number of runs behind the percentiles of one step and of a whole track."""
     batch: int
-    """The one that gave the most tracks a second."""
+    """Batch size with the most tracks per second."""
     tracks_per_second: Spread
     steps_per_second: Spread
     one_memory: int
-    """Bytes beyond those of the process without the model, a track at a time."""
+    """Peak memory beyond the process without the model, one track at a time, bytes."""
     batch_memory: int
-    """The same with the best batch."""
+    """Peak memory beyond the process without the model, with the best batch size, bytes."""
     accuracy: Accuracy | None
     ratios: Ratios
 
     @property
     def size(self) -> int:
-        """Bytes of both graphs; 0 where there are no files."""
+        """Return the size of both graphs, bytes; 0 if there are no files."""
         return (self.whole_bytes or 0) + (self.step_bytes or 0)
 
 
 def rows_of(measured: Mapping[str, Measured], *, steps: int) -> list[FormatRow]:
-    """Figures of each way, BASELINE among them; tracks have `steps` steps."""
+    """Compute the figures of each format; BASELINE must be among them. `steps` is the number of steps in a track."""
     return [_row(way, own, measured[BASELINE], steps) for way, own in measured.items()]
 
 
@@ -155,7 +155,7 @@ def _p99(rounds: Sequence[Sequence[float]]) -> float:
 
 
 def _rates(own: Measured) -> list[float]:
-    """Tracks a second with the best batch, by round."""
+    """Return the tracks per second with the best batch size, by round."""
     return [own.batch / seconds for seconds in _medians(own.batches)]
 
 

@@ -1,7 +1,8 @@
-"""One format in a process of its own, measured when asked: `python -m perf.formats.measure SPEC`.
+"""Worker process that measures one format: `python -m perf.formats.measure SPEC`.
 
-`perf.formats.workers` starts it and asks, a line of JSON for each question and one for each answer. A process of its
-own, because memory can be told apart only so, and because a runtime that crashes takes no other format with it.
+`perf.formats.workers` starts it and sends one line of JSON per request; the process answers each with one line. Each
+format has a process of its own, so that its memory can be measured and a crash of its runtime affects no other
+format.
 
 Shapes: B tracks, T steps, F features.
 """
@@ -28,7 +29,7 @@ from registry.formats import FORMATS, Format
 PYTORCH: Final = "PyTorch"
 COMPILED: Final = "torch.compile"
 REFERENCES: Final = (PYTORCH, COMPILED)
-"""What a checkpoint gives without an export."""
+"""Ways to run a checkpoint without an export, measured for comparison."""
 
 MOST_SAMPLES: Final = 2000
 LEAST_SAMPLES: Final = 3
@@ -36,78 +37,78 @@ LEAST_SAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What one process measures."""
+    """Specification of the measurement of one format."""
 
     way: str
-    """A format's name, or one of REFERENCES."""
+    """Name of a format, or one of REFERENCES."""
     checkpoint: Path
     folder: Path
-    """Of the format's files."""
+    """Folder of the files of the format."""
     features: Path
-    """(B, T, F) float32 of as many tracks as the largest batch has, as numpy saves it."""
+    """File of the features (B, T, F), float32, saved by numpy; B is the largest batch."""
     layers: int
     hidden: int
     threads: int
 
     def to_json(self) -> str:
-        """As the process is told it."""
+        """Return the specification as the process's argument."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` gave."""
+        """Parse the result of `to_json`."""
         content = json.loads(text)
         return cls(**content | {name: Path(content[name]) for name in ("checkpoint", "folder", "features")})
 
 
 class Measurement:
-    """The process: its runtime is there from the beginning, the model from `load` on."""
+    """State of the worker process. The runtime is imported at the start; `load` opens the model."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._features: Array = np.load(spec.features)
         self._open: Callable[[], Session] = _opener(spec)
-        self._runner: Session | None = None
+        self._session: Session | None = None
         gc.collect()
-        gc.disable()  # a collection now and then would be a slow sample of whatever runs then
-        with contextlib.suppress(OSError):  # else the peak is that of the imports, where it is the higher one
+        gc.disable()  # a garbage collection during a run would distort its time
+        with contextlib.suppress(OSError):  # resets the peak, which may stem from the imports
             Path("/proc/self/clear_refs").write_text("5")
 
     def load(self) -> dict[str, Any]:
-        """Read the model and answer once for a step and for a track: what is done at the first call is loading too."""
+        """Open the model and run one step and one track. The first call is included because runtimes prepare in it."""
         track, state = self._features[:1], self._start()
         row = np.ascontiguousarray(track[:, 0])
         begun = time.perf_counter()
-        self._runner = self._open()
-        self._runner.step(row, state)
-        self._runner.whole(track)
+        self._session = self._open()
+        self._session.step(row, state)
+        self._session.whole(track)
         return {"seconds": time.perf_counter() - begun}
 
     def step(self, seconds: float) -> dict[str, Any]:
-        """One step of one track, its state carried on from the step before."""
+        """Measure single steps of one track, each with the state of the previous step."""
         return {"samples": samples_of(self._steps(), seconds)}
 
     def whole(self, batch: int, seconds: float) -> dict[str, Any]:
-        """All steps of `batch` tracks at once."""
-        features, runner = self._features[:batch], self._loaded()
-        return {"samples": samples_of(lambda: runner.whole(features), seconds)}
+        """Measure runs over all steps of `batch` tracks."""
+        features, session = self._features[:batch], self._loaded()
+        return {"samples": samples_of(lambda: session.whole(features), seconds)}
 
     def peak(self) -> dict[str, Any]:
-        """Most memory that the process has held since its imports."""
+        """Return the peak memory of the process since its imports, bytes."""
         found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        assert found is not None, "Linux states it"
+        assert found is not None, "Linux reports VmHWM"
         return {"bytes": int(found[1]) * 1024}
 
     def _loaded(self) -> Session:
-        assert self._runner is not None, "asked to run before it was told to load"
-        return self._runner
+        assert self._session is not None, "load must be the first request"
+        return self._session
 
     def _start(self) -> Carried:
         return no_state(1, self._spec.layers, self._spec.hidden)
 
     def _steps(self) -> Callable[[], None]:
-        """A call that does the next step of the first track, from the first step again after the last."""
-        runner = self._loaded()
+        """Return a function that runs the next step of the first track, and starts over after its last step."""
+        session = self._loaded()
         rows = [np.ascontiguousarray(row) for row in self._features[0, :, None]]  # (1, F) each
         state, at = self._start(), 0
 
@@ -115,14 +116,14 @@ class Measurement:
             nonlocal state, at
             if at == len(rows):
                 state, at = self._start(), 0
-            _, state, _ = runner.step(rows[at], state)
+            _, state, _ = session.step(rows[at], state)
             at += 1
 
         return step
 
 
 def samples_of(work: Callable[[], object], seconds: float) -> list[float]:
-    """Seconds of each run, for about `seconds` in all, after one run that does not count."""
+    """Return the duration of each run in s, for about `seconds` in total, after one warm-up run."""
     work()
     samples: list[float] = []
     end = time.perf_counter() + seconds
@@ -134,9 +135,9 @@ def samples_of(work: Callable[[], object], seconds: float) -> list[float]:
 
 
 def _opener(spec: Spec) -> Callable[[], Session]:
-    """Import what the format needs, and give what opens it."""
+    """Import the runtime of the format and return a function that opens the model."""
     if spec.way in REFERENCES:
-        # A cache of its own, or the compiling of an earlier run would not be seen.
+        # A fresh cache, so that compiling is measured too.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(spec.folder)
         import torch
 
@@ -166,21 +167,21 @@ def _format_opener(form: Format, folder: Path, threads: int) -> Callable[[], Ses
 
 
 def main() -> None:
-    """Answer questions until there are no more."""
+    """Answer requests until standard input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a runtime prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps output of the runtimes out of the answers
     measurement = Measurement(Spec.from_json(sys.argv[1]))
-    questions: dict[str, Callable[..., dict[str, Any]]] = {
+    handlers: dict[str, Callable[..., dict[str, Any]]] = {
         "load": measurement.load,
         "step": measurement.step,
         "whole": measurement.whole,
         "peak": measurement.peak,
     }
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            answer = questions[asked.pop("do")](**asked)
-        except Exception as error:  # of any runtime; it is the benchmark's to go on without it
+            answer = handlers[request.pop("do")](**request)
+        except Exception as error:  # any runtime may fail; the benchmark continues without it
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 

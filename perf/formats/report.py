@@ -1,4 +1,4 @@
-"""A benchmark as files: benchmark.json, benchmark.md and benchmark.png."""
+"""Report of the benchmark: benchmark.json, benchmark.md and benchmark.png."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BETTER, _WORSE = "tab:blue", "tab:orange"
 
 
 def write_report(benchmark: Benchmark, out: Path) -> list[Path]:
-    """Write the three files into `out` and give their paths."""
+    """Write the three files into `out` and return their paths."""
     texts = {
         "benchmark.json": json.dumps(as_dict(benchmark), indent=2) + "\n",
         "benchmark.md": markdown(benchmark),
@@ -51,34 +51,34 @@ def write_report(benchmark: Benchmark, out: Path) -> list[Path]:
 
 
 def as_dict(benchmark: Benchmark) -> dict[str, Any]:
-    """For JSON: seconds, bytes, tracks and steps a second."""
+    """Return the benchmark as JSON content, in s, bytes, and tracks or steps per second."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(benchmark), default=str))  # paths as text
     return content
 
 
 def markdown(benchmark: Benchmark) -> str:
-    """Three tables: speed, memory and accuracy, ratios."""
+    """Return the Markdown report with three tables: speed, memory and accuracy, ratios."""
     config, rows = benchmark.config, benchmark.rows
     lines = [
         "# Formats",
         "",
         f"Checkpoint `{config.checkpoint}`: {_network(benchmark)}. {benchmark.machine}; {_threads(config.threads)}.",
-        f"A track has {config.steps} steps. Each format in a process of its own, {config.rounds} rounds in turns; "
-        "medians of the rounds (quartiles in benchmark.json), p99 of all runs.",
+        f"A track has {config.steps} steps. Each format runs in a process of its own; {config.rounds} rounds "
+        "measure each format once. Times are medians over the rounds, p99 is over all runs.",
         "",
         *table(_SPEED, [_speed(row) for row in rows]),
         "",
-        "Size is of both graphs, whole tracks and one step. One step and a track are of one track alone, at batch 1; "
-        f"tracks a second are at the best of the batches {', '.join(map(str, config.batches))}.",
-        "Loading ends with the first answers, to one step and to a track.",
+        "Size is that of both graphs, for whole tracks and for one step. "
+        "The times of one step and of a track are for one track alone. "
+        f"Tracks/s are at the best of the batch sizes {', '.join(map(str, config.batches))}.",
+        "Loading includes the first run of one step and of one track.",
         "",
         *table(_TRUTH, [_truth(row) for row in rows]),
         "",
-        "Memory is what the process holds at most beyond its own size without the model: a track at a time, and at the "
-        "best batch.",
-        f"Accuracy is against PyTorch: {benchmark.data}.",
+        "Memory is the peak beyond that of the process without the model, one track at a time and at the best batch.",
+        f"Accuracy is measured against PyTorch on {benchmark.data}.",
         "",
-        f"Ratios to {BASELINE}, each of one round (median, quartiles):",
+        f"Ratios to {BASELINE}, within each round (median, quartiles):",
         "",
         *table(_RATIOS, [_ratio_cells(row) for row in rows]),
     ]
@@ -88,7 +88,7 @@ def markdown(benchmark: Benchmark) -> str:
 
 
 def figure_of(benchmark: Benchmark) -> Figure:
-    """Ratios to the fp32 ONNX graphs, a panel for each quantity, on a scale where half and double are as far."""
+    """Return a figure of the ratios to the baseline, one panel per quantity, on a logarithmic scale."""
     rows = benchmark.rows
     figure = Figure(figsize=(12, 2.1 + 0.4 * len(rows)), dpi=100, layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)
@@ -111,12 +111,12 @@ def figure_of(benchmark: Benchmark) -> Figure:
 
 
 def _panel(panel: Axes, title: str, ratios: Sequence[Spread | None], *, less: bool) -> None:
-    """Bars from 1 on, in the colour of what is better or worse than it."""
+    """Draw bars that start at 1, coloured by whether the ratio is better or worse than 1."""
     known = [ratio for ratio in ratios if ratio is not None]
     low, high = min(0.6, *(ratio.low for ratio in known)), max(1.7, *(ratio.high for ratio in known))
     span = high / low
     panel.set_xscale("log", base=2)
-    panel.set_xlim(low / span**0.05, high * span**0.25)  # room for the figures at the right
+    panel.set_xlim(low / span**0.05, high * span**0.25)  # leaves room for the figures on the right
     for at, ratio in enumerate(ratios):
         if ratio is None:
             panel.text(span**0.03, at, "no file", va="center", fontsize=9, color="tab:grey")
@@ -132,7 +132,7 @@ def _panel(panel: Axes, title: str, ratios: Sequence[Spread | None], *, less: bo
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; the first column is of words, the others of figures."""
+    """Return the lines of a Markdown table; the first column holds words, the others figures."""
     return [
         "| " + " | ".join(titles) + " |",
         "| --- |" + " ---: |" * (len(titles) - 1),

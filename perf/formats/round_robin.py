@@ -1,4 +1,4 @@
-"""The benchmark's order of work: every format in turn, one measurement after the other."""
+"""Order of the benchmark's measurements: round robin over the formats, one at a time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from perf.formats.workers import Worker
 from reentry.errors import ExportError
 
 SLOW_LOAD: Final = 2.0
-"""s; what loads more slowly is loaded once, not in each round."""
+"""A model that takes longer to load than this, in s, is loaded once and not in each round."""
 
 BEFORE: Final = 5
-"""RoundRobin of `prepare`."""
+"""Number of measurements per format in `prepare`."""
 SWEEPS: Final = 3
-"""Times that `sweep` tries each batch."""
+"""Number of times that `sweep` measures each batch size."""
 ROUND: Final = 4
-"""RoundRobin of `round`."""
+"""Number of measurements per format in `round`."""
 
 
 class RoundRobin:
-    """Fills in what is measured of each format. One that fails is left out from then on, and its reason kept."""
+    """Measures the formats in turn and records the results. A format that fails is dropped, with the reason."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class RoundRobin:
         seconds: float,
         advance: Callable[[int], None],
     ) -> None:
-        """Measure for `seconds` at a time, and call `advance` after each."""
+        """Measure for `seconds` at a time, and call `advance` after each measurement."""
         self._workers = dict(workers)
         self._measured = measured
         self._left_out = left_out
@@ -43,7 +43,7 @@ class RoundRobin:
         self._advance = advance
 
     def prepare(self) -> None:
-        """Load, run for a while, and see what memory that took."""
+        """Load each model, run it briefly, and record its memory."""
 
         def before(own: Measured, worker: Worker) -> None:
             own.base_bytes = worker.peak()
@@ -51,16 +51,16 @@ class RoundRobin:
         def after(own: Measured, worker: Worker) -> None:
             own.one_bytes = worker.peak()
 
-        self._each(before)  # the answer of a process says that its imports are done, so none disturbs the others
+        self._each(before)  # a process that answers has finished its imports and no longer disturbs the others
         self._each(lambda own, worker: own.loads.append(worker.load()))
         self._each(lambda _, worker: worker.step(self._seconds))
         self._each(lambda _, worker: worker.whole(1, self._seconds))
         self._each(after)
 
     def sweep(self, batches: Sequence[int]) -> None:
-        """Run whole tracks in batches, the smaller ones first: memory is the most so far.
+        """Measure each batch size, smaller ones first because the recorded memory is a peak.
 
-        Several times over, of which the fastest counts, so that a moment of other work does not choose the batch.
+        Each is measured several times and the fastest counts, so that a brief load on the machine does not decide.
         """
 
         def measure(own: Measured, worker: Worker, batch: int) -> None:
@@ -73,7 +73,7 @@ class RoundRobin:
                 self._each(partial(measure, batch=batch))
 
     def round(self) -> None:
-        """Load, one step, one track, the best batch."""
+        """Measure loading, one step, one track, and the best batch of each format once."""
 
         def load(own: Measured, worker: Worker) -> None:
             if own.loads[0] < SLOW_LOAD:

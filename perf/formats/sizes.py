@@ -1,6 +1,6 @@
-"""What int8 is worth by the size of the network: `python -m perf.formats.sizes`.
+"""Benchmark of int8 against fp32 by the size of the network: `python -m perf.formats.sizes`.
 
-Networks of 16, 64 and 128 hidden units, trained on simulated flights, each as fp32 and as int8 in turns.
+Networks of 16, 64 and 128 hidden units are trained on simulated flights and measured in both formats alternately.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TITLES: Final = (
 
 
 def checkpoints(folder: Path, hidden: Sequence[int]) -> Iterator[Path]:
-    """A checkpoint for each number of hidden units; those that are in `folder` already are not trained again."""
+    """Yield a checkpoint for each number of hidden units. A checkpoint that exists in `folder` is not trained again."""
     tracks = folder / "train.csv"
     if not tracks.exists():
         simulate_file(tracks, tracks=TRACKS, seed=SEED)
@@ -52,16 +52,16 @@ def checkpoints(folder: Path, hidden: Sequence[int]) -> Iterator[Path]:
 
 
 def cells(benchmark: Benchmark) -> list[str]:
-    """One network's row.
+    """Return the cells of the table row for one network.
 
     Raises:
-        ExportError: int8 was not measured, and why.
+        ExportError: int8 could not be measured; the message has the reason.
     """
     if Format.ONNX_INT8 in benchmark.left_out:
         raise ExportError(benchmark.left_out[Format.ONNX_INT8])
     plain, small = ({row.way: row for row in benchmark.rows}[form] for form in (Format.ONNX, Format.ONNX_INT8))
-    assert small.accuracy is not None, "formats have one"
-    assert small.ratios.size is not None, "formats have files"
+    assert small.accuracy is not None, "every format has an accuracy"
+    assert small.ratios.size is not None, "every format has files"
     return [
         f"{benchmark.layers} x {benchmark.hidden}",
         f"{benchmark.parameters:,}",
@@ -76,13 +76,13 @@ def cells(benchmark: Benchmark) -> list[str]:
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Of the checkpoints; those that are missing are trained.")] = Path(
+    folder: Annotated[Path, typer.Argument(help="Folder of the checkpoints; missing ones are trained.")] = Path(
         "artifacts/sizes"
     ),
-    hidden: Annotated[list[int], typer.Option(help="Units of the LSTM; may be repeated.")] = [16, 64, 128],  # noqa: B006
-    rounds: Annotated[int, typer.Option(help="RoundRobin of both formats, of which the median counts.")] = 9,
+    hidden: Annotated[list[int], typer.Option(help="Number of hidden units; may be repeated.")] = [16, 64, 128],  # noqa: B006
+    rounds: Annotated[int, typer.Option(help="Number of rounds; the median is reported.")] = 9,
 ) -> None:
-    """Print the table for docs/export.md: int8 against fp32.
+    """Print the table of docs/export.md that compares int8 with fp32 by size.
 
     Example: `python -m perf.formats.sizes artifacts/sizes`
     """

@@ -1,4 +1,4 @@
-"""Processes that measure one format each, as the benchmark sees them."""
+"""Client side of the worker processes that measure one format each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from perf.formats.measure import Spec
 from reentry.errors import ExportError
 
 LIMIT: Final = 180.0
-"""s that an answer may take; compiling is the longest of what is asked."""
+"""Deadline for an answer, s. Compiling takes longest."""
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Worker:
-    """One process over one format. It waits between questions, so that only the format asked takes the cores."""
+    """Worker process for one format. It is idle between requests, so that formats do not compete for cores."""
 
     def __init__(self, spec: Spec) -> None:
         self._way = spec.way
@@ -40,30 +40,30 @@ class Worker:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self._process.kill()
-        self._process.communicate()  # closes the pipes, and waits
+        self._process.communicate()  # closes the pipes and waits for the process
         self._messages.close()
 
     def load(self) -> float:
-        """Seconds until the model has given its first answers."""
+        """Return the seconds from opening the model to its first answers."""
         return float(self._ask("load")["seconds"])
 
     def step(self, seconds: float) -> list[float]:
-        """Seconds of each run of one step of one track, for about `seconds` in all."""
+        """Return the duration in s of each single step, measured for about `seconds` in total."""
         return list(self._ask("step", seconds=seconds)["samples"])
 
     def whole(self, batch: int, seconds: float) -> list[float]:
-        """The same of all steps of `batch` tracks."""
+        """Return the duration in s of each run over `batch` whole tracks, measured for about `seconds` in total."""
         return list(self._ask("whole", batch=batch, seconds=seconds)["samples"])
 
     def peak(self) -> int:
-        """Bytes of memory that the process has held at most."""
+        """Return the peak memory of the process, bytes."""
         return int(self._ask("peak")["bytes"])
 
     def _ask(self, do: str, **arguments: float) -> dict[str, Any]:
-        """Ask and wait for the answer.
+        """Send a request and wait for the answer.
 
         Raises:
-            ExportError: the process has ended, answers too late, or with an error of its runtime.
+            ExportError: the process has ended, exceeds the deadline, or reports an error of its runtime.
         """
         assert self._process.stdin is not None, "started with pipes"
         assert self._process.stdout is not None, "started with pipes"

@@ -16,7 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from typer.testing import CliRunner
 
+from cli import app
 from export.sessions import Carried
 from perf.formats import benchmark
 from perf.formats.benchmark import Benchmark, BenchmarkConfig, benchmark_formats
@@ -59,7 +61,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spec(tmp_path: Path, checkpoint: Path) -> Spec:
-    """Of PyTorch, on two tracks of three steps."""
+    """Specification for PyTorch on two tracks of three steps."""
     np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(2, 3, len(FEATURES))).astype(np.float32))
     return Spec(
         way=PYTORCH,
@@ -112,7 +114,7 @@ ALL = {
 }
 
 
-def test_figures_are_medians_of_the_rounds_and_percentiles_of_all_runs() -> None:
+def test_figures_are_medians_over_the_rounds_and_percentiles_over_all_runs() -> None:
     (row,) = rows_of({"onnx": recorded()}, steps=900)
     assert row.step == Spread(median=1e-5, low=1e-5, high=pytest.approx(3e-5))
     assert row.step_p99 == pytest.approx(np.percentile([1e-5] * 4 + [4e-5] * 2 + [5e-5] * 2 + [20e-5], 99))
@@ -128,12 +130,12 @@ def test_the_best_batch_is_the_one_with_the_most_tracks_a_second() -> None:
     assert row.steps_per_second.median == pytest.approx(900 * 16 / 4e-3)
 
 
-def test_memory_is_that_beyond_the_process_without_the_model() -> None:
+def test_memory_excludes_the_process_without_the_model() -> None:
     (row,) = rows_of({"onnx": recorded()}, steps=900)
     assert (row.one_memory, row.batch_memory) == (1_000_000, 4_000_000)
 
 
-def test_a_ratio_is_of_one_round_so_that_a_slow_one_changes_none() -> None:
+def test_ratios_are_taken_within_a_round_so_that_a_slow_round_changes_none() -> None:
     rows = {row.way: row for row in rows_of(ALL, steps=900)}
     half = Spread(median=pytest.approx(0.5), low=pytest.approx(0.5), high=pytest.approx(0.5))
     assert rows["onnx-int8"].ratios.step == half
@@ -145,7 +147,7 @@ def test_a_ratio_is_of_one_round_so_that_a_slow_one_changes_none() -> None:
     assert rows["onnx"].ratios.step == Spread(median=1.0, low=1.0, high=1.0)
 
 
-def test_the_tables_hold_what_was_measured() -> None:
+def test_the_tables_hold_the_measured_figures() -> None:
     text = markdown(report_of(ALL, {"tensorrt": "there is no GPU here; fix: another machine"}))
     lines = {line for line in text.splitlines() if line.startswith(("|", "-"))}
     assert "| onnx | 10.0 | 3.0 | 10.0 | 188.0 | 1.000 | 4.920 | 3.60 | 4,000 | 16 |" in lines
@@ -165,7 +167,7 @@ def test_each_table_has_a_cell_for_each_title() -> None:
         assert {line.count("|") for line in block} == {block[0].count("|")}
 
 
-def test_the_report_is_three_files_and_the_json_holds_every_figure(tmp_path: Path) -> None:
+def test_the_report_consists_of_three_files_and_the_json_holds_every_figure(tmp_path: Path) -> None:
     paths = write_report(report_of(ALL, {"tensorrt": "no GPU"}), tmp_path / "new")
     assert [path.name for path in paths] == ["benchmark.json", "benchmark.md", "benchmark.png"]
     content = json.loads(paths[0].read_text())
@@ -177,7 +179,7 @@ def test_the_report_is_three_files_and_the_json_holds_every_figure(tmp_path: Pat
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
 
-def test_no_words_of_the_picture_lie_upon_each_other_or_outside() -> None:
+def test_texts_of_the_picture_do_not_overlap_and_stay_inside_their_panels() -> None:
     figure = figure_of(report_of(ALL))
     FigureCanvasAgg(figure).draw()
     for panel in figure.axes:
@@ -195,7 +197,7 @@ def _key(figure: Figure) -> Iterator[tuple[Text, Patch]]:
     return zip(legend.get_texts(), legend.get_patches(), strict=True)
 
 
-def test_bars_that_are_better_have_the_one_colour_and_worse_the_other() -> None:
+def test_better_and_worse_bars_have_different_colours() -> None:
     figure = figure_of(report_of(ALL))
     colours = [[bar.get_facecolor() for bar in panel.patches] for panel in figure.axes]
     small, large = 1, 2  # half of everything, and three times
@@ -206,11 +208,11 @@ def test_bars_that_are_better_have_the_one_colour_and_worse_the_other() -> None:
     assert key == {"better than onnx": colours[0][small], "worse": colours[0][large]}
 
 
-def test_a_step_goes_on_from_the_state_of_the_step_before_and_a_new_track_from_none(spec: Spec) -> None:
+def test_a_step_starts_from_the_state_of_the_previous_step_and_a_new_track_from_zeros(spec: Spec) -> None:
     seen: list[float] = []
 
     class Counting:
-        """Adds one to its state."""
+        """Session that adds one to its state in each step."""
 
         step_limit = None
 
@@ -230,14 +232,14 @@ def test_a_step_goes_on_from_the_state_of_the_step_before_and_a_new_track_from_n
     assert seen[1:] == [0.0, 1.0, 2.0, 0.0][: 1 + LEAST_SAMPLES]
 
 
-def test_samples_are_bounded_in_number_and_the_first_run_does_not_count() -> None:
+def test_the_number_of_samples_is_bounded_and_the_first_run_is_not_counted() -> None:
     runs: list[None] = []
     assert len(samples_of(lambda: runs.append(None), 0.0)) == LEAST_SAMPLES
     assert len(runs) == LEAST_SAMPLES + 1
     assert len(samples_of(lambda: None, math.inf)) == MOST_SAMPLES
 
 
-def test_a_process_measures_what_it_is_asked(spec: Spec) -> None:
+def test_a_worker_process_measures_each_requested_quantity(spec: Spec) -> None:
     with Worker(spec) as worker:
         before = worker.peak()
         assert worker.load() > 0.0
@@ -245,7 +247,7 @@ def test_a_process_measures_what_it_is_asked(spec: Spec) -> None:
         assert worker.peak() > before
 
 
-def test_a_process_that_ends_is_an_error_with_its_last_words(spec: Spec) -> None:
+def test_a_worker_process_that_ends_raises_an_error_with_its_last_message(spec: Spec) -> None:
     with (
         Worker(replace(spec, features=Path("/none.npy"))) as worker,
         pytest.raises(ExportError, match=r"^PyTorch: its process ended at peak with status 1: .*'/none.npy'"),
@@ -253,7 +255,7 @@ def test_a_process_that_ends_is_an_error_with_its_last_words(spec: Spec) -> None
         worker.peak()
 
 
-def test_a_model_that_cannot_be_read_is_an_error_and_the_process_goes_on(spec: Spec) -> None:
+def test_an_unreadable_model_raises_an_error_and_the_worker_process_survives(spec: Spec) -> None:
     (spec.folder / "model.onnx").write_text("no graph")
     with Worker(replace(spec, way=Format.ONNX)) as worker:
         with pytest.raises(ExportError, match="onnx: load failed"):
@@ -261,9 +263,9 @@ def test_a_model_that_cannot_be_read_is_an_error_and_the_process_goes_on(spec: S
         assert worker.peak() > 0
 
 
-def test_a_format_that_fails_is_left_out_with_its_reason_and_the_others_go_on() -> None:
+def test_a_failing_format_is_left_out_with_its_reason_and_the_others_are_measured() -> None:
     class Steady:
-        """Answers as a process does; the real ones are in the tests above."""
+        """Stands in for a worker process, to fail at a chosen batch; the tests above run real ones."""
 
         def __init__(self, fails: bool) -> None:
             self._fails = fails
@@ -286,19 +288,19 @@ def test_a_format_that_fails_is_left_out_with_its_reason_and_the_others_go_on() 
     left_out: dict[str, str] = {}
     advanced: list[int] = []
     workers = {"onnx": Steady(False), "onnx-int8": Steady(True)}
-    turns = RoundRobin(workers, measured, left_out, seconds=0.5, advance=advanced.append)  # type: ignore[arg-type]
-    turns.prepare()
-    turns.sweep((4, 1))
-    turns.round()
-    turns.round()
+    rounds = RoundRobin(workers, measured, left_out, seconds=0.5, advance=advanced.append)  # type: ignore[arg-type]
+    rounds.prepare()
+    rounds.sweep((4, 1))
+    rounds.round()
+    rounds.round()
     assert left_out == {"onnx-int8": "onnx-int8: its process ended"}
     assert measured["onnx"].sweep == {1: 0.5, 4: 2.0}
     assert measured["onnx"].step == [[0.5], [0.5]]
-    assert measured["onnx"].loads == [3.0], "what loads slowly is loaded once"
+    assert measured["onnx"].loads == [3.0], "a slow model is loaded once"
     assert measured["onnx-int8"].step == []
 
 
-def test_one_run_measures_what_this_machine_can_and_says_why_not_the_rest(checkpoint: Path) -> None:
+def test_one_run_measures_the_supported_formats_and_gives_the_reason_for_each_other_one(checkpoint: Path) -> None:
     formats = (Format.ONNX, Format.ONNX_FP16, Format.TORCHSCRIPT)
     found = benchmark_formats(
         BenchmarkConfig(
@@ -326,11 +328,9 @@ def test_one_run_measures_what_this_machine_can_and_says_why_not_the_rest(checkp
     assert (found.hidden, found.layers, found.data) == (HIDDEN, 1, "20 simulated flights")
 
 
-def test_without_the_graphs_that_the_others_are_compared_with_there_is_no_benchmark(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_benchmark_without_its_baseline_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "built", lambda *_: ({}, {"onnx": "fails the check of names"}))
-    with pytest.raises(ExportError, match=r"onnx, which the others are compared with, .* fails the check of names"):
+    with pytest.raises(ExportError, match=r"baseline onnx .* fails the check of names"):
         benchmark_formats(BenchmarkConfig(checkpoint=checkpoint))
 
 
@@ -342,10 +342,8 @@ def test_settings_out_of_range_are_refused(setting: dict[str, object]) -> None:
         BenchmarkConfig(checkpoint=Path("model.ckpt"), **setting)
 
 
-def test_the_command_says_on_one_line_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        benchmark.main(tmp_path / "none.ckpt")
-    assert ended.value.code == 1
-    assert capsys.readouterr().err.splitlines() == [
-        f"error: {tmp_path / 'none.ckpt'}: no such file; fix: give the model.ckpt that `reentry train` wrote"
-    ]
+def test_the_command_reports_a_missing_checkpoint_in_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "none.ckpt"), "--benchmark"])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'none.ckpt'}: no such file; fix: ")
