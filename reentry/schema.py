@@ -144,9 +144,7 @@ MEASUREMENTS: Final = Tensor(
 TRACK_LENGTH: Final = Tensor(
     name="track_length", dtype="INT32", dims=(1,), meaning="number of steps of the track without padding"
 )
-TRACK_ID_TENSOR: Final = Tensor(
-    name="track_id", dtype="INT64", dims=(1,), meaning="track identifier for the prediction log"
-)
+TRACK_ID_TENSOR: Final = Tensor(name="track_id", dtype="INT64", dims=(1,), meaning="for the prediction log")
 FEATURES_TENSOR: Final = Tensor(name="features", dtype="FP32", dims=(-1, len(FEATURES)), meaning="columns as FEATURES")
 PROBABILITY: Final = Tensor(
     name="reentry_probability", dtype="FP32", dims=(-1,), meaning="probability of reentry at each step"
