@@ -28,7 +28,7 @@ _ROBUST: Final = slice(len(SIMPLE_FEATURES), None)
 """Columns of the robust features, which follow the simple ones."""
 
 
-class RobustWanted:
+class RobustDemand:
     """Tells whether any installed version of the network uses one of `schema.ROBUST_FEATURES`.
 
     A version counts from its installation, before Triton loads it, so that the features are already computed for its

@@ -17,7 +17,7 @@ from reentry.features.track import track_features
 from reentry.padding import bucket_length, pad_steps
 from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT, TRACK_LENGTH
 from reentry.triton.checks import require_features, require_measurements
-from reentry.triton.feature_demand import RobustWanted, mark_not_computed
+from reentry.triton.feature_demand import RobustDemand, mark_not_computed
 from reentry.triton.telemetry import REFUSED, REQUESTS, Registry
 
 
@@ -26,7 +26,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Prepare the check for features that the network uses, and the metrics."""
-        self.robust_wanted = RobustWanted(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
+        self.robust_demand = RobustDemand(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
         self.registry = Registry(pb_utils)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
@@ -43,7 +43,7 @@ class TritonPythonModel:
                 answers[index] = _refusal(error)
             else:
                 by_length[tracks.shape[1]].append((index, tracks))
-        robust = self.robust_wanted()
+        robust = self.robust_demand()
         for length, group in by_length.items():
             with np.errstate(all="ignore"):  # require_features rejects the results
                 features = track_features(np.concatenate([tracks for _, tracks in group]), robust=robust)

@@ -12,7 +12,7 @@ import pytest
 
 from reentry.drift import REFERENCE_FILE, Reference
 from reentry.schema import FEATURES, ROBUST_FEATURES, SIMPLE_FEATURES
-from reentry.triton.feature_demand import RECHECK_SECONDS, NotComputedError, RobustUse, RobustWanted, mark_not_computed
+from reentry.triton.feature_demand import RECHECK_SECONDS, NotComputedError, RobustDemand, RobustUse, mark_not_computed
 
 
 def install(network: Path, version: int, *used: str) -> Path:
@@ -29,7 +29,7 @@ def install(network: Path, version: int, *used: str) -> Path:
 def test_robust_features_are_wanted_from_the_installation_of_a_version_that_looks_at_one(tmp_path: Path) -> None:
     network = tmp_path / "reentry_lstm"
     install(network, 1, "altitude_fraction")
-    wanted = RobustWanted(network)
+    wanted = RobustDemand(network)
     assert not wanted()
     second = install(network, 2, "altitude_fraction", "drag_long")
     assert wanted()
@@ -44,11 +44,11 @@ def test_a_version_that_does_not_say_might_look_at_any(tmp_path: Path, content: 
     (version / REFERENCE_FILE).unlink()
     if content is not None:
         (version / REFERENCE_FILE).write_text(content)
-    assert RobustWanted(network)()
+    assert RobustDemand(network)()
 
 
 def test_where_the_network_is_not_beside_them_all_features_are_computed(tmp_path: Path) -> None:
-    wanted = RobustWanted(tmp_path / "reentry_lstm")
+    wanted = RobustDemand(tmp_path / "reentry_lstm")
     assert wanted()
     install(tmp_path / "reentry_lstm", 1, "altitude")
     assert not wanted()
@@ -60,7 +60,7 @@ def test_a_folder_whose_time_does_not_change_is_read_again_after_a_while(tmp_pat
     network = tmp_path / "reentry_lstm"
     install(network, 1, "altitude_fraction")
     now = 100.0
-    wanted = RobustWanted(network, clock=lambda: now)
+    wanted = RobustDemand(network, clock=lambda: now)
     assert not wanted()
     before = network.stat()
     install(network, 2, "drag_long")
