@@ -71,7 +71,7 @@ def in_process(
     """Features, network and decision in this process: `workers` at once, each network on `threads` threads."""
     session = _session(model, threads)
     chunks = _chunks(measurements, batch)
-    robust = _robust_demand(model)
+    robust = _robust_wanted(model)
 
     def one(chunk: npt.NDArray[np.float64]) -> Probabilities:
         probability = _probability(session, track_features(chunk, robust=robust))
@@ -88,7 +88,7 @@ def network_only(
 ) -> ScoringMethod:
     """The network alone, on features made beforehand: what no way can beat."""
     session = _session(model, threads)
-    robust = _robust_demand(model)
+    robust = _robust_wanted(model)
     features = np.concatenate([track_features(chunk, robust=robust) for chunk in _chunks(measurements, 64)])
     chunks = _chunks(features, batch)
     settings = f"batch {batch}, {workers} x {threads} threads"
@@ -208,7 +208,7 @@ def _served_model(repository: Path) -> Path:
     return repository / REENTRY_LSTM.name / str(version) / "model.onnx"
 
 
-def _robust_demand(model: Path) -> bool:
+def _robust_wanted(model: Path) -> bool:
     """What the server asks of the versions beside it, so that all ways compute the same features."""
     return RobustDemand(model.parent.parent)()
 
