@@ -16,7 +16,7 @@ SCHEMA_VERSION: Final = 4
 other versions are rejected."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column of a track table."""
 
@@ -46,41 +46,20 @@ class Column:
         return f" {self.unit}" if self.unit not in ("", "-", "0/1") else ""
 
 
-TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0, high=1e11)
-TRACK_ID: Final = Column(name="track_id", dtype="int64", unit="", meaning="identifies the flight")
-SENSOR_ID: Final = Column(name="sensor_id", dtype="int64", unit="", meaning="identifies the sensor")
-LATITUDE: Final = Column(
-    name="latitude", dtype="float64", unit="degrees", meaning="geodetic, north positive", low=-90.0, high=90.0
-)
-LONGITUDE: Final = Column(
-    name="longitude", dtype="float64", unit="degrees", meaning="east positive", low=-360.0, high=360.0
-)
-ALTITUDE: Final = Column(name="altitude", dtype="float64", unit="m", meaning="above sea level", low=-1e5, high=1e8)
-RADIOMETRIC_INTENSITY: Final = Column(
-    name="radiometric_intensity", dtype="float64", unit="-", meaning="relative brightness"
-)
-REENTRY_PHASE: Final = Column(
-    name="reentry_phase", dtype="int8", unit="0/1", meaning="1 from the onset of reentry", low=0, high=1
-)
+TIMESTAMP: Final = Column("timestamp", "float64", "s", "Unix time", low=0.0, high=1e11)
+TRACK_ID: Final = Column("track_id", "int64", "", "identifies the flight")
+SENSOR_ID: Final = Column("sensor_id", "int64", "", "identifies the sensor")
+LATITUDE: Final = Column("latitude", "float64", "degrees", "geodetic, north positive", low=-90.0, high=90.0)
+LONGITUDE: Final = Column("longitude", "float64", "degrees", "east positive", low=-360.0, high=360.0)
+ALTITUDE: Final = Column("altitude", "float64", "m", "above sea level", low=-1e5, high=1e8)
+RADIOMETRIC_INTENSITY: Final = Column("radiometric_intensity", "float64", "-", "relative brightness")
+REENTRY_PHASE: Final = Column("reentry_phase", "int8", "0/1", "1 from the onset of reentry", low=0, high=1)
 
-TRACK_COLUMNS: Final = (
-    TIMESTAMP,
-    TRACK_ID,
-    SENSOR_ID,
-    LATITUDE,
-    LONGITUDE,
-    ALTITUDE,
-    RADIOMETRIC_INTENSITY,
-)
+TRACK_COLUMNS: Final = (TIMESTAMP, TRACK_ID, SENSOR_ID, LATITUDE, LONGITUDE, ALTITUDE, RADIOMETRIC_INTENSITY)
 """Columns of every track table, in the order of the public files. Labelled tables also have REENTRY_PHASE."""
 
-MEASUREMENT_COLUMNS: Final = (
-    TIMESTAMP.name,
-    LATITUDE.name,
-    LONGITUDE.name,
-    ALTITUDE.name,
-    RADIOMETRIC_INTENSITY.name,
-    SENSOR_ID.name,
+MEASUREMENT_COLUMNS: Final = tuple(
+    column.name for column in (TIMESTAMP, LATITUDE, LONGITUDE, ALTITUDE, RADIOMETRIC_INTENSITY, SENSOR_ID)
 )
 """Columns of one measurement, (M,) float64: the input of the served model at each step."""
 
@@ -124,7 +103,7 @@ FRACTIONS: Final = ("altitude_fraction", "elapsed_fraction", "intensity_fraction
 """Features that are a fraction, either of a peak value or of the flight time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A model input or output. `dims` exclude the batch axis, and -1 stands for any size."""
 
@@ -136,65 +115,46 @@ class Tensor:
 
 
 MEASUREMENTS: Final = Tensor(
-    name="measurements",
-    dtype="FP64",
-    dims=(-1, len(MEASUREMENT_COLUMNS)),
-    meaning="columns as MEASUREMENT_COLUMNS, rows by time; the last row of a shorter track is repeated as padding",
+    "measurements",
+    "FP64",
+    (-1, len(MEASUREMENT_COLUMNS)),
+    "columns as MEASUREMENT_COLUMNS, rows by time; the last row of a shorter track is repeated as padding",
 )
-TRACK_LENGTH: Final = Tensor(
-    name="track_length", dtype="INT32", dims=(1,), meaning="number of steps of the track without padding"
-)
-TRACK_ID_TENSOR: Final = Tensor(name="track_id", dtype="INT64", dims=(1,), meaning="for the prediction log")
-FEATURES_TENSOR: Final = Tensor(name="features", dtype="FP32", dims=(-1, len(FEATURES)), meaning="columns as FEATURES")
-PROBABILITY: Final = Tensor(
-    name="reentry_probability", dtype="FP32", dims=(-1,), meaning="probability of reentry at each step"
-)
-PHASE: Final = Tensor(name="reentry_phase", dtype="UINT8", dims=(-1,), meaning="1 during reentry")
-ONSET_STEP: Final = Tensor(name="onset_step", dtype="INT32", dims=(1,), meaning="first step of reentry; -1: no onset")
+TRACK_LENGTH: Final = Tensor("track_length", "INT32", (1,), "number of steps of the track without padding")
+TRACK_ID_TENSOR: Final = Tensor("track_id", "INT64", (1,), "identifies the track in the prediction log")
+FEATURES_TENSOR: Final = Tensor("features", "FP32", (-1, len(FEATURES)), "columns as FEATURES")
+PROBABILITY: Final = Tensor("reentry_probability", "FP32", (-1,), "probability of reentry at each step")
+PHASE: Final = Tensor("reentry_phase", "UINT8", (-1,), "1 during reentry")
+ONSET_STEP: Final = Tensor("onset_step", "INT32", (1,), "first step of reentry; -1: no onset")
 NO_ONSET_TIMESTAMP: Final = -1.0
 """Onset timestamp of a track without an onset. Track times are never negative, and JSON has no NaN."""
 
 ONSET_TIMESTAMP: Final = Tensor(
-    name="onset_timestamp",
-    dtype="FP64",
-    dims=(1,),
-    meaning=f"Unix time of the onset step, s; {NO_ONSET_TIMESTAMP:g}: no onset",
+    "onset_timestamp", "FP64", (1,), f"Unix time of the onset step, s; {NO_ONSET_TIMESTAMP:g}: no onset"
 )
-MODEL_VERSION: Final = Tensor(
-    name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that made the prediction"
-)
+MODEL_VERSION: Final = Tensor("model_version", "INT64", (1,), "version of reentry_lstm that made the prediction")
 UNLIKE_TRAINING: Final = Tensor(
-    name="unlike_training",
-    dtype="STRING",
-    dims=(1,),
-    meaning="JSON list of findings of `reentry.training_range`; empty text if the range is unknown",
+    "unlike_training",
+    "STRING",
+    (1,),
+    "JSON list of findings of `reentry.training_range`; empty text if the range is unknown",
 )
 STARTED_AT: Final = Tensor(
-    name="started_at",
-    dtype="FP64",
-    dims=(1,),
-    meaning="start of the inference, s on the server's monotonic clock; the prediction log measures from here",
+    "started_at",
+    "FP64",
+    (1,),
+    "start of the inference, s on the server's monotonic clock; the prediction log measures from here",
 )
 
-STEP_FEATURES: Final = Tensor(name="features", dtype="FP32", dims=(len(FEATURES),), meaning="features of one step")
-STEP_PROBABILITY: Final = Tensor(
-    name="reentry_probability", dtype="FP32", dims=(1,), meaning="probability of reentry at this step"
-)
-HIDDEN_STATE: Final = Tensor(
-    name="hidden_state", dtype="FP32", dims=(-1, -1), meaning="layers, hidden units; 0 at the start of a track"
-)
-CELL_STATE: Final = Tensor(
-    name="cell_state", dtype="FP32", dims=(-1, -1), meaning="layers, LSTM cells; 0 at the start of a track"
-)
-NEXT_HIDDEN_STATE: Final = Tensor(
-    name="next_hidden_state", dtype="FP32", dims=(-1, -1), meaning="hidden_state for the next step of the track"
-)
-NEXT_CELL_STATE: Final = Tensor(
-    name="next_cell_state", dtype="FP32", dims=(-1, -1), meaning="cell_state for the next step of the track"
-)
+STEP_FEATURES: Final = Tensor("features", "FP32", (len(FEATURES),), "features of one step")
+STEP_PROBABILITY: Final = Tensor("reentry_probability", "FP32", (1,), "probability of reentry at this step")
+HIDDEN_STATE: Final = Tensor("hidden_state", "FP32", (-1, -1), "layers, hidden units; 0 at the start of a track")
+CELL_STATE: Final = Tensor("cell_state", "FP32", (-1, -1), "layers, LSTM cells; 0 at the start of a track")
+NEXT_HIDDEN_STATE: Final = Tensor("next_hidden_state", "FP32", (-1, -1), "hidden_state for the next step of the track")
+NEXT_CELL_STATE: Final = Tensor("next_cell_state", "FP32", (-1, -1), "cell_state for the next step of the track")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Model:
     """A Triton model and its tensors."""
 
@@ -203,25 +163,20 @@ class Model:
     outputs: tuple[Tensor, ...]
 
 
-TRACK_FEATURES: Final = Model(
-    name="track_features", inputs=(TRACK_LENGTH, MEASUREMENTS), outputs=(FEATURES_TENSOR, STARTED_AT)
-)
-REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outputs=(PROBABILITY, MODEL_VERSION))
+TRACK_FEATURES: Final = Model("track_features", (TRACK_LENGTH, MEASUREMENTS), (FEATURES_TENSOR, STARTED_AT))
+REENTRY_LSTM: Final = Model("reentry_lstm", (FEATURES_TENSOR,), (PROBABILITY, MODEL_VERSION))
 TRACK_DECISION: Final = Model(
-    name="track_decision",
+    "track_decision",
     inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, FEATURES_TENSOR, PROBABILITY, MODEL_VERSION, STARTED_AT),
     outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION, UNLIKE_TRAINING),
 )
-ENSEMBLE: Final = Model(
-    name="reentry",
-    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS),
-    outputs=TRACK_DECISION.outputs,
-)
+ENSEMBLE: Final = Model("reentry", (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS), TRACK_DECISION.outputs)
 REENTRY_STEP: Final = Model(
-    name="reentry_step",
+    "reentry_step",
     inputs=(STEP_FEATURES, HIDDEN_STATE, CELL_STATE),
     outputs=(STEP_PROBABILITY, NEXT_HIDDEN_STATE, NEXT_CELL_STATE, MODEL_VERSION),
 )
 """The network for one step of a live track, whose state the caller keeps. It is a file beside each version of
 reentry_lstm, not a model of the repository."""
 MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE)
+"""Models of the repository."""

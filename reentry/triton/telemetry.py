@@ -42,50 +42,39 @@ LATENCY_BUCKETS: Final = (
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Family:
     """Metric family: the series with the same metric name."""
 
     name: str
-    kind: Literal["counter", "gauge"] = "counter"
-    labels: tuple[str, ...] = ()
     meaning: str
+    labels: tuple[str, ...] = ()
+    kind: Literal["counter", "gauge"] = "counter"
 
 
-REQUESTS: Final = Family(name="reentry_requests_total", labels=("outcome",), meaning="Requests answered or rejected")
-PREDICTIONS: Final = Family(
-    name="reentry_predictions_total", labels=("phase",), meaning="Scored steps by predicted phase"
-)
-TRACKS: Final = Family(name="reentry_tracks_total", labels=("model_version",), meaning="Scored tracks")
-ONSETS: Final = Family(name="reentry_onsets_total", meaning="Scored tracks with an onset")
+REQUESTS: Final = Family("reentry_requests_total", "Requests answered or rejected", ("outcome",))
+PREDICTIONS: Final = Family("reentry_predictions_total", "Scored steps by predicted phase", ("phase",))
+TRACKS: Final = Family("reentry_tracks_total", "Scored tracks", ("model_version",))
+ONSETS: Final = Family("reentry_onsets_total", "Scored tracks with an onset")
 DURATION_BUCKET: Final = Family(
-    name="reentry_inference_duration_seconds_bucket",
-    labels=("le",),
-    meaning="Requests by time from the start of the feature computation to the response",
+    "reentry_inference_duration_seconds_bucket",
+    "Requests by time from the start of the feature computation to the response",
+    ("le",),
 )
-DURATION_SUM: Final = Family(name="reentry_inference_duration_seconds_sum", meaning="Sum of the inference durations")
-DURATION_COUNT: Final = Family(
-    name="reentry_inference_duration_seconds_count", meaning="Number of the inference durations"
-)
-CHECKED_STEPS: Final = Family(
-    name="reentry_checked_steps_total", meaning="Steps compared with the training range, one in sixteen"
-)
+DURATION_SUM: Final = Family("reentry_inference_duration_seconds_sum", "Sum of the inference durations")
+DURATION_COUNT: Final = Family("reentry_inference_duration_seconds_count", "Number of the inference durations")
+CHECKED_STEPS: Final = Family("reentry_checked_steps_total", "Steps compared with the training range, one in sixteen")
 OUT_OF_RANGE: Final = Family(
-    name="reentry_out_of_range_steps_total",
-    labels=("feature",),
-    meaning="Compared steps whose feature is outside its training range",
+    "reentry_out_of_range_steps_total", "Compared steps whose feature is outside its training range", ("feature",)
 )
 STABILITY_INDEX: Final = Family(
-    name="reentry_feature_psi",
-    kind="gauge",
-    labels=("feature", "used", "model_version", "model_instance"),
-    meaning="Population stability index of the last few hundred tracks against the training split",
+    "reentry_feature_psi",
+    "Population stability index of the last few hundred tracks against the training split",
+    ("feature", "used", "model_version", "model_instance"),
+    "gauge",
 )
 TRAINING_SHARE: Final = Family(
-    name="reentry_training_reentry_ratio",
-    kind="gauge",
-    labels=("model_version",),
-    meaning="Share of the training steps in reentry",
+    "reentry_training_reentry_ratio", "Share of the training steps in reentry", ("model_version",), "gauge"
 )
 FAMILIES: Final = (
     *(REQUESTS, PREDICTIONS, TRACKS, ONSETS, DURATION_BUCKET, DURATION_SUM, DURATION_COUNT),
