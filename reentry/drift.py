@@ -87,7 +87,7 @@ class Reference:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Reference:
-        """Read the result of `as_dict`.
+        """Create a reference from the result of `as_dict`.
 
         Raises:
             CheckpointError: the dict is invalid or has another schema version.
@@ -113,7 +113,7 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path) -> Reference | None:
-        """Load the reference of a version from its folder; None if it has none, as for old checkpoints.
+        """Load the reference of a version from its folder; None if the folder has none, as with old checkpoints.
 
         Raises:
             CheckpointError: the file exists but is invalid.

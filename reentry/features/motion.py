@@ -44,7 +44,7 @@ _CLEANING: Final = 6
 """Number of earlier measurements that predict a position: three pairs."""
 
 _HANDOVER_HISTORY: Final = 5
-"""Number of measurements before a handover that give the velocity."""
+"""Number of measurements before a handover that its velocity is computed from."""
 
 HISTORY: Final = _CLEANING + _HANDOVER_HISTORY + (MIDPOINTS + 1) * BLOCKS[-1] - 2
 """Number of measurements before a step on which its motion depends."""

@@ -24,7 +24,7 @@ HISTORY: Final = 2 * LINES
 """Number of measurements before a step that predict it."""
 
 SPREADS: Final = 5.0
-"""Accepted difference of a measurement from its prediction in spreads of the lines, in addition to the limit."""
+"""Difference from the prediction that is accepted beyond the limit, as a multiple of the spread of the lines."""
 
 _MIDDLE: Final = LINES // 2
 

@@ -29,7 +29,7 @@ _ROBUST: Final = slice(len(SIMPLE_FEATURES), None)
 
 
 class RobustDemand:
-    """Tells whether any installed version of the network uses one of `schema.ROBUST_FEATURES`.
+    """Checks whether any installed version of the network uses one of `schema.ROBUST_FEATURES`.
 
     A version counts from its installation, before Triton loads it, so that the features are already computed for its
     first request.
@@ -62,7 +62,7 @@ class NotComputedError(Exception):
 
 
 class RobustUse:
-    """Tells whether a version of the network uses one of `schema.ROBUST_FEATURES`."""
+    """Checks whether a version of the network uses one of `schema.ROBUST_FEATURES`."""
 
     def __init__(self, network: Path) -> None:
         """Read versions from the folder of reentry_lstm."""

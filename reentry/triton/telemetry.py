@@ -17,7 +17,7 @@ import threading
 from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ FLUSH_SECONDS: Final = 1.0
 """Time between updates, s; much shorter than any scrape interval."""
 
 STEP_STRIDE: Final = 16
-"""Distance between the steps of a track that drift is measured on, to save time, since neighbours are similar."""
+"""Distance between the sampled steps of a track. Neighbouring steps are similar, so drift does not need them all."""
 
 LATENCY_BUCKETS: Final = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -96,16 +96,6 @@ _BOUNDS: Final = {f"{bound:g}": bound for bound in LATENCY_BUCKETS} | {"+Inf": n
 """Upper bounds of the histogram, s, by label `le` in Prometheus notation."""
 
 
-class Metric(Protocol):
-    """The methods of `pb_utils.Metric` that are used here."""
-
-    def increment(self, value: float) -> None:
-        """Increase the metric."""
-
-    def set(self, value: float) -> None:
-        """Set the metric."""
-
-
 class Registry:
     """Metric series of the server, created on first use."""
 
@@ -113,10 +103,10 @@ class Registry:
         """Use Triton's module `triton_python_backend_utils`, which exists only inside the server."""
         self._backend = backend
         self._families: dict[str, Any] = {}
-        self._series: dict[tuple[str, tuple[str, ...]], Metric] = {}
+        self._series: dict[tuple[str, tuple[str, ...]], Any] = {}
 
-    def series(self, family: Family, *labels: str) -> Metric:
-        """Return the series of a family with the given label values."""
+    def series(self, family: Family, *labels: str) -> Any:
+        """Return the series (`pb_utils.Metric`) of a family with the given label values."""
         key = family.name, labels
         if key not in self._series:
             if family.name not in self._families:
@@ -198,7 +188,7 @@ class TrackMetrics:
             model_version: version of the network.
             seconds: inference time of the request, s.
         """
-        start = self._requests % STEP_STRIDE  # another one for each request, so that every step is sampled
+        start = self._requests % STEP_STRIDE  # differs between requests, so that every step is sampled
         self._requests += 1
         sampled = watched_steps(features.shape[1], every=STEP_STRIDE, start=start)
         inside = np.arange(phase.shape[1]) < track_length[:, None]

@@ -25,7 +25,7 @@ class TritonPythonModel:
     """Computes the features of whole tracks, padded to a bucket length."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Prepare the check for features that the network uses, and the metrics."""
+        """Set up the metrics, and the check whether to compute the robust features."""
         self.robust_demand = RobustDemand(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
         self.registry = Registry(pb_utils)
 

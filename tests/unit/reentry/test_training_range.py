@@ -76,7 +76,7 @@ def constant(column: int, value: float) -> Callable[[Track], Track]:
 
 
 def at_step(seconds: float) -> Callable[[Track], Track]:
-    """Change the time step of the same rows from 0.5 s."""
+    """Return a function that changes the time step of a track from 0.5 s."""
 
     def change(track: Track) -> Track:
         changed = track.copy()
