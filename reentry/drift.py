@@ -131,7 +131,7 @@ class Drift:
     """Compares the features of recent tracks with a reference; the weight of older tracks decays exponentially."""
 
     def __init__(self, reference: Reference) -> None:
-        self._reference = reference
+        self.reference = reference
         self._edges = {name: np.asarray(feature.edges) for name, feature in watched_features(reference).items()}
         self._counts = {name: np.zeros(len(edges) + 1) for name, edges in self._edges.items()}
         self._tracks = 0
@@ -161,7 +161,7 @@ class Drift:
         if self._tracks < FEWEST_TRACKS:
             return {}
         return {
-            name: stability_index(counts / counts.sum(), np.array([0.0, *self._reference.features[name].shares, 0.0]))
+            name: stability_index(counts / counts.sum(), np.array([0.0, *self.reference.features[name].shares, 0.0]))
             for name, counts in self._counts.items()
             if counts.any()  # tracks of a single step have no watched step
         }

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,30 +82,29 @@ class TrainingRange:
 
 
 class TrainingRanges:
-    """Training ranges of the versions in a model repository. The range of the latest version is cached."""
+    """Training ranges of the versions in a model repository."""
 
     def __init__(self, network: Path) -> None:
         """Read versions from the folder of reentry_lstm. It does not exist if the models are in a bucket."""
         self._network = network
-        self._key: tuple[int, int] | None = None
-        self._range: TrainingRange | None = None
 
     def of(self, version: int) -> TrainingRange | None:
         """Training range of a version; None if its reference is missing or invalid, or has no ranges."""
         folder = self._network / str(version)
         try:
-            key = version, (folder / REFERENCE_FILE).stat().st_mtime_ns
+            modified = (folder / REFERENCE_FILE).stat().st_mtime_ns
         except OSError:
             return None
-        if key != self._key:
-            self._key, self._range = key, None
-            try:
-                reference = Reference.load(folder)
-            except CheckpointError:  # `reentry.triton.telemetry` logs it
-                reference = None
-            if reference is not None and reference.ranges is not None:
-                self._range = TrainingRange(reference)
-        return self._range
+        return _load(folder, modified)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, modified: int) -> TrainingRange | None:  # noqa: ARG001 - part of the cache key
+    try:
+        reference = Reference.load(folder)
+    except CheckpointError:  # `reentry.triton.telemetry` logs it
+        return None
+    return None if reference is None or reference.ranges is None else TrainingRange(reference)
 
 
 def ranges_of(

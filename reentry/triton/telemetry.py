@@ -157,7 +157,6 @@ class TrackMetrics:
         self._requests = 0
         self._labelled: set[int] = set()
         self._model_version: int | None = None
-        self._reference: Reference | None = None
         self._drift: Drift | None = None
         for family, values in ((REQUESTS, (ANSWERED,)), (PREDICTIONS, PHASES), (DURATION_BUCKET, _BOUNDS)):
             for value in values:  # a rate needs a value before the first event
@@ -254,7 +253,7 @@ class TrackMetrics:
         """Compare features (N, F) from tracks of a version with its reference."""
         if version != self._model_version:
             self._load_reference(version)
-        if self._drift is None or self._reference is None:
+        if self._drift is None:
             return
         watched = [FEATURES.index(name) for name in self._drift.watched]
         features = features[np.isfinite(features[:, watched]).all(axis=1)]  # a direct call may contain any values
@@ -264,21 +263,22 @@ class TrackMetrics:
         for name, outside in self._drift.add(features, tracks).items():
             self._count(OUT_OF_RANGE, name, by=outside)
         for name, index in self._drift.indices().items():
-            used = str(self._reference.features[name].used).lower()
+            used = str(self._drift.reference.features[name].used).lower()
             self._registry.series(STABILITY_INDEX, name, used, str(version), self._model_instance).set(index)
 
     def _load_reference(self, version: int) -> None:
         """Replace the reference by that of another version, and remove the series of the previous version."""
-        self._model_version, self._reference, self._drift = version, None, None
+        self._model_version, self._drift = version, None
         for family in (STABILITY_INDEX, TRAINING_SHARE):
             self._registry.drop(family)
         try:
-            self._reference = Reference.load(self._network / str(version))
+            reference = Reference.load(self._network / str(version))
         except CheckpointError as error:
             _LOG.warning("drift of version %d is not watched: %s", version, error)
-        if self._reference is not None:
-            self._drift = Drift(self._reference)
-            self._registry.series(TRAINING_SHARE, str(version)).set(self._reference.reentry_share)
+            return
+        if reference is not None:
+            self._drift = Drift(reference)
+            self._registry.series(TRAINING_SHARE, str(version)).set(reference.reentry_share)
             for name in self._drift.watched:
                 self._registry.series(OUT_OF_RANGE, name)
 
