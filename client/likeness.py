@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from reentry.errors import ClientError
 from reentry.schema import UNLIKE_TRAINING
-from reentry.track_quantities import DRIFT
-from reentry.training_range import QUANTITIES, Quantity, from_json, limits
+from reentry.track_quantities import DRIFT, QUANTITIES, Quantity
+from reentry.training_range import from_json, limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

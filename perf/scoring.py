@@ -40,7 +40,7 @@ from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.repository import served_versions
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
-from reentry.triton.feature_demand import RobustWanted
+from reentry.triton.feature_demand import RobustDemand
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,7 +71,7 @@ def in_process(
     """Run features, LSTM and decision in this process, with `workers` chunks at once on `threads` threads each."""
     session = _session(model, threads)
     chunks = _chunks(measurements, batch)
-    robust = _robust_wanted(model)
+    robust = _needs_robust(model)
 
     def one(chunk: npt.NDArray[np.float64]) -> Probabilities:
         probability = _probability(session, track_features(chunk, robust=robust))
@@ -88,7 +88,7 @@ def network_only(
 ) -> ScoringMethod:
     """Run the LSTM alone on precomputed features, as an upper bound for all methods."""
     session = _session(model, threads)
-    robust = _robust_wanted(model)
+    robust = _needs_robust(model)
     features = np.concatenate([track_features(chunk, robust=robust) for chunk in _chunks(measurements, 64)])
     chunks = _chunks(features, batch)
     settings = f"batch {batch}, {workers} x {threads} threads"
@@ -214,9 +214,9 @@ def _served_model(repository: Path) -> Path:
     return repository / REENTRY_LSTM.name / str(version) / "model.onnx"
 
 
-def _robust_wanted(model: Path) -> bool:
+def _needs_robust(model: Path) -> bool:
     """Return whether the served version needs the robust features, so that all methods compute the same ones."""
-    return RobustWanted(model.parent.parent)()
+    return RobustDemand(model.parent.parent)()
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

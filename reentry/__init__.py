@@ -1,3 +1,3 @@
-"""reentry: marks the reentry phase of missile tracks as it begins."""
+"""Domain code for detecting the reentry phase of missile tracks."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Probabilities -> phase and onset, with hysteresis: one rule for training's figures, Triton and streams.
+"""Decision rule with hysteresis from probabilities to phase and onset, shared by evaluation, Triton and streams.
 
 Shapes: B tracks, T steps.
 """
@@ -15,12 +15,12 @@ from reentry.errors import ConfigError
 from reentry.schema import NO_ONSET_TIMESTAMP
 
 NO_ONSET: Final = -1
-"""The onset step of a track that never enters reentry."""
+"""Onset step of a track that never enters reentry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionConfig:
-    """Reentry begins at a probability of at least `enter` and ends below `leave`; between, nothing changes."""
+    """Thresholds: reentry begins at a probability of at least `enter` and ends below `leave`."""
 
     enter: float = 0.5
     leave: float = 0.2
@@ -28,7 +28,7 @@ class DecisionConfig:
     def __post_init__(self) -> None:
         if not 0.0 < self.leave <= self.enter < 1.0:
             raise ConfigError(
-                "decision thresholds out of order",
+                "the decision thresholds are invalid",
                 expected="0 < leave <= enter < 1",
                 got=f"leave {self.leave}, enter {self.enter}",
             )
@@ -37,15 +37,15 @@ class DecisionConfig:
 def phase_of(
     probability: npt.NDArray[np.floating[Any]], config: DecisionConfig | None = None, *, before: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Phase of each step: 1 in reentry.
+    """Phase of each step: 1 during reentry, else 0.
 
     Args:
-        probability: (T,) or (B, T). NaN counts as no evidence: the phase stays as it was.
+        probability: (T,) or (B, T). The phase does not change at NaN.
         config: the thresholds.
-        before: the phase before the first step; a stream passes its own last one.
+        before: whether the step before the first one was in reentry, so that a stream can continue its track.
 
     Returns:
-        The same shape, 0 or 1.
+        Phase of the same shape as the probability.
     """
     config = config or DecisionConfig()
     steps = np.arange(1, probability.shape[-1] + 1)
@@ -56,7 +56,7 @@ def phase_of(
 
 
 def onset_of(phase: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-    """First step of reentry, `NO_ONSET` where there is none: (T,) -> (), (B, T) -> (B,)."""
+    """First step of reentry, or `NO_ONSET`: (T,) -> (), (B, T) -> (B,)."""
     if phase.shape[-1] == 0:
         return np.full(phase.shape[:-1], NO_ONSET, dtype=np.int32)
     inside = phase != 0
@@ -69,12 +69,12 @@ def decide_tracks(
     track_length: npt.NDArray[np.integer[Any]],
     config: DecisionConfig | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Phase and onset of tracks that are padded on the right.
+    """Decide phase and onset of tracks that are padded on the right.
 
     Args:
-        probability: (B, T).
-        timestamp: (B, T), s.
-        track_length: (B,), from 1 to T; an onset beyond it is in the padding and is none.
+        probability: probability of reentry, (B, T).
+        timestamp: Unix time, (B, T), s.
+        track_length: number of steps of each track, (B,), from 1 to T. An onset in the padding does not count.
         config: the thresholds.
 
     Returns:
@@ -84,5 +84,5 @@ def decide_tracks(
     phase = phase_of(probability, config)
     inside = np.arange(phase.shape[1]) < track_length[:, None]
     onset_step = onset_of(phase * inside)
-    at = timestamp[np.arange(len(timestamp)), np.maximum(onset_step, 0)]
-    return phase, onset_step, np.where(onset_step == NO_ONSET, NO_ONSET_TIMESTAMP, at)
+    onset_timestamp = timestamp[np.arange(len(timestamp)), np.maximum(onset_step, 0)]
+    return phase, onset_step, np.where(onset_step == NO_ONSET, NO_ONSET_TIMESTAMP, onset_timestamp)

@@ -1,7 +1,7 @@
-"""Drift: how far the features that are served have moved from those the network was trained on.
+"""Drift between the features that a server computes and the features that its network was trained on.
 
-The reference, quantiles of the training split, travels with the version of the network (reference.json beside
-model.onnx), so that a new version brings its own.
+Drift is measured against a reference: the deciles of each feature in the training split. The file reference.json beside
+model.onnx holds the reference, so that each version of the network has its own.
 
 Shapes: N steps, F features, K bins inside the training range.
 """
@@ -22,57 +22,56 @@ from reentry.errors import CheckpointError
 from reentry.schema import FEATURES, SCHEMA_VERSION, SIMPLE_FEATURES
 
 REFERENCE_FILE: Final = "reference.json"
-"""In the folder of a version of reentry_lstm."""
+"""File name of the reference in the folder of a version of reentry_lstm."""
 
 NARROWEST_BIN: Final = 1e-3
-"""Of the training range. Narrower ones would watch the noise of a level flight, or of a clock, not the flight."""
+"""Minimum bin width as a share of the training range. Narrower bins would measure noise of the altitude or clock."""
 
 FIRST_WATCHED_STEP: Final = 1
-"""Index of the first step of a track that drift looks at: the step before it has no predecessor, so its `time_step`
-is 0 whatever the rate of measurements."""
+"""Index of the first step of a track that counts for drift. The `time_step` of step 0 is always 0."""
 
 SHARE_FLOOR: Final = 1e-4
-"""An empty bin counts as this share, so that the index stays finite."""
+"""Minimum share of a bin, which keeps the index finite if a bin is empty."""
 
 WINDOW_TRACKS: Final = 500
-"""Tracks after which an older one weighs 1/e. Steps of one track are alike, so tracks are what counts."""
+"""Number of newer tracks after which the weight of a track is 1/e. Steps of one track are too similar to count."""
 
 FEWEST_TRACKS: Final = 50
-"""Before that many, chance alone moves the index about as far as an alert asks for."""
+"""Minimum number of tracks for an index. With fewer tracks, chance alone could trigger an alert."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReference:
-    """One feature in the training split."""
+    """Distribution of one feature in the training split."""
 
     edges: tuple[float, ...]
-    """K + 1, ascending: the deciles, from just below the smallest value to just above the largest."""
+    """Bin edges, (K + 1,), ascending: the deciles, from just below the smallest value to just above the largest."""
     shares: tuple[float, ...]
-    """K: share of the training steps between them."""
+    """Share of the training steps in each bin, (K,)."""
     used: bool
-    """Whether the network looks at this feature."""
+    """Whether the network uses this feature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The training split, as far as drift is measured against it."""
+    """Statistics of a training split that drift and the training range are measured against."""
 
     features: dict[str, FeatureReference]
-    """All of `schema.FEATURES`, in order."""
+    """Distribution of each feature, in the order of `schema.FEATURES`."""
     reentry_share: float
-    """Share of the training steps in reentry."""
+    """Share of the training steps that are in reentry."""
     ranges: dict[str, tuple[float, float]] | None = None
-    """Least and most of each quantity of a whole training track, see `training_range`; None in older references."""
+    """Minimum and maximum of each quantity over the training tracks, see `track_quantities`. None in old references."""
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
     def of(cls, features: npt.NDArray[np.float32], phase: npt.NDArray[Any], used: tuple[str, ...]) -> Reference:
-        """The reference of a training split.
+        """Compute the reference of a training split.
 
         Args:
-            features: (N, F), of the steps that `watched_steps` chooses.
-            phase: 0 or 1, of all steps: those served count from the first on.
-            used: names of the features the network looks at.
+            features: features of the steps that `watched_steps` selects, (N, F).
+            phase: phase of all steps, 0 or 1.
+            used: names of the features that the network uses.
         """
         return cls(
             features={
@@ -83,19 +82,20 @@ class Reference:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert the reference to a dict for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Reference:
-        """Of what `as_dict` gave.
+        """Create a reference from the result of `as_dict`.
 
         Raises:
-            CheckpointError: another schema version, or not such a dict.
+            CheckpointError: the dict is invalid or has another schema version.
         """
         try:
             if content["schema_version"] != SCHEMA_VERSION or tuple(content["features"]) != FEATURES:
-                raise CheckpointError("drift reference of another schema version, or of other features")
+                raise CheckpointError("the drift reference has another schema version, or other features")
+            ranges = content.get("ranges")
             return cls(
                 features={
                     name: FeatureReference(
@@ -104,17 +104,19 @@ class Reference:
                     for name, feature in content["features"].items()
                 },
                 reentry_share=float(content["reentry_share"]),
-                ranges=_ranges_from(content.get("ranges")),
+                ranges=None
+                if ranges is None
+                else {str(name): (float(low), float(high)) for name, (low, high) in ranges.items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"broken drift reference: {error!r}") from error
+            raise CheckpointError(f"the drift reference is invalid: {error!r}") from error
 
     @classmethod
     def load(cls, folder: Path) -> Reference | None:
-        """Of a version's folder; None where it has none, as a version of an older checkpoint.
+        """Load the reference of a version from its folder; None if the folder has none, as with old checkpoints.
 
         Raises:
-            CheckpointError: a file is there and cannot be used.
+            CheckpointError: the file exists but is invalid.
         """
         path = folder / REFERENCE_FILE
         if not path.is_file():
@@ -126,24 +128,24 @@ class Reference:
 
 
 class Drift:
-    """Features as they come in, counted by the bins of a reference; older tracks are forgotten bit by bit."""
+    """Compares the features of recent tracks with a reference; the weight of older tracks decays exponentially."""
 
     def __init__(self, reference: Reference) -> None:
-        self._reference = reference
+        self.reference = reference
         self._edges = {name: np.asarray(feature.edges) for name, feature in watched_features(reference).items()}
         self._counts = {name: np.zeros(len(edges) + 1) for name, edges in self._edges.items()}
         self._tracks = 0
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """Names of the features that are counted."""
+        """Names of the features whose drift is measured."""
         return tuple(self._edges)
 
     def add(self, features: npt.NDArray[np.float32], tracks: int) -> dict[str, int]:
-        """Count steps (N, F) of so many tracks.
+        """Add features (N, F) of steps from the given number of tracks.
 
         Returns:
-            How many of the steps lie outside the training range, by watched feature.
+            Number of steps outside the training range for each watched feature.
         """
         keep = math.exp(-tracks / WINDOW_TRACKS)
         self._tracks += tracks
@@ -155,58 +157,54 @@ class Drift:
         return outside
 
     def indices(self) -> dict[str, float]:
-        """Population stability index by feature; empty before `FEWEST_TRACKS` tracks."""
+        """Population stability index of each feature; empty if there are fewer than `FEWEST_TRACKS` tracks."""
         if self._tracks < FEWEST_TRACKS:
             return {}
         return {
-            name: stability_index(counts / counts.sum(), np.array([0.0, *self._reference.features[name].shares, 0.0]))
+            name: stability_index(counts / counts.sum(), np.array([0.0, *self.reference.features[name].shares, 0.0]))
             for name, counts in self._counts.items()
-            if counts.any()  # tracks of a single step leave nothing to watch
+            if counts.any()  # tracks of a single step have no watched step
         }
 
 
 def watched_features(reference: Reference) -> dict[str, FeatureReference]:
-    """The simple features, and of the robust ones those that the network looks at.
+    """Select the simple features, and the robust features that the network uses.
 
-    The others may not have been computed, see `reentry.triton.feature_demand`.
+    The server may not have computed the other robust features, see `reentry.triton.feature_demand`.
     """
-    return {name: of for name, of in reference.features.items() if of.used or name in SIMPLE_FEATURES}
+    return {name: feature for name, feature in reference.features.items() if feature.used or name in SIMPLE_FEATURES}
 
 
 def watched_steps(steps: int, *, every: int = 1, start: int = 0) -> npt.NDArray[np.int64]:
-    """Indices of the steps of a track that count for drift, in training and in service alike.
+    """Select the steps of a track that count for drift, both in training and on a server.
 
     Args:
-        steps: length of the track.
-        every: distance from one to the next.
-        start: how far the first of them lies behind `FIRST_WATCHED_STEP`.
+        steps: number of steps of the track.
+        every: distance between selected steps.
+        start: offset of the first selected step from `FIRST_WATCHED_STEP`.
     """
     return np.arange(FIRST_WATCHED_STEP + start, steps, every)
 
 
 def bin_counts(values: npt.NDArray[np.floating[Any]], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Values (N,) below the first of K + 1 edges, in each of the K bins, and from the last edge on: (K + 2,)."""
+    """Count values (N,) below the first of K + 1 edges, in each of the K bins and from the last edge on: (K + 2,)."""
     counts: npt.NDArray[np.int64] = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return counts
 
 
 def stability_index(actual: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Population stability index of two distributions over the same bins, (K,) each: sum of (a - e) ln(a / e).
+    """Population stability index of two distributions over the same bins, (K,) each: the sum of (a - e) ln(a / e).
 
-    The symmetrised Kullback-Leibler divergence. By convention of credit scoring, where it comes from (Siddiqi, Credit
-    Risk Scorecards, 2006), below 0.1 nothing has changed, above 0.25 much has.
+    The index is the symmetrised Kullback-Leibler divergence. It comes from credit scoring, where an index below 0.1
+    means no change and an index above 0.25 a large change (Siddiqi, Credit Risk Scorecards, 2006).
     """
     a, e = np.maximum(actual, SHARE_FLOOR), np.maximum(expected, SHARE_FLOOR)
     return float(np.sum((a - e) * np.log(a / e)))
 
 
-def _ranges_from(content: Any) -> dict[str, tuple[float, float]] | None:
-    return None if content is None else {str(name): (float(low), float(high)) for name, (low, high) in content.items()}
-
-
 def _feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureReference:
     low, *inner, high = np.quantile(values, np.linspace(0.0, 1.0, 11)).tolist()
-    # A constant feature has no range of its own: any change that float32 can tell from noise is outside.
+    # A constant feature has no range, so its bin is only as wide as float32 noise.
     narrowest = NARROWEST_BIN * ((high - low) or max(abs(high), 1.0))
     edges = [low - narrowest]
     for edge in _inner_edges([low, *inner, high], narrowest):
@@ -218,9 +216,10 @@ def _feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureRe
 
 
 def _inner_edges(deciles: list[float], narrowest: float) -> Iterator[float]:
-    """The deciles; of those that coincide, as where most steps have one value, the borders of a narrow bin around them.
+    """Inner bin edges from the deciles: equal deciles are replaced by the two edges of a narrow bin around them.
 
-    Otherwise such a value would share its bin with whatever lies between it and the next decile.
+    Deciles are equal where many steps have the same value. Without a bin of its own, that value would share a bin with
+    all values up to the next decile.
     """
     first = 0
     for last, decile in enumerate(deciles):

@@ -1,28 +1,28 @@
-"""The errors that a user of reentry can meet, one tree.
+"""Every error that reentry raises for its users, in one tree.
 
-ReentryError                 caught once by the command line: one line on stderr, exit status 1
-├── InputError               what was given cannot be used
-│   ├── TrackFileError       a file of tracks as a whole: missing, empty, binary, without a column
-│   └── ConfigError          a setting out of its range
-├── CheckpointError          not a checkpoint of this program, or of another schema version
-├── ExportError              the exported graph is not the trained model
-├── RepositoryError          a model repository, or a version in it, cannot be used or changed
-├── ServerError              the embedded Triton server did not start, or died
-└── ClientError              a Triton server is away, or refused a request
+ReentryError                 base class; the command line prints it as one line on stderr and exits with status 1
+├── InputError               an input file or an argument is invalid
+│   ├── TrackFileError       a track file cannot be read: missing, empty, binary or without a required column
+│   └── ConfigError          a setting is invalid
+├── CheckpointError          a checkpoint is invalid, or has another schema version
+├── ExportError              the exported graph differs from the trained model, or cannot be installed
+├── RepositoryError          a model repository, or a version in it, is invalid or must not be changed
+├── ServerError              the embedded Triton server did not start, or stopped unexpectedly
+└── ClientError              a Triton server is unreachable, or rejected a request
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-_LONGEST_PART: Final = 1_000
-"""Characters of one part of an error. A server or a file may give a reason of any length."""
+_LONGEST_FIELD: Final = 1_000
+"""Maximum number of characters of one field in an error's text, since a server's reason can have any length."""
 
 
 class ReentryError(Exception):
-    """An error a user can act on: what is wrong, and where known: the place, what was expected, got, and the fix.
+    """An error that a user can act on: the problem and, if known, where it is, what was expected and got, and a fix.
 
-    The text is one line of printable characters, so that a log holds it whole. A part that is too long is cut.
+    The text is a single line of printable characters, so that it is one entry in a log. Long fields are truncated.
     """
 
     def __init__(
@@ -39,37 +39,37 @@ class ReentryError(Exception):
         self.expected = expected
         self.got = got
         self.fix = fix
-        parts = [f"{where}: {problem}" if where else problem]
+        fields = [f"{where}: {problem}" if where else problem]
         if expected is not None:
-            parts.append(f"expected {expected}")
+            fields.append(f"expected {expected}")
         if got is not None:
-            parts.append(f"got {got}")
+            fields.append(f"got {got}")
         if fix is not None:
-            parts.append(f"fix: {fix}")
-        super().__init__("; ".join(map(_line, parts)))
+            fields.append(f"fix: {fix}")
+        super().__init__("; ".join(map(_line, fields)))
 
 
 def _line(text: str) -> str:
-    """The text on one line, without control characters, cut to `_LONGEST_PART`."""
-    line = " ".join(text[: 4 * _LONGEST_PART].split())
+    """Put text on one line, without control characters, truncated to `_LONGEST_FIELD` characters."""
+    line = " ".join(text[: 4 * _LONGEST_FIELD].split())
     line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
-    return line if len(line) <= _LONGEST_PART else f"{line[:_LONGEST_PART]} ..."
+    return line if len(line) <= _LONGEST_FIELD else f"{line[:_LONGEST_FIELD]} ..."
 
 
 class InputError(ReentryError):
-    """What was given cannot be used."""
+    """An input file or an argument is invalid."""
 
 
 class TrackFileError(InputError):
-    """A file of tracks cannot be used as a whole."""
+    """A track file cannot be read."""
 
 
 class ConfigError(InputError):
-    """A setting is out of its range."""
+    """A setting is invalid."""
 
 
 class CheckpointError(ReentryError):
-    """The file is no checkpoint of this program, or one of another schema version."""
+    """A checkpoint is invalid, or has another schema version."""
 
 
 class ExportError(ReentryError):
@@ -77,12 +77,12 @@ class ExportError(ReentryError):
 
 
 class RepositoryError(ReentryError):
-    """A model repository, or a version in it, cannot be used, or must not be changed so."""
+    """A model repository, or a version in it, is invalid or must not be changed."""
 
 
 class ServerError(ReentryError):
-    """The embedded Triton server did not start, or died."""
+    """The embedded Triton server did not start, or stopped unexpectedly."""
 
 
 class ClientError(ReentryError):
-    """A Triton server is away, or refused a request."""
+    """A Triton server is unreachable, or rejected a request."""

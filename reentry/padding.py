@@ -1,9 +1,9 @@
-"""Bucket lengths: tracks of like length are padded to one, so that they can share a batch.
+"""Padding of tracks to bucket lengths, so that tracks of similar length can share a batch.
 
-Triton batches requests of equal shape alone. The model is causal, so what is padded on the right changes nothing
+Triton batches only requests of equal shape. The model is causal, so padding on the right does not change the steps
 before it.
 
-Shapes: B tracks, T steps, K values a step.
+Shapes: B tracks, T steps, K values per step.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 BUCKET_STEP: Final = 64
-"""Buckets are its multiples, and the powers of two below it: at 600 to 1200 steps at most 10 % of padding."""
+"""Spacing of the bucket lengths; shorter ones are powers of two. At 600 to 1,200 steps, at most 10 % is padding."""
 
 
 def bucket_length(steps: int) -> int:
-    """Smallest bucket that holds `steps` >= 1 steps: 1, 2, 4, ... 64, 128, 192, ..."""
+    """Smallest bucket length of at least `steps`: one of 1, 2, 4, ... 64, 128, 192, ..."""
     if steps < 1:
         raise ValueError(f"Expected at least one step. Got: {steps}")
     if steps <= BUCKET_STEP:
@@ -27,7 +27,7 @@ def bucket_length(steps: int) -> int:
 
 
 def pad_steps(values: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    """Repeat the last step until there are `length`: (B, T, K) -> (B, length, K)."""
+    """Repeat the last step up to `length` steps: (B, T, K) -> (B, length, K)."""
     missing = length - values.shape[1]
     if missing < 0:
         raise ValueError(f"Expected at most {length} steps. Got: {values.shape[1]}")

@@ -1,7 +1,7 @@
-"""The names every stage shares: columns and their units, features in order, models and their tensors.
+"""Names and types shared by every stage: track columns, features, models and their tensors.
 
-Whatever crosses a boundary (a file, a checkpoint, the ONNX graph, Triton) is declared here once. The config.pbtxt files
-are tested against it.
+Everything that crosses a boundary (a file, a checkpoint, the ONNX graph, Triton) is declared here once. Tests compare
+the config.pbtxt files with these declarations.
 
 Shapes: B tracks, T steps, M measurement columns, F features.
 """
@@ -12,31 +12,32 @@ from dataclasses import dataclass
 from typing import Final
 
 SCHEMA_VERSION: Final = 4
-"""Raised when a column, a feature or a tensor changes; a checkpoint of another version is refused."""
+"""Version of the declarations below. It increases when a column, a feature or a tensor changes, and checkpoints of
+other versions are rejected."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column of a track table."""
 
     name: str
     dtype: str
-    """numpy's name of the type."""
+    """numpy type name."""
     unit: str
     meaning: str
     low: float | None = None
-    """Smallest value that can be true."""
+    """Smallest valid value."""
     high: float | None = None
-    """Largest value that can be true."""
+    """Largest valid value."""
 
     @property
     def too_low(self) -> str:
-        """What a value below `low` is called in an error."""
+        """Error text for a value below `low`."""
         return f"below {self.low:g}{self._unit}"
 
     @property
     def too_high(self) -> str:
-        """What a value above `high` is called in an error."""
+        """Error text for a value above `high`."""
         hint = "; milliseconds? expected seconds" if self.name == "timestamp" else ""
         return f"above {self.high:g}{self._unit}{hint}"
 
@@ -45,49 +46,28 @@ class Column:
         return f" {self.unit}" if self.unit not in ("", "-", "0/1") else ""
 
 
-TIMESTAMP: Final = Column(name="timestamp", dtype="float64", unit="s", meaning="Unix time", low=0.0, high=1e11)
-TRACK_ID: Final = Column(name="track_id", dtype="int64", unit="", meaning="the flight")
-SENSOR_ID: Final = Column(name="sensor_id", dtype="int64", unit="", meaning="who measured")
-LATITUDE: Final = Column(
-    name="latitude", dtype="float64", unit="degrees", meaning="geodetic, north positive", low=-90.0, high=90.0
-)
-LONGITUDE: Final = Column(
-    name="longitude", dtype="float64", unit="degrees", meaning="east positive", low=-360.0, high=360.0
-)
-ALTITUDE: Final = Column(name="altitude", dtype="float64", unit="m", meaning="above sea level", low=-1e5, high=1e8)
-RADIOMETRIC_INTENSITY: Final = Column(
-    name="radiometric_intensity", dtype="float64", unit="-", meaning="relative brightness"
-)
-REENTRY_PHASE: Final = Column(
-    name="reentry_phase", dtype="int8", unit="0/1", meaning="1 from the onset of reentry on", low=0, high=1
-)
+TIMESTAMP: Final = Column("timestamp", "float64", "s", "Unix time", low=0.0, high=1e11)
+TRACK_ID: Final = Column("track_id", "int64", "", "identifies the flight")
+SENSOR_ID: Final = Column("sensor_id", "int64", "", "identifies the sensor")
+LATITUDE: Final = Column("latitude", "float64", "degrees", "geodetic, north positive", low=-90.0, high=90.0)
+LONGITUDE: Final = Column("longitude", "float64", "degrees", "east positive", low=-360.0, high=360.0)
+ALTITUDE: Final = Column("altitude", "float64", "m", "above sea level", low=-1e5, high=1e8)
+RADIOMETRIC_INTENSITY: Final = Column("radiometric_intensity", "float64", "-", "relative brightness")
+REENTRY_PHASE: Final = Column("reentry_phase", "int8", "0/1", "1 from the onset of reentry", low=0, high=1)
 
-TRACK_COLUMNS: Final = (
-    TIMESTAMP,
-    TRACK_ID,
-    SENSOR_ID,
-    LATITUDE,
-    LONGITUDE,
-    ALTITUDE,
-    RADIOMETRIC_INTENSITY,
-)
-"""Columns of every track table, in the order of the public files; labelled ones add REENTRY_PHASE."""
+TRACK_COLUMNS: Final = (TIMESTAMP, TRACK_ID, SENSOR_ID, LATITUDE, LONGITUDE, ALTITUDE, RADIOMETRIC_INTENSITY)
+"""Columns of every track table, in the order of the public files. Labelled tables also have REENTRY_PHASE."""
 
-MEASUREMENT_COLUMNS: Final = (
-    TIMESTAMP.name,
-    LATITUDE.name,
-    LONGITUDE.name,
-    ALTITUDE.name,
-    RADIOMETRIC_INTENSITY.name,
-    SENSOR_ID.name,
+MEASUREMENT_COLUMNS: Final = tuple(
+    column.name for column in (TIMESTAMP, LATITUDE, LONGITUDE, ALTITUDE, RADIOMETRIC_INTENSITY, SENSOR_ID)
 )
-"""Columns of one measurement, (M,) float64: what the served model takes for each step."""
+"""Columns of one measurement, (M,) float64: the input of the served model at each step."""
 
 LONGEST_TRACK: Final = 100_000
-"""Most steps of a track that the server takes, padding included; more than a day at 1 Hz."""
+"""Maximum number of steps of a served track, padding included: more than a day at 1 Hz."""
 
 LARGEST_REQUEST: Final = 2**18
-"""Most steps of all tracks of a request together, padding included: some 200 MB of memory in the server."""
+"""Maximum total number of steps in a request, padding included: about 200 MB of memory in the server."""
 
 SIMPLE_FEATURES: Final = (
     "altitude",
@@ -99,7 +79,7 @@ SIMPLE_FEATURES: Final = (
     "intensity_fraction",
     "time_step",
 )
-"""Those of a few measurements, as they are."""
+"""Features that are computed directly from a few measurements."""
 
 ROBUST_FEATURES: Final = (
     "speed",
@@ -113,112 +93,90 @@ ROBUST_FEATURES: Final = (
     "handover",
     "drop_from_peak",
 )
-"""Those that see through outliers, gaps and handovers; they take longer, so a server computes them only where a
-network looks at one."""
+"""Features that are robust to outliers, gaps and handovers. They are slower, so a server computes them only if an
+installed network uses one."""
 
 FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
-"""Model inputs in order, (F,) float32; `reentry.features.track` says how each is made."""
+"""Model inputs in order, (F,) float32. `reentry.features.track` defines each one."""
 
 FRACTIONS: Final = ("altitude_fraction", "elapsed_fraction", "intensity_fraction")
-"""The features that are a share: of a peak, 1 at the peak, or of the flight."""
+"""Features that are a fraction, either of a peak value or of the flight time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor at a boundary. `dims` leave the batch out, -1 is any size."""
+    """A model input or output. `dims` exclude the batch axis, and -1 stands for any size."""
 
     name: str
     dtype: str
-    """Triton's name of the type, without the TYPE_ of config.pbtxt."""
+    """Triton type name, without the prefix TYPE_ of config.pbtxt."""
     dims: tuple[int, ...]
     meaning: str
 
 
 MEASUREMENTS: Final = Tensor(
-    name="measurements",
-    dtype="FP64",
-    dims=(-1, len(MEASUREMENT_COLUMNS)),
-    meaning="measurements by time, columns as MEASUREMENT_COLUMNS; shorter tracks padded by their last row",
+    "measurements",
+    "FP64",
+    (-1, len(MEASUREMENT_COLUMNS)),
+    "columns as MEASUREMENT_COLUMNS, rows by time; the last row of a shorter track is repeated as padding",
 )
-TRACK_LENGTH: Final = Tensor(
-    name="track_length", dtype="INT32", dims=(1,), meaning="steps of the track; what follows is padding"
-)
-TRACK_ID_TENSOR: Final = Tensor(name="track_id", dtype="INT64", dims=(1,), meaning="for the prediction log")
-FEATURES_TENSOR: Final = Tensor(name="features", dtype="FP32", dims=(-1, len(FEATURES)), meaning="columns as FEATURES")
-PROBABILITY: Final = Tensor(
-    name="reentry_probability", dtype="FP32", dims=(-1,), meaning="probability of reentry at each step"
-)
-PHASE: Final = Tensor(name="reentry_phase", dtype="UINT8", dims=(-1,), meaning="1 in reentry")
-ONSET_STEP: Final = Tensor(name="onset_step", dtype="INT32", dims=(1,), meaning="first step of reentry; -1: none")
+TRACK_LENGTH: Final = Tensor("track_length", "INT32", (1,), "number of steps of the track without padding")
+TRACK_ID_TENSOR: Final = Tensor("track_id", "INT64", (1,), "identifies the track in the prediction log")
+FEATURES_TENSOR: Final = Tensor("features", "FP32", (-1, len(FEATURES)), "columns as FEATURES")
+PROBABILITY: Final = Tensor("reentry_probability", "FP32", (-1,), "probability of reentry at each step")
+PHASE: Final = Tensor("reentry_phase", "UINT8", (-1,), "1 during reentry")
+ONSET_STEP: Final = Tensor("onset_step", "INT32", (1,), "first step of reentry; -1: no onset")
 NO_ONSET_TIMESTAMP: Final = -1.0
-"""Onset timestamp of a track without an onset. No Unix time of a track is negative, and JSON has no NaN."""
+"""Onset timestamp of a track without an onset. Track times are never negative, and JSON has no NaN."""
 
 ONSET_TIMESTAMP: Final = Tensor(
-    name="onset_timestamp",
-    dtype="FP64",
-    dims=(1,),
-    meaning=f"Unix time of that step, s; {NO_ONSET_TIMESTAMP:g}: no onset",
+    "onset_timestamp", "FP64", (1,), f"Unix time of the onset step, s; {NO_ONSET_TIMESTAMP:g}: no onset"
 )
-MODEL_VERSION: Final = Tensor(
-    name="model_version", dtype="INT64", dims=(1,), meaning="version of reentry_lstm that answered"
-)
+MODEL_VERSION: Final = Tensor("model_version", "INT64", (1,), "version of reentry_lstm that made the prediction")
 UNLIKE_TRAINING: Final = Tensor(
-    name="unlike_training",
-    dtype="STRING",
-    dims=(1,),
-    meaning="JSON list of what lies outside the range of the training, `reentry.training_range`; empty text: unknown",
+    "unlike_training",
+    "STRING",
+    (1,),
+    "JSON list of findings of `reentry.training_range`; empty text if the range is unknown",
 )
 STARTED_AT: Final = Tensor(
-    name="started_at",
-    dtype="FP64",
-    dims=(1,),
-    meaning="when the server took the track up, s on its monotonic clock; for the prediction log's inference time",
+    "started_at",
+    "FP64",
+    (1,),
+    "start of the inference, s on the server's monotonic clock; the prediction log measures from here",
 )
 
-STEP_FEATURES: Final = Tensor(name="features", dtype="FP32", dims=(len(FEATURES),), meaning="of one measurement")
-STEP_PROBABILITY: Final = Tensor(
-    name="reentry_probability", dtype="FP32", dims=(1,), meaning="probability of reentry at this step"
-)
-HIDDEN_STATE: Final = Tensor(
-    name="hidden_state", dtype="FP32", dims=(-1, -1), meaning="layers, hidden units; 0 at the start of a track"
-)
-CELL_STATE: Final = Tensor(name="cell_state", dtype="FP32", dims=(-1, -1), meaning="the same of the LSTM's cells")
-NEXT_HIDDEN_STATE: Final = Tensor(
-    name="next_hidden_state", dtype="FP32", dims=(-1, -1), meaning="hidden_state of the track's next step"
-)
-NEXT_CELL_STATE: Final = Tensor(
-    name="next_cell_state", dtype="FP32", dims=(-1, -1), meaning="cell_state of the track's next step"
-)
+STEP_FEATURES: Final = Tensor("features", "FP32", (len(FEATURES),), "features of one step")
+STEP_PROBABILITY: Final = Tensor("reentry_probability", "FP32", (1,), "probability of reentry at this step")
+HIDDEN_STATE: Final = Tensor("hidden_state", "FP32", (-1, -1), "layers, hidden units; 0 at the start of a track")
+CELL_STATE: Final = Tensor("cell_state", "FP32", (-1, -1), "layers, LSTM cells; 0 at the start of a track")
+NEXT_HIDDEN_STATE: Final = Tensor("next_hidden_state", "FP32", (-1, -1), "hidden_state for the next step of the track")
+NEXT_CELL_STATE: Final = Tensor("next_cell_state", "FP32", (-1, -1), "cell_state for the next step of the track")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the Triton repository and its tensors."""
+    """A Triton model and its tensors."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
 
-TRACK_FEATURES: Final = Model(
-    name="track_features", inputs=(TRACK_LENGTH, MEASUREMENTS), outputs=(FEATURES_TENSOR, STARTED_AT)
-)
-REENTRY_LSTM: Final = Model(name="reentry_lstm", inputs=(FEATURES_TENSOR,), outputs=(PROBABILITY, MODEL_VERSION))
+TRACK_FEATURES: Final = Model("track_features", (TRACK_LENGTH, MEASUREMENTS), (FEATURES_TENSOR, STARTED_AT))
+REENTRY_LSTM: Final = Model("reentry_lstm", (FEATURES_TENSOR,), (PROBABILITY, MODEL_VERSION))
 TRACK_DECISION: Final = Model(
-    name="track_decision",
+    "track_decision",
     inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, FEATURES_TENSOR, PROBABILITY, MODEL_VERSION, STARTED_AT),
     outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION, UNLIKE_TRAINING),
 )
-ENSEMBLE: Final = Model(
-    name="reentry",
-    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS),
-    outputs=TRACK_DECISION.outputs,
-)
+ENSEMBLE: Final = Model("reentry", (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS), TRACK_DECISION.outputs)
 REENTRY_STEP: Final = Model(
-    name="reentry_step",
+    "reentry_step",
     inputs=(STEP_FEATURES, HIDDEN_STATE, CELL_STATE),
     outputs=(STEP_PROBABILITY, NEXT_HIDDEN_STATE, NEXT_CELL_STATE, MODEL_VERSION),
 )
-"""The network over one step of a live track, its state carried by the caller; a file beside each version of
+"""The network for one step of a live track, whose state the caller keeps. It is a file beside each version of
 reentry_lstm, not a model of the repository."""
 MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE)
+"""Models of the repository."""

@@ -1,7 +1,7 @@
-"""Quantities of a whole track that show whether a network was trained on its like: rate, length, height, outliers.
+"""Quantities of a whole track, such as its duration and apogee, that show whether similar tracks were in the training.
 
-They are made of raw measurements, and of how the features of the track are distributed. Each is robust to a few
-outliers, except the share of them. What follows a track's length is padding and changes nothing.
+Some quantities come from the raw measurements, the others from the distribution of each feature in the track. All but
+the share of outliers are robust to a few outliers. Padding does not change them.
 
 Shapes: B tracks, T steps, M measurement columns, F features, W watched features, S sampled steps, K bins,
 Q quantities.
@@ -9,9 +9,10 @@ Q quantities.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,58 +32,92 @@ from reentry.schema import (
 Float64 = npt.NDArray[np.float64]
 
 PEAK_QUANTILE: Final = 0.98
-"""Share of a track's steps that lie below its peak, so that a spike is none."""
+"""Quantile of a track's values that counts as its peak, so that a spike does not."""
 
 SAMPLED_STEPS: Final = 128
-"""Steps of a track whose features are compared with the training's distribution, evenly spaced; 255 at most."""
+"""Number of evenly spaced steps of a track whose features are compared with the reference; at most 255 (uint8)."""
 
 EDGE_MARGIN: Final = 0.1
-"""Share of a feature's training range by which the outermost bins are wider than it."""
+"""Share of a feature's training range by which the outermost bins extend beyond it."""
 
 OUTLIER_WINDOW: Final = 13
-"""Steps of the running median that outliers are told by: a spike of up to six rows does not move it."""
+"""Window of the running median, in steps. A spike of up to six rows does not move the median."""
 
 OUTLIER_CHANGE: Final = 8.0
-"""An outlier is further from the running median than so many mean changes from one step to the next."""
+"""Minimum distance of an outlier from the running median, in mean changes from one step to the next."""
 
 OUTLIER_DEVIATIONS: Final = 9.0
-"""And further than so many median deviations, six standard deviations of Gaussian noise."""
-
-RAW_QUANTITIES: Final = ("rows", "time_step", "duration", "start", "apogee", "intensity", "ground_speed", "outliers")
-"""Quantities of raw measurements; `training_range.QUANTITIES` says what messages call them."""
+"""Minimum distance of an outlier in median deviations, equal to six standard deviations of Gaussian noise."""
 
 DRIFT: Final = "drift"
-"""Kind of quantity that says how far the distribution of a feature in the track is from that in the training."""
+"""Prefix of the quantities that compare the distribution of a feature in the track with the training split."""
 
 _TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY = (
     MEASUREMENT_COLUMNS.index(column.name)
     for column in (TIMESTAMP, LATITUDE, LONGITUDE, ALTITUDE, RADIOMETRIC_INTENSITY)
 )
-_CHECKED: Final = [_LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY]
+_CHECKED_FOR_OUTLIERS: Final = [_LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A quantity that is computed from the raw measurements of a whole track."""
+
+    name: str
+    title: str
+    """Name of the quantity in messages."""
+    unit: str = ""
+    scale: Literal["ratio", "share", "count"] = "ratio"
+    """How the distance from the training range is measured: as a ratio, as a difference, or only upwards."""
+    misread: tuple[tuple[float, str], ...] = ()
+    """Common unit mistakes: the factor that corrects each one, and its description."""
+
+
+QUANTITIES: Final = (
+    Quantity(name="rows", title="rows in a track"),
+    Quantity(name="time_step", title="time step", unit="s", misread=((1e-3, "milliseconds instead of seconds"),)),
+    Quantity(name="duration", title="duration of a track", unit="s"),
+    Quantity(name="start", title="first altitude as a share of the apogee", scale="share"),
+    Quantity(
+        name="apogee",
+        title="apogee",
+        unit="m",
+        misread=((1e3, "kilometres instead of metres"), (0.3048, "feet instead of metres")),
+    ),
+    Quantity(name="intensity", title="peak of the radiometric intensity", misread=((1e-2, "per cent"),)),
+    Quantity(
+        name="ground_speed",
+        title="ground speed from start to end",
+        unit="m/s",
+        misread=((180.0 / math.pi, "radians instead of degrees"),),
+    ),
+    Quantity(name="outliers", title="share of outliers", scale="count"),
+)
+"""Quantities of the raw measurements, in the order of messages. `track_quantities` computes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureBins:
-    """The bins of the watched features as arrays; features of fewer bins have empty ones from infinity on."""
+    """Bins of the watched features as arrays. Unused edges at the end of a row are infinite."""
 
     names: tuple[str, ...]
-    """(W,)."""
+    """Names of the watched features, (W,)."""
     edges: npt.NDArray[np.float32] = field(repr=False)
-    """(W, K + 1)."""
+    """Bin edges, (W, K + 1)."""
     shares: Float64 = field(repr=False)
-    """(W, K + 2): training steps below, in and above the bins, at least `monitoring.SHARE_FLOOR`."""
+    """Share of the training steps below, in and above the bins, (W, K + 2); at least `drift.SHARE_FLOOR`."""
 
     @classmethod
     def of(cls, features: Mapping[str, FeatureReference]) -> FeatureBins:
-        """Bins of the features to watch, by name."""
+        """Build the bins of the given features."""
         most = max(len(feature.edges) for feature in features.values())
         edges = np.full((len(features), most), np.inf, dtype=np.float32)
         shares = np.zeros((len(features), most + 1))
         for row, feature in enumerate(features.values()):
-            own = np.array(feature.edges)
-            slack = EDGE_MARGIN * (own[-1] - own[0])  # a track that is just beyond has not left the range
-            own[0], own[-1] = own[0] - slack, own[-1] + slack
-            edges[row, : len(own)] = own
+            widened = np.array(feature.edges)
+            slack = EDGE_MARGIN * (widened[-1] - widened[0])
+            widened[0], widened[-1] = widened[0] - slack, widened[-1] + slack
+            edges[row, : len(widened)] = widened
             shares[row, 1 : len(feature.edges)] = feature.shares
         return cls(names=tuple(features), edges=edges, shares=np.maximum(shares, SHARE_FLOOR))
 
@@ -90,19 +125,19 @@ class FeatureBins:
 def track_quantities(
     measurements: Float64, features: npt.NDArray[np.float32], length: npt.NDArray[np.integer[Any]], bins: FeatureBins
 ) -> Float64:
-    """All quantities of each track.
+    """Compute all quantities of each track.
 
     Args:
-        measurements: (B, T, M), columns as `schema.MEASUREMENT_COLUMNS`, by time.
-        features: (B, T or more, F).
-        length: (B,), steps of each track.
-        bins: of the features to watch.
+        measurements: measurements in time order, columns as `schema.MEASUREMENT_COLUMNS`, (B, T, M).
+        features: features of the same steps, (B, T or more, F).
+        length: number of steps of each track, (B,).
+        bins: bins of the watched features.
 
     Returns:
-        (B, Q), columns as `quantity_names`; NaN where a track has no such quantity.
+        Quantities (B, Q), columns as `quantity_names`. NaN means that the track does not have the quantity.
     """
     track, last = np.arange(len(length)), length - 1
-    if measurements.shape[1] != length.min():  # padding must look like the last step
+    if measurements.shape[1] != length.min():  # replace any padding by copies of the last step
         steps = np.minimum(np.arange(measurements.shape[1]), last[:, None])
         measurements = measurements[track[:, None], steps]
     duration = measurements[track, last, _TIME] - measurements[:, 0, _TIME]
@@ -119,34 +154,34 @@ def track_quantities(
         "ground_speed": np.where(
             duration > 0.0, _distance(start, end) / np.where(duration > 0.0, duration, 1.0), np.nan
         ),
-        "outliers": _outliers(measurements[:, :, _CHECKED], last),
+        "outliers": _outlier_shares(measurements[:, :, _CHECKED_FOR_OUTLIERS], last),
     }
-    return np.column_stack([*(raw[name] for name in RAW_QUANTITIES), _stability_indices(features, last, bins)])
+    return np.column_stack([*(raw[quantity.name] for quantity in QUANTITIES), _stability_indices(features, last, bins)])
 
 
 def quantity_names(bins: FeatureBins) -> tuple[str, ...]:
-    """Names of the quantities, (Q,): those of raw measurements, and `drift.FEATURE` for each watched feature."""
-    return (*RAW_QUANTITIES, *(f"{DRIFT}.{name}" for name in bins.names))
+    """Names of the quantities, (Q,): those in `QUANTITIES`, then `drift.FEATURE` for each watched feature."""
+    return (*(quantity.name for quantity in QUANTITIES), *(f"{DRIFT}.{name}" for name in bins.names))
 
 
 def _median_of_three(measurements: Float64, first: npt.NDArray[Any], last: npt.NDArray[Any]) -> Float64:
-    """(B, M), of the steps from `first` on, column by column."""
+    """Median of each column over the three steps from `first` on, (B, M)."""
     steps = np.minimum(first[:, None] + np.arange(3), last[:, None])
     median: Float64 = np.sort(measurements[np.arange(len(first))[:, None], steps], axis=1)[:, 1]
     return median
 
 
 def _peaks(values: Float64, last: npt.NDArray[Any]) -> Float64:
-    """(B, T, C) -> (B, C), the value below which `PEAK_QUANTILE` of the steps lie."""
+    """Value at the quantile `PEAK_QUANTILE` of each track and column: (B, T, C) -> (B, C)."""
     padding = np.arange(values.shape[1]) > last[:, None]
-    place = (PEAK_QUANTILE * last).astype(np.intp)
-    ordered = np.partition(np.where(padding[..., None], np.inf, values), np.unique(place), axis=1)
-    peaks: Float64 = ordered[np.arange(len(last)), place]
+    rank = (PEAK_QUANTILE * last).astype(np.intp)
+    ordered = np.partition(np.where(padding[..., None], np.inf, values), np.unique(rank), axis=1)
+    peaks: Float64 = ordered[np.arange(len(last)), rank]
     return peaks
 
 
 def _distance(start: Float64, end: Float64) -> Float64:
-    """Great-circle distance in m between the positions of two measurements, (B, M) each."""
+    """Great-circle distance between the positions of two measurements, (B, M) each -> (B,), m."""
     latitudes = np.radians(start[:, _LATITUDE]), np.radians(end[:, _LATITUDE])
     north = np.sin((latitudes[1] - latitudes[0]) / 2.0) ** 2
     east = np.sin(np.radians(end[:, _LONGITUDE] - start[:, _LONGITUDE]) / 2.0) ** 2
@@ -155,24 +190,24 @@ def _distance(start: Float64, end: Float64) -> Float64:
     return distance
 
 
-def _outliers(values: Float64, last: npt.NDArray[Any]) -> Float64:
-    """(B, T, C) -> (B,), the share of a track's steps that are outliers in the column that has most of them."""
+def _outlier_shares(values: Float64, last: npt.NDArray[Any]) -> Float64:
+    """Share of outliers in the column of each track that has the most of them: (B, T, C) -> (B,)."""
     change = np.abs(np.diff(values, axis=1))
     shares = np.zeros(len(last))
     if change.shape[1] == 0:
         return shares
-    # A spike has a jump at its border, and most tracks have none: they need no running median.
+    # A spike needs a jump. Most tracks have none, so they can skip the slow running median.
     jumps = change.max(axis=1) > OUTLIER_CHANGE * change.sum(axis=1) / np.maximum(last, 1)[:, None]
     for track, column in np.argwhere(jumps):
-        own = values[track, : last[track] + 1, column]
-        if _CHECKED[column] == _LONGITUDE:
-            own = np.unwrap(own, period=360.0)
-        shares[track] = max(shares[track], _outlier_share(own))
+        series = values[track, : last[track] + 1, column]
+        if _CHECKED_FOR_OUTLIERS[column] == _LONGITUDE:
+            series = np.unwrap(series, period=360.0)
+        shares[track] = max(shares[track], _outlier_share(series))
     return shares
 
 
 def _outlier_share(values: Float64) -> float:
-    """Share of the steps (T,) that are far from their running median; a gap or a bend leaves no step far from it."""
+    """Share of values (T,) far from their running median. Gaps and turns of the flight do not count as outliers."""
     padded = np.pad(values, OUTLIER_WINDOW // 2, mode="edge")
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, OUTLIER_WINDOW), axis=-1)
     deviation = np.abs(values - smooth)
@@ -181,7 +216,7 @@ def _outlier_share(values: Float64) -> float:
 
 
 def _stability_indices(features: npt.NDArray[np.float32], last: npt.NDArray[Any], bins: FeatureBins) -> Float64:
-    """(B, W), how far the features of each track alone are from the training's, see `monitoring.stability_index`."""
+    """Population stability index of each watched feature in each track, (B, W), see `drift.stability_index`."""
     spread = np.arange(SAMPLED_STEPS) * last[:, None] // SAMPLED_STEPS  # (B, S)
     steps = np.minimum(FIRST_WATCHED_STEP + spread, last[:, None])
     columns = [FEATURES.index(name) for name in bins.names]

@@ -1,7 +1,7 @@
-"""The range of its training: which quantities of a track lie outside what a version of the network was trained on.
+"""Finds the quantities of a track that lie outside the range in which a version of the network was trained.
 
-The range is that of the training split, kept in the version's reference.json. A track counts as outside when it is so
-by a margin that depends on how wide the range is, so that like tracks do not.
+The file reference.json of the version holds the minimum and maximum of each quantity over the training split. A margin,
+which grows with the width of that range, keeps tracks that are similar to the training from being reported.
 
 Shapes: B tracks, T steps, M measurement columns, F features.
 """
@@ -11,86 +11,50 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from reentry.drift import REFERENCE_FILE, Reference, watched_features
 from reentry.errors import CheckpointError
-from reentry.track_quantities import DRIFT, FeatureBins, quantity_names, track_quantities
+from reentry.track_quantities import DRIFT, QUANTITIES, FeatureBins, quantity_names, track_quantities
 
 MARGIN: Final = 0.1
-"""Share of a range, and of the value at its end, by which a track may lie outside."""
+"""Margin around a training range, as a share of its width and of the values at its ends."""
 
 LARGE_DRIFT: Final = 0.5
-"""Index that a single track may have where all of the training have next to none."""
+"""Stability index that is accepted for a single track even if it is near zero for all training tracks."""
 
 _LARGEST: Final = 1e300
 _UNKNOWN: Final = (-math.inf, math.inf)
-"""The range of a quantity that no training track has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantity:
-    """A quantity of a whole track."""
-
-    name: str
-    title: str
-    """What a message calls it."""
-    unit: str = ""
-    scale: Literal["ratio", "share", "count"] = "ratio"
-    """How a distance from the range is measured: as a ratio, as a difference, or only upwards."""
-    misread: tuple[tuple[float, str], ...] = ()
-    """Factors that would bring the quantity into its range, and which mistake each would be."""
-
-
-QUANTITIES: Final = (
-    Quantity(name="rows", title="rows in a track"),
-    Quantity(name="time_step", title="time step", unit="s", misread=((1e-3, "milliseconds instead of seconds"),)),
-    Quantity(name="duration", title="duration of a track", unit="s"),
-    Quantity(name="start", title="first altitude as a share of the apogee", scale="share"),
-    Quantity(
-        name="apogee",
-        title="apogee",
-        unit="m",
-        misread=((1e3, "kilometres instead of metres"), (0.3048, "feet instead of metres")),
-    ),
-    Quantity(name="intensity", title="peak of the radiometric intensity", misread=((1e-2, "per cent"),)),
-    Quantity(
-        name="ground_speed",
-        title="ground speed from start to end",
-        unit="m/s",
-        misread=((180.0 / math.pi, "radians instead of degrees"),),
-    ),
-    Quantity(name="outliers", title="share of outliers", scale="count"),
-)
-"""In the order in which they are named; `track_quantities` says how each is made."""
+"""Range of a quantity that no training track has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A quantity of a track that lies outside the range of the training."""
+    """A quantity of a track that lies outside the training range."""
 
     quantity: str
-    """Of QUANTITIES, or `drift.FEATURE`: the index of that feature."""
+    """Name of the quantity: one of `track_quantities.quantity_names`."""
     value: float
     low: float
-    """Least in the training."""
+    """Minimum over the training tracks."""
     high: float
-    """Most in the training."""
+    """Maximum over the training tracks."""
 
 
 class TrainingRange:
-    """The range of one version of the network."""
+    """Training range of one version of the network."""
 
     def __init__(self, reference: Reference) -> None:
-        """Take the range of a reference that has one.
+        """Prepare the ranges of a reference.
 
         Raises:
-            ValueError: the reference has no ranges, as one of an older training.
+            ValueError: the reference has no ranges because it is from an old training.
         """
         if reference.ranges is None:
             raise ValueError("the reference has no ranges")
@@ -106,11 +70,11 @@ class TrainingRange:
         features: npt.NDArray[np.float32],
         length: npt.NDArray[np.integer[Any]],
     ) -> list[list[Finding]]:
-        """What lies outside, track by track: measurements (B, T, M), features (B, T or more, F), length (B,)."""
-        with np.errstate(all="ignore"):  # of absurd measurements
+        """Findings of each track, from measurements (B, T, M), features (B, T or more, F) and lengths (B,)."""
+        with np.errstate(all="ignore"):  # extreme measurements may overflow
             values = track_quantities(measurements, features, length, self._bins)
         found: list[list[Finding]] = [[] for _ in length]
-        for track, column in np.argwhere((values < self._lowest) | (values > self._highest)):  # NaN is neither
+        for track, column in np.argwhere((values < self._lowest) | (values > self._highest)):  # False for NaN
             low, high = self._ranges[column]
             value = _rounded(values[track, column])
             found[track].append(Finding(quantity=self._names[column], value=value, low=low, high=high))
@@ -118,40 +82,39 @@ class TrainingRange:
 
 
 class TrainingRanges:
-    """The ranges of the versions beside a running server; the one that answered last is kept."""
+    """Training ranges of the versions in a model repository."""
 
     def __init__(self, network: Path) -> None:
-        """Take the folder of reentry_lstm; where there is none, as of models in a bucket, no range is known."""
+        """Read versions from the folder of reentry_lstm. It does not exist if the models are in a bucket."""
         self._network = network
-        self._key: tuple[int, int] | None = None
-        self._range: TrainingRange | None = None
 
     def of(self, version: int) -> TrainingRange | None:
-        """The range of a version; None where its reference is missing, broken, or has none."""
+        """Training range of a version; None if its reference is missing or invalid, or has no ranges."""
         folder = self._network / str(version)
         try:
-            key = version, (folder / REFERENCE_FILE).stat().st_mtime_ns
+            modified = (folder / REFERENCE_FILE).stat().st_mtime_ns
         except OSError:
             return None
-        if key != self._key:
-            self._key, self._range = key, None
-            try:
-                reference = Reference.load(folder)
-            except CheckpointError:  # `reentry.triton.telemetry` logs it
-                reference = None
-            if reference is not None and reference.ranges is not None:
-                self._range = TrainingRange(reference)
-        return self._range
+        return _load(folder, modified)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, modified: int) -> TrainingRange | None:  # noqa: ARG001 - part of the cache key
+    try:
+        reference = Reference.load(folder)
+    except CheckpointError:  # `reentry.triton.telemetry` logs it
+        return None
+    return None if reference is None or reference.ranges is None else TrainingRange(reference)
 
 
 def ranges_of(
     reference: Reference, tracks: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]]
 ) -> dict[str, tuple[float, float]]:
-    """Least and most of each quantity over tracks of a training split.
+    """Compute the minimum and maximum of each quantity over the tracks of a training split.
 
     Args:
-        reference: of the same split.
-        tracks: measurements (T, M) and features (T, F) of each.
+        reference: reference of the same split.
+        tracks: measurements (T, M) and features (T, F) of each track.
     """
     bins = FeatureBins.of(watched_features(reference))
     names = quantity_names(bins)
@@ -166,15 +129,15 @@ def ranges_of(
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """The findings of a track as they cross to a client."""
-    return json.dumps([_plain(finding) for finding in findings])
+    """Encode the findings of a track for a client."""
+    return json.dumps([asdict(finding) for finding in findings])
 
 
 def from_json(text: str | bytes) -> list[Finding]:
-    """Read what `to_json` wrote.
+    """Decode the result of `to_json`.
 
     Raises:
-        ValueError: the text is something else.
+        ValueError: the text is not a JSON list of findings.
     """
     try:
         return [
@@ -190,17 +153,13 @@ def from_json(text: str | bytes) -> list[Finding]:
         raise ValueError(f"Expected a JSON list of findings. Got: {str(text)[:80]}") from error
 
 
-def _plain(finding: Finding) -> dict[str, Any]:
-    return {"quantity": finding.quantity, "value": finding.value, "low": finding.low, "high": finding.high}
-
-
 def limits(name: str, low: float, high: float) -> tuple[float, float]:
-    """What a track of the training's kind stays within.
+    """Extend the training range of a quantity by the margin within which a track is not reported.
 
     Args:
-        name: of the quantity.
-        low: least in the training.
-        high: most in the training.
+        name: name of the quantity.
+        low: minimum over the training tracks.
+        high: maximum over the training tracks.
     """
     if (low, high) == _UNKNOWN:
         return _UNKNOWN
@@ -219,5 +178,5 @@ def limits(name: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _rounded(value: Any) -> float:
-    """Six digits, and finite: JSON has no infinity."""
+    """Round to six digits, and clip infinite values, which JSON cannot hold."""
     return float(f"{min(max(value, -_LARGEST), _LARGEST):.6g}")

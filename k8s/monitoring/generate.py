@@ -1,8 +1,8 @@
-"""Writes what other programs want in their own form: the Grafana dashboard, and the rules for the Prometheus operator.
+"""Generates the Grafana dashboard, and the rules in the format of the Prometheus operator.
 
     python k8s/monitoring/generate.py
 
-A test holds the written files against this one.
+A test checks that the generated files are up to date.
 """
 
 from __future__ import annotations
@@ -17,75 +17,76 @@ import yaml
 FOLDER: Final = Path(__file__).parent
 _WIDTH, _HEIGHT, _ACROSS = 8, 8, 3
 
-_OF = 'job="reentry",namespace=~"$namespace"'
+_JOB = 'job="reentry",namespace=~"$namespace"'
 _RATE = "[$__rate_interval]"
 _POD = 'namespace=~"$namespace",container="triton"'
-_DURATION = f"sum by (le) (rate(reentry_inference_duration_seconds_bucket{{{_OF}}}{_RATE}))"
-# Twice counted, see rules.yaml.
-_FAILED = f'0.5 * sum(rate(nv_inference_request_failure{{{_OF},model="reentry",reason!="CANCELED"}}{_RATE}))'
-_LSTM = f'{_OF},model="reentry_lstm"'
+_DURATION = f"sum by (le) (rate(reentry_inference_duration_seconds_bucket{{{_JOB}}}{_RATE}))"
+# Triton counts each failure twice, see rules.yaml.
+_FAILED = f'0.5 * sum(rate(nv_inference_request_failure{{{_JOB},model="reentry",reason!="CANCELED"}}{_RATE}))'
+_LSTM = f'{_JOB},model="reentry_lstm"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A graph over time."""
+    """A time series panel of the dashboard."""
 
     title: str
     unit: str
-    """Grafana's name of it."""
+    """Unit of the values, as Grafana names it."""
     queries: dict[str, str]
-    """PromQL by legend."""
+    """PromQL queries by legend."""
     note: str = ""
+    """Description that Grafana shows."""
     threshold: float | None = None
-    """Where an alert begins."""
+    """Value above which an alert fires."""
 
 
 PANELS: Final = (
     Panel(
         title="Requests",
         unit="reqps",
-        queries={"{{outcome}}": f"sum by (outcome) (rate(reentry_requests_total{{{_OF}}}{_RATE}))"},
-        note="Refused: for what was in them, the client's fault.",
+        queries={"{{outcome}}": f"sum by (outcome) (rate(reentry_requests_total{{{_JOB}}}{_RATE}))"},
+        note="Refused requests are invalid: the fault is the client's.",
     ),
     Panel(
         title="Tracks by model version",
         unit="cps",
-        queries={"version {{model_version}}": f"sum by (model_version) (rate(reentry_tracks_total{{{_OF}}}{_RATE}))"},
-        note="Two versions at once: a canary, or a rollout on its way.",
+        queries={"version {{model_version}}": f"sum by (model_version) (rate(reentry_tracks_total{{{_JOB}}}{_RATE}))"},
+        note="Two versions at the same time indicate a canary or a rollout in progress.",
     ),
     Panel(
         title="Lost requests",
         unit="percentunit",
         queries={
-            "lost": f'clamp_min({_FAILED} - sum(rate(reentry_requests_total{{{_OF},outcome="refused"}}{_RATE})), 0) / '
-            f'({_FAILED} + sum(rate(nv_inference_request_success{{{_OF},model="reentry"}}{_RATE})))'
+            "lost": f'clamp_min({_FAILED} - sum(rate(reentry_requests_total{{{_JOB},outcome="refused"}}{_RATE})), 0) / '
+            f'({_FAILED} + sum(rate(nv_inference_request_success{{{_JOB},model="reentry"}}{_RATE})))'
         },
-        note="Rejected by a full queue, timed out or broken inside. The budget is 0.1 % over 30 days.",
+        note="Requests that timed out, failed, or were rejected by a full queue. The budget is 0.1 % over 30 days.",
         threshold=0.05,
     ),
     Panel(
         title="Time from features to answer",
         unit="s",
         queries={f"p{percent}": f"histogram_quantile({percent / 100:g}, {_DURATION})" for percent in (50, 95, 99)},
-        note="Of a request, inside the server; the wait before the features is the queue of track_features.",
+        note="Time of a request inside the server, without its time in the queue of track_features.",
         threshold=0.25,
     ),
     Panel(
         title="Waiting requests",
         unit="short",
         queries={
-            "{{model}}": f'sum by (model) (nv_inference_pending_request_count{{{_OF},model!="reentry"}})',
+            "{{model}}": f'sum by (model) (nv_inference_pending_request_count{{{_JOB},model!="reentry"}})',
         },
-        note="Of all pods. The autoscaler aims at 32 a pod.",
+        note="Total over all pods. The autoscaler targets 32 requests per pod.",
     ),
     Panel(
         title="Time in queue",
         unit="s",
         queries={
-            "{{model}}": f'sum by (model) (rate(nv_inference_queue_duration_us{{{_OF},model!="reentry"}}{_RATE})) '
-            f'/ 1e6 / sum by (model) (rate(nv_inference_request_success{{{_OF},model!="reentry"}}{_RATE}))'
+            "{{model}}": f'sum by (model) (rate(nv_inference_queue_duration_us{{{_JOB},model!="reentry"}}{_RATE})) '
+            f'/ 1e6 / sum by (model) (rate(nv_inference_request_success{{{_JOB},model!="reentry"}}{_RATE}))'
         },
-        note="Mean of a request.",
+        note="Mean time per request.",
     ),
     Panel(
         title="Batch size of the network",
@@ -96,35 +97,35 @@ PANELS: Final = (
             "tracks a request": f"sum(rate(nv_inference_count{{{_LSTM}}}{_RATE})) / "
             f"sum(rate(nv_inference_request_success{{{_LSTM}}}{_RATE}))",
         },
-        note="The first above the second: requests share runs.",
+        note="Requests share inference runs if there are more tracks per run than per request.",
     ),
     Panel(
         title="Predictions by phase",
         unit="cps",
-        queries={"{{phase}}": f"sum by (phase) (rate(reentry_predictions_total{{{_OF}}}{_RATE}))"},
-        note="Steps.",
+        queries={"{{phase}}": f"sum by (phase) (rate(reentry_predictions_total{{{_JOB}}}{_RATE}))"},
+        note="Scored steps per second.",
     ),
     Panel(
         title="Share of steps in reentry",
         unit="percentunit",
         queries={
-            "served": f'sum(rate(reentry_predictions_total{{{_OF},phase="reentry"}}{_RATE})) / '
-            f"sum(rate(reentry_predictions_total{{{_OF}}}{_RATE}))",
-            "training": f"max(reentry_training_reentry_ratio{{{_OF}}})",
+            "served": f'sum(rate(reentry_predictions_total{{{_JOB},phase="reentry"}}{_RATE})) / '
+            f"sum(rate(reentry_predictions_total{{{_JOB}}}{_RATE}))",
+            "training": f"max(reentry_training_reentry_ratio{{{_JOB}}})",
         },
     ),
     Panel(
         title="Onsets of tracks",
         unit="percentunit",
         queries={
-            "with an onset": f"sum(rate(reentry_onsets_total{{{_OF}}}{_RATE})) / "
-            f"sum(rate(reentry_tracks_total{{{_OF}}}{_RATE}))"
+            "with an onset": f"sum(rate(reentry_onsets_total{{{_JOB}}}{_RATE})) / "
+            f"sum(rate(reentry_tracks_total{{{_JOB}}}{_RATE}))"
         },
     ),
     Panel(
         title="Drift",
         unit="short",
-        queries={"{{feature}}": f"avg by (feature) (reentry_feature_psi{{{_OF}}})"},
+        queries={"{{feature}}": f"avg by (feature) (reentry_feature_psi{{{_JOB}}})"},
         note="Population stability index of the last few hundred tracks against the training of their model version.",
         threshold=0.25,
     ),
@@ -132,28 +133,28 @@ PANELS: Final = (
         title="Outside the training range",
         unit="percentunit",
         queries={
-            "{{feature}}": f"sum by (feature) (rate(reentry_out_of_range_steps_total{{{_OF}}}{_RATE})) / on () "
-            f"group_left () sum(rate(reentry_checked_steps_total{{{_OF}}}{_RATE}))"
+            "{{feature}}": f"sum by (feature) (rate(reentry_out_of_range_steps_total{{{_JOB}}}{_RATE})) / on () "
+            f"group_left () sum(rate(reentry_checked_steps_total{{{_JOB}}}{_RATE}))"
         },
         threshold=0.05,
     ),
     Panel(
         title="CPU of the nodes",
         unit="percentunit",
-        queries={"{{pod}}": f"nv_cpu_utilization{{{_OF}}}"},
-        note="As Triton sees it: of the whole machine.",
+        queries={"{{pod}}": f"nv_cpu_utilization{{{_JOB}}}"},
+        note="CPU utilization of the whole machine, as reported by Triton.",
     ),
     Panel(
         title="Memory of the nodes",
         unit="bytes",
-        queries={"{{pod}}": f"nv_cpu_memory_used_bytes{{{_OF}}}"},
-        note="As Triton sees it: of the whole machine.",
+        queries={"{{pod}}": f"nv_cpu_memory_used_bytes{{{_JOB}}}"},
+        note="Memory use of the whole machine, as reported by Triton.",
     ),
     Panel(
         title="CPU of the pods",
         unit="short",
         queries={"{{pod}}": f"sum by (pod) (rate(container_cpu_usage_seconds_total{{{_POD}}}{_RATE}))"},
-        note="Cores; from cAdvisor.",
+        note="CPU use in cores, as reported by cAdvisor.",
     ),
     Panel(
         title="Memory of the pods",
@@ -162,24 +163,24 @@ PANELS: Final = (
             "{{pod}}": f"sum by (pod) (container_memory_working_set_bytes{{{_POD}}})",
             "limit": f'max(kube_pod_container_resource_limits{{{_POD},resource="memory"}})',
         },
-        note="From cAdvisor and kube-state-metrics.",
+        note="Memory use and limit, as reported by cAdvisor and kube-state-metrics.",
     ),
     Panel(
         title="Restarts",
         unit="short",
         queries={"{{pod}}": f"sum by (pod) (increase(kube_pod_container_status_restarts_total{{{_POD}}}[1h]))"},
-        note="In an hour; from kube-state-metrics.",
+        note="Number of restarts in an hour, as reported by kube-state-metrics.",
     ),
     Panel(
         title="Servers that answer",
         unit="short",
-        queries={"up": f"sum(up{{{_OF}}})", "known": f"count(up{{{_OF}}})"},
+        queries={"up": f"sum(up{{{_JOB}}})", "known": f"count(up{{{_JOB}}})"},
     ),
 )
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana imports it."""
+    """Build the dashboard in the format that Grafana imports."""
     return {
         "uid": "reentry",
         "title": "reentry",
@@ -242,7 +243,7 @@ def _datasource() -> dict[str, str]:
 
 
 def prometheus_rule() -> dict[str, Any]:
-    """rules.yaml as the operator takes it."""
+    """Build the PrometheusRule of the operator from rules.yaml."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -252,7 +253,7 @@ def prometheus_rule() -> dict[str, Any]:
 
 
 def files() -> dict[Path, str]:
-    """What is written, by its path."""
+    """Contents of the generated files by path."""
     rule = yaml.safe_dump(prometheus_rule(), sort_keys=False, width=110)
     return {
         FOLDER / "dashboard.json": json.dumps(dashboard(), indent=2) + "\n",

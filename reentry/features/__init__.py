@@ -1,1 +1,1 @@
-"""The features of a track's steps, in one implementation for training, Triton and streaming."""
+"""Features of track steps, in one implementation for training, Triton and live streams."""

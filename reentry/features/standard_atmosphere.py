@@ -1,6 +1,6 @@
-"""Density of the air by altitude: the US Standard Atmosphere 1976 (NOAA-S/T 76-1562), in logarithm.
+"""Logarithm of the air density by altitude, after the US Standard Atmosphere 1976 (NOAA-S/T 76-1562).
 
-What features need of the air is a scale that goes over twelve decades, not the weather: one table serves everywhere.
+The features need a scale over twelve decades of density, not the weather, so one table serves everywhere.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 SPACING: Final = 1_000.0
-"""m between the rows of the table."""
+"""Altitude difference between rows of the table, m."""
 
 _EARTH_RADIUS: Final = 6_356_766.0
-"""m, of the standard's geopotential altitude."""
+"""Earth radius in the definition of the geopotential altitude, m."""
 
 _GRADIENT_TO_PRESSURE: Final = 0.0341631947
-"""K/m, gravity times molar mass over the gas constant."""
+"""Gravity times molar mass divided by the universal gas constant, K/m."""
 
 _SEA_LEVEL_PRESSURE: Final = 101_325.0
-"""Pa."""
+"""Pressure at sea level, Pa."""
 
-_GAS: Final = 287.05287
-"""J/(kg K), of dry air."""
+_GAS_CONSTANT: Final = 287.05287
+"""Specific gas constant of dry air, J/(kg K)."""
 
 _LAYERS: Final = (
     (0.0, 288.15, -0.0065),
@@ -36,9 +36,9 @@ _LAYERS: Final = (
     (51_000.0, 270.65, -0.0028),
     (71_000.0, 214.65, -0.002),
 )
-"""Below 86 km: geopotential altitude of the layer's foot, m, temperature there, K, and its gradient, K/m (table 4)."""
+"""Layers below 86 km (table 4): geopotential altitude of the base, m, temperature there, K, and its gradient, K/m."""
 
-_ABOVE: Final = (
+_UPPER_DENSITIES: Final = (
     (90e3, 3.416e-6),
     (100e3, 5.604e-7),
     (110e3, 9.708e-8),
@@ -49,31 +49,33 @@ _ABOVE: Final = (
     (500e3, 5.215e-13),
     (1000e3, 3.561e-15),
 )
-"""Above: altitude, m, and density, kg/m3; its logarithm is linear between them."""
+"""Altitude, m, and density, kg/m3, above 86 km. The logarithm of the density is interpolated linearly."""
 
 
 def log_density(altitude: Float64) -> Float64:
-    """Natural logarithm of the density, kg/m3, at altitudes in m; that of the ends beyond 0 and 1,000 km."""
+    """Natural logarithm of the density, kg/m3, at altitudes in m. It is constant below 0 km and above 1,000 km."""
     return np.interp(altitude, _ALTITUDE, _LOG_DENSITY)
 
 
-def _layered(altitude: float) -> float:
-    """Density of the layers, kg/m3, to 86 km."""
+def _layer_density(altitude: float) -> float:
+    """Density, kg/m3, at an altitude of at most 86 km, m."""
     geopotential = _EARTH_RADIUS * altitude / (_EARTH_RADIUS + altitude)
     pressure = _SEA_LEVEL_PRESSURE
-    tops = [foot for foot, _, _ in _LAYERS[1:]] + [np.inf]
-    for (foot, base, gradient), top in zip(_LAYERS, tops, strict=True):
-        climbed = min(geopotential, top) - foot
-        temperature = base + gradient * climbed
+    tops = [base for base, _, _ in _LAYERS[1:]] + [np.inf]
+    for (base, base_temperature, gradient), top in zip(_LAYERS, tops, strict=True):
+        height = min(geopotential, top) - base
+        temperature = base_temperature + gradient * height
         if gradient:
-            pressure *= (base / temperature) ** (_GRADIENT_TO_PRESSURE / gradient)
+            pressure *= (base_temperature / temperature) ** (_GRADIENT_TO_PRESSURE / gradient)
         else:
-            pressure *= float(np.exp(-_GRADIENT_TO_PRESSURE * climbed / base))
+            pressure *= float(np.exp(-_GRADIENT_TO_PRESSURE * height / base_temperature))
         if geopotential <= top:
             break
-    return pressure / (_GAS * temperature)
+    return pressure / (_GAS_CONSTANT * temperature)
 
 
 _LAYER_ALTITUDES: Final = np.arange(0.0, 86_001.0, SPACING)
-_ALTITUDE: Final = np.concatenate([_LAYER_ALTITUDES, [altitude for altitude, _ in _ABOVE]])
-_LOG_DENSITY: Final = np.log([*map(_layered, _LAYER_ALTITUDES.tolist()), *(density for _, density in _ABOVE)])
+_ALTITUDE: Final = np.concatenate([_LAYER_ALTITUDES, [altitude for altitude, _ in _UPPER_DENSITIES]])
+_LOG_DENSITY: Final = np.log(
+    [*map(_layer_density, _LAYER_ALTITUDES.tolist()), *(density for _, density in _UPPER_DENSITIES)]
+)

@@ -1,1 +1,1 @@
-"""What Triton's Python models import; all of it needs numpy alone."""
+"""Code that the Triton Python models import. It requires only numpy."""

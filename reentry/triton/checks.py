@@ -1,9 +1,9 @@
-"""Checks of a request: the server refuses what cannot be true before any number reaches the network.
+"""Validation of inference requests before the data reaches the network.
 
-An LSTM turns NaN into numbers that look right, and swapped columns into a track without an onset. So every fault is
-refused, with its track of the request, row and column, in the words that reading a file uses.
+An LSTM returns plausible numbers even for NaN, and no onset for swapped columns. So invalid requests are rejected with
+the track, row and column of the first fault, in the same words as for track files.
 
-Shapes: B tracks, T steps, M measurement columns, F features.
+Shapes: B tracks, T steps, K >= T steps with padding, M measurement columns, F features.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reentry.schema import (
 )
 
 LONGEST_INFERENCE: Final = 3600.0
-"""Longest time that a request can have been in the server, s; its queues refuse after 10 s each."""
+"""Maximum time that a request can have been in the server, s. Its queues reject requests after 10 s each."""
 
 _COLUMNS: Final = tuple(next(c for c in TRACK_COLUMNS if c.name == name) for name in MEASUREMENT_COLUMNS)
 _TIME, _SENSOR = (MEASUREMENT_COLUMNS.index(c.name) for c in (TIMESTAMP, SENSOR_ID))
@@ -38,14 +38,14 @@ _HIGH: Final = np.array([_LARGEST if c.high is None else c.high for c in _COLUMN
 
 
 def require_measurements(measurements: npt.NDArray[np.float64], track_length: npt.NDArray[np.integer[Any]]) -> None:
-    """Refuse measurements (B, T, M) that no sensor can have made, and more of them than the server takes.
+    """Reject measurements (B, T, M) with invalid values or too many steps.
 
-    Within the track lengths (B,), each value has to lie in the range of its column, a sensor id has to be a whole
-    number, and time must not run backwards; equal times are allowed, since several sensors may see one instant. In the
-    padding behind, values need only be finite.
+    Within the track lengths (B,), each value must be in the range of its column, sensor ids must be whole numbers, and
+    time must not decrease. Equal times are valid, since several sensors may measure at the same time. Values in the
+    padding only need to be finite.
 
     Raises:
-        ValueError: names the track of the request, row, column and value of the first fault.
+        ValueError: names the track, row, column and value of the first fault.
     """
     tracks, steps = measurements.shape[:2]
     if steps == 0:
@@ -58,30 +58,30 @@ def require_measurements(measurements: npt.NDArray[np.float64], track_length: np
             "fix: send fewer tracks at once"
         )
     require_lengths(track_length, steps)
-    columns = np.ascontiguousarray(np.moveaxis(measurements, -1, 0))  # (M, B, T): a row at a time takes 5 times longer
+    columns = np.ascontiguousarray(np.moveaxis(measurements, -1, 0))  # (M, B, T) is 5 times faster
     with np.errstate(invalid="ignore"):
         inside = (columns.min(axis=(1, 2)) >= _LOW) & (columns.max(axis=(1, 2)) <= _HIGH)  # False for NaN
-        broken = columns[_SENSOR] != np.floor(columns[_SENSOR])
-    late = columns[_TIME, :, 1:] < columns[_TIME, :, :-1]
-    if inside.all() and not broken.any() and not late.any():
+        fractional = columns[_SENSOR] != np.floor(columns[_SENSOR])
+    decreasing = columns[_TIME, :, 1:] < columns[_TIME, :, :-1]
+    if inside.all() and not fractional.any() and not decreasing.any():
         return
     faulty = ~((measurements >= _LOW) & (measurements <= _HIGH))
-    faulty[..., _SENSOR] |= broken
-    faulty[:, 1:, _TIME] |= late
+    faulty[..., _SENSOR] |= fractional
+    faulty[:, 1:, _TIME] |= decreasing
     faulty &= (np.arange(steps) < track_length[:, None])[..., None] | ~np.isfinite(measurements)
     if faulty.any():
         track, row, column = (int(index) for index in np.unravel_index(int(faulty.argmax()), faulty.shape))
         value = float(measurements[track, row, column])
-        before = float(measurements[track, row - 1, column]) if row else None
+        previous = float(measurements[track, row - 1, column]) if row else None
         raise ValueError(
             f"track {track} of the request, row {row}, column {MEASUREMENT_COLUMNS[column]}: "
-            f"{_problem(column, value, before)}, got {value:.15g}; "
+            f"{_problem(column, value, previous)}, got {value:.15g}; "
             f"fix: give the columns in the order {', '.join(MEASUREMENT_COLUMNS)}"
         )
 
 
-def _problem(column: int, value: float, before: float | None) -> str:
-    """Name what is wrong with a faulty value, which follows `before` in its column."""
+def _problem(column: int, value: float, previous: float | None) -> str:
+    """Describe why a value is invalid, given the previous value in its column."""
     declared = _COLUMNS[column]
     if not np.isfinite(value):
         return "not finite"
@@ -91,14 +91,14 @@ def _problem(column: int, value: float, before: float | None) -> str:
         return declared.too_high
     if column == _SENSOR:
         return "not a whole number"
-    return f"time runs backwards, from {before:.15g} in the row before"
+    return f"time runs backwards, from {previous:.15g} in the row before"
 
 
 def require_timestamps(timestamp: npt.NDArray[np.float64], track_length: npt.NDArray[np.integer[Any]]) -> None:
-    """Refuse timestamps (B, T) that are outside the range of their column, within track lengths (B,) of 1 ... T.
+    """Reject timestamps (B, T) outside the range of their column, within the track lengths (B,).
 
     Raises:
-        ValueError: names the track of the request, row and value of the first fault.
+        ValueError: names the track, row and value of the first fault.
     """
     faulty = ~((timestamp >= _LOW[_TIME]) & (timestamp <= _HIGH[_TIME]))
     faulty &= np.arange(timestamp.shape[1]) < track_length[:, None]
@@ -112,25 +112,25 @@ def require_timestamps(timestamp: npt.NDArray[np.float64], track_length: npt.NDA
 
 
 def require_features(features: npt.NDArray[np.float32]) -> None:
-    """Refuse (B, T, F) features that left the range of float32: finite measurements, but absurd ones.
+    """Reject features (B, T, F) that are not finite because the measurements are too large for float32.
 
     Raises:
-        ValueError: which track of the request, row and feature.
+        ValueError: names the track, row and feature of the first fault.
     """
     finite = np.isfinite(features)
     if not finite.all():
         track, row, column = np.unravel_index(int(finite.argmin()), features.shape)
         raise ValueError(
-            f"track {track} of the request, row {row}, column {FEATURES[column]}: not a feature within float32, "
+            f"track {track} of the request, row {row}, column {FEATURES[column]}: feature does not fit in float32, "
             f"got {features[track, row, column]}"
         )
 
 
 def require_lengths(track_length: npt.NDArray[np.integer[Any]], steps: int) -> None:
-    """Refuse lengths (B,) that do not lie in 1 ... steps.
+    """Reject track lengths (B,) outside 1 to `steps`.
 
     Raises:
-        ValueError: which track of the request, and its length.
+        ValueError: names the track and its length.
     """
     wrong = (track_length < 1) | (track_length > steps)
     if wrong.any():
@@ -150,18 +150,18 @@ def require_decidable(
     steps: int,
     now: float,
 ) -> None:
-    """Refuse what the ensemble never hands to `track_decision`, but whoever calls that model directly may.
+    """Reject inputs of `track_decision` that the ensemble never produces but a direct call to the model may contain.
 
     Args:
-        probability: (B, K), of the network.
-        features: (B, K, F).
-        model_version: (B,).
-        started_at: (B,), s on the server's monotonic clock.
-        steps: T, the steps of the measurements.
-        now: s on the same clock.
+        probability: output of the network, (B, K).
+        features: features, (B, K, F).
+        model_version: version of the network, (B,).
+        started_at: start of the inference on the server's monotonic clock, (B,), s.
+        steps: number of steps T of the measurements.
+        now: current time on the same clock, s.
 
     Raises:
-        ValueError: names the tensor, what was expected and what it holds.
+        ValueError: names the tensor, the expected values and the actual ones.
     """
     for tensor, values in ((PROBABILITY, probability), (FEATURES_TENSOR, features)):
         if values.shape[1] < steps:

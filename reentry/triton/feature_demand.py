@@ -1,8 +1,8 @@
-"""Robust features: which versions of the network look at them, and how a request says that they were not computed.
+"""Decides whether a server must compute the robust features, and marks features that were not computed.
 
-Robust features take time, and mostly no installed version looks at one. A version says so in its drift reference; a
-version without a reference might look at any feature. Features that were not computed are NaN, never 0, so that the
-step after the network sees it and can refuse an answer that was made of them.
+Robust features are slow to compute, and often no installed version of the network uses one. The drift reference of a
+version lists the features that it uses; a version without a reference may use all of them. Features that were not
+computed are NaN, never 0, so that `track_decision` can reject a prediction that was made from them.
 
 Shapes: B tracks, K steps, F features.
 """
@@ -22,89 +22,89 @@ from reentry.errors import CheckpointError
 from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
 
 RECHECK_SECONDS: Final = 1.0
-"""Age at which what the folder said is read again: some network file systems never change a folder's time."""
+"""Time after which the versions are read again, since some network file systems do not update folder times."""
 
 _ROBUST: Final = slice(len(SIMPLE_FEATURES), None)
 """Columns of the robust features, which follow the simple ones."""
 
 
-class RobustWanted:
-    """Whether any version beside a running server looks at one of `schema.ROBUST_FEATURES`.
+class RobustDemand:
+    """Checks whether any installed version of the network uses one of `schema.ROBUST_FEATURES`.
 
-    A version counts from its installation on, which is before Triton has loaded it, so that its first request finds
-    the features computed.
+    A version counts from its installation, before Triton loads it, so that the features are already computed for its
+    first request.
     """
 
     def __init__(self, network: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Watch the folder of reentry_lstm. Where there is none, as of models in a bucket, they are always wanted."""
+        """Read versions from the folder of reentry_lstm. If it does not exist, all features are computed."""
         self._network = network
         self._clock = clock
-        self._changed: int | None = None
+        self._modified: int | None = None
         self._read_at = -np.inf
-        self._wanted = True
+        self._used = True
 
     def __call__(self) -> bool:
-        """Whether they are wanted now; reads the versions again when one has come or gone, or after a while."""
+        """Return whether to compute the robust features; reads the versions again if the folder has changed."""
         now = self._clock()
         try:
-            changed = self._network.stat().st_mtime_ns
-            if changed != self._changed or now - self._read_at >= RECHECK_SECONDS:
+            modified = self._network.stat().st_mtime_ns
+            if modified != self._modified or now - self._read_at >= RECHECK_SECONDS:
                 versions = [path for path in self._network.iterdir() if path.is_dir() and path.name.isdecimal()]
-                self._wanted = not versions or any(map(_looks_at_robust, versions))
-                self._changed, self._read_at = changed, now
+                self._used = not versions or any(map(_uses_robust, versions))
+                self._modified, self._read_at = modified, now
         except OSError:
-            self._wanted, self._changed = True, None
-        return self._wanted
+            self._used, self._modified = True, None
+        return self._used
 
 
 class NotComputedError(Exception):
-    """A network that looks at robust features answered a request in which they were not computed."""
+    """A network that uses robust features made a prediction from a request in which they were not computed."""
 
 
 class RobustUse:
-    """Whether one version of the network looks at one of `schema.ROBUST_FEATURES`."""
+    """Checks whether a version of the network uses one of `schema.ROBUST_FEATURES`."""
 
     def __init__(self, network: Path) -> None:
-        """Take the folder of reentry_lstm."""
+        """Read versions from the folder of reentry_lstm."""
         self._network = network
         self._known: dict[int, tuple[tuple[int, int], bool]] = {}
 
     def __call__(self, version: int) -> bool:
-        """Read the version's reference, again only when the file is another; True where nothing is known.
+        """Return whether a version uses a robust feature, or True if that is unknown; reads changed references again.
 
-        A server may still run a version whose folder is deleted. What was known of it stays true.
+        The result for a deleted version is kept, since the server may still run it.
         """
         folder = self._network / str(version)
         try:
-            found = (folder / REFERENCE_FILE).stat()
+            status = (folder / REFERENCE_FILE).stat()
         except OSError:
             return folder.is_dir() or self._known.get(version, (None, True))[1]
-        state = found.st_ino, found.st_mtime_ns
-        if self._known.get(version, (None, True))[0] != state:
-            self._known[version] = state, _looks_at_robust(folder)
+        key = status.st_ino, status.st_mtime_ns
+        if self._known.get(version, (None, True))[0] != key:
+            self._known[version] = key, _uses_robust(folder)
         return self._known[version][1]
 
     def require_computed(self, features: npt.NDArray[np.float32], version: int) -> None:
-        """Refuse features (B, K, F) whose robust ones were not computed, where `version` looks at one.
+        """Reject features (B, K, F) without robust features if `version` uses one.
 
         Raises:
-            NotComputedError: the version became the first to look at them while the request was on its way. The same
-                request is answered a moment later.
+            NotComputedError: the version is the first one to use robust features and was loaded during the request.
+                The same request succeeds a moment later.
         """
-        # Those of a request are computed or not as a whole, so its first step tells.
+        # The robust features of a request are all computed or all missing, so checking its first step suffices.
         if np.isnan(features[:, 0, _ROBUST]).any() and self(version):
             raise NotComputedError(
-                f"version {version} of the network looks at features that were not computed for this request, "
-                "since it was loaded a moment ago; fix: send the request again"
+                f"version {version} of the network uses features that were not computed for this request, because it "
+                "was loaded during the request; fix: send the request again"
             )
 
 
 def mark_not_computed(features: npt.NDArray[np.float32]) -> None:
-    """Write NaN into the robust features of (B, K, F)."""
+    """Set the robust features of (B, K, F) to NaN in place."""
     features[..., _ROBUST] = np.nan
 
 
-def _looks_at_robust(version: Path) -> bool:
+def _uses_robust(version: Path) -> bool:
     try:
         reference = Reference.load(version)
     except CheckpointError:

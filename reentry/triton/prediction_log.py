@@ -1,7 +1,7 @@
-"""The server's prediction log: one JSON line per track it answered.
+"""Prediction log of the server: one JSON line for each track that was scored.
 
-`REENTRY_PREDICTION_LOG` names the file. Unset, lines go to standard error, where a container's logs are read. Several
-processes may write one file: it is opened for appending and each batch of lines is one write.
+The environment variable `REENTRY_PREDICTION_LOG` names the file. If it is not set, the lines go to standard error, as
+container logs do. Several processes may share a file: it is opened for appending, and each batch of lines is one write.
 
 Shapes: B tracks.
 """
@@ -26,23 +26,23 @@ ENVIRONMENT_VARIABLE: Final = "REENTRY_PREDICTION_LOG"
 
 
 class PredictionLog:
-    """Lines wait until `write`, which hands them over in one piece."""
+    """Collects lines in memory until `write` appends them in a single system call."""
 
     def __init__(self, sink: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Write to the open file descriptor `sink`; `clock` is the one that `started_at` was read from."""
+        """Write to the open file descriptor `sink`. `clock` must be the clock of `started_at`."""
         self._sink = sink
         self._clock = clock
         self._lines: list[str] = []
 
     @classmethod
     def from_environment(cls) -> PredictionLog:
-        """The log that `REENTRY_PREDICTION_LOG` names."""
+        """Open the file that `REENTRY_PREDICTION_LOG` names, or standard error."""
         name = os.environ.get(ENVIRONMENT_VARIABLE)
         return cls.open(Path(name)) if name else cls(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2))
 
     @classmethod
     def open(cls, path: Path) -> PredictionLog:
-        """Append to the file `path`."""
+        """Open the file `path` for appending."""
         return cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
 
     def add(
@@ -55,33 +55,33 @@ class PredictionLog:
         model_version: npt.NDArray[np.integer[Any]],
         started_at: npt.NDArray[np.float64],
     ) -> None:
-        """Keep a line for each track; all (B,).
+        """Add a line for each track; all arrays are (B,).
 
-        The inference time runs from the moment the server took the track up (its features) to now: it holds the waiting
-        between the models, not the waiting before them, nor the way to the client.
+        The inference time runs from the start of the feature computation until now. It includes the queues between the
+        models, but neither the queue before the features nor the transfer to the client.
         """
         now = self._clock()
         time_of_day = datetime.now(UTC).isoformat(timespec="milliseconds")
         columns = (track_id, rows, onset_step, onset_timestamp, model_version, started_at)
-        for track, steps, onset, at, version, started in zip(*(c.tolist() for c in columns), strict=True):
+        for track, steps, onset, onset_time, version, started in zip(*(c.tolist() for c in columns), strict=True):
             line = {
                 "time": time_of_day,
                 "track_id": track,
                 "rows": steps,
                 "onset_step": None if onset == NO_ONSET else onset,
-                "onset_timestamp": None if onset == NO_ONSET else at,
+                "onset_timestamp": None if onset == NO_ONSET else onset_time,
                 "inference_ms": round(1e3 * (now - started), 3),
                 "model_version": version,
             }
             self._lines.append(json.dumps(line) + "\n")
 
     def write(self) -> None:
-        """Hand the waiting lines over."""
+        """Write the collected lines."""
         if self._lines:
             os.write(self._sink, "".join(self._lines).encode())
             self._lines.clear()
 
     def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write the collected lines, and close the file."""
         self.write()
         os.close(self._sink)

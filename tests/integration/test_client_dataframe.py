@@ -66,7 +66,7 @@ def test_a_track_that_cannot_be_scored_is_set_aside_with_its_reason(reentry: Ree
     assert scores.tracks["track_id"].tolist() == [0, 1, 4]
     assert scores.set_aside["track_id"].tolist() == [2, 3]
     assert scores.set_aside["rows"].tolist() == [(table["track_id"] == number).sum() for number in (2, 3)]
-    assert "row 0, column intensity: not a feature within float32" in scores.set_aside["reason"][1]
+    assert "row 0, column intensity: feature does not fit in float32" in scores.set_aside["reason"][1]
     assert "column latitude: above 90 degrees" in scores.set_aside["reason"][0]
     for column in scores.rows:
         assert scores.rows[column].isna().tolist() == bad.tolist()

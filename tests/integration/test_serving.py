@@ -135,7 +135,7 @@ def test_absurd_measurements_are_refused_before_the_network(server: EmbeddedServ
     tracks[0, 5, schema.MEASUREMENT_COLUMNS.index("radiometric_intensity")] = 1e300
     with (
         triton.InferenceServerClient(server.grpc_url) as client,
-        pytest.raises(InferenceServerException, match="row 5, column intensity: not a feature within float32"),
+        pytest.raises(InferenceServerException, match="row 5, column intensity: feature does not fit in float32"),
     ):
         client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
 

@@ -1,4 +1,4 @@
-"""The frame every stage stands in: errors, whole files, progress, the command line, the direction of imports."""
+"""Tests of what all stages share: errors, atomic files, progress, the command line and the direction of imports."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ MAY_IMPORT = {
     "perf": {"export", "training", "client", "registry", "reentry"},
     "cli": {"perf", "export", "training", "client", "registry", "reentry"},
 }
-"""What each package may import beside itself: what stands below it."""
+"""Packages that each package may import: those below it."""
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the packages, by its dotted name."""
+    """Files of all modules by dotted name."""
     files = [file for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py")]
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
 def imports(module: Path, known: Collection[str]) -> set[str]:
-    """Modules of `known` that a file imports, anywhere in it: also inside functions, and for types alone."""
+    """Modules of `known` that a file imports, including imports inside functions and for type checking only."""
     found = set()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ def imports(module: Path, known: Collection[str]) -> set[str]:
 
 
 def imported_by(module: str) -> set[str]:
-    """Modules a fresh interpreter holds after importing `module`."""
+    """Modules that a new interpreter has loaded after importing `module`."""
     code = f"import sys, {module}; print(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
@@ -66,7 +66,7 @@ def test_a_package_imports_only_packages_below_it(package: str) -> None:
         assert not above, f"{name} imports {above}"
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     known = modules()
     order = TopologicalSorter({name: imports(file, known) - {name} for name, file in known.items()})
     try:
@@ -86,21 +86,21 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         "reentry.triton.telemetry",
     ],
 )
-def test_what_triton_imports_needs_numpy_alone(module: str) -> None:
+def test_modules_that_triton_imports_require_only_numpy(module: str) -> None:
     assert not imported_by(module) & {"torch", "pandas", "typer", "rich", "pyarrow", "onnxruntime"}
 
 
-def test_the_client_is_imported_without_anything_heavy_until_it_is_used() -> None:
+def test_importing_the_client_loads_no_heavy_packages() -> None:
     assert not imported_by("client") & {"pandas", "numpy", "tritonclient", "pyarrow"}
     with pytest.raises(AttributeError, match="module 'client' has no attribute 'Other'"):
         client.Other  # noqa: B018
 
 
-def test_the_command_line_starts_without_anything_heavy() -> None:
+def test_importing_the_command_line_loads_no_heavy_packages() -> None:
     assert not imported_by("cli") & {"torch", "pandas", "numpy", "tritonclient", "matplotlib"}
 
 
-def test_every_command_has_help_with_an_example() -> None:
+def test_the_help_of_every_command_has_an_example() -> None:
     runner = CliRunner()
     names = [command.name or command.callback.__name__ for command in cli.app.registered_commands]  # type: ignore[union-attr]
     assert {"simulate", "train", "evaluate", "export", "serve", "predict", "doctor"} <= set(names)
@@ -110,37 +110,37 @@ def test_every_command_has_help_with_an_example() -> None:
         assert shown.output.count(f"reentry {name}") >= 2, f"{name} --help shows no example beside its usage"
 
 
-def test_the_version_is_the_packages() -> None:
+def test_the_version_option_prints_the_version_of_the_package() -> None:
     shown = CliRunner().invoke(cli.app, ["--version"])
     assert shown.output.strip() == reentry.__version__
 
 
-def test_a_users_error_is_one_line_and_status_1(
+def test_a_user_error_is_printed_as_one_line_with_exit_status_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["reentry", "train", "/nowhere/train.csv"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert "/nowhere/train.csv" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "/nowhere/train.csv" in printed
+    assert printed.count("\n") == 1
 
 
-def test_an_error_says_where_what_was_expected_what_came_and_the_fix_in_one_line() -> None:
+def test_the_text_of_an_error_has_all_fields_on_one_line() -> None:
     error = ReentryError("column missing", where="a.csv", expected="altitude", got="height\n(m)", fix="rename it")
     assert str(error) == "a.csv: column missing; expected altitude; got height (m); fix: rename it"
 
 
-def test_every_error_is_in_the_tree_that_the_module_draws() -> None:
+def test_the_docstring_of_the_errors_contains_every_error() -> None:
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
     assert errors.__doc__ is not None
     assert kinds == set(re.findall(r"[A-Z]\w+Error", errors.__doc__))
     assert all(issubclass(getattr(errors, name), ReentryError) for name in kinds)
 
 
-def test_a_file_appears_under_its_name_only_when_whole(tmp_path: Path) -> None:
+def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "made" / "report.json"
     with whole_file(target) as part:
         part.write_text("{}")
@@ -149,7 +149,7 @@ def test_a_file_appears_under_its_name_only_when_whole(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["report.json"]
 
 
-def test_a_failed_write_leaves_the_file_of_before(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     target.write_text("old")
     with pytest.raises(ZeroDivisionError), whole_file(target) as part:
@@ -158,7 +158,9 @@ def test_a_failed_write_leaves_the_file_of_before(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_a_log_is_printed_as_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("reentry.runtime.progress.SECONDS_BETWEEN_LINES", 0.0)
     with progress("simulating", 2000, "rows") as advance:
         advance(500)
@@ -166,7 +168,9 @@ def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str], mo
     assert capsys.readouterr().err == "simulating: 500 of 2,000 rows\nsimulating: 1,500 of 2,000 rows\n"
 
 
-def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_on_a_terminal_is_shown_as_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with progress("simulating", 10, "rows") as advance:
         advance(10)

@@ -103,7 +103,7 @@ def by_kalman(measurements: Array, noise: float) -> Estimate:
     after three of them in a row the filter takes the next and trusts itself less.
     """
     time = measurements[:, 0]
-    place = motion._place(*measurements[:, 1:4].T)[:3].T
+    place = motion.positions(*measurements[:, 1:4].T)[:3].T
     state, covariance = np.zeros((3, 3)), np.diag([noise**2, 1e4, 1e2])
     state[0] = place[0]
     states = np.empty((len(time), 3, 3))

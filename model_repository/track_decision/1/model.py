@@ -1,6 +1,6 @@
-"""Triton's `track_decision`: an adapter over `reentry.decision` and `reentry.triton`.
+"""Triton model `track_decision`: an adapter for `reentry.decision` and `reentry.triton`.
 
-Shapes: B tracks, T steps of the request, K >= T steps of the bucket, M measurement columns.
+Shapes: B tracks, T steps of the request, K >= T steps with padding, M measurement columns.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from reentry.triton.telemetry import REFUSED, REQUESTS, Registry, TrackMetrics
 
 
 class TritonPythonModel:
-    """Phase and onset of whole tracks."""
+    """Decides phase and onset of whole tracks."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Take the thresholds of `reentry.decision`, or those the model's parameters name; open log and metrics."""
+        """Read the thresholds from the model's parameters, or use their defaults; open the log and the metrics."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.config = DecisionConfig(**{name: float(value["string_value"]) for name, value in parameters.items()})
         self.log = PredictionLog.from_environment()
@@ -36,25 +36,21 @@ class TritonPythonModel:
         self.ranges = TrainingRanges(network)
         registry = Registry(pb_utils)
         self.refused = registry.series(REQUESTS, REFUSED)
-        self.metrics = TrackMetrics(
-            registry,
-            network=network,
-            model_instance=args["model_instance_name"],
-        )
+        self.metrics = TrackMetrics(registry, network=network, model_instance=args["model_instance_name"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answer each request; its probability (B, K) and phase are cut to its own T."""
+        """Answer each request, with probability and phase truncated from K to T steps."""
         responses = []
         for request in requests:
             try:
                 responses.append(pb_utils.InferenceResponse(self._answer(request)))
             except ValueError as error:
-                refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-                responses.append(pb_utils.InferenceResponse(error=refusal))
+                invalid = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+                responses.append(pb_utils.InferenceResponse(error=invalid))
                 self.refused.increment(1)
             except NotComputedError as error:
-                away = pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
-                responses.append(pb_utils.InferenceResponse(error=away))
+                unavailable = pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
+                responses.append(pb_utils.InferenceResponse(error=unavailable))
         self.log.write()
         return responses
 
@@ -64,7 +60,8 @@ class TritonPythonModel:
             return values
 
         track_length = value(schema.TRACK_LENGTH)[:, 0]
-        timestamp = value(schema.MEASUREMENTS)[:, :, schema.MEASUREMENT_COLUMNS.index(schema.TIMESTAMP.name)]
+        measurements = value(schema.MEASUREMENTS)
+        timestamp = measurements[:, :, schema.MEASUREMENT_COLUMNS.index(schema.TIMESTAMP.name)]
         steps = timestamp.shape[1]
         probability, features = value(schema.PROBABILITY), value(schema.FEATURES_TENSOR)
         model_version, started_at = value(schema.MODEL_VERSION), value(schema.STARTED_AT)
@@ -73,7 +70,8 @@ class TritonPythonModel:
         require_decidable(
             probability, features, model_version[:, 0], started_at[:, 0], steps=steps, now=time.monotonic()
         )
-        self.robust_use.require_computed(features, int(model_version[0, 0]))
+        version = int(model_version[0, 0])
+        self.robust_use.require_computed(features, version)
         probability = probability[:, :steps]
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         self.log.add(
@@ -89,33 +87,24 @@ class TritonPythonModel:
             phase=phase,
             track_length=track_length,
             onset_step=onset_step,
-            model_version=int(model_version[0, 0]),
+            model_version=version,
             seconds=time.monotonic() - float(started_at[0, 0]),
         )
+        unlike_training = np.full((len(track_length), 1), "", dtype=np.object_)
+        training_range = self.ranges.of(version)
+        if training_range is not None:
+            found = training_range.findings(measurements, features, track_length)
+            unlike_training[:, 0] = [to_json(findings) for findings in found]
         return [
             pb_utils.Tensor(schema.PROBABILITY.name, np.ascontiguousarray(probability)),
             pb_utils.Tensor(schema.PHASE.name, phase),
             pb_utils.Tensor(schema.ONSET_STEP.name, onset_step[:, None]),
             pb_utils.Tensor(schema.ONSET_TIMESTAMP.name, onset_timestamp[:, None]),
             pb_utils.Tensor(schema.MODEL_VERSION.name, model_version),
-            pb_utils.Tensor(schema.UNLIKE_TRAINING.name, self._unlike_training(request, track_length, model_version)),
+            pb_utils.Tensor(schema.UNLIKE_TRAINING.name, unlike_training),
         ]
 
-    def _unlike_training(
-        self, request: pb_utils.InferenceRequest, length: npt.NDArray[Any], model_version: npt.NDArray[Any]
-    ) -> npt.NDArray[np.object_]:
-        """What of each track lies outside the range of the training, (B, 1); empty where that is unknown."""
-        texts = np.full((len(length), 1), "", dtype=np.object_)
-        known = self.ranges.of(int(model_version[0, 0]))
-        if known is not None:
-            measurements, features = (
-                pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()
-                for tensor in (schema.MEASUREMENTS, schema.FEATURES_TENSOR)
-            )
-            texts[:, 0] = [to_json(found) for found in known.findings(measurements, features, length)]
-        return texts
-
     def finalize(self) -> None:
-        """Close the prediction log, hand over the last counts."""
+        """Close the prediction log, and send the last metrics."""
         self.log.close()
         self.metrics.close()

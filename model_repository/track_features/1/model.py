@@ -1,4 +1,4 @@
-"""Triton's `track_features`: an adapter over `reentry.features.track`.
+"""Triton model `track_features`: an adapter for `reentry.features.track`.
 
 Shapes: B tracks, T steps, M measurement columns, F features.
 """
@@ -17,20 +17,20 @@ from reentry.features.track import track_features
 from reentry.padding import bucket_length, pad_steps
 from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT, TRACK_LENGTH
 from reentry.triton.checks import require_features, require_measurements
-from reentry.triton.feature_demand import RobustWanted, mark_not_computed
+from reentry.triton.feature_demand import RobustDemand, mark_not_computed
 from reentry.triton.telemetry import REFUSED, REQUESTS, Registry
 
 
 class TritonPythonModel:
-    """Features of whole tracks, padded to a bucket length."""
+    """Computes the features of whole tracks, padded to a bucket length."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Begin to count refused requests, and to watch which features the network asks for."""
-        self.robust_wanted = RobustWanted(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
+        """Set up the metrics, and the check whether to compute the robust features."""
+        self.robust_demand = RobustDemand(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
         self.registry = Registry(pb_utils)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answer each request, (B, T, M) -> (B, bucket of T, F); those of equal T share one pass of numpy."""
+        """Answer each request, (B, T, M) -> (B, bucket length, F). Requests of equal T share one numpy computation."""
         started_at = time.monotonic()
         answers: dict[int, pb_utils.InferenceResponse] = {}
         by_length = defaultdict(list)
@@ -43,14 +43,14 @@ class TritonPythonModel:
                 answers[index] = _refusal(error)
             else:
                 by_length[tracks.shape[1]].append((index, tracks))
-        robust = self.robust_wanted()
+        robust = self.robust_demand()
         for length, group in by_length.items():
-            with np.errstate(all="ignore"):  # require_features speaks instead
+            with np.errstate(all="ignore"):  # require_features rejects the results
                 features = track_features(np.concatenate([tracks for _, tracks in group]), robust=robust)
             features = pad_steps(features, bucket_length(length))
             borders = np.cumsum([len(tracks) for _, tracks in group])[:-1]
-            for (index, _), own in zip(group, np.split(features, borders), strict=True):
-                answers[index] = _answer(own, started_at, robust=robust)
+            for (index, _), computed in zip(group, np.split(features, borders), strict=True):
+                answers[index] = _answer(computed, started_at, robust=robust)
         refused = sum(answer.has_error() for answer in answers.values())
         if refused:
             self.registry.series(REQUESTS, REFUSED).increment(refused)
@@ -73,5 +73,5 @@ def _answer(features: npt.NDArray[np.float32], started_at: float, *, robust: boo
 
 
 def _refusal(error: ValueError) -> pb_utils.InferenceResponse:
-    """INVALID_ARGUMENT for one request; those beside it go on."""
+    """Response with the error INVALID_ARGUMENT for one request of a batch."""
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))

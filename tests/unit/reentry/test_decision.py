@@ -1,4 +1,4 @@
-"""The rule from probabilities to phase and onset."""
+"""Tests of the decision rule from probabilities to phase and onset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIG = DecisionConfig(enter=0.6, leave=0.3)
 probabilities = st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1, max_size=60).map(np.array)
 
 
-def stepwise(probability: np.ndarray, config: DecisionConfig) -> list[int]:
+def phases_step_by_step(probability: np.ndarray, config: DecisionConfig) -> list[int]:
     inside, phases = False, []
     for p in probability:
         if p >= config.enter:
@@ -31,28 +31,28 @@ def test_reentry_begins_at_enter_and_ends_below_leave() -> None:
 
 
 @given(probabilities)
-def test_the_whole_is_the_rule_step_by_step(probability: np.ndarray) -> None:
-    assert phase_of(probability, CONFIG).tolist() == stepwise(probability, CONFIG)
+def test_the_phase_of_a_whole_track_follows_the_rule_step_by_step(probability: np.ndarray) -> None:
+    assert phase_of(probability, CONFIG).tolist() == phases_step_by_step(probability, CONFIG)
 
 
 @given(probabilities, st.integers(1, 60))
-def test_a_stream_that_carries_its_phase_goes_on_as_the_whole(probability: np.ndarray, cut: int) -> None:
+def test_a_stream_that_keeps_its_phase_gets_the_phases_of_the_whole_track(probability: np.ndarray, cut: int) -> None:
     head = phase_of(probability[:cut], CONFIG)
     tail = phase_of(probability[cut:], CONFIG, before=bool(head[-1]))
     assert [*head, *tail] == phase_of(probability, CONFIG).tolist()
 
 
-def test_nan_is_no_evidence() -> None:
+def test_nan_does_not_change_the_phase() -> None:
     assert phase_of(np.array([np.nan, 0.9, np.nan, 0.1, np.nan]), CONFIG).tolist() == [0, 1, 1, 0, 0]
 
 
-def test_a_batch_is_decided_track_by_track() -> None:
+def test_each_track_of_a_batch_is_decided_on_its_own() -> None:
     batch = np.random.default_rng(0).uniform(size=(5, 40))
     phases = phase_of(batch, CONFIG)
-    assert phases.tolist() == [stepwise(track, CONFIG) for track in batch]
+    assert phases.tolist() == [phases_step_by_step(track, CONFIG) for track in batch]
 
 
-def test_the_onset_is_the_first_step_of_reentry_and_none_without_one() -> None:
+def test_the_onset_is_the_first_step_of_reentry_if_there_is_one() -> None:
     phases = np.array([[0, 0, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]])
     assert onset_of(phases).tolist() == [2, 0, NO_ONSET]
     assert onset_of(phases[0]) == 2
@@ -60,6 +60,8 @@ def test_the_onset_is_the_first_step_of_reentry_and_none_without_one() -> None:
 
 
 @pytest.mark.parametrize(("enter", "leave"), [(0.2, 0.5), (0.5, 0.0), (1.0, 0.5)])
-def test_thresholds_out_of_order_are_refused(enter: float, leave: float) -> None:
-    with pytest.raises(ConfigError, match="0 < leave <= enter < 1"):
+def test_invalid_thresholds_are_rejected(enter: float, leave: float) -> None:
+    with pytest.raises(ConfigError) as error:
         DecisionConfig(enter=enter, leave=leave)
+    assert error.value.expected == "0 < leave <= enter < 1"
+    assert error.value.got == f"leave {leave}, enter {enter}"

@@ -1,4 +1,4 @@
-"""Tracks compared with the training of a version: what is unlike it is found, and what is like it is not."""
+"""Tests that tracks unlike the training of a version are reported, and that similar tracks are not."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from reentry.training_range import Finding, TrainingRange, TrainingRanges, from_
 
 TIME, LATITUDE, LONGITUDE, ALTITUDE, INTENSITY = range(5)
 Track = np.ndarray
-"""(T, M)."""
+"""Measurements of one track, (T, M)."""
 TRAINED = 72
-"""Tracks of the training split of the public data: 90, a fifth of them held out."""
+"""Number of training tracks in the public data: 90 tracks without a fifth for validation."""
 
 
 def flights(tracks: int, seed: int, **knobs: float) -> list[Track]:
-    """Flights of the trapezoid profile, 600 to 1,200 rows of 0.5 s unless told otherwise."""
+    """Flights of the trapezoid profile; by default 600 to 1,200 rows with a time step of 0.5 s."""
     table = simulate_trapezoid(TrapezoidConfig(tracks=tracks, seed=seed, labels=False, **knobs))
     columns = list(MEASUREMENT_COLUMNS)
     return [track[columns].to_numpy(np.float64) for _, track in table.groupby(TRACK_ID.name)]
 
 
 def trained_on(tracks: Iterable[Track], used: tuple[str, ...] = ("altitude_fraction",)) -> Reference:
-    """The reference of a training on these tracks."""
+    """Reference of a training on these tracks."""
     pairs = [(track, track_features(track, robust=False)) for track in tracks]
     steps = np.concatenate([features[1:] for _, features in pairs])
     reference = Reference.of(steps, np.zeros(len(steps)), used)
@@ -44,10 +44,11 @@ def reference() -> Reference:
     return trained_on(flights(TRAINED, seed=1))
 
 
-def found_in(reference: Reference, tracks: Iterable[Track]) -> list[list[Finding]]:
-    known = TrainingRange(reference)
+def findings_in(reference: Reference, tracks: Iterable[Track]) -> list[list[Finding]]:
+    """Findings of each track."""
+    training_range = TrainingRange(reference)
     return [
-        known.findings(track[None], track_features(track[None], robust=False), np.array([len(track)]))[0]
+        training_range.findings(track[None], track_features(track[None], robust=False), np.array([len(track)]))[0]
         for track in tracks
     ]
 
@@ -75,7 +76,7 @@ def constant(column: int, value: float) -> Callable[[Track], Track]:
 
 
 def at_step(seconds: float) -> Callable[[Track], Track]:
-    """The same rows, said to be measured at another rate."""
+    """Return a function that changes the time step of a track from 0.5 s."""
 
     def change(track: Track) -> Track:
         changed = track.copy()
@@ -162,10 +163,10 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize(("change", "quantity"), UNLIKE.values(), ids=UNLIKE)
-def test_each_track_of_a_changed_file_is_unlike_the_training(
+def test_each_track_of_a_changed_file_has_the_expected_finding(
     change: Callable[[Track], Track], quantity: str, reference: Reference
 ) -> None:
-    found = found_in(reference, map(change, flights(10, seed=2)))
+    found = findings_in(reference, map(change, flights(10, seed=2)))
     assert [quantity in names(findings) for findings in found] == [True] * 10
 
 
@@ -179,30 +180,30 @@ def test_each_track_of_a_changed_file_is_unlike_the_training(
     ],
     ids=["ten times as many rows", "a tenth of the rows", "ten times as long", "a tenth as long"],
 )
-def test_flights_of_another_length_are_unlike_the_training(
+def test_flights_of_another_length_have_the_expected_findings(
     knobs: dict[str, float], quantities: set[str], reference: Reference
 ) -> None:
-    for findings in found_in(reference, flights(5, seed=2, **knobs)):
+    for findings in findings_in(reference, flights(5, seed=2, **knobs)):
         assert quantities <= names(findings)
 
 
 @pytest.mark.parametrize("trained", [1, 11, 12])
-def test_like_flights_are_not_unlike_the_training(trained: int, reference: Reference) -> None:
+def test_flights_of_the_training_distribution_have_no_findings(trained: int, reference: Reference) -> None:
     known = reference if trained == 1 else trained_on(flights(TRAINED, seed=trained))
     for seed in range(20, 24):
-        assert found_in(known, flights(10, seed=seed)) == [[]] * 10
+        assert findings_in(known, flights(10, seed=seed)) == [[]] * 10
 
 
-def test_like_ballistic_flights_are_not_unlike_their_training(tmp_path: Path) -> None:
+def test_ballistic_flights_of_the_training_distribution_have_no_findings(tmp_path: Path) -> None:
     drawn = {}
     for name, tracks in (("train", 40), ("new", 10)):
         simulate_file(tmp_path / f"{name}.parquet", tracks=tracks, seed=len(name), profile="ballistic")
         with read_tracks(tmp_path / f"{name}.parquet", labelled=True) as file:
             drawn[name] = [track.measurements for track in file]
-    assert not any(found_in(trained_on(drawn["train"]), drawn["new"]))
+    assert not any(findings_in(trained_on(drawn["train"]), drawn["new"]))
 
 
-def test_what_is_unlike_depends_on_the_training_alone() -> None:
+def test_a_training_on_varied_flights_has_a_wider_range() -> None:
     steps = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
     varied = [
         track
@@ -213,22 +214,24 @@ def test_what_is_unlike_depends_on_the_training_alone() -> None:
     within = flights(5, seed=9, step=0.2, shortest=1500, longest=3000)
     beyond = flights(5, seed=9, step=8.0, shortest=40, longest=75)
     assert all(
-        {"rows", "time_step", "duration"}.isdisjoint(names(findings)) for findings in found_in(reference, within)
+        {"rows", "time_step", "duration"}.isdisjoint(names(findings)) for findings in findings_in(reference, within)
     )
-    assert all("time_step" in names(findings) for findings in found_in(reference, beyond))
+    assert all("time_step" in names(findings) for findings in findings_in(reference, beyond))
 
 
-def test_spikes_that_the_training_had_are_not_unlike_it() -> None:
+def test_spikes_as_in_the_training_are_not_reported() -> None:
     reference = trained_on(map(often_spiked, flights(TRAINED, seed=1)))
-    assert all("outliers" not in names(found) for found in found_in(reference, map(often_spiked, flights(10, seed=2))))
+    assert all(
+        "outliers" not in names(found) for found in findings_in(reference, map(often_spiked, flights(10, seed=2)))
+    )
 
 
-def test_a_silence_is_no_outlier(reference: Reference) -> None:
+def test_a_gap_is_not_an_outlier(reference: Reference) -> None:
     silent = [np.delete(track, np.s_[100:124], axis=0) for track in flights(10, seed=2)]
-    assert all("outliers" not in names(findings) for findings in found_in(reference, silent))
+    assert all("outliers" not in names(findings) for findings in findings_in(reference, silent))
 
 
-def test_a_batch_and_its_padding_change_nothing(reference: Reference) -> None:
+def test_findings_do_not_depend_on_the_batch_or_its_padding(reference: Reference) -> None:
     tracks = [scaled(ALTITUDE, 1e-3)(track) for track in flights(4, seed=2)] + [flights(1, seed=3)[0][:1]]
     longest = max(map(len, tracks))
     padded = np.stack([np.concatenate([track, np.full((longest - len(track), 6), 7e5)]) for track in tracks])
@@ -236,13 +239,13 @@ def test_a_batch_and_its_padding_change_nothing(reference: Reference) -> None:
         [np.pad(track_features(track, robust=False), ((0, longest + 9 - len(track)), (0, 0))) for track in tracks]
     )
     together = TrainingRange(reference).findings(padded, features, np.array([len(track) for track in tracks]))
-    assert together == found_in(reference, tracks)
+    assert together == findings_in(reference, tracks)
     assert "rows" in names(together[-1])
 
 
-def test_a_finding_holds_the_value_and_the_range_of_the_training(reference: Reference) -> None:
+def test_a_finding_contains_the_value_and_the_training_range(reference: Reference) -> None:
     track = flights(1, seed=2)[0]
-    [[finding]] = found_in(reference, [spiked(ALTITUDE, 50_000.0, 3)(track)])
+    [[finding]] = findings_in(reference, [spiked(ALTITUDE, 50_000.0, 3)(track)])
     assert finding == Finding(quantity="outliers", value=pytest.approx(3 / len(track), rel=1e-5), low=0.0, high=0.0)
     assert reference.ranges is not None
     assert reference.ranges["time_step"] == (0.5, 0.5)
@@ -250,23 +253,23 @@ def test_a_finding_holds_the_value_and_the_range_of_the_training(reference: Refe
     assert 600 <= low < 650 < 1150 < high <= 1200
 
 
-def test_findings_cross_to_a_client_as_plain_json(reference: Reference) -> None:
+def test_findings_are_encoded_as_valid_json_without_infinity(reference: Reference) -> None:
     absurd = scaled(ALTITUDE, 1e300)(flights(1, seed=2)[0])
     absurd[:, TIME] = np.linspace(0.0, 1e308, len(absurd))
     with np.errstate(all="ignore"):
-        [findings] = found_in(reference, [absurd])
+        [findings] = findings_in(reference, [absurd])
     text = to_json(findings)
     json.loads(text, parse_constant=pytest.fail)
     assert from_json(text) == findings
 
 
 @pytest.mark.parametrize("text", ["", "7", "[1]", '[{"quantity": "rows"}]', "[" * 100_000, b"\xff"])
-def test_text_that_holds_no_findings_is_refused(text: str | bytes) -> None:
+def test_text_other_than_findings_is_rejected(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"Expected a JSON list|Expecting|decode"):
         from_json(text)
 
 
-def test_the_range_of_a_version_follows_its_file(tmp_path: Path, reference: Reference) -> None:
+def test_the_training_range_of_a_version_is_reloaded_with_its_file(tmp_path: Path, reference: Reference) -> None:
     ranges = TrainingRanges(tmp_path)
     assert ranges.of(1) is None
     (tmp_path / "1").mkdir()
@@ -283,7 +286,7 @@ def test_the_range_of_a_version_follows_its_file(tmp_path: Path, reference: Refe
     assert ranges.of(1) is None
 
 
-def test_a_reference_of_before_there_were_ranges_still_loads(reference: Reference) -> None:
+def test_a_reference_without_ranges_still_loads(reference: Reference) -> None:
     older = reference.as_dict()
     del older["ranges"]
     assert Reference.from_dict(older) == replace(reference, ranges=None)

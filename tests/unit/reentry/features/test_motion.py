@@ -1,4 +1,4 @@
-"""Motion against the truth of simulated flights, and against a Kalman filter on the same measurements."""
+"""Tests of the estimated motion against simulated flights, and against a Kalman filter on the same measurements."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from training.studies.motion_filters import NOISE, Seen, by_blocks, by_kalman, e
 
 @pytest.fixture(scope="module")
 def ordinary() -> list[Seen]:
-    """Flights as ordinary sensors see them, severity 2."""
+    """Flights as measured by ordinary sensors, severity 2."""
     return flights(2, 30)
 
 
-def test_speed_and_climb_are_as_good_as_those_of_a_kalman_filter_that_knows_the_noise(ordinary: list[Seen]) -> None:
+def test_speed_and_climb_rate_are_as_accurate_as_those_of_a_kalman_filter_that_knows_the_noise(
+    ordinary: list[Seen],
+) -> None:
     ours = errors(ordinary, lambda table: by_blocks(table, 8))
     kalman = errors(ordinary, lambda table: by_kalman(table, NOISE[2]))
     for phase in ("coast", "onset"):
         for name in ("speed", "climb"):
             assert ours[phase, name] < 1.5 * kalman[phase, name]
             assert ours[phase, name] < 20.0
-    # Carried to now, a drag has more noise than the filter's, which is late.
+    # The extrapolated drag is noisier than the drag of the filter, which is delayed.
     assert ours["coast", "drag"] < 1.5 * kalman["coast", "drag"]
     assert ours["onset", "drag"] < 2.5 * kalman["onset", "drag"]
 
@@ -33,18 +35,18 @@ def test_a_longer_block_has_a_fraction_of_the_noise(ordinary: list[Seen]) -> Non
     assert long["coast", "drag"] < medium["coast", "drag"] / 3.0 < short["coast", "drag"] / 9.0
 
 
-def test_without_noise_the_drag_of_a_short_block_is_that_of_now() -> None:
+def test_the_drag_of_a_short_block_without_noise_is_the_current_drag() -> None:
     ratios = []
     for flight in flights(0, 12, seed=3):
         found, onset = by_blocks(flight.measurements, 2)["drag"], flight.phases["onset"]
         ratios.append(found[onset] / flight.truth["drag"][onset])
         assert np.abs(found[flight.phases["coast"]]).max() < 0.15
-    off = np.abs(np.log(np.concatenate(ratios)))
-    assert np.median(off) < 0.15
-    assert np.quantile(off, 0.9) < 0.35
+    error = np.abs(np.log(np.concatenate(ratios)))
+    assert np.median(error) < 0.15
+    assert np.quantile(error, 0.9) < 0.35
 
 
-def test_a_handover_between_sensors_that_differ_is_no_drag() -> None:
+def test_a_handover_between_sensors_with_different_biases_causes_no_drag() -> None:
     (flight,) = flights(0, 1, seed=3)
     table = flight.measurements.copy()
     half = np.flatnonzero(flight.phases["coast"]).mean().astype(int)
@@ -55,7 +57,7 @@ def test_a_handover_between_sensors_that_differ_is_no_drag() -> None:
     assert handed_over < 0.1 * jump
 
 
-def test_an_outlier_in_a_thousand_measurements_is_not_seen_in_the_motion() -> None:
+def test_a_single_outlier_hardly_changes_the_motion() -> None:
     (flight,) = flights(0, 1, seed=3)
     table = flight.measurements.copy()
     at = np.flatnonzero(flight.phases["coast"])[100]
@@ -65,7 +67,7 @@ def test_an_outlier_in_a_thousand_measurements_is_not_seen_in_the_motion() -> No
     assert np.abs(clean["drag"] - dirty["drag"])[: at + 60].max() < 5.0
 
 
-def test_the_air_is_that_of_the_standard_s_tables() -> None:
+def test_the_air_density_matches_the_standard_atmosphere() -> None:
     # US Standard Atmosphere 1976, table I: geometric altitude, m, and density, kg/m3.
     table = {0.0: 1.2250, 5e3: 0.73643, 25e3: 4.0084e-2, 50e3: 1.0269e-3, 80e3: 1.8458e-5, 100e3: 5.604e-7}
     np.testing.assert_allclose(np.exp(log_density(np.array(list(table)))), list(table.values()), rtol=2e-3)

@@ -1,4 +1,4 @@
-"""Bursts of outliers against values written out by hand."""
+"""Tests of the replacement of outlier bursts, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reentry.features.outliers import HISTORY, without_outliers
 
 
 def cleaned(values: np.ndarray, *, step: float = 1.0, limit: float = 10.0) -> np.ndarray:
-    """Values of one track, all of them, as if its first had been measured before its start, too."""
+    """Filtered values of a whole track, whose first value is repeated before its start."""
     time = step * np.arange(len(values), dtype=float)
     padded = [np.concatenate([np.repeat(x[:1], HISTORY), x])[None] for x in (time, values)]
     return without_outliers(*padded, limit)[0]
@@ -23,12 +23,12 @@ def test_a_burst_on_a_straight_line_is_replaced_by_the_line_exactly(burst: tuple
     np.testing.assert_allclose(cleaned(values), line, atol=1e-9)
 
 
-def test_a_value_within_the_limit_of_its_prediction_is_kept_to_the_bit() -> None:
+def test_a_value_within_the_limit_of_its_prediction_is_not_changed() -> None:
     values = 7.0 * np.arange(60.0) + np.random.default_rng(1).uniform(-3.0, 3.0, 60)
     np.testing.assert_array_equal(cleaned(values), values)
 
 
-def test_noise_widens_what_is_accepted() -> None:
+def test_noise_increases_the_accepted_difference() -> None:
     values = np.random.default_rng(1).normal(0.0, 200.0, 5000)
     assert (cleaned(values) != values).mean() < 0.05
     quiet = np.zeros(5000)
@@ -36,17 +36,17 @@ def test_noise_widens_what_is_accepted() -> None:
     assert (cleaned(quiet)[100::50] == 0.0).all()
 
 
-def test_a_change_of_course_is_followed_within_seven_steps() -> None:
+def test_a_change_of_slope_is_accepted_within_seven_steps() -> None:
     values = np.concatenate([np.zeros(40), 100.0 * np.arange(1, 41)])
     assert np.flatnonzero(cleaned(values) != values).tolist() == [40, 41, 42, 43]
 
 
-def test_the_first_measurements_are_kept_for_nothing_predicts_them() -> None:
+def test_the_first_measurements_are_kept_because_they_have_no_prediction() -> None:
     values = np.zeros(40)
     values[0], values[5] = 1e6, -1e6
     np.testing.assert_array_equal(cleaned(values)[: HISTORY + 1], values[: HISTORY + 1])
 
 
-def test_where_time_stands_still_nothing_is_an_outlier() -> None:
+def test_measurements_of_equal_time_are_never_outliers() -> None:
     time, values = np.zeros((1, 40)), np.random.default_rng(0).normal(0.0, 1e6, (1, 40))
     np.testing.assert_array_equal(without_outliers(time, values, 10.0), values[:, HISTORY:])

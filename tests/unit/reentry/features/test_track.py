@@ -1,4 +1,4 @@
-"""Features: what they are, and that they read no future."""
+"""Tests of the feature values and of their causality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reentry.tracks import read_tracks
 
 
 def made(steps: int, **columns: np.ndarray | float) -> np.ndarray:
-    """(T, M) measurements, 1 s apart, zero but for the given columns."""
+    """Measurements, (T, M), with a time step of 1 s and zeros in all columns that are not given."""
     table = np.zeros((steps, len(MEASUREMENT_COLUMNS)))
     table[:, 0] = np.arange(steps)
     for name, values in columns.items():
@@ -45,7 +45,7 @@ anything = hnp.arrays(
 
 @st.composite
 def flown(draw: st.DrawFn) -> np.ndarray:
-    """A flight as poor sensors see it: uneven steps, gaps, repeated instants, outliers, handovers; (T, M)."""
+    """Flight with uneven time steps, gaps, repeated times, outliers and handovers, (T, M)."""
     steps = draw(st.integers(2, 120))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     time = np.cumsum(rng.choice([0.0, 0.5, 1.0, 1.0, 1.25, 30.0], steps))
@@ -63,7 +63,7 @@ def flown(draw: st.DrawFn) -> np.ndarray:
 
 @given(measurements | flown())
 @settings(deadline=None)
-def test_one_step_at_a_time_gives_the_very_same_numbers_as_the_whole_track(table: np.ndarray) -> None:
+def test_a_stream_has_exactly_the_features_of_the_whole_track(table: np.ndarray) -> None:
     stream = FeatureStream()
     stepped = np.array([stream.step(row) for row in table])
     np.testing.assert_array_equal(stepped, track_features(table))
@@ -71,13 +71,13 @@ def test_one_step_at_a_time_gives_the_very_same_numbers_as_the_whole_track(table
 
 @given(measurements | flown(), st.integers(1, 120))
 @settings(deadline=None)
-def test_a_prefix_has_the_features_of_the_whole(table: np.ndarray, cut: int) -> None:
+def test_a_prefix_has_exactly_the_features_of_the_whole_track(table: np.ndarray, cut: int) -> None:
     np.testing.assert_array_equal(track_features(table[:cut]), track_features(table)[:cut])
 
 
 @given(measurements)
 @settings(deadline=None)
-def test_features_are_finite_even_when_time_stands_still(table: np.ndarray) -> None:
+def test_features_are_finite_if_all_times_are_equal(table: np.ndarray) -> None:
     table[:, 0] = 5.0
     features = track_features(table)
     assert np.isfinite(features).all()
@@ -87,12 +87,12 @@ def test_features_are_finite_even_when_time_stands_still(table: np.ndarray) -> N
 @given(anything)
 @settings(deadline=None)
 def test_robust_features_are_finite_for_any_finite_measurements(table: np.ndarray) -> None:
-    with np.errstate(all="ignore"):  # the simple ones are what they are, and may leave float32
+    with np.errstate(all="ignore"):  # simple features may overflow float32
         assert np.isfinite(track_features(table)[:, len(SIMPLE_FEATURES) :]).all()
 
 
 def noisy_flight(seed: int = 5) -> np.ndarray:
-    """A flight over its apogee, by two sensors that see it 50 m off at uneven steps; (T, M)."""
+    """Flight over its apogee, measured by two sensors with 50 m of noise at uneven time steps, (T, M)."""
     rng = np.random.default_rng(seed)
     time = np.cumsum(rng.uniform(0.5, 2.0, 80))
     noise = rng.normal(size=(3, 80))
@@ -107,7 +107,7 @@ def noisy_flight(seed: int = 5) -> np.ndarray:
     )
 
 
-def test_robust_features_are_zero_where_they_are_not_wanted() -> None:
+def test_robust_features_are_zero_if_they_are_not_requested() -> None:
     table = noisy_flight()
     simple, both = track_features(table, robust=False), track_features(table)
     count = len(SIMPLE_FEATURES)
@@ -117,13 +117,13 @@ def test_robust_features_are_zero_where_they_are_not_wanted() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-@settings(max_examples=10, deadline=None)  # each reads a file
-def test_rows_that_arrive_twice_or_late_change_nothing(flight: int, order: int) -> None:
+@settings(max_examples=10, deadline=None)  # each example reads a file
+def test_repeated_and_late_rows_do_not_change_the_features(flight: int, order: int) -> None:
     table = noisy_flight(flight)
     rng = np.random.default_rng(order)
     rows = rng.permutation(np.concatenate([np.arange(80), rng.integers(0, 80, 20)]))
     frame = pd.DataFrame(table[rows], columns=list(MEASUREMENT_COLUMNS))
-    with tempfile.TemporaryDirectory() as folder:  # pytest's is one for all examples
+    with tempfile.TemporaryDirectory() as folder:  # all examples share the one of pytest
         path = Path(folder) / "tracks.csv"
         frame.assign(track_id=1, sensor_id=frame["sensor_id"].astype(int)).to_csv(path, index=False)
         with read_tracks(path) as file:
@@ -133,19 +133,19 @@ def test_rows_that_arrive_twice_or_late_change_nothing(flight: int, order: int) 
 
 @given(st.floats(-1e4, 1e6), st.floats(0.0, 1e6))
 @settings(deadline=None)
-def test_a_first_measurement_that_is_far_off_is_no_peak(altitude: float, intensity: float) -> None:
+def test_an_outlier_in_the_first_row_is_not_the_peak(altitude: float, intensity: float) -> None:
     table = noisy_flight()
     clean = track_features(table)
     table[0, MEASUREMENT_COLUMNS.index("altitude")] = altitude
     table[0, MEASUREMENT_COLUMNS.index("radiometric_intensity")] = intensity
     wrong = track_features(table)
-    for name in ("altitude_fraction", "drop_from_peak"):  # the flight climbs on
+    for name in ("altitude_fraction", "drop_from_peak"):  # the flight is still climbing
         np.testing.assert_array_equal(column(wrong, name)[12:], column(clean, name)[12:])
     for name in ("altitude_fraction", "intensity_fraction"):
         assert (column(wrong, name)[:2] == 1.0).all()
 
 
-def test_a_batch_is_its_tracks() -> None:
+def test_each_track_of_a_batch_has_the_features_of_the_single_track() -> None:
     rng = np.random.default_rng(3)
     batch = rng.normal(size=(4, 30, len(MEASUREMENT_COLUMNS)))
     batch[..., 0] = np.arange(30)
@@ -156,12 +156,12 @@ def test_a_batch_is_its_tracks() -> None:
         np.testing.assert_array_equal(track_features(track), features)
 
 
-def test_a_straight_climb_has_its_rate_once_the_window_holds_it_alone() -> None:
+def test_the_climb_rate_of_a_straight_climb_is_exact_after_one_window() -> None:
     rate = column(track_features(made(20, altitude=500.0 * np.arange(20))), "climb_rate")
     np.testing.assert_allclose(rate[WINDOW - 1 :], 500.0, rtol=1e-6)
 
 
-def test_the_climb_rate_is_least_squares_over_the_window() -> None:
+def test_the_climb_rate_is_a_least_squares_slope_over_the_window() -> None:
     rng = np.random.default_rng(1)
     time = np.sort(rng.uniform(0, 50, 30))
     table = made(30, timestamp=time, altitude=rng.normal(0, 1000, 30))
@@ -179,13 +179,13 @@ def test_ground_speed_is_in_metres_per_second_along_a_meridian_and_along_a_paral
     assert east[-1] == pytest.approx(0.01 * METRES_PER_DEGREE * 0.5, rel=1e-6)
 
 
-def test_crossing_the_date_line_is_no_jump() -> None:
+def test_crossing_the_date_line_does_not_change_the_ground_speed() -> None:
     across = (179.95 + 0.01 * np.arange(10) + 180.0) % 360.0 - 180.0
     speed = column(track_features(made(10, longitude=across)), "ground_speed")
     assert speed[-1] == pytest.approx(0.01 * METRES_PER_DEGREE, rel=1e-6)
 
 
-def test_altitude_fraction_is_of_the_highest_so_far() -> None:
+def test_altitude_fraction_is_relative_to_the_highest_altitude_so_far() -> None:
     altitude = np.concatenate([np.linspace(0, 100_000, 50), np.linspace(100_000, 0, 50)])
     fraction = column(track_features(made(100, altitude=altitude)), "altitude_fraction")
     assert fraction[49] == pytest.approx(1.0, abs=0.03)
@@ -200,7 +200,7 @@ def test_one_outlier_does_not_become_the_peak() -> None:
 
 
 def trapezoid(steps: int = 900, step: float = 0.5, apogee: float = 110_000.0, noise: float = 0.01) -> np.ndarray:
-    """(T, M), the altitudes of the public flights."""
+    """Flight with the altitude profile of the public data, (T, M)."""
     climb, level = int(0.3 * steps), int(0.4 * steps)
     altitude = np.concatenate(
         [np.linspace(0, apogee, climb), np.full(level, apogee), np.linspace(apogee, 0, steps - climb - level)]
@@ -210,14 +210,14 @@ def trapezoid(steps: int = 900, step: float = 0.5, apogee: float = 110_000.0, no
 
 
 @pytest.mark.parametrize(("steps", "step"), [(900, 0.5), (1133, 0.5), (4500, 0.1), (225, 2.0), (9000, 0.5)])
-def test_the_elapsed_share_is_the_rows_so_far_of_all_rows(steps: int, step: float) -> None:
+def test_the_elapsed_fraction_is_the_share_of_rows_so_far(steps: int, step: float) -> None:
     share = column(track_features(trapezoid(steps, step)), "elapsed_fraction")
     rows = (1 + np.arange(steps)) / steps
     onset = int(0.85 * steps)
     np.testing.assert_allclose(share[onset - 20 :], rows[onset - 20 :], atol=5e-6 * 900 / steps)
 
 
-def test_the_elapsed_share_is_zero_until_a_rate_of_descent_is_known() -> None:
+def test_the_elapsed_fraction_is_zero_until_a_descent_rate_is_known() -> None:
     share = column(track_features(trapezoid()), "elapsed_fraction")
     descent_from = 270 + 360
     assert not share[: descent_from + 5].any()
@@ -226,7 +226,7 @@ def test_the_elapsed_share_is_zero_until_a_rate_of_descent_is_known() -> None:
     assert not column(level, "elapsed_fraction").any()
 
 
-def test_the_elapsed_share_sees_through_gaps_and_a_long_step_just_before() -> None:
+def test_the_elapsed_fraction_is_robust_to_gaps() -> None:
     table = trapezoid()
     whole = column(track_features(table), "elapsed_fraction")
     kept = np.ones(900, dtype=bool)
@@ -236,22 +236,20 @@ def test_the_elapsed_share_sees_through_gaps_and_a_long_step_just_before() -> No
 
 
 FAR_OFF = st.floats(-9e4, -2e4) | st.floats(2e4, 1e6)
-"""Offsets of an altitude, m. Smaller ones may count as noise or as a turn of the flight, and are then not replaced."""
+"""Altitude errors of outliers, m. Smaller errors may count as noise or as a turn of the flight and remain."""
 
 
 @given(st.integers(20, 890), st.lists(FAR_OFF, min_size=1, max_size=3))
 @example(257, [9e5, 9e5, 9e5])  # just before the climb ends at row 270
 @example(273, [9e5, 9e5, 9e5])
 @settings(deadline=None, max_examples=50)
-def test_up_to_three_outliers_in_a_row_do_not_change_the_altitude_s_share_later_on(
-    first: int, off: list[float]
-) -> None:
+def test_up_to_three_outliers_in_a_row_do_not_change_later_altitude_fractions(first: int, off: list[float]) -> None:
     table = trapezoid()
     clean = column(track_features(table, robust=False), "altitude_fraction")
     table[first : first + len(off), MEASUREMENT_COLUMNS.index("altitude")] += off
     moved = column(track_features(table, robust=False), "altitude_fraction")
     np.testing.assert_array_equal(moved[:first], clean[:first])
-    # Noise is 1e-7 of the altitude; near a corner of the flight the rows after a burst are predicted less well.
+    # Noise is 1e-7 of the altitude. After a burst near a turn of the flight, the prediction is less accurate.
     np.testing.assert_allclose(moved[first + 25 :], clean[first + 25 :], rtol=0, atol=2e-6)
 
 
@@ -260,8 +258,8 @@ def test_up_to_three_outliers_in_a_row_do_not_change_the_altitude_s_share_later_
     st.lists(FAR_OFF, min_size=1, max_size=3),
 )
 @settings(deadline=None, max_examples=50)
-def test_up_to_three_outliers_in_a_row_do_not_change_the_share_of_the_flight(first: int, off: list[float]) -> None:
-    table = trapezoid()  # its descent begins at row 630 and is seen some rows later, where a burst does shift the share
+def test_up_to_three_outliers_in_a_row_do_not_change_the_elapsed_fraction(first: int, off: list[float]) -> None:
+    table = trapezoid()  # a burst near row 630, where the descent begins, does change the fraction
     clean = column(track_features(table, robust=False), "elapsed_fraction")
     rows = slice(first, first + len(off))
     table[rows, MEASUREMENT_COLUMNS.index("altitude")] += off
@@ -270,28 +268,28 @@ def test_up_to_three_outliers_in_a_row_do_not_change_the_share_of_the_flight(fir
     np.testing.assert_allclose(np.delete(moved, rows), np.delete(clean, rows), rtol=0, atol=2e-6)
 
 
-def test_noise_on_the_climb_rate_is_a_fraction_of_a_difference_of_neighbours() -> None:
+def test_the_climb_rate_has_less_noise_than_a_difference_of_neighbours() -> None:
     altitude = np.random.default_rng(0).normal(0.0, 1.0, 20_000)
     rate = column(track_features(made(20_000, altitude=altitude)), "climb_rate")
     assert rate.std() == pytest.approx(1 / np.sqrt(10), rel=0.05)
     assert np.diff(altitude).std() / rate.std() > 4.0
 
 
-def test_a_long_silence_counts_as_the_longest_step() -> None:
+def test_the_time_step_of_a_long_gap_is_limited() -> None:
     table = made(3, timestamp=np.array([0.0, 0.5, 4000.0]))
     np.testing.assert_allclose(column(track_features(table), "time_step"), [0.0, 0.5, LONGEST_STEP])
 
 
 @given(flown(), st.sampled_from([2.0**31, -(2.0**20), 86_400.0]))
 @settings(deadline=None)
-def test_features_do_not_depend_on_when_the_track_flew(table: np.ndarray, shift: float) -> None:
-    # At today's Unix time a float64 second has a resolution of 2.4e-7: these steps are multiples of it.
+def test_features_do_not_depend_on_the_start_time(table: np.ndarray, shift: float) -> None:
+    # Current Unix times in float64 have a resolution of 2.4e-7 s. These time steps are multiples of it.
     late = table.copy()
     late[:, 0] += shift
     np.testing.assert_array_equal(track_features(late), track_features(table))
 
 
-def test_between_the_ticks_of_a_unix_time_in_float64_features_move_by_its_rounding() -> None:
+def test_features_change_only_by_rounding_if_unix_time_cannot_represent_the_time_steps() -> None:
     time = np.cumsum(np.random.default_rng(0).uniform(0.9, 1.1, 100))
     table = made(100, timestamp=time, latitude=0.05 * time, altitude=1e5 - 30.0 * time)
     late = table.copy()
@@ -300,6 +298,6 @@ def test_between_the_ticks_of_a_unix_time_in_float64_features_move_by_its_roundi
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 5), (2, 0, len(MEASUREMENT_COLUMNS)), (1, 2, 3, len(MEASUREMENT_COLUMNS))])
-def test_another_shape_is_refused_with_what_was_expected(shape: tuple[int, ...]) -> None:
+def test_another_shape_is_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="Expected"):
         track_features(np.zeros(shape))

@@ -202,7 +202,7 @@ def test_a_timestamp_that_cannot_be_true_is_named() -> None:
 def test_a_feature_that_left_float32_is_named() -> None:
     features = np.zeros((1, 2, len(FEATURES)), dtype=np.float32)
     features[0, 1, 2] = np.inf
-    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: not a feature within float32"):
+    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: feature does not fit in float32"):
         require_features(features)
 
 

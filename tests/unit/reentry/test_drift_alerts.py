@@ -1,8 +1,7 @@
-"""What the runbook says about drift, each promise with tracks that break it, from training to the exported metrics."""
+"""Tests that the faults which the runbook lists trigger its drift alerts, from training to the exported metrics."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,32 +9,32 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reentry.drift import REFERENCE_FILE, Reference
+from reentry.drift import Reference
 from reentry.features.track import track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import read_tracks, write_tracks
 from reentry.triton import telemetry
-from tests.unit.reentry.test_drift import Backend, answer, tracker
+from tests.unit.reentry.triton.test_telemetry import Backend, install, record, track_metrics
 from training.data.reference import reference_of
 from training.data.samples import samples_of
 
 TRACKS = 100
 USED = ("altitude_fraction",)
 DRIFTED = 0.25
-"""The index that the alert ReentryDrift asks for."""
+"""Threshold of the alert ReentryDrift for the index."""
 OUTSIDE = 0.05
-"""The share of steps that the alert ReentryOutOfRange asks for."""
+"""Threshold of the alert ReentryOutOfRange for the share of steps."""
 
 
 def flights(seed: int) -> pd.DataFrame:
-    """Flights of the trapezoid profile, of 0.5 s."""
+    """Flights of the trapezoid profile with a time step of 0.5 s."""
     return simulate_trapezoid(TrapezoidConfig(tracks=TRACKS, seed=seed, shortest=200, longest=400))
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The reference that a training takes from its split."""
+    """Reference of a training split."""
     path = tmp_path_factory.mktemp("trained") / "tracks.parquet"
     write_tracks(path, [flights(seed=1)])
     with read_tracks(path, labelled=True) as file:
@@ -44,18 +43,17 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 @pytest.fixture
 def served(reference: Reference, tmp_path: Path) -> Callable[[pd.DataFrame], tuple[dict[str, float], dict[str, float]]]:
-    """A function that serves tracks, and gives index and share outside the training range of each feature."""
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
+    """Function that records tracks, and returns the index and the share of out-of-range steps of each feature."""
+    install(tmp_path, 1, reference)
 
     def serve(table: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
         backend = Backend()
-        made = tracker(backend, tmp_path)
+        metrics = track_metrics(backend, tmp_path)
         for _, track in table.groupby("track_id"):
-            answer(made, track_features(track[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64), robust=False)[None])
-        made.flush()
+            record(metrics, track_features(track[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64), robust=False)[None])
+        metrics.flush()
         values = dict(backend.values)
-        made.close()
+        metrics.close()
         checked = values[telemetry.CHECKED_STEPS.name,]
         indices = {key[1]: value for key, value in values.items() if key[0] == telemetry.STABILITY_INDEX.name}
         outside = {key[1]: value / checked for key, value in values.items() if key[0] == telemetry.OUT_OF_RANGE.name}
@@ -73,7 +71,7 @@ def in_kilometres(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def slower(table: pd.DataFrame, factor: float) -> pd.DataFrame:
-    """The same rows, measured at another rate."""
+    """Change the sampling rate of the same rows."""
     first = table.groupby("track_id")["timestamp"].transform("min")
     return table.assign(timestamp=first + (table["timestamp"] - first) * factor)
 
@@ -87,7 +85,7 @@ def in_radians(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def jumping_clock(table: pd.DataFrame) -> pd.DataFrame:
-    """Every tenth instant is 0.499 s late, hard upon the next one."""
+    """Delay every tenth time by 0.499 s, almost to the next one."""
     late = table.groupby("track_id").cumcount() % 10 == 3
     return table.assign(timestamp=table["timestamp"] + 0.499 * late)
 
@@ -97,11 +95,13 @@ def brighter(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def climbs(table: pd.DataFrame) -> pd.DataFrame:
-    """Only the climb of each flight: another kind of flight, though each value was seen before."""
+    """Keep only the climb of each flight: another distribution, though every value is in the training range."""
     return table[table.index < table.groupby("track_id")["altitude"].transform("idxmax")]
 
 
-def test_like_flights_raise_no_alert(served: Callable[..., tuple[dict[str, float], dict[str, float]]]) -> None:
+def test_flights_of_the_training_distribution_trigger_no_alert(
+    served: Callable[..., tuple[dict[str, float], dict[str, float]]],
+) -> None:
     indices, outside = served(flights(seed=2))
     assert set(indices) == set(SIMPLE_FEATURES)
     assert max(indices.values()) < 0.15
@@ -122,7 +122,7 @@ def test_like_flights_raise_no_alert(served: Callable[..., tuple[dict[str, float
     ],
     ids=["feet", "0.1 s", "0.45 s", "2 s", "swapped coordinates", "radians", "jumping clock", "intensity"],
 )
-def test_a_changed_source_leaves_the_training_range_of_its_feature(
+def test_a_change_of_the_source_leaves_the_training_range_of_its_feature(
     change: Callable[[pd.DataFrame], pd.DataFrame],
     feature: str,
     served: Callable[..., tuple[dict[str, float], dict[str, float]]],
@@ -133,7 +133,7 @@ def test_a_changed_source_leaves_the_training_range_of_its_feature(
 
 
 @pytest.mark.parametrize(("change", "feature"), [(in_kilometres, "altitude"), (climbs, "altitude_fraction")])
-def test_a_change_within_the_training_range_moves_the_index(
+def test_a_change_within_the_training_range_raises_the_index(
     change: Callable[[pd.DataFrame], pd.DataFrame],
     feature: str,
     served: Callable[..., tuple[dict[str, float], dict[str, float]]],
@@ -143,7 +143,7 @@ def test_a_change_within_the_training_range_moves_the_index(
     assert outside[feature] < OUTSIDE
 
 
-def test_another_rate_moves_no_feature_that_does_not_depend_on_it(
+def test_another_sampling_rate_raises_only_the_index_of_features_that_depend_on_it(
     served: Callable[..., tuple[dict[str, float], dict[str, float]]],
 ) -> None:
     indices, _ = served(slower(flights(seed=2), 0.2))
@@ -151,7 +151,7 @@ def test_another_rate_moves_no_feature_that_does_not_depend_on_it(
     assert max(indices[name] for name in ("altitude", "altitude_fraction", "intensity")) < 0.15
 
 
-def test_the_first_step_of_a_track_is_no_part_of_the_reference(reference: Reference) -> None:
+def test_the_first_step_of_a_track_is_not_in_the_reference(reference: Reference) -> None:
     time_step = reference.features["time_step"]
     assert time_step.edges[0] > 0.49
     assert time_step.edges[-1] < 0.51
