@@ -1,4 +1,4 @@
-"""The signals that ask a program to end, as an exception, so that what is open is closed on the way out."""
+"""Shutdown signals as an exception, so that a program closes its resources before it exits."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from types import FrameType
 from typing import Final
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a supervisor's wish, a closed terminal."""
+"""Signals of Ctrl-C, of a supervisor's stop, and of a closed terminal."""
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asked for the end.
+    """A shutdown signal was received.
 
-    A KeyboardInterrupt, since asyncio lets no other exception of a signal out of its callbacks.
+    It is a KeyboardInterrupt, because asyncio swallows other exceptions of a signal handler in its callbacks.
     """
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise `Ended` in the block at the first of `ENDING`.
+    """Raise `Ended` in the block at the first signal of `ENDING`.
 
-    Those that follow are ignored, since closing has its own deadlines. A SIGHUP that is ignored already stays so, as
-    nohup wants it. Outside the main thread, which alone gets signals, nothing changes.
+    Later signals are ignored, because shutdown has its own deadlines. SIGHUP stays ignored if it was ignored before,
+    as under nohup. In a thread other than the main thread nothing changes, because only the main thread gets signals.
 
     Example:
         with ended_by_signals(), EmbeddedServer(config) as server:
@@ -55,10 +55,10 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def run_until_ended(work: Callable[[], Awaitable[None]]) -> None:
-    """`asyncio.run(work())`; a signal of `ENDING` cancels it, and is delivered again once everything is closed.
+    """Run `asyncio.run(work())`. A signal of `ENDING` cancels the work and is raised again once everything is closed.
 
-    A handler that raises amid the callbacks of asyncio and its libraries may find its exception swallowed there, and
-    the wish to end lost. Signals without a handler of Python's keep what they have.
+    A handler that raises an exception is not enough, because a callback of asyncio or of a library may swallow it.
+    Signals without a Python handler are left alone.
     """
     received: signal.Signals | None = None
     cancel: Callable[[], object] | None = None
