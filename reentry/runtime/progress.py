@@ -22,16 +22,9 @@ def progress(task: str, total: int | None, unit: str = "") -> Iterator[Callable[
         total: total amount of work; None if unknown.
         unit: unit of the amounts such as "rows".
     """
-    if sys.stderr.isatty():
-        with _bar(task, total, unit) as advance:
-            yield advance
-    else:
-        with _lines(task, total, unit) as advance:
-            yield advance
-
-
-@contextmanager
-def _bar(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    if not sys.stderr.isatty():
+        yield _line_printer(task, total, unit)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,8 +40,7 @@ def _bar(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], No
         yield lambda amount: bar.advance(identity, amount)
 
 
-@contextmanager
-def _lines(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def _line_printer(task: str, total: int | None, unit: str) -> Callable[[int], None]:
     done, last_line = 0, time.monotonic()
 
     def advance(amount: int) -> None:
@@ -59,4 +51,4 @@ def _lines(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], 
             of = f" of {total:,}" if total is not None else ""
             print(f"{task}: {done:,}{of} {unit}".rstrip(), file=sys.stderr, flush=True)
 
-    yield advance
+    return advance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -38,20 +38,26 @@ def ended_by_signals() -> Iterator[None]:
         return
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        for number in before:
+        for number in handled:
             signal.signal(number, signal.SIG_IGN)
         raise Ended
 
-    before = {number: signal.getsignal(number) for number in ENDING}
-    if before[signal.SIGHUP] == signal.SIG_IGN:
-        del before[signal.SIGHUP]
+    handled = [number for number in ENDING if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
+    with _handler(end, handled):
+        yield
+
+
+@contextmanager
+def _handler(handler: Callable[[int, FrameType | None], None], numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Handle signals with `handler` in the block, and restore the previous handlers after it."""
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number in before:
-            signal.signal(number, end)
+            signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def run_until_ended(work: Callable[[], Awaitable[None]]) -> None:
@@ -81,16 +87,11 @@ def run_until_ended(work: Callable[[], Awaitable[None]]) -> None:
     if threading.current_thread() is not threading.main_thread():
         asyncio.run(cancellable())
         return
-    before = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
-    try:
-        for number in before:
-            signal.signal(number, end)
-        asyncio.run(cancellable())
-    except asyncio.CancelledError:
-        if received is None:
-            raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _handler(end, [number for number in ENDING if callable(signal.getsignal(number))]):
+        try:
+            asyncio.run(cancellable())
+        except asyncio.CancelledError:
+            if received is None:
+                raise
     if received is not None:
         signal.raise_signal(received)

@@ -46,7 +46,7 @@ def examine(config: ServerConfig) -> list[Check]:
         _checked("Python backend stub", _stub),
         _checked("shared libraries", _libraries),
         _checked("Python packages", _packages),
-        _checked("ports", lambda: _ports(config)),
+        _checked("ports", lambda: f"{', '.join(map(str, with_free_ports(config).ports.values()))} are free"),
         _cores(config),
         _shared_memory(os.statvfs(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None),
         _repository(config.model_repository),
@@ -89,10 +89,6 @@ def _libraries() -> str:
 def _packages() -> str:
     require_packages()
     return f"numpy, onnxruntime and reentry, in {sys.prefix}"
-
-
-def _ports(config: ServerConfig) -> str:
-    return f"{', '.join(map(str, with_free_ports(config).ports.values()))} are free"
 
 
 def _cores(config: ServerConfig) -> Check:

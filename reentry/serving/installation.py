@@ -76,14 +76,14 @@ def find_installation() -> Installation:
         stub=root / f"tritonserver/python_backend_stubs/{python}/triton_python_backend_stub",
         libraries=root.parent / "nvidia_pytriton.libs",
     )
-    for part, path in (
+    for name, path in (
         ("server binary", found.binary),
         ("Python backend", found.python_backend / "libtriton_python.so"),
         (f"Python backend stub for Python {python}", found.stub),
         ("folder of shared libraries", found.libraries),
     ):
         if not path.exists():
-            raise ServerError(f"nvidia-pytriton has no {part}", where=str(path), fix=_FIX)
+            raise ServerError(f"nvidia-pytriton has no {name}", where=str(path), fix=_FIX)
     return found
 
 

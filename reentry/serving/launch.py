@@ -36,8 +36,8 @@ def launch(
 ) -> subprocess.Popen[bytes]:
     """Start a program that the kernel terminates when this process dies.
 
-    The kernel terminates it when the thread that started it ends. Only the main thread is sure to live as long as the
-    program, so a program that another thread starts is not terminated.
+    The kernel watches the thread that starts the program. Only the main thread is sure to live as long as the program,
+    so a program that another thread starts is left running.
 
     Args:
         command: path and arguments of the program, with a placeholder for each secret argument.

@@ -14,7 +14,7 @@ _NO_GPU: Final = re.compile(r"CudaDriverHelper has not been initialized|CUDA dri
 
 
 def last_error(log: Path, start: int = 0) -> str | None:
-    """Return the last error in a log after byte `start`, except those about a missing GPU; None if there is none."""
+    """Return the last error in a log after byte `start`, or None. Errors about a missing GPU are skipped."""
     for line in reversed(_lines(log, start)):
         if _HEADER.match(line) and not _NO_GPU.search(line):
             return _HEADER.sub("", line).strip().strip('"')
@@ -24,7 +24,7 @@ def last_error(log: Path, start: int = 0) -> str | None:
 
 
 def uncaught_exception(log: Path, start: int = 0) -> str | None:
-    """Return the uncaught C++ exception in a log after byte `start`; None if there is none."""
+    """Return the uncaught C++ exception in a log after byte `start`, or None."""
     found = None
     for line in _lines(log, start):
         if line.startswith("terminate called"):

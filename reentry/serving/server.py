@@ -333,5 +333,5 @@ class EmbeddedServer:
         )
 
     def _last_error(self) -> str | None:
-        """Last error in the server's log; None if there is none, or if the log goes to standard error."""
+        """Return the last error in the server's log, or None. A log on standard error cannot be read."""
         return None if self.config.log_to_stderr else last_error(self.server_log, self._log_start)

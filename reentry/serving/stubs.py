@@ -20,7 +20,7 @@ class StubWatch:
         self.lost_model()
 
     def lost_model(self) -> str | None:
-        """Return the name of a model whose process was already dead at the last call; None if there is none.
+        """Return the name of a model whose process was already dead at the last call, or None.
 
         The processes of an unloaded model end as well, but the server reaps those at once.
         """
