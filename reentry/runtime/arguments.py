@@ -58,7 +58,7 @@ def require_replaceable(folder: Path, names: Iterable[str]) -> None:
             raise InputError(
                 "cannot be written: a folder has the name of the file",
                 where=str(path),
-                fix="remove it, or change --out",
+                fix="remove the folder, or change --out",
             )
 
 

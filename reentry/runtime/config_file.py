@@ -15,7 +15,7 @@ _TYPE_NAMES: Final[dict[type, tuple[str, str]]] = {
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
     bool: ("true or false", "true or false"),
-    str: ("a text", "texts"),
+    str: ("a string", "strings"),
 }
 """Singular and plural name of each type in error messages."""
 
@@ -64,7 +64,7 @@ def check_table(
     unknown = sorted(set(table) - set(types))
     if unknown:
         raise ConfigError(
-            f"unknown key of [{name}]", where=where, expected=", ".join(sorted(types)), got=", ".join(unknown)
+            f"unknown key in [{name}]", where=where, expected=", ".join(sorted(types)), got=", ".join(unknown)
         )
     return {key: _checked(key, value, types[key], where) for key, value in table.items()}
 
@@ -77,8 +77,8 @@ def _checked(key: str, value: object, expected: Any, where: str | None) -> Any:
         TypeAdapter(expected).validate_python(checked, strict=True)
     except ValidationError as error:
         # TOML allows integers of any size, also where a float is expected.
-        fault = "too large" if type(value) is int and expected is float else "of another type"
-        raise ConfigError(f"{key} is {fault}", where=where, expected=_in_words(expected), got=str(value)) from error
+        fault = "is too large" if type(value) is int and expected is float else "has the wrong type"
+        raise ConfigError(f"{key} {fault}", where=where, expected=_in_words(expected), got=str(value)) from error
     return checked  # not pydantic's copy, which would turn 1 into 1.0 for a float
 
 
@@ -98,6 +98,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except RecursionError as error:
-        raise ConfigError("not TOML that can be read: nested too deeply", where=str(path)) from error
+        raise ConfigError("not TOML: nested too deeply", where=str(path)) from error
     except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise ConfigError(f"not TOML: {error}", where=str(path)) from error

@@ -86,7 +86,7 @@ class ServerConfig:
             if count is not None:
                 require_between(name, count, 1, most)
         if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
-            raise ConfigError("control_key has other characters", expected="letters, digits and . _ ~ -")
+            raise ConfigError("invalid character in control_key", expected="letters, digits and . _ ~ -")
         if self.model_control_mode not in get_args(ModelControlMode):
             raise ConfigError(
                 "unknown model_control_mode",

@@ -70,7 +70,7 @@ def _pass_secrets(pid: int, secrets: Mapping[int, str]) -> None:
     # WNOWAIT leaves the status of a process that has exited for Popen.
     stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     if stopped is None or stopped.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
-        raise ServerError("the Triton server ended before it ran", got=f"status {stopped and stopped.si_status}")
+        raise ServerError("the Triton server could not be started", got=f"status {stopped and stopped.si_status}")
     if stopped.si_status == signal.SIGSTOP:
         logger.warning(
             "this system forbids tracing, so every user of this machine can read the server's control key in its "

@@ -237,7 +237,8 @@ class EmbeddedServer:
                 with writing(self.server_log):
                     self.log_directory.mkdir(parents=True, exist_ok=True)
                     file = until_started.enter_context(self.server_log.open("ab"))
-                with writing(self.prediction_log):  # the Python models open it; a fault is better reported here
+                # A model that cannot open its prediction log fails without a clear error.
+                with writing(self.prediction_log):
                     self.prediction_log.touch()
                 environment[ENVIRONMENT_VARIABLE] = str(self.prediction_log.absolute())
                 self._log_start, log = file.tell(), file.fileno()

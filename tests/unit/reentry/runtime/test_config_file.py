@@ -51,8 +51,8 @@ def test_values_of_the_declared_types_are_returned_as_written(tmp_path: Path) ->
         ("speed", '"1.5"', "a number"),
         ("labels", "1", "true or false"),
         ("labels", '"true"', "true or false"),
-        ("name", "1", "a text"),
-        ("name", "2020-01-01", "a text"),
+        ("name", "1", "a string"),
+        ("name", "2020-01-01", "a string"),
         ("steps", "1", "a list of whole numbers"),
         ("steps", "[1, 2.0]", "a list of whole numbers"),
         ("steps", "[true]", "a list of whole numbers"),
@@ -65,7 +65,7 @@ def test_a_value_of_another_type_is_refused_and_not_converted(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         read(tmp_path, f"[flight]\n{key} = {value}\n")
-    assert (error.value.problem, error.value.expected) == (f"{key} is of another type", expected)
+    assert (error.value.problem, error.value.expected) == (f"{key} has the wrong type", expected)
     assert error.value.where == str(tmp_path / "settings.toml")
 
 
@@ -82,7 +82,7 @@ def test_an_integer_beyond_the_range_of_floats_is_too_large(tmp_path: Path) -> N
         ("flight = 1\n", "not a table", "a table [flight]", "1"),
         (
             "[flight]\nseed = 1\n",
-            "unknown key of [flight]",
+            "unknown key in [flight]",
             "count, labels, name, span, speed, steps",
             "seed",
         ),

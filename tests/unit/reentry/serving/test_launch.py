@@ -48,5 +48,5 @@ def test_the_program_runs_with_a_warning_on_a_system_that_forbids_tracing(
 
 
 def test_a_program_that_does_not_start_is_an_error() -> None:
-    with pytest.raises(ServerError, match="ended before it ran"):
+    with pytest.raises(ServerError, match="could not be started"):
         launch(["/nowhere", "--key=hidden"], {1: SECRET}, environment={}, stderr=subprocess.DEVNULL)
