@@ -35,9 +35,8 @@ def test_the_program_runs_with_a_warning_on_a_system_that_forbids_tracing(
 ) -> None:
     refused = tmp_path / "child_process.py"
     source = Path(child_process.__file__).read_text()
-    refused.write_text(
-        source.replace("_PTRACE_TRACEME: Final = 0", "_PTRACE_TRACEME: Final = 9999")
-    )  # not a request of ptrace
+    # 9999 is not a valid request of ptrace.
+    refused.write_text(source.replace("_PTRACE_TRACEME: Final = 0", "_PTRACE_TRACEME: Final = 9999"))
     assert refused.read_text() != source
     monkeypatch.setattr(child_process, "__file__", str(refused))
     with caplog.at_level(logging.WARNING):
