@@ -70,7 +70,7 @@ class Profile:
 
     chunks: Callable[[Order], Iterator[pd.DataFrame]]
     """Gives its tables of whole tracks; raises ConfigError at once for a setting out of its range."""
-    settings: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, str]]
     """The tables, keys and types of its settings file."""
 
 
