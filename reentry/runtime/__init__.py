@@ -1,1 +1,1 @@
-"""What a program stands on: files, processes, signals, progress, settings."""
+"""Files, processes, signals, progress and configuration files."""

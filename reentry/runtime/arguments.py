@@ -1,4 +1,4 @@
-"""Checks of what a user gives, before anything slow is imported or begun: files to read, URLs, numbers in a range."""
+"""Early checks of a user's arguments: files to read, URLs and numbers in a range."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z]+)://(?P<host>\[[^\[\]@/]+\]|[\w.-]+)(:(?P<port>[0-9]{1,5}))?/?", re.ASCII
 )
 _LABEL: Final = re.compile(r"\w([\w-]{0,61}\w)?", re.ASCII)
-"""A part of a host name."""
+"""One label of a host name."""
 _LONGEST_HOST: Final = 253
+"""Characters of the longest host name."""
 
 _MISSING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def require_file(path: Path, *, error: type[ReentryError] = InputError, fix: str | None = None) -> None:
-    """Make sure that a path names a file that can be read; nothing is opened.
+    """Check that a path is a readable regular file, without opening it.
 
     Args:
-        path: the file.
-        error: the class of the error to raise.
-        fix: its advice where there is no such file.
+        path: path of the file.
+        error: class of the error to raise.
+        fix: fix in the error if the file does not exist.
 
     Raises:
-        ReentryError: the path names no regular file, or one that may not be read.
+        ReentryError: the path is not a regular file, or is not readable.
     """
     try:
         mode = path.stat().st_mode
@@ -43,29 +44,29 @@ def require_file(path: Path, *, error: type[ReentryError] = InputError, fix: str
         what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
         raise error("not a file", where=str(path), expected="a regular file", got=what, fix=fix)
     if not os.access(path, os.R_OK):
-        raise error("may not be read", where=str(path), fix="grant read permission")
+        raise error("permission denied", where=str(path), fix="grant read permission")
 
 
 def require_replaceable(folder: Path, names: Iterable[str]) -> None:
-    """Make sure, before long work, that no folder has the name of a file that will be written.
+    """Check before long work that none of the files to write is an existing folder.
 
     Raises:
-        InputError: one has.
+        InputError: one of them is a folder.
     """
     for path in (folder / name for name in names):
         if path.is_dir():
             raise InputError(
                 "cannot be written: a folder has the name of the file",
                 where=str(path),
-                fix="remove it, or change --out",
+                fix="remove the folder, or change --out",
             )
 
 
 def split_url(url: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of SCHEME://HOST[:PORT]; None for any other text.
+    """Return scheme, host and port of SCHEME://HOST[:PORT]; None for any other text.
 
     The host is a name of letters, digits, `-`, `_` and `.`, an IPv4 address, or an IPv6 address in brackets. The port
-    is 1 to 65535, or None where it is left out.
+    is 1 to 65535, or None if the URL has none.
     """
     match = _URL.fullmatch(url)
     if match is None:
@@ -84,10 +85,10 @@ def split_url(url: str) -> tuple[str, str, int | None] | None:
 
 
 def require_between(name: str, value: float, least: float, most: float, *, unit: str = "") -> None:
-    """Make sure that a number is in a range, both ends included; NaN is in none.
+    """Check that a number is between two bounds, inclusive. NaN is out of range.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the number is out of range.
     """
     if not least <= value <= most:
         expected = f"{least:,} to {most:,}" + (f" {unit}" if unit else "")

@@ -1,4 +1,4 @@
-"""How many cores there are for this process."""
+"""Number of processor cores that are available to this process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Final
 
 CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
-"""The quota of this process's control group (version 2): microseconds, or `max`, in each period of microseconds."""
+"""File with the CPU quota of this process's control group (version 2): microseconds, or `max`, and the period."""
 
 
 def cores() -> int:
-    """Cores that this process may run on; in a container often fewer than the machine has, by its set or its quota."""
+    """Return the number of cores available to this process.
+
+    A container often has fewer cores than the machine, because of its CPU set or its quota.
+    """
     return min(len(os.sched_getaffinity(0)), _quota(CPU_QUOTA))
 
 
 def _quota(file: Path) -> int:
-    """Whole cores that fit the quota in `file`, at least one."""
+    """Return the number of whole cores within the quota, at least one."""
     try:
         granted, period = file.read_text().split()
     except (OSError, ValueError):  # the root group, or control groups of version 1

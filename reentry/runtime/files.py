@@ -1,4 +1,4 @@
-"""Files that appear under their name only when whole, and the words for a place that takes none."""
+"""Atomic writes of files, and clear errors for places that are not writable."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say where, when the system refuses what the block does to write `path`.
+    """Turn an OSError of the block, which writes `path`, into an InputError.
 
     Raises:
-        InputError: for an OSError.
+        InputError: the block raised an OSError.
     """
     try:
         yield
@@ -32,16 +32,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure, before long work, that files can be made in a folder, or where it will be; leaves nothing there.
+    """Check before long work that files can be created in a folder, which may not exist yet. Nothing is left behind.
 
     Raises:
-        InputError: they cannot.
+        InputError: the folder is not writable.
     """
     place = folder.absolute()
     with writing(folder):
         while not place.exists() and place != place.parent:
-            if place.is_symlink():  # where mkdir makes no folder
-                raise OSError(errno.ENOENT, "a symbolic link leads nowhere")
+            if place.is_symlink():  # a broken link, for which mkdir fails
+                raise OSError(errno.ENOENT, "broken symbolic link")
             place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -49,68 +49,68 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes that name when the block ends, and vanishes if the block raises.
+    """Yield a temporary path beside `path`, which is renamed to `path` after the block, or removed if the block raises.
 
-    What a process that was killed left there is removed by the next one that writes `path`.
+    Temporary files of killed processes are removed when `path` is next written.
 
     Example:
-        with whole_file(Path("report.json")) as part:
-            part.write_text("{}")
+        with whole_file(Path("report.json")) as temporary:
+            temporary.write_text("{}")
 
     Raises:
-        InputError: the place cannot be written to, or is full.
+        InputError: the folder is not writable, or the disk is full.
     """
-    # Named first and made inside the block: a signal right after the file is there finds somebody who removes it.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
+    # The removal is registered before the file is created, so that a signal in between leaves no file behind.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
     with ExitStack() as stack:
-        stack.callback(_unlink, part)
+        stack.callback(_unlink, temporary)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
-            stack.callback(os.close, _made_and_locked(part))
+            stack.callback(os.close, _create_locked(temporary))
         try:
-            yield part
+            yield temporary
         except OSError as error:
-            if error.errno in _FULL:  # any other may be of a file that the block reads
+            if error.errno in _FULL:  # another error may come from a file that the block reads
                 raise _unwritable(path, error) from error
             raise
         with writing(path):
-            part.replace(path)
+            temporary.replace(path)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed processes left of `path`.
+    """Remove the temporary files of `path` that killed processes left behind.
 
-    A live process holds a lock on its own, which stays; so does every file where the file system has no locks.
+    The file of a live process is locked and stays. On a file system without locks every file stays.
     """
     leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(path.suffix)}")
     with suppress(OSError), os.scandir(path.parent) as entries:
         found = [Path(entry) for entry in entries if leftover.fullmatch(entry.name) and entry.is_file()]
-        for part in found:
-            with suppress(OSError), part.open("r+b") as file:
+        for temporary in found:
+            with suppress(OSError), temporary.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                part.unlink()
+                temporary.unlink()
 
 
-def _made_and_locked(part: Path) -> int:
-    """Make an empty file that `remove_leftovers` of other processes leaves alone until the descriptor is closed."""
+def _create_locked(temporary: Path) -> int:
+    """Create an empty file and lock it until the returned descriptor is closed."""
     while True:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return descriptor
-        os.close(descriptor)  # another process took it for a leftover before it was locked
+        os.close(descriptor)  # another process removed it before it was locked
 
 
-def _unlink(part: Path) -> None:
-    with suppress(OSError):  # as where it could not be made
-        part.unlink()
+def _unlink(temporary: Path) -> None:
+    with suppress(OSError):  # the file may not exist
+        temporary.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    in_the_way = isinstance(error, FileExistsError)  # mkdir's word for a file of the folder's name
-    reason = "a file stands where a folder is needed" if in_the_way else error.strerror or str(error)
-    return InputError(
-        f"cannot be written: {reason}", where=str(path), fix="give another place, or make room or leave to write there"
-    )
+    # mkdir raises FileExistsError for a file with the name of the folder.
+    is_file = isinstance(error, FileExistsError)
+    reason = "a file exists where a folder is needed" if is_file else error.strerror or str(error)
+    fix = "free disk space, grant write permission, or choose another path"
+    return InputError(f"cannot be written: {reason}", where=str(path), fix=fix)

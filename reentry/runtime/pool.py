@@ -1,4 +1,4 @@
-"""Parts of a work done by several processes, given in their order."""
+"""Parallel work in several processes, with the results in order."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from typing import Any, Final, TypeVar
 
 from reentry.errors import ReentryError
 
-Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 MOST_PROCESSES: Final = 1_024
+"""Largest number of processes."""
 
 
-def in_order(make: Callable[[int], Part], parts: int, processes: int) -> Iterator[Part]:
-    """`make(0)`, `make(1)`, ... up to `parts`, made by so many processes and given in order.
+def in_order(compute: Callable[[int], Result], tasks: int, processes: int) -> Iterator[Result]:
+    """Yield `compute(0)`, `compute(1)` and so on in order, computed by several processes.
 
-    Process i makes every `processes`-th part from the i-th on and waits until it is taken, so that memory holds one or
-    two parts a process. The processes end with the iterator, however it ends; and if this one is killed, as soon as
-    they have something to send.
+    Process i computes the tasks i, i + `processes`, i + 2 `processes` and so on. It waits until a result is received
+    before it sends the next one, so memory holds one or two results for each process. The processes are terminated
+    when the iterator ends. If this process is killed, each of them exits when it has a result to send.
 
     Args:
-        make: picklable, and what it gives, too.
-        parts: how many there are.
-        processes: 1 makes them in this process.
+        compute: function of the task's index. The function and its results can be pickled.
+        tasks: number of tasks.
+        processes: number of processes. With 1 the tasks run in this process.
 
     Raises:
         ReentryError: a process was killed.
     """
-    processes = min(processes, parts)
+    processes = min(processes, tasks)
     if processes <= 1:
-        yield from map(make, range(parts))
+        yield from map(compute, range(tasks))
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
+    context = multiprocessing.get_context("spawn")  # a fork copies locks that other threads hold
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
     workers = [
-        context.Process(target=_work, args=(sending, make, range(first, parts, processes)), daemon=True)
+        context.Process(target=_work, args=(sending, compute, range(first, tasks, processes)), daemon=True)
         for first, (_, sending) in enumerate(pipes)
     ]
     try:
-        with _deaf_to_ctrl_c():
+        with _sigint_blocked():
             for worker, (_, sending) in zip(workers, pipes, strict=True):
                 worker.start()
-                sending.close()  # the process has its own; with this one closed its death is seen
-        for part in range(parts):
-            yield _taken(pipes[part % processes][0], workers[part % processes])
+                sending.close()  # otherwise the death of the process would not close the pipe
+        for task in range(tasks):
+            yield _received(pipes[task % processes][0], workers[task % processes])
     finally:
         for worker in workers:
             if worker.pid is not None:
@@ -60,9 +61,12 @@ def in_order(make: Callable[[int], Part], parts: int, processes: int) -> Iterato
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started in the block never see Ctrl-C, which goes to the whole group: the first one ends the others."""
-    resource_tracker.ensure_running()  # the first start would, and unblock the signal
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT in processes that start in the block.
+
+    Ctrl-C reaches the whole process group, but this process alone handles it and terminates the others.
+    """
+    resource_tracker.ensure_running()  # otherwise the first start does this and unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -70,26 +74,26 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _taken(receiving: Connection, worker: multiprocessing.process.BaseProcess) -> Any:
+def _received(receiving: Connection, worker: multiprocessing.process.BaseProcess) -> Any:
     try:
-        made = receiving.recv()
+        result = receiving.recv()
     except EOFError:
         worker.join()
         raise ReentryError(
-            "a process ended",
+            "a worker process ended",
             got=f"exit status {worker.exitcode}",
-            fix="give it more memory, or take --processes 1",
+            fix="provide more memory, or use --processes 1",
         ) from None
-    if isinstance(made, Exception):
-        raise made
-    return made
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _work(sending: Connection, make: Callable[[int], Any], parts: range) -> None:
+def _work(sending: Connection, compute: Callable[[int], Any], tasks: range) -> None:
     try:
-        for part in parts:
-            sending.send(make(part))
-    except (BrokenPipeError, KeyboardInterrupt):  # nobody takes what is made any more
+        for task in tasks:
+            sending.send(compute(task))
+    except (BrokenPipeError, KeyboardInterrupt):  # nobody receives the results any more
         return
     except Exception as error:
         sending.send(error)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ SECONDS_BETWEEN_LINES: Final = 10.0
 
 @contextmanager
 def progress(task: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """Show how far a task is, on stderr; the yielded function is called with the amount done since its last call.
+    """Show the progress of a task on standard error.
+
+    The block calls the yielded function with the amount of work done since the last call.
 
     Args:
-        task: what is done, as "simulating".
-        total: the whole amount; None if unknown.
-        unit: of the amounts, as "rows".
+        task: description such as "simulating".
+        total: total amount of work; None if unknown.
+        unit: unit of the amounts such as "rows".
     """
-    if sys.stderr.isatty():
-        with _bar(task, total, unit) as advance:
-            yield advance
-    else:
-        with _lines(task, total, unit) as advance:
-            yield advance
-
-
-@contextmanager
-def _bar(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    if not sys.stderr.isatty():
+        yield _line_printer(task, total, unit)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,16 +40,15 @@ def _bar(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], No
         yield lambda amount: bar.advance(identity, amount)
 
 
-@contextmanager
-def _lines(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    done, printed = 0, time.monotonic()
+def _line_printer(task: str, total: int | None, unit: str) -> Callable[[int], None]:
+    done, last_line = 0, time.monotonic()
 
     def advance(amount: int) -> None:
-        nonlocal done, printed
+        nonlocal done, last_line
         done += amount
-        if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
-            printed = time.monotonic()
+        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
             of = f" of {total:,}" if total is not None else ""
             print(f"{task}: {done:,}{of} {unit}".rstrip(), file=sys.stderr, flush=True)
 
-    yield advance
+    return advance

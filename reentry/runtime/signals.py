@@ -1,33 +1,33 @@
-"""The signals that ask a program to end, as an exception, so that what is open is closed on the way out."""
+"""Shutdown signals as an exception, so that a program closes its resources before it exits."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Final
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a supervisor's wish, a closed terminal."""
+"""Signals of Ctrl-C, of a supervisor's stop, and of a closed terminal."""
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asked for the end.
+    """A shutdown signal was received.
 
-    A KeyboardInterrupt, since asyncio lets no other exception of a signal out of its callbacks.
+    It is a KeyboardInterrupt, because asyncio swallows other exceptions of a signal handler in its callbacks.
     """
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise `Ended` in the block at the first of `ENDING`.
+    """Raise `Ended` in the block at the first signal of `ENDING`.
 
-    Those that follow are ignored, since closing has its own deadlines. A SIGHUP that is ignored already stays so, as
-    nohup wants it. Outside the main thread, which alone gets signals, nothing changes.
+    Later signals are ignored, because shutdown has its own deadlines. SIGHUP stays ignored if it was ignored before,
+    as under nohup. In a thread other than the main thread nothing changes, because only the main thread gets signals.
 
     Example:
         with ended_by_signals(), EmbeddedServer(config) as server:
@@ -38,27 +38,33 @@ def ended_by_signals() -> Iterator[None]:
         return
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        for number in before:
+        for number in handled:
             signal.signal(number, signal.SIG_IGN)
         raise Ended
 
-    before = {number: signal.getsignal(number) for number in ENDING}
-    if before[signal.SIGHUP] == signal.SIG_IGN:
-        del before[signal.SIGHUP]
+    handled = [number for number in ENDING if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
+    with _handler(end, handled):
+        yield
+
+
+@contextmanager
+def _handler(handler: Callable[[int, FrameType | None], None], numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Handle signals with `handler` in the block, and restore the previous handlers after it."""
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number in before:
-            signal.signal(number, end)
+            signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def run_until_ended(work: Callable[[], Awaitable[None]]) -> None:
-    """`asyncio.run(work())`; a signal of `ENDING` cancels it, and is delivered again once everything is closed.
+    """Run `asyncio.run(work())`. A signal of `ENDING` cancels the work and is raised again once everything is closed.
 
-    A handler that raises amid the callbacks of asyncio and its libraries may find its exception swallowed there, and
-    the wish to end lost. Signals without a handler of Python's keep what they have.
+    A handler that raises an exception is not enough, because a callback of asyncio or of a library may swallow it.
+    Signals without a Python handler are left alone.
     """
     received: signal.Signals | None = None
     cancel: Callable[[], object] | None = None
@@ -81,16 +87,11 @@ def run_until_ended(work: Callable[[], Awaitable[None]]) -> None:
     if threading.current_thread() is not threading.main_thread():
         asyncio.run(cancellable())
         return
-    before = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
-    try:
-        for number in before:
-            signal.signal(number, end)
-        asyncio.run(cancellable())
-    except asyncio.CancelledError:
-        if received is None:
-            raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _handler(end, [number for number in ENDING if callable(signal.getsignal(number))]):
+        try:
+            asyncio.run(cancellable())
+        except asyncio.CancelledError:
+            if received is None:
+                raise
     if received is not None:
         signal.raise_signal(received)

@@ -1,8 +1,8 @@
-"""The embedded Triton server: found, assembled, started, waited for, stopped.
+"""The embedded Triton server, which runs on a laptop or in a pod without a GPU.
 
-The binary inside nvidia-pytriton is server 2.51, older than the security fixes of 2025 and 2026, so it listens on
-loopback alone. Inside a pod a network policy may stand in for loopback; then the server is told another address, and
-its control interfaces want a key. Production on GPUs takes a current official container over the same model repository.
+The binary in nvidia-pytriton is server 2.51, older than the security fixes of 2025 and 2026, so it listens on loopback
+by default. It may listen on another address behind a firewall or the network policy of a pod. For production on GPUs,
+use a current official container with the same model repository.
 """
 
 from reentry.serving.config import ServerConfig

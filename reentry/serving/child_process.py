@@ -1,7 +1,7 @@
-"""A program that becomes another one, which the kernel ends together with its parent and which can hide arguments.
+"""A script that replaces itself with another program, which the kernel terminates when the parent process dies.
 
-Arguments: the process id of the parent (0: the program is not ended with it), the program, its arguments. The module
-stands alone: nothing of `reentry` is imported. `reentry.serving.launch` is the other side.
+Its arguments are the process id of the parent (0 if the program shall outlive it), the program, and the program's
+arguments. The script runs without `reentry` on its path. `reentry.serving.launch` starts it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from typing import Final
 
 HIDDEN: Final = "REENTRY_ARGUMENT_"
-"""Variables that hold the hidden arguments, each with its index in the command line behind."""
+"""Prefix of the environment variables with the secret arguments. The argument's index in the command line follows."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PTRACE_TRACEME: Final = 0
@@ -24,10 +24,10 @@ def _main(parent: int, command: list[str]) -> None:
     if parent:
         system.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
-            return  # the parent died before this process was tied to it
+            return  # the parent died before the call above
     hidden = {int(name.removeprefix(HIDDEN)): value for name, value in os.environ.items() if name.startswith(HIDDEN)}
-    # With a tracer the kernel stops the program after it is loaded and before it runs, and the parent puts the
-    # arguments in. Where the system forbids tracing, they have to stand in the open.
+    # The kernel stops a traced program after loading it, and the parent then sets the secret arguments. Where the
+    # system forbids tracing, they have to be ordinary arguments.
     if hidden and system.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
         for index, value in hidden.items():
             command[index] = value

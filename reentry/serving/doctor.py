@@ -1,4 +1,4 @@
-"""What a machine needs to serve, checked one by one."""
+"""Checks of whether this machine can run the embedded server."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Final, Literal
 
 from reentry.errors import ReentryError
 from reentry.runtime.cores import cores
-from reentry.serving.config import ServerConfig
+from reentry.serving.config import ServerConfig, with_free_ports
 from reentry.serving.installation import find_installation, libpython, require_libraries, require_packages
 from reentry.serving.repository import FIRST_VERSION, models_of
-from reentry.serving.server import EmbeddedServer, choose_ports
+from reentry.serving.server import EmbeddedServer
 
 Status = Literal["ok", "warn", "fail"]
 
 SHARED_MEMORY: Final = Path("/dev/shm")
 
 ENOUGH_SHARED_MEMORY: Final = 256 << 20
-"""Bytes: a few full batches (64 tracks of 1200 steps are 4 MB, in and out) in each of three Python models."""
+"""Bytes for a few full batches in each of three Python models. A batch of 64 tracks of 1200 steps takes 4 MB."""
 
 LEAST_SHARED_MEMORY: Final = 32 << 20
-"""Bytes: Triton takes 1 MB for each instance before the first request."""
+"""Bytes below which the check fails. Triton takes 1 MB for each instance before the first request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     status: Status
@@ -40,40 +40,40 @@ class Check:
 
 
 def examine(config: ServerConfig) -> list[Check]:
-    """All checks, for the server that `config` asks for; the last one starts it, on free ports."""
+    """Run all checks for the configured server. The last check starts it on free ports."""
     checks = [
         _checked("server binary", _server_binary),
         _checked("Python backend stub", _stub),
         _checked("shared libraries", _libraries),
         _checked("Python packages", _packages),
-        _checked("ports", lambda: _ports(config)),
+        _checked("ports", lambda: f"{', '.join(map(str, with_free_ports(config).ports.values()))} are free"),
         _cores(config),
         _shared_memory(os.statvfs(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None),
         _repository(config.model_repository),
     ]
     server_parts = [check for check in checks if check.name != "ports"]
     if any(check.status == "fail" for check in server_parts) or checks[-1].status != "ok":
-        return [*checks, Check(name="start", status="warn", found="not tried", fix="mend what stands above")]
+        return [*checks, Check(name="start", status="warn", found="not tried", fix="fix the problems above")]
     return [*checks, _checked("start", lambda: _start(config))]
 
 
-def _checked(name: str, look: Callable[[], str]) -> Check:
+def _checked(name: str, check: Callable[[], str]) -> Check:
     try:
-        return Check(name=name, status="ok", found=look())
+        return Check(name=name, status="ok", found=check())
     except ReentryError as error:
         where = f"{error.where}: " if error.where else ""
         return Check(name=name, status="fail", found=f"{where}{error.problem}", fix=error.fix or "")
 
 
 def _repository(folder: Path) -> Check:
-    """A repository without a version is a warning: that is how a checkout begins."""
+    """Check the repository. One without a version is only a warning, because a new checkout has none."""
     check = _checked("model repository", lambda: ", ".join(models_of(folder)))
     return replace(check, status="warn") if check.fix == FIRST_VERSION else check
 
 
 def _server_binary() -> str:
     installation = find_installation()
-    return f"{installation.binary}, of nvidia-pytriton {importlib.metadata.version('nvidia-pytriton')}"
+    return f"{installation.binary} from nvidia-pytriton {importlib.metadata.version('nvidia-pytriton')}"
 
 
 def _stub() -> str:
@@ -83,7 +83,7 @@ def _stub() -> str:
 
 def _libraries() -> str:
     require_libraries(find_installation())
-    return f"all found, {libpython()} too"
+    return f"all found, including {libpython()}"
 
 
 def _packages() -> str:
@@ -91,15 +91,11 @@ def _packages() -> str:
     return f"numpy, onnxruntime and reentry, in {sys.prefix}"
 
 
-def _ports(config: ServerConfig) -> str:
-    return f"{', '.join(str(port) for port in choose_ports(config.ports, config.address).values())} are free"
-
-
 def _cores(config: ServerConfig) -> Check:
-    there, wanted = cores(), config.fitted_instances * config.fitted_threads
-    found = f"{there}; instances x threads: {config.fitted_instances} x {config.fitted_threads}"
-    if wanted > there:
-        return Check(name="cores", status="warn", found=found, fix=f"--instances {there} --threads 1")
+    available, needed = cores(), config.fitted_instances * config.fitted_threads
+    found = f"{available}; instances x threads: {config.fitted_instances} x {config.fitted_threads}"
+    if needed > available:
+        return Check(name="cores", status="warn", found=found, fix=f"--instances {available} --threads 1")
     return Check(name="cores", status="ok", found=found)
 
 

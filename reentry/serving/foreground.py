@@ -1,4 +1,4 @@
-"""A server that runs until it is told to end."""
+"""A server that runs in the foreground until a signal stops it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from reentry.serving.config import ServerConfig
 from reentry.serving.server import EmbeddedServer
 
 RESTARTS: Final = 5
-"""Most restarts in a row, without `STABLE_SECONDS` of service between them."""
+"""Largest number of restarts without `STABLE_SECONDS` of service between them."""
 
 STABLE_SECONDS: Final = 60.0
-"""s of service after which earlier deaths no longer count."""
+"""Seconds of service after which earlier crashes no longer count."""
 
 _LONGEST_PAUSE: Final = 30.0
+"""Largest number of seconds before a restart."""
 
 
 def serve_until_ended(
@@ -29,17 +30,16 @@ def serve_until_ended(
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain.
 
     Args:
-        config: of the server. Ports that it leaves free stay the same over restarts.
-        on_ready: called each time that every model is ready.
-        on_restart: called with the reason and the seconds until the next start, when a server that was ready has died
-            or lost a part. None: there is no restart.
+        config: configuration of the server. Free ports are chosen once and kept over restarts.
+        on_ready: called after each start, when every model is ready.
+        on_restart: called before each restart with the error and the seconds until the next start; None to exit at the
+            first crash. A server that was never ready is not restarted.
 
     Raises:
-        ServerError: as `EmbeddedServer`; without restarts, if the server ends by itself or loses a part; with them, if
-            it does so too often.
+        ServerError: the server did not start, crashed without `on_restart`, or crashed more than `RESTARTS` times.
     """
     with contextlib.suppress(Ended), ended_by_signals():
-        deaths, was_ready = 0, False
+        crashes, was_ready = 0, False
         while True:
             ready = None
             try:
@@ -51,9 +51,9 @@ def serve_until_ended(
                 if on_restart is None or not was_ready:
                     raise
                 stable = ready is not None and time.monotonic() - ready > STABLE_SECONDS
-                deaths = 1 if stable else deaths + 1
-                if deaths > RESTARTS:
+                crashes = 1 if stable else crashes + 1
+                if crashes > RESTARTS:
                     raise ServerError(f"{error.problem}, after {RESTARTS} restarts in a row", fix=error.fix) from error
-                pause = min(2.0 ** (deaths - 1), _LONGEST_PAUSE)
+                pause = min(2.0 ** (crashes - 1), _LONGEST_PAUSE)
                 on_restart(error, pause)
                 time.sleep(pause)

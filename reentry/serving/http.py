@@ -1,4 +1,4 @@
-"""The few requests the server's owner makes of it, over its HTTP interface."""
+"""Requests to Triton's HTTP interface: health, configuration, and loading of models."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from typing import Final
 from reentry.errors import ServerError
 
 CONTROL_HEADER: Final = "reentry-control"
-"""Carries the key that the server requires for what changes it."""
-
+"""Header with the key that the server requires for changes."""
 ANSWERING: Final = ("READY", "UNLOADING")
-"""States of a version that gives answers: to new requests, or to the last ones inside."""
-
+"""States of a version that still answers requests, new ones or those in flight."""
 _LARGEST_ANSWER: Final = 2**24
-"""Bytes; Triton's own are a few thousand."""
-
-_PART: Final = 2**16
-"""Bytes read at once."""
-
+"""Bytes of the largest response that is read. Triton's own are a few thousand."""
+_CHUNK: Final = 2**16
+"""Bytes per read."""
 _ANSWER_TIMEOUT: Final = 5.0
-"""s for a request that does not work on the server."""
+"""Seconds for a request that starts no work on the server."""
 
 
 def is_live(url: str) -> bool:
-    """Whether the server at host:port answers."""
-    try:
-        status, _ = _request(url, "GET", "/v2/health/live")
-    except (OSError, http.client.HTTPException):
-        return False
-    return status == 200
+    """Return whether the server at host:port answers."""
+    return _is_ok(url, "/v2/health/live")
 
 
 def is_ready(url: str, model: str) -> bool:
-    """Whether the server answers requests to a model."""
+    """Return whether a model is ready to answer requests."""
+    return _is_ok(url, f"/v2/models/{model}/ready")
+
+
+def _is_ok(url: str, path: str) -> bool:
     try:
-        status, _ = _request(url, "GET", f"/v2/models/{model}/ready")
+        return _request(url, "GET", path)[0] == 200
     except (OSError, http.client.HTTPException):
         return False
-    return status == 200
 
 
 def load_model(url: str, name: str, config: str | None, *, key: str, timeout: float) -> None:
-    """Load or reload a model; `config` is a whole configuration as JSON and takes the place of its config.pbtxt.
+    """Load or reload a model.
 
-    `key` is the server's control key, empty where it has none; so below.
+    Args:
+        url: address of the server as host:port.
+        name: name of the model.
+        config: complete configuration as JSON, used instead of the model's config.pbtxt; None to use the file.
+        key: control key of the server; empty if it requires none.
+        timeout: seconds.
 
     Raises:
-        ServerError: the server's reason.
-        OSError, http.client.HTTPException: the server went away.
+        ServerError: the server cannot load the model. The error includes the server's reason.
+        OSError, http.client.HTTPException: the connection failed.
     """
     body = {"parameters": {"config": config}} if config is not None else {}
     status, answer = _request(
@@ -63,45 +63,45 @@ def load_model(url: str, name: str, config: str | None, *, key: str, timeout: fl
 
 
 def unload_model(url: str, name: str, *, key: str) -> None:
-    """Close a model to new requests; it is gone when those inside are answered, see `loaded_models`.
+    """Close a model to new requests. It stays in `loaded_models` until its requests in flight are answered.
 
     Raises:
-        OSError, http.client.HTTPException: the server went away.
+        OSError, http.client.HTTPException: the connection failed.
     """
     _request(url, "POST", f"/v2/repository/models/{name}/unload", "{}", key=key)
 
 
 def loaded_models(url: str, *, key: str) -> set[str]:
-    """Names of the models that still answer.
+    """Return the names of the models that still answer requests.
 
     Raises:
-        ServerError: the server does not say so without its key.
-        OSError, http.client.HTTPException: the server went away.
+        ServerError: the key is wrong.
+        OSError, http.client.HTTPException: the connection failed.
     """
     return {model["name"] for model in repository_index(url, key=key) if model.get("state") in ANSWERING}
 
 
 def repository_index(url: str, *, key: str) -> list[dict[str, str]]:
-    """Every version of every model that the server has met: name, version, state, reason.
+    """Return name, version, state and reason of every version of every model that the server knows.
 
     Raises:
-        ServerError: the server does not say so without its key.
-        OSError, http.client.HTTPException: the server went away.
+        ServerError: the key is wrong.
+        OSError, http.client.HTTPException: the connection failed.
     """
     status, answer = _request(url, "POST", "/v2/repository/index", "{}", key=key)
     if status != 200:
         _, reason = cause_of(answer)
-        raise ServerError(f"the server does not say what it serves: {reason}", fix=_fix_of(status, reason))
+        raise ServerError(f"the server refuses to list its models: {reason}", fix=_fix_of(status, reason))
     index: list[dict[str, str]] = json.loads(answer)
     return index
 
 
 def model_config(url: str, name: str) -> str:
-    """The configuration that the model runs by, as JSON: the file's, an override's, with what Triton fills in.
+    """Return the effective configuration of a model as JSON, including Triton's default values.
 
     Raises:
-        ServerError: the server does not serve it.
-        OSError, http.client.HTTPException: the server went away.
+        ServerError: the server does not serve the model.
+        OSError, http.client.HTTPException: the connection failed.
     """
     status, answer = _request(url, "GET", f"/v2/models/{name}/config")
     if status != 200:
@@ -110,10 +110,10 @@ def model_config(url: str, name: str) -> str:
 
 
 def cause_of(answer: str) -> tuple[str | None, str]:
-    """The cause inside Triton's answer to a load request, without the layers it is wrapped in.
+    """Extract the cause of a failure from Triton's response to a load request.
 
     Returns:
-        The member of an ensemble that failed, None if it was the model itself, and the reason on one line.
+        The ensemble member that failed, or None if the model itself failed, and the reason on one line.
     """
     try:
         text = str(json.loads(answer)["error"])
@@ -129,9 +129,9 @@ def cause_of(answer: str) -> tuple[str | None, str]:
 
 def _fix_of(status: int, reason: str) -> str | None:
     if status == 403:
-        return "set REENTRY_CONTROL_KEY to the server's key, or run as its user on its machine, where the key is found"
+        return "set REENTRY_CONTROL_KEY to the server's key, or run on its machine as its user, where the key is found"
     if "polling is enabled" in reason:
-        return "leave --url away and restart the server afterwards, or serve with --model-control-mode explicit"
+        return "omit --url and restart the server afterwards, or serve with --model-control-mode explicit"
     return None
 
 
@@ -144,11 +144,11 @@ def _request(
         connection.request(method, path, body, {CONTROL_HEADER: key} if key else {})
         with connection.getresponse() as response:
             content = bytearray()
-            while part := response.read1(_PART):
-                content += part
+            while chunk := response.read1(_CHUNK):
+                content += chunk
                 if len(content) > _LARGEST_ANSWER:
-                    raise http.client.HTTPException(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
-                if time.monotonic() > end:  # the socket's own time-out begins again with each byte
+                    raise http.client.HTTPException(f"the response is larger than {_LARGEST_ANSWER:,} bytes")
+                if time.monotonic() > end:  # the socket's own timeout restarts with each byte
                     raise TimeoutError
             if response.length:
                 raise http.client.IncompleteRead(bytes(content), response.length)

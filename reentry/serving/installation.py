@@ -1,4 +1,4 @@
-"""Where the parts of a Triton server lie on this machine: they come inside the nvidia-pytriton package."""
+"""Location of the Triton server's files, which the nvidia-pytriton package installs."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ _FIX: Final = "make setup, or pip install 'reentry[serve]' from the checkout"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The parts of the embedded server."""
+    """Files of the embedded server."""
 
     binary: Path
+    """The tritonserver program."""
     python_backend: Path
     """Folder of Triton's Python backend."""
     stub: Path
-    """The program that runs a Python model, built for one version of Python."""
+    """Program that runs a Python model, built for one version of Python."""
     libraries: Path
-    """Folder of the shared libraries that came with the binary."""
+    """Folder of the shared libraries that are installed with the binary."""
 
     @property
     def library_path(self) -> str:
-        """LD_LIBRARY_PATH of the server and its stubs, and of nothing else."""
+        """LD_LIBRARY_PATH for the server and its stubs."""
         folders = [self.libraries]
         own = sysconfig.get_config_var("LIBDIR")
-        # An interpreter under a user's home (pyenv, uv) keeps its library beside it, where the loader does not look.
+        # The library of an interpreter from pyenv or uv lies in the user's home, where the loader does not search.
         if own and (Path(own) / libpython()).exists():
             folders.append(Path(own))
         return ":".join(str(folder) for folder in folders)
 
     def missing_libraries(self) -> list[str]:
-        """Shared libraries of the binary and the stub that the loader does not find."""
+        """Return the shared libraries of the binary and the stub that the loader does not find."""
         missing: set[str] = set()
         for program in (self.binary, self.stub):
             listing = subprocess.run(
@@ -54,19 +55,19 @@ class Installation:
 
 
 def libpython() -> str:
-    """File name of this Python's shared library, which the stub is linked with."""
+    """Return the file name of this Python's shared library, which the stub is linked with."""
     return f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
 
 
 def find_installation() -> Installation:
-    """Find the server without importing the package that carries it.
+    """Find the server without importing the nvidia-pytriton package.
 
     Raises:
-        ServerError: a part is missing; which one, and how to get it.
+        ServerError: the package or one of its files is missing.
     """
     package = importlib.util.find_spec("pytriton")
     if package is None or package.origin is None:
-        raise ServerError("the Triton server is not installed: there is no package nvidia-pytriton", fix=_FIX)
+        raise ServerError("the Triton server is not installed: no package nvidia-pytriton", fix=_FIX)
     root = Path(package.origin).parent
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     found = Installation(
@@ -75,41 +76,43 @@ def find_installation() -> Installation:
         stub=root / f"tritonserver/python_backend_stubs/{python}/triton_python_backend_stub",
         libraries=root.parent / "nvidia_pytriton.libs",
     )
-    for part, path in (
+    for name, path in (
         ("server binary", found.binary),
         ("Python backend", found.python_backend / "libtriton_python.so"),
         (f"Python backend stub for Python {python}", found.stub),
         ("folder of shared libraries", found.libraries),
     ):
         if not path.exists():
-            raise ServerError(f"nvidia-pytriton has no {part}", where=str(path), fix=_FIX)
+            raise ServerError(f"nvidia-pytriton has no {name}", where=str(path), fix=_FIX)
     return found
 
 
 def require_libraries(installation: Installation) -> None:
-    """See that the binary and the stub can be loaded.
+    """Check that the loader finds the shared libraries of the binary and the stub.
 
     Raises:
-        ServerError: the shared libraries that the loader does not find, and how to get them.
+        ServerError: shared libraries are missing.
     """
     missing = installation.missing_libraries()
     if missing:
         package = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
         raise ServerError(
             f"the Triton server lacks shared libraries: {', '.join(missing)}",
-            fix=f"apt-get install {package}" if missing == [libpython()] else "install the system's packages of them",
+            fix=f"apt-get install {package}"
+            if missing == [libpython()]
+            else "install the system packages that contain them",
         )
 
 
 def require_packages() -> None:
-    """See that a Python model will find its packages, in the environment its stub takes.
+    """Check that a Python model can import its packages in the environment of its stub.
 
     Raises:
-        ServerError: what cannot be imported, and how to get it.
+        ServerError: a package cannot be imported.
     """
     modules = "numpy, onnxruntime, reentry.features.track"
-    # As the stub does: the first python3 on PATH, without PYTHONPATH, away from the checkout.
-    tried = subprocess.run(
+    # The stub uses the first python3 on PATH and ignores PYTHONPATH. Run it outside the checkout.
+    result = subprocess.run(
         ["python3", "-I", "-c", f"import {modules}"],
         env={**os.environ, "PATH": program_path()},
         cwd="/",
@@ -117,14 +120,14 @@ def require_packages() -> None:
         text=True,
         check=False,
     )
-    if tried.returncode != 0:
-        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ServerError(f"Python models cannot import {modules}: {reason}", where=sys.prefix, fix=_FIX)
 
 
 def program_path() -> str:
-    """PATH of the stubs. A stub ignores PYTHONPATH: it takes the packages of the python3 it finds first on PATH.
+    """Return PATH for the stubs, with this interpreter's environment first, whether or not the user activated it.
 
-    That must be this interpreter's environment, whether or not the user activated it.
+    A stub ignores PYTHONPATH and uses the packages of the first python3 on PATH.
     """
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -1,8 +1,9 @@
-"""The start of the server's process, without its secrets in the arguments that every user of the machine can read.
+"""Start of a process with secret arguments that other users of the machine cannot read.
 
-Triton takes its control key as an argument alone, and /proc/PID/cmdline shows arguments to everybody. The secret ones
-are therefore passed in the environment, which only the same user can read. The process starts with a placeholder in
-their place; the kernel stops it before its first instruction, and its parent points the arguments to the environment.
+Triton accepts its control key only as an argument, and every user can read arguments in /proc/PID/cmdline. `launch`
+passes secret arguments in the environment, which only the same user can read, and starts the program with a placeholder
+in place of each. The kernel stops the program before its first instruction. The parent process then changes the
+argument pointers so that they point into the environment.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ logger = logging.getLogger(__name__)
 _PTRACE_DETACH: Final = 17
 _WORD: Final = struct.calcsize("P")
 _START_OF_STACK: Final = 28 - 3
-"""Index of the field `startstack` of /proc/PID/stat, counted from the one behind the program's name; see proc(5)."""
+"""Index of the field `startstack` in /proc/PID/stat, counted from the field after the program's name; see proc(5)."""
 
 
 def launch(
     command: Sequence[str], secrets: Mapping[int, str], *, environment: Mapping[str, str], **settings: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a program that the kernel ends together with this process.
+    """Start a program that the kernel terminates when this process dies.
 
-    The kernel ties a process to the thread that started it. Other threads than the main one may end before the program
-    does, so a program that one of them starts is not tied.
+    The kernel watches the thread that starts the program. Only the main thread is sure to live as long as the program,
+    so a program that another thread starts is left running.
 
     Args:
-        command: the program's path and its arguments.
-        secrets: arguments to hide, each by its index in `command`, where a placeholder stands.
-        environment: variables of the program.
+        command: path and arguments of the program, with a placeholder for each secret argument.
+        secrets: secret arguments by their index in `command`.
+        environment: environment variables of the program.
         settings: other arguments of `subprocess.Popen`.
 
     Raises:
-        ServerError: the program ended before it ran.
+        ServerError: the program exited before its first instruction.
     """
     parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
     process = subprocess.Popen(
@@ -56,7 +57,7 @@ def launch(
     if not secrets:
         return process
     try:
-        _hand_over(process.pid, secrets)
+        _pass_secrets(process.pid, secrets)
     except BaseException:
         process.kill()
         process.wait()
@@ -64,29 +65,29 @@ def launch(
     return process
 
 
-def _hand_over(pid: int, secrets: Mapping[int, str]) -> None:
-    """Give the stopped process its secret arguments, and let it run."""
-    # WNOWAIT: a process that has ended stays for Popen to collect.
+def _pass_secrets(pid: int, secrets: Mapping[int, str]) -> None:
+    """Set the secret arguments of the stopped process and let it continue."""
+    # WNOWAIT leaves the status of a process that has exited for Popen.
     stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     if stopped is None or stopped.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
-        raise ServerError("the Triton server ended before it ran", got=f"status {stopped and stopped.si_status}")
+        raise ServerError("the Triton server could not be started", got=f"status {stopped and stopped.si_status}")
     if stopped.si_status == signal.SIGSTOP:
         logger.warning(
-            "this system forbids tracing, so the server's control key stands in its arguments, which every user of "
-            "this machine can read; allow ptrace of own child processes (kernel.yama.ptrace_scope at most 1)"
+            "this system forbids tracing, so every user of this machine can read the server's control key in its "
+            "arguments; allow ptrace of child processes (kernel.yama.ptrace_scope at most 1)"
         )
         os.kill(pid, signal.SIGCONT)
         return
-    _point_arguments(pid, secrets)
+    _redirect_arguments(pid, secrets)
     if ctypes.CDLL(None).ptrace(_PTRACE_DETACH, pid, None, None) != 0:
-        raise ServerError("the Triton server cannot be let go after its start")
+        raise ServerError("the Triton server cannot be continued after its start")
 
 
-def _point_arguments(pid: int, secrets: Mapping[int, str]) -> None:
-    """Let arguments of a process that was just loaded point into its environment.
+def _redirect_arguments(pid: int, secrets: Mapping[int, str]) -> None:
+    """Make argument pointers of a process that was just loaded point into its environment.
 
-    At its first instruction the stack of a process holds the number of arguments, a pointer to each, a null pointer,
-    and a pointer to each variable of the environment, with a null pointer behind the last.
+    At the first instruction the stack of a process holds the number of arguments, a pointer to each argument, a null
+    pointer, a pointer to each environment variable, and another null pointer.
     """
     process = Path("/proc", str(pid))
     stack = int((process / "stat").read_text().rpartition(")")[2].split()[_START_OF_STACK])

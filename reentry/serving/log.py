@@ -1,4 +1,4 @@
-"""What Triton wrote to its log, read for its reasons."""
+"""Reasons of failures in Triton's log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 _HEADER: Final = re.compile(r"^E\d{4} [\d:.]+ \d+ \S+\] ")
-"""Of an error line: E, month and day, time of day, process, file:line."""
+"""Header of an error line: E, month and day, time of day, process, file:line."""
 
 _NO_GPU: Final = re.compile(r"CudaDriverHelper has not been initialized|CUDA driver version is insufficient|NVML")
-"""Errors that Triton logs at the start and at each load on a machine without a GPU, where nothing is wrong."""
+"""Errors that Triton logs at the start and at each load on a machine without a GPU. They are harmless."""
 
 
 def last_error(log: Path, start: int = 0) -> str | None:
-    """The last error in a server's log from byte `start` on; None if it logged none but the lack of a GPU."""
+    """Return the last error in a log after byte `start`, or None. Errors about a missing GPU are skipped."""
     for line in reversed(_lines(log, start)):
         if _HEADER.match(line) and not _NO_GPU.search(line):
             return _HEADER.sub("", line).strip().strip('"')
@@ -24,7 +24,7 @@ def last_error(log: Path, start: int = 0) -> str | None:
 
 
 def uncaught_exception(log: Path, start: int = 0) -> str | None:
-    """The C++ exception that ended a server, from its log behind byte `start`; None if it was ended otherwise."""
+    """Return the uncaught C++ exception in a log after byte `start`, or None."""
     found = None
     for line in _lines(log, start):
         if line.startswith("terminate called"):

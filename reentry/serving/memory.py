@@ -1,8 +1,8 @@
-"""A bound on the memory of the server's processes, so that one request cannot take the machine's.
+"""Memory limit of the server's processes.
 
-Triton 2.51 has no bound on the size of a request: it allocates what a request declares. With a limit of the address
-space (RLIMIT_AS) such an allocation fails inside one process, which refuses the request or ends, instead of driving the
-machine into swapping or its out-of-memory killer.
+Triton 2.51 does not limit the size of a request: it allocates what the request declares. With a limit on the address
+space (RLIMIT_AS) such an allocation fails in one process, which refuses the request or exits. Without it the machine
+starts to swap, or its out-of-memory killer ends a process.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import Final
 from reentry.serving.stubs import children_of
 
 MEMORY_MAX: Final = Path("/sys/fs/cgroup/memory.max")
-"""Bytes that this process's control group (version 2) may take, or `max`."""
+"""File with the memory limit of this process's control group (version 2): bytes, or `max`."""
 
 ENOUGH: Final = 2 << 30
-"""Bytes. The most that a process took for one request was 0.9 GiB, for a track of a million steps; 0.4 GiB for a batch
-of 64 tracks of 10,000 steps."""
+"""Bytes that are enough for any request. The largest measured use of one process was 0.9 GiB, for a track of a million
+steps. A batch of 64 tracks of 10,000 steps used 0.4 GiB."""
 
 
 def default_memory_limit() -> int:
-    """Bytes that each process of the server may take beyond what it has when it is ready: at most half of all."""
+    """Return the default limit in bytes: `ENOUGH`, but at most half of the memory."""
     return min(ENOUGH, _memory(MEMORY_MAX) // 2)
 
 
 def limit_memory(server: int, limit: int) -> None:
-    """Let the process `server` and its children take `limit` bytes of address space beyond what they have.
+    """Limit a server and its children to `limit` bytes of address space beyond their present use.
 
-    Children that the server starts later, for a model that is loaded again, inherit the server's own limit.
+    Children that the server starts later, for a reloaded model, inherit the limit of the server.
     """
     for process in (server, *children_of(server)):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has exited
             pages = int(Path("/proc", str(process), "statm").read_text().split()[0])
             _, hard = resource.prlimit(process, resource.RLIMIT_AS)
-            wanted = pages * os.sysconf("SC_PAGE_SIZE") + limit
-            bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            size = pages * os.sysconf("SC_PAGE_SIZE") + limit
+            bound = size if hard == resource.RLIM_INFINITY else min(size, hard)
             resource.prlimit(process, resource.RLIMIT_AS, (bound, bound))
 
 
 def _memory(file: Path) -> int:
-    """Bytes of memory of this machine, or of this process's control group where that has fewer."""
+    """Return the bytes of memory of this machine, or of this process's control group if that is less."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         granted = file.read_text().strip()

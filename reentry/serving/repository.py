@@ -1,4 +1,4 @@
-"""The model repository: what it holds, and its configurations fitted to this machine."""
+"""Models, versions and configurations of a model repository on this machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 LARGEST_VERSION: Final = 999_999_999
+"""Largest version number."""
 
 FIRST_VERSION: Final = "reentry export CHECKPOINT"
-"""The advice for a repository without a version."""
+"""Command that installs the first version, as a fix in errors."""
 
 
 def models_of(repository: Path) -> list[str]:
-    """Names of the models the repository holds.
+    """Return the names of the models in a repository.
 
     Raises:
-        ServerError: no repository there, a configuration that cannot be read, a model without a version, or without
-            the version that its configuration pins.
+        ServerError: the folder is not a repository, a configuration is invalid, a model has no version, or the version
+            that a configuration pins is not installed.
     """
     try:
         names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
@@ -34,7 +35,7 @@ def models_of(repository: Path) -> list[str]:
             "no model repository",
             where=str(repository),
             expected="folders with a config.pbtxt",
-            fix="name it with --repository",
+            fix="set --repository",
         )
     for name in names:
         if not installed_versions(repository / name):
@@ -44,10 +45,12 @@ def models_of(repository: Path) -> list[str]:
 
 
 def served_versions(repository: Path, name: str) -> list[int]:
-    """Versions of the model that Triton serves, in order: those that its config.pbtxt pins, else the newest.
+    """Return the versions of a model that Triton serves, in ascending order.
+
+    The version policy of the model's config.pbtxt selects them: all, the pinned ones, or the latest.
 
     Raises:
-        ServerError: the configuration cannot be read, or pins a version that is not installed.
+        ServerError: the configuration is invalid, or pins a version that is not installed.
     """
     installed = installed_versions(repository / name)
     policy = read_model_config(repository, name).version_policy
@@ -68,20 +71,23 @@ def served_versions(repository: Path, name: str) -> list[int]:
 
 
 def installed_versions(model: Path) -> list[int]:
-    """Versions of the model in the folder `model`, in order.
+    """Return the installed versions of a model in ascending order.
+
+    Args:
+        model: folder of the model.
 
     Raises:
-        ServerError: a folder has a larger number than a version can have.
+        ServerError: the number of a version's folder is too large.
     """
     numbers = (version_number(path.name, where=str(path)) for path in model.iterdir() if path.is_dir())
     return sorted(number for number in numbers if number is not None)
 
 
 def version_number(name: str, *, where: str) -> int | None:
-    """The version that a folder of this name holds; None if the name is not a number.
+    """Return the version number in the name of a folder; None if the name is not a number.
 
     Raises:
-        ServerError: the number is larger than a version can have; Triton aborts on one of 20 digits.
+        ServerError: the number is larger than `LARGEST_VERSION`. Triton aborts on a number of 20 digits.
     """
     if not (name.isascii() and name.isdecimal()):
         return None
@@ -93,34 +99,34 @@ def version_number(name: str, *, where: str) -> int | None:
 
 
 def ensembles_of(repository: Path) -> dict[str, list[str]]:
-    """Names of the ensembles, and of the models that each is made of.
+    """Return the members of each ensemble, by the ensemble's name.
 
     Raises:
-        ServerError: a configuration cannot be read.
+        ServerError: a configuration is invalid.
     """
     configs = [read_model_config(repository, name) for name in models_of(repository)]
     return {
         config.name: [step.model_name for step in config.ensemble_scheduling.step]
         for config in configs
-        if _is_ensemble(config)
+        if config.HasField("ensemble_scheduling")
     }
 
 
 def precompile(repository: Path) -> None:
-    """Write the byte code of the Python models, where the repository may be written.
+    """Compile the Python models of a repository to byte code, if the repository is writable.
 
-    The stubs would do so at their first start, whatever the environment says. Triton takes a new file beside a model
-    for a new model, and would load it again, by its file's configuration, together with its ensemble.
+    Otherwise the stubs do so at their first start, regardless of the environment. Triton takes a new file in a model's
+    folder for a change of the model. It would reload the model with its file's configuration, and its ensemble as well.
     """
     for model in repository.glob("*/*/model.py"):
         compileall.compile_file(model, quiet=2)
 
 
 def read_model_config(repository: Path, name: str) -> ModelConfig:
-    """Parse `name`/config.pbtxt with Triton's own schema of it.
+    """Parse the config.pbtxt of a model with Triton's own protobuf schema.
 
     Raises:
-        ServerError: file, line and column of what is wrong.
+        ServerError: the file is invalid. The error includes line and column.
     """
     from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -130,28 +136,27 @@ def read_model_config(repository: Path, name: str) -> ModelConfig:
     try:
         text_format.Parse(path.read_text(), config)
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ServerError(f"cannot read this model configuration: {error}", where=str(path)) from None
+        raise ServerError(f"invalid model configuration: {error}", where=str(path)) from None
     return config
 
 
 def fitted_model_config(repository: Path, name: str, config: ServerConfig) -> str | None:
-    """The model's configuration for this machine's cores, as the JSON that Triton's load request takes.
+    """Fit the configuration of a model to the cores of this machine.
 
-    The networks get what `config` says; Python models half as many instances, since a feature or decision pass takes
-    about as long as the network's and three processes that compute share each two cores.
+    Networks get the instances and threads of `config`. Python models get half as many instances, because a feature or
+    decision pass takes about as long as the network's, so three busy processes share two cores.
 
     Returns:
-        None where the file fits as it is, and where it asks for GPUs.
+        The configuration as JSON for Triton's load request, or None if the file needs no change or requests GPUs.
     """
     from google.protobuf.json_format import MessageToJson
 
     model = read_model_config(repository, name)
-    if _is_ensemble(model):
+    # An ensemble has no instances, and the cores do not determine how many instances a GPU holds.
+    if model.HasField("ensemble_scheduling") or any(group.kind == group.KIND_GPU for group in model.instance_group):
         return None
     fitted = type(model)()
     fitted.CopyFrom(model)
-    if any(group.kind == group.KIND_GPU for group in model.instance_group):
-        return None  # how many fit on a GPU is not a matter of cores
     del fitted.instance_group[:]
     group = fitted.instance_group.add()
     group.kind = group.KIND_CPU
@@ -161,7 +166,3 @@ def fitted_model_config(repository: Path, name: str, config: ServerConfig) -> st
     else:
         group.count = max(1, config.fitted_instances // 2)
     return None if fitted == model else MessageToJson(fitted, preserving_proto_field_name=True)
-
-
-def _is_ensemble(model: ModelConfig) -> bool:
-    return bool(model.HasField("ensemble_scheduling"))

@@ -1,7 +1,7 @@
-"""The folder a server runs from: its backends, its control key and, unless the user names a place, its logs.
+"""Temporary folder of a running server with its backends, its control key and, by default, its logs.
 
-The folder is locked for as long as a process of the server lives. A server that was killed leaves its folder without
-a lock, and the next one that starts removes it.
+The folder is locked while a process of the server lives. A killed server leaves an unlocked folder, which the next
+server removes at its start.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _SHARED_MEMORY: Final = Path("/dev/shm")
 
 
 class RunDirectory:
-    """A locked folder among the temporary files, for this user alone."""
+    """A locked temporary folder that only this user can read."""
 
     def __init__(self) -> None:
-        """Make and lock the folder, and remove those of servers that were killed."""
+        """Create and lock the folder, and remove the folders of killed servers."""
         _remove_leftovers()
-        self.path, self.lock = _make_locked()
+        self.path, self.lock = _create_locked()
 
     @property
     def shared_memory_prefix(self) -> str:
-        """Start of the names that the server gives to its shared memory."""
+        """Prefix of the names of the server's shared memory."""
         return _shared_memory_prefix(self.path)
 
     def write_key(self, address: str, key: str) -> None:
-        """Keep the control key of the server at host:port where `find_key` looks for it."""
+        """Store the control key of the server at host:port for `find_key`."""
         file = self.path / _KEY_FILE
         file.touch(mode=0o600)
         file.write_text(json.dumps({"address": address, "key": key}))
 
     def assemble_backends(self, installation: Installation) -> Path:
-        """Lay out `backends/`: Triton's Python backend with the stub of this Python, and our own backends.
+        """Create the folder `backends` with Triton's Python backend, the stub for this Python, and our own backends.
 
-        Copies, 3 MB: Triton refuses a backend whose library is a link to somewhere else.
+        The files are copied, 3 MB, because Triton refuses a backend whose library is a symbolic link.
         """
         backends = self.path / "backends"
         shutil.copytree(installation.python_backend, backends / "python")
@@ -58,29 +58,30 @@ class RunDirectory:
         return backends
 
     def remove(self) -> None:
-        """Remove the folder and the shared memory of a server that has ended."""
+        """Remove the folder and the shared memory of a server that has exited."""
         _remove(self.path)
         os.close(self.lock)
 
 
 def find_key(address: str) -> str:
-    """The control key of this user's running server at host:port; empty if there is no such server."""
+    """Return the control key of this user's running server at host:port; empty if there is no such server."""
     for folder in _folders():
         with suppress(OSError, ValueError, KeyError, TypeError), _opened(folder) as handle:
             if _lock(handle):
-                continue  # its server has ended
+                continue  # its server has exited
             control = json.loads((folder / _KEY_FILE).read_text())
             if control["address"] == address:
                 return str(control["key"])
     return ""
 
 
-def _make_locked() -> tuple[Path, int]:
+def _create_locked() -> tuple[Path, int]:
+    """Create a folder and return it with the descriptor that holds its lock."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         with suppress(FileNotFoundError):  # another server removed it before it was locked
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            with suppress(OSError):  # a file system without locks; there nothing is removed either
+            with suppress(OSError):  # a file system without locks, where no folder is removed either
                 fcntl.flock(handle, fcntl.LOCK_EX)
             if os.fstat(handle).st_nlink:
                 return folder, handle
@@ -95,7 +96,7 @@ def _remove_leftovers() -> None:
 
 
 def _folders() -> Iterator[Path]:
-    """Folders of this user's servers. Those of other users could hold anything."""
+    """Yield the folders of this user's servers. Those of other users are not trusted."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             found = folder.lstat()
@@ -113,7 +114,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _lock(handle: int) -> bool:
-    """Lock a folder; False if a process holds it."""
+    """Lock an open folder; return False if another process holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The processes that run the Python models, children of the server: Triton 2.51 does not notice when one is killed."""
+"""The stub processes that run the Python models. Triton 2.51 does not notice when one of them is killed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _PROC: Final = Path("/proc")
 
 
 class StubWatch:
-    """Finds a model that has lost a process, as the kernel's out-of-memory killer takes one."""
+    """Detects models whose process was killed, for example by the kernel's out-of-memory killer."""
 
     def __init__(self, server: int) -> None:
-        """Watch the children of the process `server`; see proc(5) for the files read."""
+        """Watch the children of the process with the id `server`. proc(5) describes the files that are read."""
         self._server = server
         self._models: dict[int, str] = {}
         self._ended: set[int] = set()
-        self.look()
+        self.lost_model()
 
-    def look(self) -> str | None:
-        """Name the model of a child that had ended at the last look already, and that the server has left so since.
+    def lost_model(self) -> str | None:
+        """Return the name of a model whose process was already dead at the last call, or None.
 
-        A model that is unloaded ends its processes, too, but there the server takes note of each.
+        The processes of an unloaded model end as well, but the server reaps those at once.
         """
         ended = set()
         for child in children_of(self._server):
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError):  # reaped in the meantime
                 if (_PROC / str(child) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
                     ended.add(child)
                 elif child not in self._models:
@@ -37,15 +37,15 @@ class StubWatch:
 
 
 def children_of(process: int) -> list[int]:
-    """Process ids of a process's children."""
+    """Return the process ids of a process's children."""
     children: list[int] = []
-    for file in _PROC.glob(f"{process}/task/*/children"):  # each thread has its own
+    for file in _PROC.glob(f"{process}/task/*/children"):  # each thread has its own file
         with contextlib.suppress(OSError):
             children += map(int, file.read_text().split())
     return children
 
 
 def _model_of(stub: int) -> str:
-    """By the first argument of a stub: .../MODEL/VERSION/model.py."""
+    """Return the model name from a stub's first argument, which is .../MODEL/VERSION/model.py."""
     arguments = (_PROC / str(stub) / "cmdline").read_text().split("\0")
     return Path(arguments[1]).parent.parent.name if len(arguments) > 1 else "a Python model"

@@ -1,7 +1,7 @@
-"""The gateway is nginx with the routes, bounds and snippet of the manifests, before a real Triton.
+"""nginx as the gateway before a real Triton, with the routes, limits and snippet of the manifests.
 
-ingress-nginx cannot run here. What it makes of an Ingress is rebuilt: one location for each path, with the variables
-and directives that its template gives a location.
+ingress-nginx cannot run here. The tests rebuild what it generates for an Ingress: one location for each path, with the
+variables and directives that its template gives a location.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ANNOTATION = "nginx.ingress.kubernetes.io/"
 
 @dataclass(frozen=True)
 class Edge:
-    """The addresses, host:port, at which the gateway listens for each of the Ingresses."""
+    """Addresses of the gateway as host:port, one for each Ingress."""
 
     http: str
     grpc: str
     feeds: str
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> int:
-        """Return the status of the answer."""
+    def status_of(self, method: str, path: str, body: bytes = b"", **headers: str) -> int:
+        """Send a request and return the status of the response."""
         connection = http.client.HTTPConnection(self.http, timeout=10)
         try:
             connection.request(method, path, body, headers)
@@ -57,16 +57,16 @@ def free_ports(count: int) -> list[int]:
 def locations(ingress: str, server: EmbeddedServer) -> str:
     """Return the locations that ingress-nginx makes of one Ingress."""
     snippet = one("edge", "ConfigMap")["data"]["location-snippet"]
-    made = ["location / { return 404; }"]
+    blocks = ["location / { return 404; }"]
     for found, _, path, _ in routes(FOLDER):
         if found["metadata"]["name"] != ingress:
             continue
         annotations = found["metadata"]["annotations"]
         grpc = annotations.get(f"{ANNOTATION}backend-protocol") == "GRPC"
-        way = f"grpc_pass grpc://{server.grpc_url};" if grpc else f"proxy_pass http://{server.http_url};"
-        bound = f"client_max_body_size {annotations[f'{ANNOTATION}proxy-body-size']};"
-        made.append(f'location = {path} {{ set $namespace "reentry"; {bound} {way}\n{snippet} }}')
-    return "\n".join(made)
+        upstream = f"grpc_pass grpc://{server.grpc_url};" if grpc else f"proxy_pass http://{server.http_url};"
+        limit = f"client_max_body_size {annotations[f'{ANNOTATION}proxy-body-size']};"
+        blocks.append(f'location = {path} {{ set $namespace "reentry"; {limit} {upstream}\n{snippet} }}')
+    return "\n".join(blocks)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def edge(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
         deadline = time.monotonic() + 10
         while True:
             try:
-                edge.ask("GET", "/")
+                edge.status_of("GET", "/")
                 break
             except OSError:
                 assert process.poll() is None, (folder / "error.log").read_text()
@@ -106,14 +106,14 @@ def edge(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
         process.wait()
 
 
-def test_tracks_are_scored_through_the_edge(edge: Edge) -> None:
+def test_tracks_are_scored_through_the_gateway(edge: Edge) -> None:
     for address in (edge.grpc, edge.feeds):
         with triton.InferenceServerClient(address) as client:
             answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(2, 30)))
         assert answer.as_numpy("reentry_probability").shape == (2, 30)
 
 
-def test_the_largest_request_of_our_client_passes(edge: Edge) -> None:
+def test_the_largest_request_of_our_client_passes_the_gateway(edge: Edge) -> None:
     with triton.InferenceServerClient(edge.grpc) as client:
         answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(16, 4096)))
     assert answer.as_numpy("reentry_phase").shape == (16, 4096)
@@ -130,7 +130,7 @@ def test_a_compressed_request_is_refused_before_the_server_unpacks_it(edge: Edge
             client.infer(schema.ENSEMBLE.name, inputs, compression_algorithm=algorithm)
 
 
-def test_a_message_beyond_the_bound_is_refused_and_the_server_lives_on(edge: Edge) -> None:
+def test_a_message_beyond_the_limit_is_refused_and_the_server_stays_ready(edge: Edge) -> None:
     name = schema.MEASUREMENTS.name
     inputs = request_inputs(make_tracks(1, 30))
     huge = triton.InferInput(name, (1, 400_000, 6), "FP64")
@@ -142,7 +142,7 @@ def test_a_message_beyond_the_bound_is_refused_and_the_server_lives_on(edge: Edg
         assert client.is_model_ready(schema.ENSEMBLE.name)
 
 
-def test_a_message_that_names_an_endless_shape_is_refused_by_the_server(edge: Edge) -> None:
+def test_a_message_with_a_shape_larger_than_its_data_is_refused_by_the_server(edge: Edge) -> None:
     request = service_pb2.ModelInferRequest(model_name=schema.ENSEMBLE.name)
     for tensor in schema.ENSEMBLE.inputs:
         shape = [1, 100_000_000, 6] if tensor.name == schema.MEASUREMENTS.name else [1, 1]
@@ -158,10 +158,10 @@ def test_a_message_that_names_an_endless_shape_is_refused_by_the_server(edge: Ed
 @pytest.mark.parametrize(
     "path", ["health/live", "health/ready", "models/reentry", "models/reentry/config", "models/reentry/ready"]
 )
-def test_questions_are_answered_over_http(edge: Edge, path: str) -> None:
-    assert edge.ask("GET", f"/v2/{path}") == 200
-    assert edge.ask("GET", f"/v2/{path}", **{"Content-Encoding": "gzip"}) == 415
-    assert edge.ask("GET", f"/v2/{path}", bytes(1025)) == 413
+def test_health_and_metadata_are_available_over_http(edge: Edge, path: str) -> None:
+    assert edge.status_of("GET", f"/v2/{path}") == 200
+    assert edge.status_of("GET", f"/v2/{path}", **{"Content-Encoding": "gzip"}) == 415
+    assert edge.status_of("GET", f"/v2/{path}", bytes(1025)) == 413
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_questions_are_answered_over_http(edge: Edge, path: str) -> None:
         ("GET", "/metrics"),
     ],
 )
-def test_nothing_else_is_routed_over_http(edge: Edge, method: str, path: str) -> None:
-    assert edge.ask(method, path, b"{}" if method == "POST" else b"") in (400, 404)
+def test_other_paths_are_not_routed_over_http(edge: Edge, method: str, path: str) -> None:
+    assert edge.status_of(method, path, b"{}" if method == "POST" else b"") in (400, 404)
 
 
-def test_nothing_that_changes_the_server_is_routed_over_grpc(edge: Edge) -> None:
+def test_changes_of_the_server_are_not_routed_over_grpc(edge: Edge) -> None:
     with triton.InferenceServerClient(edge.grpc) as client:
         for change in (
             lambda: client.unload_model("reentry"),

@@ -155,7 +155,7 @@ def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_th
 @pytest.mark.parametrize(
     ("number", "problem"),
     [
-        (3, r"cannot load reentry_lstm: .*model\.onnx is no ONNX model"),
+        (3, r"cannot load reentry_lstm: .*model\.onnx is not a valid ONNX model"),
         (4, r"cannot load reentry_lstm: .*model\.onnx does not run: .*Gather"),
         (5, "reentry_probability is not between 0 and 1"),
     ],

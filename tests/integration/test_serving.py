@@ -1,4 +1,4 @@
-"""The served ensemble against the same computation in process, on the real server."""
+"""Results of the served ensemble, compared with the same computation in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVED_WITHIN = 1e-5
 
 
 def make_tracks(batch: int, steps: int, seed: int = 0) -> np.ndarray:
-    """Flights up and down again, noisy, (B, T, M)."""
+    """Noisy measurements of flights from launch to impact, (B, T, M)."""
     generator = np.random.default_rng(seed)
     share = np.linspace(0.0, 1.0, steps)
     apogee = generator.uniform(1.0e5, 1.2e5, (batch, 1))
@@ -55,7 +55,7 @@ def request_inputs(measurements: np.ndarray, lengths: list[int] | None = None) -
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 2), (2, 50), (3, 64), (8, 333), (2, 1200), (64, 20)])
-def test_the_ensemble_answers_what_the_process_computes(
+def test_the_ensemble_returns_what_this_process_computes(
     server: EmbeddedServer, model_repository: Path, batch: int, steps: int
 ) -> None:
     tracks = make_tracks(batch, steps)
@@ -76,7 +76,7 @@ def test_the_ensemble_answers_what_the_process_computes(
 
 
 def json_request(measurements: np.ndarray, lengths: list[int] | None = None) -> bytes:
-    """The body that a client without any library would send."""
+    """The JSON body of a request by a client without a library."""
     batch, steps, _ = measurements.shape
     values = {
         schema.MEASUREMENTS: (measurements.shape, measurements.ravel().tolist()),
@@ -90,7 +90,7 @@ def json_request(measurements: np.ndarray, lengths: list[int] | None = None) -> 
     return json.dumps({"inputs": inputs}).encode()
 
 
-def test_a_json_answer_without_an_onset_is_valid_json_with_the_sentinel(server: EmbeddedServer) -> None:
+def test_a_json_response_without_an_onset_is_valid_json_with_the_sentinel(server: EmbeddedServer) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
@@ -101,7 +101,7 @@ def test_a_json_answer_without_an_onset_is_valid_json_with_the_sentinel(server: 
     assert (values["onset_step"], values["onset_timestamp"]) == ([NO_ONSET], [schema.NO_ONSET_TIMESTAMP])
 
 
-def test_nan_is_refused_with_its_row_and_column(server: EmbeddedServer) -> None:
+def test_a_nan_measurement_is_refused_with_its_row_and_column(server: EmbeddedServer) -> None:
     tracks = make_tracks(2, 40)
     tracks[1, 7, 3] = np.nan
     with (
@@ -114,11 +114,11 @@ def test_nan_is_refused_with_its_row_and_column(server: EmbeddedServer) -> None:
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_the_other_requests_of_a_batch_go_on_when_one_is_refused(server: EmbeddedServer) -> None:
+def test_a_refused_request_does_not_affect_the_others_of_its_batch(server: EmbeddedServer) -> None:
     good, bad = make_tracks(1, 40), make_tracks(1, 40)
     bad[0, 0, 1] = np.inf
 
-    def ask(tracks: np.ndarray) -> str:
+    def status_of(tracks: np.ndarray) -> str:
         try:
             client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
         except InferenceServerException as error:
@@ -126,11 +126,11 @@ def test_the_other_requests_of_a_batch_go_on_when_one_is_refused(server: Embedde
         return "answered"
 
     with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(16) as pool:
-        outcomes = list(pool.map(ask, [good, bad] * 16))
+        outcomes = list(pool.map(status_of, [good, bad] * 16))
     assert outcomes == ["answered", "StatusCode.INVALID_ARGUMENT"] * 16
 
 
-def test_absurd_measurements_are_refused_before_the_network(server: EmbeddedServer) -> None:
+def test_measurements_beyond_float32_are_refused_before_the_network(server: EmbeddedServer) -> None:
     tracks = make_tracks(1, 10)
     tracks[0, 5, schema.MEASUREMENT_COLUMNS.index("radiometric_intensity")] = 1e300
     with (
@@ -158,14 +158,14 @@ def test_a_length_outside_the_measurements_is_refused(server: EmbeddedServer, le
         ("sensor_id", 0.5, "not a whole number, got 0.5"),
     ],
 )
-def test_what_cannot_be_true_is_a_status_400_with_row_and_column(
+def test_an_impossible_measurement_is_a_status_400_with_row_and_column(
     server: EmbeddedServer, column: str, value: float, problem: str
 ) -> None:
     tracks = make_tracks(2, 12)
     tracks[1, 10, schema.MEASUREMENT_COLUMNS.index(column)] = value
     url = f"http://{server.http_url}/v2/models/{schema.ENSEMBLE.name}/infer"
     with urllib.request.urlopen(url, data=json_request(tracks, [12, 10])) as answer:
-        assert answer.status == 200  # it is in the padding
+        assert answer.status == 200  # the impossible measurement is in the padding
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(url, data=json_request(tracks, [12, 11]))
     with refusal.value as answer:
@@ -173,7 +173,7 @@ def test_what_cannot_be_true_is_a_status_400_with_row_and_column(
         assert f"track 1 of the request, row 10, column {column}: {problem}" in json.load(answer)["error"]
 
 
-def test_a_track_longer_than_the_bound_is_refused(server: EmbeddedServer) -> None:
+def test_a_track_longer_than_the_limit_is_refused(server: EmbeddedServer) -> None:
     tracks = np.repeat(make_tracks(1, 1), schema.LONGEST_TRACK + 1, axis=1)
     with (
         triton.InferenceServerClient(server.grpc_url) as client,
@@ -191,7 +191,7 @@ def test_a_track_without_steps_is_refused(server: EmbeddedServer) -> None:
         client.infer(schema.ENSEMBLE.name, request_inputs(np.zeros((1, 0, len(schema.MEASUREMENT_COLUMNS))), [1]))
 
 
-def test_measurements_of_other_columns_are_refused(server: EmbeddedServer) -> None:
+def test_measurements_with_a_missing_column_are_refused(server: EmbeddedServer) -> None:
     with (
         triton.InferenceServerClient(server.grpc_url) as client,
         pytest.raises(InferenceServerException, match="measurements") as refusal,
@@ -200,7 +200,7 @@ def test_measurements_of_other_columns_are_refused(server: EmbeddedServer) -> No
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_the_server_reads_no_future(server: EmbeddedServer) -> None:
+def test_a_probability_does_not_depend_on_later_steps(server: EmbeddedServer) -> None:
     tracks = make_tracks(2, 300)
     with triton.InferenceServerClient(server.grpc_url) as client:
         whole = client.infer(schema.ENSEMBLE.name, request_inputs(tracks)).as_numpy("reentry_probability")
@@ -211,7 +211,7 @@ def test_the_server_reads_no_future(server: EmbeddedServer) -> None:
             )
 
 
-def test_a_padded_track_is_answered_as_it_is_alone(server: EmbeddedServer) -> None:
+def test_a_padded_track_gets_the_result_of_the_track_without_padding(server: EmbeddedServer) -> None:
     long, short = make_tracks(1, 90), make_tracks(1, 70, seed=1)
     padded = np.concatenate([short, np.repeat(short[:, -1:], 20, axis=1)], axis=1)
     with triton.InferenceServerClient(server.grpc_url) as client:
@@ -226,14 +226,14 @@ def test_a_padded_track_is_answered_as_it_is_alone(server: EmbeddedServer) -> No
     assert together.as_numpy("onset_step")[1, 0] == alone.as_numpy("onset_step")[0, 0]
 
 
-def test_a_version_that_does_not_say_what_it_looks_at_is_given_every_feature(server: EmbeddedServer) -> None:
+def test_a_version_that_does_not_list_its_features_receives_all_of_them(server: EmbeddedServer) -> None:
     tracks = make_tracks(3, 500)
     with triton.InferenceServerClient(server.grpc_url) as client:
         features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
     np.testing.assert_array_equal(features[:, :500], track_features(tracks))
 
 
-def test_tracks_of_different_length_share_batches_of_the_network(server: EmbeddedServer) -> None:
+def test_tracks_of_different_lengths_share_batches_of_the_network(server: EmbeddedServer) -> None:
     outcomes: queue.Queue[Exception | None] = queue.Queue()
 
     def keep(result: object, error: Exception | None) -> None:
@@ -250,14 +250,14 @@ def test_tracks_of_different_length_share_batches_of_the_network(server: Embedde
             inputs.append(triton.InferInput("features", features.shape, "FP32"))
             inputs[-1].set_data_from_numpy(features)
         before = executions()
-        for _ in range(64):  # each takes the network longer than the next takes to arrive
+        for _ in range(64):  # requests arrive faster than the network processes them
             for features_of_length in inputs:
                 client.async_infer("reentry_lstm", [features_of_length], keep)
         assert [outcomes.get(timeout=60) for _ in range(128)] == [None] * 128
         assert executions() - before < 128
 
 
-def test_the_served_configuration_has_the_tensors_of_the_schema(server: EmbeddedServer) -> None:
+def test_the_served_models_have_the_tensors_of_the_schema(server: EmbeddedServer) -> None:
     with triton.InferenceServerClient(server.grpc_url) as client:
         for model in schema.MODELS:
             metadata = client.get_model_metadata(model.name)
@@ -269,7 +269,7 @@ def test_the_served_configuration_has_the_tensors_of_the_schema(server: Embedded
             }
 
 
-def test_each_answered_track_has_a_line_in_the_prediction_log(server: EmbeddedServer) -> None:
+def test_each_scored_track_has_a_line_in_the_prediction_log(server: EmbeddedServer) -> None:
     before = len(server.prediction_log.read_text().splitlines())
     tracks = make_tracks(3, 120)
     with triton.InferenceServerClient(server.grpc_url) as client:

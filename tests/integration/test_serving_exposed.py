@@ -1,4 +1,4 @@
-"""Who may change the embedded server; and the server as a container runs it, with its logs on standard error."""
+"""Access control of the embedded server, and the server with its logs on standard error, as in a container."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def either(request: pytest.FixtureRequest, server: EmbeddedServer) -> EmbeddedSe
         "logging",
     ],
 )
-def test_no_web_page_and_no_other_user_changes_the_server(either: EmbeddedServer, path: str) -> None:
-    # What a page in a browser sends without asking: a plain text, its own origin, and a name that resolves to here.
+def test_a_web_page_or_another_user_cannot_change_the_server(either: EmbeddedServer, path: str) -> None:
+    # A browser sends this for a page without a preflight request: plain text, the page's origin, and its host name.
     page = {"Content-Type": "text/plain", "Origin": "http://evil.example", "Host": "evil.example"}
     for headers in (
         page,
@@ -69,14 +69,14 @@ def test_no_web_page_and_no_other_user_changes_the_server(either: EmbeddedServer
         refusal.value.close()
 
 
-def test_no_process_shows_the_control_key_in_its_arguments(either: EmbeddedServer) -> None:
-    shown = list(command_lines().values())
-    assert any(f"--http-port={either.http_url.rpartition(':')[2]}\0" in text for text in shown)
-    assert not [text for text in shown if either.control_key in text]
+def test_the_control_key_is_in_the_arguments_of_no_process(either: EmbeddedServer) -> None:
+    arguments = list(command_lines().values())
+    assert any(f"--http-port={either.http_url.rpartition(':')[2]}\0" in text for text in arguments)
+    assert not [text for text in arguments if either.control_key in text]
     assert either.control_key not in either.server_log.read_text()
 
 
-def test_the_owner_s_commands_find_the_control_key_by_the_address(
+def test_commands_of_the_same_user_find_the_control_key_by_the_address(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REENTRY_CONTROL_KEY", raising=False)
@@ -85,7 +85,7 @@ def test_the_owner_s_commands_find_the_control_key_by_the_address(
         assert LiveServer(f"http://{host}:{port}").versions() == [1]
 
 
-def test_no_change_is_possible_over_grpc(either: EmbeddedServer) -> None:
+def test_changes_over_grpc_are_refused(either: EmbeddedServer) -> None:
     with triton.InferenceServerClient(either.grpc_url) as client:
         for change in (
             lambda: client.get_model_repository_index(),
@@ -100,14 +100,14 @@ def test_no_change_is_possible_over_grpc(either: EmbeddedServer) -> None:
                 change()
 
 
-def test_on_an_open_address_tracks_are_scored_and_the_end_is_clean(exposed: EmbeddedServer) -> None:
+def test_a_server_on_an_open_address_scores_tracks(exposed: EmbeddedServer) -> None:
     with triton.InferenceServerClient(exposed.grpc_url) as client:
         assert client.get_model_config("reentry").config.name == "reentry"
         answer = client.infer("reentry", request_inputs(make_tracks(2, 30)))
     assert answer.as_numpy("reentry_probability").shape == (2, 30)
 
 
-def test_both_logs_go_to_standard_error_when_asked_to(model_repository: Path, tmp_path: Path) -> None:
+def test_both_logs_go_to_standard_error_if_the_log_directory_is_a_dash(model_repository: Path, tmp_path: Path) -> None:
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     with (tmp_path / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
@@ -138,5 +138,5 @@ def test_both_logs_go_to_standard_error_when_asked_to(model_repository: Path, tm
     assert printed["logs"] == "standard error"
     lines = (tmp_path / "stderr").read_text().splitlines()
     assert [json.loads(line)["rows"] for line in lines if line.startswith("{")] == [20, 20]
-    assert sum("Initialize: reentry_lstm_0_" in line for line in lines) >= 3  # the environment's instances
+    assert sum("Initialize: reentry_lstm_0_" in line for line in lines) >= 3  # the instances that the environment sets
     assert [path.name for path in tmp_path.iterdir()] == ["stderr"]

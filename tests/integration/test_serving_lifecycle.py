@@ -1,4 +1,4 @@
-"""Starting, dying and ending of the real server, and what the command says about it."""
+"""Start, crash and shutdown of the real server, and the messages of `reentry serve`."""
 
 from __future__ import annotations
 
@@ -50,15 +50,16 @@ def config_for(repository: Path, **settings: object) -> ServerConfig:
     return ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, **settings)
 
 
-def reason_of_failure(repository: Path) -> str:
-    with pytest.raises(ServerError) as failure, EmbeddedServer(config_for(repository)):
+def start_error(repository: Path, **settings: object) -> ServerError:
+    """The error of a server that does not start."""
+    with pytest.raises(ServerError) as failure, EmbeddedServer(config_for(repository, **settings)):
         pass
-    return str(failure.value)
+    return failure.value
 
 
 @contextmanager
 def serving(repository: Path, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """`reentry serve` as a process of its own, once it says that it is ready; and what it printed so far."""
+    """Run `reentry serve` in a process and yield it with its output once it is ready."""
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     process = subprocess.Popen(
         [REENTRY, "serve", "--repository", repository, "--log-dir", folder, *ports, *options],
@@ -78,7 +79,7 @@ def serving(repository: Path, folder: Path, *options: str) -> Iterator[tuple[sub
 
 
 def until_ready(process: subprocess.Popen[str]) -> list[str]:
-    """What the command prints until it is ready."""
+    """Return the output of the command up to the line that says it is ready."""
     assert process.stdout is not None
     printed = []
     for line in process.stdout:
@@ -89,7 +90,7 @@ def until_ready(process: subprocess.Popen[str]) -> list[str]:
 
 
 def server_process(process: subprocess.Popen[str]) -> int:
-    """The tritonserver that a `reentry serve` runs."""
+    """Return the process id of the tritonserver that `reentry serve` runs."""
     (server,) = children_of(process.pid)
     return server
 
@@ -105,11 +106,11 @@ def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) ->
             with triton.InferenceServerClient(each.grpc_url) as client:
                 versions.append(client.infer("reentry", request_inputs(tracks)).as_numpy("model_version").item())
     assert versions == [1, 2]
-    with triton.InferenceServerClient(server.grpc_url) as client:  # the other's end took nothing from this one
+    with triton.InferenceServerClient(server.grpc_url) as client:  # the shutdown of the other does not affect this one
         assert client.infer("reentry", request_inputs(tracks)).as_numpy("onset_step").shape == (1, 1)
 
 
-def test_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_shutdown_leaves_no_files_and_no_processes_behind(tmp_path: Path) -> None:
     with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
         folder, prefix = server.log_directory, server.shared_memory_prefix
         process = server.process_id
@@ -122,7 +123,7 @@ def test_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
         server.wait()
 
 
-def test_instances_and_threads_are_fitted_at_load_and_the_files_stay(tmp_path: Path) -> None:
+def test_instances_and_threads_are_fitted_at_load_and_the_files_stay_unchanged(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     before = {path: path.read_bytes() for path in repository.glob("*/config.pbtxt")}
     with EmbeddedServer(config_for(repository, instances=4, threads=2)) as server:
@@ -144,7 +145,7 @@ def test_each_model_is_loaded_once_and_the_ensemble_last(tmp_path: Path) -> None
     assert loaded[-1] == "reentry"
 
 
-def test_a_server_whose_files_fit_listens_when_its_models_are_ready(tmp_path: Path) -> None:
+def test_a_server_whose_files_fit_the_machine_listens_after_its_models_are_ready(tmp_path: Path) -> None:
     with EmbeddedServer(config_for(make_repository(tmp_path), instances=2, threads=1)) as server:
         log = server.server_log.read_text()
     loaded = [log.index(f"successfully loaded '{name}'") for name in server.models]
@@ -152,83 +153,83 @@ def test_a_server_whose_files_fit_listens_when_its_models_are_ready(tmp_path: Pa
     assert log.count("successfully loaded") == len(loaded)
 
 
-def test_without_model_control_the_files_stand_as_they_are(tmp_path: Path) -> None:
+def test_the_files_are_used_unchanged_without_model_control(tmp_path: Path) -> None:
     with (
         EmbeddedServer(config_for(make_repository(tmp_path), model_control_mode="none")) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
-        running = LiveServer(f"http://{server.http_url}")
-        with pytest.raises(ServerError, match="leave --url away and restart the server afterwards"):
-            running.load(running.config())
+        live_server = LiveServer(f"http://{server.http_url}")
+        with pytest.raises(ServerError, match="omit --url"):
+            live_server.load(live_server.config())
 
 
-def test_a_taken_port_is_named_with_the_fix(model_repository: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_named_with_the_option_to_change_it(model_repository: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
         config = ServerConfig(model_repository=model_repository, http_port=0, grpc_port=port, metrics_port=0)
-        with pytest.raises(ServerError, match=rf"grpc port {port} cannot be used.*--grpc-port"), EmbeddedServer(config):
+        with pytest.raises(ServerError) as error, EmbeddedServer(config):
             pass
+    assert error.value.problem.startswith(f"grpc port {port} cannot be used")
+    assert "--grpc-port" in (error.value.fix or "")
 
 
-def test_a_repository_without_a_version_of_the_network_says_how_to_get_one(tmp_path: Path) -> None:
-    assert "no version of reentry_lstm is installed; fix: reentry export CHECKPOINT" in reason_of_failure(
-        copy_repository(tmp_path)
-    )
+def test_the_error_for_a_repository_without_a_version_names_the_command_that_installs_one(tmp_path: Path) -> None:
+    error = start_error(copy_repository(tmp_path))
+    assert error.problem == "no version of reentry_lstm is installed"
+    assert error.fix == "reentry export CHECKPOINT"
 
 
-def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:
-    assert reason_of_failure(tmp_path).startswith(f"{tmp_path}: no model repository")
+def test_a_folder_that_is_not_a_repository_is_named_in_the_error(tmp_path: Path) -> None:
+    error = start_error(tmp_path)
+    assert (error.where, error.problem) == (str(tmp_path), "no model repository")
 
 
-def test_a_broken_onnx_file_is_told_in_one_line_with_the_reason(tmp_path: Path) -> None:
+def test_a_broken_onnx_file_is_reported_in_one_line_with_the_reason(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     (repository / "reentry_lstm/1/model.onnx").write_bytes(b"not a graph")
-    reason = reason_of_failure(repository)
-    assert reason.startswith("the server cannot load reentry_lstm: ")
-    assert "model.onnx is no ONNX model that can run" in reason
-    assert "Protobuf parsing failed" in reason
-    assert "\n" not in reason
+    error = start_error(repository)
+    assert error.problem.startswith("the server cannot load reentry_lstm: ")
+    assert "model.onnx is not a valid ONNX model" in error.problem
+    assert "Protobuf parsing failed" in error.problem
+    assert "\n" not in str(error)
 
 
 def test_a_configuration_that_differs_from_the_graph_is_refused(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     path = repository / "reentry_lstm/config.pbtxt"
     path.write_text(path.read_text().replace("TYPE_FP32 dims: [ -1 ]", "TYPE_FP64 dims: [ -1 ]"))
-    assert "output reentry_probability: expected TYPE_FP64 as configured. Got: tensor(float)" in reason_of_failure(
-        repository
-    )
+    problem = start_error(repository).problem
+    assert "output reentry_probability: expected TYPE_FP64 as configured. Got: tensor(float)" in problem
 
 
-def test_a_configuration_that_cannot_be_read_is_placed(tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_reported_with_file_and_line(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     path = repository / "track_decision/config.pbtxt"
     path.write_text('name: "track_decision"\nbackend "python"\n')
-    assert reason_of_failure(repository).startswith(f"{path}: cannot read this model configuration: 2:")
+    error = start_error(repository)
+    assert error.where == str(path)
+    assert error.problem.startswith("invalid model configuration: 2:")
 
 
-def test_without_model_control_a_dying_server_gives_its_reason(tmp_path: Path) -> None:
+def test_a_server_that_exits_without_model_control_gives_its_reason(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     (repository / "reentry_lstm/1/model.onnx").write_bytes(b"not a graph")
-    with (
-        pytest.raises(ServerError, match=r"the Triton server ended with status 1: .*failed to load all models"),
-        EmbeddedServer(config_for(repository, model_control_mode="none")),
-    ):
-        pass
+    problem = start_error(repository, model_control_mode="none").problem
+    assert problem.startswith("the Triton server ended with status 1: ")
+    assert "failed to load all models" in problem
 
 
-def test_a_deadline_that_passes_is_named(model_repository: Path) -> None:
-    with (
-        pytest.raises(ServerError, match=r"not ready within start_timeout, 0\.05 s"),
-        EmbeddedServer(config_for(model_repository, start_timeout=0.05)),
-    ):
-        pass
+def test_the_error_after_a_missed_deadline_names_the_deadline(model_repository: Path) -> None:
+    assert "start_timeout, 0.05 s" in start_error(model_repository, start_timeout=0.05).problem
 
 
 @pytest.mark.parametrize("ending", ENDING, ids=lambda number: number.name)
-def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: Path, ending: signal.Signals) -> None:
+def test_the_command_exits_with_status_0_after_a_shutdown_signal(
+    model_repository: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
     with serving(model_repository, tmp_path / "logs") as (process, printed):
         assert printed[0] == "serving  reentry, reentry_lstm, track_decision, track_features"
         (address,) = [line.split("grpc://")[1] for line in printed if "grpc://" in line]
@@ -242,20 +243,19 @@ def test_the_command_ends_well_when_asked_to(model_repository: Path, tmp_path: P
     assert [json.loads(line)["rows"] for line in lines] == [20]
 
 
-def test_the_command_says_so_when_the_server_dies(model_repository: Path, tmp_path: Path) -> None:
+def test_the_command_reports_a_killed_server(model_repository: Path, tmp_path: Path) -> None:
     with serving(model_repository, tmp_path) as (process, printed):
         (http,) = [line.split("//")[1] for line in printed if line.startswith("HTTP")]
-        load_model(http, "reentry", None, key=find_key(http), timeout=60)  # logs errors without a GPU
+        # Neither the errors that a load logs without a GPU nor those of a refused load end the server.
+        load_model(http, "reentry", None, key=find_key(http), timeout=60)
         with pytest.raises(ServerError):
-            load_model(http, "reentry", "{}", key=find_key(http), timeout=60)  # logs an error that ends nothing
+            load_model(http, "reentry", "{}", key=find_key(http), timeout=60)
         os.kill(server_process(process), signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "error: the Triton server was ended by SIGKILL\n")
 
 
-def test_a_request_that_no_memory_holds_ends_the_server_which_is_restarted(
-    model_repository: Path, tmp_path: Path
-) -> None:
+def test_a_server_that_runs_out_of_memory_is_restarted(model_repository: Path, tmp_path: Path) -> None:
     inputs = [
         {"name": "measurements", "datatype": "FP64", "shape": [1, 100_000_000, 6], "data": [0]},  # 4.8 GB
         {"name": "track_id", "datatype": "INT64", "shape": [1, 1], "data": [0]},
@@ -280,7 +280,7 @@ def test_a_request_that_no_memory_holds_ends_the_server_which_is_restarted(
     assert line == "warning: the Triton server was ended by SIGABRT: std::bad_alloc; restarting in 1 s"
 
 
-def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Path, tmp_path: Path) -> None:
+def test_the_command_reports_a_killed_process_of_a_model(model_repository: Path, tmp_path: Path) -> None:
     with serving(model_repository, tmp_path) as (process, _):
         for stub in children_of(server_process(process)):
             if "/track_features/" in command_line(stub):
@@ -291,7 +291,7 @@ def test_the_command_says_so_when_a_process_of_a_model_dies(model_repository: Pa
     assert line.startswith("error: a process of track_features was killed, and Triton does not start another; fix: ")
 
 
-def test_a_model_that_is_loaded_again_has_lost_nothing(tmp_path: Path) -> None:
+def test_a_reloaded_model_does_not_count_as_killed(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     with (
         EmbeddedServer(config_for(repository)) as server,
@@ -299,15 +299,15 @@ def test_a_model_that_is_loaded_again_has_lost_nothing(tmp_path: Path) -> None:
     ):
         watch = StubWatch(server.process_id)
         before = children_of(server.process_id)
-        assert watch.look() is None
+        assert watch.lost_model() is None
         for name in ("reentry", "track_decision"):
             client.unload_model(name, headers=grpc_key(server))
         client.load_model("track_decision", headers=grpc_key(server))
         assert children_of(server.process_id) != before
-        assert [watch.look(), watch.look()] == [None, None]
+        assert [watch.lost_model(), watch.lost_model()] == [None, None]
 
 
-def test_a_killed_command_takes_its_server_with_it_and_the_next_start_its_folder(
+def test_a_killed_command_ends_its_server_and_the_next_start_removes_its_folder(
     model_repository: Path, tmp_path: Path, server: EmbeddedServer
 ) -> None:
     with serving(model_repository, tmp_path) as (process, _):
@@ -321,10 +321,10 @@ def test_a_killed_command_takes_its_server_with_it_and_the_next_start_its_folder
     assert folder.is_dir()
     RunDirectory().remove()
     assert not folder.exists()
-    assert server.log_directory.is_dir()  # that of a running server stays
+    assert server.log_directory.is_dir()  # the folder of a running server stays
 
 
-def test_requests_in_flight_are_answered_before_the_end(tmp_path: Path) -> None:
+def test_requests_in_flight_are_answered_before_the_shutdown(tmp_path: Path) -> None:
     inputs = request_inputs(make_tracks(64, 1200))
     outcomes: queue.Queue[Exception | None] = queue.Queue()
 
@@ -335,7 +335,7 @@ def test_requests_in_flight_are_answered_before_the_end(tmp_path: Path) -> None:
         client = triton.InferenceServerClient(server.grpc_url)
         for _ in range(6):
             client.async_infer("reentry", inputs, keep)
-        first = outcomes.get(timeout=30)  # the other five are inside, at different models
+        first = outcomes.get(timeout=30)  # the other five are in flight, in different models
     assert [first, *(outcomes.get(timeout=30) for _ in range(5))] == [None] * 6
     client.close()
 
@@ -346,7 +346,7 @@ def test_the_doctor_starts_the_server(model_repository: Path) -> None:
     assert checks["start"].found.startswith("4 models ready in ")
 
 
-def test_nothing_is_spoilt_by_a_refused_request(server: EmbeddedServer) -> None:
+def test_a_refused_request_does_not_change_later_results(server: EmbeddedServer) -> None:
     tracks = make_tracks(1, 50)
     with triton.InferenceServerClient(server.grpc_url) as client:
         before = client.infer("reentry", request_inputs(tracks)).as_numpy("reentry_probability")
@@ -356,7 +356,7 @@ def test_nothing_is_spoilt_by_a_refused_request(server: EmbeddedServer) -> None:
     np.testing.assert_array_equal(after, before)
 
 
-def test_an_exported_network_is_served_as_pytorch_computes_it(tmp_path: Path) -> None:
+def test_an_exported_network_gives_the_results_of_pytorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ReentryLSTM(ModelConfig(hidden=8)).eval()
     checkpoint = Checkpoint(

@@ -1,4 +1,4 @@
-"""Settings of the network's configuration on the real server: honoured, refused, and compared with the file."""
+"""Settings of the network's configuration on the real server: supported, refused, and compared with the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own_server(repository: Path) -> Iterator[EmbeddedServer]:
-    """One of this file's own, since its settings are changed."""
+    """A server of this module alone, because its tests change the server's settings."""
     config = ServerConfig(
         model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1, threads=1, drain_timeout=1
     )
@@ -44,19 +44,19 @@ def config_of(server: EmbeddedServer) -> str:
 
 
 def load(server: EmbeddedServer, **parameters: str) -> None:
-    """Load the network with these parameters and no others."""
+    """Load the network with only these parameters."""
     config = json.loads(config_of(server))
     config["parameters"] = {name: {"string_value": value} for name, value in parameters.items()}
     load_model(server.http_url, MODEL, json.dumps(config), key=server.control_key, timeout=60)
 
 
 def processes(server: EmbeddedServer) -> list[Path]:
-    """Of the network's instances, in /proc."""
+    """Return the folders in /proc of the processes of the network's instances."""
     return [Path(f"/proc/{child}") for child in children_of(server.process_id) if f"/{MODEL}/" in command_line(child)]
 
 
 def threads(server: EmbeddedServer) -> int:
-    """Of the network's one instance, once the one before it has ended."""
+    """Return the number of threads of the network's instance, once its predecessor has exited."""
     deadline = time.monotonic() + 30
     while len(found := processes(server)) != 1 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -64,7 +64,7 @@ def threads(server: EmbeddedServer) -> int:
     return len(list((process / "task").iterdir()))
 
 
-def ask(server: EmbeddedServer) -> np.ndarray:
+def probabilities(server: EmbeddedServer) -> np.ndarray:
     features = np.random.default_rng(0).normal(size=(2, 50, len(FEATURES))).astype(np.float32)
     tensor = triton.InferInput("features", features.shape, "FP32")
     tensor.set_data_from_numpy(features)
@@ -72,7 +72,7 @@ def ask(server: EmbeddedServer) -> np.ndarray:
         return client.infer(MODEL, [tensor]).as_numpy("reentry_probability")
 
 
-def test_the_running_configuration_differs_from_the_file_in_what_serve_fits_alone(
+def test_the_running_configuration_differs_from_the_file_only_in_the_fitted_settings(
     own_server: EmbeddedServer, repository: Path
 ) -> None:
     file = (repository / MODEL / "config.pbtxt").read_text()
@@ -89,14 +89,14 @@ def test_the_running_configuration_differs_from_the_file_in_what_serve_fits_alon
     ]
 
 
-def test_a_documented_setting_takes_effect_and_another_is_refused_while_the_model_goes_on(
+def test_a_documented_setting_takes_effect_and_an_unsupported_one_leaves_the_model_running(
     own_server: EmbeddedServer,
 ) -> None:
     load(own_server, intra_op_thread_count="1")
-    expected, alone = ask(own_server), threads(own_server)
+    expected, single = probabilities(own_server), threads(own_server)
     load(own_server, intra_op_thread_count="4", execution_mode="0", enable_mem_arena="0", enable_mem_pattern="0")
-    assert threads(own_server) == alone + 3
-    np.testing.assert_allclose(ask(own_server), expected, rtol=0, atol=1e-6)
+    assert threads(own_server) == single + 3
+    np.testing.assert_allclose(probabilities(own_server), expected, rtol=0, atol=1e-6)
 
     config = json.loads(config_of(own_server))
     for setting, changed in (
@@ -104,8 +104,8 @@ def test_a_documented_setting_takes_effect_and_another_is_refused_while_the_mode
         ("model_transaction_policy.decoupled", {"model_transaction_policy": {"decoupled": True}}),
         ("model_operations", {"model_operations": {"op_library_filename": ["a.so"]}}),
     ):
-        with pytest.raises(ServerError, match=f"{setting} is not supported by .*Honoured: "):
+        with pytest.raises(ServerError, match=f"{setting} is not supported .*Supported: "):
             load_model(own_server.http_url, MODEL, json.dumps(config | changed), key=own_server.control_key, timeout=60)
-    with pytest.raises(ServerError, match=r"parameter gpu_mem_limit is not supported by .*Honoured: "):
+    with pytest.raises(ServerError, match=r"parameter gpu_mem_limit is not supported .*Supported: "):
         load(own_server, gpu_mem_limit="1")
-    np.testing.assert_allclose(ask(own_server), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(probabilities(own_server), expected, rtol=0, atol=1e-6)

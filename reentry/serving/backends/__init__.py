@@ -1,1 +1,1 @@
-"""Triton backends written in Python; the server loads their files from a copy of their folder."""
+"""Triton backends in Python. The server loads a copy of their files."""

@@ -208,5 +208,5 @@ def test_without_a_pin_versions_are_served_by_tritons_rules(repository: Path, po
 
 def test_a_control_key_is_plain_and_stays_out_of_what_is_printed() -> None:
     assert "secret" not in repr(ServerConfig(control_key="secret"))
-    with pytest.raises(ConfigError, match="control_key has other characters"):
+    with pytest.raises(ConfigError, match="control_key"):
         ServerConfig(control_key="a,b=c")

@@ -1,1 +1,1 @@
-"""The `onnxruntime` backend of the embedded server."""
+"""The onnxruntime backend of the embedded server."""

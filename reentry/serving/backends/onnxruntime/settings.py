@@ -1,4 +1,4 @@
-"""What the embedded `onnxruntime` backend honours of a configuration, and what it refuses by name."""
+"""Settings of a model configuration that the embedded `onnxruntime` backend supports, and those it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnxruntime
 
 
 class SettingError(Exception):
-    """A setting that would be ignored, or cannot be on this machine."""
+    """A setting that this backend or this machine does not support."""
 
 
 _GRAPH_LEVELS: Final = {
@@ -21,15 +21,18 @@ _GRAPH_LEVELS: Final = {
     1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-"""As the C++ backend reads `optimization { graph { level } }`; 0 is what an unset level arrives as."""
+"""Meaning of `optimization { graph { level } }` in the C++ backend. An unset level arrives as 0."""
 
 
 class Parameter(NamedTuple):
-    """One of the C++ backend's `parameters`."""
+    """One of the `parameters` of the C++ backend."""
 
     pattern: str
+    """Regular expression of a valid value."""
     expected: str
+    """Description of a valid value."""
     apply: Callable[[Any, str], object]
+    """Function that sets the value in session options."""
 
 
 def _is_true(value: str) -> bool:
@@ -41,40 +44,34 @@ _BOOL: Final = "(?i:0|1|true|false)"
 _ARENA_SHRINKAGE: Final = "memory.enable_memory_arena_shrinkage"
 _DEVICE_ALLOCATOR: Final = "session.use_device_allocator_for_initializers"
 
+
+def _option(name: str, convert: Callable[[str], object]) -> Callable[[Any, str], object]:
+    """Return a function that sets one attribute of session options to a converted value."""
+    return lambda options, value: setattr(options, name, convert(value))
+
+
+def _execution_mode(value: str) -> onnxruntime.ExecutionMode:
+    return onnxruntime.ExecutionMode.ORT_PARALLEL if value == "1" else onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+
+
 _PARAMETERS: Final = {
-    "intra_op_thread_count": Parameter(
-        r"\d+", "a count, 0 for all cores", lambda options, value: setattr(options, "intra_op_num_threads", int(value))
-    ),
-    "inter_op_thread_count": Parameter(
-        r"\d+", "a count, 0 for all cores", lambda options, value: setattr(options, "inter_op_num_threads", int(value))
-    ),
-    "execution_mode": Parameter(
-        "[01]",
-        "0, sequential, or 1, parallel",
-        lambda options, value: setattr(
-            options,
-            "execution_mode",
-            onnxruntime.ExecutionMode.ORT_PARALLEL if value == "1" else onnxruntime.ExecutionMode.ORT_SEQUENTIAL,
-        ),
-    ),
-    "enable_mem_arena": Parameter(
-        _BOOL, "0 or 1", lambda options, value: setattr(options, "enable_cpu_mem_arena", _is_true(value))
-    ),
-    "enable_mem_pattern": Parameter(
-        _BOOL, "0 or 1", lambda options, value: setattr(options, "enable_mem_pattern", _is_true(value))
-    ),
+    "intra_op_thread_count": Parameter(r"\d+", "a count, 0 for all cores", _option("intra_op_num_threads", int)),
+    "inter_op_thread_count": Parameter(r"\d+", "a count, 0 for all cores", _option("inter_op_num_threads", int)),
+    "execution_mode": Parameter("[01]", "0, sequential, or 1, parallel", _option("execution_mode", _execution_mode)),
+    "enable_mem_arena": Parameter(_BOOL, "0 or 1", _option("enable_cpu_mem_arena", _is_true)),
+    "enable_mem_pattern": Parameter(_BOOL, "0 or 1", _option("enable_mem_pattern", _is_true)),
     _DEVICE_ALLOCATOR: Parameter(
         "[01]", "0 or 1", lambda options, value: options.add_session_config_entry(_DEVICE_ALLOCATOR, value)
     ),
-    # An option of each run, not of the session.
+    # An option of each run, see `run_options`.
     _ARENA_SHRINKAGE: Parameter(r"((cpu|gpu):\d+;?)+", "devices as cpu:0;gpu:0", lambda *_: None),
     "share_session_between_instances": Parameter(
-        "(?i:0|false)", "false: instances are processes of their own", lambda *_: None
+        "(?i:0|false)", "false: instances are separate processes", lambda *_: None
     ),
 }
-"""What is honoured of the C++ backend's parameters."""
+"""Supported parameters of the C++ backend."""
 
-_HONOURED: Final = (
+_SUPPORTED: Final = (
     "version_policy",
     "instance_group of KIND_CPU, KIND_GPU and KIND_AUTO",
     "dynamic_batching",
@@ -82,14 +79,14 @@ _HONOURED: Final = (
     "default_model_filename",
     "optimization.graph.level",
 )
-"""Of the rest of a configuration, that which a reader may wonder about."""
+"""Other supported settings, for the error message."""
 
-_UNHONOURED_OF_EACH: Final = {
+_UNSUPPORTED_OF_EACH: Final = {
     "input": ("allow_ragged_batch", "optional", "reshape", "is_shape_tensor", "is_non_linear_format_io"),
     "output": ("reshape", "is_shape_tensor", "is_non_linear_format_io"),
     "instance_group": ("profile", "secondary_devices", "host_policy"),
 }
-"""Settings of each input, output or instance group that would be ignored."""
+"""Unsupported settings of each input, output or instance group."""
 
 _DEFAULT_PRIORITY: Final = "PRIORITY_DEFAULT"
 _NO_FORMAT: Final = "FORMAT_NONE"
@@ -98,10 +95,10 @@ CPU: Final = ["CPUExecutionProvider"]
 CUDA: Final = "CUDAExecutionProvider"
 
 
-def refuse_unhonoured(config: dict[str, Any]) -> None:
-    """Raise SettingError for the first setting that would be ignored or cannot be."""
+def refuse_unsupported(config: dict[str, Any]) -> None:
+    """Raise SettingError for the first setting that is not supported or has an invalid value."""
     optimization = config.get("optimization", {})
-    unhonoured = {
+    unsupported = {
         "sequence_batching": config.get("sequence_batching"),
         "model_operations": config.get("model_operations", {}).get("op_library_filename"),
         "model_transaction_policy.decoupled": config.get("model_transaction_policy", {}).get("decoupled"),
@@ -114,10 +111,10 @@ def refuse_unhonoured(config: dict[str, Any]) -> None:
         "optimization.priority": optimization.get("priority", _DEFAULT_PRIORITY) != _DEFAULT_PRIORITY,
         "input.format": any(tensor.get("format", _NO_FORMAT) != _NO_FORMAT for tensor in config["input"]),
     }
-    for part, settings in _UNHONOURED_OF_EACH.items():
+    for field, settings in _UNSUPPORTED_OF_EACH.items():
         for setting in settings:
-            unhonoured[f"{part}.{setting}"] = any(each.get(setting) for each in config.get(part, []))
-    for setting, value in unhonoured.items():
+            unsupported[f"{field}.{setting}"] = any(each.get(setting) for each in config.get(field, []))
+    for setting, value in unsupported.items():
         if value:
             raise _unsupported(setting)
     for name, parameter in config["parameters"].items():
@@ -132,10 +129,14 @@ def refuse_unhonoured(config: dict[str, Any]) -> None:
 
 
 def providers(kind: str, device: str) -> list[Any]:
-    """Where an instance runs; `device` is the GPU's number. KIND_AUTO is a GPU where onnxruntime can use one.
+    """Return the execution providers of an instance. KIND_AUTO selects a GPU if onnxruntime can use one.
+
+    Args:
+        kind: kind of the instance group, without the prefix KIND_.
+        device: number of the GPU.
 
     Raises:
-        SettingError: an instance is wanted on a GPU that onnxruntime cannot use.
+        SettingError: the kind is not supported, or requires a GPU that onnxruntime cannot use.
     """
     available = onnxruntime.get_available_providers()
     if kind == "CPU" or (kind == "AUTO" and CUDA not in available):
@@ -145,44 +146,49 @@ def providers(kind: str, device: str) -> list[Any]:
     if CUDA not in available:
         raise SettingError(
             f"an instance_group of KIND_GPU needs onnxruntime's {CUDA}; this one has {', '.join(available)}: "
-            "install onnxruntime-gpu in place of onnxruntime (the extra `gpu`), or take KIND_CPU"
+            "install onnxruntime-gpu in place of onnxruntime (the extra `gpu`), or use KIND_CPU"
         )
     return [(CUDA, {"device_id": device}), *CPU]
 
 
 def open_session(path: Path, config: dict[str, Any], where: list[Any]) -> onnxruntime.InferenceSession:
-    """The graph as the configuration wants it run, on the `providers` of its instance.
+    """Open an ONNX graph with the options of its configuration.
+
+    Args:
+        path: file of the graph.
+        config: configuration of the model.
+        where: execution providers, see `providers`.
 
     Raises:
-        SettingError: there is no file, or this machine cannot run it.
-        Exception: of onnxruntime, where the file is no graph.
+        SettingError: the file is missing, or this machine cannot run it.
+        Exception: onnxruntime's error for an invalid graph.
     """
     if not path.is_file():
-        raise SettingError(f"there is no file {path}")
+        raise SettingError(f"no such file: {path}")
     if where == CPU:
         _refuse_half_precision(path)
     session = onnxruntime.InferenceSession(path, _session_options(config), providers=where)
-    if where != CPU and CUDA not in session.get_providers():  # onnxruntime goes on with the CPU then
+    if where != CPU and CUDA not in session.get_providers():  # onnxruntime has fallen back to the CPU
         raise SettingError(
-            f"onnxruntime's {CUDA} does not start on this machine: install the CUDA and cuDNN that it was built for, "
-            "or take KIND_CPU"
+            f"onnxruntime's {CUDA} does not start on this machine: install the CUDA and cuDNN versions that it was "
+            "built for, or use KIND_CPU"
         )
     return session
 
 
 def _refuse_half_precision(path: Path) -> None:
-    """Raise SettingError for a version that says it is half precision.
+    """Raise SettingError for a version whose manifest says that it is half precision.
 
-    onnxruntime optimises such an LSTM on a CPU with a crash, which would take the instance along without a word.
+    On a CPU, onnxruntime crashes while it optimises such an LSTM, and ends the instance without a message.
     """
     manifest = path.with_name("manifest.json")
     try:
         precision = json.loads(manifest.read_text()).get("precision")
-    except (OSError, ValueError, AttributeError):  # of another program, which makes what it likes
+    except (OSError, ValueError, AttributeError):  # no manifest, or one of another program
         return
     if precision == "fp16":
         raise SettingError(
-            f"{path} is half precision, which onnxruntime runs on a GPU alone: take an instance_group of KIND_GPU with "
+            f"{path} is half precision, which onnxruntime runs only on a GPU: use an instance_group of KIND_GPU with "
             "onnxruntime-gpu, or promote a version of another format"
         )
 
@@ -190,7 +196,7 @@ def _refuse_half_precision(path: Path) -> None:
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = _GRAPH_LEVELS[_graph_level(config)]
-    # Instances share the cores: a thread that spins for work would take them from the others.
+    # Instances share the cores. A thread that spins while it waits would take a core from the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, parameter in config["parameters"].items():
         _PARAMETERS[name].apply(options, parameter["string_value"])
@@ -198,7 +204,7 @@ def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
 
 
 def run_options(config: dict[str, Any]) -> onnxruntime.RunOptions | None:
-    """Options of each run, where the configuration has any."""
+    """Return the options of each run; None if the configuration sets none."""
     shrinkage = config["parameters"].get(_ARENA_SHRINKAGE)
     if shrinkage is None:
         return None
@@ -214,5 +220,5 @@ def _graph_level(config: dict[str, Any]) -> int:
 def _unsupported(setting: str) -> SettingError:
     return SettingError(
         f"{setting} is not supported by the embedded onnxruntime backend. "
-        f"Honoured: {', '.join(_HONOURED)}; parameters {', '.join(_PARAMETERS)}"
+        f"Supported: {', '.join(_SUPPORTED)}; parameters {', '.join(_PARAMETERS)}"
     )

@@ -1,4 +1,4 @@
-"""Cores of a process."""
+"""The number of cores that are available to a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reentry.runtime import cores as cores_module
     ("quota", "cores"),
     [("max 100000", 8), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("", 8), (None, 8)],
 )
-def test_a_container_s_quota_bounds_the_cores(
+def test_a_container_quota_limits_the_number_of_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
 ) -> None:
     file = tmp_path / "cpu.max"

@@ -1,4 +1,4 @@
-"""A signal closes the work first, and is delivered once it is closed."""
+"""A signal cancels asynchronous work, and is delivered again once the work is closed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_work_is_closed_before_the_signal_is_delivered(number: signal.Signal
         try:
             await asyncio.sleep(60)
         finally:
-            signal.raise_signal(number)  # a second one breaks nothing off
+            signal.raise_signal(number)  # a second signal does not interrupt the shutdown
             await asyncio.sleep(0.01)
             closed.append("work")
 
@@ -30,7 +30,7 @@ def test_the_work_is_closed_before_the_signal_is_delivered(number: signal.Signal
     assert signal.getsignal(number) is before
 
 
-def test_without_a_signal_it_is_asyncio_run() -> None:
+def test_work_without_a_signal_runs_as_with_asyncio_run() -> None:
     done: list[str] = []
 
     async def work() -> None:
@@ -43,7 +43,7 @@ def test_without_a_signal_it_is_asyncio_run() -> None:
     assert done == ["work"]
 
 
-def test_an_error_of_the_work_comes_through() -> None:
+def test_an_error_of_the_work_is_raised() -> None:
     async def work() -> None:
         raise ZeroDivisionError
 

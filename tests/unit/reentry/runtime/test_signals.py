@@ -1,4 +1,4 @@
-"""Signals that ask for the end."""
+"""Shutdown signals become an exception in the block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reentry.runtime.signals import ENDING, Ended, ended_by_signals
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
-def test_the_first_signal_ends_the_block_and_the_next_ones_do_not_disturb_its_end(number: signal.Signals) -> None:
+def test_the_first_signal_ends_the_block_and_later_ones_do_not_disturb_its_cleanup(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in ENDING]
     closed = []
 
@@ -33,7 +33,7 @@ def test_the_first_signal_ends_the_block_and_the_next_ones_do_not_disturb_its_en
     assert [signal.getsignal(each) for each in ENDING] == before
 
 
-def test_a_signal_ends_an_event_loop_from_within_its_callbacks() -> None:
+def test_a_signal_during_a_callback_ends_the_event_loop() -> None:
     async def forever() -> None:
         asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
         await asyncio.sleep(3600)
@@ -42,7 +42,7 @@ def test_a_signal_ends_an_event_loop_from_within_its_callbacks() -> None:
         asyncio.run(forever())
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
+def test_a_hangup_signal_that_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with ended_by_signals():
@@ -52,7 +52,7 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_other_threads_are_left_alone() -> None:
+def test_signal_handlers_stay_unchanged_in_other_threads() -> None:
     def handlers() -> list[object]:
         with ended_by_signals():
             return [signal.getsignal(each) for each in ENDING]

@@ -1,7 +1,7 @@
-"""The onnxruntime backend's own logic, in process.
+"""The logic of the onnxruntime backend in this process.
 
-`triton_python_backend_utils` exists only inside Triton's stub; a small module stands in for it here. The integration
-tests run the same file inside the real server.
+`triton_python_backend_utils` exists only inside Triton's stub, so a small module replaces it here. The integration
+tests run the same backend inside the real server.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Tensor:
 
 
 class Request:
-    def __init__(self, wanted: list[str], **inputs: np.ndarray) -> None:
-        self.inputs, self.wanted = inputs, wanted
+    def __init__(self, outputs: list[str], **inputs: np.ndarray) -> None:
+        self.inputs, self.outputs = inputs, outputs
 
     def requested_output_names(self) -> list[str]:
-        return self.wanted
+        return self.outputs
 
 
 class TritonError(Exception):
@@ -60,8 +60,8 @@ class TritonModelException(Exception):  # noqa: N818 - Triton's name
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    stand_in = types.ModuleType("triton_python_backend_utils")
-    vars(stand_in).update(
+    utilities = types.ModuleType("triton_python_backend_utils")
+    vars(utilities).update(
         Tensor=Tensor,
         InferenceRequest=Request,
         InferenceResponse=Response,
@@ -70,7 +70,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         triton_string_to_numpy={"TYPE_FP32": np.float32, "TYPE_FP64": np.float64}.__getitem__,
         get_input_tensor_by_name=lambda request, name: Tensor(name, request.inputs[name]),
     )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utilities)
     name = "reentry.serving.backends.onnxruntime.model"
     monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module(name)
@@ -115,7 +115,7 @@ def features(batch: int, steps: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(batch, steps, WIDTH)).astype(np.float32)
 
 
-def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
+def test_requests_of_equal_shape_run_as_one_batch_and_receive_their_own_rows(
     backend: types.ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load(backend, folder)
@@ -138,7 +138,7 @@ def test_requests_of_equal_shape_run_as_one_batch_and_get_their_own_rows(
         np.testing.assert_array_equal(answer.outputs["model_version"], np.full((len(values), 1), 4))
 
 
-def test_a_graph_is_run_at_load_in_the_shapes_of_its_warm_up(
+def test_a_graph_runs_at_load_in_the_shapes_of_its_warm_up_samples(
     backend: types.ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[tuple[int, ...]] = []
@@ -154,17 +154,17 @@ def test_a_graph_is_run_at_load_in_the_shapes_of_its_warm_up(
 def test_a_graph_that_does_not_run_is_not_loaded(backend: types.ModuleType, tmp_path: Path) -> None:
     write_toy_model(tmp_path / "1/model.onnx", version=1, fault="run")
     given = {"features": {"data_type": "TYPE_FP32", "dims": ["64", str(WIDTH)], "zero_data": True}}
-    load(backend, tmp_path)  # it does with two steps
-    with pytest.raises(TritonModelException, match=r"1/model\.onnx does not run: .*Gather"):
+    load(backend, tmp_path)  # the graph runs with two steps
+    with pytest.raises(TritonModelException, match=r"1/model\.onnx .*Gather"):
         load(backend, tmp_path, model_warmup=[{"batch_size": 1, "inputs": given}])
 
 
-def test_only_the_outputs_asked_for_are_answered(backend: types.ModuleType, folder: Path) -> None:
+def test_a_response_holds_only_the_requested_outputs(backend: types.ModuleType, folder: Path) -> None:
     (answer,) = load(backend, folder).execute([Request(["model_version"], features=features(1, 3))])
     assert set(answer.outputs) == {"model_version"}
 
 
-def test_a_batch_that_fails_takes_no_other_down(backend: types.ModuleType, folder: Path) -> None:
+def test_a_failing_batch_does_not_affect_the_others(backend: types.ModuleType, folder: Path) -> None:
     good, bad = Request(BOTH, features=features(1, 3)), Request(BOTH, features=features(1, 3)[:, :, :5])
     answers = load(backend, folder).execute([good, bad, good])
     assert [answer.error is None for answer in answers] == [True, False, True]
@@ -172,7 +172,7 @@ def test_a_batch_that_fails_takes_no_other_down(backend: types.ModuleType, folde
     assert answers[1].error.code == TritonError.INTERNAL
 
 
-def test_a_model_without_batching_runs_each_request_alone(backend: types.ModuleType, tmp_path: Path) -> None:
+def test_a_model_without_batching_runs_each_request_by_itself(backend: types.ModuleType, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     graph = helper.make_graph(
         [helper.make_node("Neg", ["x"], ["y"])],
@@ -194,7 +194,7 @@ def test_a_model_without_batching_runs_each_request_alone(backend: types.ModuleT
     model.finalize()
 
 
-def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: types.ModuleType, tmp_path: Path) -> None:
+def test_an_output_without_one_row_for_each_track_is_an_error(backend: types.ModuleType, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     graph = helper.make_graph(
         [helper.make_node("Compress", ["features", "keep"], ["total"], axis=0)],  # the first row of the batch alone
@@ -215,7 +215,7 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
     [
         (
             {"parameters": {"memory_arena": {"string_value": "1"}}},
-            "parameter memory_arena is not supported.*Honoured: .*dynamic_batching.*; parameters intra_op_thread_count",
+            "memory_arena is not supported.*Supported: .*dynamic_batching.*; parameters intra_op_thread_count",
         ),
         ({"parameters": {"gpu_mem_limit": {"string_value": "1"}}}, "parameter gpu_mem_limit is not supported"),
         (
@@ -233,7 +233,7 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
         ),
         (
             {"parameters": {"share_session_between_instances": {"string_value": "true"}}},
-            "expected false: instances are processes of their own. Got: 'true'",
+            "share_session_between_instances: expected false.* Got: 'true'",
         ),
         ({"parameters": {"intra_op_thread_count": {"string_value": "two"}}}, "expected a count.*'two'"),
         ({"sequence_batching": {"oldest": {}}}, "sequence_batching is not supported"),
@@ -264,7 +264,7 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
         ({"instance_group": [{"host_policy": "a"}]}, "instance_group.host_policy is not supported"),
         (
             {"input": [{"name": "feature", "data_type": "TYPE_FP32", "dims": [-1, WIDTH]}]},
-            "input feature: expected one of the graph's, features",
+            "input feature: expected .*, features. Got: feature",
         ),
         (
             {"input": [{"name": "features", "data_type": "TYPE_FP64", "dims": [-1, WIDTH]}]},
@@ -275,17 +275,17 @@ def test_an_output_without_a_row_for_each_of_the_batch_is_an_error(backend: type
             rf"expected shape \[-1, -1, 6\] as configured. Got: \[-1, -1, {WIDTH}\]",
         ),
         ({"input": []}, "inputs features of the graph are not configured"),
-        ({"default_model_filename": "other.onnx"}, "there is no file .*other.onnx"),
+        ({"default_model_filename": "other.onnx"}, "no such file: .*other.onnx"),
     ],
 )
-def test_what_would_be_ignored_or_fail_later_is_refused_at_load(
+def test_an_unsupported_setting_or_a_mismatch_with_the_graph_is_refused_at_load(
     backend: types.ModuleType, folder: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(TritonModelException, match=message):
         load(backend, folder, **changes)
 
 
-def test_what_a_server_fills_in_by_itself_is_not_refused(backend: types.ModuleType, folder: Path) -> None:
+def test_default_values_that_the_server_adds_are_accepted(backend: types.ModuleType, folder: Path) -> None:
     load(
         backend,
         folder,
@@ -315,16 +315,16 @@ def test_what_a_server_fills_in_by_itself_is_not_refused(backend: types.ModuleTy
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[onnxruntime.InferenceSession]:
-    """Each session that a test opens."""
+    """Every session that the test opens."""
     opened = []
     make = onnxruntime.InferenceSession
 
-    class Kept(make):
+    class RecordedSession(make):
         def __init__(self, *arguments: object, **settings: object) -> None:
             super().__init__(*arguments, **settings)
             opened.append(self)
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Kept)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", RecordedSession)
     return opened
 
 
@@ -357,23 +357,23 @@ def test_documented_parameters_reach_the_session(
     assert default.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 
 
-def test_an_option_of_runs_reaches_each_run(
+def test_a_run_option_reaches_each_run(
     backend: types.ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = {"memory.enable_memory_arena_shrinkage": {"string_value": "cpu:0"}}
     model, plain = load(backend, folder, parameters=chosen), load(backend, folder)
-    given = []
+    options_of_runs = []
     run = onnxruntime.InferenceSession.run
 
-    def noted(session, names, inputs, options):
-        given.append(options and options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+    def recorded(session, names, inputs, options):
+        options_of_runs.append(options and options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
         return run(session, names, inputs, options)
 
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", noted)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", recorded)
     asked = Request(BOTH, features=features(1, 4))
     answers = [loaded.execute([asked])[0].outputs["reentry_probability"] for loaded in (model, plain)]
     np.testing.assert_array_equal(*answers)
-    assert given == ["cpu:0", None]
+    assert options_of_runs == ["cpu:0", None]
 
 
 @pytest.mark.parametrize("parallel", ["0", "1"])
@@ -389,35 +389,36 @@ def test_both_execution_modes_give_the_same_numbers(backend: types.ModuleType, f
     )
 
 
-def test_an_instance_on_a_gpu_is_refused_where_onnxruntime_has_none(backend: types.ModuleType, folder: Path) -> None:
+def test_an_instance_on_a_gpu_is_refused_if_onnxruntime_does_not_support_gpus(
+    backend: types.ModuleType, folder: Path
+) -> None:
     with pytest.raises(
         TritonModelException,
-        match=r"KIND_GPU needs onnxruntime's CUDAExecutionProvider; this one has .*CPUExecutionProvider: "
-        "install onnxruntime-gpu in place of onnxruntime .*or take KIND_CPU",
+        match=r"KIND_GPU needs .*CUDAExecutionProvider; .*CPUExecutionProvider: install onnxruntime-gpu .*KIND_CPU",
     ):
         load(backend, folder, kind="GPU")
 
 
-def test_an_automatic_instance_runs_on_the_cpu_where_there_is_no_gpu(
+def test_an_automatic_instance_runs_on_the_cpu_if_there_is_no_gpu(
     backend: types.ModuleType, folder: Path, sessions: list[onnxruntime.InferenceSession]
 ) -> None:
     load(backend, folder, kind="AUTO")
     assert sessions[0].get_providers() == ["CPUExecutionProvider"]
 
 
-def test_a_kind_that_says_nothing_of_the_processor_is_refused(backend: types.ModuleType, folder: Path) -> None:
-    with pytest.raises(TritonModelException, match="an instance_group of KIND_MODEL is not supported"):
+def test_an_instance_group_of_kind_model_is_refused(backend: types.ModuleType, folder: Path) -> None:
+    with pytest.raises(TritonModelException, match="KIND_MODEL is not supported"):
         load(backend, folder, kind="MODEL")
 
 
 class CudaSession(onnxruntime.InferenceSession):
-    """ONNX Runtime as it is on a machine with CUDA, as far as the backend asks: there is no such machine here."""
+    """A session that looks to the backend as on a machine with CUDA."""
 
-    wanted: typing.ClassVar[list[object]] = []
+    requested: typing.ClassVar[list[object]] = []
     starts = True
 
     def __init__(self, path: Path, options: onnxruntime.SessionOptions, providers: list[object]) -> None:
-        self.wanted.append(providers)
+        self.requested.append(providers)
         super().__init__(path, options, providers=["CPUExecutionProvider"])
 
     def get_providers(self) -> list[str]:
@@ -430,39 +431,39 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> type[CudaSession]:
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     monkeypatch.setattr(onnxruntime, "InferenceSession", CudaSession)
-    monkeypatch.setattr(CudaSession, "wanted", [])
+    monkeypatch.setattr(CudaSession, "requested", [])
     return CudaSession
 
 
 @pytest.mark.parametrize("kind", ["GPU", "AUTO"])
-def test_an_instance_on_a_gpu_gets_its_device_before_the_cpu(
+def test_an_instance_on_a_gpu_prefers_its_device_to_the_cpu(
     backend: types.ModuleType, folder: Path, cuda: type[CudaSession], kind: str
 ) -> None:
     load(backend, folder, kind=kind, device="2")
-    assert cuda.wanted == [[("CUDAExecutionProvider", {"device_id": "2"}), "CPUExecutionProvider"]]
+    assert cuda.requested == [[("CUDAExecutionProvider", {"device_id": "2"}), "CPUExecutionProvider"]]
 
 
-def test_an_instance_on_the_cpu_stays_there_beside_a_gpu(
+def test_an_instance_on_the_cpu_does_not_use_an_available_gpu(
     backend: types.ModuleType, folder: Path, cuda: type[CudaSession]
 ) -> None:
     load(backend, folder, kind="CPU")
-    assert cuda.wanted == [["CPUExecutionProvider"]]
+    assert cuda.requested == [["CPUExecutionProvider"]]
 
 
-def test_cuda_that_does_not_start_is_an_error_and_not_a_slow_server(
+def test_a_failed_start_of_cuda_is_an_error_and_not_a_slow_server(
     backend: types.ModuleType, folder: Path, cuda: type[CudaSession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "starts", False)
-    with pytest.raises(TritonModelException, match="CUDAExecutionProvider does not start on this machine"):
+    with pytest.raises(TritonModelException, match="CUDAExecutionProvider does not start"):
         load(backend, folder, kind="GPU")
 
 
-def test_half_precision_is_refused_on_a_cpu_where_it_would_crash(
+def test_half_precision_is_refused_on_a_cpu_because_it_would_crash(
     backend: types.ModuleType, folder: Path, cuda: type[CudaSession]
 ) -> None:
     manifest = folder / "1/manifest.json"
     manifest.write_text('{"precision": "fp16"}')
-    with pytest.raises(TritonModelException, match="is half precision, which onnxruntime runs on a GPU alone"):
+    with pytest.raises(TritonModelException, match=r"half precision.* only on a GPU"):
         load(backend, folder, kind="CPU")
     load(backend, folder, kind="GPU")
     for text in ('{"precision": "fp32"}', "[]", "no manifest of ours"):
@@ -470,9 +471,9 @@ def test_half_precision_is_refused_on_a_cpu_where_it_would_crash(
         load(backend, folder, kind="CPU")
 
 
-def test_a_file_that_is_no_graph_is_named(backend: types.ModuleType, folder: Path) -> None:
+def test_a_file_that_is_not_a_graph_is_named_in_the_error(backend: types.ModuleType, folder: Path) -> None:
     (folder / "1/model.onnx").write_bytes(b"no graph")
-    with pytest.raises(TritonModelException, match=r"1/model.onnx is no ONNX model that can run"):
+    with pytest.raises(TritonModelException, match=r"1/model.onnx is not a valid ONNX model"):
         load(backend, folder)
 
 

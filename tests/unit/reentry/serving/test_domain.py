@@ -1,4 +1,4 @@
-"""What the served Python models are made of: buckets, checks of requests, decisions of padded tracks, the log."""
+"""The parts of the served Python models: buckets, checks of requests, decisions of padded tracks, and the log."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_a_bucket_is_a_power_of_two_or_a_multiple_of_64(steps: int, bucket: int)
 
 
 @given(st.integers(1, 100_000))
-def test_a_bucket_holds_its_steps_wastes_little_and_is_its_own_bucket(steps: int) -> None:
+def test_a_bucket_holds_its_steps_with_little_padding_and_is_its_own_bucket(steps: int) -> None:
     bucket = bucket_length(steps)
     assert steps <= bucket < min(2 * steps, steps + 64)
     assert bucket_length(bucket) == bucket
 
 
-def test_no_steps_have_no_bucket() -> None:
+def test_a_track_without_steps_has_no_bucket() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         bucket_length(0)
 
@@ -100,9 +100,7 @@ def full(table: np.ndarray) -> np.ndarray:
         ("sensor_id", 3.5, "not a whole number, got 3.5"),
     ],
 )
-def test_a_measurement_that_cannot_be_true_is_named_by_track_row_and_column(
-    column: str, value: float, problem: str
-) -> None:
+def test_an_impossible_measurement_is_named_by_track_row_and_column(column: str, value: float, problem: str) -> None:
     measurements = measured()
     require_measurements(measurements, full(measurements))
     measurements[2, 4, MEASUREMENT_COLUMNS.index(column)] = value
@@ -119,22 +117,22 @@ def test_the_limits_of_a_column_themselves_are_accepted(column: Column) -> None:
             require_measurements(measurements, full(measurements))
 
 
-def test_the_first_fault_of_several_is_named() -> None:
+def test_the_first_of_several_faults_is_named() -> None:
     measurements = measured()
     measurements[1, 3, 1] = measurements[1, 4, 0] = measurements[2, 0, 3] = np.nan
     with pytest.raises(ValueError, match="track 1 of the request, row 3, column latitude"):
         require_measurements(measurements, full(measurements))
 
 
-def test_several_measurements_of_one_instant_are_accepted() -> None:
+def test_several_measurements_with_one_timestamp_are_accepted() -> None:
     measurements = measured()
     measurements[:, :, 0] = 1.7e9
     require_measurements(measurements, full(measurements))
 
 
-def test_the_padding_needs_only_be_finite() -> None:
+def test_padding_has_to_be_finite_but_not_plausible() -> None:
     measurements = measured()
-    measurements[1, 3:] = 0.0  # time falls there, and that is no measurement
+    measurements[1, 3:] = 0.0  # time runs backwards there, but only in the padding
     require_measurements(measurements, np.array([5, 3, 5]))
     with pytest.raises(ValueError, match="track 1 of the request, row 3, column timestamp: time runs backwards"):
         require_measurements(measurements, np.array([5, 4, 5]))
@@ -143,7 +141,7 @@ def test_the_padding_needs_only_be_finite() -> None:
         require_measurements(measurements, np.array([5, 3, 5]))
 
 
-def test_of_all_column_orders_only_swaps_that_look_alike_pass() -> None:
+def test_only_column_orders_that_look_plausible_pass() -> None:
     passed = []
     for names in itertools.permutations(MEASUREMENT_COLUMNS):
         swapped = measured()[..., [MEASUREMENT_COLUMNS.index(name) for name in names]]
@@ -152,14 +150,14 @@ def test_of_all_column_orders_only_swaps_that_look_alike_pass() -> None:
         except ValueError:
             continue
         passed.append(names)
-    # An altitude is no angle, but latitude, longitude and intensity could each be one of the others.
+    # An altitude cannot be an angle, but latitude, longitude and intensity have values that fit each other's range.
     assert len(passed) == 2 * 6
     for time, first, second, *_, sensor in passed:
         assert (time, sensor) == ("timestamp", "sensor_id")
         assert "altitude" not in (first, second)
 
 
-def test_the_order_of_the_csv_is_refused_and_the_right_one_named() -> None:
+def test_the_column_order_of_the_csv_is_refused_and_the_expected_one_named() -> None:
     order = [column.name for column in TRACK_COLUMNS if column.name in MEASUREMENT_COLUMNS]
     measurements = measured()[:, :, [MEASUREMENT_COLUMNS.index(name) for name in order]]
     with pytest.raises(
@@ -169,28 +167,28 @@ def test_the_order_of_the_csv_is_refused_and_the_right_one_named() -> None:
         require_measurements(measurements, full(measurements))
 
 
-def test_no_measurements_are_refused() -> None:
+def test_a_request_without_measurements_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one measurement"):
         require_measurements(measured(steps=0), np.array([1, 1, 1]))
 
 
-def test_a_request_has_a_bound_of_steps() -> None:
-    def ask(tracks: int, steps: int) -> None:
+def test_a_request_with_too_many_steps_is_refused() -> None:
+    def check(tracks: int, steps: int) -> None:
         measurements = np.broadcast_to(measured(1, 1), (tracks, steps, len(MEASUREMENT_COLUMNS)))
         require_measurements(measurements, full(measurements))
 
-    ask(1, LONGEST_TRACK)
+    check(1, LONGEST_TRACK)
     with pytest.raises(ValueError, match="at most 100,000 steps of a track, padding included, got 100,001"):
-        ask(1, LONGEST_TRACK + 1)
+        check(1, LONGEST_TRACK + 1)
     with pytest.raises(ValueError, match="at most 262,144 steps in one request, padding included, got 262,208"):
-        ask(64, LARGEST_REQUEST // 64 + 1)
+        check(64, LARGEST_REQUEST // 64 + 1)
 
 
 def test_the_longest_simulated_track_is_accepted() -> None:
     assert trapezoid.LONGEST <= LONGEST_TRACK
 
 
-def test_a_timestamp_that_cannot_be_true_is_named() -> None:
+def test_an_impossible_timestamp_is_named_by_track_row_and_column() -> None:
     timestamp = measured()[..., 0]
     require_timestamps(timestamp, np.array([5, 5, 5]))
     timestamp[1, 3] = np.nan
@@ -199,21 +197,21 @@ def test_a_timestamp_that_cannot_be_true_is_named() -> None:
         require_timestamps(timestamp, np.array([5, 4, 5]))
 
 
-def test_a_feature_that_left_float32_is_named() -> None:
+def test_a_feature_outside_the_range_of_float32_is_named() -> None:
     features = np.zeros((1, 2, len(FEATURES)), dtype=np.float32)
     features[0, 1, 2] = np.inf
     with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: feature does not fit in float32"):
         require_features(features)
 
 
-def test_lengths_lie_within_the_measurements() -> None:
+def test_a_length_outside_the_measurements_is_refused() -> None:
     require_lengths(np.array([1, 7]), 7)
     for length in (0, 8):
         with pytest.raises(ValueError, match=rf"track 1 of the request: .* from 1 to 7.* got {length}"):
             require_lengths(np.array([7, length]), 7)
 
 
-def test_an_onset_in_the_padding_is_none() -> None:
+def test_an_onset_in_the_padding_is_ignored() -> None:
     probability = np.array([[0.1, 0.9, 0.9, 0.9], [0.1, 0.1, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1]])
     timestamp = np.arange(12.0).reshape(3, 4)
     phase, onset, at = decide_tracks(probability, timestamp, np.array([2, 2, 4]), DecisionConfig())
@@ -235,11 +233,11 @@ def add(log: PredictionLog, **changes: np.ndarray) -> None:
     log.add(**(columns | changes))
 
 
-def test_each_track_is_one_json_line_with_the_time_it_took(tmp_path: Path) -> None:
+def test_each_track_is_one_json_line_with_its_inference_time(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     log = PredictionLog(os.open(path, os.O_WRONLY | os.O_CREAT), clock=lambda: 10.0)
     add(log)
-    assert path.read_text() == ""  # one write for a whole batch
+    assert path.read_text() == ""  # the lines of a batch are one write
     log.close()
     first, second = [json.loads(line) for line in path.read_text().splitlines()]
     assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
@@ -269,7 +267,7 @@ def test_several_processes_append_to_the_file_that_the_environment_names(
     assert [json.loads(line)["track_id"] for line in lines] == [7, 8] * 4
 
 
-def test_without_a_file_lines_go_to_standard_error(
+def test_lines_go_to_standard_error_if_no_file_is_named(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
@@ -288,10 +286,10 @@ DECIDABLE = {
 }
 
 
-def test_what_the_ensemble_hands_over_can_be_decided() -> None:
+def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
     require_decidable(**DECIDABLE, steps=5, now=NOW)
     padding = DECIDABLE["probability"].copy()
-    padding[:, 5:] = np.nan  # which is cut
+    padding[:, 5:] = np.nan  # the padding is cut
     require_decidable(**DECIDABLE | {"probability": padding}, steps=5, now=NOW)
 
 
@@ -317,6 +315,6 @@ def test_what_the_ensemble_hands_over_can_be_decided() -> None:
         ({"started_at": np.array([NOW, -np.inf])}, "started_at: .* at most 3,600 s ago"),
     ],
 )
-def test_what_only_a_direct_call_can_hold_is_refused(change: dict[str, np.ndarray], message: str) -> None:
+def test_invalid_inputs_of_a_direct_call_are_refused(change: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         require_decidable(**DECIDABLE | change, steps=5, now=NOW)

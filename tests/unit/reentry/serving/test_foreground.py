@@ -1,4 +1,4 @@
-"""Restarts of a server that dies, without a server."""
+"""Restarts after a crash of the server, which a fake replaces here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = ServerConfig(http_port=0)
 
 
 class Clock:
-    """Time that passes when somebody sleeps."""
+    """A clock that advances only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -41,7 +41,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def serve(
     monkeypatch: pytest.MonkeyPatch, *, start: Callable[[int], None] = lambda _: None, wait: Callable[[int], None]
 ) -> list[ServerConfig]:
-    """Serve by servers that start and wait so, each told how many were before it; the configurations they had."""
+    """Serve with fake servers and return their configurations.
+
+    `start` and `wait` are called with the number of earlier servers.
+    """
     configs: list[ServerConfig] = []
 
     class Server:
@@ -61,50 +64,50 @@ def serve(
     return configs
 
 
-def die(_: int) -> None:
+def crash(_: int) -> None:
     raise ServerError("the Triton server was ended by SIGABRT")
 
 
-def test_a_server_that_keeps_dying_is_given_up_after_longer_and_longer_pauses(
+def test_a_server_that_keeps_crashing_is_restarted_after_growing_pauses_and_then_given_up(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     with pytest.raises(ServerError, match=f"ended by SIGABRT, after {RESTARTS} restarts in a row"):
-        serve(monkeypatch, wait=die)
+        serve(monkeypatch, wait=crash)
     assert clock.pauses == [1, 2, 4, 8, 16]
 
 
-def test_deaths_long_after_the_last_start_do_not_add_up(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_crashes_long_after_the_last_start_do_not_add_up(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     def wait(before: int) -> None:
         clock.now += 3600
         if before == 20:
             signal.raise_signal(signal.SIGTERM)
-        die(before)
+        crash(before)
 
     assert len(serve(monkeypatch, wait=wait)) == 21
     assert set(clock.pauses) == {1}
 
 
-def test_a_server_that_does_not_start_again_is_given_up(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_server_that_fails_to_restart_is_given_up(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     def start(before: int) -> None:
-        clock.now += 3600  # a start that fails is no service
+        clock.now += 3600  # time before a failed start does not count as service
         if before:
             raise ServerError("http port 4000 cannot be used")
 
     with pytest.raises(ServerError, match="http port 4000 cannot be used, after 5 restarts"):
-        serve(monkeypatch, start=start, wait=die)
+        serve(monkeypatch, start=start, wait=crash)
 
 
-def test_a_server_that_never_was_ready_is_not_started_again(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_server_that_was_never_ready_is_not_restarted(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     with pytest.raises(ServerError, match=r"SIGABRT$"):
-        serve(monkeypatch, start=die, wait=time.sleep)
+        serve(monkeypatch, start=crash, wait=time.sleep)
     assert clock.pauses == []
 
 
-def test_a_restart_keeps_the_ports_that_were_found(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_restart_keeps_the_ports_that_were_chosen(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     def wait(before: int) -> None:
         if before:
             signal.raise_signal(signal.SIGINT)
-        die(before)
+        crash(before)
 
     first, second = serve(monkeypatch, wait=wait)
     assert (first.http_port, second.http_port) == (0, 4000)
@@ -113,4 +116,4 @@ def test_a_restart_keeps_the_ports_that_were_found(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("clock")
 def test_a_signal_between_two_starts_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreground.time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
-    assert len(serve(monkeypatch, wait=die)) == 1
+    assert len(serve(monkeypatch, wait=crash)) == 1

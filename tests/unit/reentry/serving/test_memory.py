@@ -1,4 +1,4 @@
-"""How much memory a server's processes may take."""
+"""The memory limit of the server's processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from reentry.serving import memory as memory_module
 from reentry.serving.memory import ENOUGH, default_memory_limit, limit_memory
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-ASKED = """
+ALLOCATE = """
 print("ready", flush=True)
 for line in iter(input, ""):
     try:
         bytearray(int(line) << 20)
-        print("taken", flush=True)
+        print("allocated", flush=True)
     except MemoryError:
         print("refused", flush=True)
 """
@@ -34,7 +34,7 @@ for line in iter(input, ""):
         (None, min(ENOUGH, MACHINE // 2)),
     ],
 )
-def test_the_limit_is_half_of_what_there_is_and_no_more_than_enough(
+def test_the_default_limit_is_half_of_the_memory_up_to_a_maximum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, limit: int
 ) -> None:
     file = tmp_path / "memory.max"
@@ -46,8 +46,8 @@ def test_the_limit_is_half_of_what_there_is_and_no_more_than_enough(
     assert ServerConfig(memory_limit=300).fitted_memory_limit == 300 << 20
 
 
-def test_a_process_and_its_children_take_no_more_than_the_limit() -> None:
-    inner = [sys.executable, "-c", ASKED]
+def test_a_child_process_cannot_allocate_more_than_the_limit() -> None:
+    inner = [sys.executable, "-c", ALLOCATE]
     outer = [sys.executable, "-c", f"import subprocess; subprocess.run({inner!r})"]
     process = subprocess.Popen(outer, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
@@ -61,4 +61,4 @@ def test_a_process_and_its_children_take_no_more_than_the_limit() -> None:
             answers.append(process.stdout.readline().strip())
     finally:
         process.communicate("\n", timeout=60)
-    assert answers == ["ready", "taken", "refused"]
+    assert answers == ["ready", "allocated", "refused"]

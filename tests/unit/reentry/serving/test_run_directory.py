@@ -1,4 +1,4 @@
-"""The folder of a server: locked while it runs, found by its user alone, removed after its death."""
+"""The run directory of a server: it is locked while the server runs and removed after a crash."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def killed() -> RunDirectory:
-    """A server's folder whose processes are gone."""
+def abandoned() -> RunDirectory:
+    """The folder of a killed server, which no process locks."""
     folder = RunDirectory()
     folder.write_key(ADDRESS, "old")
     os.close(folder.lock)
@@ -39,12 +39,12 @@ def test_the_key_is_found_by_the_address_of_a_running_server() -> None:
 
 
 def test_the_key_of_a_server_that_was_killed_is_not_found() -> None:
-    killed()
+    abandoned()
     assert find_key(ADDRESS) == ""
 
 
-def test_the_next_start_removes_what_a_killed_server_left_and_nothing_of_a_running_one() -> None:
-    running, dead = RunDirectory(), killed()
+def test_the_next_start_removes_the_folder_of_a_killed_server_and_not_that_of_a_running_one() -> None:
+    running, dead = RunDirectory(), abandoned()
     shared = [Path("/dev/shm", f"{folder.shared_memory_prefix}{secrets.token_hex(4)}") for folder in (running, dead)]
     for file in shared:
         file.touch()
@@ -57,8 +57,8 @@ def test_the_next_start_removes_what_a_killed_server_left_and_nothing_of_a_runni
     assert not shared[0].exists()
 
 
-def test_folders_that_others_could_write_are_neither_believed_nor_removed(temporary: Path) -> None:
-    dead = killed()
+def test_folders_that_others_can_write_are_neither_trusted_nor_removed(temporary: Path) -> None:
+    dead = abandoned()
     dead.path.chmod(0o777)
     link = temporary / "reentry-serve-link"
     target = temporary / "target"
@@ -70,7 +70,7 @@ def test_folders_that_others_could_write_are_neither_believed_nor_removed(tempor
     assert find_key(ADDRESS) == ""
 
 
-def test_the_backends_are_copies_with_the_stub_of_this_python() -> None:
+def test_the_backends_are_copies_and_include_the_stub_of_this_python() -> None:
     backends = RunDirectory().assemble_backends(find_installation())
     assert {path.name for path in backends.iterdir()} == {"python", "onnxruntime"}
     assert (backends / "python/triton_python_backend_stub").stat().st_mode & 0o111
