@@ -166,7 +166,7 @@ def test_a_version_that_fails_its_trial_never_reaches_the_server(
     asked = running.server_log.read_text().count("loading: reentry_lstm")
     before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
     with pytest.raises(
-        RepositoryError, match=f"version {number} is refused: a trial in a server of its own failed.*{problem}"
+        RepositoryError, match=f"version {number} is refused: its trial failed: .*{problem}"
     ):
         promote(store, number, server=LiveServer(f"http://{running.http_url}"))
     assert running.server_log.read_text().count("loading: reentry_lstm") == asked

@@ -101,7 +101,7 @@ def test_the_list_warns_of_a_pin_apart_from_production_and_changes_nothing(repos
         "fix: reentry repository promote production\n"
     )
     assert served_versions(repository, "reentry_lstm") == [3]
-    assert run(repository, "promote", "production").stderr.startswith("mended: config.pbtxt serves version 3")
+    assert run(repository, "promote", "production").stderr.startswith("repaired: config.pbtxt serves version 3")
     assert served_versions(repository, "reentry_lstm") == [1]
 
 
@@ -112,7 +112,7 @@ def test_show_tells_all_and_whether_the_files_are_whole(repository: Path) -> Non
     assert [change["kind"] for change in shown["history"]] == ["promote"]
     (repository / "reentry_lstm/1/step.onnx").write_bytes(b"")
     lines = done(repository, "show", "1").splitlines()
-    assert {"whole: False", "faults: step.onnx has 0 bytes for 4", "manifest.metrics.onset_rmse: 1.0"} <= set(lines)
+    assert {"whole: False", "faults: step.onnx has 0 bytes, expected 4", "manifest.metrics.onset_rmse: 1.0"} <= set(lines)
     assert "history[0].version: 1" in lines
 
 
@@ -143,7 +143,7 @@ def test_a_label_that_no_version_bears_and_a_word_that_is_none_are_named(
     line = one_line(monkeypatch, capsys, repository, "promote", "candidate")
     assert "no version is labelled candidate; fix: give a number" in line
     line = one_line(monkeypatch, capsys, repository, "show", "newest")
-    assert "newest: names no version; expected a number, `candidate` or `production`" in line
+    assert "newest: not a version; expected a number, `candidate` or `production`" in line
 
 
 def test_pruning_says_what_would_go_and_then_removes_it(repository: Path) -> None:

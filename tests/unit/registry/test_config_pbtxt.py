@@ -62,7 +62,7 @@ def test_going_to_tensorrt_and_back_gives_the_same_configuration() -> None:
 
 
 def test_a_reference_is_not_served() -> None:
-    with pytest.raises(RepositoryError, match="torchscript is a reference and is not served"):
+    with pytest.raises(RepositoryError, match="torchscript is only a reference and is not served"):
         pinned(FILE, version=1, spec=FORMATS[Format.TORCHSCRIPT])
 
 
@@ -182,5 +182,5 @@ def test_each_meaningful_difference_has_a_line(changes: dict[str, object], expec
 
 @pytest.mark.parametrize("text", ["no JSON", '{"max_batch_size": "many"}'])
 def test_an_answer_that_is_no_configuration_is_an_error(text: str) -> None:
-    with pytest.raises(RepositoryError, match="the server's answer is no model configuration"):
+    with pytest.raises(RepositoryError, match="the server's answer is not a model configuration"):
         differences(SMALL, text)

@@ -14,12 +14,12 @@ from reentry.errors import ConfigError, RepositoryError
 from reentry.schema import SCHEMA_VERSION
 from registry import config_pbtxt
 from registry.formats import Format
-from registry.inventory import find_all
+from registry.inventory import ProductionState, find_all
 from registry.labels import Labels, Record
-from registry.live_server import LiveServer, overridden
+from registry.live_server import LiveServer, merged_config
 from registry.manifest import MANIFEST_FILE
 from registry.open import open_store
-from registry.promotion import label_exported, out_of_step, promote, prune, rollback
+from registry.promotion import label_exported, promote, prune, rollback
 from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore
 from tests.versions import bare_repository, install, pin
 
@@ -125,7 +125,7 @@ def test_a_version_of_an_older_export_takes_a_reason(store: VersionStore, tmp_pa
     path.unlink()
     if manifest is not None:
         path.write_text(manifest)
-    with pytest.raises(RepositoryError, match="no gate is known of it"):
+    with pytest.raises(RepositoryError, match="its gate result is unknown"):
         promote(store, 1)
     promote(store, 1, reason="it has served for a year")
     assert (labels(store).production, labels(store).history[0].metric) == (1, None)
@@ -137,14 +137,14 @@ def test_files_that_are_not_the_manifests_are_refused_whatever_the_reason(store:
     (Path(store.place(2)) / "model.onnx").write_bytes(b"other")
     (Path(store.place(2)) / "step.onnx").unlink()
     before = state(store)
-    with pytest.raises(RepositoryError, match=r"model\.onnx has another content .*, step\.onnx is missing"):
+    with pytest.raises(RepositoryError, match=r"model\.onnx does not match its SHA-256, step\.onnx is missing"):
         promote(store, 2, reason="hurry")
     assert state(store) == before
 
 
 def test_a_format_that_is_not_served_is_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, form=Format.TORCHSCRIPT)
-    with pytest.raises(RepositoryError, match="format torchscript is a reference and is not served"):
+    with pytest.raises(RepositoryError, match="format torchscript is only a reference and is not served"):
         promote(store, 1, reason="hurry")
 
 
@@ -159,7 +159,7 @@ def test_other_training_data_is_allowed_and_said(store: VersionStore, tmp_path: 
     fill(store, tmp_path, 1.0, data_fingerprint="other")
     promote(store, 1)
     (note,) = promote(store, 2).notes
-    assert note == "trained on other data than version 1 before it, so that their figures may not compare"
+    assert note == "trained on other data than version 1, so their metrics may not be comparable"
 
 
 def test_figures_of_other_tracks_are_allowed_and_said(store: VersionStore, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_figures_of_other_tracks_are_allowed_and_said(store: VersionStore, tmp_p
     promote(store, 1)
     assert promote(store, 2).notes == ()
     (note,) = promote(store, 3).notes
-    assert note == "measured on other tracks than version 2 before it, so that their figures may not compare"
+    assert note == "measured on other tracks than version 2, so their metrics may not be comparable"
 
 
 def test_a_version_of_another_schema_is_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_version_of_another_schema_is_refused_whatever_the_reason(store: Versi
     promote(store, 1)
     fill(store, tmp_path, 1.0, schema_version=SCHEMA_VERSION + 1)
     before = state(store)
-    with pytest.raises(RepositoryError, match=r"/2: is of another schema version.* fix: train and export again"):
+    with pytest.raises(RepositoryError, match=r"/2: exported for another schema version.* fix: train and export again"):
         promote(store, 2, reason="hurry")
     assert state(store) == before
 
@@ -198,9 +198,9 @@ def test_a_manifest_whose_fields_are_of_another_type_is_none(
     path = Path(store.place(1)) / MANIFEST_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     (version,) = find_all(store)
-    assert (version.gate, version.metric) == ("unknown", None)
+    assert (version.gate, version.metric("onset_rmse")) == ("unknown", None)
     assert "not a manifest of this program" in str(version.problem)
-    with pytest.raises(RepositoryError, match="no gate is known of it"):
+    with pytest.raises(RepositoryError, match="its gate result is unknown"):
         promote(store, 1)
 
 
@@ -208,7 +208,7 @@ def test_an_empty_folder_is_listed_and_not_promoted(store: VersionStore, tmp_pat
     fill(store, tmp_path, 1.0)
     Path(store.place(7)).mkdir()
     assert [(version.number, version.problem) for version in find_all(store)] == [(1, None), (7, "its folder is empty")]
-    with pytest.raises(RepositoryError, match="no format is known of it: its folder is empty"):
+    with pytest.raises(RepositoryError, match="unknown format: its folder is empty"):
         promote(store, 7, reason="hurry")
 
 
@@ -278,7 +278,7 @@ def test_a_rollback_to_files_that_were_changed_is_refused(store: VersionStore, t
     for number in (1, 2):
         promote(store, number)
     (Path(store.place(1)) / "model.onnx").write_bytes(b"other")
-    with pytest.raises(RepositoryError, match="not those of its manifest"):
+    with pytest.raises(RepositoryError, match="the files do not match the manifest"):
         rollback(store)
     assert pinned(store) == [2]
 
@@ -343,13 +343,13 @@ def test_pruning_takes_uploads_that_never_ended_but_none_that_may_still_run(
     for number in (1, 3):
         (Path(store.place(number)) / "manifest.json").rename(Path(store.place(number)) / ".claim")
     assert prune(store, keep=5)[0] == [1]
-    with pytest.raises(RepositoryError, match="its upload has not ended"):
+    with pytest.raises(RepositoryError, match="its upload has not finished"):
         promote(store, 3, reason="hurry")
 
 
 def test_pruning_without_production_is_refused(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
-    with pytest.raises(RepositoryError, match="nothing is in production"):
+    with pytest.raises(RepositoryError, match="no version is in production"):
         prune(store, keep=0)
 
 
@@ -361,9 +361,9 @@ def test_a_pin_apart_from_its_record_is_mended_by_the_next_change_which_says_so(
     apart = "config.pbtxt serves version 3, and version 1 is in production"
     for change in (lambda: prune(store, keep=9)[1], lambda: list(promote(store, 1).notes)):
         pin(Path(store.location), 3)
-        assert out_of_step(store, labels(store)) == apart
-        assert change() == [f"mended: {apart}"]
-        assert (pinned(store), out_of_step(store, labels(store))) == ([1], None)
+        assert ProductionState.read(store).mismatch == apart
+        assert change() == [f"repaired: {apart}"]
+        assert (pinned(store), ProductionState.read(store).mismatch) == ([1], None)
     assert len(labels(store).history) == 1
 
 
@@ -380,7 +380,7 @@ def test_a_record_that_another_command_changed_meanwhile_is_not_lost(
         return pinning(*arguments, **settings)
 
     monkeypatch.setattr(config_pbtxt, "pinned", overtaken)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         promote(store, 3)
     assert (labels(store).production, pinned(store)) == (2, [2])
 
@@ -417,7 +417,7 @@ def test_a_pin_that_cannot_be_written_takes_the_record_back(
 )
 def test_labels_that_are_none_are_named_with_the_fix(store: VersionStore, text: str) -> None:
     store.write(LABELS_FILE, text, over=store.read(LABELS_FILE))
-    with pytest.raises(RepositoryError, match=r"labels\.json: not the labels of this program: .*fix: mend it"):
+    with pytest.raises(RepositoryError, match=r"labels\.json: not a labels file of this program: .*fix: correct it"):
         Record.of(store)
 
 
@@ -439,14 +439,14 @@ def test_what_a_server_was_fitted_with_stays_and_the_rest_follows_the_file(store
         "version_policy": {"specific": {"versions": [1]}},
         "instance_group": [{"kind": "KIND_CPU", "count": 16}],
     }
-    changed = json.loads(overridden(json.dumps(running), before, after))
+    changed = json.loads(merged_config(json.dumps(running), before, after))
     assert changed == running | {"version_policy": {"specific": {"versions": ["2"]}}}
 
 
 def test_of_another_backend_the_files_word_counts_whole(store: VersionStore) -> None:
     before = store.read(CONFIG_FILE).text or ""
     after = before.replace('"onnxruntime"', '"tensorrt"')
-    changed = json.loads(overridden('{"backend": "onnxruntime", "instance_group": []}', before, after))
+    changed = json.loads(merged_config('{"backend": "onnxruntime", "instance_group": []}', before, after))
     assert changed["backend"] == "tensorrt"
     assert changed["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
 

@@ -22,11 +22,13 @@ from moto.server import ThreadedMotoServer
 
 from reentry.errors import RepositoryError
 from registry.config_pbtxt import read
+from registry.inventory import Version, faults_of, find
 from registry.labels import Labels, Record
+from registry.models import DEFAULT_MODEL, MODELS
 from registry.open import open_store
 from registry.promotion import label_exported, promote, prune, rollback
 from registry.s3_store import ObjectStore
-from registry.store import CLAIM_FILE, CONFIG_FILE, LABELS_FILE, VersionStore, faults_of, manifest_of, next_version
+from registry.store import CLAIM_FILE, CONFIG_FILE, LABELS_FILE, VersionStore, manifest_of, next_version
 from tests.full_disk import room_for
 from tests.versions import bare_repository, make_version
 
@@ -53,7 +55,7 @@ def bucket(object_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     name = f"bucket-{abs(hash(request.node.name))}"
-    ObjectStore(f"s3://{name}")._files.mkdir(name)
+    ObjectStore(f"s3://{name}", MODELS[DEFAULT_MODEL])._files.mkdir(name)
     return name
 
 
@@ -63,7 +65,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
     if request.param == "folder":
         return open_store(repository)
     location = f"s3://{request.getfixturevalue('bucket')}/models/here"
-    empty = ObjectStore(location)
+    empty = ObjectStore(location, MODELS[DEFAULT_MODEL])
     config = (repository / "reentry_lstm" / CONFIG_FILE).read_text()
     empty.write(CONFIG_FILE, config, over=empty.read(CONFIG_FILE))
     return open_store(location)
@@ -85,7 +87,7 @@ def test_an_installed_version_holds_the_files_and_says_what_it_is(store: Version
     assert set(store.files(1)) == {"model.onnx", "step.onnx", "manifest.json"}
     manifest = manifest_of(store, 1)
     assert manifest.metrics["onset_rmse"] == 0.5
-    assert faults_of(store, 1, manifest) == []
+    assert faults_of(store, find(store, 1)) == []
 
 
 def test_a_number_that_is_taken_is_refused_and_the_first_stays(store: VersionStore, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_of_exporters_that_want_one_number_at_once_one_gets_it(store: VersionSto
         won = list(pool.map(install, folders))
     assert sum(won) == 1
     assert store.read("1/model.onnx").text == contents[won.index(True)].decode()
-    assert faults_of(store, 1, manifest_of(store, 1)) == []
+    assert faults_of(store, find(store, 1)) == []
 
 
 def test_a_text_is_replaced_only_while_it_is_what_was_read(store: VersionStore) -> None:
@@ -121,10 +123,10 @@ def test_a_text_is_replaced_only_while_it_is_what_was_read(store: VersionStore) 
     assert nothing.text is None
     store.write(LABELS_FILE, "first", over=nothing)
     first = store.read(LABELS_FILE)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         store.write(LABELS_FILE, "second", over=nothing)
     store.write(LABELS_FILE, "third", over=first)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         store.write(LABELS_FILE, "fourth", over=first)
     assert store.read(LABELS_FILE).text == "third"
 
@@ -132,8 +134,8 @@ def test_a_text_is_replaced_only_while_it_is_what_was_read(store: VersionStore) 
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("model.onnx", "wholE", "model.onnx has another content than its SHA-256 says"),
-        ("step.onnx", "step and more", "step.onnx has 13 bytes for 4"),
+        ("model.onnx", "wholE", "model.onnx does not match its SHA-256"),
+        ("step.onnx", "step and more", "step.onnx has 13 bytes, expected 4"),
     ],
 )
 def test_a_file_that_was_changed_is_found(
@@ -141,12 +143,13 @@ def test_a_file_that_was_changed_is_found(
 ) -> None:
     store.install(make_version(tmp_path / "made", 1), 1)
     store.write(f"1/{name}", content, over=store.read(f"1/{name}"))
-    assert faults_of(store, 1, manifest_of(store, 1)) == [fault]
+    assert faults_of(store, find(store, 1)) == [fault]
 
 
 def test_a_version_under_another_number_is_found(store: VersionStore, tmp_path: Path) -> None:
     store.install(make_version(tmp_path / "made", 1), 1)
-    assert faults_of(store, 2, manifest_of(store, 1)) == ["the manifest is of version 1"]
+    moved = Version(number=2, manifest=manifest_of(store, 1), files=store.files(1))
+    assert faults_of(store, moved) == ["the manifest belongs to version 1"]
 
 
 def test_what_is_not_as_its_manifest_says_is_not_installed(store: VersionStore, tmp_path: Path) -> None:
@@ -154,10 +157,10 @@ def test_what_is_not_as_its_manifest_says_is_not_installed(store: VersionStore, 
     (changed / "model.onnx").write_bytes(b"other")
     bare = make_version(tmp_path / "bare", 1)
     (bare / "manifest.json").unlink()
-    for folder, reason in ((changed, "of other files"), (bare, "without a manifest")):
+    for folder, reason in ((changed, "does not match the version number or the files"), (bare, "has no manifest")):
         with pytest.raises(RepositoryError, match=reason):
             store.install(folder, 1)
-    with pytest.raises(RepositoryError, match="of another version"):
+    with pytest.raises(RepositoryError, match="does not match the version number"):
         store.install(make_version(tmp_path / "two", 2), 1)
     assert store.versions() == []
 
@@ -174,7 +177,7 @@ def test_promotion_rollback_and_pruning_are_the_same_in_both_kinds(store: Versio
     assert store.versions() == [1, 2]
     stale = Record.of(store)
     promote(store, 1)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         stale.replace(store, Labels())
 
 
@@ -196,12 +199,12 @@ def test_a_place_without_a_repository_is_named_with_the_fix(tmp_path: Path, buck
 
 
 def test_another_kind_of_place_is_refused() -> None:
-    with pytest.raises(RepositoryError, match="ftp://host/models: not a kind of repository"):
+    with pytest.raises(RepositoryError, match="ftp://host/models: unknown kind of repository"):
         open_store("ftp://host/models")
 
 
 def test_a_place_without_a_bucket_is_refused() -> None:
-    with pytest.raises(RepositoryError, match="s3:///models: names no bucket; expected s3://BUCKET/PREFIX"):
+    with pytest.raises(RepositoryError, match="s3:///models: the location has no bucket name; expected s3://BUCKET/PREFIX"):
         open_store("s3:///models")
 
 
@@ -213,7 +216,7 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
 def test_a_store_that_does_not_answer_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(RepositoryError, match=r"the store cannot be used: .*fix: see that it runs"):
+    with pytest.raises(RepositoryError, match=r"the store is unavailable: .*fix: check that it runs"):
         open_store(f"s3://{bucket}/models")
 
 
@@ -223,7 +226,7 @@ def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(RepositoryError, match=r"lets nobody in with these credentials: .*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(RepositoryError, match=r"access denied with these credentials: .*AWS_ACCESS_KEY_ID"):
         open_store(f"s3://{bucket}/models")
 
 
@@ -238,7 +241,7 @@ def test_an_upload_that_broke_off_is_not_whole_and_its_number_stays_taken(
     with pytest.raises(RepositoryError, match="the line went dead"):
         store.install(make_version(tmp_path / "made", 1), 1)
     assert (store.versions(), set(store.files(1))) == ([1], {CLAIM_FILE})
-    with pytest.raises(RepositoryError, match="the upload has not ended"):
+    with pytest.raises(RepositoryError, match="its upload has not finished"):
         manifest_of(store, 1)
 
 
@@ -305,7 +308,7 @@ def test_what_a_live_export_is_copying_stays_however_old(store: VersionStore, tm
         output, _ = live.communicate("\n" * 9, timeout=60)
     assert output.split() == [store.place(1)]
     assert names_in(store) == {CONFIG_FILE, "1", "2"}
-    assert faults_of(store, 1, manifest_of(store, 1)) == []
+    assert faults_of(store, find(store, 1)) == []
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
