@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import shutil
 import signal
@@ -13,62 +12,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from reentry.errors import RepositoryError
 from registry.config_pbtxt import read
 from registry.inventory import Version, faults_of, find
 from registry.labels import Labels, Record
-from registry.models import DEFAULT_MODEL, MODELS
 from registry.open import open_store
 from registry.promotion import label_exported, promote, prune, rollback
-from registry.s3_store import ObjectStore
 from registry.store import CLAIM_FILE, CONFIG_FILE, LABELS_FILE, VersionStore, manifest_of, next_version
 from tests.full_disk import room_for
-from tests.versions import bare_repository, make_version
+from tests.versions import make_version
 
-# s3fs gives a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
+# s3fs allows a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
-
-
-@pytest.fixture(scope="module")
-def object_server() -> Iterator[str]:
-    """An S3-compatible store on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    gc.collect()  # sessions of the tests end here, under the filter above, and not after the last test of all
-    server.stop()
-
-
-@pytest.fixture
-def bucket(object_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A bucket of its own for each test."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", object_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    name = f"bucket-{abs(hash(request.node.name))}"
-    ObjectStore(f"s3://{name}", MODELS[DEFAULT_MODEL])._files.mkdir(name)
-    return name
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
-    repository = bare_repository(tmp_path)
-    if request.param == "folder":
-        return open_store(repository)
-    location = f"s3://{request.getfixturevalue('bucket')}/models/here"
-    empty = ObjectStore(location, MODELS[DEFAULT_MODEL])
-    config = (repository / "reentry_lstm" / CONFIG_FILE).read_text()
-    empty.write(CONFIG_FILE, config, over=empty.read(CONFIG_FILE))
-    return open_store(location)
 
 
 def test_a_version_is_fetched_file_by_file(store: VersionStore, tmp_path: Path) -> None:
@@ -204,7 +164,9 @@ def test_another_kind_of_place_is_refused() -> None:
 
 
 def test_a_place_without_a_bucket_is_refused() -> None:
-    with pytest.raises(RepositoryError, match="s3:///models: the location has no bucket name; expected s3://BUCKET/PREFIX"):
+    with pytest.raises(
+        RepositoryError, match="s3:///models: the location has no bucket name; expected s3://BUCKET/PREFIX"
+    ):
         open_store("s3:///models")
 
 
