@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from reentry.errors import RepositoryError
@@ -65,7 +66,7 @@ def pinned(text: str, *, version: int, spec: FormatSpec, gpu: bool = False) -> s
     if spec.backend is None:
         raise RepositoryError(f"format {spec.format} is only a reference and is not served")
     config = read(text)
-    target = _copy(config)
+    target = deepcopy(config)
     target.version_policy.Clear()
     target.version_policy.specific.versions.append(version)
     target.platform = ""  # the older name of the backend
@@ -126,7 +127,7 @@ def differences(file: str, server: str | Mapping[str, Any]) -> list[str]:
     from google.protobuf import json_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-    expected = _copy(read(file))
+    expected = read(file)
     got = ModelConfig()
     try:
         json_format.ParseDict(
@@ -207,15 +208,9 @@ def _flat(message: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield path, str(value)
 
 
-def _copy(config: ModelConfig) -> ModelConfig:
-    copy = type(config)()
-    copy.CopyFrom(config)
-    return copy
-
-
 def _only(config: ModelConfig, name: str) -> ModelConfig:
     """Return the configuration reduced to one field."""
-    copy = _copy(config)
+    copy = deepcopy(config)
     for field, _ in config.ListFields():
         if field.name != name:
             copy.ClearField(field.name)
