@@ -105,7 +105,7 @@ class ProductionState:
     config: Stored
     """The file config.pbtxt."""
     production: Version | None
-    """Version that is labelled production; None if there is none, or if its files are gone."""
+    """Version that is labelled production; None if no version is, or if its files are missing."""
 
     @classmethod
     def read(cls, store: VersionStore) -> Self:

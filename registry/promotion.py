@@ -95,7 +95,7 @@ def rollback(
         raise RepositoryError(
             f"version {to} was not in production before",
             where=store.place(LABELS_FILE),
-            expected=" or ".join(installed) or "an earlier version, but there is none",
+            expected=" or ".join(installed) or "a version that was in production before",
             fix=f"`reentry repository promote {to}`",
         )
     require_servable(store, version)

