@@ -136,10 +136,13 @@ def differences(file: str, server: str | Mapping[str, Any]) -> list[str]:
     except (ValueError, TypeError, json_format.ParseError) as error:
         raise RepositoryError(f"the server's answer is not a model configuration: {error}") from None
     _fill_in(expected, got)
+    in_file, in_server = dict(_flat(expected)), dict(_flat(got))
     lines = []
-    for path, in_file, in_server in _leaves(expected, got):
-        fitted = " (fitted to its machine by `reentry serve`)" if path.startswith(_FITTED) else ""
-        lines.append(f"{path}: {in_file} in the file, {in_server} in the server{fitted}")
+    for path in in_file | in_server:  # in the protobuf's order
+        one, other = in_file.get(path, "nothing"), in_server.get(path, "nothing")
+        if one != other:
+            fitted = " (fitted to its machine by `reentry serve`)" if path.startswith(_FITTED) else ""
+            lines.append(f"{path}: {one} in the file, {other} in the server{fitted}")
     return lines
 
 
@@ -176,36 +179,24 @@ def _fill_in(expected: ModelConfig, got: ModelConfig) -> None:
             del server_group.gpus[:]
 
 
-def _leaves(expected: ModelConfig, got: ModelConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield path, value in the file and value in the server of each field that differs, in the protobuf's order."""
-    file, server = dict(_flat(expected)), dict(_flat(got))
-    for path in file | server:
-        if file.get(path) != server.get(path):
-            yield path, file.get(path, "nothing"), server.get(path, "nothing")
-
-
 def _flat(message: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the value of each field that is set, those of nested messages included."""
     for field, value in message.ListFields():
         path = f"{prefix}{field.name}"
-        entry = field.message_type
-        if entry is not None and entry.GetOptions().map_entry:
-            for key in sorted(value):
-                item = value[key]
-                if hasattr(item, "ListFields"):
-                    yield from _flat(item, f"{path}.{key}.")
-                else:
-                    yield f"{path}.{key}", str(item)
-        elif entry is not None and field.label == field.LABEL_REPEATED:
-            for index, item in enumerate(value):
-                yield from _flat(item, f"{path}[{index}].")
-        elif entry is not None:
-            yield from _flat(value, f"{path}.")
-        elif field.label == field.LABEL_REPEATED:
-            yield path, str(list(value))
-        elif field.enum_type is not None:
-            yield path, field.enum_type.values_by_number[value].name
+        repeated, kind = field.label == field.LABEL_REPEATED, field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            items = [(f"{path}.{key}", value[key]) for key in sorted(value)]
+        elif kind is not None and repeated:
+            items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+        elif field.enum_type is not None and not repeated:
+            items = [(path, field.enum_type.values_by_number[value].name)]
         else:
-            yield path, str(value)
+            items = [(path, list(value) if repeated else value)]
+        for place, item in items:
+            if hasattr(item, "ListFields"):
+                yield from _flat(item, f"{place}.")
+            else:
+                yield place, str(item)
 
 
 def _only(config: ModelConfig, name: str) -> ModelConfig:

@@ -74,11 +74,14 @@ class FolderStore:
     def write(self, name: str, text: str, *, over: Stored) -> None:
         """See `VersionStore`."""
         path = self._folder / name
-        with self._writing():
-            if self.read(name) != over:
-                raise changed_meanwhile(str(path))
-            with whole_file(path) as part:
-                part.write_text(text)
+        try:
+            with _locked(self._folder):
+                if self.read(name) != over:
+                    raise changed_meanwhile(str(path))
+                with whole_file(path) as part:
+                    part.write_text(text)
+        except OSError as error:
+            raise _unwritable("write", path, error) from error
 
     def sha256(self, version: int, name: str) -> str:
         """See `VersionStore`."""
@@ -107,7 +110,7 @@ class FolderStore:
         except OSError as error:
             if target.exists():  # the rename found a folder that is not empty
                 raise FileExistsError(target) from error
-            raise _cannot_install(target, error) from error
+            raise _unwritable("install", target, error) from error
         return str(target)
 
     def remove(self, version: int) -> None:
@@ -117,11 +120,7 @@ class FolderStore:
             with self._scratch(_REMOVED) as grave:
                 target.rename(grave / target.name)
         except OSError as error:
-            raise RepositoryError(
-                f"cannot remove the version: {error.strerror or error}",
-                where=str(target),
-                fix="grant write permission to the repository",
-            ) from error
+            raise _unwritable("remove", target, error) from error
 
     @contextmanager
     def _scratch(self, prefix: str) -> Iterator[Path]:
@@ -139,16 +138,6 @@ class FolderStore:
             for path in self._folder.iterdir():
                 if path.name.startswith((_INCOMING, _REMOVED)) and _is_abandoned(path):
                     shutil.rmtree(path, ignore_errors=True)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Exclude other commands of this machine."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(_locked(self._folder))
-            except OSError as error:
-                raise _cannot_install(self._folder, error) from error
-            yield
 
 
 @contextmanager
@@ -195,9 +184,9 @@ def _reading(path: Path) -> Iterator[None]:
         raise RepositoryError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
 
 
-def _cannot_install(place: Path, error: OSError) -> RepositoryError:
+def _unwritable(action: str, place: Path, error: OSError) -> RepositoryError:
     return RepositoryError(
-        f"cannot install: {error.strerror or error}",
+        f"cannot {action}: {error.strerror or error}",
         where=str(place),
         fix="free disk space, grant write permission, or name another repository with --repository",
     )

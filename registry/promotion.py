@@ -83,20 +83,13 @@ def rollback(
     earlier = state.labels.earlier()
     candidates = earlier if to is None else [number for number in earlier if number == to]
     version = next((found for number in candidates if (found := find_installed(store, number))), None)
-    if version is None and to is None:
-        raise RepositoryError(
-            "nothing to roll back to",
-            where=store.place(LABELS_FILE),
-            expected="a version that was in production before and still exists",
-            fix="`reentry repository promote VERSION`",
-        )
     if version is None:
         installed = [str(number) for number in earlier if store.files(number)]
         raise RepositoryError(
-            f"version {to} was not in production before",
+            "nothing to roll back to" if to is None else f"version {to} was not in production before",
             where=store.place(LABELS_FILE),
-            expected=" or ".join(installed) or "a version that was in production before",
-            fix=f"`reentry repository promote {to}`",
+            expected=" or ".join(installed) or "a version that was in production before and still exists",
+            fix=f"`reentry repository promote {'VERSION' if to is None else to}`",
         )
     require_servable(store, version)
     return _apply("rollback", store, state, version, reason, [], [], server, None)

@@ -75,18 +75,10 @@ class ObjectStore:
 
     def write(self, name: str, text: str, *, over: Stored) -> None:
         """See `VersionStore`."""
+        condition = {"mode": "create"} if over.tag is None else {"IfMatch": over.tag}
         with self._store_errors(name):
-            try:
-                if over.tag is None:
-                    self._files.pipe_file(self._path(name), text.encode(), mode="create")
-                else:
-                    self._files.pipe_file(self._path(name), text.encode(), IfMatch=over.tag)
-            except OSError as error:
-                if not _is_refused_condition(error):
-                    raise
-                # Equal text: our own write succeeded, but its answer was lost, and the client library wrote again.
-                if self.read(name).text != text:
-                    raise changed_meanwhile(self.place(name)) from error
+            if not self._put(name, text, **condition):
+                raise changed_meanwhile(self.place(name))
 
     def sha256(self, version: int, name: str) -> str:
         """See `VersionStore`."""
@@ -110,7 +102,8 @@ class ObjectStore:
             raise FileExistsError(self.place(version))
         claim = f"{version}/{CLAIM_FILE}"
         with self._store_errors(str(version)):
-            self._claim(claim)
+            if not self._put(claim, uuid.uuid4().hex, mode="create"):
+                raise FileExistsError(self.place(claim))
             names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_FILE)
             for name in (*names, MANIFEST_FILE):
                 self._files.put_file(str(folder / name), self._path(f"{version}/{name}"))
@@ -124,16 +117,16 @@ class ObjectStore:
             for name in sorted(names, key=lambda name: name != MANIFEST_FILE):
                 self._files.rm_file(self._path(f"{version}/{name}"))
 
-    def _claim(self, name: str) -> None:
-        ours = uuid.uuid4().hex
+    def _put(self, name: str, text: str, **condition: str) -> bool:
+        """Write a file if the condition holds; return whether it did."""
         try:
-            self._files.pipe_file(self._path(name), ours.encode(), mode="create")
+            self._files.pipe_file(self._path(name), text.encode(), **condition)
         except OSError as error:
             if not _is_refused_condition(error):
                 raise
-            # Equal text: our own claim succeeded, but its answer was lost, and the client library wrote again.
-            if self.read(name).text != ours:
-                raise FileExistsError(self.place(name)) from error
+            # Equal text: our own write succeeded, but its answer was lost, and the client library wrote again.
+            return self.read(name).text == text
+        return True
 
     def _path(self, name: str | int) -> str:
         return f"{self._root}/{name}"

@@ -221,6 +221,14 @@ def test_an_installation_on_a_full_disk_leaves_no_files(store: VersionStore, tmp
     assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
 
 
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_a_write_on_a_full_disk_is_an_error_and_changes_nothing(store: VersionStore) -> None:
+    with room_for(10), pytest.raises(RepositoryError, match="cannot write: File too large") as failure:
+        store.write(LABELS_FILE, "x" * 1_000, over=store.read(LABELS_FILE))
+    assert failure.value.where == store.place(LABELS_FILE)
+    assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
+
+
 COPYING = """
 import os, shutil, sys
 from pathlib import Path
