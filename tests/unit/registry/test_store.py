@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from reentry.errors import RepositoryError
+from reentry.errors import ReentryError, RepositoryError
 from registry.config_pbtxt import read
 from registry.inventory import Version, faults_of, find
 from registry.labels import Labels, Record
@@ -223,7 +223,7 @@ def test_an_installation_on_a_full_disk_leaves_no_files(store: VersionStore, tmp
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
 def test_a_write_on_a_full_disk_is_an_error_and_changes_nothing(store: VersionStore) -> None:
-    with room_for(10), pytest.raises(RepositoryError, match="cannot write: File too large") as failure:
+    with room_for(10), pytest.raises(ReentryError, match="File too large") as failure:
         store.write(LABELS_FILE, "x" * 1_000, over=store.read(LABELS_FILE))
     assert failure.value.where == store.place(LABELS_FILE)
     assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
