@@ -53,13 +53,13 @@ class LiveServer:
             raise ConfigError(
                 "not the HTTP address of a Triton server", expected="http://HOST:8000", got=repr(url), fix="--url"
             )
-        parts = urlsplit(url)
+        address = urlsplit(url)
         self.url = url.rstrip("/")
         self.model = model
-        self._address = parts.netloc
+        self._address = address.netloc
         self._key = key
         if not key:
-            local = f"{LOOPBACK if parts.hostname == 'localhost' else parts.hostname}:{parts.port}"
+            local = f"{LOOPBACK if address.hostname == 'localhost' else address.hostname}:{address.port}"
             if found := find_key(local):
                 self._address, self._key = local, found  # not "localhost", which may be another server over IPv6
         self._timeout = timeout
