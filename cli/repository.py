@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.tables import add_row, print_table, table_of
+from reentry.schema import REENTRY_LSTM
 
 if TYPE_CHECKING:
     from registry.live_server import LiveServer
@@ -23,6 +24,7 @@ repository = typer.Typer(
 Location = Annotated[
     str, typer.Option("--repository", help="The model repository: a folder, or s3://BUCKET/PREFIX.", metavar="PLACE")
 ]
+Model = Annotated[str, typer.Option("--model", help="Name of the model in the repository.", metavar="NAME")]
 Url = Annotated[
     str | None,
     typer.Option(help="Change this running server too, without a gap: http://HOST:8000.", metavar="URL"),
@@ -31,30 +33,34 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Reason = Annotated[str | None, typer.Option(help="Kept in labels.json, with the figures.", metavar="TEXT")]
 
 DEFAULT = "model_repository"
+DEFAULT_MODEL = REENTRY_LSTM.name
 
 
 @repository.command("list")
-def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
+def list_versions(place: Location = DEFAULT, model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
     """List the versions: labels, format, metric on the validation tracks, size, gate.
 
     Example: `reentry repository list`
     """
-    from registry.inventory import find_all, row_of
-    from registry.labels import METRIC, Record
+    from registry.inventory import find_all, pin_mismatch, row_of
+    from registry.labels import Record
     from registry.open import open_store
-    from registry.promotion import out_of_step
+    from registry.store import CONFIG_FILE
 
-    store = open_store(place)
+    store = open_store(place, model)
     labels = Record.of(store).labels
-    rows = [row_of(version, labels) for version in find_all(store)]
+    metric, unit = store.model.metric, store.model.unit
+    rows = [row_of(version, labels, metric) for version in find_all(store)]
     if as_json:
         typer.echo(json.dumps(rows))
     elif not rows:
         typer.echo("no version is installed; `reentry export CHECKPOINT` installs one")
     else:
-        table = table_of("version", "labels", "format", "created", f"{METRIC}, s", "kB", "gate")
+        table = table_of(
+            "version", "labels", "format", "created", f"{metric}, {unit}" if unit else metric, "kB", "gate"
+        )
         for row in rows:
-            figure = "" if row[METRIC] is None else f"{row[METRIC]:.3f}"
+            figure = "" if row[metric] is None else f"{row[metric]:.3f}"
             size = f"{row['bytes'] / 1000:,.1f}"
             add_row(
                 table,
@@ -70,7 +76,7 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
         for row in rows:
             if row["problem"] is not None:
                 typer.echo(f"version {row['version']}: {row['problem']}")
-    apart = out_of_step(store, labels)
+    apart = pin_mismatch(labels, store.read(CONFIG_FILE))
     if apart is not None:
         typer.echo(f"warning: {apart}; fix: reentry repository promote production", err=True)
 
@@ -79,6 +85,7 @@ def list_versions(place: Location = DEFAULT, as_json: Json = False) -> None:
 def show(
     version: Annotated[str, typer.Argument(help="A number, `candidate` or `production`.")],
     place: Location = DEFAULT,
+    model: Model = DEFAULT_MODEL,
     as_json: Json = False,
 ) -> None:
     """Show all that is known of a version, and whether its files are those of its manifest.
@@ -87,15 +94,14 @@ def show(
     """
     from dataclasses import asdict
 
-    from registry.inventory import find, numbered
+    from registry.inventory import faults_of, find, numbered
     from registry.labels import Record, labels_of
     from registry.open import open_store
-    from registry.store import faults_of
 
-    store = open_store(place)
+    store = open_store(place, model)
     labels = Record.of(store).labels
     found = find(store, numbered(store, labels, version))
-    faults = faults_of(store, found.number, found.manifest) if found.manifest is not None else [str(found.problem)]
+    faults = faults_of(store, found)
     shown = {
         "version": found.number,
         "place": store.place(found.number),
@@ -116,6 +122,7 @@ def show(
 def promote(
     version: Annotated[str, typer.Argument(help="A number, `candidate`, or `production` to bring all in step again.")],
     place: Location = DEFAULT,
+    model: Model = DEFAULT_MODEL,
     url: Url = None,
     reason: Reason = None,
     gpu: Annotated[
@@ -135,14 +142,15 @@ def promote(
     from registry.open import open_store
     from registry.promotion import promote as bring
 
-    store = open_store(place)
+    store = open_store(place, model)
     number = numbered(store, Record.of(store).labels, version)
-    _tell(bring(store, number, reason=reason, server=_server(url), gpu=gpu), url, as_json=as_json)
+    _tell(bring(store, number, reason=reason, server=_server(url, model), gpu=gpu), url, as_json=as_json)
 
 
 @repository.command()
 def rollback(
     place: Location = DEFAULT,
+    model: Model = DEFAULT_MODEL,
     to: Annotated[int | None, typer.Option(help="An earlier version.  [default: the one before]")] = None,
     url: Url = None,
     reason: Reason = None,
@@ -155,12 +163,13 @@ def rollback(
     from registry.open import open_store
     from registry.promotion import rollback as bring_back
 
-    _tell(bring_back(open_store(place), to=to, reason=reason, server=_server(url)), url, as_json=as_json)
+    _tell(bring_back(open_store(place, model), to=to, reason=reason, server=_server(url, model)), url, as_json=as_json)
 
 
 @repository.command()
 def prune(
     place: Location = DEFAULT,
+    model: Model = DEFAULT_MODEL,
     keep: Annotated[int, typer.Option(min=0, help="How many of the newest stay in any case.")] = 5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
     as_json: Json = False,
@@ -172,7 +181,7 @@ def prune(
     from registry.open import open_store
     from registry.promotion import prune as remove
 
-    numbers, notes = remove(open_store(place), keep=keep, dry_run=dry_run)
+    numbers, notes = remove(open_store(place, model), keep=keep, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps({"removed": numbers, "dry_run": dry_run, "notes": notes}))
         return
@@ -186,6 +195,7 @@ def prune(
 def diff(
     versions: Annotated[list[str] | None, typer.Argument(help="Two versions: numbers or labels.")] = None,
     place: Location = DEFAULT,
+    model: Model = DEFAULT_MODEL,
     url: Annotated[
         str | None, typer.Option(help="Hold config.pbtxt against this running server's configuration.", metavar="URL")
     ] = None,
@@ -205,8 +215,8 @@ def diff(
 
     if (len(versions or []), url is None) not in ((2, True), (0, False)):
         raise typer.BadParameter("give two versions, or --url")
-    store = open_store(place)
-    server = _server(url)
+    store = open_store(place, model)
+    server = _server(url, model)
     if server is not None:
         lines = config_differences(store.read(CONFIG_FILE).text or "", server.config())
         typer.echo(json.dumps(lines) if as_json else "\n".join(lines) or "no difference")
@@ -223,10 +233,10 @@ def diff(
     print_table(table)
 
 
-def _server(url: str | None) -> LiveServer | None:
+def _server(url: str | None, model: str) -> LiveServer | None:
     from registry.live_server import LiveServer
 
-    return None if url is None else LiveServer(url, key=os.environ.get("REENTRY_CONTROL_KEY", ""))
+    return None if url is None else LiveServer(url, model, key=os.environ.get("REENTRY_CONTROL_KEY", ""))
 
 
 def _tell(promotion: Promotion, url: str | None, *, as_json: bool) -> None:

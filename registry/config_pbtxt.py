@@ -1,7 +1,7 @@
-"""reentry_lstm/config.pbtxt: written so that it serves one version, and held against what a running server says.
+"""A model's config.pbtxt: pinned to one version, and compared with the configuration of a running server.
 
-Only the fields that change are written anew; comments and order of the others stay as their author left them. What is
-written is parsed again by Triton's own protobuf and has to be exactly what was meant.
+Only the fields that change are rewritten; the comments and the order of the others stay. The result is parsed again
+with Triton's own protobuf and must equal the intended configuration.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from reentry.errors import RepositoryError
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 _DEFAULT_FILES: Final = {"onnxruntime": "model.onnx", "python": "model.py", "tensorrt": "model.plan"}
-"""What a backend loads where default_model_filename says nothing."""
+"""File that a backend loads if default_model_filename is not set."""
 
 _FITTED: Final = ("instance_group", "parameters.intra_op_thread_count")
-"""What `reentry serve` fits to the cores of its machine."""
+"""Settings that `reentry serve` adapts to the cores of its machine."""
 
 _TOKEN: Final = re.compile(
     r"""(?P<blank>\s+|\#[^\n]*)|(?P<open>[{\[<])|(?P<close>[}\]>])|(?P<mark>[:,;])"""
@@ -33,7 +34,7 @@ def read(text: str, *, where: str = "config.pbtxt") -> ModelConfig:
     """Parse a configuration.
 
     Raises:
-        RepositoryError: line and column of what is wrong.
+        RepositoryError: the text is invalid; the message has line and column.
     """
     from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -43,95 +44,110 @@ def read(text: str, *, where: str = "config.pbtxt") -> ModelConfig:
         text_format.Parse(text, config)
     except text_format.ParseError as error:
         raise RepositoryError(
-            f"cannot read this model configuration: {error}", where=where, fix="git checkout it, and promote again"
+            f"cannot read this model configuration: {error}",
+            where=where,
+            fix="restore the file with git checkout, and promote again",
         ) from None
     return config
 
 
 def pinned(text: str, *, version: int, spec: FormatSpec, gpu: bool = False) -> str:
-    """The text of config.pbtxt that serves `version`, a version of the format `spec`, and no other.
+    """Return the text of config.pbtxt changed so that it serves one version only.
 
     Args:
-        text: as it is now.
-        version: the one version to serve.
-        spec: its format, which decides backend and file.
-        gpu: run the instances on GPUs; fp16 and TensorRT do so in any case.
+        text: the current text.
+        version: the version to serve.
+        spec: the format of the version, which determines backend and file name.
+        gpu: run the instances on GPUs; fp16 and TensorRT always do.
 
     Raises:
-        RepositoryError: the text is no configuration, or the format is not served.
+        RepositoryError: the text is not a configuration, or the format is not served.
     """
     if spec.backend is None:
-        raise RepositoryError(f"a version of format {spec.format} is a reference and is not served")
+        raise RepositoryError(f"format {spec.format} is only a reference and is not served")
     config = read(text)
-    wanted = _copy(config)
-    wanted.version_policy.Clear()
-    wanted.version_policy.specific.versions.append(version)
-    wanted.platform = ""  # the older way to say the backend
-    wanted.backend = spec.backend
-    # The C++ onnxruntime backend is served by file name as well; a name that is the default is left unsaid there.
-    wanted.default_model_filename = "" if spec.whole_file == "model.onnx" else spec.whole_file
+    target = deepcopy(config)
+    target.version_policy.Clear()
+    target.version_policy.specific.versions.append(version)
+    target.platform = ""  # the older name of the backend
+    target.backend = spec.backend
+    # model.onnx is the backend's default and needs no entry.
+    target.default_model_filename = "" if spec.whole_file == "model.onnx" else spec.whole_file
     on_gpu = gpu or spec.backend == "tensorrt" or spec.precision == "fp16"
-    for group in wanted.instance_group or [wanted.instance_group.add()]:
+    for group in target.instance_group or [target.instance_group.add()]:
         group.kind = group.KIND_GPU if on_gpu else group.KIND_CPU
         if not on_gpu:
             del group.gpus[:]
     if not on_gpu or spec.backend == "tensorrt":
-        _clear_accelerators(wanted)
-    return rewritten(text, wanted)
+        _clear_accelerators(target)
+    return rewritten(text, target)
 
 
-def rewritten(text: str, wanted: ModelConfig) -> str:
-    """The text changed so that it parses to `wanted`; fields that mean the same keep their words and comments."""
+def rewritten(text: str, target: ModelConfig) -> str:
+    """Return the text changed so that it parses to `target`; fields that are equal keep their text and comments."""
     from google.protobuf import text_format
 
     config = read(text)
     names = [field.name for field in config.DESCRIPTOR.fields]
-    changed = [name for name in names if _only(config, name) != _only(wanted, name)]
+    changed = [name for name in names if _only(config, name) != _only(target, name)]
     result = text
     for name in changed:
-        result = _with_field(result, name, text_format.MessageToString(_only(wanted, name), as_one_line=True).strip())
+        result = _with_field(result, name, text_format.MessageToString(_only(target, name), as_one_line=True).strip())
     try:
-        meant = read(result) == wanted
+        correct = read(result) == target
     except RepositoryError:
-        meant = False
-    # Where the scanner does not know a way of writing, comments are lost rather than settings.
-    return result if meant else text_format.MessageToString(wanted)
+        correct = False
+    # If the scanner does not understand the text, comments are lost rather than settings.
+    return result if correct else text_format.MessageToString(target)
+
+
+def pinned_versions(text: str) -> list[int]:
+    """Return the versions that the text of a config.pbtxt pins."""
+    return list(read(text).version_policy.specific.versions)
+
+
+def on_gpu(text: str) -> bool:
+    """Return whether the text of a config.pbtxt runs the model on GPUs."""
+    return any(group.kind == group.KIND_GPU for group in read(text).instance_group)
 
 
 def differences(file: str, server: str | Mapping[str, Any]) -> list[str]:
-    """How the configuration that a server runs by differs from the file, one line each.
+    """List the differences between config.pbtxt and the configuration of a running server, one line each.
 
-    What the server fills in where the file says nothing is no difference. What `reentry serve` fits to its machine is
-    one, and is called so.
+    Defaults that the server fills in are not differences. Settings that `reentry serve` adapts to its machine are
+    differences, and are marked.
 
     Args:
-        file: text of config.pbtxt.
-        server: the answer of GET /v2/models/NAME/config.
+        file: the text of config.pbtxt.
+        server: the server's answer to GET /v2/models/NAME/config.
 
     Raises:
-        RepositoryError: the file or the answer is no configuration.
+        RepositoryError: the file or the answer is not a configuration.
     """
     from google.protobuf import json_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-    expected = _copy(read(file))
+    expected = read(file)
     got = ModelConfig()
     try:
         json_format.ParseDict(
             json.loads(server) if isinstance(server, str) else dict(server), got, ignore_unknown_fields=True
         )
     except (ValueError, TypeError, json_format.ParseError) as error:
-        raise RepositoryError(f"the server's answer is no model configuration: {error}") from None
+        raise RepositoryError(f"the server's answer is not a model configuration: {error}") from None
     _fill_in(expected, got)
+    in_file, in_server = dict(_flat(expected)), dict(_flat(got))
     lines = []
-    for path, in_file, in_server in _leaves(expected, got):
-        fitted = " (fitted to its machine by `reentry serve`)" if path.startswith(_FITTED) else ""
-        lines.append(f"{path}: {in_file} in the file, {in_server} in the server{fitted}")
+    for path in in_file | in_server:  # in the protobuf's order
+        one, other = in_file.get(path, "nothing"), in_server.get(path, "nothing")
+        if one != other:
+            fitted = " (fitted to its machine by `reentry serve`)" if path.startswith(_FITTED) else ""
+            lines.append(f"{path}: {one} in the file, {other} in the server{fitted}")
     return lines
 
 
 def _fill_in(expected: ModelConfig, got: ModelConfig) -> None:
-    """Say in both what Triton makes of a field that the file leaves out."""
+    """Fill the defaults that Triton uses for missing fields into both configurations."""
     backend = expected.backend or got.backend
     if not expected.platform:
         got.platform = ""
@@ -154,56 +170,38 @@ def _fill_in(expected: ModelConfig, got: ModelConfig) -> None:
             config.instance_group.add()
         for group in config.instance_group:
             group.count = group.count or 1
-    for mine, theirs in zip(expected.instance_group, got.instance_group, strict=False):
-        if not mine.name:
-            theirs.name = ""
-        if mine.kind == mine.KIND_AUTO:  # resolved by the server to what its machine has
-            mine.kind = theirs.kind
-        if not mine.gpus and mine.kind == mine.KIND_GPU:  # every GPU of its machine
-            del theirs.gpus[:]
-
-
-def _leaves(expected: ModelConfig, got: ModelConfig) -> Iterator[tuple[str, str, str]]:
-    """Path, value of the file and value of the server, of each leaf in which they differ, in the protobuf's order."""
-    mine, theirs = dict(_flat(expected)), dict(_flat(got))
-    for path in [*mine, *(path for path in theirs if path not in mine)]:
-        if mine.get(path) != theirs.get(path):
-            yield path, mine.get(path, "nothing"), theirs.get(path, "nothing")
+    for file_group, server_group in zip(expected.instance_group, got.instance_group, strict=False):
+        if not file_group.name:
+            server_group.name = ""
+        if file_group.kind == file_group.KIND_AUTO:  # the server chose the processor
+            file_group.kind = server_group.kind
+        if not file_group.gpus and file_group.kind == file_group.KIND_GPU:  # the server lists every GPU of its machine
+            del server_group.gpus[:]
 
 
 def _flat(message: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the value of each field that is set, those of nested messages included."""
     for field, value in message.ListFields():
         path = f"{prefix}{field.name}"
-        entry = field.message_type
-        if entry is not None and entry.GetOptions().map_entry:
-            for key in sorted(value):
-                item = value[key]
-                if hasattr(item, "ListFields"):
-                    yield from _flat(item, f"{path}.{key}.")
-                else:
-                    yield f"{path}.{key}", str(item)
-        elif entry is not None and field.label == field.LABEL_REPEATED:
-            for index, item in enumerate(value):
-                yield from _flat(item, f"{path}[{index}].")
-        elif entry is not None:
-            yield from _flat(value, f"{path}.")
-        elif field.label == field.LABEL_REPEATED:
-            yield path, str(list(value))
-        elif field.enum_type is not None:
-            yield path, field.enum_type.values_by_number[value].name
+        repeated, kind = field.label == field.LABEL_REPEATED, field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            items = [(f"{path}.{key}", value[key]) for key in sorted(value)]
+        elif kind is not None and repeated:
+            items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+        elif field.enum_type is not None and not repeated:
+            items = [(path, field.enum_type.values_by_number[value].name)]
         else:
-            yield path, str(value)
-
-
-def _copy(config: ModelConfig) -> ModelConfig:
-    copy = type(config)()
-    copy.CopyFrom(config)
-    return copy
+            items = [(path, list(value) if repeated else value)]
+        for place, item in items:
+            if hasattr(item, "ListFields"):
+                yield from _flat(item, f"{place}.")
+            else:
+                yield place, str(item)
 
 
 def _only(config: ModelConfig, name: str) -> ModelConfig:
-    """The configuration with that one field."""
-    copy = _copy(config)
+    """Return the configuration reduced to one field."""
+    copy = deepcopy(config)
     for field, _ in config.ListFields():
         if field.name != name:
             copy.ClearField(field.name)
@@ -220,7 +218,7 @@ def _clear_accelerators(config: ModelConfig) -> None:
 
 
 def _with_field(text: str, name: str, new: str) -> str:
-    """The text with `new` in place of the top-level field `name`; after the backend where there is none yet."""
+    """Replace the top-level field `name` by the text `new`; add a missing field after the backend."""
     spans = [span for found, span in _top_level(text) if found == name]
     if not spans:
         backend = [span for found, span in _top_level(text) if found == "backend"]
@@ -232,7 +230,7 @@ def _with_field(text: str, name: str, new: str) -> str:
 
 
 def _without(text: str, span: slice) -> str:
-    """Cut the span out, with its line where nothing else is on it."""
+    """Cut out a span, and its line if nothing else is on it."""
     before, after = text[: span.start], text[span.stop :]
     if not before.rpartition("\n")[2].strip() and not after.partition("\n")[0].strip():
         return before[: before.rfind("\n") + 1] + after.partition("\n")[2]
@@ -240,7 +238,7 @@ def _without(text: str, span: slice) -> str:
 
 
 def _top_level(text: str) -> list[tuple[str, slice]]:
-    """Name and place of each field outside of all brackets, in order."""
+    """List the name and the span of each field outside all brackets, in order."""
     fields: list[tuple[str, slice]] = []
     depth, start, name, valued = 0, -1, "", False
     for token in _TOKEN.finditer(text):
@@ -257,7 +255,7 @@ def _top_level(text: str) -> list[tuple[str, slice]]:
         if depth == 0 and kind in ("close", "text", "word"):
             valued = True
             span = slice(start, token.end())
-            if fields and fields[-1][1].start == start:  # adjoining strings are one value
+            if fields and fields[-1][1].start == start:  # adjacent strings are one value
                 fields[-1] = (name, span)
             else:
                 fields.append((name, span))

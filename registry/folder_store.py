@@ -1,7 +1,7 @@
 """A model repository in a folder; see `registry.store`.
 
-What is on its way in or out is in a folder with a dot before its name. A command that is killed leaves it behind, and
-the next export removes it: the lock on such a folder goes with the process that made it.
+Versions that are being installed or removed are in scratch folders whose names begin with a dot. A command that is
+killed leaves its scratch folder behind, and the next export removes it: the lock on the folder ended with the process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Final
 
 from reentry.errors import RepositoryError
 from reentry.runtime.files import whole_file
-from reentry.schema import REENTRY_LSTM
 from reentry.serving.repository import installed_versions
+from registry.models import VersionedModel
 from registry.store import Stored, changed_meanwhile, require_finished, sha256_of
 
 OLD_SECONDS: Final = 24 * 3600.0
-"""What another machine made is taken for left when it did not change for so long: no export takes a day to copy."""
+"""Age in seconds from which a scratch folder of another machine counts as abandoned; no export takes a day to copy."""
 
 _INCOMING: Final = ".incoming-"
 _REMOVED: Final = ".removed-"
@@ -33,11 +33,12 @@ _HOST: Final = socket.gethostname()
 
 
 class FolderStore:
-    """Versions as folders under repository/reentry_lstm/."""
+    """Versions as folders under <repository>/<model>/."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, model: VersionedModel) -> None:
         self.location = str(repository)
-        self._folder = repository / REENTRY_LSTM.name
+        self.model = model
+        self._folder = repository / model.name
 
     def place(self, name: str | int) -> str:
         """See `VersionStore`."""
@@ -65,17 +66,22 @@ class FolderStore:
             except (FileNotFoundError, NotADirectoryError):
                 return Stored(None, None)
             except UnicodeDecodeError as error:
-                raise RepositoryError("is no text", where=str(path), fix="restore it, or remove it") from error
+                raise RepositoryError(
+                    "the file is not text", where=str(path), fix="restore it, or remove it"
+                ) from error
         return Stored(text, hashlib.sha256(text.encode()).hexdigest())
 
     def write(self, name: str, text: str, *, over: Stored) -> None:
         """See `VersionStore`."""
         path = self._folder / name
-        with self._alone():
-            if self.read(name) != over:
-                raise changed_meanwhile(str(path))
-            with whole_file(path) as part:
-                part.write_text(text)
+        try:
+            with _locked(self._folder):
+                if self.read(name) != over:
+                    raise changed_meanwhile(str(path))
+                with whole_file(path) as part:
+                    part.write_text(text)
+        except OSError as error:
+            raise _unwritable("write", path, error) from error
 
     def sha256(self, version: int, name: str) -> str:
         """See `VersionStore`."""
@@ -102,69 +108,55 @@ class FolderStore:
                 staging.chmod(0o755)  # mkdtemp's 0700 would hide the version from a server that runs as another user
                 staging.rename(target)
         except OSError as error:
-            if target.exists():  # a folder that is not empty is there by now
+            if target.exists():  # the rename found a folder that is not empty
                 raise FileExistsError(target) from error
-            raise _takes_no_files(target, error) from error
+            raise _unwritable("install", target, error) from error
         return str(target)
 
     def remove(self, version: int) -> None:
-        """See `VersionStore`. It loses its number by one rename, so that nobody sees half of it."""
+        """See `VersionStore`. One rename takes the number away, so that nobody sees half of the version."""
         target = self._folder / str(version)
         try:
             with self._scratch(_REMOVED) as grave:
                 target.rename(grave / target.name)
         except OSError as error:
-            raise RepositoryError(
-                f"cannot be removed: {error.strerror or error}",
-                where=str(target),
-                fix="do it where the repository takes changes",
-            ) from error
+            raise _unwritable("remove", target, error) from error
 
     @contextmanager
     def _scratch(self, prefix: str) -> Iterator[Path]:
-        """A folder beside the versions, locked; what is left of it goes when the block ends."""
+        """Make and lock a scratch folder beside the versions; remove it when the block ends."""
         with ExitStack() as stack:
-            with _locked(self._folder):  # so that nobody clears it up before its own lock is on
+            with _locked(self._folder):  # another export must not remove it before it is locked
                 scratch = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"{prefix}{_HOST}-"))
                 stack.callback(shutil.rmtree, scratch, ignore_errors=True)
                 stack.enter_context(_locked(scratch))
             yield scratch
 
     def _clear_up(self) -> None:
-        """Remove what killed commands left; what cannot be looked at or removed stays."""
+        """Remove the scratch folders of killed commands, as far as permissions allow."""
         with suppress(OSError), _locked(self._folder):
             for path in self._folder.iterdir():
-                if path.name.startswith((_INCOMING, _REMOVED)) and _is_left(path):
+                if path.name.startswith((_INCOMING, _REMOVED)) and _is_abandoned(path):
                     shutil.rmtree(path, ignore_errors=True)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other command of this machine is inside."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(_locked(self._folder))
-            except OSError as error:
-                raise _takes_no_files(self._folder, error) from error
-            yield
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes of this machine; the lock goes with the process."""
+    """Lock a folder against other processes of this machine; the lock ends with the process."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # a file system without locks: what is compared before a write still stands
+        with suppress(OSError):  # on a file system without locks, the comparison before a write must do
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
 
 
-def _is_left(scratch: Path) -> bool:
-    """Whether the process that made it is gone.
+def _is_abandoned(scratch: Path) -> bool:
+    """Return whether the process that made a scratch folder has ended.
 
-    A free lock says so on the machine that made it. Another may share the files and not the locks, and some file
-    systems have none: there only age tells.
+    On the machine that made the folder, a free lock proves it. Other machines may share the files without the locks,
+    and some file systems have no locks; in these cases the age decides.
     """
     try:
         handle = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -192,9 +184,9 @@ def _reading(path: Path) -> Iterator[None]:
         raise RepositoryError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
 
 
-def _takes_no_files(place: Path, error: OSError) -> RepositoryError:
+def _unwritable(action: str, place: Path, error: OSError) -> RepositoryError:
     return RepositoryError(
-        f"cannot install: {error.strerror or error}",
+        f"cannot {action}: {error.strerror or error}",
         where=str(place),
-        fix="give a repository with room that takes files with --repository",
+        fix="free disk space, grant write permission, or name another repository with --repository",
     )

@@ -1,4 +1,4 @@
-"""The formats of an export: what each is called, which files it is, and how close to the network it has to be."""
+"""The export formats: their names, files and backends, and how far each may deviate from the trained network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Format(StrEnum):
-    """What `reentry export --format` takes."""
+    """An export format, as `reentry export --format` takes it."""
 
     ONNX = "onnx"
     ONNX_FP16 = "onnx-fp16"
@@ -19,77 +19,50 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far a format may be from PyTorch. The task counts for all: phase and onset of every validation track."""
+    """Largest deviation of a format from PyTorch, in phases and onsets of every validation track."""
 
     probability: float | None
-    """Largest difference of any probability; None where the format rounds too much for that to say anything."""
+    """Largest difference of any probability; None if the format rounds so much that the limit would be meaningless."""
     phase_share: float
-    """Largest share of steps whose phase is another."""
+    """Largest share of steps with a different phase."""
     onset_steps: int
-    """Most steps by which an onset may move."""
+    """Largest move of an onset, in steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatSpec:
-    """One format."""
+    """Properties of one format."""
 
     format: Format
     precision: str
-    whole_file: str
-    """The graph over whole tracks, in a version's folder."""
-    step_file: str
-    """The graph over one step, beside it."""
+    suffix: str
+    """File name extension of the graphs."""
     backend: str | None
-    """Triton's backend that serves it; None for a reference that is not served."""
+    """Triton backend that serves the format; None for a reference that is not served."""
     tolerance: Tolerance
+
+    @property
+    def whole_file(self) -> str:
+        """Name of the file with the graph over whole tracks, in a version's folder."""
+        return f"model.{self.suffix}"
+
+    @property
+    def step_file(self) -> str:
+        """Name of the file with the graph over one step, in the same folder."""
+        return f"step.{self.suffix}"
 
 
 _EXACT: Final = Tolerance(probability=1e-5, phase_share=0.0, onset_steps=0)
 _ROUNDED: Final = Tolerance(probability=None, phase_share=0.001, onset_steps=1)
 
 FORMATS: Final = {
-    spec.format: spec
-    for spec in (
-        FormatSpec(
-            format=Format.ONNX,
-            precision="fp32",
-            whole_file="model.onnx",
-            step_file="step.onnx",
-            backend="onnxruntime",
-            tolerance=_EXACT,
-        ),
-        FormatSpec(
-            format=Format.ONNX_FP16,
-            precision="fp16",
-            whole_file="model.onnx",
-            step_file="step.onnx",
-            backend="onnxruntime",
-            tolerance=_ROUNDED,
-        ),
-        FormatSpec(
-            format=Format.ONNX_INT8,
-            precision="int8",
-            whole_file="model.onnx",
-            step_file="step.onnx",
-            backend="onnxruntime",
-            tolerance=_ROUNDED,
-        ),
-        FormatSpec(
-            format=Format.TORCHSCRIPT,
-            precision="fp32",
-            whole_file="model.pt",
-            step_file="step.pt",
-            backend=None,
-            tolerance=_EXACT,
-        ),
-        FormatSpec(
-            format=Format.TENSORRT,
-            precision="fp32",
-            whole_file="model.plan",
-            step_file="step.plan",
-            backend="tensorrt",
-            tolerance=_ROUNDED,
-        ),
+    name: FormatSpec(format=name, precision=precision, suffix=suffix, backend=backend, tolerance=tolerance)
+    for name, precision, suffix, backend, tolerance in (
+        (Format.ONNX, "fp32", "onnx", "onnxruntime", _EXACT),
+        (Format.ONNX_FP16, "fp16", "onnx", "onnxruntime", _ROUNDED),
+        (Format.ONNX_INT8, "int8", "onnx", "onnxruntime", _ROUNDED),
+        (Format.TORCHSCRIPT, "fp32", "pt", None, _EXACT),
+        (Format.TENSORRT, "fp32", "plan", "tensorrt", _ROUNDED),
     )
 }
-"""Every format, in the order in which `--format all` makes them."""
+"""Every format, in the order in which `--format all` exports them."""

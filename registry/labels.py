@@ -1,48 +1,47 @@
-"""labels.json: which version is in production, which is the candidate, and how each came into production."""
+"""Labels of the versions of a model, kept in labels.json: production, candidate, and the history of production."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from reentry.errors import RepositoryError
 from reentry.serving.repository import LARGEST_VERSION
 from registry.store import LABELS_FILE, Stored, VersionStore
 
-METRIC: Final = "onset_rmse"
-"""What versions are compared by: of `Manifest.metrics`, s, on the validation tracks; the lower the better."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One time that another version came into production."""
+    """One change of the version in production."""
 
     version: int
     previous: int | None
+    """Version that was in production before; None if there was none."""
     kind: Literal["promote", "rollback"]
     date: str
-    """ISO 8601, UTC."""
+    """Time of the change, ISO 8601, UTC."""
     metric: float | None
-    """`METRIC` of the version; None where it has none."""
+    """`VersionedModel.metric` of the version; None if unknown."""
     previous_metric: float | None
+    """`VersionedModel.metric` of the previous version; None if unknown."""
     reason: str | None = None
-    """Why in spite of `overridden`, or whatever the user wanted to say."""
+    """Reason that the user gave."""
     overridden: tuple[str, ...] = ()
-    """The rules that stood against it."""
+    """Promotion rules that the version violated, and that the reason overrode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """The record of one model repository."""
+    """The labels of one model."""
 
     production: int | None = None
     candidate: int | None = None
     history: tuple[Change, ...] = ()
-    """Oldest first."""
+    """Changes of the version in production, oldest first."""
 
     def after(self, change: Change) -> Labels:
-        """The record once `change` has happened."""
+        """Return the labels after a change."""
         return replace(
             self,
             production=change.version,
@@ -51,11 +50,12 @@ class Labels:
         )
 
     def earlier(self) -> list[int]:
-        """Versions that a rollback would go back to, the next one first.
+        """Return the versions that rollbacks would return to, the next one first.
 
-        A rollback takes versions off the list, so that two rollbacks go back by two and not to and fro.
+        A rollback removes versions from this list, so that two rollbacks go back by two versions instead of
+        alternating between two.
         """
-        stack: list[int] = []  # the last is in production
+        stack: list[int] = []  # the last one is in production
         for change in self.history:
             if change.kind == "rollback" and change.version in stack:
                 del stack[stack.index(change.version) + 1 :]
@@ -66,15 +66,15 @@ class Labels:
         return stack[-2::-1]
 
     def to_json(self) -> str:
-        """As the file holds it."""
+        """Return the content of labels.json."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> Self:
-        """Read a record.
+        """Parse the content of labels.json.
 
         Raises:
-            RepositoryError: not a record of this program.
+            RepositoryError: the content is invalid.
         """
         try:
             content: dict[str, Any] = json.loads(text)
@@ -84,23 +84,23 @@ class Labels:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RepositoryError(
-                f"not the labels of this program: {error}",
+                f"not a labels file of this program: {error}",
                 where=where,
-                fix="mend it, or remove it and promote the version that serves",
+                fix="correct it, or remove it and promote the version that is served",
             ) from error
 
 
 def _change(entry: dict[str, Any]) -> Change:
     change = Change(**entry | {"overridden": tuple(map(str, entry["overridden"]))})
     if change.kind not in ("promote", "rollback") or _number(change.version) is None:
-        raise ValueError(f"a change of {entry}")
+        raise ValueError(f"not a change: {entry}")
     _number(change.previous)
     for metric in (change.metric, change.previous_metric):
         if metric is not None and (isinstance(metric, bool) or not isinstance(metric, int | float)):
-            raise ValueError(f"no metric: {metric}")
+            raise ValueError(f"not a metric: {metric}")
     for text in (change.date, change.reason):
         if text is not None and not isinstance(text, str):
-            raise ValueError(f"no text: {text}")
+            raise ValueError(f"not a text: {text}")
     return change
 
 
@@ -108,23 +108,23 @@ def _number(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_VERSION:
-        raise ValueError(f"no version number: {value}")
+        raise ValueError(f"not a version number: {value}")
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The labels of a store as they were read."""
+    """The labels of a store, together with the file that they were read from."""
 
     labels: Labels
     stored: Stored
 
     @classmethod
     def of(cls, store: VersionStore) -> Record:
-        """Read them; empty where nothing has been labelled yet.
+        """Read the labels of a store; without a labels.json they are empty.
 
         Raises:
-            RepositoryError: not a record of this program.
+            RepositoryError: labels.json is invalid.
         """
         stored = store.read(LABELS_FILE)
         if stored.text is None:
@@ -132,21 +132,15 @@ class Record:
         return cls(Labels.from_json(stored.text, where=store.place(LABELS_FILE)), stored)
 
     def replace(self, store: VersionStore, labels: Labels) -> None:
-        """Write other labels over these.
+        """Write new labels in place of these.
 
         Raises:
-            RepositoryError: another command changed them meanwhile.
+            RepositoryError: another command changed the labels in the meantime.
         """
         if labels != self.labels:
             store.write(LABELS_FILE, labels.to_json(), over=self.stored)
 
 
-def metric_of(metrics: dict[str, float | None]) -> float | None:
-    """`METRIC`, None where it is missing or no number."""
-    value = metrics.get(METRIC)
-    return value if value is not None and value == value else None
-
-
 def labels_of(labels: Labels, version: int) -> list[str]:
-    """The names of the labels that a version bears."""
+    """Return the names of a version's labels."""
     return [name for name in ("production", "candidate") if getattr(labels, name) == version]

@@ -1,7 +1,7 @@
-"""A running Triton server changed from one version to another, through its model control API and without a gap.
+"""Changing the version of a model in a running Triton server, without interruption, through its model control API.
 
-Triton loads the new version beside the old one, moves requests over when it is ready, and lets those inside the old one
-finish. What it cannot load changes nothing.
+Triton loads the new version beside the old one, sends new requests to it when it is ready, and lets the old one finish
+its requests. A version that does not load changes nothing.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from urllib.parse import urlsplit
 
 from reentry.errors import ClientError, ConfigError, ServerError
 from reentry.runtime.arguments import split_url
-from reentry.schema import REENTRY_LSTM
 from reentry.serving import http as api
 from reentry.serving.config import LOOPBACK
 from reentry.serving.run_directory import find_key
 from registry import config_pbtxt
+from registry.models import DEFAULT_MODEL
 
 _POLL_SECONDS: Final = 0.02
 
-_WITH_BACKEND: Final = ("version_policy", "backend", "platform", "default_model_filename")
-"""Fields that say what is served; the others are kept as the server has fitted them, unless the change is of them."""
+_VERSION_FIELDS: Final = ("version_policy", "backend", "platform", "default_model_filename")
+"""Fields that determine the version served; the others keep the server's values unless the file changes them."""
 
 
 class LiveServer:
-    """A Triton server that somebody else started.
+    """A running Triton server that this process did not start, and one model in it.
 
     Example:
         server = LiveServer("http://127.0.0.1:8000")
@@ -37,99 +37,104 @@ class LiveServer:
         server.serve(before, file_before, file_after)
     """
 
-    def __init__(self, url: str, *, key: str = "", timeout: float = 120.0) -> None:
-        """Name the server; nothing is asked of it yet.
+    def __init__(self, url: str, model: str = DEFAULT_MODEL, *, key: str = "", timeout: float = 120.0) -> None:
+        """Store the address of the server, without a request to it.
 
         Args:
             url: http://HOST:PORT.
-            key: the server's control key; empty: that of this user's `reentry serve` at this address, if there is one.
-            timeout: s for a load with its warm-up, and s for the old version to end after it.
+            model: name of the model.
+            key: the server's control key; if empty, that of this user's `reentry serve` at this address, if any.
+            timeout: seconds for loading and warming up a version, and again for the old version to end.
 
         Raises:
-            ConfigError: not such a URL.
+            ConfigError: the URL has another form.
         """
         if (split_url(url) or ("",))[0] != "http":
             raise ConfigError(
                 "not the HTTP address of a Triton server", expected="http://HOST:8000", got=repr(url), fix="--url"
             )
-        parts = urlsplit(url)
+        address = urlsplit(url)
         self.url = url.rstrip("/")
-        self._address = parts.netloc
+        self.model = model
+        self._address = address.netloc
         self._key = key
         if not key:
-            local = f"{LOOPBACK if parts.hostname == 'localhost' else parts.hostname}:{parts.port}"
+            local = f"{LOOPBACK if address.hostname == 'localhost' else address.hostname}:{address.port}"
             if found := find_key(local):
-                self._address, self._key = local, found  # to this address alone: localhost may be another's, over IPv6
+                self._address, self._key = local, found  # not "localhost", which may be another server over IPv6
         self._timeout = timeout
 
     def config(self) -> str:
-        """The configuration that the network runs by, as the JSON of the server's answer.
+        """Return the model's current configuration, as the JSON of the server's answer.
 
         Raises:
-            ServerError: the server does not serve the network.
-            ClientError: it does not answer.
+            ServerError: the server does not serve the model.
+            ClientError: the server does not answer.
         """
-        with self._asking():
-            answer = api.model_config(self._address, REENTRY_LSTM.name)
-            if json.loads(answer)["name"] != REENTRY_LSTM.name:
-                raise ValueError(f"it is not the configuration of {REENTRY_LSTM.name}")
+        with self._request_errors():
+            answer = api.model_config(self._address, self.model)
+            if json.loads(answer)["name"] != self.model:
+                raise ValueError(f"it is not the configuration of {self.model}")
             return answer
 
     def versions(self) -> list[int]:
-        """Versions of the network that take requests, or still answer some.
+        """Return the versions of the model that take requests or still answer earlier ones.
 
         Raises:
-            ServerError: the server wants another key.
-            ClientError: it does not answer.
+            ServerError: the server requires another key.
+            ClientError: the server does not answer.
         """
-        with self._asking():
+        with self._request_errors():
             index = api.repository_index(self._address, key=self._key)
             return sorted(
                 int(entry["version"])
                 for entry in index
-                if entry["name"] == REENTRY_LSTM.name and entry.get("state") in api.ANSWERING
+                if entry["name"] == self.model and entry.get("state") in api.ANSWERING
             )
 
-    def serve(self, running: str, before: str, after: str) -> None:
-        """Change to the version that `after` pins, and wait until it alone answers.
+    def serve(self, current: str, before: str, after: str) -> None:
+        """Change to the version that `after` pins, and wait until only that version answers.
 
         Args:
-            running: the server's own configuration, from `config`.
-            before: text of config.pbtxt as it was.
-            after: text of config.pbtxt as it will be.
+            current: the server's current configuration, from `config`.
+            before: the old text of config.pbtxt.
+            after: the new text of config.pbtxt.
 
         Raises:
-            ServerError: why the server cannot load it; it serves what it served.
-            ClientError: it does not answer.
+            ServerError: the server cannot load the version; it still serves the old one.
+            ClientError: the server does not answer.
         """
-        self.load(overridden(running, before, after))
+        self.load(merged_config(current, before, after))
 
     def load(self, config: str) -> None:
-        """Load the network by a whole configuration, as JSON, and wait until the versions it pins answer alone.
+        """Load the model with a complete JSON configuration, and wait until only the versions that it pins answer.
 
         Raises:
-            ServerError: why the server cannot; it serves what it served.
-            ClientError: it does not answer.
+            ServerError: the server cannot load it; it still serves the old versions.
+            ClientError: the server does not answer.
         """
-        with self._asking():
-            api.load_model(self._address, REENTRY_LSTM.name, config, key=self._key, timeout=self._timeout)
+        with self._request_errors():
+            api.load_model(self._address, self.model, config, key=self._key, timeout=self._timeout)
         policy = json.loads(config).get("version_policy", {})
         pinned = sorted(int(version) for version in policy.get("specific", {}).get("versions", []))
         deadline = time.monotonic() + self._timeout
         while pinned and (answering := self.versions()) != pinned:
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"{pinned} does not serve alone after {self._timeout:g} s", where=self.url, got=f"{answering}"
+                    f"the server did not change to its new version within {self._timeout:g} s",
+                    where=self.url,
+                    expected=f"versions {pinned}",
+                    got=f"versions {answering}",
                 )
             time.sleep(_POLL_SECONDS)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _request_errors(self) -> Iterator[None]:
         try:
             yield
         except TimeoutError:
             raise ClientError(
-                f"the server has not answered within {self._timeout:g} s", where=self.url, fix="look at its log"
+                f"the server has not answered within {self._timeout:g} s", where=self.url, fix="check its log"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise ClientError(
@@ -139,27 +144,27 @@ class LiveServer:
             raise ClientError(
                 "no inference server listens there",
                 where=self.url,
-                got=f"an answer that cannot be read: {type(error).__name__}: {error}",
-                fix="check the port in --url: unless changed, 8000 is HTTP",
+                got=f"unreadable answer: {type(error).__name__}: {error}",
+                fix="check the port in --url; Triton's default port for HTTP is 8000",
             ) from error
         except ServerError as error:
-            fix = error.fix or "see that the server serves this repository, and look at its log"
+            fix = error.fix or "check that the server serves this repository, and check its log"
             raise ServerError(error.problem, where=self.url, fix=fix) from error
 
 
-def overridden(running: str, before: str, after: str) -> str:
-    """The server's configuration with what changes from one text of config.pbtxt to the other, as JSON.
+def merged_config(current: str, before: str, after: str) -> str:
+    """Apply the change from one text of config.pbtxt to another to a server's configuration, and return it as JSON.
 
-    What the server was fitted with stays, unless its backend becomes another: then the file's word counts whole.
+    Settings that the server adapted to its machine stay, unless the backend changes; then the file applies as it is.
     """
     from google.protobuf.json_format import MessageToDict
 
     old, new = (MessageToDict(config_pbtxt.read(text), preserving_proto_field_name=True) for text in (before, after))
-    config: dict[str, Any] = json.loads(running)
+    config: dict[str, Any] = json.loads(current)
     if config.get("backend") != new.get("backend"):
         return json.dumps(new)
     changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-    for name in changed.union(_WITH_BACKEND):
+    for name in changed.union(_VERSION_FIELDS):
         config.pop(name, None)
         if name in new:
             config[name] = new[name]

@@ -1,4 +1,4 @@
-"""manifest.json of a version: what a stranger wants to know of it before trusting it."""
+"""manifest.json of a version: origin, metrics, gate results, and the SHA-256 of each file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from reentry.errors import RepositoryError
 from registry.formats import Format
 
 MANIFEST_FILE: Final = "manifest.json"
-"""In the folder of a version; written last, so that a version without one is not whole."""
+"""File in the folder of a version; written last, so that a version without it is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """One file of the version."""
+    """One file of a version."""
 
     sha256: str
     bytes: int
@@ -23,41 +23,42 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One version of the network in the model repository."""
+    """Description of one version of a model."""
 
     version: int
     format: Format
     precision: str
     created: str
-    """ISO 8601, UTC."""
+    """Time of the export, ISO 8601, UTC."""
     checkpoint_sha256: str
     schema_version: int
     data_fingerprint: str
     git_revision: str
     seed: int
     model: dict[str, Any]
-    """Shape of the network (`ModelConfig`), and the number of its `parameters`."""
+    """Architecture of the network, for the LSTM its `ModelConfig`, and the number of its `parameters`."""
     metrics: dict[str, float | None]
-    """Of this format on the validation tracks, computed by the gate."""
+    """Metrics of this format on the validation data, computed by the gate; None if undefined."""
     verification: dict[str, Any]
-    """What the gate checked and measured; `passed` is True in all that were installed by it."""
+    """Checks and measurements of the gate; `passed` tells whether the version passed."""
     files: dict[str, FileEntry] = field(default_factory=dict)
+    """Files of the version by name, except the manifest itself."""
 
     @property
     def passed(self) -> bool:
-        """Whether the gate let it through."""
+        """Whether the version passed the gate."""
         return self.verification.get("passed") is True
 
     def to_json(self) -> str:
-        """As the file holds it."""
+        """Return the content of manifest.json."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> Self:
-        """Read a manifest.
+        """Parse the content of manifest.json.
 
         Raises:
-            RepositoryError: not a manifest.
+            RepositoryError: the content is invalid.
         """
         try:
             content = json.loads(text)
@@ -74,16 +75,20 @@ class Manifest:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """See that what the commands reckon with is of its type, whoever wrote the file."""
+    """Check the types of the fields that commands compute with.
+
+    Raises:
+        TypeError: a field has another type.
+    """
     for name in ("version", "schema_version"):
         if type(getattr(manifest, name)) is not int:
-            raise TypeError(f"{name} is no whole number")
+            raise TypeError(f"{name} is not an integer")
     for name in ("model", "metrics", "verification"):
         if not isinstance(getattr(manifest, name), dict):
-            raise TypeError(f"{name} is no object")
+            raise TypeError(f"{name} is not an object")
     for name, value in manifest.metrics.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise TypeError(f"the metric {name} is no number")
+            raise TypeError(f"the metric {name} is not a number")
     for name, entry in manifest.files.items():
         if type(entry.bytes) is not int or not isinstance(entry.sha256, str):
-            raise TypeError(f"the entry of the file {name} has no bytes and SHA-256")
+            raise TypeError(f"the entry of the file {name} lacks bytes or SHA-256")

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import RepositoryError
-from reentry.schema import REENTRY_LSTM
 from reentry.serving.repository import version_number
 from registry.manifest import MANIFEST_FILE
+from registry.models import VersionedModel
 from registry.store import CLAIM_FILE, Stored, changed_meanwhile, require_finished
 
 _CHUNK: Final = 8 << 20
-"""Bytes read at once."""
+"""Bytes per read when a file is hashed."""
 
 
 class ObjectStore:
-    """Versions as objects under s3://bucket/prefix/reentry_lstm/."""
+    """Versions as objects under s3://bucket/prefix/<model>/."""
 
-    def __init__(self, location: str) -> None:
-        """Reach the store named by the environment.
+    def __init__(self, location: str, model: VersionedModel) -> None:
+        """Prepare access to the store that the environment configures.
 
         Raises:
             RepositoryError: s3fs is not installed, or the location names no bucket.
@@ -35,15 +35,16 @@ class ObjectStore:
                 "the package s3fs is missing", where=location, fix="uv pip install --editable '.[s3]'"
             ) from error
         if not location.removeprefix("s3://").partition("/")[0]:
-            raise RepositoryError("names no bucket", where=location, expected="s3://BUCKET/PREFIX")
+            raise RepositoryError("the location has no bucket name", where=location, expected="s3://BUCKET/PREFIX")
         self.location = location.rstrip("/")
-        self._root = f"{self.location.removeprefix('s3://')}/{REENTRY_LSTM.name}"
-        # Nothing remembered: another command may change the store between two looks.
+        self.model = model
+        self._root = f"{self.location.removeprefix('s3://')}/{model.name}"
+        # No cache: another command may change the store between two reads.
         self._files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
 
     def place(self, name: str | int) -> str:
         """See `VersionStore`."""
-        return f"{self.location}/{REENTRY_LSTM.name}/{name}"
+        return f"{self.location}/{self.model.name}/{name}"
 
     def versions(self) -> list[int]:
         """See `VersionStore`."""
@@ -57,36 +58,32 @@ class ObjectStore:
 
     def read(self, name: str) -> Stored:
         """See `VersionStore`."""
-        with self._asking(name):
+        with self._store_errors(name):
             try:
                 tag = str(self._files.info(self._path(name))["ETag"])
-                content: bytes = self._files.cat_file(self._path(name))
+                # Concurrency 1 saves s3fs a request for the size; these files are small.
+                content: bytes = self._files.cat_file(self._path(name), max_concurrency=1)
             except FileNotFoundError:
                 self._require_bucket()
                 return Stored(None, None)
         try:
             return Stored(content.decode(), tag)
         except UnicodeDecodeError as error:
-            raise RepositoryError("is no text", where=self.place(name), fix="restore it, or remove it") from error
+            raise RepositoryError(
+                "the file is not text", where=self.place(name), fix="restore it, or remove it"
+            ) from error
 
     def write(self, name: str, text: str, *, over: Stored) -> None:
         """See `VersionStore`."""
-        with self._asking(name):
-            try:
-                if over.tag is None:
-                    self._files.pipe_file(self._path(name), text.encode(), mode="create")
-                else:
-                    self._files.pipe_file(self._path(name), text.encode(), IfMatch=over.tag)
-            except OSError as error:
-                if not _is_refused_condition(error):
-                    raise
-                if self.read(name).text != text:  # equal: our own write, whose answer was lost and asked for again
-                    raise changed_meanwhile(self.place(name)) from error
+        condition = {"mode": "create"} if over.tag is None else {"IfMatch": over.tag}
+        with self._store_errors(name):
+            if not self._put(name, text, **condition):
+                raise changed_meanwhile(self.place(name))
 
     def sha256(self, version: int, name: str) -> str:
         """See `VersionStore`."""
         digest = hashlib.sha256()
-        with self._asking(f"{version}/{name}"), self._files.open(self._path(f"{version}/{name}"), "rb") as file:
+        with self._store_errors(f"{version}/{name}"), self._files.open(self._path(f"{version}/{name}"), "rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         return digest.hexdigest()
@@ -94,7 +91,7 @@ class ObjectStore:
     def fetch(self, version: int, folder: Path) -> None:
         """See `VersionStore`."""
         folder.mkdir(parents=True)
-        with self._asking(str(version)):
+        with self._store_errors(str(version)):
             for name in self.files(version):
                 self._files.get_file(self._path(f"{version}/{name}"), str(folder / name))
 
@@ -104,8 +101,9 @@ class ObjectStore:
         if self.files(version):
             raise FileExistsError(self.place(version))
         claim = f"{version}/{CLAIM_FILE}"
-        with self._asking(str(version)):
-            self._claim(claim)
+        with self._store_errors(str(version)):
+            if not self._put(claim, uuid.uuid4().hex, mode="create"):
+                raise FileExistsError(self.place(claim))
             names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_FILE)
             for name in (*names, MANIFEST_FILE):
                 self._files.put_file(str(folder / name), self._path(f"{version}/{name}"))
@@ -113,28 +111,29 @@ class ObjectStore:
         return self.place(version)
 
     def remove(self, version: int) -> None:
-        """See `VersionStore`. The manifest goes first: what is left then is not whole."""
+        """See `VersionStore`. The manifest is removed first, so that the remaining files are no complete version."""
         names = self.files(version)
-        with self._asking(str(version)):
+        with self._store_errors(str(version)):
             for name in sorted(names, key=lambda name: name != MANIFEST_FILE):
                 self._files.rm_file(self._path(f"{version}/{name}"))
 
-    def _claim(self, name: str) -> None:
-        ours = uuid.uuid4().hex
+    def _put(self, name: str, text: str, **condition: str) -> bool:
+        """Write a file if the condition holds; return whether it did."""
         try:
-            self._files.pipe_file(self._path(name), ours.encode(), mode="create")
+            self._files.pipe_file(self._path(name), text.encode(), **condition)
         except OSError as error:
             if not _is_refused_condition(error):
                 raise
-            if self.read(name).text != ours:  # equal: the answer to our own claim was lost, and it was made again
-                raise FileExistsError(self.place(name)) from error
+            # Equal text: our own write succeeded, but its answer was lost, and the client library wrote again.
+            return self.read(name).text == text
+        return True
 
     def _path(self, name: str | int) -> str:
         return f"{self._root}/{name}"
 
     def _list(self, folder: str) -> dict[str, int]:
-        """Bytes of everything right under a folder, by its path."""
-        with self._asking(""):
+        """Return the size in bytes of every entry directly under a folder, by its path."""
+        with self._store_errors(""):
             try:
                 return {entry["name"]: entry["size"] or 0 for entry in self._files.ls(folder, detail=True)}
             except FileNotFoundError:
@@ -149,8 +148,8 @@ class ObjectStore:
             )
 
     @contextmanager
-    def _asking(self, name: str) -> Iterator[None]:
-        """Turn what the store or the way to it refuses into one line."""
+    def _store_errors(self, name: str) -> Iterator[None]:
+        """Convert errors of the store and of the connection into a RepositoryError."""
         from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
 
         where = self.place(name).rstrip("/")
@@ -160,20 +159,20 @@ class ObjectStore:
             raise
         except (NoCredentialsError, PartialCredentialsError, PermissionError) as error:
             raise RepositoryError(
-                f"the store lets nobody in with these credentials: {error}",
+                f"access denied with these credentials: {error}",
                 where=where,
                 fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
             ) from error
         except (BotoCoreError, OSError) as error:
             raise RepositoryError(
-                f"the store cannot be used: {error}",
+                f"the store is unavailable: {error}",
                 where=where,
-                fix="see that it runs and that AWS_ENDPOINT_URL names it",
+                fix="check that it runs and that AWS_ENDPOINT_URL is its address",
             ) from error
 
 
 def _is_refused_condition(error: OSError) -> bool:
-    """Whether a conditional write found another state than its condition says (status 412, or 409 while one runs)."""
+    """Return whether the condition of a write did not hold (status 412), or another write was under way (409)."""
     cause = error.__cause__
     answer = getattr(cause, "response", {})
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -1,13 +1,13 @@
-"""Where the versions of the network are kept: a model repository in a folder or in an S3-compatible store.
+"""What a store of versions is: one model of a model repository, in a folder or in an S3-compatible store.
 
-    <repository>/reentry_lstm/config.pbtxt     what Triton serves, by its pinned version
-    <repository>/reentry_lstm/labels.json      what is in production, and how it came there; see `registry.labels`
-    <repository>/reentry_lstm/<N>/             a version: graphs, reference.json, manifest.json
+    <repository>/<model>/config.pbtxt     what Triton serves: the version that it pins
+    <repository>/<model>/labels.json      which version is in production, and how it got there; see `registry.labels`
+    <repository>/<model>/<N>/             one version: graphs, reference.json, manifest.json
 
-A version appears whole or not at all. In a folder it is made under a name that Triton does not take for a version and
-gets its number by one rename. A store of objects has no rename: there a number is claimed by a conditional write, and
-the manifest, written last, makes the version whole. Files that are changed are replaced in one step, and only while
-they still are what was read: a change that another command made in between is refused, never lost.
+A version becomes visible complete or not at all. A folder store copies it under a name that Triton does not take for a
+version, and then renames it to its number. An object store cannot rename: a conditional write claims the number, and
+the manifest, written last, completes the version. A file is replaced in one step, and only while its content is still
+what the caller read, so that no command overwrites the change of another.
 """
 
 from __future__ import annotations
@@ -18,81 +18,84 @@ from typing import Final, NamedTuple, Protocol
 
 from reentry.errors import RepositoryError
 from registry.manifest import MANIFEST_FILE, FileEntry, Manifest
+from registry.models import VersionedModel
 
 CONFIG_FILE: Final = "config.pbtxt"
 LABELS_FILE: Final = "labels.json"
 CLAIM_FILE: Final = ".claim"
-"""In a store of objects: beside the files of a version whose upload has not ended."""
+"""File that an object store keeps beside the files of a version until its upload has finished."""
 
 
 class Stored(NamedTuple):
-    """A text as it was read, so that it is replaced only while it still is."""
+    """A text file as it was read."""
 
     text: str | None
-    """None: there is no such file."""
+    """Content of the file; None if there is no such file."""
     tag: str | None
-    """Another one for every other text."""
+    """Identifier of this content; different content has a different tag."""
 
 
 class VersionStore(Protocol):
-    """The versions of `reentry_lstm` in one model repository.
+    """The versions of one model in one model repository.
 
-    Every method raises RepositoryError where the store cannot be read or takes no files.
+    Every method raises RepositoryError if the store cannot be read or written.
     """
 
     location: str
-    """Of the model repository, as the user names it."""
+    """Location of the model repository, as the user wrote it."""
+    model: VersionedModel
+    """Model whose versions these are."""
 
     def place(self, name: str | int) -> str:
-        """Path or URL of a version, or of a file beside the versions."""
+        """Return the path or URL of a version, or of a file beside the versions."""
 
     def versions(self) -> list[int]:
-        """Numbers in use, in order; also of versions that are not whole."""
+        """Return the numbers in use in ascending order, those of incomplete versions included."""
 
     def files(self, version: int) -> dict[str, int]:
-        """Bytes of each file of a version, by its name; empty where there is none."""
+        """Return the size in bytes of each file of a version, by file name; empty if there is no such version."""
 
     def read(self, name: str) -> Stored:
-        """A text of the repository or of a version: `labels.json`, `3/manifest.json`."""
+        """Read a text file of the model or of a version, such as `labels.json` or `3/manifest.json`."""
 
     def write(self, name: str, text: str, *, over: Stored) -> None:
-        """Replace what was read as `over`, in one step.
+        """Replace a file in one step, provided that it still is what was read as `over`.
 
         Raises:
-            RepositoryError: another command changed it meanwhile.
+            RepositoryError: another command changed the file in the meantime.
         """
 
     def sha256(self, version: int, name: str) -> str:
-        """Of a file of a version."""
+        """Return the SHA-256 of a file of a version."""
 
     def fetch(self, version: int, folder: Path) -> None:
         """Copy the files of a version into a new folder."""
 
     def install(self, folder: Path, version: int) -> str:
-        """Install a finished folder as `version`: all of its files, or nothing.
+        """Install all files of a finished folder as a version, or none of them.
 
         Returns:
-            Where it is now.
+            The path or URL of the version.
 
         Raises:
-            FileExistsError: another export took this number; take the next.
-            RepositoryError: no manifest in it, or one of other files.
+            FileExistsError: another export took this number; use the next one.
+            RepositoryError: the folder has no manifest, or one that does not match it.
         """
 
     def remove(self, version: int) -> None:
-        """Take a version away; what lists the store sees it whole or not whole, never whole with files missing."""
+        """Remove a version; at no time is it complete according to its manifest and lacks files."""
 
 
 def next_version(store: VersionStore) -> int:
-    """The lowest number above all in use."""
+    """Return the lowest number above all numbers in use."""
     return max(store.versions(), default=0) + 1
 
 
 def manifest_of(store: VersionStore, version: int) -> Manifest:
-    """What a version says of itself.
+    """Read the manifest of a version.
 
     Raises:
-        RepositoryError: there is no such version, it has no manifest, or one of an older layout.
+        RepositoryError: there is no such version, or it has no manifest that this program can read.
     """
     where = store.place(version)
     text = store.read(f"{version}/{MANIFEST_FILE}").text
@@ -105,33 +108,17 @@ def manifest_of(store: VersionStore, version: int) -> Manifest:
             "there is no such version",
             where=where,
             expected=" or ".join(map(str, numbers)) or "a version",
-            fix="`reentry repository list` shows what is there",
+            fix="`reentry repository list` shows the versions",
         )
     if not files:
         raise RepositoryError("its folder is empty", where=where, fix="remove it, or export the checkpoint again")
     if CLAIM_FILE in files:
-        raise RepositoryError("the upload has not ended", where=where, fix="wait for it, or export again")
-    raise RepositoryError("has no manifest", where=where, fix="export the checkpoint again")
-
-
-def faults_of(store: VersionStore, version: int, manifest: Manifest) -> list[str]:
-    """How the files of a version differ from its manifest, one line each; empty where they are those that it names."""
-    if manifest.version != version:
-        return [f"the manifest is of version {manifest.version}"]
-    found = store.files(version)
-    faults = []
-    for name, entry in sorted(manifest.files.items()):
-        if name not in found:
-            faults.append(f"{name} is missing")
-        elif found[name] != entry.bytes:
-            faults.append(f"{name} has {found[name]:,} bytes for {entry.bytes:,}")
-        elif store.sha256(version, name) != entry.sha256:
-            faults.append(f"{name} has another content than its SHA-256 says")
-    return faults
+        raise RepositoryError("its upload has not finished", where=where, fix="wait for it, or export again")
+    raise RepositoryError("the version has no manifest", where=where, fix="export the checkpoint again")
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
-    """What a manifest says of the files of a folder; of all but the manifest itself."""
+    """Return the manifest's entries for the files of a folder; the manifest itself has none."""
     return {
         path.name: FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
         for path in sorted(folder.iterdir())
@@ -140,27 +127,29 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as lower-case hexadecimal digits."""
+    """Return the SHA-256 of a file as lower-case hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_finished(folder: Path, version: int) -> None:
-    """See that a folder is what its manifest says, before it is installed.
+    """Check a folder against its manifest before it is installed.
 
     Raises:
-        RepositoryError: it is not.
+        RepositoryError: there is no manifest, or it does not match the folder.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise RepositoryError("a version without a manifest is not installed", where=str(folder))
+        raise RepositoryError("the folder has no manifest, so it cannot be installed", where=str(folder))
     manifest = Manifest.from_json(path.read_text(), where=str(path))
     if manifest.version != version or manifest.files != file_entries(folder):
-        raise RepositoryError("the manifest is of another version or of other files", where=str(folder))
+        raise RepositoryError("the manifest does not match the version number or the files", where=str(folder))
 
 
 def changed_meanwhile(place: str) -> RepositoryError:
-    """For a text that is no longer what was read."""
+    """Return the error for a file that another command changed after it was read."""
     return RepositoryError(
-        "another command changed it meanwhile", where=place, fix="look at `reentry repository list`, then do it again"
+        "another command changed the file in the meantime",
+        where=place,
+        fix="check `reentry repository list`, then try again",
     )

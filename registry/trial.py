@@ -1,68 +1,62 @@
-"""A version tried in a server of its own, before a server that others use loads it.
+"""A trial of a version in a private server, before a server that others use loads it.
 
-Triton 2.51 can end when a version loads and then fails to run. The trial therefore loads the version by the
-configuration it is to be served by, in an embedded server on free ports of loopback, and scores two simulated flights.
-
-Shapes: B tracks, T steps, F features.
+Triton 2.51 can crash when a version loads and then fails to run. The trial therefore loads the version with the
+configuration that will serve it, in an embedded server on free loopback ports, and sends it one request.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from reentry.errors import RepositoryError, ServerError
-from reentry.features.track import track_features
-from reentry.schema import FEATURES_TENSOR, MEASUREMENT_COLUMNS, MODEL_VERSION, PROBABILITY, REENTRY_LSTM
+from reentry.schema import MODEL_VERSION
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.installation import find_installation, require_libraries
-from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from registry import config_pbtxt
 from registry.inventory import Version
+from registry.models import VersionedModel
 from registry.store import CONFIG_FILE, VersionStore
 
-_STEPS: Final = 600
 
-
-def try_out(store: VersionStore, version: Version) -> str | None:
-    """Load a version in a throw-away server and score two flights with it.
+def try_out(store: VersionStore, version: Version, config: str) -> str | None:
+    """Load a version in a private server and score a request with it.
 
     Args:
         store: the repository that holds the version.
         version: a version of a format that is served.
+        config: the text of config.pbtxt.
 
     Returns:
-        Why there was no trial, if this machine cannot serve the version; None after a trial.
+        None after a trial; otherwise the reason why this machine cannot run one.
 
     Raises:
-        RepositoryError: the version cannot be loaded, fails to run, or answers what cannot be true; or there can be no
-            trial here, and the version has no recorded gate that it passed.
+        RepositoryError: the version does not load, does not run, or gives wrong outputs; or there is neither a trial
+            nor a gate that the version passed.
     """
     assert version.spec is not None
-    config = config_pbtxt.pinned(store.read(CONFIG_FILE).text or "", version=version.number, spec=version.spec)
-    impossible = _obstacle(config)
-    if impossible is not None:
+    config = config_pbtxt.pinned(config, version=version.number, spec=version.spec)
+    obstacle = _obstacle(config)
+    if obstacle is not None:
         if version.manifest is None or not version.manifest.passed:
             raise RepositoryError(
-                f"version {version.number} is refused: it has passed no gate, and no trial is possible here: "
-                f"{impossible}",
+                f"version {version.number} is refused: it passed no gate, and this machine cannot run a trial: "
+                f"{obstacle}",
                 where=store.place(version.number),
                 fix="promote it on a machine with 'reentry[serve]' installed, or without --url and restart the server",
             )
-        return f"version {version.number} was not tried in a server of its own ({impossible}); it passed its gate"
+        return f"version {version.number} had no trial ({obstacle}); it passed its gate"
     with tempfile.TemporaryDirectory(prefix="reentry-trial-") as folder:
-        model = Path(folder) / REENTRY_LSTM.name
+        model = Path(folder) / store.model.name
         store.fetch(version.number, model / str(version.number))
         (model / CONFIG_FILE).write_text(config)
         try:
-            _score(Path(folder), version.number)
+            _score(Path(folder), store.model, version.number)
         except ServerError as error:
             raise RepositoryError(
-                f"version {version.number} is refused: a trial in a server of its own failed: {error.problem}",
+                f"version {version.number} is refused: its trial failed: {error.problem}",
                 where=store.place(version.number),
                 fix="export the checkpoint again; no server was changed",
             ) from error
@@ -70,9 +64,8 @@ def try_out(store: VersionStore, version: Version) -> str | None:
 
 
 def _obstacle(config: str) -> str | None:
-    """Why the embedded server of this machine cannot serve the network by `config`; None if it can."""
-    model = config_pbtxt.read(config)
-    if any(group.kind == group.KIND_GPU for group in model.instance_group):
+    """Return why the embedded server of this machine cannot serve the configuration, or None if it can."""
+    if config_pbtxt.on_gpu(config):
         return "it runs on GPUs"
     try:
         require_libraries(find_installation())
@@ -81,34 +74,29 @@ def _obstacle(config: str) -> str | None:
     return None
 
 
-def _score(repository: Path, version: int) -> None:
-    """Serve the network alone from `repository`, and check what it answers.
+def _score(repository: Path, model: VersionedModel, version: int) -> None:
+    """Serve a repository that holds this model alone, and check the outputs of one request.
 
     Raises:
-        ServerError: it does not load, refuses the request, or answers what cannot be true.
+        ServerError: the model does not load, refuses the request, or gives wrong outputs.
     """
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 
-    features = _features()
-    tensor = triton.InferInput(FEATURES_TENSOR.name, features.shape, FEATURES_TENSOR.dtype)
-    tensor.set_data_from_numpy(features)
+    inputs = model.trial_inputs()
+    request = []
+    for tensor in model.tensors.inputs:
+        request.append(triton.InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype))
+        request[-1].set_data_from_numpy(inputs[tensor.name])
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
     with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
         try:
-            answer = client.infer(REENTRY_LSTM.name, [tensor], client_timeout=60.0)
+            answer = client.infer(model.name, request, client_timeout=60.0)
         except InferenceServerException as error:
-            raise ServerError(f"it does not score a simulated flight: {error.message()}") from error
-    probability, served = answer.as_numpy(PROBABILITY.name), answer.as_numpy(MODEL_VERSION.name)
-    if probability.shape != features.shape[:2]:
-        raise ServerError(f"{PROBABILITY.name} has shape {probability.shape} for tracks of {features.shape[:2]}")
-    if not np.all((probability >= 0) & (probability <= 1)):  # NaN is neither
-        raise ServerError(f"{PROBABILITY.name} is not between 0 and 1 for a simulated flight")
+            raise ServerError(f"{model.name} cannot score the trial request: {error.message()}") from error
+    outputs = {tensor.name: answer.as_numpy(tensor.name) for tensor in model.tensors.outputs}
+    if (fault := model.trial_fault(inputs, outputs)) is not None:
+        raise ServerError(fault)
+    served = outputs[MODEL_VERSION.name]
     if not np.all(served == version):
         raise ServerError(f"{MODEL_VERSION.name} is {np.unique(served).tolist()}, expected {version}")
-
-
-def _features() -> npt.NDArray[np.float32]:
-    """Features of two flights, (B, T, F)."""
-    flights = simulate_trapezoid(TrapezoidConfig(tracks=2, shortest=_STEPS, longest=_STEPS, labels=False))
-    return track_features(flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(2, _STEPS, -1))

@@ -1,4 +1,4 @@
-"""A checkpoint and a repository to export it into, as the tests of the export use them."""
+"""Checkpoints, and a repository to export them into, for tests of the export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.models.networks import ReentryLSTM
 
 
 def checkpoint_of(config: ModelConfig) -> Checkpoint:
-    """An untrained network whose probabilities are not flat."""
+    """Make a checkpoint of an untrained network whose probabilities vary."""
     torch.manual_seed(0)
     model = ReentryLSTM(config)
     model.fit_normalisation(torch.randn(200, len(FEATURES)) * 100 + 30)
@@ -34,18 +34,18 @@ def checkpoint_of(config: ModelConfig) -> Checkpoint:
 
 
 def deciding(config: ModelConfig) -> Checkpoint:
-    """One whose head is fitted to short flights, so that it has onsets to be wrong about."""
+    """Make a checkpoint that finds onsets in short flights, so that tests can shift them."""
     made = checkpoint_of(config)
     made.model.chosen.fill_(FEATURES.index("altitude_fraction"))
     made.model.mean.fill_(0.5)
     made.model.std.fill_(0.1)
-    with torch.no_grad():  # the first unit falls with the fraction, and the head reads that unit alone
+    with torch.no_grad():  # the first unit falls with the fraction, and the head reads only that unit
         for weight in made.model.lstm.parameters():
             weight.zero_()
         hidden = config.hidden
         made.model.lstm.bias_ih_l0[:hidden] = 4.0  # the input gate is open
-        made.model.lstm.bias_ih_l0[hidden : 2 * hidden] = -4.0  # forget what was
-        made.model.lstm.bias_ih_l0[3 * hidden :] = 4.0  # and the output gate is open
+        made.model.lstm.bias_ih_l0[hidden : 2 * hidden] = -4.0  # the forget gate is closed
+        made.model.lstm.bias_ih_l0[3 * hidden :] = 4.0  # the output gate is open
         made.model.lstm.weight_ih_l0[2 * hidden, 0] = -1.0
         made.model.head.weight.zero_()
         made.model.head.weight[0, 0] = 40.0
@@ -58,7 +58,7 @@ def flights(folder: Path, tracks: int = 3) -> list[Sample]:
 
 
 def exporting(folder: Path, checkpoint: Checkpoint) -> ExportConfig:
-    """A small export of `checkpoint` into an empty repository, verified on short flights beside it."""
+    """Configure a small export of a checkpoint into an empty repository, verified on short flights."""
     save_checkpoint(folder / "model.ckpt", checkpoint)
     write_tracks(folder / "validation.parquet", tracks_table(short_tracks(folder, 3)))
     model = folder / "repository" / REENTRY_LSTM.name

@@ -1,11 +1,12 @@
-"""A small causal LSTM as ONNX, with the tensors of `reentry_lstm`: built in a moment, and its output is not flat."""
+"""Small ONNX models that are built in milliseconds: a causal LSTM with the tensors of `reentry_lstm`, and another."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from numpy.random import default_rng
 from onnx import TensorProto, helper, numpy_helper
@@ -13,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from reentry import schema
 
 HIDDEN = 8
+Axes = list[str | int]
+"""Sizes of a tensor: fixed numbers, and names of sizes that vary."""
 
 
 def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["run", "values"] | None = None) -> None:
@@ -20,18 +23,17 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["
 
     Args:
         path: the file.
-        version: what the graph answers as its version.
-        seed: of the weights.
-        fault: "run" makes a graph that loads and fails with more than 8 steps; "values" one whose probabilities are
-            above 1.
+        version: the version that the graph answers.
+        seed: random seed of the weights.
+        fault: "run" makes a graph that loads, but fails with more than 8 steps; "values" makes one whose probabilities
+            are above 1.
     """
     generator = default_rng(seed)
     features = len(schema.FEATURES)
-    # A descent after the apogee: the lower the altitude fraction and the climb rate, the likelier.
     simple = len(schema.SIMPLE_FEATURES)
     scales = {"altitude": 1e-5, "climb_rate": 1e-3, "ground_speed": 1e-4}
     weights = {
-        # Selected, as a real network does: those that are not computed are NaN, and NaN times 0 is NaN.
+        # Selected, as in a real network: features that were not computed are NaN, and NaN times 0 is NaN.
         "chosen": np.arange(simple),
         "scale": np.array([scales.get(name, 1.0) for name in schema.SIMPLE_FEATURES], dtype=np.float32),
         "W": generator.normal(0, 0.8, (1, 4 * HIDDEN, simple)).astype(np.float32),
@@ -63,7 +65,7 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["
         weights["eight"] = np.ones(8, dtype=np.float32)
         nodes[at["by_time"]].input[0] = "scaled_by_ones"
         shape = nodes.pop(at["shape"])
-        nodes[at["by_time"] : at["by_time"]] = [  # sorted: each after what it takes
+        nodes[at["by_time"] : at["by_time"]] = [  # sorted: each node after its inputs
             shape,
             helper.make_node("Slice", ["shape", "one", "last"], ["steps"]),
             helper.make_node("Gather", ["eight", "steps"], ["ones"]),
@@ -73,16 +75,46 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["
         weights["more"] = np.ones(1, dtype=np.float32)
         nodes[at["reentry_probability"]].output[0] = "probability"
         nodes.append(helper.make_node("Add", ["probability", "more"], ["reentry_probability"]))
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "time", features])],
-        [
-            helper.make_tensor_value_info("reentry_probability", TensorProto.FLOAT, ["batch", "time"]),
-            helper.make_tensor_value_info("model_version", TensorProto.INT64, ["batch", 1]),
-        ],
-        [numpy_helper.from_array(values, name) for name, values in weights.items()],
-    )
+    inputs = {"features": ["batch", "time", features]}
+    _save(path, nodes, inputs, {"reentry_probability": ["batch", "time"]}, weights)
+
+
+def write_toy_imagery(path: Path, *, version: int) -> None:
+    """Write the graph of a second model: image [B,8,8] -> target_score [B,1], model_version [B,1].
+
+    Args:
+        path: the file.
+        version: the version that the graph answers.
+    """
+    weights = {
+        "zero": np.array([0], dtype=np.int64),
+        "one": np.array([1], dtype=np.int64),
+        "version": np.array([version], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["rows"], axes=[2], keepdims=0),
+        helper.make_node("ReduceMean", ["rows"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Sigmoid", ["mean"], ["target_score"]),
+        helper.make_node("Shape", ["image"], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "one"], ["batch"]),
+        helper.make_node("Concat", ["batch", "one"], ["version_shape"], axis=0),
+        helper.make_node("Expand", ["version", "version_shape"], ["model_version"]),
+    ]
+    _save(path, nodes, {"image": ["batch", 8, 8]}, {"target_score": ["batch", 1]}, weights)
+
+
+def _save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, Axes],
+    outputs: dict[str, Axes],
+    weights: dict[str, npt.NDArray[Any]],
+) -> None:
+    """Save a graph of float tensors and the output model_version [B,1]."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in (inputs | outputs).items()]
+    version = helper.make_tensor_value_info("model_version", TensorProto.INT64, ["batch", 1])
+    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "toy", values[: len(inputs)], [*values[len(inputs) :], version], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)

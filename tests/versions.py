@@ -1,4 +1,4 @@
-"""Versions with a manifest, as an export installs them, around the toy network or around a few bytes."""
+"""Versions with a manifest, as an export installs them, that hold a toy network or a few bytes; and a second model."""
 
 from __future__ import annotations
 
@@ -7,22 +7,79 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from reentry.schema import SCHEMA_VERSION
+import numpy as np
+
+from reentry.schema import MODEL_VERSION, SCHEMA_VERSION, Model, Tensor
 from registry.config_pbtxt import pinned
 from registry.formats import FORMATS, Format
 from registry.manifest import MANIFEST_FILE, Manifest
+from registry.models import DEFAULT_MODEL, Arrays, VersionedModel
 from registry.open import open_store
 from registry.store import file_entries
-from tests.toy_model import write_toy_model
+from tests.toy_model import write_toy_imagery, write_toy_model
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 
+IMAGE = Tensor(name="image", dtype="FP32", dims=(8, 8), meaning="brightness of each pixel")
+TARGET_SCORE = Tensor(name="target_score", dtype="FP32", dims=(1,), meaning="probability of a target in the image")
+
+
+def _score_fault(inputs: Arrays, outputs: Arrays) -> str | None:
+    score = outputs[TARGET_SCORE.name]
+    return None if np.all((score >= 0) & (score <= 1)) else "target_score is not between 0 and 1"
+
+
+IMAGERY = VersionedModel(
+    tensors=Model(name="sensor_imagery", inputs=(IMAGE,), outputs=(TARGET_SCORE, MODEL_VERSION)),
+    schema_version=1,
+    metric="miss_rate",
+    unit="",
+    trial_inputs=lambda: {IMAGE.name: np.zeros((2, 8, 8), np.float32)},
+    trial_fault=_score_fault,
+)
+"""A second model, with other tensors, another schema version and another metric than the LSTM."""
+IMAGERY_CONFIG = """\
+# Images of one sensor -> probability of a target.
+name: "sensor_imagery"
+backend: "onnxruntime"
+max_batch_size: 16
+input [ { name: "image" data_type: TYPE_FP32 dims: [ 8, 8 ] } ]
+output [
+  { name: "target_score" data_type: TYPE_FP32 dims: [ 1 ] },
+  { name: "model_version" data_type: TYPE_INT64 dims: [ 1 ] }
+]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+version_policy { specific { versions: 1 } }
+"""
+
+
+def add_imagery(repository: Path) -> None:
+    """Put the configuration of the second model into a repository."""
+    (repository / IMAGERY.name).mkdir()
+    (repository / IMAGERY.name / "config.pbtxt").write_text(IMAGERY_CONFIG)
+
+
+def install_imagery(repository: Path | str, scratch: Path, number: int, miss_rate: float = 0.1) -> str:
+    """Install a version of the second model."""
+    graph = scratch / f"imagery-{number}.onnx"
+    write_toy_imagery(graph, version=number)
+    folder = make_version(
+        scratch / f"imagery-{number}",
+        number,
+        files={"model.onnx": graph.read_bytes()},
+        schema_version=IMAGERY.schema_version,
+        metrics={IMAGERY.metric: miss_rate},
+        model={"parameters": 0},
+    )
+    return open_store(repository, IMAGERY.name).install(folder, number)
+
+
 def bare_repository(folder: Path) -> Path:
-    """A repository of the network's configuration alone, as a clone has it, without a server's other models."""
-    model = folder / "repository" / "reentry_lstm"
+    """Make a repository that holds only the network's configuration, without the server's other models."""
+    model = folder / "repository" / DEFAULT_MODEL
     model.mkdir(parents=True)
-    (model / "config.pbtxt").write_text((REPOSITORY / "reentry_lstm" / "config.pbtxt").read_text())
+    (model / "config.pbtxt").write_text((REPOSITORY / DEFAULT_MODEL / "config.pbtxt").read_text())
     pin(model.parent, 1)
     return model.parent
 
@@ -39,7 +96,7 @@ def make_version(
     toy_fault: Literal["run", "values"] | None = None,
     **fields: Any,
 ) -> Path:
-    """A finished folder, ready to be installed as version `number`."""
+    """Make a finished folder that can be installed as version `number`."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = FORMATS[form]
     for name, content in (files or {spec.whole_file: b"whole", spec.step_file: b"step"}).items():
@@ -66,11 +123,11 @@ def make_version(
 
 
 def install(repository: Path | str, scratch: Path, number: int, **settings: Any) -> str:
-    """Install such a version."""
+    """Make a version of the LSTM with these settings of `make_version`, and install it."""
     return open_store(repository).install(make_version(scratch / f"version-{number}", number, **settings), number)
 
 
 def pin(repository: Path, version: int) -> None:
-    """Let config.pbtxt serve that version, as a promotion does."""
-    path = repository / "reentry_lstm" / "config.pbtxt"
+    """Change config.pbtxt to serve a version of the LSTM, as a promotion does."""
+    path = repository / DEFAULT_MODEL / "config.pbtxt"
     path.write_text(pinned(path.read_text(), version=version, spec=FORMATS[Format.ONNX]))

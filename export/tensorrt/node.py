@@ -10,7 +10,7 @@ version compiled, keeps its number, and is held against the very graph it was ma
     <work>/models/          the copy to serve
     <work>/cases/<i>/       a batch of flights: a file for each input, expected.npy, outputs.json of the engine
     <work>/engine/          model.plan, build.log, made-on.txt: key, GPU, TensorRT's version
-    <repository>/reentry_lstm/<N>/engines/<key>/   engines kept for the next pod on such a node
+    <repository>/<model>/<N>/engines/<key>/   engines kept for the next pod on such a node
 
 Shapes: B tracks, T steps, M measurement columns, F features.
 """
@@ -41,13 +41,13 @@ from reentry.features.track import track_features
 from reentry.runtime.files import whole_file
 from registry.config_pbtxt import pinned, read
 from registry.formats import FORMATS, Format
+from registry.models import DEFAULT_MODEL
 from registry.open import open_store
 from registry.store import CONFIG_FILE, manifest_of
 
 Array = npt.NDArray[Any]
 
 _SPEC: Final = FORMATS[Format.TENSORRT]
-_MODEL: Final = schema.REENTRY_LSTM.name
 _FLIGHT: Final = 960
 """Steps of a flight, 0.5 s each."""
 _CASES: Final = ((1, 1), (1, _FLIGHT), (8, _FLIGHT), (64, 256))
@@ -84,13 +84,14 @@ fi
 """
 
 
-def prepare(repository: Path, work: Path, config: TensorRTConfig) -> int:
+def prepare(repository: Path, work: Path, config: TensorRTConfig, model: str = DEFAULT_MODEL) -> int:
     """Get a build ready in the empty folder `work`.
 
     Args:
         repository: the model repository whose pinned version is to be served.
         work: shared with the other two steps.
         config: precision and times; batches reach to the max_batch_size of the repository.
+        model: name of the model, which has the tensors of `schema.REENTRY_LSTM`.
 
     Returns:
         The version.
@@ -101,7 +102,7 @@ def prepare(repository: Path, work: Path, config: TensorRTConfig) -> int:
     """
     if Path(os.path.realpath(work)).is_relative_to(os.path.realpath(repository)):  # resolve() raises on a loop of links
         raise ExportError("would be copied into itself", where=str(work), fix="take a --work outside of the repository")
-    store = open_store(repository)
+    store = open_store(repository, model)
     text = store.read(CONFIG_FILE).text or ""
     served = read(text, where=store.place(CONFIG_FILE))
     if len(served.version_policy.specific.versions) != 1:
@@ -120,7 +121,7 @@ def prepare(repository: Path, work: Path, config: TensorRTConfig) -> int:
         )
     shutil.copytree(repository, work / "models", dirs_exist_ok=True)
     (work / "engine").mkdir(exist_ok=True)
-    graph = Path("models", _MODEL, str(version), FORMATS[Format.ONNX].whole_file)
+    graph = Path("models", model, str(version), FORMATS[Format.ONNX].whole_file)
     plan = Path("engine", _SPEC.whole_file)
     runs = []
     for index, (batch, steps) in enumerate(_CASES):
@@ -151,12 +152,13 @@ def prepare(repository: Path, work: Path, config: TensorRTConfig) -> int:
     return version
 
 
-def install(work: Path, keep: Path | None = None) -> dict[str, Any]:
+def install(work: Path, keep: Path | None = None, model: str = DEFAULT_MODEL) -> dict[str, Any]:
     """Compare what the engine answered, and let the copy in `work` serve it.
 
     Args:
         work: as prepared and built.
         keep: a model repository that gets the engine beside its version, for the next pod on such a node.
+        model: name of the model.
 
     Returns:
         What was measured, as engine.json holds it.
@@ -164,7 +166,7 @@ def install(work: Path, keep: Path | None = None) -> dict[str, Any]:
     Raises:
         ExportError: the engine does not answer as its graph does; which check failed, where, by how much.
     """
-    config = work / "models" / _MODEL / CONFIG_FILE
+    config = work / "models" / model / CONFIG_FILE
     text = config.read_text()
     (version,) = read(text, where=str(config)).version_policy.specific.versions
     measured = _compare(work, version)
@@ -177,9 +179,9 @@ def install(work: Path, keep: Path | None = None) -> dict[str, Any]:
         **measured,
     }
     plan = work / "engine" / _SPEC.whole_file
-    places = [work / "models" / _MODEL / str(version)]
+    places = [work / "models" / model / str(version)]
     if keep is not None:
-        places.append(keep / _MODEL / str(version) / "engines" / key)
+        places.append(keep / model / str(version) / "engines" / key)
     for place in places:
         for name, content in ((_SPEC.whole_file, plan.read_bytes()), ("engine.json", _json(report))):
             with whole_file(place / name) as part:

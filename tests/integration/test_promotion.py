@@ -1,14 +1,16 @@
-"""Promotion and rollback under load, on the real server: no request fails, and the new version answers afterwards."""
+"""Promotion and rollback on the real server, under load: no request fails, and the new version answers afterwards."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
@@ -19,12 +21,13 @@ from reentry.serving.repository import served_versions
 from registry import config_pbtxt, promotion
 from registry.inventory import Version
 from registry.live_server import LiveServer
+from registry.models import MODELS
 from registry.open import open_store
 from registry.promotion import promote, rollback
 from registry.store import VersionStore
 from tests.conftest import copy_repository
 from tests.integration.test_serving import make_tracks, request_inputs
-from tests.versions import install, pin
+from tests.versions import IMAGERY, add_imagery, install, install_imagery, pin
 
 CLIENTS = 4
 STEPS = (5, 60, 333, 900)
@@ -32,15 +35,15 @@ STEPS = (5, 60, 333, 900)
 
 @dataclass
 class Load:
-    """What the clients have seen."""
+    """Answers and errors that the clients have received."""
 
     versions: list[int] = field(default_factory=list)
-    """Of the answers, in the order in which they came."""
+    """Version that gave each answer, in the order of the answers."""
     errors: list[str] = field(default_factory=list)
     answered: threading.Condition = field(default_factory=threading.Condition)
 
     def wait_for(self, more: int) -> None:
-        """Until so many more answers, or errors, have come."""
+        """Wait until so many more answers or errors have arrived."""
         with self.answered:
             goal = len(self.versions) + len(self.errors) + more
             assert self.answered.wait_for(lambda: len(self.versions) + len(self.errors) >= goal, timeout=60)
@@ -48,7 +51,7 @@ class Load:
 
 @contextmanager
 def hammered(server: EmbeddedServer) -> Iterator[Load]:
-    """Clients that ask the ensemble without a pause, each for tracks of its own length."""
+    """Send requests to the ensemble without a pause, from clients that each use another track length."""
     load, stop = Load(), threading.Event()
 
     def ask(steps: int) -> None:
@@ -79,15 +82,28 @@ def hammered(server: EmbeddedServer) -> Iterator[Load]:
 
 
 def served_now(server: EmbeddedServer) -> int:
-    """The version that answers a new request."""
+    """Return the version that answers a new request."""
     with triton.InferenceServerClient(server.grpc_url) as client:
         answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(1, 5)))
     return int(answer.as_numpy("model_version")[0, 0])
 
 
+def score_image(server: EmbeddedServer) -> int:
+    """Return the version of the second model that scores an image."""
+    image = triton.InferInput("image", (1, 8, 8), "FP32")
+    image.set_data_from_numpy(np.ones((1, 8, 8), np.float32))
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        answer = client.infer(IMAGERY.name, [image])
+    assert 0.7 < answer.as_numpy("target_score")[0, 0] < 0.75  # sigmoid(1)
+    return int(answer.as_numpy("model_version")[0, 0])
+
+
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Versions 1 to 5; the last three pass every rule, and cannot be loaded, cannot run, and answer nonsense."""
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Versions 1 to 5 of the LSTM, and 1 and 2 of a second model.
+
+    Versions 3, 4 and 5 pass every rule, but do not load, do not run, and give wrong outputs.
+    """
     folder = tmp_path_factory.mktemp("promotion")
     repository = copy_repository(folder)
     pin(repository, 1)
@@ -96,7 +112,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install(repository, folder, 3, files={"model.onnx": b"no graph", "step.onnx": b""})
     install(repository, folder, 4, toy_seed=4, toy_fault="run")
     install(repository, folder, 5, toy_seed=5, toy_fault="values")
-    return repository
+    add_imagery(repository)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, IMAGERY.name, IMAGERY)
+        for number in (1, 2):
+            install_imagery(repository, folder, number)
+        yield repository
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +129,7 @@ def one_server(repository: Path) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def running(store: VersionStore, one_server: EmbeddedServer) -> EmbeddedServer:
-    """With version 1 in production."""
+    """A running server with version 1 in production."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promotion, "try_out", lambda *_: None)
         promote(store, 1, server=LiveServer(f"http://{one_server.http_url}"))
@@ -117,19 +138,19 @@ def running(store: VersionStore, one_server: EmbeddedServer) -> EmbeddedServer:
 
 @pytest.fixture
 def untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No trial before a change, as on a machine that cannot run one."""
+    """Skip the trial before a change, as on a machine that cannot run one."""
     monkeypatch.setattr(promotion, "try_out", lambda *_: None)
 
 
 @pytest.fixture
 def store(repository: Path) -> VersionStore:
-    """With version 1 in production."""
+    """The versions of the LSTM, with version 1 in production."""
     store = open_store(repository)
     promote(store, 1)
     return store
 
 
-def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_them(
+def test_promotion_and_rollback_fail_no_request_and_change_every_later_answer(
     store: VersionStore, running: EmbeddedServer
 ) -> None:
     server = LiveServer(f"http://{running.http_url}")
@@ -143,13 +164,35 @@ def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_th
             begun = len(load.versions)
             assert served_now(running) == number
             load.wait_for(50)
-            # Of the requests on their way at the change, one a client, the old version may still have given the answer.
+            # The old version may still have answered one request of each client that was under way at the change.
             late = load.versions[begun + CLIENTS :]
             assert set(late) == {number}
     assert load.errors == []
     assert set(load.versions) == {1, 2}
     assert server.versions() == [1]
-    assert json.loads(server.config()) == fitted  # also the instances and threads that `reentry serve` chose
+    assert json.loads(server.config()) == fitted  # with the instances and threads that `reentry serve` chose
+
+
+def test_a_promotion_of_one_model_leaves_the_other_unchanged_in_the_same_server(
+    repository: Path, running: EmbeddedServer
+) -> None:
+    url = f"http://{running.http_url}"
+    store, server, other = open_store(repository, IMAGERY.name), LiveServer(url, IMAGERY.name), LiveServer(url)
+    model = repository / "reentry_lstm"
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    fitted = other.config()
+    promote(store, 1)
+    with hammered(running) as load:
+        for change, number in (
+            (lambda: promote(store, 2, server=server), 2),
+            (lambda: rollback(store, server=server), 1),
+        ):
+            assert change().notes == ()  # each had a trial
+            assert (server.versions(), other.versions()) == ([number], [1])
+            assert score_image(running) == number
+    assert (load.errors, set(load.versions)) == ([], {1})
+    assert other.config() == fitted
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -163,13 +206,13 @@ def test_promotion_and_rollback_fail_no_request_and_change_every_answer_after_th
 def test_a_version_that_fails_its_trial_never_reaches_the_server(
     store: VersionStore, running: EmbeddedServer, number: int, problem: str
 ) -> None:
-    asked = running.server_log.read_text().count("loading: reentry_lstm")
+    loads = running.server_log.read_text().count("loading: reentry_lstm")
     before = [store.read(name) for name in ("config.pbtxt", "labels.json")]
-    with pytest.raises(
-        RepositoryError, match=f"version {number} is refused: a trial in a server of its own failed.*{problem}"
-    ):
+    with pytest.raises(RepositoryError) as failure:
         promote(store, number, server=LiveServer(f"http://{running.http_url}"))
-    assert running.server_log.read_text().count("loading: reentry_lstm") == asked
+    assert failure.value.where == store.place(number)
+    assert re.search(f"version {number} .* trial failed: .*{problem}", failure.value.problem)
+    assert running.server_log.read_text().count("loading: reentry_lstm") == loads
     assert [store.read(name) for name in ("config.pbtxt", "labels.json")] == before
     assert served_now(running) == 1
 
@@ -192,7 +235,7 @@ def test_a_version_that_the_server_cannot_load_changes_nothing_and_fails_no_requ
     assert server.versions() == [1]
 
 
-def test_the_repository_that_takes_no_change_takes_the_server_back(
+def test_the_server_is_restored_if_the_repository_cannot_be_written(
     store: VersionStore, running: EmbeddedServer, untried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = LiveServer(f"http://{running.http_url}")
@@ -211,14 +254,14 @@ def test_the_repository_that_takes_no_change_takes_the_server_back(
     assert store.read("labels.json") == stored
 
 
-def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again(
+def test_a_repeated_promotion_brings_a_server_that_is_ahead_and_its_repository_together(
     store: VersionStore, running: EmbeddedServer, untried: None
 ) -> None:
     server = LiveServer(f"http://{running.http_url}")
     text = store.read("config.pbtxt").text or ""
     spec = Version(number=2, manifest=None, files={"model.onnx": 1}).spec
     assert spec is not None
-    server.serve(server.config(), text, config_pbtxt.pinned(text, version=2, spec=spec))  # and was killed here
+    server.serve(server.config(), text, config_pbtxt.pinned(text, version=2, spec=spec))  # the command is killed here
     assert served_now(running) == 2
     assert any("version_policy" in line for line in config_pbtxt.differences(text, server.config()))
     with hammered(running) as load:
@@ -229,17 +272,19 @@ def test_a_server_that_was_changed_and_a_record_that_was_not_come_together_again
     assert [line for line in now if "fitted to its machine" not in line] == []
 
 
-def test_a_server_with_a_key_of_the_user_changes_for_those_who_know_it(store: VersionStore, untried: None) -> None:
+def test_a_server_with_a_control_key_changes_only_for_clients_with_that_key(store: VersionStore, untried: None) -> None:
     config = ServerConfig(
         model_repository=Path(store.location), http_port=0, grpc_port=0, metrics_port=0, control_key="a-key"
     )
     with EmbeddedServer(config) as running:
         url = f"http://{running.http_url}"
-        with pytest.raises(ServerError, match="fix: set REENTRY_CONTROL_KEY to the server's key"):
+        with pytest.raises(ServerError) as refusal:
             promote(store, 2, server=LiveServer(url, key="another"))
+        assert "REENTRY_CONTROL_KEY" in str(refusal.value.fix)
         assert served_now(running) == 1
         promote(store, 2, server=LiveServer(url, key="a-key"))
         assert served_now(running) == 2
-    with pytest.raises(ClientError, match=r"no server answers: .*fix: start it, or correct --url"):
+    with pytest.raises(ClientError, match="no server answers") as failure:
         rollback(store, server=LiveServer(url, key="a-key"))
+    assert (failure.value.where, failure.value.fix) == (url, "start it, or correct --url")
     assert served_versions(Path(store.location), "reentry_lstm") == [2]

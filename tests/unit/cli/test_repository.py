@@ -14,9 +14,10 @@ import cli
 from reentry.errors import ConfigError, ServerError
 from reentry.serving import ServerConfig
 from reentry.serving.repository import models_of, served_versions
+from registry.models import MODELS
 from registry.open import open_store
 from registry.promotion import label_exported, promote
-from tests.versions import bare_repository, install, pin
+from tests.versions import IMAGERY, add_imagery, bare_repository, install, install_imagery, pin
 
 RUN = CliRunner()
 COMMANDS = ["list", "show", "promote", "rollback", "prune", "diff"]
@@ -101,7 +102,7 @@ def test_the_list_warns_of_a_pin_apart_from_production_and_changes_nothing(repos
         "fix: reentry repository promote production\n"
     )
     assert served_versions(repository, "reentry_lstm") == [3]
-    assert run(repository, "promote", "production").stderr.startswith("mended: config.pbtxt serves version 3")
+    assert run(repository, "promote", "production").stderr.startswith("repaired: config.pbtxt serves version 3")
     assert served_versions(repository, "reentry_lstm") == [1]
 
 
@@ -112,7 +113,9 @@ def test_show_tells_all_and_whether_the_files_are_whole(repository: Path) -> Non
     assert [change["kind"] for change in shown["history"]] == ["promote"]
     (repository / "reentry_lstm/1/step.onnx").write_bytes(b"")
     lines = done(repository, "show", "1").splitlines()
-    assert {"whole: False", "faults: step.onnx has 0 bytes for 4", "manifest.metrics.onset_rmse: 1.0"} <= set(lines)
+    assert {"whole: False", "faults: step.onnx has 0 bytes, expected 4", "manifest.metrics.onset_rmse: 1.0"} <= set(
+        lines
+    )
     assert "history[0].version: 1" in lines
 
 
@@ -143,7 +146,7 @@ def test_a_label_that_no_version_bears_and_a_word_that_is_none_are_named(
     line = one_line(monkeypatch, capsys, repository, "promote", "candidate")
     assert "no version is labelled candidate; fix: give a number" in line
     line = one_line(monkeypatch, capsys, repository, "show", "newest")
-    assert "newest: names no version; expected a number, `candidate` or `production`" in line
+    assert "newest: not a version; expected a number, `candidate` or `production`" in line
 
 
 def test_pruning_says_what_would_go_and_then_removes_it(repository: Path) -> None:
@@ -151,6 +154,19 @@ def test_pruning_says_what_would_go_and_then_removes_it(repository: Path) -> Non
     assert json.loads(done(repository, "prune", "--keep", "0", "--json"))["removed"] == [2]
     assert done(repository, "prune", "--keep", "0") == "removed nothing\n"
     assert sorted(path.name for path in (repository / "reentry_lstm").glob("[0-9]*")) == ["1", "3"]
+
+
+def test_the_model_option_chooses_another_model_of_the_repository(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, IMAGERY.name, IMAGERY)
+    add_imagery(repository)
+    install_imagery(repository, tmp_path, 1)
+    assert done(repository, "promote", "1", "--model", IMAGERY.name) == "version 1 is in production\n"
+    (row,) = json.loads(done(repository, "list", "--json", "--model", IMAGERY.name))
+    assert (row["version"], row["labels"], row["miss_rate"]) == (1, ["production"], 0.1)
+    assert " miss_rate " in done(repository, "list", "--model", IMAGERY.name)
+    assert [row["version"] for row in json.loads(done(repository, "list", "--json"))] == [1, 2, 3]
 
 
 def test_two_versions_differ_in_what_their_manifests_say(repository: Path) -> None:

@@ -1,4 +1,4 @@
-"""config.pbtxt is rewritten for the version it serves, and held against a server's answer."""
+"""config.pbtxt is pinned to a version, and compared with the configuration of a server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_version_is_pinned_with_the_backend_file_and_processor_of_its_format(
     assert [(config.instance_group[0].Kind.Name(group.kind), group.count) for group in config.instance_group] == [
         (kind, 2)
     ]
-    # Nothing else has changed, and no comment is lost.
+    # Nothing else has changed, and every comment is still there.
     expected = read(FILE)
     for name in ("version_policy", "backend", "default_model_filename", "instance_group"):
         config.ClearField(name)
@@ -49,24 +49,24 @@ def test_a_version_is_pinned_with_the_backend_file_and_processor_of_its_format(
     assert comments(text) == comments(FILE)
 
 
-def test_pinning_what_is_pinned_changes_no_letter() -> None:
+def test_pinning_the_pinned_version_changes_nothing() -> None:
     (version,) = read(FILE).version_policy.specific.versions
     assert pinned(FILE, version=version, spec=FORMATS[Format.ONNX]) == FILE
 
 
-def test_going_to_tensorrt_and_back_gives_the_same_configuration() -> None:
+def test_a_change_to_tensorrt_and_back_gives_the_same_configuration() -> None:
     there = pinned(FILE, version=3, spec=FORMATS[Format.TENSORRT])
     back = pinned(there, version=1, spec=FORMATS[Format.ONNX])
     assert read(back) == read(pinned(FILE, version=1, spec=FORMATS[Format.ONNX]))
     assert comments(back) == comments(FILE)
 
 
-def test_a_reference_is_not_served() -> None:
-    with pytest.raises(RepositoryError, match="torchscript is a reference and is not served"):
+def test_a_reference_format_cannot_be_pinned() -> None:
+    with pytest.raises(RepositoryError, match="torchscript is only a reference and is not served"):
         pinned(FILE, version=1, spec=FORMATS[Format.TORCHSCRIPT])
 
 
-def test_a_file_that_is_no_configuration_is_named_with_line_and_column() -> None:
+def test_the_error_for_an_invalid_file_has_line_and_column() -> None:
     with pytest.raises(RepositoryError, match=r"cannot read this model configuration: 2:1 .*no_such_field"):
         pinned('name: "x"\nno_such_field: 1\n', version=1, spec=FORMATS[Format.ONNX])
 
@@ -84,27 +84,27 @@ def test_a_file_that_is_no_configuration_is_named_with_line_and_column() -> None
     ],
 )
 @pytest.mark.parametrize("form", [Format.ONNX, Format.TENSORRT])
-def test_other_ways_to_write_the_same_end_in_what_was_meant(text: str, form: Format) -> None:
+def test_pinning_gives_the_intended_configuration_for_every_notation(text: str, form: Format) -> None:
     config = read(pinned(text, version=5, spec=FORMATS[form]))
     assert list(config.version_policy.specific.versions) == [5]
     assert config.backend == FORMATS[form].backend
     assert config.platform == ""
     assert config.name == read(text).name
-    wanted = config.instance_group[0].KIND_GPU if form is Format.TENSORRT else config.instance_group[0].KIND_CPU
-    assert {group.kind for group in config.instance_group} == {wanted}
-    assert wanted == config.instance_group[0].KIND_GPU or not any(group.gpus for group in config.instance_group)
+    kind = config.instance_group[0].KIND_GPU if form is Format.TENSORRT else config.instance_group[0].KIND_CPU
+    assert {group.kind for group in config.instance_group} == {kind}
+    assert kind == config.instance_group[0].KIND_GPU or not any(group.gpus for group in config.instance_group)
 
 
 @pytest.mark.parametrize("edited", ["max_batch_size: 1", "{ no configuration"])
-def test_an_edit_that_went_wrong_is_never_written(edited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_text_edit_is_never_used(edited: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config_pbtxt, "_with_field", lambda *_: edited)
-    wanted = read(FILE)
-    wanted.max_batch_size = 8
-    assert read(rewritten(FILE, wanted)) == wanted
+    target = read(FILE)
+    target.max_batch_size = 8
+    assert read(rewritten(FILE, target)) == target
 
 
 @pytest.mark.parametrize("form", [Format.ONNX, Format.TENSORRT])
-def test_the_accelerator_does_not_stay_where_it_means_nothing(form: Format) -> None:
+def test_the_accelerator_is_removed_where_it_has_no_effect(form: Format) -> None:
     text = FILE + (K8S / "tensorrt/accelerator/accelerator.pbtxt").read_text()
     assert not read(pinned(text, version=1, spec=FORMATS[form])).HasField("optimization")
     kept = read(pinned(text, version=1, spec=FORMATS[Format.ONNX], gpu=True))
@@ -112,7 +112,7 @@ def test_the_accelerator_does_not_stay_where_it_means_nothing(form: Format) -> N
 
 
 def answer(**changes: object) -> dict[str, object]:
-    """What Triton 2.51 answers for a small file, with what it fills in; see the integration test for the real one."""
+    """Triton 2.51's answer for `SMALL`, with its defaults; an integration test compares with the real server."""
     return {
         "name": "x",
         "platform": "onnxruntime_onnx",
@@ -140,7 +140,7 @@ instance_group [ { kind: KIND_CPU } ]
 """
 
 
-def test_what_the_server_fills_in_is_no_difference() -> None:
+def test_defaults_of_the_server_are_not_differences() -> None:
     assert differences(SMALL, answer()) == []
     assert differences(SMALL, json.dumps(answer())) == []
 
@@ -181,6 +181,6 @@ def test_each_meaningful_difference_has_a_line(changes: dict[str, object], expec
 
 
 @pytest.mark.parametrize("text", ["no JSON", '{"max_batch_size": "many"}'])
-def test_an_answer_that_is_no_configuration_is_an_error(text: str) -> None:
-    with pytest.raises(RepositoryError, match="the server's answer is no model configuration"):
+def test_an_answer_that_is_not_a_configuration_is_an_error(text: str) -> None:
+    with pytest.raises(RepositoryError, match="the server's answer is not a model configuration"):
         differences(SMALL, text)

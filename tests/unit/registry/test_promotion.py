@@ -1,4 +1,4 @@
-"""The rules of promotion, rollback and pruning, over a repository without a server."""
+"""Promotion, rollback and pruning of a repository, without a server."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from reentry.errors import ConfigError, RepositoryError
 from reentry.schema import SCHEMA_VERSION
 from registry import config_pbtxt
 from registry.formats import Format
-from registry.inventory import find_all
+from registry.inventory import ProductionState, find_all
 from registry.labels import Labels, Record
-from registry.live_server import LiveServer, overridden
+from registry.live_server import LiveServer, merged_config
 from registry.manifest import MANIFEST_FILE
 from registry.open import open_store
-from registry.promotion import label_exported, out_of_step, promote, prune, rollback
+from registry.promotion import label_exported, promote, prune, rollback
 from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore
 from tests.versions import bare_repository, install, pin
 
@@ -42,18 +42,18 @@ def pinned(store: VersionStore) -> list[int]:
 
 
 def state(store: VersionStore) -> list[object]:
-    """Everything that a promotion changes."""
+    """The files that a promotion changes."""
     return [store.read(CONFIG_FILE), store.read(LABELS_FILE)]
 
 
 def fill(store: VersionStore, tmp_path: Path, *metrics: float | None, **settings: Any) -> None:
-    """Versions in order, of these metrics."""
+    """Install one version for each metric."""
     for metric in metrics:
         number = max(store.versions(), default=0) + 1
         install(store.location, tmp_path, number, metric=metric, **settings)
 
 
-def test_a_promotion_pins_the_version_and_records_where_it_came_from(store: VersionStore, tmp_path: Path) -> None:
+def test_a_promotion_pins_the_version_and_records_its_predecessor(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 0.5)
     promote(store, 1)
     made = promote(store, 2, reason="fewer late onsets")
@@ -65,7 +65,7 @@ def test_a_promotion_pins_the_version_and_records_where_it_came_from(store: Vers
     assert labels(store).production == 2
 
 
-def test_the_comments_of_the_configuration_outlive_a_promotion(store: VersionStore, tmp_path: Path) -> None:
+def test_a_promotion_keeps_the_comments_of_the_configuration(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0)
     before = (store.read(CONFIG_FILE).text or "").splitlines()
     promote(store, 2)
@@ -76,39 +76,43 @@ def test_the_comments_of_the_configuration_outlive_a_promotion(store: VersionSto
 
 
 @pytest.mark.parametrize("metric", [1.0, 0.999])
-def test_equal_and_better_are_promoted(store: VersionStore, tmp_path: Path, metric: float) -> None:
+def test_a_version_with_an_equal_or_better_metric_is_promoted(
+    store: VersionStore, tmp_path: Path, metric: float
+) -> None:
     fill(store, tmp_path, 1.0, metric)
     promote(store, 1)
     promote(store, 2)
     assert labels(store).production == 2
 
 
-@pytest.mark.parametrize(("metric", "said"), [(1.001, "1.001 s"), (None, "unknown"), (math.nan, "unknown")])
-def test_worse_than_production_is_refused_and_a_reason_overrides_it(
-    store: VersionStore, tmp_path: Path, metric: float | None, said: str
+@pytest.mark.parametrize(("metric", "shown"), [(1.001, "1.001 s"), (None, "unknown"), (math.nan, "unknown")])
+def test_a_version_worse_than_production_is_refused_unless_a_reason_is_given(
+    store: VersionStore, tmp_path: Path, metric: float | None, shown: str
 ) -> None:
     fill(store, tmp_path, 1.0, metric)
     promote(store, 1)
     before = state(store)
     with pytest.raises(RepositoryError) as failure:
         promote(store, 2)
-    rule = f"its onset_rmse is {said}, worse than 1 s of version 1 in production"
-    assert rule in str(failure.value)
-    assert "--reason" in str(failure.value)
+    rule = f"its onset_rmse is {shown}, worse than 1 s of version 1 in production"
+    assert failure.value.problem == f"version 2 is not promoted: {rule}"
+    assert "--reason" in str(failure.value.fix)
     assert state(store) == before
     change = promote(store, 2, reason="the old one is withdrawn").change
     assert (change.overridden, change.reason) == ((rule,), "the old one is withdrawn")
     assert labels(store).history[-1] == change
 
 
-def test_without_a_metric_on_either_side_neither_is_worse(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_without_a_metric_is_no_worse_than_production_without_one(
+    store: VersionStore, tmp_path: Path
+) -> None:
     fill(store, tmp_path, None, None)
     promote(store, 1)
     promote(store, 2)
     assert labels(store).production == 2
 
 
-def test_a_version_that_did_not_pass_the_gate_is_refused_and_a_reason_overrides_it(
+def test_a_version_that_did_not_pass_the_gate_is_refused_unless_a_reason_is_given(
     store: VersionStore, tmp_path: Path
 ) -> None:
     fill(store, tmp_path, 1.0, passed=False)
@@ -119,65 +123,71 @@ def test_a_version_that_did_not_pass_the_gate_is_refused_and_a_reason_overrides_
 
 
 @pytest.mark.parametrize("manifest", [None, '{"version": 1, "format": "onnx"}'])
-def test_a_version_of_an_older_export_takes_a_reason(store: VersionStore, tmp_path: Path, manifest: str | None) -> None:
+def test_a_version_of_an_older_export_is_refused_unless_a_reason_is_given(
+    store: VersionStore, tmp_path: Path, manifest: str | None
+) -> None:
     fill(store, tmp_path, 1.0)
     path = Path(store.place(1)) / "manifest.json"
     path.unlink()
     if manifest is not None:
         path.write_text(manifest)
-    with pytest.raises(RepositoryError, match="no gate is known of it"):
+    with pytest.raises(RepositoryError, match="its gate result is unknown"):
         promote(store, 1)
     promote(store, 1, reason="it has served for a year")
     assert (labels(store).production, labels(store).history[0].metric) == (1, None)
 
 
-def test_files_that_are_not_the_manifests_are_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_with_changed_files_is_refused_despite_a_reason(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0)
     promote(store, 1)
     (Path(store.place(2)) / "model.onnx").write_bytes(b"other")
     (Path(store.place(2)) / "step.onnx").unlink()
     before = state(store)
-    with pytest.raises(RepositoryError, match=r"model\.onnx has another content .*, step\.onnx is missing"):
+    with pytest.raises(RepositoryError, match=r"model\.onnx does not match its SHA-256, step\.onnx is missing"):
         promote(store, 2, reason="hurry")
     assert state(store) == before
 
 
-def test_a_format_that_is_not_served_is_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
+def test_a_format_that_is_not_served_is_refused_despite_a_reason(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, form=Format.TORCHSCRIPT)
-    with pytest.raises(RepositoryError, match="format torchscript is a reference and is not served"):
+    with pytest.raises(RepositoryError, match="format torchscript is only a reference and is not served"):
         promote(store, 1, reason="hurry")
 
 
-def test_a_version_that_is_not_there_is_named_beside_those_that_are(store: VersionStore, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_version_lists_the_existing_versions(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0)
-    with pytest.raises(RepositoryError, match="there is no such version; expected 1 or 2"):
+    with pytest.raises(RepositoryError, match="there is no such version") as failure:
         promote(store, 7)
+    assert (failure.value.where, failure.value.expected) == (store.place(7), "1 or 2")
 
 
-def test_other_training_data_is_allowed_and_said(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_trained_on_other_data_is_promoted_with_a_note(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
     fill(store, tmp_path, 1.0, data_fingerprint="other")
     promote(store, 1)
     (note,) = promote(store, 2).notes
-    assert note == "trained on other data than version 1 before it, so that their figures may not compare"
+    assert note == "trained on other data than version 1, so their metrics may not be comparable"
 
 
-def test_figures_of_other_tracks_are_allowed_and_said(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_measured_on_other_tracks_is_promoted_with_a_note(store: VersionStore, tmp_path: Path) -> None:
     for tracks in ("one", "one", "other"):
         fill(store, tmp_path, 1.0, verification={"passed": True, "fingerprint": tracks})
     promote(store, 1)
     assert promote(store, 2).notes == ()
     (note,) = promote(store, 3).notes
-    assert note == "measured on other tracks than version 2 before it, so that their figures may not compare"
+    assert note == "measured on other tracks than version 2, so their metrics may not be comparable"
 
 
-def test_a_version_of_another_schema_is_refused_whatever_the_reason(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_for_another_schema_is_refused_despite_a_reason(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
     promote(store, 1)
     fill(store, tmp_path, 1.0, schema_version=SCHEMA_VERSION + 1)
     before = state(store)
-    with pytest.raises(RepositoryError, match=r"/2: is of another schema version.* fix: train and export again"):
+    with pytest.raises(RepositoryError, match="another schema version") as failure:
         promote(store, 2, reason="hurry")
+    error = failure.value
+    assert (error.where, error.expected, error.got) == (store.place(2), f"{SCHEMA_VERSION}", f"{SCHEMA_VERSION + 1}")
+    assert "train and export again" in str(error.fix)
     assert state(store) == before
 
 
@@ -191,28 +201,28 @@ def test_a_version_of_another_schema_is_refused_whatever_the_reason(store: Versi
         ("files", {"model.onnx": {"sha256": "c", "bytes": "5"}}),
     ],
 )
-def test_a_manifest_whose_fields_are_of_another_type_is_none(
+def test_a_manifest_with_a_field_of_the_wrong_type_is_invalid(
     store: VersionStore, tmp_path: Path, field: str, value: object
 ) -> None:
     fill(store, tmp_path, 1.0)
     path = Path(store.place(1)) / MANIFEST_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     (version,) = find_all(store)
-    assert (version.gate, version.metric) == ("unknown", None)
+    assert (version.gate, version.metric("onset_rmse")) == ("unknown", None)
     assert "not a manifest of this program" in str(version.problem)
-    with pytest.raises(RepositoryError, match="no gate is known of it"):
+    with pytest.raises(RepositoryError, match="its gate result is unknown"):
         promote(store, 1)
 
 
-def test_an_empty_folder_is_listed_and_not_promoted(store: VersionStore, tmp_path: Path) -> None:
+def test_an_empty_folder_is_listed_but_not_promoted(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
     Path(store.place(7)).mkdir()
     assert [(version.number, version.problem) for version in find_all(store)] == [(1, None), (7, "its folder is empty")]
-    with pytest.raises(RepositoryError, match="no format is known of it: its folder is empty"):
+    with pytest.raises(RepositoryError, match="unknown format: its folder is empty"):
         promote(store, 7, reason="hurry")
 
 
-def test_another_format_brings_its_backend(store: VersionStore, tmp_path: Path) -> None:
+def test_a_promotion_to_another_format_changes_the_backend(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
     fill(store, tmp_path, 1.0, form=Format.TENSORRT)
     promote(store, 1)
@@ -220,7 +230,7 @@ def test_another_format_brings_its_backend(store: VersionStore, tmp_path: Path) 
     assert (config(store).backend, config(store).default_model_filename) == ("tensorrt", "model.plan")
 
 
-def test_a_repository_on_gpus_stays_on_them(store: VersionStore, tmp_path: Path) -> None:
+def test_a_promotion_keeps_the_processor_unless_told_otherwise(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0)
 
     def kinds() -> set[str]:
@@ -234,7 +244,9 @@ def test_a_repository_on_gpus_stays_on_them(store: VersionStore, tmp_path: Path)
     assert kinds() == {"KIND_CPU"}
 
 
-def test_rollbacks_go_back_one_by_one_and_a_promotion_goes_on_from_there(store: VersionStore, tmp_path: Path) -> None:
+def test_each_rollback_returns_to_one_version_earlier_and_a_promotion_continues_from_there(
+    store: VersionStore, tmp_path: Path
+) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0, 1.0)
     for number in (1, 2, 3):
         promote(store, number)
@@ -248,14 +260,14 @@ def test_rollbacks_go_back_one_by_one_and_a_promotion_goes_on_from_there(store: 
     assert [each.version for each in labels(store).history] == [1, 2, 3, 2, 1, 4, 1]
 
 
-def test_a_version_promoted_again_is_rolled_back_to_the_one_before_it(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_promoted_twice_is_rolled_back_to_its_latest_predecessor(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0)
     for number in (1, 2, 3, 1):
         promote(store, number)
     assert rollback(store).change.version == 3
 
 
-def test_a_rollback_takes_a_worse_version_and_passes_over_one_that_is_gone(store: VersionStore, tmp_path: Path) -> None:
+def test_a_rollback_accepts_a_worse_version_and_skips_a_removed_one(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 3.0, 2.0, 1.0)
     for number in (1, 2, 3):
         promote(store, number)
@@ -263,12 +275,13 @@ def test_a_rollback_takes_a_worse_version_and_passes_over_one_that_is_gone(store
     assert rollback(store).change.version == 1
 
 
-def test_a_rollback_goes_to_the_version_asked_for_if_it_was_in_production(store: VersionStore, tmp_path: Path) -> None:
+def test_a_rollback_accepts_only_versions_that_were_in_production(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0, 1.0)
     for number in (1, 2, 3):
         promote(store, number)
-    with pytest.raises(RepositoryError, match=r"4 was not in production before; expected 2 or 1; fix: .*promote 4"):
+    with pytest.raises(RepositoryError, match="4 was not in production before") as failure:
         rollback(store, to=4)
+    assert (failure.value.expected, failure.value.fix) == ("2 or 1", "`reentry repository promote 4`")
     assert rollback(store, to=1).change.version == 1
     assert pinned(store) == [1]
 
@@ -278,14 +291,12 @@ def test_a_rollback_to_files_that_were_changed_is_refused(store: VersionStore, t
     for number in (1, 2):
         promote(store, number)
     (Path(store.place(1)) / "model.onnx").write_bytes(b"other")
-    with pytest.raises(RepositoryError, match="not those of its manifest"):
+    with pytest.raises(RepositoryError, match="the files do not match the manifest"):
         rollback(store)
     assert pinned(store) == [2]
 
 
-def test_the_first_export_is_promoted_at_once_and_the_next_is_the_candidate(
-    store: VersionStore, tmp_path: Path
-) -> None:
+def test_the_first_export_is_promoted_and_the_next_becomes_the_candidate(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, form=Format.TORCHSCRIPT)
     assert label_exported(store, [1]) is None
     assert labels(store) == Labels()
@@ -303,14 +314,16 @@ def test_the_first_export_is_promoted_at_once_and_the_next_is_the_candidate(
     assert (labels(store).production, labels(store).candidate) == (4, None)
 
 
-def test_after_a_clean_the_first_export_mends_a_pin_left_over(store: VersionStore, tmp_path: Path) -> None:
+def test_the_first_export_repairs_the_pin_of_a_removed_version(store: VersionStore, tmp_path: Path) -> None:
     pin(Path(store.location), 7)
     fill(store, tmp_path, 1.0)
     label_exported(store, [1])
     assert pinned(store) == [1]
 
 
-def test_pruning_spares_what_somebody_needs(store: VersionStore, tmp_path: Path) -> None:
+def test_pruning_keeps_production_candidate_rollback_target_and_newest_versions(
+    store: VersionStore, tmp_path: Path
+) -> None:
     fill(store, tmp_path, *[1.0] * 9)
     for number in (1, 2, 4):
         promote(store, number)
@@ -321,13 +334,13 @@ def test_pruning_spares_what_somebody_needs(store: VersionStore, tmp_path: Path)
     assert prune(store, keep=2, dry_run=True) == ([1, 2, 5, 7], [])
     assert store.versions() == before
     assert prune(store, keep=2) == ([1, 2, 5, 7], [])
-    assert store.versions() == [3, 4, 6, 8, 9]  # candidate, the rollback's, production, and the two newest
+    assert store.versions() == [3, 4, 6, 8, 9]  # candidate, rollback target, production, and the two newest
     assert prune(store, keep=0)[0] == [8, 9]
     assert rollback(store).change.version == 4
 
 
 @pytest.mark.parametrize("keep", [4, 5, 6, 100])
-def test_pruning_removes_nothing_of_no_more_versions_than_are_kept(
+def test_pruning_removes_nothing_if_all_versions_fit_the_number_kept(
     store: VersionStore, tmp_path: Path, keep: int
 ) -> None:
     fill(store, tmp_path, *[1.0] * 4)
@@ -335,25 +348,23 @@ def test_pruning_removes_nothing_of_no_more_versions_than_are_kept(
     assert prune(store, keep=keep) == ([], [])
 
 
-def test_pruning_takes_uploads_that_never_ended_but_none_that_may_still_run(
-    store: VersionStore, tmp_path: Path
-) -> None:
+def test_pruning_removes_only_unfinished_uploads_older_than_production(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0)
     promote(store, 2)
     for number in (1, 3):
         (Path(store.place(number)) / "manifest.json").rename(Path(store.place(number)) / ".claim")
     assert prune(store, keep=5)[0] == [1]
-    with pytest.raises(RepositoryError, match="its upload has not ended"):
+    with pytest.raises(RepositoryError, match="its upload has not finished"):
         promote(store, 3, reason="hurry")
 
 
 def test_pruning_without_production_is_refused(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
-    with pytest.raises(RepositoryError, match="nothing is in production"):
+    with pytest.raises(RepositoryError, match="no version is in production"):
         prune(store, keep=0)
 
 
-def test_a_pin_apart_from_its_record_is_mended_by_the_next_change_which_says_so(
+def test_the_next_change_repairs_and_reports_a_pin_that_contradicts_the_labels(
     store: VersionStore, tmp_path: Path
 ) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0)
@@ -361,13 +372,13 @@ def test_a_pin_apart_from_its_record_is_mended_by_the_next_change_which_says_so(
     apart = "config.pbtxt serves version 3, and version 1 is in production"
     for change in (lambda: prune(store, keep=9)[1], lambda: list(promote(store, 1).notes)):
         pin(Path(store.location), 3)
-        assert out_of_step(store, labels(store)) == apart
-        assert change() == [f"mended: {apart}"]
-        assert (pinned(store), out_of_step(store, labels(store))) == ([1], None)
+        assert ProductionState.read(store).mismatch == apart
+        assert change() == [f"repaired: {apart}"]
+        assert (pinned(store), ProductionState.read(store).mismatch) == ([1], None)
     assert len(labels(store).history) == 1
 
 
-def test_a_record_that_another_command_changed_meanwhile_is_not_lost(
+def test_a_promotion_does_not_overwrite_the_labels_of_a_concurrent_command(
     store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, tmp_path, 1.0, 1.0, 1.0)
@@ -380,12 +391,12 @@ def test_a_record_that_another_command_changed_meanwhile_is_not_lost(
         return pinning(*arguments, **settings)
 
     monkeypatch.setattr(config_pbtxt, "pinned", overtaken)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         promote(store, 3)
     assert (labels(store).production, pinned(store)) == (2, [2])
 
 
-def test_a_pin_that_cannot_be_written_takes_the_record_back(
+def test_the_labels_are_restored_if_the_pin_cannot_be_written(
     store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, tmp_path, 1.0, 1.0)
@@ -415,13 +426,15 @@ def test_a_pin_that_cannot_be_written_takes_the_record_back(
         '{"production": 1, "candidate": null, "history": [{"version": 1}]}',
     ],
 )
-def test_labels_that_are_none_are_named_with_the_fix(store: VersionStore, text: str) -> None:
+def test_invalid_labels_are_an_error_with_a_fix(store: VersionStore, text: str) -> None:
     store.write(LABELS_FILE, text, over=store.read(LABELS_FILE))
-    with pytest.raises(RepositoryError, match=r"labels\.json: not the labels of this program: .*fix: mend it"):
+    with pytest.raises(RepositoryError, match="not a labels file") as failure:
         Record.of(store)
+    assert failure.value.where == store.place(LABELS_FILE)
+    assert "correct it" in str(failure.value.fix)
 
 
-def test_labels_are_read_as_they_were_written(store: VersionStore, tmp_path: Path) -> None:
+def test_labels_survive_a_round_trip_through_json(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0, 2.0)
     promote(store, 1)
     promote(store, 2, reason="because")
@@ -430,7 +443,7 @@ def test_labels_are_read_as_they_were_written(store: VersionStore, tmp_path: Pat
     assert json.loads(text)["history"][1]["overridden"] == list(labels(store).history[1].overridden)
 
 
-def test_what_a_server_was_fitted_with_stays_and_the_rest_follows_the_file(store: VersionStore) -> None:
+def test_settings_that_the_server_adapted_stay_and_the_others_follow_the_file(store: VersionStore) -> None:
     before = store.read(CONFIG_FILE).text or ""
     after = before.replace("versions: 1", "versions: 2")
     running = {
@@ -439,19 +452,19 @@ def test_what_a_server_was_fitted_with_stays_and_the_rest_follows_the_file(store
         "version_policy": {"specific": {"versions": [1]}},
         "instance_group": [{"kind": "KIND_CPU", "count": 16}],
     }
-    changed = json.loads(overridden(json.dumps(running), before, after))
+    changed = json.loads(merged_config(json.dumps(running), before, after))
     assert changed == running | {"version_policy": {"specific": {"versions": ["2"]}}}
 
 
-def test_of_another_backend_the_files_word_counts_whole(store: VersionStore) -> None:
+def test_a_change_of_backend_takes_the_whole_configuration_from_the_file(store: VersionStore) -> None:
     before = store.read(CONFIG_FILE).text or ""
     after = before.replace('"onnxruntime"', '"tensorrt"')
-    changed = json.loads(overridden('{"backend": "onnxruntime", "instance_group": []}', before, after))
+    changed = json.loads(merged_config('{"backend": "onnxruntime", "instance_group": []}', before, after))
     assert changed["backend"] == "tensorrt"
     assert changed["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
 
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:8001", "127.0.0.1:8000", "http://", "http://host/models"])
-def test_a_url_that_is_none_of_a_server_is_refused(url: str) -> None:
+def test_a_url_that_is_not_a_server_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="not the HTTP address of a Triton server"):
         LiveServer(url)

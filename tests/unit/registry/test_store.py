@@ -1,9 +1,8 @@
-"""Versions in a folder and in an S3-compatible store: whole or not at all, and never lost to another command."""
+"""Stores in a folder and on S3: versions are complete or absent, and concurrent commands lose no change."""
 
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import shutil
 import signal
@@ -13,63 +12,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
-from reentry.errors import RepositoryError
+from reentry.errors import ReentryError, RepositoryError
 from registry.config_pbtxt import read
+from registry.inventory import Version, faults_of, find
 from registry.labels import Labels, Record
 from registry.open import open_store
 from registry.promotion import label_exported, promote, prune, rollback
-from registry.s3_store import ObjectStore
-from registry.store import CLAIM_FILE, CONFIG_FILE, LABELS_FILE, VersionStore, faults_of, manifest_of, next_version
+from registry.store import CLAIM_FILE, CONFIG_FILE, LABELS_FILE, VersionStore, manifest_of, next_version
 from tests.full_disk import room_for
-from tests.versions import bare_repository, make_version
+from tests.versions import make_version
 
-# s3fs gives a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
+# s3fs allows a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
 
 
-@pytest.fixture(scope="module")
-def object_server() -> Iterator[str]:
-    """An S3-compatible store on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    gc.collect()  # sessions of the tests end here, under the filter above, and not after the last test of all
-    server.stop()
-
-
-@pytest.fixture
-def bucket(object_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A bucket of its own for each test."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", object_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    name = f"bucket-{abs(hash(request.node.name))}"
-    ObjectStore(f"s3://{name}")._files.mkdir(name)
-    return name
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
-    repository = bare_repository(tmp_path)
-    if request.param == "folder":
-        return open_store(repository)
-    location = f"s3://{request.getfixturevalue('bucket')}/models/here"
-    empty = ObjectStore(location)
-    config = (repository / "reentry_lstm" / CONFIG_FILE).read_text()
-    empty.write(CONFIG_FILE, config, over=empty.read(CONFIG_FILE))
-    return open_store(location)
-
-
-def test_a_version_is_fetched_file_by_file(store: VersionStore, tmp_path: Path) -> None:
+def test_fetching_a_version_copies_every_file(store: VersionStore, tmp_path: Path) -> None:
     made = make_version(tmp_path / "made", 1, metric=0.5)
     store.install(made, 1)
     store.fetch(1, tmp_path / "fetched" / "1")
@@ -77,7 +39,7 @@ def test_a_version_is_fetched_file_by_file(store: VersionStore, tmp_path: Path) 
     assert fetched == {path.name: path.read_bytes() for path in made.iterdir()}
 
 
-def test_an_installed_version_holds_the_files_and_says_what_it_is(store: VersionStore, tmp_path: Path) -> None:
+def test_an_installed_version_has_its_files_and_its_manifest(store: VersionStore, tmp_path: Path) -> None:
     assert (store.versions(), next_version(store)) == ([], 1)
     place = store.install(make_version(tmp_path / "made", 1, metric=0.5), 1)
     assert place == store.place(1)
@@ -85,17 +47,17 @@ def test_an_installed_version_holds_the_files_and_says_what_it_is(store: Version
     assert set(store.files(1)) == {"model.onnx", "step.onnx", "manifest.json"}
     manifest = manifest_of(store, 1)
     assert manifest.metrics["onset_rmse"] == 0.5
-    assert faults_of(store, 1, manifest) == []
+    assert faults_of(store, find(store, 1)) == []
 
 
-def test_a_number_that_is_taken_is_refused_and_the_first_stays(store: VersionStore, tmp_path: Path) -> None:
+def test_a_number_in_use_is_refused_and_its_version_stays(store: VersionStore, tmp_path: Path) -> None:
     store.install(make_version(tmp_path / "one", 1, files={"model.onnx": b"first"}), 1)
     with pytest.raises(FileExistsError):
         store.install(make_version(tmp_path / "other", 1, files={"model.onnx": b"second"}), 1)
     assert store.read("1/model.onnx").text == "first"
 
 
-def test_of_exporters_that_want_one_number_at_once_one_gets_it(store: VersionStore, tmp_path: Path) -> None:
+def test_one_of_several_concurrent_exports_gets_the_number(store: VersionStore, tmp_path: Path) -> None:
     contents = [f"exporter {index}".encode() for index in range(6)]
     folders = [make_version(tmp_path / f"{i}", 1, files={"model.onnx": each}) for i, each in enumerate(contents)]
     start = threading.Barrier(len(folders))
@@ -113,18 +75,18 @@ def test_of_exporters_that_want_one_number_at_once_one_gets_it(store: VersionSto
         won = list(pool.map(install, folders))
     assert sum(won) == 1
     assert store.read("1/model.onnx").text == contents[won.index(True)].decode()
-    assert faults_of(store, 1, manifest_of(store, 1)) == []
+    assert faults_of(store, find(store, 1)) == []
 
 
-def test_a_text_is_replaced_only_while_it_is_what_was_read(store: VersionStore) -> None:
+def test_a_file_is_replaced_only_while_it_is_unchanged(store: VersionStore) -> None:
     nothing = store.read(LABELS_FILE)
     assert nothing.text is None
     store.write(LABELS_FILE, "first", over=nothing)
     first = store.read(LABELS_FILE)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         store.write(LABELS_FILE, "second", over=nothing)
     store.write(LABELS_FILE, "third", over=first)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         store.write(LABELS_FILE, "fourth", over=first)
     assert store.read(LABELS_FILE).text == "third"
 
@@ -132,37 +94,36 @@ def test_a_text_is_replaced_only_while_it_is_what_was_read(store: VersionStore) 
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("model.onnx", "wholE", "model.onnx has another content than its SHA-256 says"),
-        ("step.onnx", "step and more", "step.onnx has 13 bytes for 4"),
+        ("model.onnx", "wholE", "model.onnx does not match its SHA-256"),
+        ("step.onnx", "step and more", "step.onnx has 13 bytes, expected 4"),
     ],
 )
-def test_a_file_that_was_changed_is_found(
-    store: VersionStore, tmp_path: Path, name: str, content: str, fault: str
-) -> None:
+def test_a_changed_file_is_reported(store: VersionStore, tmp_path: Path, name: str, content: str, fault: str) -> None:
     store.install(make_version(tmp_path / "made", 1), 1)
     store.write(f"1/{name}", content, over=store.read(f"1/{name}"))
-    assert faults_of(store, 1, manifest_of(store, 1)) == [fault]
+    assert faults_of(store, find(store, 1)) == [fault]
 
 
-def test_a_version_under_another_number_is_found(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_with_the_manifest_of_another_number_is_reported(store: VersionStore, tmp_path: Path) -> None:
     store.install(make_version(tmp_path / "made", 1), 1)
-    assert faults_of(store, 2, manifest_of(store, 1)) == ["the manifest is of version 1"]
+    moved = Version(number=2, manifest=manifest_of(store, 1), files=store.files(1))
+    assert faults_of(store, moved) == ["the manifest belongs to version 1"]
 
 
-def test_what_is_not_as_its_manifest_says_is_not_installed(store: VersionStore, tmp_path: Path) -> None:
+def test_a_folder_that_does_not_match_its_manifest_is_not_installed(store: VersionStore, tmp_path: Path) -> None:
     changed = make_version(tmp_path / "changed", 1)
     (changed / "model.onnx").write_bytes(b"other")
     bare = make_version(tmp_path / "bare", 1)
     (bare / "manifest.json").unlink()
-    for folder, reason in ((changed, "of other files"), (bare, "without a manifest")):
+    for folder, reason in ((changed, "does not match the version number or the files"), (bare, "has no manifest")):
         with pytest.raises(RepositoryError, match=reason):
             store.install(folder, 1)
-    with pytest.raises(RepositoryError, match="of another version"):
+    with pytest.raises(RepositoryError, match="does not match the version number"):
         store.install(make_version(tmp_path / "two", 2), 1)
     assert store.versions() == []
 
 
-def test_promotion_rollback_and_pruning_are_the_same_in_both_kinds(store: VersionStore, tmp_path: Path) -> None:
+def test_promotion_rollback_and_pruning_work_in_both_kinds_of_store(store: VersionStore, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         store.install(make_version(tmp_path / f"{number}", number), number)
         label_exported(store, [number], promote_it=True)
@@ -174,61 +135,71 @@ def test_promotion_rollback_and_pruning_are_the_same_in_both_kinds(store: Versio
     assert store.versions() == [1, 2]
     stale = Record.of(store)
     promote(store, 1)
-    with pytest.raises(RepositoryError, match="another command changed it meanwhile"):
+    with pytest.raises(RepositoryError, match="another command changed the file"):
         stale.replace(store, Labels())
 
 
-def test_a_removed_version_is_gone(store: VersionStore, tmp_path: Path) -> None:
+def test_a_removed_version_no_longer_exists(store: VersionStore, tmp_path: Path) -> None:
     for number in (1, 2):
         store.install(make_version(tmp_path / f"{number}", number), number)
     store.remove(1)
     assert store.versions() == [2]
-    with pytest.raises(RepositoryError, match="there is no such version; expected 2"):
+    with pytest.raises(RepositoryError, match="there is no such version") as failure:
         manifest_of(store, 1)
+    assert failure.value.expected == "2"
 
 
-def test_a_place_without_a_repository_is_named_with_the_fix(tmp_path: Path, bucket: str) -> None:
+def test_a_location_without_a_repository_is_an_error_with_a_fix(tmp_path: Path, bucket: str) -> None:
     for location in (str(tmp_path), f"s3://{bucket}/nothing"):
         with pytest.raises(RepositoryError) as failure:
             open_store(location)
-        assert str(failure.value).startswith(f"{location}: not a model repository of this program; ")
-        assert "fix: give the model_repository folder" in str(failure.value)
+        assert (failure.value.where, failure.value.problem) == (location, "not a model repository of this program")
+        assert failure.value.expected == "reentry_lstm/config.pbtxt in it"
+        assert "--repository" in str(failure.value.fix)
 
 
-def test_another_kind_of_place_is_refused() -> None:
-    with pytest.raises(RepositoryError, match="ftp://host/models: not a kind of repository"):
+def test_an_unknown_kind_of_location_is_refused() -> None:
+    with pytest.raises(RepositoryError, match="unknown kind of repository") as failure:
         open_store("ftp://host/models")
+    assert failure.value.where == "ftp://host/models"
 
 
-def test_a_place_without_a_bucket_is_refused() -> None:
-    with pytest.raises(RepositoryError, match="s3:///models: names no bucket; expected s3://BUCKET/PREFIX"):
+def test_a_location_without_a_bucket_is_refused() -> None:
+    with pytest.raises(RepositoryError, match="no bucket name") as failure:
         open_store("s3:///models")
+    assert (failure.value.where, failure.value.expected) == ("s3:///models", "s3://BUCKET/PREFIX")
 
 
-def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
-    with pytest.raises(RepositoryError, match="s3://no-such-bucket: there is no such bucket; fix: create it"):
+def test_a_missing_bucket_is_an_error_with_a_fix(bucket: str) -> None:
+    with pytest.raises(RepositoryError, match="there is no such bucket") as failure:
         open_store("s3://no-such-bucket/models")
+    assert failure.value.where == "s3://no-such-bucket"
+    assert "create it" in str(failure.value.fix)
 
 
-def test_a_store_that_does_not_answer_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_an_error_with_a_fix(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(RepositoryError, match=r"the store cannot be used: .*fix: see that it runs"):
+    with pytest.raises(RepositoryError, match="the store is unavailable") as failure:
         open_store(f"s3://{bucket}/models")
+    assert "AWS_ENDPOINT_URL" in str(failure.value.fix)
 
 
-def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_an_error_with_a_fix(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(RepositoryError, match=r"lets nobody in with these credentials: .*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(RepositoryError, match="access denied with these credentials") as failure:
         open_store(f"s3://{bucket}/models")
+    assert "AWS_ACCESS_KEY_ID" in str(failure.value.fix)
 
 
 @pytest.mark.parametrize("store", ["s3"], indirect=True)
-def test_an_upload_that_broke_off_is_not_whole_and_its_number_stays_taken(
+def test_an_interrupted_upload_is_incomplete_and_keeps_its_number(
     store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(local: str, path: str) -> None:
@@ -238,15 +209,23 @@ def test_an_upload_that_broke_off_is_not_whole_and_its_number_stays_taken(
     with pytest.raises(RepositoryError, match="the line went dead"):
         store.install(make_version(tmp_path / "made", 1), 1)
     assert (store.versions(), set(store.files(1))) == ([1], {CLAIM_FILE})
-    with pytest.raises(RepositoryError, match="the upload has not ended"):
+    with pytest.raises(RepositoryError, match="its upload has not finished"):
         manifest_of(store, 1)
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_a_full_disk_leaves_nothing_of_the_version(store: VersionStore, tmp_path: Path) -> None:
+def test_an_installation_on_a_full_disk_leaves_no_files(store: VersionStore, tmp_path: Path) -> None:
     made = make_version(tmp_path / "made", 1, files={"model.onnx": bytes(100_000)})
     with room_for(50_000), pytest.raises(RepositoryError, match="cannot install: File too large"):
         store.install(made, 1)
+    assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+def test_a_write_on_a_full_disk_is_an_error_and_changes_nothing(store: VersionStore) -> None:
+    with room_for(10), pytest.raises(ReentryError, match="File too large") as failure:
+        store.write(LABELS_FILE, "x" * 1_000, over=store.read(LABELS_FILE))
+    assert failure.value.where == store.place(LABELS_FILE)
     assert [path.name for path in Path(store.place("")).iterdir()] == [CONFIG_FILE]
 
 
@@ -266,7 +245,7 @@ print(open_store(sys.argv[1]).install(Path(sys.argv[2]), 1))
 
 
 def copying(store: VersionStore, made: Path, then: str) -> subprocess.Popen[str]:
-    """Another process that installs version 1, and does something after half of a file."""
+    """Start a process that installs version 1 and runs the statements `then` after half of a file."""
     command = [sys.executable, "-c", COPYING.format(when_half_is_copied=then), store.location, str(made)]
     return subprocess.Popen(
         command, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -282,7 +261,7 @@ def scratch_in(store: VersionStore) -> list[str]:
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_what_a_killed_export_left_is_removed_by_the_next(store: VersionStore, tmp_path: Path) -> None:
+def test_the_next_export_removes_the_scratch_folder_of_a_killed_one(store: VersionStore, tmp_path: Path) -> None:
     made = make_version(tmp_path / "made", 1)
     with copying(store, made, "os.kill(os.getpid(), 9)") as killed:
         assert killed.wait(60) == -signal.SIGKILL
@@ -293,7 +272,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(store: VersionStore, t
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_what_a_live_export_is_copying_stays_however_old(store: VersionStore, tmp_path: Path) -> None:
+def test_the_scratch_folder_of_a_running_export_stays_at_any_age(store: VersionStore, tmp_path: Path) -> None:
     made = make_version(tmp_path / "made", 1)
     with copying(store, made, "print(flush=True); sys.stdin.readline()") as live:
         assert live.stdout is not None
@@ -305,11 +284,11 @@ def test_what_a_live_export_is_copying_stays_however_old(store: VersionStore, tm
         output, _ = live.communicate("\n" * 9, timeout=60)
     assert output.split() == [store.place(1)]
     assert names_in(store) == {CONFIG_FILE, "1", "2"}
-    assert faults_of(store, 1, manifest_of(store, 1)) == []
+    assert faults_of(store, find(store, 1)) == []
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_what_another_machine_is_copying_stays_for_a_day(store: VersionStore, tmp_path: Path) -> None:
+def test_the_scratch_folder_of_another_machine_stays_for_a_day(store: VersionStore, tmp_path: Path) -> None:
     young, old, buried = (Path(store.place(name)) for name in (".incoming-there-1", ".incoming-2", ".removed-there-3"))
     for folder in (young, old, buried):
         folder.mkdir()
@@ -321,7 +300,7 @@ def test_what_another_machine_is_copying_stays_for_a_day(store: VersionStore, tm
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_without_locks_only_age_tells_what_is_left(
+def test_scratch_folders_are_judged_by_age_on_a_file_system_without_locks(
     store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(handle: int, operation: int) -> None:
@@ -337,7 +316,7 @@ def test_without_locks_only_age_tells_what_is_left(
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_a_version_may_be_read_by_a_server_of_another_user(store: VersionStore, tmp_path: Path) -> None:
+def test_an_installed_version_is_readable_by_other_users(store: VersionStore, tmp_path: Path) -> None:
     made = make_version(tmp_path / "made", 1)
     (made / "model.onnx").chmod(0o600)
     folder = Path(store.install(made, 1))
@@ -346,7 +325,7 @@ def test_a_version_may_be_read_by_a_server_of_another_user(store: VersionStore, 
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
-def test_a_repository_that_takes_no_files_is_named(store: VersionStore, tmp_path: Path) -> None:
+def test_a_repository_that_cannot_be_written_is_an_error(store: VersionStore, tmp_path: Path) -> None:
     made = make_version(tmp_path / "made", 1)
     shutil.rmtree(store.place(""))
     Path(store.place("")).write_text("a file where the folder was")
@@ -354,7 +333,8 @@ def test_a_repository_that_takes_no_files_is_named(store: VersionStore, tmp_path
         store.install(made, 1)
 
 
-def test_s3fs_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_s3fs_package_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(RepositoryError, match="s3fs is missing; fix: "):
+    with pytest.raises(RepositoryError, match="s3fs is missing") as failure:
         open_store("s3://bucket/models")
+    assert "[s3]" in str(failure.value.fix)

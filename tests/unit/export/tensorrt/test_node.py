@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from cli import app
 from export.tensorrt.config import TensorRTConfig
 from export.tensorrt.node import install, prepare
 from reentry.errors import ExportError, RepositoryError
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, REENTRY_LSTM
 from registry.config_pbtxt import read
 from registry.formats import Format
+from registry.models import MODELS
 from tests import versions
 from tests.unit.export.tensorrt.test_engines import STAND_IN
 
@@ -85,6 +87,23 @@ def test_an_engine_that_answers_as_its_graph_is_served_and_kept(
     assert (kept / "model.plan").read_bytes() == graph
     assert json.loads((kept / "engine.json").read_text()) == report
     assert (repository / "reentry_lstm/config.pbtxt").read_text() == before  # the repository itself serves ONNX as ever
+
+
+def test_an_engine_is_built_for_a_model_of_another_name(
+    repository: Path,
+    tmp_path: Path,
+    on_the_node: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = replace(MODELS["reentry_lstm"], tensors=replace(REENTRY_LSTM, name="second_lstm"))
+    monkeypatch.setitem(MODELS, second.name, second)
+    (repository / "reentry_lstm").rename(repository / second.name)
+    work = work_in(tmp_path)
+    assert prepare(repository, work, TensorRTConfig(), second.name) == VERSION
+    assert on_the_node(work).returncode == 0
+    assert install(work, repository, second.name)["version"] == VERSION
+    assert read((work / "models/second_lstm/config.pbtxt").read_text()).backend == "tensorrt"
+    assert len(list((repository / f"second_lstm/{VERSION}/engines").iterdir())) == 1
 
 
 def test_a_kept_engine_is_found_by_the_next_pod_and_checked_again(
