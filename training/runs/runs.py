@@ -120,7 +120,7 @@ def _find(runs: Sequence[Run], name: str) -> Run:
 
 
 def _names(values: Sequence[dict[str, Any]]) -> list[str]:
-    return sorted({name for of_run in values for name in of_run})
+    return sorted(set[str]().union(*values))
 
 
 def _run(run: Any) -> Run:
