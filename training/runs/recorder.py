@@ -87,7 +87,7 @@ class Recorder:
         def send(client: MlflowClient) -> None:
             from mlflow.entities import Metric
 
-            for start in range(0, len(waiting), _BATCH):
+            for start in range(0, len(waiting), _BATCH):  # a resumed run repeats all its epochs at once
                 client.log_batch(self.run_id, metrics=[Metric(*entry) for entry in waiting[start : start + _BATCH]])
 
         if waiting:

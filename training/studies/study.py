@@ -40,7 +40,7 @@ from training.fit.threads import one_thread
 from training.models.baselines import AltitudeThreshold, BoostedTrees, DragThreshold, predict_with
 from training.studies.known_path import known_path
 from training.studies.study_config import KNOWN_PATH, UNSEEN_SEED, StudyConfig, methods, networks
-from training.studies.study_flights import FlightSet, samples_by_severity, shortened
+from training.studies.study_flights import FlightSet, shortened
 
 STUDY_NAME: Final = "study.json"
 
@@ -95,13 +95,19 @@ def run_study(
             if not missing:
                 continue
             if not unseen:
-                sets = [FlightSet("unseen", config.unseen_flights, s, UNSEEN_SEED + s) for s in config.severities]
-                unseen = samples_by_severity(sets, out, unseen_features, processes, report)
+                unseen = FlightSet(
+                    purpose="unseen",
+                    count=config.unseen_flights,
+                    first_seed=UNSEEN_SEED,
+                    severities=config.severities,
+                ).samples(out, unseen_features, processes, report)
             with _features_folder(out) as train_features:
-                sets = [
-                    FlightSet("train", config.training_flights, s, 1_000 * (seed + 1) + s) for s in config.severities
-                ]
-                train = samples_by_severity(sets, out, train_features, processes, report)
+                train = FlightSet(
+                    purpose="train",
+                    count=config.training_flights,
+                    first_seed=1_000 * (seed + 1),
+                    severities=config.severities,
+                ).samples(out, train_features, processes, report)
                 trial = _Trial(config=config, out=out, seed=seed, methods=missing, train=train, unseen=unseen)
                 for new in in_order(trial.rows, len(missing), processes):
                     rows += new
@@ -172,17 +178,20 @@ class _Trial:
 
     def _fit(self, method: str) -> tuple[int, dict[int, Predictor]]:
         """Number of fitted parameters, and the predictor for each severity."""
+        predictors: dict[int, Predictor] = {}
         if method == KNOWN_PATH:
-            return 0, {severity: partial(known_path, config=self._simulation(severity)) for severity in self.unseen}
+            for severity in self.unseen:
+                simulation = BallisticConfig(  # with the settings of `simulate_file`
+                    tracks=self.config.unseen_flights, seed=UNSEEN_SEED + severity, sensors=of_severity(severity)
+                )
+                predictors[severity] = partial(known_path, config=simulation)
+            return 0, predictors
         if method in (AltitudeThreshold.name, DragThreshold.name):
-            thresholds = {
-                severity: AltitudeThreshold() if method == AltitudeThreshold.name else DragThreshold()
-                for severity in self.unseen
-            }
-            for severity, threshold in thresholds.items():
+            for severity in self.unseen:
+                threshold = AltitudeThreshold() if method == AltitudeThreshold.name else DragThreshold()
                 threshold.fit(self.train[severity])
-            count = next(iter(thresholds.values())).parameters
-            return count, {severity: partial(predict_with, fitted) for severity, fitted in thresholds.items()}
+                predictors[severity] = partial(predict_with, threshold)
+            return threshold.parameters, predictors
         if method == BoostedTrees.name:
             trees = BoostedTrees(self.config.trees, self.seed)
             trees.fit([sample for samples in self.train.values() for sample in samples])
@@ -210,12 +219,6 @@ class _Trial:
         model = checkpoint.model
         parameters = sum(weight.numel() for weight in model.parameters())
         return parameters, dict.fromkeys(self.unseen, partial(predict, model))
-
-    def _simulation(self, severity: int) -> BallisticConfig:
-        """Simulation of the unseen flights, with the settings that `simulate_file` uses."""
-        return BallisticConfig(
-            tracks=self.config.unseen_flights, seed=UNSEEN_SEED + severity, sensors=of_severity(severity)
-        )
 
     def _row(self, method: str, severity: int, predictor: Predictor, parameters: int, seconds: float) -> StudyRow:
         samples = list(self.unseen[severity])

@@ -29,44 +29,48 @@ _WHOLE_SHARE: Final = 0.1
 """Share of the training flights whose coast is not cut, so that a network learns to handle a long coast, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlightSet:
-    """Simulated flights of one severity, stored in one file."""
+    """Simulated flights for one purpose, with one file for each severity."""
 
-    kind: str
-    """"train" or "unseen"."""
+    purpose: str
+    """"train" or "unseen"; part of the name of the file."""
     count: int
-    severity: int
-    seed: int
+    """Number of flights of each severity."""
+    first_seed: int
+    """Simulation seed at severity 0; it is one higher at each next severity."""
+    severities: Sequence[int]
 
-    @property
-    def name(self) -> str:
-        """Name of the file, without suffix."""
-        return f"{self.kind}-severity-{self.severity}-seed-{self.seed}-{self.count}"
+    def samples(
+        self, out: Path, features: str, processes: int, report: Callable[[str], None]
+    ) -> dict[int, StoredSamples]:
+        """Samples of the flights by severity. Files that are missing in `out`/flights are simulated.
 
-    def __str__(self) -> str:
-        purpose = "train on" if self.kind == "train" else "judge by"
-        return f"{self.count:,} flights of severity {self.severity} to {purpose}, seed {self.seed}"
+        Args:
+            out: folder of the study.
+            features: folder for the samples.
+            processes: number of processes, each of which works on one severity at a time.
+            report: called with a line of text for each severity that is ready.
+        """
+        samples: dict[int, StoredSamples] = {}
+        use = "train on" if self.purpose == "train" else "judge by"
+        work = partial(self._stored, out, Path(features))
+        for severity, stored in zip(self.severities, in_order(work, len(self.severities), processes), strict=True):
+            samples[severity] = stored
+            report(f"{self.count:,} flights of severity {severity} to {use}, seed {self.first_seed + severity}")
+        return samples
 
-
-def samples_by_severity(
-    flight_sets: Sequence[FlightSet], out: Path, features: str, processes: int, report: Callable[[str], None]
-) -> dict[int, StoredSamples]:
-    """Samples of the flights of each severity. Files that are missing in `out`/flights are simulated.
-
-    Args:
-        flight_sets: flights, one set for each severity.
-        out: folder of the study.
-        features: folder for the samples.
-        processes: number of processes, each of which makes one set at a time.
-        report: called with a line of text for each set that is ready.
-    """
-    samples: dict[int, StoredSamples] = {}
-    work = partial(_stored, flight_sets, out, Path(features))
-    for flight_set, stored in zip(flight_sets, in_order(work, len(flight_sets), processes), strict=True):
-        samples[flight_set.severity] = stored
-        report(str(flight_set))
-    return samples
+    def _stored(self, out: Path, features: Path, number: int) -> StoredSamples:
+        severity, seed = self.severities[number], self.first_seed + self.severities[number]
+        name = f"{self.purpose}-severity-{severity}-seed-{seed}-{self.count}"
+        path, folder = out / "flights" / f"{name}.parquet", features / name
+        if not path.exists():
+            with redirect_stderr(StringIO()):  # progress lines of several processes would be mixed up
+                simulate_file(path, profile="ballistic", tracks=self.count, seed=seed, severity=severity, processes=1)
+        folder.mkdir()
+        with read_tracks(path, labelled=True) as file:
+            tracks = (replace(track, track_id=track.track_id + _IDS_OF_A_SEVERITY * severity) for track in file)
+            return StoredSamples.write(folder, tracks, where=str(path))
 
 
 def shortened(samples: Sequence[Sample], seed: int) -> list[Sample]:
@@ -93,23 +97,3 @@ def _shortened(sample: Sample, random: np.random.Generator) -> Sample:
         reentry_phase=sample.phase[kept].numpy().astype(np.int8),
     )
     return Sample(track=track, features=sample.features[kept], phase=sample.phase[kept])
-
-
-def _stored(flight_sets: Sequence[FlightSet], out: Path, features: Path, number: int) -> StoredSamples:
-    flight_set = flight_sets[number]
-    path, folder = out / "flights" / f"{flight_set.name}.parquet", features / flight_set.name
-    if not path.exists():
-        with redirect_stderr(StringIO()):  # progress lines of several processes would be mixed up
-            simulate_file(
-                path,
-                profile="ballistic",
-                tracks=flight_set.count,
-                seed=flight_set.seed,
-                severity=flight_set.severity,
-                processes=1,
-            )
-    folder.mkdir()
-    with read_tracks(path, labelled=True) as file:
-        first_id = _IDS_OF_A_SEVERITY * flight_set.severity
-        tracks = (replace(track, track_id=track.track_id + first_id) for track in file)
-        return StoredSamples.write(folder, tracks, where=str(path))
