@@ -93,7 +93,7 @@ class Evaluation:
         return f"{trained}; they are scored all the same, so the figures do not show how it does on unseen tracks"
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Method -> figure -> mean and worst over the runs."""
+        """Mean and worst value over the runs, by method and metric."""
         return {
             method: {
                 name: {

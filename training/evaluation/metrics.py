@@ -86,7 +86,7 @@ class Metrics:
     """Mean squared difference between probability and label over the steps: 0 is perfect, 0.25 is a constant 0.5."""
 
     def as_dict(self) -> dict[str, float]:
-        """Metric name -> value."""
+        """Value of each metric by name."""
         return asdict(self)
 
 
@@ -137,7 +137,7 @@ class MetricsAccumulator:
         self._held_steps += len(labels)
 
     def merge(self, other: MetricsAccumulator) -> None:
-        """Add the counts of an accumulator of other tracks, which follow the tracks counted so far."""
+        """Add the counts of another accumulator. Its tracks count as coming after the tracks of this one."""
         self._limit_memory()
         self._tracks += other._tracks
         self._labels += other._labels
@@ -233,7 +233,7 @@ def labels_of(track: Track) -> npt.NDArray[np.int8]:
 
 
 def _onset(phase: npt.NDArray[np.integer[Any]]) -> int:
-    """First step in reentry; the number of steps if there is none."""
+    """First step in reentry; the number of steps if no step is."""
     onset = int(onset_of(phase))
     return len(phase) if onset == NO_ONSET else onset
 

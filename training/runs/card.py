@@ -57,7 +57,7 @@ class CardFigures:
 
     data: Path
     origin: Mapping[str, Any] | None
-    """Simulation settings that the file records; None if there are none, or if they name another number of tracks."""
+    """Simulation settings that the file records; None if it records nothing, or describes another number of tracks."""
     origin_mismatch: bool
     """Whether the file records simulation settings for another number of tracks than it has."""
     rows: int

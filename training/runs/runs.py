@@ -36,9 +36,9 @@ class Comparison:
 
     runs: list[Run]
     parameters: dict[str, list[str | None]]
-    """Parameters that differ: name -> value in each run, None if the run does not have it."""
+    """Parameters that differ: value in each run by name, None if the run does not have it."""
     metrics: dict[str, list[float | None]]
-    """All metrics: name -> value in each run, None if the run does not have it."""
+    """All metrics: value in each run by name, None if the run does not have it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Content for JSON output."""

@@ -48,7 +48,7 @@ _LATITUDE, _LONGITUDE, _ALTITUDE, _SENSOR = (
 
 
 def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Prediction]:
-    """Probabilities that the onset has passed, given the measurements so far and all else about the flight.
+    """Probabilities that the onset has passed, given the measurements so far and all but the ballistic coefficient.
 
     Args:
         samples: all tracks that `config` simulates, in the same order.
@@ -111,7 +111,7 @@ def _along_the_path(
 
 
 def _corrected(off: Float64, along: Float64, sensors: SensorConfig) -> tuple[Float64, Float64]:
-    """Errors of one sensor without those of its bias and clock, and its noise, (n,) each, m.
+    """Errors of one sensor, corrected for its bias and clock, and standard deviation of its noise, (n,) each, m.
 
     Bias and clock offset are fitted by ridge regression, with their prior distributions and without outliers.
 

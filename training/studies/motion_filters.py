@@ -157,7 +157,7 @@ def errors(seen: list[Seen], estimate: Callable[[Array], Estimate]) -> dict[tupl
 
 
 def main(count: Annotated[int, typer.Option("--flights", help="Flights of each severity.")] = 80) -> None:
-    """Print the root-mean-square errors of both at each severity.
+    """Print the root-mean-square errors of `reentry.features.motion` and of the Kalman filter at each severity.
 
     Example: `python -m training.studies.motion_filters --flights 80`
     """

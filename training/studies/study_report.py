@@ -54,7 +54,7 @@ def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str
     lines = [
         "# Study on ballistic flights",
         "",
-        f"`{command}`: {_count(len(seeds), 'seed')}"
+        f"`{command}`: {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
         f"{config.training_flights:,} of each severity, all severities together "
         f"(thresholds: each severity separately, on about {ENOUGH}), "
@@ -125,7 +125,7 @@ def errors_figure(rows: Sequence[StudyRow]) -> Figure:
         for place, (method, of_method) in enumerate((m, _by_method(rows, severity).get(m, [])) for m in methods):
             values = [row.metrics["onset_rmse"] or 0.0 for row in of_method]
             if values:
-                colour, mean = _COLOURS.get(method, _colour(place)), float(np.mean(values))
+                colour, mean = _colour(method, place), float(np.mean(values))
                 panel.plot((min(values), max(values)), (place, place), color=colour, lw=2.0)
                 panel.plot(mean, place, "o", color=colour, ms=6)
                 panel.annotate(f"{mean:.2f}", (max(values), place), (7, 0), textcoords="offset points", va="center")
@@ -159,8 +159,7 @@ def reliability_figure(rows: Sequence[StudyRow]) -> Figure:
             pooled = [
                 np.where(filled, np.nansum(steps * values, axis=0) / total, np.nan) for values in (predicted, observed)
             ]
-            colour = _COLOURS.get(method, _colour(place))
-            panel.plot(*pooled, marker="o", ms=3, lw=1, color=colour, label=method)
+            panel.plot(*pooled, marker="o", ms=3, lw=1, color=_colour(method, place), label=method)
         panel.set_title(f"severity {severity}", fontsize=10)
         panel.set_xlabel("predicted probability")
     panels[0].set_ylabel("share in reentry")
@@ -188,9 +187,6 @@ def _cell(name: str, values: Sequence[float | None]) -> str:
     return f"{form.format(np.mean(known))} / {form.format(worst)}"
 
 
-def _colour(place: int) -> str:
-    return ("tab:orange", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")[place % 6]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _colour(method: str, place: int) -> str:
+    others = ("tab:orange", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
+    return _COLOURS.get(method, others[place % len(others)])
