@@ -36,7 +36,8 @@ def study(
         require_between("processes", processes, 1, MOST_PROCESSES)
     check_writable(out)
 
-    from training.studies.study import QUICK, StudyConfig, run_study
+    from training.studies.study import run_study
+    from training.studies.study_config import QUICK, StudyConfig
     from training.studies.study_report import REPORT_NAME, write_report
 
     config = QUICK if quick else StudyConfig()

@@ -35,8 +35,7 @@ from training.evaluation.metrics import without_nan
 from training.fit.fit import Trained, fit
 from training.fit.module import OnEpoch
 from training.fit.resume import UNFINISHED_NAME
-from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
-from training.runs.evidence import write_card
+from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME, write_card
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"

@@ -1,4 +1,4 @@
-"""Draws ballistic.png: a few simulated tracks, as they are and as sensors of severity 2 see them.
+"""Draws ballistic.png: simulated flights, and their intensity as sensors of severity 2 measure it.
 
 Run: python docs/figures/ballistic.py
 """
@@ -31,7 +31,7 @@ SEED = 6
 
 
 def draw(path: Path) -> None:
-    """Altitude, speed, drag and intensity over time."""
+    """Plot altitude, speed, drag and intensity over time."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
     for number, (kind, shares) in enumerate(KINDS.items()):
         shots = ShotConfig(distance=(RANGE, RANGE), **shares)

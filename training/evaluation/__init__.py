@@ -1,1 +1,1 @@
-"""How good a network is: metrics, groups of tracks, reports and plots."""
+"""Evaluation of networks: metrics, groups of tracks, reports and plots."""

@@ -1,7 +1,7 @@
-"""Evaluation: the network beside the baselines, on tracks that none of them has learned from.
+"""Evaluation of a checkpoint beside the baselines, on tracks that none of them was trained on.
 
-One run is one seed: its own split, weights and fitted baselines. Of a file larger than memory the tracks and what is
-predicted of them lie in a temporary folder.
+One run is one random seed, with its own split, weights and fitted baselines. If the file is larger than memory, its
+tracks and their predictions are kept in a temporary folder.
 """
 
 from __future__ import annotations
@@ -27,70 +27,73 @@ from training.config import MOST_SEEDS
 from training.data.leakage import FlightIndex
 from training.data.samples import Chosen, Counts, Sample
 from training.data.stored import StoredPredictions, open_labelled
-from training.evaluation.metrics import Metrics, Prediction
-from training.evaluation.parts import score_in_parts
+from training.evaluation.metrics import Metrics, Prediction, score
 from training.fit.fit import fit, predict
 from training.models.baselines import baselines, predict_with
 
 NETWORK: Final = "LSTM"
 
 BASELINE_STEPS: Final = 2_000_000
-"""Of a training split with more, the baselines are fitted on every k-th track: one of them wants all steps at once."""
+"""A training split with more steps is thinned to every k-th track for the baselines, one of which needs all steps in
+memory."""
+EXACT_STEPS: Final = 1_000_000
+"""Number of steps above which the ROC AUC is computed over bins of probability, to bound memory."""
 
 HIGHER_IS_BETTER: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "onset_exact", "onset_within_step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRun:
-    """One seed's figures."""
+    """Metrics of the network and the baselines for one random seed."""
 
     seed: int
     predictions: dict[str, Sequence[Prediction]]
-    """Of each method, the network first; in memory, or read when asked for."""
+    """Predictions of each method, the network first; in memory, or read from disk on access."""
     metrics: dict[str, Metrics]
-    """The same methods."""
+    """Metrics of each method, in the same order."""
     fitted_on: int
-    """Tracks that the baselines were fitted on; 0 where there are none."""
+    """Number of tracks that the baselines were fitted on; 0 if there are no baselines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What is known of a checkpoint on a file of labelled tracks."""
+    """Result of evaluating a checkpoint on a file of labelled tracks."""
 
     checkpoint: Checkpoint
     checkpoint_path: Path
     data: ReadReport
     held_out: bool
-    """Whether the data is the training data, so that only its held-out tracks are scored."""
+    """Whether the data is the training data, so that only its validation tracks are scored."""
     same_file: bool
-    """Whether it is the very file."""
+    """Whether the data is the training file itself, byte for byte."""
     trained_on: int
-    """Tracks of the data that trained the network, whole or in part; they are left out, unless there are no others."""
+    """Number of tracks in the data that the network was trained on, even in part. They are left out of the metrics,
+    unless there are no others."""
     runs: list[EvaluationRun]
 
     @property
     def scored(self) -> int:
-        """Tracks that the figures of a run are of."""
+        """Number of tracks that were scored in each run."""
         return self.runs[0].metrics[NETWORK].tracks
 
     @property
     def warning(self) -> str | None:
-        """What is to be known where the data trained the network; None where it did not."""
+        """Warning for the user if the network was trained on some of the data; None otherwise."""
         if not self.trained_on:
             return None
         if self.held_out:
-            what = "this file" if self.same_file else "the same tracks in another file"
-            return f"{self.data.path}: {what} trained the checkpoint; only the {self.scored} tracks held out are scored"
-        tracks = f"{self.trained_on} of {self.data.tracks} tracks"
+            data = "this file" if self.same_file else "the same tracks in another file"
+            return (
+                f"{self.data.path}: the checkpoint was trained on {data}; "
+                f"only the {self.scored} validation tracks are scored"
+            )
+        trained = f"{self.data.path}: the checkpoint was trained on {self.trained_on} of {self.data.tracks} tracks"
         if self.trained_on < self.data.tracks:
-            return f"{self.data.path}: {tracks} trained the checkpoint; only the other {self.scored} are scored"
-        return (
-            f"{self.data.path}: {tracks} trained the checkpoint; they are scored all the same, and the figures say "
-            "what it has learned by heart"
-        )
+            return f"{trained}; only the other {self.scored} are scored"
+        return f"{trained}; they are scored all the same, so the figures do not show how it does on unseen tracks"
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Method -> figure -> mean and worst over the runs."""
+        """Mean and worst value over the runs, by method and metric."""
         return {
             method: {
                 name: {
@@ -110,25 +113,25 @@ def open_evaluation(
 ) -> Iterator[Evaluation]:
     """Score a checkpoint on labelled tracks.
 
-    On the tracks it was trained on, whatever file they come in, those it held out are scored, and the baselines beside
-    it. Of other data every track that did not train it is scored, by the network alone: there the baselines have
-    nothing to be fitted on.
+    If the tracks are those the checkpoint was trained on, in whatever file, its validation tracks are scored, with the
+    baselines beside the network. In other data, every track that the network was not trained on is scored, by the
+    network alone, because the baselines have no training split to be fitted on.
 
-    Memory is bounded, see `open_labelled`: of a large file the predictions are gone when the block ends. The figures
-    are those of `score_in_parts`.
+    Memory is bounded, see `open_labelled`: the predictions for a large file are deleted when the block ends.
 
     Args:
-        checkpoint_path: of `reentry train`.
+        checkpoint_path: checkpoint that `reentry train` wrote.
         data_path: labelled tracks.
-        seeds: so many runs; the first is the checkpoint, each further one trains anew with the next seed.
+        seeds: number of runs. The first one scores the checkpoint; each further run trains a network with the next
+            random seed.
         in_memory_bytes: see `open_labelled`.
 
     Raises:
-        CheckpointError: not a checkpoint.
-        TrackFileError: the data cannot be used as a whole.
-        InputError: none of its tracks can be scored, or the temporary folder takes no more.
-        ConfigError: `seeds` below 1, or above 1 with other data than the training data.
-        Ended: a signal asked for the end.
+        CheckpointError: the file is not a checkpoint.
+        TrackFileError: the data is unusable as a whole.
+        InputError: no track can be scored, or the temporary folder is full.
+        ConfigError: `seeds` is below 1, or above 1 for data other than the training data.
+        Ended: a signal requested shutdown.
     """
     require_between("seeds", seeds, 1, MOST_SEEDS)
     checkpoint = load_checkpoint(checkpoint_path)
@@ -145,14 +148,11 @@ def open_evaluation(
             raise ConfigError(
                 "more than one seed needs the tracks the checkpoint was trained on",
                 where=str(data_path),
-                fix="give their file, or leave --seeds out",
+                fix="pass the training file, or omit --seeds",
             )
-        if not held_out:
-            train, others = _partition(data.samples, _trained(checkpoint))
-            runs = [_run(checkpoint, train[:0], others or train, folder)]
-        else:
-            others, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
-            runs = [_run(checkpoint, train, others, folder)]
+        if held_out:
+            unseen, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
+            runs = [_run(checkpoint, train, unseen, folder)]
             if seeds > 1:
                 with progress("evaluating", seeds, "seeds") as advance:
                     advance(1)
@@ -163,6 +163,9 @@ def open_evaluation(
                         )
                         runs.append(_run(again.checkpoint, again.train, again.validation, folder))
                         advance(1)
+        else:
+            train, unseen = _partition(data.samples, _trained(checkpoint))
+            runs = [_run(checkpoint, train[:0], unseen or train, folder)]
         yield Evaluation(
             checkpoint=checkpoint,
             checkpoint_path=checkpoint_path,
@@ -175,7 +178,10 @@ def open_evaluation(
 
 
 def _trained(checkpoint: Checkpoint) -> Callable[[Track], bool]:
-    """Whether a track trained the checkpoint, or shares many rows with one that did, see `training.data.leakage`."""
+    """Predicate for tracks that the network was trained on, or that share many rows with one of those.
+
+    See `training.data.leakage`.
+    """
     flights = FlightIndex(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
 
     def trained(track: Track) -> bool:
@@ -184,20 +190,20 @@ def _trained(checkpoint: Checkpoint) -> Callable[[Track], bool]:
     return trained
 
 
-def _partition(samples: Sequence[Sample], holds: Callable[[Track], bool]) -> tuple[Chosen, Chosen]:
-    """Samples whose track it holds for, and the others."""
-    of: dict[bool, list[int]] = {True: [], False: []}
+def _partition(samples: Sequence[Sample], predicate: Callable[[Track], bool]) -> tuple[Chosen, Chosen]:
+    """Samples whose track fulfils the predicate, and the others."""
+    indices: dict[bool, list[int]] = {True: [], False: []}
     for index, sample in enumerate(samples):
-        of[holds(sample.track)].append(index)
-    return Chosen(samples, of[True]), Chosen(samples, of[False])
+        indices[predicate(sample.track)].append(index)
+    return Chosen(samples, indices[True]), Chosen(samples, indices[False])
 
 
 def _run(
     checkpoint: Checkpoint, train: Sequence[Sample], scored: Sequence[Sample], folder: Path | None
 ) -> EvaluationRun:
-    """Fit the baselines on `train`, if there is any, and score all; predictions go into the folder, where one is."""
+    """Fit the baselines on `train`, unless it is empty, and score all methods; predictions go to `folder`, if given."""
     if not scored:
-        raise InputError("none of the tracks held out from training is in the file", fix="train again")
+        raise InputError("the file contains none of the validation tracks", fix="train again")
     methods: dict[str, Callable[[Sequence[Sample]], list[Prediction]]] = {NETWORK: partial(predict, checkpoint.model)}
     if train:
         train = train[:: -(-int(Counts.of(train).steps.sum()) // BASELINE_STEPS)]
@@ -213,6 +219,9 @@ def _run(
     return EvaluationRun(
         seed=checkpoint.seed,
         predictions=predictions,
-        metrics={method: score_in_parts(of_method, checkpoint.decision) for method, of_method in predictions.items()},
+        metrics={
+            name: score(predicted, checkpoint.decision, exact_steps=EXACT_STEPS)
+            for name, predicted in predictions.items()
+        },
         fitted_on=len(train),
     )

@@ -1,12 +1,13 @@
-"""Plots of predictions: one track, the onset errors, the reliability.
+"""Plots of predictions: the track with the largest error, the onset errors, the reliability.
 
 Shapes: T steps, K silences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,41 +16,57 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
+from reentry.runtime.files import whole_file
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS
-from training.evaluation.metrics import Prediction, Reliability, onset_errors
+from training.evaluation.metrics import Prediction, labels_of, onset_errors
+from training.evaluation.reliability import Reliability
 
 FARTHEST_STEPS: Final = 100
-"""Onset errors beyond so many steps are in the outermost bins."""
+"""Number of steps beyond which onset errors are shown in the outermost bins."""
 BINS_EACH_SIDE: Final = 40
 SILENCE: Final = 4.0
-"""Median steps of a track that are a silence, where no line may be drawn through."""
+"""Time without measurements that counts as a silence, in median steps of the track. No line is drawn across it."""
 TIMED_TRACKS: Final = 1_000
-"""So many tracks say how long a step is."""
+"""Number of tracks from which the typical step is taken."""
+
+
+def write_files(folder: Path, contents: Mapping[str, str | Figure]) -> list[Path]:
+    """Write texts and figures by file name, each file complete or not at all, and return their paths.
+
+    Raises:
+        InputError: the folder is not writable, or the disk is full.
+    """
+    for name, content in contents.items():
+        with whole_file(folder / name) as part:
+            if isinstance(content, str):
+                part.write_text(content, encoding="utf-8")
+            else:
+                content.savefig(part, format="png")
+    return [folder / name for name in contents]
 
 
 def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) -> Figure:
-    """The track on which the network errs most."""
+    """Altitude, phase and probability of the track with the largest onset error."""
     errors = onset_errors(predictions, decision)
     worst = int(np.abs(errors).argmax())
     prediction = predictions[worst]
     track = prediction.track
-    truth, phase = track.reentry_phase, phase_of(prediction.probability, decision)
-    assert truth is not None, "scored tracks are labelled"
+    labels, phase = labels_of(track), phase_of(prediction.probability, decision)
     seconds = track.timestamp - track.timestamp[0]
-    silent = silences(seconds)
+    gaps = silences(seconds)
 
     def over_time(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """A line that breaks at each silence."""
-        return np.insert(seconds, silent, seconds[silent]), np.insert(values.astype(np.float64), silent, np.nan)
+        """Points of a line that breaks at each silence."""
+        return np.insert(seconds, gaps, seconds[gaps]), np.insert(values.astype(np.float64), gaps, np.nan)
 
     figure = Figure(figsize=(9, 6.5), dpi=100, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     altitude = track.measurements[:, MEASUREMENT_COLUMNS.index(ALTITUDE.name)] / 1e3
     above.plot(*over_time(altitude), color="black", lw=1.2)
     for panel in (above, below):
-        for step in silent:
+        for step in gaps:
             panel.axvspan(seconds[step - 1], seconds[step], color="0.9", hatch="//", ec="0.7", lw=0.0)
-    if len(silent):
+    if len(gaps):
         above.fill_between([], [], color="0.9", hatch="//", ec="0.7", lw=0.0, label="no measurements")
     above.set_ylabel("altitude, km")
     above.set_title(
@@ -58,7 +75,7 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
         fontsize=11,
     )
     for steps, label, colour, style in (
-        (truth, "true onset", "tab:blue", "-"),
+        (labels, "true onset", "tab:blue", "-"),
         (phase, "predicted onset", "tab:red", "--"),
     ):
         onset = int(onset_of(steps))
@@ -66,7 +83,7 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
             above.axvline(seconds[onset], color=colour, ls=style, lw=1.5, label=f"{label}: {seconds[onset]:.1f} s")
         else:
             above.plot([], [], color=colour, ls=style, label=f"{label}: none")
-    below.fill_between(*over_time(truth), step="post", color="tab:blue", alpha=0.2, label="true phase")
+    below.fill_between(*over_time(labels), step="post", color="tab:blue", alpha=0.2, label="true phase")
     below.step(*over_time(phase), where="post", color="tab:red", ls="--", lw=1.2, label="predicted phase")
     below.plot(*over_time(prediction.probability), color="tab:orange", lw=1.5, label="predicted probability")
     below.axhline(decision.enter, color="grey", lw=0.8, ls=":", label=f"enter at {decision.enter:g}")
@@ -76,33 +93,39 @@ def track_figure(predictions: Sequence[Prediction], decision: DecisionConfig) ->
 
 
 def silences(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Steps (K,) after a time without measurements: `SILENCE` usual steps or more."""
+    """Steps that follow a silence, (K,): at least `SILENCE` times the median step without measurements.
+
+    Args:
+        seconds: time of each step, (T,), s.
+    """
     between = np.diff(seconds)
     usual = float(np.median(between[between > 0.0])) if (between > 0.0).any() else np.inf
     return np.flatnonzero(between >= SILENCE * usual) + 1
 
 
-def errors_figure(methods: Mapping[str, Sequence[Prediction]], decision: DecisionConfig, of: str) -> Figure:
-    """Onset errors, one panel a method, the network first, on one axis of time; bins are whole steps wide.
+def typical_step(predictions: Iterable[Prediction]) -> float:
+    """Median time between two steps in the first `TIMED_TRACKS` tracks, s."""
+    steps = np.concatenate([np.diff(p.track.timestamp) for p in islice(predictions, TIMED_TRACKS)])
+    return max(float(np.median(steps)), 1e-3) if len(steps) else 1.0
+
+
+def errors_figure(errors: Mapping[str, npt.NDArray[np.float64]], step: float, scored: str) -> Figure:
+    """Histograms of the onset errors, one panel for each method, on a common time axis.
 
     Args:
-        methods: predictions of each.
-        decision: the thresholds.
-        of: what was scored, for the title.
+        errors: onset errors of each method, s; the network comes first.
+        step: typical step of the tracks, s; bins are whole steps wide.
+        scored: description of the scored runs for the title.
     """
-    errors = {method: onset_errors(predictions, decision) for method, predictions in methods.items()}
-    network = next(iter(methods))
-    steps = np.concatenate([np.diff(p.track.timestamp) for p in methods[network][:TIMED_TRACKS]])
-    step = max(float(np.median(steps)), 1e-3) if len(steps) else 1.0
+    network = next(iter(errors))
     widest = max(float(np.abs(values).max()) for values in errors.values())
     steps_shown = min(round(widest / step), FARTHEST_STEPS)
     width = step * -(-steps_shown // BINS_EACH_SIDE) if steps_shown else step
     reach = (np.ceil(steps_shown * step / width) + 1.5) * width
     bins = np.arange(-reach, reach + width / 2, width)
-    figure = Figure(figsize=(9, 1.2 + 1.7 * len(methods)), dpi=100, layout="constrained")
-    panels = np.atleast_1d(figure.subplots(len(methods), 1, sharex=True))
-    for panel, method in zip(panels, methods, strict=True):
-        values = errors[method]
+    figure = Figure(figsize=(9, 1.2 + 1.7 * len(errors)), dpi=100, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(errors), 1, sharex=True))
+    for panel, (method, values) in zip(panels, errors.items(), strict=True):
         shown = np.clip(values, bins[0], bins[-1])
         panel.hist(shown, bins=list(bins), color="tab:red" if method == network else "tab:grey", edgecolor="white")
         beyond = int(np.sum(np.abs(values) > reach))
@@ -115,14 +138,14 @@ def errors_figure(methods: Mapping[str, Sequence[Prediction]], decision: Decisio
         panel.set_ylabel("tracks")
         panel.yaxis.get_major_locator().set_params(integer=True)
     panels[-1].set_xlabel(f"onset error, predicted - true, s (bins of {width:.3g} s)")
-    figure.suptitle(f"Onset errors of {len(errors[network])} scored tracks, {of}", fontsize=11)
+    figure.suptitle(f"Onset errors of {len(errors[network])} scored tracks, {scored}", fontsize=11)
     return figure
 
 
 def reliability_figure(methods: dict[str, Reliability]) -> Figure:
-    """Share of the steps in reentry by the probability they were given, and how many those are.
+    """Observed share of the steps in reentry over predicted probability, and the number of steps in each bin.
 
-    Only bins side by side are joined by a line: between two bins with empty ones in between nothing was measured.
+    A line joins adjacent bins only, because there is no measurement between two bins with empty ones in between.
     """
     figure = Figure(figsize=(6.5, 7.5), dpi=100, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -133,16 +156,16 @@ def reliability_figure(methods: dict[str, Reliability]) -> Figure:
     for place, ((name, found), colour) in enumerate(zip(methods.items(), colours, strict=False)):
         filled = found.steps > 0
         above.plot(
-            *(np.where(filled, of, np.nan) for of in (found.predicted, found.observed)),
+            *(np.where(filled, values, np.nan) for values in (found.predicted, found.observed)),
             marker="o",
-            markersize=max(10 - 2 * place, 4),  # those of one place stay visible
+            markersize=max(10 - 2 * place, 4),  # markers at the same point stay visible
             color=colour,
             lw=1.3,
-            label=f"{name}: off by {found.error:.4f} on average",
+            label=f"{name}: calibration error {found.error:.4f}",
         )
         below.stairs(np.maximum(found.steps, 0.5), edges, color=colour, lw=1.3)
     above.set(ylabel="share of the steps in reentry", ylim=(-0.03, 1.03))
-    below.set(xlabel="probability given", ylabel="steps", yscale="log", xlim=(-0.03, 1.03), ylim=(0.7, None))
+    below.set(xlabel="predicted probability", ylabel="steps", yscale="log", xlim=(-0.03, 1.03), ylim=(0.7, None))
     above.set_title(f"Reliability, {sum(next(iter(methods.values())).steps):,} steps", fontsize=11)
     figure.legend(loc="outside lower center", fontsize=9)
     return figure

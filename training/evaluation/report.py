@@ -1,19 +1,18 @@
-"""An evaluation as files: evaluation.json, evaluation.md and three plots."""
+"""The files of an evaluation: evaluation.json, evaluation.md and three plots."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from reentry.runtime.files import whole_file
-from training.data.stored import LazyPredictions
 from training.evaluation.evaluate import NETWORK, Evaluation
-from training.evaluation.metrics import Prediction, without_nan
-from training.evaluation.parts import reliability_in_parts
-from training.evaluation.plots import errors_figure, reliability_figure, track_figure
+from training.evaluation.metrics import Prediction, onset_errors, without_nan
+from training.evaluation.plots import errors_figure, reliability_figure, track_figure, typical_step, write_files
+from training.evaluation.reliability import reliability
 
 _COLUMNS: Final = {
     "onset_rmse": ("onset RMSE, s", "{:.3f}"),
@@ -35,31 +34,32 @@ _COLUMNS: Final = {
 
 
 def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the five files into `out` and give their paths.
+    """Write the five files into `out` and return their paths.
 
     Raises:
-        InputError: the place cannot be written to, or is full.
+        InputError: `out` is not writable, or the disk is full.
     """
-    texts = {"evaluation.json": json.dumps(as_dict(evaluation), indent=2) + "\n", "evaluation.md": markdown(evaluation)}
-    for name, text in texts.items():
-        with whole_file(out / name) as part:
-            part.write_text(text, encoding="utf-8")
     first, decision = evaluation.runs[0].predictions, evaluation.checkpoint.decision
-    pooled = {method: _Joined([run.predictions[method] for run in evaluation.runs]) for method in first}
     seeds = f"{len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else f"seed {evaluation.runs[0].seed}"
-    figures = {
-        "track.png": track_figure(first[NETWORK], decision),
-        "onset_errors.png": errors_figure(pooled, decision, seeds),
-        "reliability.png": reliability_figure({method: reliability_in_parts(of) for method, of in pooled.items()}),
-    }
-    for name, figure in figures.items():
-        with whole_file(out / name) as part:
-            figure.savefig(part, format="png")
-    return [out / name for name in (*texts, *figures)]
+
+    def pooled(method: str) -> Iterator[Prediction]:
+        return chain.from_iterable(run.predictions[method] for run in evaluation.runs)
+
+    errors = {method: onset_errors(pooled(method), decision) for method in first}
+    return write_files(
+        out,
+        {
+            "evaluation.json": json.dumps(as_dict(evaluation), indent=2) + "\n",
+            "evaluation.md": markdown(evaluation),
+            "track.png": track_figure(first[NETWORK], decision),
+            "onset_errors.png": errors_figure(errors, typical_step(pooled(NETWORK)), seeds),
+            "reliability.png": reliability_figure({method: reliability(pooled(method)) for method in first}),
+        },
+    )
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """For JSON; a figure without cases is null."""
+    """Content of evaluation.json; a metric that is NaN becomes null."""
     content: dict[str, Any] = {
         "checkpoint": str(evaluation.checkpoint_path),
         "git_revision": evaluation.checkpoint.git_revision,
@@ -80,26 +80,26 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         ],
     }
     content["summary"] = {
-        method: {name: without_nan(of) for name, of in figures.items()}
-        for method, figures in evaluation.summary().items()
+        method: {name: without_nan(values) for name, values in metrics.items()}
+        for method, metrics in evaluation.summary().items()
     }
     return content
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The table, methods by rows; over several seeds a cell holds the mean and the worst."""
+    """Markdown table with a row for each method. With several seeds, a cell holds the mean and the worst value."""
     several = len(evaluation.runs) > 1
     lines = [
         "# Evaluation",
         "",
-        f"Checkpoint `{evaluation.checkpoint_path}`, data `{evaluation.data.path}`: {_what(evaluation)}.",
+        f"Checkpoint `{evaluation.checkpoint_path}`, data `{evaluation.data.path}`: {_scored_tracks(evaluation)}.",
         f"Seeds {', '.join(str(run.seed) for run in evaluation.runs)}, each with its own split; mean / worst."
         if several
         else f"Seed {evaluation.runs[0].seed}.",
-        "A track without onset counts as if reentry began one step after its end, in truth and prediction alike.",
+        "A track without an onset counts as if reentry began one step after its end, in labels and prediction alike.",
     ]
     if not evaluation.held_out:
-        lines.append("The baselines need the training file, so they are not in the table.")
+        lines.append("The baselines need the training file, so they are left out.")
     elif evaluation.runs[0].fitted_on < evaluation.trained_on:
         lines.append(
             f"The baselines were fitted on {evaluation.runs[0].fitted_on} of the training tracks, evenly chosen."
@@ -109,41 +109,23 @@ def markdown(evaluation: Evaluation) -> str:
         "| | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
         "| --- |" + " ---: |" * len(_COLUMNS),
     ]
-    for method, figures in evaluation.summary().items():
+    for method, metrics in evaluation.summary().items():
         cells = []
         for name, (_, form) in _COLUMNS.items():
-            mean, worst = (_cell(form, figures[name][of]) for of in ("mean", "worst"))
+            mean, worst = (cell(form, metrics[name][over_runs]) for over_runs in ("mean", "worst"))
             cells.append(f"{mean} / {worst}" if several else mean)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-class _Joined(LazyPredictions):
-    """Several sequences one after the other, none of them copied."""
-
-    def __init__(self, sequences: Sequence[Sequence[Prediction]]) -> None:
-        self._sequences = sequences
-
-    def __len__(self) -> int:
-        return sum(map(len, self._sequences))
-
-    def at(self, index: int) -> Prediction:
-        """Of the sequence that holds it."""
-        for sequence in self._sequences:
-            if index < len(sequence):
-                return sequence[index]
-            index -= len(sequence)
-        raise IndexError
-
-
-def _cell(form: str, value: float) -> str:
+def cell(form: str, value: float) -> str:
+    """Formatted metric; a dash for NaN."""
     return "-" if math.isnan(value) else form.format(value)
 
 
-def _what(evaluation: Evaluation) -> str:
-    """Which tracks the figures are of."""
+def _scored_tracks(evaluation: Evaluation) -> str:
     if evaluation.held_out:
         return f"the {evaluation.scored} tracks held out from training"
     if evaluation.scored < evaluation.data.tracks:
-        return f"the {evaluation.scored} tracks that did not train it"
-    return f"all {evaluation.scored} tracks" + (", which trained it" if evaluation.trained_on else "")
+        return f"the {evaluation.scored} tracks that it was not trained on"
+    return f"all {evaluation.scored} tracks" + (", which it was trained on" if evaluation.trained_on else "")

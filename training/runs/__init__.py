@@ -1,1 +1,1 @@
-"""What is kept of each training: the record in MLflow and the model card."""
+"""Records of each training: the run in MLflow and the model card."""

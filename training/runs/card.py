@@ -1,4 +1,4 @@
-"""model_card.md: what a network is, what it was trained on, how good it is on which flights, and what it is not for."""
+"""model_card.md: the network, its training data, its metrics by kind of flight, and its limits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from reentry.simulation.trapezoid import LABEL_RULES, onset_rows
+from reentry.tracks import ReadReport, origin_of
 from training.checkpoint import Checkpoint
 from training.config import CONVOLUTION, GRU, LSTM
-from training.evaluation.groups import Group
-from training.evaluation.metrics import FALSE_ALARM_SECONDS, Reliability
+from training.data.samples import Counts
+from training.evaluation.groups import Group, by_group
+from training.evaluation.metrics import FALSE_ALARM_SECONDS, onset_errors
+from training.evaluation.plots import errors_figure, reliability_figure, typical_step, write_files
+from training.evaluation.reliability import Reliability, reliability
+from training.evaluation.report import cell
+from training.fit.fit import Trained, predict
 
 CARD_NAME: Final = "model_card.md"
 ERRORS_NAME: Final = "onset_errors.png"
 RELIABILITY_NAME: Final = "reliability.png"
+FEW_TRACKS: Final = 20
+"""Metrics of fewer tracks than this carry a caution."""
 
 _NETWORKS: Final = {LSTM: "LSTM", GRU: "GRU", CONVOLUTION: "convolution"}
 _FIGURES: Final = {
@@ -30,7 +41,7 @@ _FIGURES: Final = {
     "f1": ("F1 of the steps", "{:.4f}"),
     "brier": ("Brier score of the steps", "{:.5f}"),
 }
-_OF_GROUPS: Final = {
+_GROUP_FIGURES: Final = {
     "onset_rmse": ("onset RMSE, s", "{:.3f}"),
     "onset_worst": ("worst, s", "{:.3f}"),
     "detection_delay": ("delay, s", "{:.3f}"),
@@ -38,59 +49,102 @@ _OF_GROUPS: Final = {
     "f1": ("F1", "{:.4f}"),
     "brier": ("Brier", "{:.5f}"),
 }
-FEW_TRACKS: Final = 20
-"""Fewer say little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What a training knows beyond its checkpoint."""
+class CardFigures:
+    """Facts about a training that the checkpoint itself does not hold."""
 
     data: Path
     origin: Mapping[str, Any] | None
-    """Of the file, where it says so of as many tracks as it has."""
-    origin_of_others: bool
-    """Whether it says where it is from, but of another number of tracks."""
+    """Simulation settings that the file records; None if it records nothing, or describes another number of tracks."""
+    origin_mismatch: bool
+    """Whether the file records simulation settings for another number of tracks than it has."""
     rows: int
-    """Of the file, those set aside among them."""
+    """Number of rows in the file, including those set aside."""
     train_tracks: int
     set_aside: int
-    """Tracks that could not be used."""
+    """Number of unusable tracks."""
     label_rules: Mapping[str, int]
-    """Number of tracks whose labels follow each rule of the public data; empty where no rule fits them all."""
+    """Number of tracks whose labels follow each rule of the public data; empty if no rule fits all tracks."""
     groups: list[Group]
-    """Of the tracks held out."""
+    """Metrics of the validation tracks by kind of flight."""
     reliability: Reliability
-    """Of the same."""
+    """Reliability on the validation tracks."""
 
 
-def markdown(checkpoint: Checkpoint, evidence: Evidence | None = None) -> str:
-    """The card of a checkpoint; without evidence, what the checkpoint itself knows."""
+def write_card(out: Path, trained: Trained, read: ReadReport) -> None:
+    """Write the card of a new network and its two plots into `out`.
+
+    Args:
+        out: folder of the checkpoint.
+        trained: the new network and the tracks it was trained and validated on.
+        read: report on the training file.
+    """
+    checkpoint = trained.checkpoint
+    predictions = predict(checkpoint.model, trained.validation)
+    recorded = origin_of(read.path)
+    # A file that was joined from several may keep the metadata of just one of them.
+    tracks = read.tracks + sum(rows.track_id is not None for rows in read.set_aside)
+    origin = recorded if recorded is None or recorded.get("tracks", tracks) == tracks else None
+    figures = CardFigures(
+        data=read.path,
+        origin=origin,
+        origin_mismatch=origin != recorded,
+        rows=read.rows,
+        train_tracks=len(trained.train),
+        set_aside=len(read.set_aside),
+        label_rules=_label_rules(Counts.of(trained.train), Counts.of(trained.validation)),
+        groups=by_group(predictions, checkpoint.decision, origin),
+        reliability=reliability(predictions),
+    )
+    errors = {"held out": onset_errors(predictions, checkpoint.decision)}
+    write_files(
+        out,
+        {
+            ERRORS_NAME: errors_figure(errors, typical_step(predictions), f"seed {checkpoint.seed}"),
+            RELIABILITY_NAME: reliability_figure({"held out": figures.reliability}),
+            CARD_NAME: markdown(checkpoint, figures),
+        },
+    )
+
+
+def _label_rules(*splits: Counts) -> dict[str, int]:
+    """Number of tracks whose labels follow each rule of the public data; empty if no rule fits all tracks."""
+    steps = np.concatenate([split.steps for split in splits])
+    onset = steps - np.concatenate([split.reentry for split in splits])
+    matching = {rule: int((onset == onset_rows(steps, rule)).sum()) for rule in LABEL_RULES}
+    return matching if max(matching.values()) == len(steps) else {}
+
+
+def markdown(checkpoint: Checkpoint, figures: CardFigures | None = None) -> str:
+    """Text of the card; without `figures`, it holds only what the checkpoint itself records."""
     lines = [
         "# Model card",
         "",
-        "Marks the reentry phase of missile tracks, at each measurement from that one and the ones before it.",
+        "Marks the reentry phase of missile tracks. Its output at each measurement depends on that measurement and the",
+        "earlier ones alone.",
         "",
         *_network(checkpoint),
         "",
-        *_data(checkpoint, evidence),
+        *_data(checkpoint, figures),
         "",
         "## On the tracks held out",
         "",
         "| | |",
         "| --- | ---: |",
         *(
-            f"| {title} | {_cell(form, checkpoint.metrics.get(name, math.nan))} |"
+            f"| {title} | {cell(form, checkpoint.metrics.get(name, math.nan))} |"
             for name, (title, form) in _FIGURES.items()
         ),
         "",
-        "The epoch whose weights were kept was chosen on these tracks too, so on others expect a little worse.",
-        f"An alarm is false where it comes more than {FALSE_ALARM_SECONDS:g} s before the onset, or without one.",
+        "The weights were chosen by their loss on these tracks, so expect slightly worse metrics on others.",
+        f"An alarm is false if it comes more than {FALSE_ALARM_SECONDS:g} s before the onset, or if there is no onset.",
         "",
     ]
-    if evidence is not None:
-        lines += [*_groups(evidence), "", *_plots(evidence), ""]
-    lines += [*_limits(evidence), ""]
+    if figures is not None:
+        lines += [*_groups(figures), "", *_plots(figures), ""]
+    lines += [*_limits(figures), ""]
     return "\n".join(lines)
 
 
@@ -102,86 +156,82 @@ def _network(checkpoint: Checkpoint) -> list[str]:
         "| --- | --- |",
         f"| network | causal {_NETWORKS[model.kind]}, {model.layers} layer(s) of {model.hidden} units, "
         f"{weights:,} weights |",
-        f"| looks at | {', '.join(model.features)} |",
-        f"| reentry | from a probability of {checkpoint.decision.enter:g}, until it is below "
+        f"| features | {', '.join(model.features)} |",
+        f"| reentry | begins at a probability of {checkpoint.decision.enter:g} and ends below "
         f"{checkpoint.decision.leave:g} |",
         f"| seed | {checkpoint.seed} |",
-        f"| program | `{checkpoint.git_revision}` |",
+        f"| git revision | `{checkpoint.git_revision}` |",
     ]
 
 
-def _data(checkpoint: Checkpoint, evidence: Evidence | None) -> list[str]:
+def _data(checkpoint: Checkpoint, figures: CardFigures | None) -> list[str]:
     lines = ["## Data", "", "| | |", "| --- | --- |"]
-    if evidence is not None:
-        lines.append(f"| file | {evidence.data}, {evidence.rows:,} rows |")
-        lines.append(f"| from | {_origin(evidence)} |")
-        if evidence.label_rules:
-            counts = ", ".join(f"`{rule}` in {tracks:,}" for rule, tracks in evidence.label_rules.items())
-            lines.append(f"| labels follow the rule | {counts} of {max(evidence.label_rules.values()):,} tracks |")
+    if figures is not None:
+        lines.append(f"| file | {figures.data}, {figures.rows:,} rows |")
+        lines.append(f"| source | {_origin(figures)} |")
+        if figures.label_rules:
+            counts = ", ".join(f"`{rule}` in {tracks:,}" for rule, tracks in figures.label_rules.items())
+            lines.append(f"| labels follow the rule | {counts} of {max(figures.label_rules.values()):,} tracks |")
     if checkpoint.data_file_fingerprint:
-        lines.append(f"| file's fingerprint | `{checkpoint.data_file_fingerprint}` |")
-    lines.append(f"| tracks' fingerprint | `{checkpoint.data_fingerprint}` |")
-    if evidence is not None:
-        lines.append(f"| trained on | {evidence.train_tracks:,} tracks |")
+        lines.append(f"| fingerprint of the file | `{checkpoint.data_file_fingerprint}` |")
+    lines.append(f"| fingerprint of the tracks | `{checkpoint.data_fingerprint}` |")
+    if figures is not None:
+        lines.append(f"| trained on | {figures.train_tracks:,} tracks |")
     lines.append(f"| held out | {len(checkpoint.validation_tracks):,} tracks, whole |")
-    if evidence is not None:
-        lines.append(f"| set aside | {evidence.set_aside:,} tracks |")
+    if figures is not None:
+        lines.append(f"| set aside | {figures.set_aside:,} tracks |")
     return lines
 
 
-def _origin(evidence: Evidence) -> str:
-    origin = evidence.origin
+def _origin(figures: CardFigures) -> str:
+    origin = figures.origin
     if origin is None:
-        return "the file says so of another number of tracks" if evidence.origin_of_others else "the file does not say"
+        return "unknown: the file describes another number of tracks" if figures.origin_mismatch else "unknown"
     named = [f"{name} {origin[name]}" for name in ("profile", "severity", "seed", "label_rule") if name in origin]
     settings = origin.get("settings")
     return f"simulated, {', '.join(named)}" + (f", settings `{json.dumps(settings)}`" if settings else "")
 
 
-def _groups(evidence: Evidence) -> list[str]:
+def _groups(figures: CardFigures) -> list[str]:
     return [
         "### By kind of flight",
         "",
         "Range is the great circle from the first measurement to the last. "
-        f"A group of fewer than {FEW_TRACKS} tracks says little.",
+        f"Metrics of fewer than {FEW_TRACKS} tracks are uncertain.",
         "",
-        "| | | tracks | " + " | ".join(title for title, _ in _OF_GROUPS.values()) + " |",
-        "| --- | --- | ---: |" + " ---: |" * len(_OF_GROUPS),
+        "| | | tracks | " + " | ".join(title for title, _ in _GROUP_FIGURES.values()) + " |",
+        "| --- | --- | ---: |" + " ---: |" * len(_GROUP_FIGURES),
         *(
             f"| {group.by} | {group.name} | {group.metrics.tracks:,} | "
-            + " | ".join(_cell(form, group.metrics.as_dict()[name]) for name, (_, form) in _OF_GROUPS.items())
+            + " | ".join(cell(form, group.metrics.as_dict()[name]) for name, (_, form) in _GROUP_FIGURES.items())
             + " |"
-            for group in evidence.groups
+            for group in figures.groups
         ),
     ]
 
 
-def _plots(evidence: Evidence) -> list[str]:
+def _plots(figures: CardFigures) -> list[str]:
     return [
         f"![Onset errors of the tracks held out]({ERRORS_NAME})",
         "",
-        f"![Share of steps in reentry by the probability they were given]({RELIABILITY_NAME})",
+        f"![Observed share of steps in reentry over predicted probability]({RELIABILITY_NAME})",
         "",
-        f"Probability and share differ by {evidence.reliability.error:.4f} on average over the steps.",
+        f"The expected calibration error is {figures.reliability.error:.4f}.",
     ]
 
 
-def _limits(evidence: Evidence | None) -> list[str]:
+def _limits(figures: CardFigures | None) -> list[str]:
     lines = [
         "## Limits",
         "",
-        "- The figures hold for tracks like those it was trained on, seen from their start.",
-        "- Of another kind of flight, sensor or noise they say nothing: `reentry evaluate` does.",
+        "- The metrics hold for tracks like those the network was trained on, seen from their start.",
+        "- For other flights, sensors or noise, measure the network with `reentry evaluate`.",
     ]
-    if evidence is None:
+    if figures is None:
         return lines
-    if evidence.origin is not None:
-        lines.append("- Trained on simulated flights: what the simulator leaves out, it has never seen.")
-    few = [f"{group.by} {group.name}" for group in evidence.groups if group.metrics.tracks < FEW_TRACKS]
+    if figures.origin is not None:
+        lines.append("- Trained on simulated flights: it has never seen what the simulator leaves out.")
+    few = [f"{group.by} {group.name}" for group in figures.groups if group.metrics.tracks < FEW_TRACKS]
     if few:
-        lines.append(f"- Held out with fewer than {FEW_TRACKS} tracks: {'; '.join(few)}.")
+        lines.append(f"- Validated on fewer than {FEW_TRACKS} tracks: {'; '.join(few)}.")
     return lines
-
-
-def _cell(form: str, value: float) -> str:
-    return "-" if math.isnan(value) else form.format(value)

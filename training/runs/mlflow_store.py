@@ -1,6 +1,6 @@
-"""The store of runs: MLflow's, a SQLite file under artifacts/ unless MLFLOW_TRACKING_URI names another.
+"""The MLflow tracking store: a SQLite file under artifacts/, unless MLFLOW_TRACKING_URI names another store.
 
-MLflow takes seconds to import, so it is imported when a store is opened and not before.
+MLflow takes seconds to import, so it is imported only when a store is opened.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"
 LOCAL_STORE: Final = Path("artifacts/runs/mlflow.db")
-"""Where runs are kept when `URI_VARIABLE` is not set; their files are in a folder beside it."""
+"""Database of the runs if `URI_VARIABLE` is not set. The artifacts of the runs are in a folder beside it."""
 EXPERIMENT: Final = "reentry"
 
 _SETTINGS: Final = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing of a training leaves the machine unasked
-    "MLFLOW_LOGGING_LEVEL": "ERROR",  # or it tells of its tables
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its own seven try for minutes where no server is
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing about a training leaves the machine unless the user asks for it
+    "MLFLOW_LOGGING_LEVEL": "ERROR",  # otherwise it logs the creation of its tables
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its default of seven takes minutes if there is no server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-"""Of MLflow's, where the environment does not say otherwise."""
+"""Defaults for MLflow's environment variables."""
 
 
 def tracking_uri() -> str:
-    """Of the store in use."""
+    """URI of the store in use."""
     return os.environ.get(URI_VARIABLE) or f"sqlite:///{LOCAL_STORE.absolute()}"
 
 
 def open_store(uri: str) -> MlflowClient:
-    """A client of the store, which is made where it is a file that is not there.
+    """Client for the store. A missing SQLite file is created.
 
     Raises:
-        InputError: the store cannot be used.
+        InputError: the store is unusable.
         ImportError: MLflow is not installed.
     """
     file = database(uri)
@@ -54,41 +54,41 @@ def open_store(uri: str) -> MlflowClient:
 
         with usable(uri):
             client = MlflowClient(uri)
-            client.get_experiment_by_name(EXPERIMENT)  # the first word with a server
+            client.get_experiment_by_name(EXPERIMENT)  # the client connects to a server only at its first request
     return client
 
 
 @contextmanager
 def usable(uri: str) -> Iterator[None]:
-    """Say in one line what keeps the block from using the store of `uri`.
+    """Report any error of the store in one line.
 
     Raises:
-        ConfigError: for any error.
+        ConfigError: the block raised an error.
     """
     try:
         yield
-    except Exception as error:  # of MLflow, SQLAlchemy, requests: whatever the store is made of
+    except Exception as error:  # from MLflow, SQLAlchemy or requests, depending on the store
         raise ConfigError(
-            "the store of runs cannot be used",
+            "the MLflow tracking store is unusable",
             where=uri,
             got=first_line(error),
-            fix=f"another {URI_VARIABLE}, or `reentry train --no-track`",
+            fix=f"set {URI_VARIABLE} to another store, or run `reentry train --no-track`",
         ) from error
 
 
 def experiment_of(client: MlflowClient, uri: str) -> str:
-    """Id of the experiment that holds the runs; it is made where it is not there."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    """Id of the experiment that holds the runs. A missing experiment is created."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     file = database(uri)
-    # MLflow's own choice is a folder where the command happens to run.
-    place = None if file is None else str(file.absolute().with_name("files"))
-    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+    # MLflow's default is a folder in the current directory.
+    artifacts = None if file is None else str(file.absolute().with_name("files"))
+    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
 
 
 def database(uri: str) -> Path | None:
-    """The file of a store that is SQLite's; None of another, and of one in memory."""
+    """File of a SQLite store; None for an in-memory database or another kind of store."""
     parts = urlsplit(uri)
     if parts.scheme.split("+")[0] != "sqlite" or parts.path in ("", "/", "/:memory:"):
         return None
@@ -97,7 +97,7 @@ def database(uri: str) -> Path | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MLflow set up as `_SETTINGS` say, and its dependencies kept from telling of their deprecations."""
+    """Apply `_SETTINGS` where the environment has no value, and silence warnings of MLflow and its dependencies."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -106,5 +106,5 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, cut to what fits in a line."""
+    """First line of an error message, at most 200 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,7 +1,8 @@
-"""What is kept of a training in the store of runs: parameters, curves, metrics, plots, the checkpoint, and of what.
+"""Recording of a training in the MLflow tracking store: parameters, curves, metrics, plots and the checkpoint.
 
-A training is worth more than its record: where MLflow is absent, or its store fails on the way, one line says so and
-the training goes on. Only a store that was asked for and cannot be opened ends the command, before any time is spent.
+A training is worth more than its record. If MLflow is not installed, or the store fails during the training, a warning
+is printed and the training continues unrecorded. Only a store that the user configured and that cannot be opened stops
+the command, before the training starts.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 
 LOCK: Final = Path(__file__).parents[2] / "requirements.lock"
 FLUSH_SECONDS: Final = 2.0
-"""How long an epoch's figures may wait, for a run is watched while it goes."""
+"""Longest time that an epoch's metrics wait to be sent, so that a run can be watched while it is in progress."""
 _BATCH: Final = 1000
-"""MLflow takes no more metrics at once."""
+"""Largest number of metrics that MLflow accepts in one request."""
 
 
 class Recorder:
-    """One run in the store; one that is not to be kept takes the same calls."""
+    """One run in the store. Without a client, every call is accepted and nothing is recorded."""
 
     def __init__(self, client: MlflowClient | None = None, run_id: str = "") -> None:
         self.run_id = run_id
@@ -48,30 +49,30 @@ class Recorder:
         self._flushed = time.monotonic()
 
     def parameters(self, values: Mapping[str, object]) -> None:
-        """Keep what the run was given."""
-        from_here = {name: _text(value) for name, value in values.items()}
+        """Record parameters."""
+        texts = {name: _text(value) for name, value in values.items()}
 
         def send(client: MlflowClient) -> None:
             from mlflow.entities import Param
 
-            client.log_batch(self.run_id, params=[Param(name, value) for name, value in from_here.items()])
+            client.log_batch(self.run_id, params=[Param(name, value) for name, value in texts.items()])
 
         self._send(send)
 
     def epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Keep figures of an epoch, counted from 0."""
+        """Record the metrics of an epoch, counted from 0; NaN is left out."""
         now = int(time.time() * 1000)
         self._curve += [(name, value, now, epoch) for name, value in figures.items() if not math.isnan(value)]
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def metrics(self, figures: Mapping[str, float]) -> None:
-        """Keep figures of the whole run; one without cases is left out."""
+        """Record metrics of the whole run; NaN is left out."""
         self.epoch(0, figures)
         self.flush()
 
     def files(self, paths: Sequence[Path]) -> None:
-        """Keep copies of files."""
+        """Record copies of files."""
 
         def send(client: MlflowClient) -> None:
             for path in paths:
@@ -80,20 +81,20 @@ class Recorder:
         self._send(send)
 
     def flush(self) -> None:
-        """Send the figures that wait."""
+        """Send the metrics that are waiting."""
         waiting, self._curve, self._flushed = self._curve, [], time.monotonic()
 
         def send(client: MlflowClient) -> None:
             from mlflow.entities import Metric
 
-            for start in range(0, len(waiting), _BATCH):
+            for start in range(0, len(waiting), _BATCH):  # a resumed run repeats all its epochs at once
                 client.log_batch(self.run_id, metrics=[Metric(*entry) for entry in waiting[start : start + _BATCH]])
 
         if waiting:
             self._send(send)
 
     def end(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED."""
+        """End the run with the status FINISHED, FAILED or KILLED."""
         self.flush()
         self._send(lambda client: client.set_terminated(self.run_id, status))
 
@@ -103,24 +104,24 @@ class Recorder:
         try:
             with quiet():
                 action(self._client)
-        except Exception as error:  # the store failed on the way: of MLflow, its database, its server, the disk
+        except Exception as error:  # from MLflow, its database, its server or the disk
             self._client = None
-            print(f"warning: the run is not recorded any further: {first_line(error)}", file=sys.stderr)
+            print(f"warning: recording of this run stopped: {first_line(error)}", file=sys.stderr)
 
 
 @contextmanager
-def recording(wanted: bool, parameters: Mapping[str, object], name: str | None = None) -> Iterator[Recorder]:
-    """A run from its start to its end, which is FAILED where the block raises and KILLED where it is interrupted.
+def recording(enabled: bool, parameters: Mapping[str, object], name: str | None = None) -> Iterator[Recorder]:
+    """Record a run. It is FAILED if the block raises an error and KILLED if the block is interrupted.
 
     Args:
-        wanted: False gives a recorder that keeps nothing.
-        parameters: what the run is given.
-        name: of the run; MLflow makes one up.
+        enabled: whether to record anything at all.
+        parameters: parameters of the run.
+        name: name of the run; MLflow generates one by default.
 
     Raises:
-        InputError: the store of `URI_VARIABLE` cannot be used.
+        InputError: the store that `URI_VARIABLE` names is unusable.
     """
-    recorder = _begin(name) if wanted else Recorder()
+    recorder = _begin(name) if enabled else Recorder()
     recorder.parameters(parameters)
     status = "KILLED"
     try:
@@ -134,10 +135,10 @@ def recording(wanted: bool, parameters: Mapping[str, object], name: str | None =
 
 
 def training_parameters(data: Path, model: ModelConfig, config: TrainConfig) -> dict[str, object]:
-    """All that decides how a training ends: settings, the file's content, the program, what it stands on.
+    """Everything that determines the result of a training: settings, data, revision of the code, locked dependencies.
 
     Raises:
-        TrackFileError: the file cannot be read.
+        TrackFileError: the file is unreadable.
     """
     return {
         **{f"model.{name}": value for name, value in asdict(model).items()},
@@ -151,7 +152,7 @@ def training_parameters(data: Path, model: ModelConfig, config: TrainConfig) -> 
 
 
 def record_training(recorder: Recorder, report: TrainReport) -> None:
-    """Keep what came of a training: metrics, which tracks it was, the checkpoint, the card and its plots."""
+    """Record the result of a training: metrics, fingerprint of the tracks, checkpoint, model card and its plots."""
     trained = report.trained
     recorder.parameters(
         {
@@ -163,13 +164,13 @@ def record_training(recorder: Recorder, report: TrainReport) -> None:
     recorder.metrics(
         trained.checkpoint.metrics | {"best_epoch": float(trained.best_epoch + 1), "seconds": report.seconds}
     )
-    # By name, for the folder may be one that holds much else.
-    beside = [report.checkpoint.with_name(name) for name in (CARD_NAME, ERRORS_NAME, RELIABILITY_NAME)]
-    recorder.files([report.checkpoint, *beside])
+    # The files are listed by name because the folder may hold other files of the user.
+    card_files = [report.checkpoint.with_name(name) for name in (CARD_NAME, ERRORS_NAME, RELIABILITY_NAME)]
+    recorder.files([report.checkpoint, *card_files])
 
 
 def lock_hash() -> str:
-    """SHA-256, in hexadecimal, of the lock beside the program; "unknown" where it was installed without."""
+    """SHA-256 of requirements.lock, in hexadecimal; "unknown" if the program was installed without that file."""
     return hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else "unknown"
 
 
@@ -178,7 +179,7 @@ def _begin(name: str | None) -> Recorder:
     tags: dict[str, Any] = {"mlflow.user": _user(), "mlflow.source.name": "reentry train"}
     try:
         client = open_store(uri)
-        # A store that answers may still refuse to write: a server that only reads, an experiment that was deleted.
+        # A store that can be read may still refuse to write: a read-only server, or a deleted experiment.
         with quiet(), usable(uri):
             run = client.create_run(experiment_of(client, uri), run_name=name, tags=tags)
     except ImportError:
@@ -198,7 +199,7 @@ def _without(reason: str) -> Recorder:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # the user id of a container has no name
         return "unknown"
 
 

@@ -1,4 +1,4 @@
-"""Runs of the store, as the terminal shows them: all of them, or some side by side."""
+"""Runs in the MLflow tracking store: the list, and the comparison of several runs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from reentry.errors import InputError
 from training.runs.mlflow_store import EXPERIMENT, database, open_store, quiet, tracking_uri
 
 ID_SHOWN: Final = 8
-"""Characters of a run's id that tell it from the others."""
-_TRAIN: Final = "`reentry train` records one"
+"""Number of characters of a run's id that are shown, enough to distinguish runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run."""
+    """One recorded run."""
 
     run_id: str
     name: str
     status: str
     """RUNNING, FINISHED, FAILED or KILLED."""
     started: str
-    """UTC, ISO 8601."""
+    """Start time in UTC, ISO 8601."""
     parameters: dict[str, str]
     metrics: dict[str, float | None]
-    """The last of each; None for what is no number."""
+    """Last value of each metric; None if it is NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +36,12 @@ class Comparison:
 
     runs: list[Run]
     parameters: dict[str, list[str | None]]
-    """Those that differ: name -> of each run, None where it has none."""
+    """Parameters that differ: value in each run by name, None if the run does not have it."""
     metrics: dict[str, list[float | None]]
-    """All: name -> of each run."""
+    """All metrics: value in each run by name, None if the run does not have it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Content for JSON output."""
         return {
             "runs": [{"run_id": run.run_id, "name": run.name, "status": run.status} for run in self.runs],
             "parameters": self.parameters,
@@ -51,10 +50,10 @@ class Comparison:
 
 
 def all_runs() -> list[Run]:
-    """The runs of the store, the newest first; none where there is no store yet.
+    """All runs in the store, newest first. The list is empty if the local store does not exist yet.
 
     Raises:
-        ConfigError: the store cannot be used.
+        ConfigError: the store is unusable.
         InputError: MLflow is not installed.
     """
     uri = tracking_uri()
@@ -81,17 +80,17 @@ def all_runs() -> list[Run]:
 
 
 def compare(names: Sequence[str]) -> Comparison:
-    """Put runs side by side.
+    """Compare runs.
 
     Args:
-        names: of two or more: ids, their beginnings, or names.
+        names: two or more run ids, beginnings of ids, or run names.
 
     Raises:
-        InputError: a name that is no run's, or several runs'.
-        ConfigError: the store cannot be used.
+        InputError: a name matches no run, or several runs.
+        ConfigError: the store is unusable.
     """
-    every = all_runs()
-    runs = [_find(every, name) for name in names]
+    recorded = all_runs()
+    runs = [_find(recorded, name) for name in names]
     parameters = {name: [run.parameters.get(name) for run in runs] for name in _names([run.parameters for run in runs])}
     return Comparison(
         runs=runs,
@@ -106,7 +105,9 @@ def _find(runs: Sequence[Run], name: str) -> Run:
     ]
     if not matching:
         raise InputError(
-            f"no run {name}", expected="an id or a name that `reentry runs` lists", fix=None if runs else _TRAIN
+            f"no run {name}",
+            expected="an id or a name that `reentry runs` lists",
+            fix=None if runs else "record one with `reentry train`",
         )
     if len(matching) > 1:
         raise InputError(
@@ -118,8 +119,8 @@ def _find(runs: Sequence[Run], name: str) -> Run:
     return matching[0]
 
 
-def _names(of: Sequence[dict[str, Any]]) -> list[str]:
-    return sorted({name for values in of for name in values})
+def _names(values: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted(set[str]().union(*values))
 
 
 def _run(run: Any) -> Run:

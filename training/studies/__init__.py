@@ -1,1 +1,1 @@
-"""Comparisons of methods and settings; none of it is needed to train or serve."""
+"""Comparisons of methods and settings, which training and serving do not need."""

@@ -1,7 +1,8 @@
-"""What each choice is worth: `python -m training.studies.ablation > docs/ablation.md`.
+"""Ablation of the default settings: `python -m training.studies.ablation > docs/ablation.md`.
 
-Every variant differs from the defaults in one thing. It is trained on simulated flights and scored twice: on the tracks
-its split held out, and on flights of another seed, many enough to tell variants apart that both err on none of 18.
+Every variant differs from the defaults in one setting. It is trained on simulated flights and scored twice: on its
+18 validation tracks, and on flights from another simulation seed. There are enough of the latter to distinguish
+variants that make no error on the validation tracks.
 """
 
 from __future__ import annotations
@@ -31,51 +32,52 @@ UNSEEN_SEED: Final = 4242
 
 
 def variants() -> dict[str, tuple[ModelConfig, TrainConfig]]:
-    """Name -> settings, the defaults first."""
+    """Settings of each variant by name, the defaults first."""
     model, train = ModelConfig(), TrainConfig(accelerator="cpu")
     weighted = replace(train, class_weighting=not train.class_weighting)
     widths = ", ".join(f"{width:g}" for width in model.magnified)
-    found = {f"default: {', '.join(model.features)}; magnified: {widths}; hidden {model.hidden}": (model, train)}
+    settings = {f"default: {', '.join(model.features)}; magnified: {widths}; hidden {model.hidden}": (model, train)}
     for name in FEATURES:
         if name in model.features:
-            rest = tuple(feature for feature in model.features if feature != name)
-            found[f"without {name}"] = replace(model, features=rest), train
+            others = tuple(feature for feature in model.features if feature != name)
+            settings[f"without {name}"] = replace(model, features=others), train
         else:
-            found[f"with {name}"] = replace(model, features=(*model.features, name)), train
-    found["with all features"] = replace(model, features=FEATURES), train
+            settings[f"with {name}"] = replace(model, features=(*model.features, name)), train
+    settings["with all features"] = replace(model, features=FEATURES), train
     for magnified in ((), (0.01,), (0.01, 0.001)):
         widths = ", ".join(f"{width:g}" for width in magnified) or "none"
-        found[f"magnified: {widths}"] = replace(model, magnified=magnified), train
-    found["harmonics: 16"] = replace(model, harmonics=(16,)), train
+        settings[f"magnified: {widths}"] = replace(model, magnified=magnified), train
+    settings["harmonics: 16"] = replace(model, harmonics=(16,)), train
     for hidden in (32, 64):
-        found[f"hidden {hidden}"] = replace(model, hidden=hidden), train
-    found["dropout 0.2"] = replace(model, dropout=0.2), train
-    found["layer normalisation"] = replace(model, layer_norm=True), train
-    found["class weighting" if weighted.class_weighting else "no class weighting"] = model, weighted
-    found["no weight on the onset"] = model, replace(train, onset_weight=0.0)
-    return found
+        settings[f"hidden {hidden}"] = replace(model, hidden=hidden), train
+    settings["dropout 0.2"] = replace(model, dropout=0.2), train
+    settings["layer normalisation"] = replace(model, layer_norm=True), train
+    settings["class weighting" if weighted.class_weighting else "no class weighting"] = model, weighted
+    settings["no weight on the onset"] = model, replace(train, onset_weight=0.0)
+    return settings
 
 
 def run(seeds: int) -> Iterator[str]:
-    """Rows of the table, as they come."""
+    """Rows of the Markdown table, each as soon as its variant is trained."""
     with tempfile.TemporaryDirectory(prefix="reentry-ablation-") as folder:
         train = _simulated(Path(folder) / "train.csv", TRAINING_TRACKS, 0)
         unseen = _simulated(Path(folder) / "unseen.csv", UNSEEN_TRACKS, UNSEEN_SEED)
     with progress("ablation", len(variants()) * seeds, "trainings") as advance:
         for name, (model, config) in variants().items():
-            held, other, exact, seconds = [], [], [], []
+            held_out, unseen_rmse, exact, seconds = [], [], [], []
             for seed in range(seeds):
                 started = time.monotonic()
                 trained = fit(train, model, replace(config, seed=seed), fingerprint="simulated", show_progress=False)
                 seconds.append(time.monotonic() - started)
                 checkpoint = trained.checkpoint
-                held.append(checkpoint.metrics["onset_rmse"])
+                held_out.append(checkpoint.metrics["onset_rmse"])
                 figures = score(predict(checkpoint.model, unseen), checkpoint.decision)
-                other.append(figures.onset_rmse)
+                unseen_rmse.append(figures.onset_rmse)
                 exact.append(figures.onset_exact)
                 advance(1)
             yield (
-                f"| {name} | {np.mean(held):.3f} / {max(held):.3f} | {np.mean(other):.3f} / {max(other):.3f} "
+                f"| {name} | {np.mean(held_out):.3f} / {max(held_out):.3f} "
+                f"| {np.mean(unseen_rmse):.3f} / {max(unseen_rmse):.3f} "
                 f"| {np.mean(exact):.1%} / {min(exact):.1%} | {np.mean(seconds):.0f} |"
             )
 
@@ -86,15 +88,14 @@ def _simulated(path: Path, tracks: int, seed: int) -> Sequence[Sample]:
 
 
 def main() -> None:
-    """Print the report; the number of seeds may be given."""
+    """Print the report. The first command-line argument is the number of seeds."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
     print(
         f"""# Ablation
 
 `python -m training.studies.ablation {seeds}`: {TRAINING_TRACKS} simulated flights, {seeds} seeds of split and
 weights, 80/20 by track; onset RMSE in s, mean / worst over the seeds, on the tracks held out
-and on {UNSEEN_TRACKS} flights of another simulation seed. Seconds are of one training on one thread of the
-machine it ran on.
+and on {UNSEEN_TRACKS} flights of another simulation seed. Seconds are the time of one training on one thread.
 
 | variant | held out, RMSE | unseen, RMSE | unseen, exact step | seconds |
 | --- | ---: | ---: | ---: | ---: |""",

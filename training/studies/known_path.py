@@ -1,15 +1,16 @@
-"""How well an onset could be told at all: by one who knows all about a flight but its ballistic coefficient.
+"""Lower bound on the onset error, estimated by a method that knows everything but the ballistic coefficient.
 
-Drag is q / b, q the dynamic pressure and b the ballistic coefficient, so reentry begins where q passes b * 0.1 g. Until
-then the air has hardly moved the body: it is behind the path without air by D / b, where D is q integrated twice over
-time, a few metres where sensors err by tens or hundreds. `known_path` is told the true path, what each sensor's bias,
-clock and noise are, which measurements are outliers, and what the simulator draws b from. It weighs each b by Bayes'
-rule with the measurements that have come so far, and says how likely the onset has passed. No method that has to find
-the path as well can be expected to do better. That is an estimate, not a proof: the onset is decided by the fixed
-thresholds of every method, which are not those of least RMSE.
+Drag is q / b, where q is the dynamic pressure and b the ballistic coefficient, so reentry begins when q exceeds
+b * 0.1 g. Until then the air has hardly moved the body. It is behind the path without air by D / b, where D is q
+integrated twice over time. That is a few metres, while sensors err by tens or hundreds.
 
-The limit is generous: the speed at burnout is known, too, so the little drag on the way up tells b of short shots. To
-first order in the drag, which is small until the onset. Only what lies along the path counts.
+`known_path` is given the true path, the bias, clock and noise of each sensor, the outliers, and the distribution that
+the simulator draws b from. It weighs each b by Bayes' rule with the measurements so far, and returns the probability
+that the onset has passed. A method that has to find the path as well cannot be expected to do better. This is an
+estimate, not a proof, because the onset is decided by fixed thresholds, which do not minimise the RMSE.
+
+The bound is low for short shots: the speed at burnout is known, too, so even the small drag during the ascent reveals
+b. The estimate is of first order in the drag, which is small until the onset, and uses distances along the path only.
 
 Shapes: T steps of a track, R rows of the truth of its flight, G coefficients.
 """
@@ -33,13 +34,13 @@ from training.evaluation.metrics import Prediction
 Float64 = npt.NDArray[np.float64]
 
 COEFFICIENTS: Final = 300
-"""Of each kind of body, evenly in their logarithm."""
+"""Number of ballistic coefficients for each kind of body, evenly spaced in their logarithm."""
 
 _LEAST_NOISE: Final = 0.01
-"""m. What the seconds of Unix time in float64 make of a position at 7 km/s."""
+"""Error of a position at 7 km/s from the resolution of Unix time in float64, m."""
 
 _OUTLIER: Final = 5.0
-"""Deviations off the path from which on a measurement is not counted."""
+"""Distance from the path, in standard deviations, beyond which a measurement is an outlier."""
 
 _LATITUDE, _LONGITUDE, _ALTITUDE, _SENSOR = (
     MEASUREMENT_COLUMNS.index(column.name) for column in (LATITUDE, LONGITUDE, ALTITUDE, SENSOR_ID)
@@ -50,8 +51,8 @@ def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Predi
     """Probabilities that the onset has passed, given the measurements so far and all but the ballistic coefficient.
 
     Args:
-        samples: tracks that `config` simulates, in its order, all of them.
-        config: of their simulation.
+        samples: all tracks that `config` simulates, in the same order.
+        config: settings of the simulation.
     """
     assert len(samples) == config.tracks, "no track was set aside"
     predictions = []
@@ -78,17 +79,18 @@ def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Predi
 def _along_the_path(
     sample: Sample, position: Float64, velocity: Float64, row: Float64, config: BallisticConfig
 ) -> tuple[Float64, Float64]:
-    """How far along its path each measurement is off the truth, and by how much its sensor errs, (T,) each, m.
+    """Error of each measurement along the path, and standard deviation of its sensor's noise, (T,) each, m.
 
     Args:
         sample: the track.
-        position: (3, R), m, ECEF.
-        velocity: (3, R), m/s, ECEF.
-        row: (T,), where among the rows of the truth each measurement was made.
-        config: of the simulation.
+        position: true position in ECEF, (3, R), m.
+        velocity: true velocity in ECEF, (3, R), m/s.
+        row: row of the truth at the time of each measurement, with a fraction, (T,).
+        config: settings of the simulation.
 
     Returns:
-        The difference less what its sensor's bias and clock make of it; and its deviation, infinite for an outlier.
+        The errors without the part that the sensor's bias and clock cause, and the standard deviations, which are
+        infinite for outliers.
     """
     import pymap3d
 
@@ -103,15 +105,20 @@ def _along_the_path(
     off = np.einsum("kt,kt->t", seen - truth, forward)
     noise = np.empty_like(off)
     for sensor in np.unique(cells[:, _SENSOR]):
-        own = cells[:, _SENSOR] == sensor
-        off[own], noise[own] = _freed(off[own], np.vstack([forward, speed])[:, own], config.sensors)
+        rows = cells[:, _SENSOR] == sensor
+        off[rows], noise[rows] = _corrected(off[rows], np.vstack([forward, speed])[:, rows], config.sensors)
     return off, noise
 
 
-def _freed(off: Float64, along: Float64, sensors: SensorConfig) -> tuple[Float64, Float64]:
-    """One sensor's differences (n,) without what a bias and a clock, (4, n) of each, make of them, and its noise (n,).
+def _corrected(off: Float64, along: Float64, sensors: SensorConfig) -> tuple[Float64, Float64]:
+    """Errors of one sensor, corrected for its bias and clock, and standard deviation of its noise, (n,) each, m.
 
-    Least squares with what is known of both before (ridge), outliers left out.
+    Bias and clock offset are fitted by ridge regression, with their prior distributions and without outliers.
+
+    Args:
+        off: error along the path, (n,), m.
+        along: change of that error with each component of the bias and with the clock offset, (4, n).
+        sensors: settings of the simulated sensors.
     """
     lowest, highest = sensors.position_noise
     known = np.array([*[sensors.position_bias] * 3, sensors.clock_offset])
@@ -126,7 +133,7 @@ def _freed(off: Float64, along: Float64, sensors: SensorConfig) -> tuple[Float64
 
 
 def _prior(config: ShotConfig, distance: float) -> tuple[Float64, Float64]:
-    """Logarithms of the coefficients that a shot of that range may have, and how likely each is, (G,) both."""
+    """Logarithms and prior probabilities of the coefficients that a shot of this range may have, (G,) each."""
     kinds = [(config.ballistic_coefficient, 1.0)]
     if distance >= DECOYS_FROM:
         kinds = [(config.ballistic_coefficient, 1.0 - config.decoys), (config.decoy_coefficient, config.decoys)]
@@ -144,21 +151,21 @@ def _passed(
     prior: Float64,
     step: float,
 ) -> Float64:
-    """(T,), how likely the onset has passed at each measurement.
+    """Probability that the onset has passed at each measurement, (T,).
 
     Args:
-        drag: (R,), m/s2, the true one, without thrust.
-        falling: (R,), on descent.
-        row: (T,), where among its rows each measurement was made.
-        off: (T,), m along the path.
-        noise: (T,), m.
-        share: (G,), of the true drag that a body of each coefficient has.
-        prior: (G,), of each coefficient.
-        step: s between two rows.
+        drag: true drag, 0 under thrust, (R,), m/s2.
+        falling: whether the body descends, (R,).
+        row: row of the truth at the time of each measurement, with a fraction, (T,).
+        off: error along the path, (T,), m.
+        noise: standard deviation of that error, (T,), m.
+        share: drag of a body with each coefficient, relative to the true drag, (G,).
+        prior: probability of each coefficient, (G,).
+        step: time between two rows, s.
     """
     slowed = step * np.cumsum(drag) - 0.5 * step * drag
     behind = np.interp(row, np.arange(len(drag)), step * np.cumsum(slowed) - 0.5 * step * slowed)  # (T,), m
-    # The first row whose drag would be above the limit.
+    # First row, for each coefficient, whose drag would exceed the limit.
     onset = np.searchsorted(np.maximum.accumulate(drag * falling), ONSET_DRAG / share, side="right")
     missed = (np.outer(share - 1.0, behind) + off) / noise  # (G, T)
     log_likelihood = np.cumsum(-0.5 * missed**2, axis=1) + np.log(np.maximum(prior, 1e-300))[:, None]

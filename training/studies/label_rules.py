@@ -1,6 +1,6 @@
-"""Exactness on unseen flights under either label rule: `python -m training.studies.label_rules [SEEDS]`.
+"""Share of exact onsets under each label rule: `python -m training.studies.label_rules [SEEDS]`.
 
-For each rule, the default network is trained on 90 simulated flights with every seed, and scored on 1,000 others.
+For each rule and seed, the default network is trained on 90 simulated flights and scored on 1,000 others.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from training.fit.fit import fit, predict
 SEEDS: Final = 5
 TRAINING_TRACKS: Final = 90
 TRAINING_SEED: Final = 1
-FRESH_TRACKS: Final = 1000
-FRESH_SEED: Final = 90210
+UNSEEN_TRACKS: Final = 1000
+UNSEEN_SEED: Final = 90210
 
 
 def run(seeds: int, model: ModelConfig, config: TrainConfig) -> Iterator[str]:
-    """Rows of a Markdown table, as they come."""
+    """Rows of the Markdown table, each as soon as its network is trained."""
     with progress("label rules", len(LABEL_RULES) * seeds, "trainings") as advance:
         for rule in LABEL_RULES:
             training = _simulated(rule, TRAINING_TRACKS, TRAINING_SEED)
-            fresh = _simulated(rule, FRESH_TRACKS, FRESH_SEED)
+            unseen = _simulated(rule, UNSEEN_TRACKS, UNSEEN_SEED)
             for seed in range(seeds):
                 trained = fit(training, model, replace(config, seed=seed), fingerprint="simulated", show_progress=False)
                 checkpoint = trained.checkpoint
-                figures = score(predict(checkpoint.model, fresh), checkpoint.decision)
+                figures = score(predict(checkpoint.model, unseen), checkpoint.decision)
                 yield (
                     f"| {rule} | {seed} | {checkpoint.metrics['onset_rmse']:.3f} | {figures.onset_rmse:.3f} "
                     f"| {figures.onset_worst:.1f} | {figures.onset_exact:.2%} |"
@@ -53,7 +53,7 @@ def _simulated(rule: str, tracks: int, seed: int) -> Sequence[Sample]:
 
 
 def main() -> None:
-    """Print the table; the number of seeds may be given."""
+    """Print the table. The first command-line argument is the number of seeds."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
     print("| rule | seed | held out, onset RMSE, s | unseen, onset RMSE, s | worst, s | exact step |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)

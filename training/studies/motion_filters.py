@@ -1,4 +1,4 @@
-"""The motion of `reentry.features.motion` beside a Kalman filter, held against what simulated flights really did.
+"""Errors of `reentry.features.motion` and of a Kalman filter on simulated flights, whose true motion is known.
 
     python -m training.studies.motion_filters --flights 80
 
@@ -24,11 +24,10 @@ from reentry.simulation.sensors import Truth, observe, of_severity
 from reentry.simulation.shots import draw_shots
 
 NOISE = (5.0, 35.0, 100.0, 250.0)
-"""m, by severity: what the Kalman filter is told of the sensors' position noise.
-`reentry.features.motion` is told nothing."""
+"""Position noise that the Kalman filter assumes, by severity, m. `reentry.features.motion` assumes none."""
 
 JERK = 0.3
-"""m/s2 a root second, the Kalman filter's: the best of 0.3, 1 and 3 from severity 1 on."""
+"""Process noise of the Kalman filter, m/s2 per root second: the best of 0.3, 1 and 3 at severities 1 to 3."""
 
 Array = npt.NDArray[Any]
 Estimate = dict[str, Array]
@@ -36,18 +35,19 @@ Estimate = dict[str, Array]
 
 @dataclass(frozen=True)
 class Seen:
-    """A flight as its sensors see it, and as it is."""
+    """Measurements of a flight and its true motion."""
 
     measurements: Array
-    """(T, M)."""
+    """Measurement columns of the track, (T, M)."""
     truth: Estimate
-    """(T,) each: speed and climb, m/s, drag, m/s2."""
+    """True speed and climb, m/s, and drag, m/s2, (T,) each."""
     phases: dict[str, Array]
-    """(T,) each: "coast", without drag, and "onset", with a drag of 0.1 to 5 m/s2; from 50 steps after boost on."""
+    """Steps of "coast", without drag, and of "onset", with a drag of 0.1 to 5 m/s2, as masks, (T,) each.
+    Both start 50 steps after the boost."""
 
 
 def flights(severity: int, count: int, seed: int = 77) -> list[Seen]:
-    """Flights of the ballistic profile; the row of the truth travels in the place of the label."""
+    """Simulated ballistic flights."""
     config = BallisticConfig(tracks=count, seed=seed)
     drawing, seeing = (np.random.default_rng(part) for part in np.random.SeedSequence(seed).spawn(2))
     shots = draw_shots(config.shots, count, drawing)
@@ -60,22 +60,22 @@ def flights(severity: int, count: int, seed: int = 77) -> list[Seen]:
         position=place,
         velocity=velocity,
         brightness=ballistic.brightness(flown, shots),
-        reentry_phase=np.arange(len(flown.shot)),
+        reentry_phase=np.arange(len(flown.shot)),  # in place of labels: tells the true row of each measurement
     )
     seen = observe(truth, of_severity(severity), step=config.step, random=seeing)
     found = []
     for shot in range(count):
-        mine = np.flatnonzero(seen.shot == shot)
-        mine = mine[np.argsort(seen.time[mine], kind="stable")]
-        mine = mine[np.diff(seen.time[mine], prepend=-1.0) > 0.0]  # a copy has the time of its original
-        rows = seen.reentry_phase[mine]
+        order = np.flatnonzero(seen.shot == shot)
+        order = order[np.argsort(seen.time[order], kind="stable")]
+        order = order[np.diff(seen.time[order], prepend=-1.0) > 0.0]  # duplicates have the time of their original
+        rows = seen.reentry_phase[order]
         columns = (seen.latitude, seen.longitude, seen.altitude, seen.intensity, seen.sensor)
         later = np.arange(len(rows)) > np.max(np.flatnonzero(flown.boosting[rows]), initial=0) + 50
         drag = flown.drag[rows]
         up = place[:, rows] / np.linalg.norm(place[:, rows], axis=0)
         found.append(
             Seen(
-                measurements=np.stack([1.7e9 + seen.time[mine], *(column[mine] for column in columns)], axis=1),
+                measurements=np.stack([1.7e9 + seen.time[order], *(column[order] for column in columns)], axis=1),
                 truth={
                     "speed": np.linalg.norm(velocity[:, rows], axis=0),
                     "climb": (velocity[:, rows] * up).sum(axis=0),
@@ -88,7 +88,7 @@ def flights(severity: int, count: int, seed: int = 77) -> list[Seen]:
 
 
 def by_blocks(measurements: Array, block: int) -> Estimate:
-    """What `reentry.features.motion` makes of it, with the drag of the given block."""
+    """Motion by `reentry.features.motion`, with the drag of the given block."""
     first = np.repeat(measurements[:1], motion.HISTORY, axis=0)
     columns = np.ascontiguousarray(np.concatenate([first, measurements]).T)[:, None]
     time, latitude, longitude, altitude, _, sensor = columns
@@ -97,10 +97,10 @@ def by_blocks(measurements: Array, block: int) -> Estimate:
 
 
 def by_kalman(measurements: Array, noise: float) -> Estimate:
-    """A Kalman filter of position, velocity and what gravity leaves of the acceleration, which walks at random.
+    """Motion by a Kalman filter. Its state is position, velocity, and non-gravitational acceleration as a random walk.
 
-    Gravity and the Earth's turning move the prediction. A measurement more than 5 standard deviations off is left out,
-    after three of them in a row the filter takes the next and trusts itself less.
+    The prediction includes gravity and the rotation of the Earth. A measurement more than 5 standard deviations off is
+    ignored. After three of them in a row, the filter accepts the next one and increases its covariance.
     """
     time = measurements[:, 0]
     place = motion.positions(*measurements[:, 1:4].T)[:3].T
@@ -144,7 +144,7 @@ def _gravity(place: Array, velocity: Array) -> Array:
 
 
 def errors(seen: list[Seen], estimate: Callable[[Array], Estimate]) -> dict[tuple[str, str], float]:
-    """RMS error by phase and quantity."""
+    """Root-mean-square error by phase and quantity."""
     estimates = [estimate(flight.measurements) for flight in seen]
     found = {}
     for phase in ("coast", "onset"):
@@ -157,7 +157,7 @@ def errors(seen: list[Seen], estimate: Callable[[Array], Estimate]) -> dict[tupl
 
 
 def main(count: Annotated[int, typer.Option("--flights", help="Flights of each severity.")] = 80) -> None:
-    """Print the RMS errors of both at each severity.
+    """Print the root-mean-square errors of `reentry.features.motion` and of the Kalman filter at each severity.
 
     Example: `python -m training.studies.motion_filters --flights 80`
     """

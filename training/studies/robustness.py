@@ -1,4 +1,4 @@
-"""A checkpoint on flights unlike those it was trained on: `python -m training.studies.robustness CHECKPOINT`."""
+"""Metrics of a checkpoint on unusual flights: `python -m training.studies.robustness CHECKPOINT`."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _USUAL: Final = TrapezoidConfig(tracks=FLIGHTS, seed=SEED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Flights, and what is done to the altitudes that were measured."""
+    """Simulated flights and the changes to their measured altitudes."""
 
     flights: TrapezoidConfig = _USUAL
     altitude_noise: float = 0.0
-    """Standard deviation of Gaussian noise on top of the simulated noise, m."""
+    """Standard deviation of Gaussian noise in addition to the simulated noise, m."""
     burst: int = 0
-    """Successive rows of each flight, at a random place, whose altitudes are up to 50 km off."""
+    """Number of consecutive rows of each flight, at a random place, whose altitudes are up to 50 km wrong."""
     altitude_scale: float = 1.0
-    """Factor on every altitude, such as 0.001 for km in place of m."""
+    """Factor on every altitude, such as 0.001 for km instead of m."""
     kept: float = 1.0
-    """Share of the rows of each flight, from its start."""
+    """Share of the rows of each flight that are kept, from its start."""
 
 
 def _rows(share: float, step: float = _USUAL.step) -> TrapezoidConfig:
-    """Flights with this share of the usual rows, `step` seconds apart."""
+    """Flights with `share` times the usual number of rows, `step` seconds apart."""
     return replace(_USUAL, shortest=round(600 * share), longest=round(1200 * share), step=step)
 
 
@@ -91,7 +91,7 @@ def report(checkpoint: Path) -> Sequence[str]:
     """Rows of a Markdown table.
 
     Raises:
-        CheckpointError: the checkpoint cannot be used.
+        CheckpointError: the checkpoint is missing or invalid.
     """
     trained = load_checkpoint(checkpoint)
     rows = []
@@ -119,7 +119,7 @@ def _track(track_id: int, flight: pd.DataFrame) -> Track:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table for the checkpoint that the first command-line argument names."""
     try:
         rows = report(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/train/model.ckpt"))
     except ReentryError as error:

@@ -1,8 +1,7 @@
-"""A study as files: study.md, one table, and plots of onset error by severity and of calibration."""
+"""Report of a study: study.md with its table, a plot of the onset errors, and a plot of the reliability."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,9 +9,10 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from reentry.runtime.files import whole_file
+from training.evaluation.plots import write_files
 from training.models.baselines import ENOUGH, AltitudeThreshold, BoostedTrees, DragThreshold
-from training.studies.study import KNOWN_PATH, LARGEST, LSTM_NAME, StudyConfig, StudyRow, networks
+from training.studies.study import StudyRow
+from training.studies.study_config import KNOWN_PATH, LARGEST, LSTM_NAME, StudyConfig, networks
 
 REPORT_NAME: Final = "study.md"
 
@@ -36,42 +36,42 @@ _COLOURS: Final = {
 
 
 def write_report(rows: Sequence[StudyRow], config: StudyConfig, out: Path, command: str) -> list[Path]:
-    """Write study.md and two plots into `out` and give their paths."""
-    with whole_file(out / REPORT_NAME) as part:
-        part.write_text(markdown(rows, config, command), encoding="utf-8")
-    figures = {"study.png": errors_figure(rows), "study_reliability.png": reliability_figure(rows)}
-    for name, figure in figures.items():
-        with whole_file(out / name) as part:
-            figure.savefig(part, format="png")
-    return [out / REPORT_NAME, *(out / name for name in figures)]
+    """Write study.md and two plots into `out` and return their paths."""
+    return write_files(
+        out,
+        {
+            REPORT_NAME: markdown(rows, config, command),
+            "study.png": errors_figure(rows),
+            "study_reliability.png": reliability_figure(rows),
+        },
+    )
 
 
 def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str:
-    """The table, a row for each method and severity; over several seeds a cell holds the mean and the worst."""
+    """Text of study.md. With several seeds, a cell of the table holds the mean and the worst value."""
     seeds = sorted({row.seed for row in rows})
     flights = config.training_flights * len(config.severities)
     lines = [
         "# Study on ballistic flights",
         "",
-        f"`{command}`: {_count(len(seeds), 'seed')}"
+        f"`{command}`: {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
         f"{config.training_flights:,} of each severity, all severities together "
-        f"(thresholds: each severity by itself, on about {ENOUGH}), "
-        f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
-        "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
-        "before the onset. Time per step is the processor's, of the method alone, features given, flight by flight.",
-        f"The {KNOWN_PATH} is no method but an estimate of what the noise allows, to first order in the drag: Bayes' "
-        "rule, with the true path and each sensor's bias, clock and noise given, and only the ballistic coefficient to "
-        "be found.",
+        f"(thresholds: each severity separately, on about {ENOUGH}), "
+        f"and is scored on {config.unseen_flights:,} flights of each severity that no method has seen.",
+        "A track without an onset counts as if reentry began one step after its end. An alarm is false if it comes "
+        "more than 5 s before the onset. Time per step is the processor time of the method alone, without computing "
+        "the features, flight by flight.",
+        f"The {KNOWN_PATH} is not a method. It estimates what the noise allows, to first order in the drag: Bayes' "
+        "rule, given the true path and the bias, clock and noise of each sensor, so that only the ballistic "
+        "coefficient is unknown.",
         "",
         "| severity | method | " + " | ".join(title for title, _ in _COLUMNS.values()) + " | size | µs a step |",
         "| ---: | --- |" + " ---: |" * (len(_COLUMNS) + 2),
     ]
     for severity in sorted({row.severity for row in rows}):
         for method, of_method in _by_method(rows, severity).items():
-            cells = [
-                _cell(name, form, [row.metrics[name] for row in of_method]) for name, (_, form) in _COLUMNS.items()
-            ]
+            cells = [_cell(name, [row.metrics[name] for row in of_method]) for name in _COLUMNS]
             size = f"{np.mean([row.parameters for row in of_method]):,.0f}"
             times = [row.step_microseconds for row in of_method if row.step_microseconds is not None]
             spent = f"{np.median(times):.2g}" if times else "-"
@@ -79,29 +79,34 @@ def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str
     lines += ["", *comparison(rows), ""]
     best = winner(rows, config)
     if best:
-        lines += [f"The network of least onset RMSE over all severities, of at most {LARGEST:,} weights: {best}.", ""]
+        lines += [
+            f"The network with the lowest onset RMSE over all severities and at most {LARGEST:,} weights: {best}.",
+            "",
+        ]
     return "\n".join(lines)
 
 
 def comparison(rows: Sequence[StudyRow]) -> list[str]:
-    """How the LSTM's onset RMSE compares with each baseline's and with what can be had, a line for each severity."""
+    """Onset RMSE of the LSTM, the baselines and the known path, as a Markdown line for each severity."""
     lines = []
     for severity in sorted({row.severity for row in rows}):
         means = {
             method: float(np.mean([row.metrics["onset_rmse"] or 0.0 for row in of_method]))
             for method, of_method in _by_method(rows, severity).items()
         }
-        own = means.get(LSTM_NAME)
-        if own:
-            beside = (BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name, KNOWN_PATH)
-            others = [name for name in beside if name in means]
-            told = ", ".join(f"{name} {means[name]:.2f} s ({means[name] / own:.1f} times)" for name in others)
-            lines.append(f"- severity {severity}: LSTM {own:.2f} s; {told}")
-    return ["Onset RMSE beside the LSTM's:", "", *lines] if lines else []
+        lstm = means.get(LSTM_NAME)
+        if lstm:
+            others = ", ".join(
+                f"{name} {means[name]:.2f} s ({means[name] / lstm:.1f} times)"
+                for name in (BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name, KNOWN_PATH)
+                if name in means
+            )
+            lines.append(f"- severity {severity}: LSTM {lstm:.2f} s; {others}")
+    return ["Onset RMSE compared with that of the LSTM:", "", *lines] if lines else []
 
 
 def winner(rows: Sequence[StudyRow], config: StudyConfig) -> str | None:
-    """The network of least mean onset RMSE over all severities and seeds, of at most `LARGEST` weights."""
+    """Name of the network with the lowest mean onset RMSE among those with at most `LARGEST` weights."""
     means = {}
     for method in networks(config):
         of_method = [row for row in rows if row.method == method]
@@ -111,7 +116,7 @@ def winner(rows: Sequence[StudyRow], config: StudyConfig) -> str | None:
 
 
 def errors_figure(rows: Sequence[StudyRow]) -> Figure:
-    """Onset RMSE by method, a panel for each severity: a dot at the mean of the seeds, a line from best to worst."""
+    """Onset RMSE by method, one panel for each severity: a dot at the mean of the seeds, a line from best to worst."""
     severities = sorted({row.severity for row in rows})
     methods = list(dict.fromkeys(row.method for row in rows))
     figure = Figure(figsize=(1.6 + 2.4 * len(severities), 1.4 + 0.3 * len(methods)), dpi=100, layout="constrained")
@@ -120,7 +125,7 @@ def errors_figure(rows: Sequence[StudyRow]) -> Figure:
         for place, (method, of_method) in enumerate((m, _by_method(rows, severity).get(m, [])) for m in methods):
             values = [row.metrics["onset_rmse"] or 0.0 for row in of_method]
             if values:
-                colour, mean = _COLOURS.get(method, _grey(place)), float(np.mean(values))
+                colour, mean = _colour(method, place), float(np.mean(values))
                 panel.plot((min(values), max(values)), (place, place), color=colour, lw=2.0)
                 panel.plot(mean, place, "o", color=colour, ms=6)
                 panel.annotate(f"{mean:.2f}", (max(values), place), (7, 0), textcoords="offset points", va="center")
@@ -128,15 +133,15 @@ def errors_figure(rows: Sequence[StudyRow]) -> Figure:
         panel.grid(axis="x", which="both", color="0.92")
         panel.xaxis.set_major_formatter("{x:g}")
     low, high = panels[0].get_xlim()
-    panels[0].set_xlim(low * 0.8, high * 5.0)  # room for the figures
+    panels[0].set_xlim(low * 0.8, high * 5.0)  # room for the numbers
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
-    figure.suptitle("Onset error on flights that no method has seen; less is better", fontsize=11)
+    figure.suptitle("Onset error on flights that no method has seen; lower is better", fontsize=11)
     return figure
 
 
 def reliability_figure(rows: Sequence[StudyRow]) -> Figure:
-    """Share of steps in reentry by the probability they were given, of the methods that give one."""
+    """Observed share of steps in reentry over predicted probability, for the methods that predict probabilities."""
     severities = sorted({row.severity for row in rows})
     figure = Figure(figsize=(3.2 * len(severities), 3.6), dpi=100, layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(severities), sharey=True))
@@ -151,39 +156,37 @@ def reliability_figure(rows: Sequence[StudyRow]) -> Figure:
             )
             filled = steps.sum(axis=0) > 0
             total = np.where(filled, steps.sum(axis=0), 1.0)
-            given, came = (
-                np.where(filled, np.nansum(steps * of, axis=0) / total, np.nan) for of in (predicted, observed)
-            )
-            colour = _COLOURS.get(method, _grey(place))
-            panel.plot(given, came, marker="o", ms=3, lw=1, color=colour, label=method)
+            pooled = [
+                np.where(filled, np.nansum(steps * values, axis=0) / total, np.nan) for values in (predicted, observed)
+            ]
+            panel.plot(*pooled, marker="o", ms=3, lw=1, color=_colour(method, place), label=method)
         panel.set_title(f"severity {severity}", fontsize=10)
-        panel.set_xlabel("probability given")
+        panel.set_xlabel("predicted probability")
     panels[0].set_ylabel("share in reentry")
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     return figure
 
 
 def _by_method(rows: Sequence[StudyRow], severity: int) -> dict[str, list[StudyRow]]:
-    found: dict[str, list[StudyRow]] = {}
+    of_methods: dict[str, list[StudyRow]] = {}
     for row in rows:
         if row.severity == severity:
-            found.setdefault(row.method, []).append(row)
-    return found
+            of_methods.setdefault(row.method, []).append(row)
+    return of_methods
 
 
-def _cell(name: str, form: str, values: Sequence[float | None]) -> str:
-    known = [math.nan if value is None else value for value in values]
-    if any(math.isnan(value) for value in known):
+def _cell(name: str, values: Sequence[float | None]) -> str:
+    """Value of one seed, or mean and worst of several; a dash if one is missing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return "-"
+    form = _COLUMNS[name][1]
     if len(known) == 1:
         return form.format(known[0])
     worst = min(known) if name in _LOWEST_IS_WORST else max(known)
     return f"{form.format(np.mean(known))} / {form.format(worst)}"
 
 
-def _grey(place: int) -> str:
-    return ("tab:orange", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")[place % 6]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _colour(method: str, place: int) -> str:
+    others = ("tab:orange", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
+    return _COLOURS.get(method, others[place % len(others)])

@@ -1,4 +1,4 @@
-"""Evaluation and its report, and the two commands over them."""
+"""Evaluation of a checkpoint, its report, and the commands `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS = [NETWORK, "mean onset altitude", "altitude fraction", "elapsed fractio
 
 
 def evaluate_file(checkpoint: Path, data: Path, *, seeds: int = 1) -> Evaluation:
-    """Of a small file, so that its predictions outlive the block."""
+    """Evaluation on a small file, whose predictions stay in memory after the block."""
     with open_evaluation(checkpoint, data, seeds=seeds) as evaluation:
         return evaluation
 
@@ -42,7 +42,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainReport
     return train_file(data, out, ModelConfig(hidden=8), TrainConfig(epochs=6, seed=2, accelerator="cpu"))
 
 
-def test_the_tracks_held_out_are_scored_beside_the_baselines(data: Path, trained: TrainReport) -> None:
+def test_validation_tracks_are_scored_with_the_network_and_the_baselines(data: Path, trained: TrainReport) -> None:
     evaluation = evaluate_file(trained.checkpoint, data)
     (run,) = evaluation.runs
     held = load_checkpoint(trained.checkpoint).validation_tracks
@@ -52,7 +52,7 @@ def test_the_tracks_held_out_are_scored_beside_the_baselines(data: Path, trained
     assert run.metrics[NETWORK].as_dict() == trained.trained.checkpoint.metrics
 
 
-def test_of_another_file_every_track_is_scored_by_the_network_alone(tmp_path: Path, trained: TrainReport) -> None:
+def test_another_file_is_scored_whole_by_the_network_alone(tmp_path: Path, trained: TrainReport) -> None:
     evaluation = evaluate_file(trained.checkpoint, write_flights(tmp_path / "other.parquet", tracks=4, seed=9))
     assert (evaluation.held_out, evaluation.trained_on, evaluation.warning) == (False, 0, None)
     assert list(evaluation.runs[0].metrics) == [NETWORK]
@@ -60,7 +60,7 @@ def test_of_another_file_every_track_is_scored_by_the_network_alone(tmp_path: Pa
     assert "baselines need the training file" in markdown(evaluation)
 
 
-def test_the_training_tracks_are_known_again_in_another_form(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+def test_training_tracks_are_recognised_in_another_file(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     shuffled = pd.read_csv(data, float_precision="round_trip").sample(frac=1.0, random_state=0)
     shuffled.to_parquet(tmp_path / "train.parquet")
     evaluation = evaluate_file(trained.checkpoint, tmp_path / "train.parquet")
@@ -68,23 +68,23 @@ def test_the_training_tracks_are_known_again_in_another_form(data: Path, trained
     held = set(load_checkpoint(trained.checkpoint).validation_tracks)
     assert {p.track.track_id for p in evaluation.runs[0].predictions[NETWORK]} == held
     assert evaluation.warning == (
-        f"{tmp_path / 'train.parquet'}: the same tracks in another file trained the checkpoint; "
-        "only the 3 tracks held out are scored"
+        f"{tmp_path / 'train.parquet'}: the checkpoint was trained on the same tracks in another file; "
+        "only the 3 validation tracks are scored"
     )
 
 
-def test_the_very_file_that_trained_is_known_by_its_content(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+def test_the_training_file_is_recognised_by_its_content(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     assert load_checkpoint(trained.checkpoint).data_file_fingerprint == fingerprint(data)
     copy = tmp_path / "copy.csv"
     copy.write_bytes(data.read_bytes())
     evaluation = evaluate_file(trained.checkpoint, copy)
     assert (evaluation.held_out, evaluation.same_file, evaluation.trained_on, evaluation.scored) == (True, True, 12, 3)
-    assert evaluation.warning == f"{copy}: this file trained the checkpoint; only the 3 tracks held out are scored"
+    assert evaluation.warning == (
+        f"{copy}: the checkpoint was trained on this file; only the 3 validation tracks are scored"
+    )
 
 
-def test_some_of_the_training_tracks_among_others_are_left_out(
-    data: Path, trained: TrainReport, tmp_path: Path
-) -> None:
+def test_training_tracks_among_others_are_left_out(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     held = set(load_checkpoint(trained.checkpoint).validation_tracks)
     table = pd.read_csv(data, float_precision="round_trip")
     known = sorted(set(table["track_id"]) - held)[:4]
@@ -97,13 +97,13 @@ def test_some_of_the_training_tracks_among_others_are_left_out(
     assert scored == {0, 1, next(iter(held)) + 500}
     assert (evaluation.held_out, evaluation.trained_on, evaluation.scored) == (False, 4, 3)
     assert evaluation.warning == (
-        f"{tmp_path / 'both.parquet'}: 4 of 7 tracks trained the checkpoint; only the other 3 are scored"
+        f"{tmp_path / 'both.parquet'}: the checkpoint was trained on 4 of 7 tracks; only the other 3 are scored"
     )
-    assert "the 3 tracks that did not train it." in markdown(evaluation)
+    assert "the 3 tracks that it was not trained on." in markdown(evaluation)
     assert as_dict(evaluation)["tracks_that_trained_it"] == 4
 
 
-def test_a_training_track_that_is_cut_off_is_left_out_too(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+def test_a_truncated_training_track_is_left_out(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(trained.checkpoint)
     table = pd.read_csv(data, float_precision="round_trip")
     first, second, *_ = sorted(set(table["track_id"]) - set(checkpoint.validation_tracks))
@@ -112,7 +112,7 @@ def test_a_training_track_that_is_cut_off_is_left_out_too(data: Path, trained: T
     pd.concat([begin.iloc[: len(begin) // 2], end.iloc[len(end) // 2 :], unseen]).to_parquet(tmp_path / "cut.parquet")
     evaluation = evaluate_file(trained.checkpoint, tmp_path / "cut.parquet")
     assert (evaluation.trained_on, evaluation.scored) == (2, 1)
-    assert "2 of 3 tracks trained the checkpoint; only the other 1 are scored" in (evaluation.warning or "")
+    assert "trained on 2 of 3 tracks; only the other 1 are scored" in (evaluation.warning or "")
 
     save_checkpoint(tmp_path / "old.ckpt", replace(checkpoint, trained_rows=None))
     assert evaluate_file(tmp_path / "old.ckpt", tmp_path / "cut.parquet").trained_on == 0
@@ -128,11 +128,11 @@ def test_training_tracks_alone_are_scored_with_a_warning(data: Path, trained: Tr
     content = json.loads(result.stdout)
     assert (content["tracks_that_trained_it"], content["tracks_scored"]) == (12, 12)
     (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert "12 of 12 tracks trained the checkpoint; they are scored all the same" in warning
+    assert "the checkpoint was trained on 12 of 12 tracks; they are scored all the same" in warning
     assert content["warning"] in warning
 
 
-def test_a_checkpoint_that_kept_no_flights_knows_its_tracks_as_a_whole(
+def test_a_checkpoint_without_flight_fingerprints_recognises_its_tracks_as_a_whole(
     data: Path, trained: TrainReport, tmp_path: Path
 ) -> None:
     old = replace(
@@ -143,7 +143,7 @@ def test_a_checkpoint_that_kept_no_flights_knows_its_tracks_as_a_whole(
     assert (evaluation.held_out, evaluation.same_file, evaluation.scored) == (True, False, 3)
 
 
-def test_over_seeds_the_summary_holds_mean_and_worst(data: Path, trained: TrainReport) -> None:
+def test_the_summary_over_seeds_holds_mean_and_worst(data: Path, trained: TrainReport) -> None:
     evaluation = evaluate_file(trained.checkpoint, data, seeds=3)
     assert [run.seed for run in evaluation.runs] == [2, 3, 4]
     held = [{p.track.track_id for p in run.predictions[NETWORK]} for run in evaluation.runs]
@@ -157,14 +157,17 @@ def test_over_seeds_the_summary_holds_mean_and_worst(data: Path, trained: TrainR
     assert "mean / worst" in markdown(evaluation)
 
 
-def test_more_seeds_need_the_training_file(tmp_path: Path, trained: TrainReport) -> None:
-    with pytest.raises(ConfigError, match="more than one seed needs the tracks"):
-        evaluate_file(trained.checkpoint, write_flights(tmp_path / "other.csv"), seeds=2)
+def test_several_seeds_need_the_training_file(tmp_path: Path, trained: TrainReport) -> None:
+    other = write_flights(tmp_path / "other.csv")
+    with pytest.raises(ConfigError, match="more than one seed") as error:
+        evaluate_file(trained.checkpoint, other, seeds=2)
+    assert error.value.where == str(other)
 
 
-def test_no_seed_is_refused(data: Path, trained: TrainReport) -> None:
-    with pytest.raises(ConfigError, match="seeds out of range; expected 1 to 1,000; got 0"):
+def test_zero_seeds_are_refused(data: Path, trained: TrainReport) -> None:
+    with pytest.raises(ConfigError, match="seeds out of range") as error:
         evaluate_file(trained.checkpoint, data, seeds=0)
+    assert (error.value.expected, error.value.got) == ("1 to 1,000", "0")
 
 
 def test_a_file_larger_than_memory_has_the_same_report_to_the_bit(
@@ -182,7 +185,7 @@ def test_a_file_larger_than_memory_has_the_same_report_to_the_bit(
         assert path.read_bytes() == (tmp_path / "disk" / path.name).read_bytes()
 
 
-def test_of_a_large_file_too_the_training_tracks_are_left_out(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+def test_training_tracks_in_a_large_file_are_left_out(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     others = short_flights(2, seed=9)
     others["track_id"] += 90
     table = pd.concat([pd.read_csv(data, float_precision="round_trip"), others])
@@ -194,7 +197,7 @@ def test_of_a_large_file_too_the_training_tracks_are_left_out(data: Path, traine
         assert evaluation.runs[0].metrics == in_memory.runs[0].metrics
 
 
-def test_baselines_of_a_large_training_split_are_fitted_on_some_of_its_tracks_and_it_is_said(
+def test_baselines_are_fitted_on_part_of_a_large_training_split_and_the_report_says_so(
     data: Path, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "evenly chosen" not in markdown(evaluate_file(trained.checkpoint, data))
@@ -205,7 +208,7 @@ def test_baselines_of_a_large_training_split_are_fitted_on_some_of_its_tracks_an
     assert as_dict(evaluation)["runs"][0]["baselines_fitted_on"] == 4
 
 
-def test_a_place_that_takes_no_report_is_refused_before_the_tracks_are_read(
+def test_an_unwritable_report_folder_is_refused_before_the_tracks_are_read(
     trained: TrainReport, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -216,7 +219,7 @@ def test_a_place_that_takes_no_report_is_refused_before_the_tracks_are_read(
     assert "cannot be written" in str(result.exception)
 
 
-def test_the_report_is_five_whole_files(data: Path, trained: TrainReport, tmp_path: Path) -> None:
+def test_the_report_consists_of_five_complete_files(data: Path, trained: TrainReport, tmp_path: Path) -> None:
     evaluation = evaluate_file(trained.checkpoint, data)
     written = write_report(evaluation, tmp_path / "report")
     assert sorted(written) == sorted((tmp_path / "report").iterdir())
@@ -233,7 +236,7 @@ def test_the_report_is_five_whole_files(data: Path, trained: TrainReport, tmp_pa
         assert len(image) < 150_000
 
 
-def test_figures_without_cases_are_null_in_json_and_a_dash_in_the_table(tmp_path: Path, trained: TrainReport) -> None:
+def test_metrics_without_cases_are_null_in_json_and_a_dash_in_the_table(tmp_path: Path, trained: TrainReport) -> None:
     flights = short_flights(2)
     flights["reentry_phase"] = 0
     flights.to_csv(tmp_path / "none.csv", index=False)
@@ -248,13 +251,13 @@ def test_figures_without_cases_are_null_in_json_and_a_dash_in_the_table(tmp_path
     assert figures[titles.index("ROC AUC")] == "-"
 
 
-def test_one_track_alone_is_not_trained_on_and_nothing_is_written(tmp_path: Path) -> None:
+def test_training_on_a_single_track_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few labelled tracks"):
         train_file(write_flights(tmp_path / "one.csv", tracks=1), tmp_path / "out", ModelConfig(), TrainConfig())
     assert not (tmp_path / "out").exists()
 
 
-def test_train_and_evaluate_from_the_command_line(data: Path, tmp_path: Path) -> None:
+def test_the_commands_train_and_evaluate_work_together(data: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text('[model]\nhidden = 4\n[train]\naccelerator = "cpu"\nepochs = 9\n')
     arguments = ["train", str(data), "--out", str(tmp_path), "--config", str(tmp_path / "settings.toml")]
     result = CliRunner().invoke(app, [*arguments, "--epochs", "2", "--seed", "5", "--json"])
@@ -272,7 +275,7 @@ def test_train_and_evaluate_from_the_command_line(data: Path, tmp_path: Path) ->
     assert str(tmp_path / "report" / "track.png") in result.stdout
 
 
-def test_figures_without_cases_are_null_in_the_json_of_train(data: Path, tmp_path: Path) -> None:
+def test_metrics_without_cases_are_null_in_the_json_of_train(data: Path, tmp_path: Path) -> None:
     # One epoch at next to no learning rate leaves every probability below the threshold.
     (tmp_path / "slow.toml").write_text("[model]\nharmonics = []\n[train]\nlearning_rate = 1e-6\nseed = 3\n")
     result = CliRunner().invoke(
@@ -289,8 +292,10 @@ def test_figures_without_cases_are_null_in_the_json_of_train(data: Path, tmp_pat
             "--json",
         ],
     )
-    figures = json.loads(result.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
-    assert figures["metrics"]["missed_onsets"] == 3  # nothing is predicted yet, so precision has no cases
+    figures = json.loads(result.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is not valid JSON"))
+    assert (
+        figures["metrics"]["missed_onsets"] == 3
+    )  # no step is predicted in reentry yet, so the precision has no cases
     assert figures["metrics"]["precision"] is None
 
 

@@ -1,4 +1,4 @@
-"""Plots draw no line where nothing was measured, and no legend over the data."""
+"""Plots: no line across missing measurements, no legend over the data, a dot for each result of the study."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 from reentry.decision import DecisionConfig
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.tracks import Track
-from training.evaluation.metrics import Prediction, Reliability
+from training.evaluation.metrics import Prediction
 from training.evaluation.plots import reliability_figure, silences, track_figure
-from training.studies.study import Row
+from training.evaluation.reliability import Reliability
+from training.studies.study import StudyRow
 from training.studies.study_report import errors_figure
 
 NAN = float("nan")
@@ -35,11 +36,11 @@ def prediction(seconds: np.ndarray) -> Prediction:
         ([5.0], []),
     ],
 )
-def test_a_silence_is_a_step_of_at_least_four_usual_ones(seconds: list[float], expected: list[int]) -> None:
+def test_a_silence_is_at_least_four_median_steps_long(seconds: list[float], expected: list[int]) -> None:
     assert silences(np.array(seconds)).tolist() == expected
 
 
-def test_lines_of_a_track_break_at_a_silence_which_is_marked() -> None:
+def test_lines_break_at_a_silence_and_the_silence_is_marked() -> None:
     seconds = np.concatenate([np.arange(20.0), np.arange(31.0, 40.0)])
     figure = track_figure([prediction(seconds)], DecisionConfig())
     above, below = figure.axes
@@ -52,13 +53,13 @@ def test_lines_of_a_track_break_at_a_silence_which_is_marked() -> None:
     assert "no measurements" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_a_track_without_a_silence_has_none_marked() -> None:
+def test_a_track_without_silences_has_no_marks() -> None:
     figure = track_figure([prediction(np.arange(30.0))], DecisionConfig())
     assert [len(panel.patches) for panel in figure.axes] == [0, 0]
     assert "no measurements" not in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_reliability_joins_no_bins_that_lie_apart() -> None:
+def test_the_reliability_line_joins_adjacent_bins_only() -> None:
     two = Reliability(
         steps=np.array([90, 0, 0, 10]),
         predicted=np.array([0.0, NAN, NAN, 1.0]),
@@ -72,9 +73,9 @@ def test_reliability_joins_no_bins_that_lie_apart() -> None:
     assert len(figure.legends) == 1
 
 
-def test_the_study_has_a_dot_for_each_method_and_severity() -> None:
+def test_the_plot_of_a_study_has_a_dot_for_each_method_and_severity() -> None:
     rows = [
-        Row(
+        StudyRow(
             method=method,
             severity=severity,
             seed=seed,

@@ -1,4 +1,4 @@
-"""The model card: its figures by kind of flight, its plots, and its section on exports."""
+"""The model card: metrics by kind of flight, plots, and the section on exports."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def track(*, to: tuple[float, float] = (0.0, 0.0), seen_by: int = 1, onset: int 
     )
 
 
-def late_by(steps: int, **of: Any) -> Prediction:
-    seen = track(**of)
-    return Prediction(track=seen, probability=(np.arange(5) >= 3 + steps).astype(float))
+def late_by(steps: int, **settings: Any) -> Prediction:
+    """Prediction whose onset is so many steps late."""
+    return Prediction(track=track(**settings), probability=(np.arange(5) >= 3 + steps).astype(float))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainReport
 
 
 def trained_on(path: Path, out: Path) -> str:
-    """The card of a short training."""
+    """Text of the card after a short training."""
     return (
         train_file(path, out, ModelConfig(hidden=4), TrainConfig(epochs=1, accelerator="cpu"))
         .checkpoint.with_name(CARD_NAME)
@@ -73,20 +73,20 @@ def card(trained: TrainReport) -> str:
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES)
-def test_the_card_names_the_label_rule_of_the_origin_and_the_one_the_labels_follow(rule: str, tmp_path: Path) -> None:
+def test_the_card_names_the_recorded_label_rule_and_the_one_that_the_labels_follow(rule: str, tmp_path: Path) -> None:
     settings = tmp_path / "rule.toml"
     settings.write_text(f'[trapezoid]\nlabel_rule = "{rule}"\nshortest = 60\nlongest = 90\n')
     other = next(name for name in LABEL_RULES if name != rule)
     for suffix in ("csv", "parquet"):
         simulate_file(tmp_path / f"data.{suffix}", tracks=12, seed=3, config=settings)
         card = trained_on(tmp_path / f"data.{suffix}", tmp_path / suffix)
-        assert (f"label_rule {rule}" in card) == (suffix == "parquet")  # a CSV file cannot say how it was made
+        assert (f"label_rule {rule}" in card) == (suffix == "parquet")  # a CSV file has no metadata
         (line,) = [line for line in card.splitlines() if line.startswith("| labels follow the rule |")]
         assert f"`{rule}` in 12" in line
         assert f"`{other}` in 12" not in line
 
 
-def test_the_card_is_silent_on_label_rules_where_none_fits(card: str, tmp_path: Path) -> None:
+def test_the_card_omits_label_rules_if_none_fits(card: str, tmp_path: Path) -> None:
     flights = short_flights(10)
     flights["reentry_phase"] = flights.groupby("track_id")["reentry_phase"].shift(-1).fillna(1).astype(int)
     write_tracks(tmp_path / "early.csv", flights)
@@ -97,11 +97,13 @@ def test_the_card_is_silent_on_label_rules_where_none_fits(card: str, tmp_path: 
     ("to", "kilometres"),
     [((0.0, 0.0), 0.0), ((90.0, 0.0), math.pi / 2 * 6371), ((0.0, 180.0), math.pi * 6371), ((0.0, -1.0), 111.195)],
 )
-def test_range_is_the_great_circle_from_first_to_last(to: tuple[float, float], kilometres: float) -> None:
+def test_the_range_is_the_great_circle_from_the_first_to_the_last_measurement(
+    to: tuple[float, float], kilometres: float
+) -> None:
     assert range_km(track(to=to)) == pytest.approx(kilometres, rel=1e-5)
 
 
-def test_range_classes_have_their_bounds_at_1000_3500_and_5500_km() -> None:
+def test_range_classes_are_divided_at_1000_3500_and_5500_km() -> None:
     per_degree = math.pi * 6371 / 180
     classes = {km: range_class(track(to=(km / per_degree, 0.0))) for km in (999, 1001, 3499, 3501, 5499, 5501, 10_000)}
     assert list(classes.values()) == [
@@ -115,11 +117,11 @@ def test_range_classes_have_their_bounds_at_1000_3500_and_5500_km() -> None:
     ]
 
 
-def test_sensors_are_counted_once_each() -> None:
+def test_each_sensor_is_counted_once() -> None:
     assert [sensors(track(seen_by=count)) for count in (1, 2, 5)] == ["1", "2", "5"]
 
 
-def test_figures_are_of_each_group_alone() -> None:
+def test_metrics_of_a_group_cover_its_tracks_alone() -> None:
     predictions = [
         late_by(0, to=(1.0, 0.0)),
         late_by(1, to=(20.0, 0.0), seen_by=2),
@@ -134,7 +136,7 @@ def test_figures_are_of_each_group_alone() -> None:
         ("sensors", "1"),
         ("sensors", "2"),
     ]
-    assert {key: (of.tracks, of.onset_rmse) for key, of in groups.items()} == {
+    assert {key: (metrics.tracks, metrics.onset_rmse) for key, metrics in groups.items()} == {
         ("profile", "ballistic"): (3, pytest.approx(math.sqrt(1 / 3))),
         ("severity", "2"): (3, pytest.approx(math.sqrt(1 / 3))),
         ("range", "below 1,000 km"): (2, 0.0),
@@ -144,22 +146,24 @@ def test_figures_are_of_each_group_alone() -> None:
     }
 
 
-def test_of_a_file_that_does_not_say_where_it_is_from_neither_does_the_card() -> None:
+def test_profile_and_severity_are_unknown_without_recorded_simulation_settings() -> None:
     groups = by_group([late_by(0)], DECISION, None)
-    assert [(group.by, group.name) for group in groups[:2]] == [("profile", "not said"), ("severity", "not said")]
+    assert [(group.by, group.name) for group in groups[:2]] == [("profile", "unknown"), ("severity", "unknown")]
 
 
-def test_the_card_says_on_what_it_was_trained(card: str, data: Path, trained: TrainReport) -> None:
+def test_the_card_describes_the_training_data(card: str, data: Path, trained: TrainReport) -> None:
     checkpoint = load_checkpoint(trained.checkpoint)
     assert f"| file | {data}, {trained.read.rows:,} rows |" in card
-    assert '| from | simulated, profile ballistic, severity 2, seed 7, settings `{"shots": {"decoys": 0.1}}` |' in card
+    assert (
+        '| source | simulated, profile ballistic, severity 2, seed 7, settings `{"shots": {"decoys": 0.1}}` |' in card
+    )
     assert f"`{fingerprint(data)}`" in card
     assert f"`{checkpoint.data_fingerprint}`" in card
     assert "| trained on | 8 tracks |" in card
     assert "| held out | 2 tracks, whole |" in card
 
 
-def test_of_several_severities_in_one_csv_file_the_card_names_none(tmp_path: Path) -> None:
+def test_the_severity_of_a_csv_file_joined_from_several_is_unknown(tmp_path: Path) -> None:
     tables = []
     for severity in (1, 3):
         simulate_file(tmp_path / f"{severity}.parquet", profile="ballistic", tracks=6, severity=severity, processes=1)
@@ -167,43 +171,45 @@ def test_of_several_severities_in_one_csv_file_the_card_names_none(tmp_path: Pat
         tables[-1]["track_id"] += 100 * severity
     pd.concat(tables).to_csv(tmp_path / "both.csv", index=False)
     card = trained_on(tmp_path / "both.csv", tmp_path / "both")
-    assert "| from | the file does not say |" in card
-    assert "| profile | not said | 2 | " in card
-    assert "| severity | not said | 2 | " in card
+    assert "| source | unknown |" in card
+    assert "| profile | unknown | 2 | " in card
+    assert "| severity | unknown | 2 | " in card
     card = trained_on(tmp_path / "3.parquet", tmp_path / "one")
-    assert "| from | simulated, profile ballistic, severity 3, seed 0 |" in card
+    assert "| source | simulated, profile ballistic, severity 3, seed 0 |" in card
     assert "| severity | 3 | 1 | " in card
 
 
-def test_what_a_file_says_of_another_number_of_tracks_is_not_taken_for_its_own(tmp_path: Path) -> None:
+def test_recorded_settings_for_another_number_of_tracks_are_ignored(tmp_path: Path) -> None:
     write_tracks(tmp_path / "joined.parquet", short_flights(10), origin={**ORIGIN, "tracks": 5})
     card = trained_on(tmp_path / "joined.parquet", tmp_path / "joined")
-    assert "| from | the file says so of another number of tracks |" in card
-    assert "| severity | not said | 2 | " in card
+    assert "| source | unknown: the file describes another number of tracks |" in card
+    assert "| severity | unknown | 2 | " in card
     assert "Trained on simulated flights" not in card
 
     flights = short_flights(10)
-    flights.loc[flights["track_id"] == 3, "latitude"] = 120.0  # set aside, and counted all the same
+    flights.loc[flights["track_id"] == 3, "latitude"] = 120.0  # set aside, but counted
     write_tracks(tmp_path / "bad.parquet", flights, origin={**ORIGIN, "tracks": 10})
-    assert "| from | simulated, profile ballistic, severity 2" in trained_on(tmp_path / "bad.parquet", tmp_path / "bad")
+    assert "| source | simulated, profile ballistic, severity 2" in trained_on(
+        tmp_path / "bad.parquet", tmp_path / "bad"
+    )
 
 
-def test_the_card_has_the_figures_of_the_checkpoint_and_of_each_group(card: str, trained: TrainReport) -> None:
+def test_the_card_has_the_metrics_of_the_checkpoint_and_of_each_group(card: str, trained: TrainReport) -> None:
     metrics = trained.trained.checkpoint.metrics
     assert f"| onset RMSE, s | {metrics['onset_rmse']:.3f} |" in card
     assert f"| Brier score of the steps | {metrics['brier']:.5f} |" in card
     for row in ("| profile | ballistic | 2 | ", "| severity | 2 | 2 | ", "| sensors | 1 | 2 | "):
         assert f"{row}{metrics['onset_rmse']:.3f} | " in card
-    assert "Held out with fewer than 20 tracks: profile ballistic; severity 2; " in card
+    assert "Validated on fewer than 20 tracks: profile ballistic; severity 2; " in card
 
 
-def test_the_plots_that_the_card_shows_are_beside_it(card: str, trained: TrainReport) -> None:
+def test_the_plots_of_the_card_are_in_its_folder(card: str, trained: TrainReport) -> None:
     for name in ("onset_errors.png", "reliability.png"):
         assert f"]({name})" in card
         assert trained.checkpoint.with_name(name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_section_on_exports_joins_the_card_and_is_replaced_in_it(card: str, trained: TrainReport) -> None:
+def test_a_second_export_replaces_its_section_in_the_card(card: str, trained: TrainReport) -> None:
     checkpoint = load_checkpoint(trained.checkpoint)
     for data in ("first tracks", "other tracks"):
         path = write_export_section(trained.checkpoint, checkpoint, [], data)
@@ -214,7 +220,7 @@ def test_the_section_on_exports_joins_the_card_and_is_replaced_in_it(card: str, 
     assert "first tracks" not in text
 
 
-def test_a_checkpoint_alone_has_a_card_of_what_it_knows(trained: TrainReport) -> None:
+def test_the_card_of_a_checkpoint_alone_has_neither_groups_nor_plots(trained: TrainReport) -> None:
     text = markdown(load_checkpoint(trained.checkpoint))
     assert "| held out | 2 tracks, whole |" in text
     assert "By kind of flight" not in text

@@ -1,4 +1,4 @@
-"""What is recorded of a training, and what stands in the way of recording it."""
+"""Recording of a training in MLflow, and the failures of MLflow and its store."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def run_of(data: Path, out: Path, *flags: str) -> Run:
     return newest()
 
 
-def test_a_training_is_recorded_with_all_that_decides_how_it_ends(data: Path, tmp_path: Path) -> None:
+def test_a_run_records_everything_that_determines_its_result(data: Path, tmp_path: Path) -> None:
     run = run_of(data, tmp_path, "--seed", "3")
-    given = run.parameters
+    parameters = run.parameters
     assert run.status == "FINISHED"
-    assert (given["train.seed"], given["train.epochs"], given["model.hidden"]) == ("3", "2", "16")
-    assert given["model.features"] == "altitude_fraction, elapsed_fraction"
-    assert given["data.file_fingerprint"] == fingerprint(data)
-    assert (given["data.train_tracks"], given["data.validation_tracks"]) == ("5", "1")
-    assert given["lock_hash"] == hashlib.sha256(recorder.LOCK.read_bytes()).hexdigest()
-    assert len(given["data.tracks_fingerprint"]) == 64
-    assert given["git_revision"]
+    assert (parameters["train.seed"], parameters["train.epochs"], parameters["model.hidden"]) == ("3", "2", "16")
+    assert parameters["model.features"] == "altitude_fraction, elapsed_fraction"
+    assert parameters["data.file_fingerprint"] == fingerprint(data)
+    assert (parameters["data.train_tracks"], parameters["data.validation_tracks"]) == ("5", "1")
+    assert parameters["lock_hash"] == hashlib.sha256(recorder.LOCK.read_bytes()).hexdigest()
+    assert len(parameters["data.tracks_fingerprint"]) == 64
+    assert parameters["git_revision"]
     assert run.metrics["tracks"] == 1.0
     assert run.metrics["onset_rmse"] is not None
 
 
-def test_the_files_of_a_training_are_kept_with_its_run(data: Path, tmp_path: Path, store_of_runs: str) -> None:
+def test_the_files_of_a_training_are_recorded_with_its_run(data: Path, tmp_path: Path, store_of_runs: str) -> None:
     for name in ("README.md", "picture.png"):
         (tmp_path / name).write_text("the user's")
     run = run_of(data, tmp_path)
@@ -73,14 +73,14 @@ def test_the_files_of_a_training_are_kept_with_its_run(data: Path, tmp_path: Pat
 def test_the_same_seed_and_data_give_the_same_metrics(data: Path, tmp_path: Path) -> None:
     runs = [run_of(data, tmp_path / str(i), "--seed", seed) for i, seed in enumerate("112")]
     same = compare([run.run_id for run in runs[:2]])
-    apart = {name: values for name, values in same.metrics.items() if len(set(values)) > 1}
-    assert set(apart) <= {"seconds"}
+    differing = {name: values for name, values in same.metrics.items() if len(set(values)) > 1}
+    assert set(differing) <= {"seconds"}
     assert set(same.parameters) <= {"git_revision"}  # others may commit while the tests run
     different = compare([run.run_id for run in runs])
     assert different.parameters["train.seed"] == ["1", "1", "2"]
 
 
-def test_a_curve_has_a_figure_for_each_epoch(store_of_runs: str) -> None:
+def test_a_curve_has_a_value_for_each_epoch(store_of_runs: str) -> None:
     with recording(True, {"a": (1, 2)}, name="curve") as recorder:
         for epoch in range(4):
             recorder.epoch(epoch, {"train_loss": 1.0 / (epoch + 1), "validation_loss": float("nan")})
@@ -92,13 +92,13 @@ def test_a_curve_has_a_figure_for_each_epoch(store_of_runs: str) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
-def test_a_run_that_ends_early_says_how(error: BaseException, status: str) -> None:
+def test_a_run_that_ends_early_has_the_status_failed_or_killed(error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), recording(True, {}):
         raise error
     assert newest().status == status
 
 
-def test_without_tracking_nothing_is_recorded_and_mlflow_is_not_asked(
+def test_a_training_without_tracking_does_not_open_the_store(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "open_store", lambda _: pytest.fail("the store was opened"))
@@ -107,7 +107,7 @@ def test_without_tracking_nothing_is_recorded_and_mlflow_is_not_asked(
     assert (tmp_path / "model.ckpt").is_file()
 
 
-def test_without_mlflow_one_line_says_so_and_the_training_goes_on(
+def test_a_training_without_mlflow_prints_a_warning_and_continues(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent(monkeypatch)
@@ -118,26 +118,26 @@ def test_without_mlflow_one_line_says_so_and_the_training_goes_on(
     assert (tmp_path / "model.ckpt").is_file()
 
 
-def test_runs_without_mlflow_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_runs_without_mlflow_is_an_error_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     with recording(True, {}):
         pass
     absent(monkeypatch)
-    with pytest.raises(InputError, match=r"mlflow is not installed; fix: pip install 'reentry\[train\]'"):
+    with pytest.raises(InputError, match="mlflow is not installed") as error:
         all_runs()
+    assert error.value.fix == "pip install 'reentry[train]'"
 
 
-def test_a_store_that_was_asked_for_and_cannot_be_opened_ends_the_command_before_training(
+def test_an_unusable_configured_store_stops_the_command_before_training(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "mlflow.db"
-    broken.write_text("this is no database, and long enough to be seen as none\n" * 20)
+    broken.write_text("this is not a database, and long enough to be recognised as such\n" * 20)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{broken}")
     result = train(data, tmp_path / "out")
     assert isinstance(result.exception, InputError)
-    told = str(result.exception)
-    assert "the store of runs cannot be used" in told
-    assert "--no-track" in told
-    assert "\n" not in told
+    assert result.exception.problem == "the MLflow tracking store is unusable"
+    assert "--no-track" in str(result.exception.fix)
+    assert "\n" not in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
@@ -146,7 +146,7 @@ def delete_experiment(uri: str) -> None:
     client.delete_experiment(experiment_of(client, uri))
 
 
-def test_an_experiment_that_was_deleted_is_one_line_before_training(
+def test_a_deleted_experiment_stops_the_command_before_training(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -154,15 +154,14 @@ def test_an_experiment_that_was_deleted_is_one_line_before_training(
     delete_experiment(uri)
     result = train(data, tmp_path / "out")
     assert isinstance(result.exception, InputError)
-    told = str(result.exception)
-    assert told.startswith(f"{uri}: the store of runs cannot be used; got ")
-    assert "deleted" in told
-    assert "--no-track" in told
-    assert "\n" not in told
+    assert (result.exception.where, result.exception.problem) == (uri, "the MLflow tracking store is unusable")
+    assert "deleted" in str(result.exception.got)
+    assert "--no-track" in str(result.exception.fix)
+    assert "\n" not in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_experiment_that_was_deleted_from_the_local_store_leaves_training_working(
+def test_training_works_with_a_deleted_experiment_in_the_local_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -171,25 +170,26 @@ def test_an_experiment_that_was_deleted_from_the_local_store_leaves_training_wor
     capsys.readouterr()
     with recording(True, {"a": 1}) as recorder:
         recorder.metrics({"b": 2.0})
-    told = capsys.readouterr().err
-    assert told.startswith("warning: this run is not recorded: ")
-    assert told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("warning: this run is not recorded: ")
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("call", ["create_experiment", "create_run"])
-def test_a_store_that_refuses_to_write_is_one_line(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_store_is_an_error(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
     def refused(*_: Any, **__: Any) -> None:
-        raise PermissionError("403: only for reading\nmore")
+        raise PermissionError("403: read-only\nmore")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setattr(MlflowClient, call, refused)
-    with pytest.raises(InputError, match=r"cannot be used; got 403: only for reading; fix: "), recording(True, {}):
+    with pytest.raises(InputError, match="unusable") as error, recording(True, {}):
         pass
+    assert error.value.got == "403: read-only"
 
 
-def test_a_local_store_that_cannot_be_made_leaves_training_working(
+def test_training_works_if_the_local_store_cannot_be_created(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -197,12 +197,12 @@ def test_a_local_store_that_cannot_be_made_leaves_training_working(
     (tmp_path / "artifacts").write_text("a file where the folder is needed")
     with recording(True, {"a": 1}) as recorder:
         recorder.metrics({"b": 2.0})
-    told = capsys.readouterr().err
-    assert told.startswith("warning: this run is not recorded: ")
-    assert told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("warning: this run is not recorded: ")
+    assert stderr.count("\n") == 1
 
 
-def test_a_store_that_fails_on_the_way_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_fails_during_a_run_prints_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
     class Failing:
         def log_batch(self, *_: Any, **__: Any) -> None:
             raise OSError("disk full\nmore")
@@ -211,12 +211,10 @@ def test_a_store_that_fails_on_the_way_is_told_of_once(capsys: pytest.CaptureFix
     recorder.metrics({"a": 1.0})
     recorder.parameters({"b": 1})
     recorder.end("FINISHED")
-    assert capsys.readouterr().err == "warning: the run is not recorded any further: disk full\n"
+    assert capsys.readouterr().err == "warning: recording of this run stopped: disk full\n"
 
 
-def test_the_store_is_a_file_under_artifacts_unless_the_environment_names_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_store_is_a_file_under_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert database(tracking_uri()) == tmp_path / LOCAL_STORE
@@ -227,19 +225,19 @@ def test_the_store_is_a_file_under_artifacts_unless_the_environment_names_anothe
     assert database(tracking_uri()) is None
 
 
-def test_the_content_of_the_file_is_a_parameter(data: Path, tmp_path: Path) -> None:
+def test_the_content_of_the_file_is_among_the_parameters(data: Path, tmp_path: Path) -> None:
     other = write_flights(tmp_path / "other.csv", tracks=6, seed=1)
-    of = [training_parameters(path, ModelConfig(), TrainConfig()) for path in (data, other)]
-    assert of[0]["data.file_fingerprint"] != of[1]["data.file_fingerprint"]
+    parameters = [training_parameters(path, ModelConfig(), TrainConfig()) for path in (data, other)]
+    assert parameters[0]["data.file_fingerprint"] != parameters[1]["data.file_fingerprint"]
 
 
-def test_a_program_without_its_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_hash_is_unknown_without_the_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "LOCK", tmp_path / "requirements.lock")
     assert lock_hash() == "unknown"
 
 
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if MLflow were not installed."""
+    """Make the import of MLflow fail, as if it were not installed."""
     real = builtins.__import__
 
     def without(name: str, globals: Mapping[str, object] | None = None, *rest: Any) -> Any:  # noqa: A002

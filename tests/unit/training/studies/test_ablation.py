@@ -1,4 +1,4 @@
-"""The ablation: one change at a time, one row each."""
+"""The ablation: each variant changes one setting and has one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be told of an onset at all: nothing is missed without noise, and less with more of it."""
+"""The known path: exact onsets without noise, larger errors with more noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLIGHTS = 24
 
 
 def seen(sensors: SensorConfig) -> tuple[list[Sample], BallisticConfig]:
-    """Flights as such sensors see them, the rows in order."""
+    """Samples of flights as these sensors see them, with rows in order of time, and the simulation settings."""
     config = BallisticConfig(tracks=FLIGHTS, seed=4, sensors=sensors)
     table = simulate_ballistic(config).sort_values(["track_id", "timestamp"], kind="stable")
     names = ["timestamp", "latitude", "longitude", "altitude", "radiometric_intensity", "sensor_id"]
@@ -38,7 +38,7 @@ def onset_rmse(predictions: list[Prediction]) -> float:
     return score(predictions, DecisionConfig()).onset_rmse
 
 
-def test_without_noise_every_onset_is_told_to_the_step() -> None:
+def test_every_onset_is_found_to_the_step_without_noise() -> None:
     samples, config = seen(SensorConfig())
     predictions = known_path(samples, config)
     assert [p.track.track_id for p in predictions] == list(range(FLIGHTS))
@@ -46,17 +46,17 @@ def test_without_noise_every_onset_is_told_to_the_step() -> None:
     assert onset_rmse(predictions) < 0.5
 
 
-def test_more_noise_leaves_less_to_be_told_down_to_what_is_drawn() -> None:
+def test_errors_grow_with_noise_up_to_the_spread_of_the_prior() -> None:
     errors = []
     for noise in (0.0, 30.0, 3e3, 9e4):
         samples, config = seen(SensorConfig(position_noise=(noise, noise)))
         errors.append(onset_rmse(known_path(samples, config)))
     assert errors[0] < 0.3 * errors[1]
     assert errors[1] < errors[2]
-    assert errors[3] == pytest.approx(errors[2], rel=0.3)  # the drag says nothing: only what coefficients are drawn
+    assert errors[3] == pytest.approx(errors[2], rel=0.3)  # the measurements add nothing to the prior
 
 
-def test_bias_clocks_and_outliers_take_little_from_it() -> None:
+def test_bias_clock_offsets_and_outliers_add_little_error() -> None:
     samples, config = seen(SensorConfig(position_noise=(20.0, 20.0)))
     clean = onset_rmse(known_path(samples, config))
     samples, config = seen(
@@ -65,7 +65,7 @@ def test_bias_clocks_and_outliers_take_little_from_it() -> None:
     assert onset_rmse(known_path(samples, config)) < 1.5 * clean
 
 
-def test_probabilities_are_of_the_measurements_so_far() -> None:
+def test_probabilities_rise_only_near_the_onset() -> None:
     samples, config = seen(SensorConfig(position_noise=(50.0, 50.0)))
     before = known_path(samples, config)[0].probability
     onset = int(samples[0].phase.argmax())

@@ -1,4 +1,4 @@
-"""The table of exactness under either label rule."""
+"""The table of exact onsets under each label rule."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from training.config import ModelConfig, TrainConfig
 from training.studies import label_rules
 
 
-def test_each_rule_and_seed_has_a_row_and_a_short_training_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_has_a_row_for_each_rule_and_seed_and_a_short_training_is_not_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(label_rules, "TRAINING_TRACKS", 4)
-    monkeypatch.setattr(label_rules, "FRESH_TRACKS", 3)
+    monkeypatch.setattr(label_rules, "UNSEEN_TRACKS", 3)
     rows = list(label_rules.run(2, ModelConfig(hidden=2), TrainConfig(epochs=1, accelerator="cpu")))
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [(rule, seed) for rule, seed, *_ in cells] == [

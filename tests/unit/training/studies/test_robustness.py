@@ -1,4 +1,4 @@
-"""Flights unlike those of the training, as the robustness table makes them."""
+"""The robustness table and its unusual flights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def variant(**changes: Any) -> robustness.Variant:
     return robustness.Variant(**{"flights": FEW, **changes})
 
 
-def test_altitudes_are_noisier_by_what_was_asked_for() -> None:
+def test_altitude_noise_has_the_requested_standard_deviation() -> None:
     plain, noisy = robustness.tracks_of(variant()), robustness.tracks_of(variant(altitude_noise=50.0))
     change = np.concatenate(
         [b.measurements[:, ALTITUDE] - a.measurements[:, ALTITUDE] for a, b in zip(plain, noisy, strict=True)]
@@ -34,13 +34,13 @@ def test_altitudes_are_noisier_by_what_was_asked_for() -> None:
     assert change.std() == pytest.approx(50.0, rel=0.15)
 
 
-def test_a_flight_cut_off_before_its_onset_has_none() -> None:
+def test_a_flight_truncated_before_its_onset_has_no_onset() -> None:
     cut, whole = robustness.tracks_of(variant(kept=0.5)), robustness.tracks_of(variant())
     assert [track.reentry_phase.any() for track in cut] == [False] * 3
     assert [len(track) * 2 for track in cut] == pytest.approx([len(track) for track in whole], abs=1)
 
 
-def test_a_burst_moves_as_many_altitudes_in_a_row_as_asked_for_and_nothing_else() -> None:
+def test_a_burst_changes_the_requested_number_of_consecutive_altitudes_only() -> None:
     for plain, burst in zip(robustness.tracks_of(variant()), robustness.tracks_of(variant(burst=3)), strict=True):
         moved = np.argwhere(plain.measurements != burst.measurements)
         assert (moved[:, 1] == ALTITUDE).all()
@@ -82,7 +82,7 @@ def test_the_report_has_a_row_for_each_kind_of_flight(
     assert [row.split(" | ")[4:] for row in rows] == [["3", "0 |"], ["0", "0 |"]]
 
 
-def test_a_missing_checkpoint_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_ends_the_program_with_a_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.argv", ["robustness", str(tmp_path / "none.ckpt")])
     with pytest.raises(SystemExit, match="no such file"):
         robustness.main()

@@ -1,4 +1,4 @@
-"""The study: its flights, its file, its table, and that it goes on where it stopped."""
+"""The study: flights, methods, study.json, the table, and resuming."""
 
 from __future__ import annotations
 
@@ -19,19 +19,10 @@ from tests.training_data import short_samples
 from training.config import CONVOLUTION, GRU, TrainConfig, read_configs
 from training.data.samples import Batch, Sample
 from training.fit.module import worst_alarms
-from training.studies.study import (
-    LSTM_NAME,
-    QUICK,
-    STUDY_NAME,
-    StudyConfig,
-    StudyRow,
-    methods,
-    networks,
-    read_rows,
-    run_study,
-    shortened,
-    write_rows,
-)
+from training.studies import study_config
+from training.studies.study import STUDY_NAME, StudyRow, read_rows, run_study, write_rows
+from training.studies.study_config import LSTM_NAME, QUICK, StudyConfig, methods, networks
+from training.studies.study_flights import shortened
 from training.studies.study_report import comparison, markdown, winner, write_report
 
 TINY = StudyConfig(seeds=1, training_flights=6, unseen_flights=3, epochs=1, hidden=3, trees=3, severities=(0, 2))
@@ -60,7 +51,7 @@ def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: i
 
 
 def long_sample(steps: int, onset: int) -> Sample:
-    """A flight whose first feature counts its steps."""
+    """Sample whose first feature is the number of the step."""
     sample = short_samples_cached()[0]
     features = torch.zeros(steps, sample.features.shape[1])
     features[:, 0] = torch.arange(steps)
@@ -104,18 +95,18 @@ def test_a_shortened_flight_keeps_its_start_its_onset_and_its_order() -> None:
             assert 60 + 60 + 60 <= len(numbers) < 200 + 160 + 60
 
 
-def test_a_flight_that_hardly_coasts_loses_only_what_follows_its_onset() -> None:
+def test_a_flight_with_a_short_coast_loses_only_the_steps_long_after_its_onset() -> None:
     (flight,) = shortened([long_sample(400, 100)], seed=0)
     assert flight.features[:, 0].tolist() == list(range(160))
 
 
-def test_a_flight_without_onset_is_cut_to_its_end() -> None:
+def test_a_flight_without_an_onset_keeps_its_end() -> None:
     for flight in shortened([long_sample(900, 900)] * 5, seed=0):
         assert not flight.phase.any()
         assert flight.features[-1, 0] == 899
 
 
-def test_the_worst_alarm_is_that_of_a_step_well_before_the_onset() -> None:
+def test_the_worst_alarm_is_a_step_well_before_the_onset() -> None:
     phase = (torch.arange(50) >= 40).float()[None]
     logits = torch.full((1, 50), -5.0)
     logits[0, 10], logits[0, 38], logits[0, 45] = 2.0, 9.0, 9.0  # a false alarm, one near the onset, a true one
@@ -127,7 +118,7 @@ def test_the_worst_alarm_is_that_of_a_step_well_before_the_onset() -> None:
     torch.testing.assert_close(worst_alarms(logits, padded, span=2.0), expected)
 
 
-def test_each_network_of_the_study_differs_from_the_first_in_one_thing() -> None:
+def test_each_network_of_the_study_differs_from_the_first_in_one_setting() -> None:
     (first, train), *others = networks(QUICK).values()
     assert set(ROBUST_FEATURES) <= set(first.features)
     assert [model.kind for model, _ in others] == [GRU, CONVOLUTION, first.kind, first.kind]
@@ -136,24 +127,24 @@ def test_each_network_of_the_study_differs_from_the_first_in_one_thing() -> None
     assert all(config == train for _, config in others)
 
 
-def test_a_study_is_judged_on_every_severity_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    told: list[str] = []
-    rows = run_study(TINY, tmp_path, told.append)
+def test_a_study_scores_every_severity_and_resumes_where_it_stopped(tmp_path: Path) -> None:
+    lines: list[str] = []
+    rows = run_study(TINY, tmp_path, lines.append)
     names = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold", "known path"]
     assert methods(TINY) == names
     assert [(r.method, r.severity) for r in rows] == [(m, s) for m in names for s in (0, 2)]
-    assert told[0] == "3 flights of severity 0 to judge by, seed 90000"
-    assert [line.split(", seed 0: ")[0] for line in told[4:]] == names
+    assert lines[0] == "3 flights of severity 0 to judge by, seed 90000"
+    assert [line.split(", seed 0: ")[0] for line in lines[4:]] == names
     assert all(r.metrics["tracks"] == 3 for r in rows)
     assert sum(steps or 0 for steps in rows[0].reliability["steps"]) == rows[0].metrics["steps"]
     assert (tmp_path / "networks" / "LSTM-0.ckpt").exists()
     assert read_rows(tmp_path / STUDY_NAME, TINY) == rows
 
-    kept = [r for r in rows if r.method != "altitude threshold"]
-    write_rows(tmp_path / STUDY_NAME, TINY, kept)
-    told.clear()
-    again = run_study(TINY, tmp_path, told.append)
-    assert [line.split(",")[0] for line in told[4:]] == ["altitude threshold"]
+    finished = [r for r in rows if r.method != "altitude threshold"]
+    write_rows(tmp_path / STUDY_NAME, TINY, finished)
+    lines.clear()
+    again = run_study(TINY, tmp_path, lines.append)
+    assert [line.split(",")[0] for line in lines[4:]] == ["altitude threshold"]
     by_name = {(r.method, r.severity): r.metrics for r in again}
     assert by_name == {(r.method, r.severity): r.metrics for r in rows}  # the same seed, the same figures
 
@@ -162,14 +153,15 @@ def test_a_study_is_judged_on_every_severity_and_goes_on_where_it_stopped(tmp_pa
     assert all(path.stat().st_size > 500 for path in written)
 
 
-def test_a_study_of_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
+def test_a_study_with_other_settings_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / STUDY_NAME, TINY, [row(LSTM_NAME, 0, 1.0)])
-    with pytest.raises(ConfigError, match=r"a study of other settings.*give another --out"):
+    with pytest.raises(ConfigError, match="other settings") as error:
         run_study(replace(TINY, epochs=2), tmp_path, print)
+    assert "--out" in str(error.value.fix)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"settings": 1, "rows": [{"method": 1}]}'])
-def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_study_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / STUDY_NAME).write_text(text)
     with pytest.raises(ConfigError, match="not a study"):
         run_study(TINY, tmp_path, print)
@@ -181,7 +173,7 @@ def test_a_size_out_of_range_is_refused(knob: str) -> None:
         replace(TINY, **{knob: 0})
 
 
-def test_the_table_holds_each_method_at_each_severity(tmp_path: Path) -> None:
+def test_the_table_has_a_row_for_each_method_and_severity(tmp_path: Path) -> None:
     rows = [row(LSTM_NAME, 0, 1.0), row("boosted trees", 0, 3.0), row(LSTM_NAME, 1, 2.0)]
     text = markdown(rows, TINY, "reentry study --quick")
     assert "`reentry study --quick`: 1 seed;" in text
@@ -190,13 +182,13 @@ def test_the_table_holds_each_method_at_each_severity(tmp_path: Path) -> None:
     assert "- severity 0: LSTM 1.00 s; boosted trees 3.00 s (3.0 times)" in text
 
 
-def test_over_seeds_a_cell_holds_the_mean_and_the_worst() -> None:
+def test_a_cell_over_several_seeds_holds_the_mean_and_the_worst() -> None:
     text = markdown([row(LSTM_NAME, 0, 1.0), row(LSTM_NAME, 0, 2.0, seed=1)], TINY, "reentry study")
     assert "2 seeds, mean / worst over them" in text
     assert "| 1.50 / 2.00 | 3 / 4 | 0.9000 / 0.9000 |" in text
 
 
-def test_the_winner_is_the_best_network_that_is_small_enough() -> None:
+def test_the_winner_is_the_best_network_of_allowed_size() -> None:
     rows = [row(LSTM_NAME, 0, 2.0), row("GRU", 0, 1.0, parameters=200_000), row("boosted trees", 0, 0.1)]
     assert winner(rows, TINY) == LSTM_NAME
     assert winner([row("boosted trees", 0, 0.1)], TINY) is None
@@ -204,9 +196,9 @@ def test_the_winner_is_the_best_network_that_is_small_enough() -> None:
 
 
 def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.studies.study, "QUICK", TINY)
+    monkeypatch.setattr(study_config, "QUICK", TINY)
     rows = [row(method, severity, 1.0) for method in methods(TINY) for severity in TINY.severities]
-    write_rows(tmp_path / STUDY_NAME, TINY, rows)  # all done: the command reports
+    write_rows(tmp_path / STUDY_NAME, TINY, rows)  # nothing is left to compute
     result = CliRunner().invoke(app, ["study", "--quick", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "`reentry study --quick`" in result.output
@@ -214,7 +206,7 @@ def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monk
     assert json.loads((tmp_path / STUDY_NAME).read_text())["settings"]["epochs"] == 1
 
 
-def test_training_settings_refuse_a_negative_alarm_weight() -> None:
+def test_a_negative_alarm_weight_is_refused() -> None:
     with pytest.raises(ConfigError, match="alarm weight out of range"):
         TrainConfig(alarm_weight=-1.0)
 
