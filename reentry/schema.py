@@ -84,7 +84,7 @@ MEASUREMENT_COLUMNS: Final = (
 """Columns of one measurement, (M,) float64: what the served model takes for each step."""
 
 LONGEST_TRACK: Final = 100_000
-"""Most steps of a track that the server takes, padding included; more than a day at 1 Hz."""
+"""Maximum number of steps of a track, padding included, that a server accepts; more than a day at 1 Hz."""
 
 LARGEST_REQUEST: Final = 2**18
 """Most steps of all tracks of a request together, padding included: some 200 MB of memory in the server."""

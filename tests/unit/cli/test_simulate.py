@@ -67,7 +67,7 @@ def test_a_csv_file_begins_with_the_plain_header_of_the_public_files(
         (["x.csv", "--severity", "1"], "the profile trapezoid has no severity; got 1; fix: --profile ballistic"),
         (["x.csv", "--processes", "0"], "processes out of range; expected 1 to 1,024; got 0"),
         (["x.csv", "--config", "none.toml"], "none.toml: no such file"),
-        (["x.txt"], "x.txt: unknown kind of file; expected a name ending in .csv"),
+        (["x.txt"], "x.txt: unsupported file type; expected a name ending in .csv"),
         (["folder.csv"], "folder.csv: cannot be written: Is a directory"),
         (["file/x.csv"], "file/x.csv: cannot be written"),
     ],

@@ -24,7 +24,6 @@ from reentry.schema import (
     TRACK_COLUMNS,
     Column,
 )
-from reentry.simulation import trapezoid
 from reentry.triton.checks import (
     require_decidable,
     require_features,
@@ -184,10 +183,6 @@ def test_a_request_has_a_bound_of_steps() -> None:
         ask(1, LONGEST_TRACK + 1)
     with pytest.raises(ValueError, match="at most 262,144 steps in one request, padding included, got 262,208"):
         ask(64, LARGEST_REQUEST // 64 + 1)
-
-
-def test_the_longest_simulated_track_is_accepted() -> None:
-    assert trapezoid.LONGEST <= LONGEST_TRACK
 
 
 def test_a_timestamp_that_cannot_be_true_is_named() -> None:
