@@ -195,7 +195,7 @@ def observe(truth: Truth, config: SensorConfig, *, step: float, random: np.rando
         ordinal += truth.time >= np.sort(handover, axis=1)[truth.shot, nth]
     ids = np.argsort(random.uniform(size=(flights, SENSORS)), axis=1)[:, :most]
 
-    of_sensor = truth.shot, ordinal  # indexes arrays (K, S) by row
+    sensor_of_row = truth.shot, ordinal  # index that turns an array (K, S) into one of the rows (N,)
     noise = np.zeros((flights, most))
     if config.position_noise[1] > 0.0:
         lowest, highest = np.log(config.position_noise)
@@ -210,10 +210,10 @@ def observe(truth: Truth, config: SensorConfig, *, step: float, random: np.rando
     late = np.clip(random.normal(size=rows) * config.jitter, -0.4, 0.4) * step
     position = truth.position + late * truth.velocity
     satellite = _satellites(truth, start, towards, height)
-    distance = np.linalg.norm(position - satellite[(slice(None), *of_sensor)], axis=0)
-    position = position + bias[(slice(None), *of_sensor)] + random.normal(size=(3, rows)) * noise[of_sensor]
-    off = random.random(rows) < config.outliers
-    position += off * random.normal(size=(3, rows)) * 30.0 * np.maximum(noise[of_sensor], 20.0)
+    distance = np.linalg.norm(position - satellite[(slice(None), *sensor_of_row)], axis=0)
+    position = position + bias[(slice(None), *sensor_of_row)] + random.normal(size=(3, rows)) * noise[sensor_of_row]
+    outlier = random.random(rows) < config.outliers
+    position += outlier * random.normal(size=(3, rows)) * 30.0 * np.maximum(noise[sensor_of_row], 20.0)
     flicker = 1.0 + random.normal(size=rows) * config.intensity_noise
     flash = np.where(random.random(rows) < config.outliers, np.exp(random.normal(size=rows) * 2.0), 1.0)
     intensity = truth.brightness / (distance / 1e6) ** 2 * np.maximum(flicker, 0.0) * flash
@@ -232,8 +232,8 @@ def observe(truth: Truth, config: SensorConfig, *, step: float, random: np.rando
     arrived = arrived[np.lexsort((arrival, truth.shot[arrived]))]
     return Sightings(
         shot=truth.shot[arrived],
-        time=(truth.time + late + clock[of_sensor])[arrived],
-        sensor=ids[of_sensor][arrived],
+        time=(truth.time + late + clock[sensor_of_row])[arrived],
+        sensor=ids[sensor_of_row][arrived],
         latitude=latitude[arrived],
         longitude=longitude[arrived],
         altitude=altitude[arrived],

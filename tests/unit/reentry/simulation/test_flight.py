@@ -168,7 +168,7 @@ def test_the_integration_is_of_fourth_order(monkeypatch: pytest.MonkeyPatch, vac
 
 
 @pytest.mark.parametrize("ballistic_coefficient", [60.0, 1_500.0, 15_000.0])
-def test_halving_the_integration_step_hardly_changes_the_steepest_descent(
+def test_halving_the_integration_step_moves_the_steepest_descent_by_less_than_half_a_metre(
     monkeypatch: pytest.MonkeyPatch, ballistic_coefficient: float
 ) -> None:
     position, velocity = thrown(np.array([7_200.0]), np.array([-1.2]))
