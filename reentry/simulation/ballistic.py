@@ -106,7 +106,7 @@ def ballistic_chunks(config: BallisticConfig, *, processes: int = 1) -> Iterator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flown:
+class TrueFlights:
     """The true flights of one chunk, before sensors measure them."""
 
     first: int
@@ -115,30 +115,30 @@ class Flown:
     flights: Flights
 
 
-def flown(config: BallisticConfig) -> Iterator[Flown]:
+def true_flights(config: BallisticConfig) -> Iterator[TrueFlights]:
     """Yield the true flights behind the tracks of `config`, chunk by chunk."""
     for number in range(-(-config.tracks // TRACKS_PER_CHUNK)):
-        yield _flown(config, number)[0]
+        yield _true_flights(config, number)[0]
 
 
-def _flown(config: BallisticConfig, number: int) -> tuple[Flown, np.random.Generator]:
+def _true_flights(config: BallisticConfig, number: int) -> tuple[TrueFlights, np.random.Generator]:
     """Return the true flights of a chunk, and the random generator for the errors of their sensors."""
     first = number * TRACKS_PER_CHUNK
     seed = np.random.SeedSequence(config.seed, spawn_key=(number,))
     shot_random, sensor_random = (np.random.default_rng(child) for child in seed.spawn(2))
     shots = draw_shots(config.shots, min(TRACKS_PER_CHUNK, config.tracks - first), shot_random)
-    return Flown(first=first, shots=shots, flights=fly(launch(shots), config.step)), sensor_random
+    return TrueFlights(first=first, shots=shots, flights=fly(launch(shots), config.step)), sensor_random
 
 
 def _chunk(config: BallisticConfig, number: int) -> pd.DataFrame:
-    chunk, random = _flown(config, number)
+    chunk, random = _true_flights(config, number)
     flights, shots = chunk.flights, chunk.shots
     sightings = observe(
         Truth(
             shot=flights.shot,
             time=flights.time,
-            position=earth.to_turning_axes(flights.position, flights.time),
-            velocity=earth.to_turning_axes(flights.velocity - earth.turning(flights.position), flights.time),
+            position=earth.to_ecef(flights.position, flights.time),
+            velocity=earth.to_ecef(flights.velocity - earth.rotation_velocity(flights.position), flights.time),
             brightness=brightness(flights, shots),
             reentry_phase=reentry_phase(flights),
         ),
@@ -171,7 +171,7 @@ def brightness(flights: Flights, shots: Shots) -> Float64:
     burnout = np.zeros(len(shots.latitude))
     np.maximum.at(burnout, flights.shot, np.where(flights.boosting, flights.time, 0.0))
     coasting = np.maximum(flights.time - burnout[flights.shot], 0.0)
-    through_air = flights.velocity - earth.turning(flights.position)
+    through_air = flights.velocity - earth.rotation_velocity(flights.position)
     speed = np.sqrt(np.einsum("kn,kn->n", through_air, through_air))
     heat = HEATED * np.sqrt(density(flights.height) / HEATED_DENSITY) * (speed / HEATED_SPEED) ** 3
     body = AMBIENT + WARM * np.exp(-coasting / COOLING) + heat

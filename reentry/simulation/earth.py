@@ -61,12 +61,12 @@ def height(position: Float64, distance: Float64) -> Float64:
     return result
 
 
-def turning(position: Float64) -> Float64:
+def rotation_velocity(position: Float64) -> Float64:
     """Return the velocity of the ground and the air, which rotate with the Earth, (3, K), m/s."""
     return np.stack([-ROTATION * position[1], ROTATION * position[0], np.zeros_like(position[0])])
 
 
-def to_turning_axes(vectors: Float64, time: Float64) -> Float64:
+def to_ecef(vectors: Float64, time: Float64) -> Float64:
     """Rotate vectors (3, N) from ECI to Earth-fixed axes (ECEF), at `time` (N,), s after time 0."""
     angle = ROTATION * time
     cosine, sine = np.cos(angle), np.sin(angle)

@@ -124,7 +124,7 @@ def launch(shots: Shots) -> Bodies:
         number=np.arange(count),
         shots=shots,
         position=site,
-        velocity=earth.turning(site),
+        velocity=earth.rotation_velocity(site),
         plane=_cross(up, heading),
         launched_at=site / _length(site),
         boosting=np.ones(count, dtype=bool),
@@ -162,7 +162,7 @@ def _drag(bodies: Bodies, position: Float64, velocity: Float64, height: Float64)
 
     Regan and Anandakrishnan, Dynamics of Atmospheric Re-Entry, chapter 6.
     """
-    through_air = velocity - earth.turning(position)
+    through_air = velocity - earth.rotation_velocity(position)
     coefficient = np.where(bodies.boosting, _BOOSTER_COEFFICIENT, bodies.shots.ballistic_coefficient)
     acceleration: Float64 = through_air * (-density(height) * _length(through_air) / (2.0 * coefficient))
     return acceleration
@@ -181,7 +181,7 @@ def _thrust(bodies: Bodies, time: float, step: float) -> Float64:
     up = position / distance
     forward = _cross(bodies.plane, up)
     forward /= _length(forward)
-    through_air = velocity - earth.turning(position)
+    through_air = velocity - earth.rotation_velocity(position)
     path = np.arctan2(_dot(through_air, up), np.maximum(_dot(through_air, forward), 1e-3))
     turned = np.clip((time - _VERTICAL_RISE) / _PITCH_OVER, 0.0, 1.0)
     target = np.pi / 2 + (shots.elevation - np.pi / 2) * turned
@@ -226,7 +226,7 @@ def impact_point(position: Float64, velocity: Float64, time: float) -> Float64:
         duration = (mean_end - mean_start) * np.sqrt(semi_major_axis**3 / earth.MU)
     up = position / distance
     forward = _cross(spin / momentum, up)
-    return earth.to_turning_axes(np.cos(end - start) * up + np.sin(end - start) * forward, time + duration)
+    return earth.to_ecef(np.cos(end - start) * up + np.sin(end - start) * forward, time + duration)
 
 
 def _mean_anomaly(true_anomaly: Float64, eccentricity: Float64) -> Float64:

@@ -57,7 +57,7 @@ def starts(flights: Flights) -> npt.NDArray[np.int64]:
 def ground_range(flights: Flights) -> Float64:
     """Return the range over ground from the first to the last row of each flight, (K,), m."""
     first = starts(flights)
-    direction = earth.to_turning_axes(flights.position, flights.time)
+    direction = earth.to_ecef(flights.position, flights.time)
     direction /= np.linalg.norm(direction, axis=0)
     last = np.append(first[1:], len(flights.shot)) - 1
     cosine = np.einsum("kn,kn->n", direction[:, first], direction[:, last])
@@ -120,7 +120,7 @@ def test_the_label_begins_at_the_first_descending_row_with_drag_above_a_tenth_of
         air = pymsis.calculate(
             np.datetime64("2020-03-20T12:00"), 0.0, 45.0, flights.height[rows] / 1e3, 150.0, 150.0, [[4.0] * 7]
         )[..., pymsis.Variable.MASS_DENSITY].ravel()
-        speed = np.linalg.norm(velocity - earth.turning(position), axis=0)
+        speed = np.linalg.norm(velocity - earth.rotation_velocity(position), axis=0)
         drag = air * speed**2 / (2.0 * shots.ballistic_coefficient[number]) / 9.80665
         descends = (position * velocity).sum(axis=0) < 0.0
         onset = int(np.argmax(phase[rows]))
@@ -152,7 +152,7 @@ def test_the_heat_grows_with_the_root_of_the_density_and_the_cube_of_the_speed(s
     rows = np.flatnonzero((flights.shot == 0) & ~flights.boosting)[-3:]
 
     def heat(speed_factor: float) -> Float64:
-        velocity = earth.turning(flights.position) * (1.0 - speed_factor) + speed_factor * flights.velocity
+        velocity = earth.rotation_velocity(flights.position) * (1.0 - speed_factor) + speed_factor * flights.velocity
         chosen = Flights(
             shot=np.zeros(3, dtype=np.int64),
             time=flights.time[rows] + 1e9,  # cooled down completely

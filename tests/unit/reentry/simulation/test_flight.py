@@ -109,7 +109,7 @@ def test_the_impact_point_is_where_a_flight_in_vacuum_lands_on_the_rotating_eart
     monkeypatch.setattr(earth, "FLATTENING", 0.0)
     position, velocity = thrown(SPEED, ELEVATION, latitude=0.6)
     down, time = touchdown(fly(bodies(position, velocity), 1.0))
-    ground = earth.to_turning_axes(down, time) / np.linalg.norm(down, axis=0)
+    ground = earth.to_ecef(down, time) / np.linalg.norm(down, axis=0)
     off = np.linalg.norm(impact_point(position, velocity, 0.0) - ground, axis=0) * earth.EQUATOR
     assert off.max() < 100.0
 
@@ -187,9 +187,9 @@ def test_halving_the_integration_step_moves_the_steepest_descent_by_less_than_ha
 def test_a_light_body_falls_at_its_terminal_velocity() -> None:
     position, _ = thrown(np.array([0.0]), np.array([0.0]), latitude=0.5)
     position *= 1.0 + 20_000.0 / earth.EQUATOR
-    flights = fly(bodies(position, earth.turning(position), ballistic_coefficient=100.0), 1.0)
+    flights = fly(bodies(position, earth.rotation_velocity(position), ballistic_coefficient=100.0), 1.0)
     low = flights.height < 3_000.0
-    through_air = np.linalg.norm(flights.velocity - earth.turning(flights.position), axis=0)
+    through_air = np.linalg.norm(flights.velocity - earth.rotation_velocity(flights.position), axis=0)
     weight = earth.STANDARD_GRAVITY
     terminal = np.sqrt(2.0 * 100.0 * weight / atmosphere.density(flights.height))
     np.testing.assert_allclose(through_air[low], terminal[low], rtol=0.01)
@@ -222,5 +222,7 @@ def test_the_height_equals_the_geodetic_height_within_fifty_metres() -> None:
 
 def test_a_point_that_rotates_with_the_earth_is_at_rest_in_earth_fixed_axes() -> None:
     position, _ = thrown(np.array([0.0]), np.array([0.0]), latitude=0.5)
-    moved = position + earth.turning(position) * 1.0 - position * [[1.0], [1.0], [0.0]] * earth.ROTATION**2 / 2.0
-    np.testing.assert_allclose(earth.to_turning_axes(moved, np.ones(1)), position, atol=1e-4)
+    moved = (
+        position + earth.rotation_velocity(position) * 1.0 - position * [[1.0], [1.0], [0.0]] * earth.ROTATION**2 / 2.0
+    )
+    np.testing.assert_allclose(earth.to_ecef(moved, np.ones(1)), position, atol=1e-4)
