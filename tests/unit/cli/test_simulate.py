@@ -145,7 +145,7 @@ def test_a_file_that_does_not_say_where_it_is_from_has_no_origin(tmp_path: Path)
         ("trapezoid", "[sensors]\n", "unknown table; expected trapezoid; got sensors"),
         ("ballistic", "[sensors]\nnoise = 1\n", "unknown key of [sensors]; expected burst, bursts, clock_offset"),
         ("ballistic", "[ballistic]\nseed = 1\n", "unknown key of [ballistic]"),
-        ("ballistic", "[sensors]\nmissing = 0.9\n", "missing out of range; expected a share, 0 to 0.5; got 0.9"),
+        ("ballistic", "[sensors]\nmissing = 0.9\n", "missing out of range; expected 0 to 0.5; got 0.9"),
         ("ballistic", "[shots]\ndistance = 5e5\n", "distance is of another type; expected a list of two numbers"),
         ("ballistic", "[shots]\ndistance = [5e5]\n", "distance is of another type; expected a list of two numbers"),
         ("ballistic", "[sensors]\nsensors = [1.5, 2]\n", "expected a list of two whole numbers; got [1.5, 2]"),
