@@ -27,7 +27,7 @@ from client.scoring import Outcome, score
 from reentry.errors import ConfigError, InputError
 from reentry.schema import ENSEMBLE, PHASE, PROBABILITY, SENSOR_ID, TRACK_ID
 from reentry.tracks import RepairConfig, TrackFile
-from reentry.tracks.columns import check_columns
+from reentry.tracks.formats import check_columns
 from reentry.tracks.sources import Source
 
 _NAME: Final = Path("DataFrame")

@@ -26,7 +26,7 @@ from reentry.errors import TrackFileError
 from reentry.runtime.files import whole_file
 from reentry.schema import PHASE, PROBABILITY
 from reentry.tracks import ReadReport, Track, fingerprint
-from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
+from reentry.tracks.csv_records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
 from reentry.tracks.sources import row_texts
 
 ROWS_AT_ONCE: Final = 65_536

@@ -64,7 +64,7 @@ MEASUREMENT_COLUMNS: Final = tuple(
 """Columns of one measurement, (M,) float64: the input of the served model at each step."""
 
 LONGEST_TRACK: Final = 100_000
-"""Maximum number of steps of a served track, padding included: more than a day at 1 Hz."""
+"""Maximum number of steps of a track, padding included, that a server accepts; more than a day at 1 Hz."""
 
 LARGEST_REQUEST: Final = 2**18
 """Maximum total number of steps in a request, padding included: about 200 MB of memory in the server."""

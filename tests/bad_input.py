@@ -1,7 +1,7 @@
-"""Wrong command lines for every command, and the folder of broken files that they name.
+"""Invalid command lines for every command, and the folder of broken files that they name.
 
-`tests/unit/cli/test_bad_input.py` runs the written cases and a part of the generated ones in its own process.
-`python -m tests.bad_input` (`make matrix`) runs all of them as real processes.
+`tests/unit/cli/test_bad_input.py` runs the written cases in its own process. `make matrix` (`python -m
+tests.bad_input`) runs all cases as separate processes.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ from training.checkpoint import save_checkpoint
 from training.config import ModelConfig
 
 DEADLINE = 120.0
-"""s. A command that is still running then hangs; none takes a tenth of it."""
+"""Time limit of a command, s; a working command needs less than a tenth of it."""
 
 DEEP = 100_000
-"""Levels of nesting that a parser which recurses cannot follow."""
+"""Number of nesting levels that exceeds the stack of a recursive parser."""
 
-AWAY = "127.0.0.1:9"
-"""An address where no server listens."""
+NO_SERVER = "127.0.0.1:9"
+"""Address at which no server listens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One command line and how it must end."""
+    """One command line and its expected result."""
 
     arguments: tuple[str, ...]
     codes: tuple[int, ...]
+    """Accepted exit codes."""
     phrase: str = ""
-    """Part of the error line."""
+    """Text that the error line must contain."""
 
     def __str__(self) -> str:
         return " ".join(argument[:60] for argument in self.arguments).replace("/", "|")
@@ -57,14 +58,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
     stderr: str
 
     def faults(self, case: Case) -> list[str]:
-        """What is wrong with this ending; empty if nothing is."""
+        """Return all deviations from the expected result of the case."""
         found = []
         if self.code not in case.codes:
             found.append(f"exit code {self.code}, expected {case.codes}")
@@ -89,7 +90,7 @@ class _Poison:
 
 
 def make_world(folder: Path) -> None:
-    """Fill a folder with good files and broken ones, which the cases name by relative paths."""
+    """Create the valid and broken files that the cases name by relative paths."""
     (folder / "temporary").mkdir()
     write_flights(folder / "good.csv", 3)
     write_flights(folder / "good.parquet", 3)
@@ -171,7 +172,7 @@ HAND_MADE: dict[str, dict[str, Any]] = {
     "weights_list": {"weights": [1]},
     "weights_none": {"weights": None},
 }
-"""Entries of a checkpoint that a hand-made one gets wrong, by the name of its file."""
+"""Invalid entries of hand-made checkpoints, by file name."""
 
 SETTINGS: dict[str, str] = {
     "cut": "[model\n",
@@ -209,7 +210,7 @@ SETTINGS: dict[str, str] = {
     "sensors_burst": "[sensors]\nburst = [1, inf]\n",
     "ballistic_step": "[ballistic]\nstep = 0\n",
 }
-"""Settings files that are wrong, by their name."""
+"""Texts of invalid settings files, by file name."""
 
 LABELS: dict[str, str] = {
     "deep": "[" * DEEP + "]" * DEEP,
@@ -242,7 +243,7 @@ LABELS: dict[str, str] = {
         }
     ),
 }
-"""Texts of labels.json that are wrong."""
+"""Invalid texts of labels.json, by the name of the repository."""
 
 MANIFESTS: dict[str, str] = {
     "deep": "[" * DEEP + "]" * DEEP,
@@ -251,7 +252,7 @@ MANIFESTS: dict[str, str] = {
     "digits": "1" * 5_000,
     "version": '{"version": 1e400}',
 }
-"""Texts of manifest.json that are wrong."""
+"""Invalid texts of manifest.json, by the name of the repository."""
 
 CONFIGS: dict[str, str] = {
     "cut": "name: ",
@@ -260,7 +261,7 @@ CONFIGS: dict[str, str] = {
     "field": "nothing: 3",
     "version": 'name: "reentry_lstm" version_policy: { specific: { versions: [99999999999999999999] } }',
 }
-"""Texts of config.pbtxt that are wrong."""
+"""Invalid texts of config.pbtxt, by the name of the repository."""
 
 
 def _make_settings(folder: Path) -> None:
@@ -270,28 +271,28 @@ def _make_settings(folder: Path) -> None:
 
 
 def _make_repositories(folder: Path) -> None:
-    def repository(name: str) -> Path:
-        place = folder / name
-        place.mkdir()
-        made = bare_repository(place)
-        install(made, place, 1)
-        promote(open_store(made), 1)
-        return made / "reentry_lstm"
+    def make_repository(name: str) -> Path:
+        parent = folder / name
+        parent.mkdir()
+        repository = bare_repository(parent)
+        install(repository, parent, 1)
+        promote(open_store(repository), 1)
+        return repository / "reentry_lstm"
 
-    repository("good")
+    make_repository("good")
     for name, text in LABELS.items():
-        (repository(f"labels_{name}") / "labels.json").write_text(text)
+        (make_repository(f"labels_{name}") / "labels.json").write_text(text)
     for name, text in MANIFESTS.items():
-        (repository(f"manifest_{name}") / "1" / "manifest.json").write_text(text)
+        (make_repository(f"manifest_{name}") / "1" / "manifest.json").write_text(text)
     for name, text in CONFIGS.items():
-        (repository(f"config_{name}") / "config.pbtxt").write_text(text)
-    (repository("labels_latin") / "labels.json").write_bytes(b"\xff\xfe\x00")
-    (repository("labels_folder") / "labels.json").unlink()
+        (make_repository(f"config_{name}") / "config.pbtxt").write_text(text)
+    (make_repository("labels_latin") / "labels.json").write_bytes(b"\xff\xfe\x00")
+    (make_repository("labels_folder") / "labels.json").unlink()
     (folder / "labels_folder/repository/reentry_lstm/labels.json").mkdir()
-    (repository("config_latin") / "config.pbtxt").write_bytes(b"\xff\xfe\x00")
-    (repository("digits") / ("1" + "0" * 19)).mkdir()
+    (make_repository("config_latin") / "config.pbtxt").write_bytes(b"\xff\xfe\x00")
+    (make_repository("digits") / ("1" + "0" * 19)).mkdir()
     (folder / "digits/repository/reentry_lstm" / ("1" + "0" * 19) / "model.onnx").write_bytes(b"x")
-    (repository("no_version") / "1").rename(folder / "no_version" / "away")
+    (make_repository("no_version") / "1").rename(folder / "no_version" / "away")
     (folder / "not_a_repository").mkdir()
 
 
@@ -310,7 +311,7 @@ def _paths(suffix: str) -> dict[str, str]:
 
 
 def written_cases() -> Iterator[Case]:
-    """Cases whose error is known."""
+    """Yield the cases whose error is specified."""
     yield from _usage()
     yield from _track_files()
     yield from _checkpoints()
@@ -356,7 +357,7 @@ def _track_files() -> Iterator[Case]:
         for command in (
             ("train",),
             ("evaluate", "model.ckpt"),
-            ("predict", "--patience", "0", "--url", f"grpc://{AWAY}"),
+            ("predict", "--patience", "0", "--url", f"grpc://{NO_SERVER}"),
         ):
             yield Case((*command, path), (1,), phrase)
         yield Case(("export", "model.ckpt", "--repository", "good/repository", "--data", path), (1,), phrase)
@@ -396,10 +397,10 @@ def _settings() -> Iterator[Case]:
             yield Case(("train", "good.csv", "--config", f"{name}.toml"), (1,))
 
 
-_WRONG_COUNTS = ("0", "-1", str(10**30), str(-(10**30)))
-_NO_COUNTS = ("x", "1.5", "9" * 5_000)
-_WRONG_SECONDS = ("nan", "inf", "-inf", "-1", "1e300")
-_NO_SECONDS = ("x", "1s")
+_INVALID_COUNTS = ("0", "-1", str(10**30), str(-(10**30)))
+_NON_INTEGERS = ("x", "1.5", "9" * 5_000)
+_INVALID_SECONDS = ("nan", "inf", "-inf", "-1", "1e300")
+_NON_NUMBERS = ("x", "1s")
 
 
 def _numbers() -> Iterator[Case]:
@@ -420,9 +421,9 @@ def _numbers() -> Iterator[Case]:
         (("doctor", "--repository", "missing"), "--threads", "threads"),
     )
     for command, option, name in counts:
-        for value in _WRONG_COUNTS:
+        for value in _INVALID_COUNTS:
             yield Case((*command, option, value), (1,), f"{name}")
-        for value in _NO_COUNTS:
+        for value in _NON_INTEGERS:
             yield Case((*command, option, value), (2,), "Invalid value")
     for value in ("-1", str(10**30)):
         yield Case(("simulate", "x.csv", "--seed", value), (1,), "seed out of range")
@@ -435,9 +436,9 @@ def _numbers() -> Iterator[Case]:
         ("--patience", "patience", predict),
         ("--drain-timeout", "drain_timeout", ("serve", "--repository", "missing")),
     ):
-        for value in _WRONG_SECONDS:
+        for value in _INVALID_SECONDS:
             yield Case((*command, option, value), (1,), name)
-        for value in _NO_SECONDS:
+        for value in _NON_NUMBERS:
             yield Case((*command, option, value), (2,), "Invalid value")
     yield Case(("serve", "--repository", "missing", "--drain-timeout", "0"), (1,), "drain_timeout")
     for value in ("x", "1.2.3", "::1", "localhost", "256.1.1.1", ""):
@@ -488,9 +489,9 @@ def _urls() -> Iterator[Case]:
         place = ("--repository", "good/repository")
         yield Case(("repository", "diff", *place, "--url", url), (1,), "address of a Triton server")
     for scheme in ("grpc", "http"):
-        arguments = ("predict", "good.csv", "--patience", "0", "--url", f"{scheme}://{AWAY}", "--out", "journal")
+        arguments = ("predict", "good.csv", "--patience", "0", "--url", f"{scheme}://{NO_SERVER}", "--out", "journal")
         yield Case(arguments, (1,), "no answer from the server")
-    place = ("--repository", "good/repository", "--url", f"http://{AWAY}")
+    place = ("--repository", "good/repository", "--url", f"http://{NO_SERVER}")
     for command in (("diff",), ("promote", "1"), ("rollback",)):
         yield Case(("repository", *command, *place), (1,))
 
@@ -528,12 +529,14 @@ def _repositories() -> Iterator[Case]:
 
 
 def _places() -> Iterator[Case]:
-    """Cases in which the result has nowhere to go, or would be lost."""
+    """Yield the cases whose output cannot be written, or would overwrite something else."""
     for out in ("file", "file/x", "loop.csv", "loop.csv/x", "/dev/null", "/proc/x", "x" * 300):
         yield Case(("train", "good.csv", "--out", out), (1,), "cannot be written")
         yield Case(("evaluate", "model.ckpt", "good.csv", "--out", out), (1,), "cannot be written")
         yield Case(("study", "--out", out), (1,), "cannot be written")
-        yield Case(("predict", "good.csv", "--url", f"grpc://{AWAY}", "--patience", "0", "--out", out), (1,), "cannot")
+        yield Case(
+            ("predict", "good.csv", "--url", f"grpc://{NO_SERVER}", "--patience", "0", "--out", out), (1,), "cannot"
+        )
         yield Case(("serve", "--repository", "good/repository", "--log-dir", out), (1,))
     for out in (
         "file",
@@ -551,16 +554,16 @@ def _places() -> Iterator[Case]:
 
 
 def generated_cases() -> Iterator[Case]:
-    """Every number option of every command with every value that can be no number of that kind.
+    """Yield every option of every command with many invalid values.
 
-    The options are those that the command line has now, so that a new option is tried without being listed here. The
-    files and folders that the commands ask for are missing, so that a value which is accepted still ends in an error.
+    The options are taken from the command line itself, so that a new option is included automatically. The files and
+    folders that the commands need are missing, so that an accepted value leads to an error as well.
     """
     values = (
-        *_WRONG_COUNTS,
-        *_NO_COUNTS,
-        *_WRONG_SECONDS,
-        *_NO_SECONDS,
+        *_INVALID_COUNTS,
+        *_NON_INTEGERS,
+        *_INVALID_SECONDS,
+        *_NON_NUMBERS,
         "",
         "1e3",
         "0x10",
@@ -628,9 +631,9 @@ def _commands(command: Any, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every file in a folder, and the folders.
+    """Return the size and modification time of every file in a folder, and (0, 0) for every folder.
 
-    The caches of PyTorch and ONNX are left out, and the journal of a prediction whose server is away.
+    The caches of PyTorch and ONNX are excluded, and so is the journal of a prediction whose server is unreachable.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -641,7 +644,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def run_process(case: Case, folder: Path) -> Ending | str:
-    """Run a case as a process of its own; a text says why it has no ending."""
+    """Run a case as a separate process; return a text instead if it exceeds the time limit."""
     command = [str(Path(sys.executable).with_name("reentry")), *case.arguments]
     environment = os.environ | {"TMPDIR": str(folder / "temporary"), "NO_COLOR": "1", "TERMINAL_WIDTH": "1000"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder.parent}/mlflow.db"
@@ -657,7 +660,7 @@ def run_process(case: Case, folder: Path) -> Ending | str:
 
 
 def main() -> int:
-    """Run all cases as real processes, two at a time, and print those that end wrongly."""
+    """Run all cases as separate processes, one per core at a time, and print those with an unexpected result."""
     cases = list(dict.fromkeys([*written_cases(), *generated_cases()]))
     only = sys.argv[1:]
     cases = [case for case in cases if all(word in case.arguments for word in only)]

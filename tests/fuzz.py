@@ -1,7 +1,7 @@
-"""Random files of tracks, most of them odd or damaged, and what reading and writing them must come to.
+"""Random files of tracks, most of them odd or damaged, and the checks of how they are read and written.
 
-Each case is a function of its seed. A file is either refused in one line, or its rows are those that an independent
-reader finds: Python's csv module, or the cells that were written as Parquet.
+Each case is determined by its random seed. A file must either be refused with a one-line error, or have the rows that
+an independent reader finds: Python's csv module for CSV, and the cells that were written for Parquet.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ RANGES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as the independent reader finds it."""
+    """One row of a file according to the independent reader."""
 
     cells: dict[str, Any]
-    """A float, None where the cell is missing, `...` where it cannot be true; the ids are integers."""
+    """Cells by column: a float (an integer for ids), None if the cell is missing, `...` if it is invalid."""
     fits: bool
-    """Whether it has as many fields as the header."""
-    others: Sequence[Any]
-    """All its cells, in the order of the file."""
+    """Whether the row has the right number of fields."""
+    fields: Sequence[Any]
+    """All cells of the row, in file order."""
 
     @property
     def good(self) -> bool:
+        """Whether the row has the right number of fields and valid cells."""
         return self.fits and all(cell is not ... and cell is not None for cell in self.cells.values())
 
 
 def flights(rng: random.Random) -> list[dict[str, float]]:
-    """A few short tracks with a sound value in every cell."""
+    """Return the rows of a few short tracks with valid values in every cell."""
     rows = []
     for track_id in rng.sample([0, 1, 7, -3, 2**53 + 1, 2**63 - 1], rng.randint(1, 3)):
         start = rng.choice([1731308400.0, 0.0, 5e9])
@@ -77,7 +78,7 @@ BLANK_LINES: Final = ("", " ", "\t", "\f", "\v", " \t ", '""', '" "')
 
 
 def csv_file(rng: random.Random) -> bytes:
-    """A CSV file of tracks with some of the oddities that files in the wild have."""
+    """Return a CSV file of tracks with some of the oddities of real files."""
     extras = rng.sample(
         ["note", "a, b", 'said "x"', "two\nlines", "é", "", "", " padded "], rng.choice([0, 0, 1, 2, 4])
     )
@@ -127,32 +128,32 @@ def _csv_record(rng: random.Random, cells: list[str], *, quoted: float) -> str:
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
-    """The file cut off, or with a few bytes changed, doubled or lost."""
+    """Return the file truncated, or with a few bytes changed, repeated or deleted."""
     if rng.random() < 0.3:
         return data[: rng.randrange(len(data) + 1)]
-    spoilt = bytearray(data)
+    result = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 5])):
-        place = rng.randrange(len(spoilt))
+        place = rng.randrange(len(result))
         match rng.randrange(4):
             case 0:
-                spoilt[place] ^= 1 << rng.randrange(8)
+                result[place] ^= 1 << rng.randrange(8)
             case 1:
-                spoilt[place] = rng.choice(b'\0,"\n\r;\xff 9')
+                result[place] = rng.choice(b'\0,"\n\r;\xff 9')
             case 2:
-                del spoilt[place : place + rng.choice([1, 1, 8])]
+                del result[place : place + rng.choice([1, 1, 8])]
             case _:
-                spoilt[place:place] = spoilt[place : place + rng.choice([1, 8])]
-    return bytes(spoilt)
+                result[place:place] = result[place : place + rng.choice([1, 8])]
+    return bytes(result)
 
 
 def read_csv(data: bytes) -> tuple[list[str], list[Row]] | None:
-    """The columns and rows of a CSV file by Python's csv module; None if the file must be refused."""
+    """Return the columns and rows of a CSV file by Python's csv module; None if the file must be refused."""
     sentinel = "\nsentinel\n"
     if b"\0" in data:
         return None
     text = data.decode("utf-8-sig", errors="replace")
     records = list(csv.reader(io.StringIO(text + sentinel, newline="")))
-    if records.pop() != ["sentinel"]:  # a quote is open at the end of the file
+    if records.pop() != ["sentinel"]:  # a quote is unclosed at the end of the file
         return None
     records = [each for each in records if len(each) > 1 or "".join(each).strip(" \t\r\n\v\f")]
     if not records:
@@ -163,15 +164,15 @@ def read_csv(data: bytes) -> tuple[list[str], list[Row]] | None:
         return None
     if "\ufffd" in "".join(names) or not names:
         return None
-    least = max(place for place, name in enumerate(names) if name) + 1
-    return names, [_csv_row(names, least, record) for record in records[1:]]
+    fewest = max(place for place, name in enumerate(names) if name) + 1
+    return names, [_csv_row(names, fewest, record) for record in records[1:]]
 
 
-def _csv_row(names: list[str], least: int, record: list[str]) -> Row:
-    fits = least <= len(record) and not "".join(record[len(names) :]).strip()
+def _csv_row(names: list[str], fewest: int, record: list[str]) -> Row:
+    fits = fewest <= len(record) and not "".join(record[len(names) :]).strip()
     record = (record + [""] * len(names))[: len(names)]
     by_name = dict(zip(names, record, strict=True))
-    return Row({name: _sound(name, _csv_cell(name, by_name[name])) for name in NAMES}, fits, record)
+    return Row({name: _valid(name, _csv_cell(name, by_name[name])) for name in NAMES}, fits, record)
 
 
 def _csv_cell(name: str, text: str) -> Any:
@@ -190,7 +191,7 @@ def _whole(number: Decimal) -> Any:
     return int(number) if whole and -(2**63) <= number < 2**63 else ...
 
 
-def _sound(name: str, cell: Any) -> Any:
+def _valid(name: str, cell: Any) -> Any:
     if cell is None or cell is ... or name in (TRACK_ID.name, SENSOR_ID.name):
         return cell
     low, high = RANGES[name]
@@ -235,7 +236,7 @@ _TYPES: Final = {
 
 
 def parquet_file(rng: random.Random) -> tuple[bytes, tuple[list[str], list[Row]] | None]:
-    """A Parquet file of tracks of random types with random columns beside them, and what its reader must find."""
+    """Return a Parquet file of tracks with random types and additional columns, and its expected columns and rows."""
     rows = flights(rng) if rng.random() > 0.03 else []
     refused = not rows
     names, arrays, cells = [], [], []
@@ -257,14 +258,16 @@ def parquet_file(rng: random.Random) -> tuple[bytes, tuple[list[str], list[Row]]
             array, refused = pa.nulls(len(rows), kind_of_column), True
         names.append(name)
         arrays.append(array)
-        cells.append([_sound(name, _parquet_cell(name, cell)) for cell in column])
+        cells.append([_valid(name, _parquet_cell(name, cell)) for cell in column])
     by_row = [dict(zip(NAMES, row, strict=True)) for row in zip(*cells, strict=True)]
     for number in range(rng.choice([0, 0, 1, 3])):
         kind = rng.choice(_EXTRAS)
         names.append(
             rng.choice([f"x{number}", f"x\n{number}", "", "timestamp.x", f"高度{number}", f'"{number},', " x"])
         )
-        missing = 0.0 if pa.types.is_fixed_size_list(kind) else 0.2  # pyarrow writes a missing one, but cannot read it
+        missing = (
+            0.0 if pa.types.is_fixed_size_list(kind) else 0.2
+        )  # pyarrow can write a missing list of fixed size but not read it
         arrays.append(pa.array([None if rng.random() < missing else _value(rng, kind) for _ in rows], kind))
     if rng.random() < 0.03:
         place = rng.randrange(len(names))
@@ -274,7 +277,7 @@ def parquet_file(rng: random.Random) -> tuple[bytes, tuple[list[str], list[Row]]
     if rng.random() < 0.01:
         names, arrays, refused = [], [], True
     table = pa.Table.from_arrays(arrays, names=names)
-    others = list(
+    fields = list(
         zip(*(array.to_pylist() if _plain(array.type) else [...] * len(rows) for array in arrays), strict=True)
     )
     buffer = io.BytesIO()
@@ -286,26 +289,28 @@ def parquet_file(rng: random.Random) -> tuple[bytes, tuple[list[str], list[Row]]
         use_dictionary=rng.random() < 0.5,
         data_page_version=rng.choice(["1.0", "2.0"]),
         write_page_checksum=rng.random() < 0.5,
-        store_schema=refused or rng.random() < 0.8,  # without it a duration is a number
+        store_schema=refused or rng.random() < 0.8,  # without the schema a duration is read as a number
     )
     data = buffer.getvalue()
-    found = None if refused else (names, [Row(*each) for each in zip(by_row, [True] * len(rows), others, strict=True)])
-    return data, found
+    expected = (
+        None if refused else (names, [Row(*each) for each in zip(by_row, [True] * len(rows), fields, strict=True)])
+    )
+    return data, expected
 
 
 def read_parquet(data: bytes) -> tuple[list[str], list[Row]] | None:
-    """The columns and rows of a Parquet file as pyarrow reads the columns of a track at once; None if it does not."""
+    """Return the columns and rows of a Parquet file, with all track columns read at once; None if pyarrow cannot."""
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
         names = file.schema_arrow.names
         table = file.read(NAMES)
         table.validate(full=True)
         columns = {name: _decoded(table.column(name)).to_pylist() for name in NAMES}
-    except Exception:  # whatever pyarrow raises for a damaged file
+    except Exception:  # pyarrow raises many types for a damaged file
         return None
-    cells = [[_sound(name, _parquet_cell(name, cell)) for cell in columns[name]] for name in NAMES]
+    cells = [[_valid(name, _parquet_cell(name, cell)) for cell in columns[name]] for name in NAMES]
     rows = [dict(zip(NAMES, row, strict=True)) for row in zip(*cells, strict=True)]
-    return names, [Row(row, fits=True, others=[...] * len(names)) for row in rows]
+    return names, [Row(row, fits=True, fields=[...] * len(names)) for row in rows]
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.Array:
@@ -334,7 +339,7 @@ _EXTRAS: Final = (
 
 
 def _value(rng: random.Random, kind: pa.DataType) -> Any:
-    """A random value of a type, at times at the end of its range."""
+    """Return a random value of a type, sometimes a limit of its range."""
     if pa.types.is_struct(kind):
         return {field.name: _value(rng, field.type) for field in kind}
     if pa.types.is_map(kind):
@@ -366,7 +371,7 @@ def _value(rng: random.Random, kind: pa.DataType) -> Any:
 
 
 def _plain(kind: pa.DataType) -> bool:
-    """Whether pyarrow gives Python values of the type that `assert_text_is` compares."""
+    """Whether pyarrow converts the type to Python values that `assert_text_is` can compare."""
     return not _holds(kind, lambda each: pa.types.is_temporal(each) or pa.types.is_floating(each))
 
 
@@ -377,7 +382,7 @@ def _holds(kind: pa.DataType, check: Callable[[pa.DataType], bool]) -> bool:
 
 
 def assert_text_is(text: str, value: Any) -> None:
-    """A field of the results says what the cell of the file is."""
+    """Check that a field of the results equals the cell of the file."""
     if value is ...:
         return
     if value is None:
@@ -404,16 +409,16 @@ def _as_json(value: Any) -> Any:
     return format(value, "f") if isinstance(value, Decimal) else value
 
 
-# --- What must hold ---------------------------------------------------------------------------------------------------
+# --- Checks -----------------------------------------------------------------------------------------------------------
 
 
-def assert_read_as(path: Path, found: tuple[list[str], list[Row]] | None, *, whole: bool = True) -> bool:
-    """Reading the file and writing results for it agree with the independent reader.
+def assert_read_as(path: Path, expected: tuple[list[str], list[Row]] | None, *, whole: bool = True) -> bool:
+    """Check that reading a file and writing results for it agree with the independent reader.
 
     Args:
-        path: of the file.
-        found: what that reader found; None if the file must be refused.
-        whole: False for a damaged file, which may be refused, too.
+        path: Path of the file.
+        expected: Columns and rows of the independent reader; None if the file must be refused.
+        whole: Whether the file is undamaged; a damaged file may always be refused.
 
     Returns:
         Whether the file was read.
@@ -421,14 +426,14 @@ def assert_read_as(path: Path, found: tuple[list[str], list[Row]] | None, *, who
     refused = None
     try:
         with read_tracks(path) as file:
-            assert found is not None, "a file was read that must be refused"
-            _, rows = found
+            assert expected is not None, "a file was read that must be refused"
+            _, rows = expected
             _assert_tracks(file, rows)
             _assert_results(file, rows, path.with_suffix(".out"))
     except TrackFileError as error:
         refused = error
     if refused is not None:
-        assert found is None or not whole, refused
+        assert expected is None or not whole, refused
         assert "\n" not in str(refused)
         assert len(str(refused)) < 1500
     return refused is None
@@ -444,10 +449,10 @@ def _assert_tracks(file: TrackFile, rows: list[Row]) -> None:
             assert rows[row].fits
             assert rows[row].cells[TRACK_ID.name] == track.track_id
             for name, got in zip(MEASUREMENT_COLUMNS, track.measurements[step].tolist(), strict=True):
-                want = rows[row].cells[name]
-                assert want is not ...
-                retimed = name == TIMESTAMP.name and Repair.RETIMED in file.report.repairs
-                assert want is None or retimed or math.isclose(got, want, rel_tol=1e-15), (row, name, got, want)
+                expected = rows[row].cells[name]
+                assert expected is not ...
+                restored = name == TIMESTAMP.name and Repair.RETIMED in file.report.repairs
+                assert expected is None or restored or math.isclose(got, expected, rel_tol=1e-15), (row, name, got)
     aside = [row for each in file.report.set_aside for row in each.rows.tolist()]
     assert sorted(seen + aside) == list(range(len(rows)))
     for each in file.report.set_aside:
@@ -479,9 +484,9 @@ def _assert_results(file: TrackFile, rows: list[Row], out: Path) -> None:
     assert len(written) == 1 + len(rows)
     expected = results.probability.tolist()
     for row, probability, fields in zip(rows, expected, written[1:], strict=True):
-        *own, got, phase = fields
-        assert len(own) == len(row.others)
-        for text, value in zip(own, row.others, strict=True):
+        *texts, got, phase = fields
+        assert len(texts) == len(row.fields)
+        for text, value in zip(texts, row.fields, strict=True):
             assert_text_is(text, value)
         assert (got, phase) == (("", "") if math.isnan(probability) else (f"{probability:.6f}", "1"))
     aside = sorted(row for each in file.report.set_aside for row in each.rows.tolist())
@@ -490,7 +495,7 @@ def _assert_results(file: TrackFile, rows: list[Row], out: Path) -> None:
         set_aside = _csv_of(files.set_aside)[1:]
         assert [int(fields[-2]) for fields in set_aside] == aside
         for row, fields in zip(aside, set_aside, strict=True):
-            for text, value in zip(fields[:-2], rows[row].others, strict=True):
+            for text, value in zip(fields[:-2], rows[row].fields, strict=True):
                 assert_text_is(text, value)
 
 

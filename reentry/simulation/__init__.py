@@ -1,13 +1,12 @@
-"""Simulated flights: seeded generators of track tables in the format of the public data."""
+"""Simulation of missile flights: seeded generators of labelled tracks in the format of the public data."""
 
 from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks, simulate_ballistic
 from reentry.simulation.sensors import SEVERITIES, SensorConfig, of_severity
 from reentry.simulation.shots import ShotConfig
-from reentry.simulation.simulate import PROFILES, simulate_file
+from reentry.simulation.simulate import simulate_file
 from reentry.simulation.trapezoid import TrapezoidConfig, simulate_trapezoid, trapezoid_chunks
 
 __all__ = [
-    "PROFILES",
     "SEVERITIES",
     "BallisticConfig",
     "SensorConfig",

@@ -1,6 +1,7 @@
-"""Density of the air by height, for simulated flights: NRLMSIS 2.1 in one mean state.
+"""Air density as a function of height, from one mean state of the NRLMSIS 2.1 model.
 
-Emmert et al., 2022, "NRLMSIS 2.1: An Empirical Model of Nitric Oxide Incorporated Into MSIS", by the package pymsis.
+Emmert et al., 2022, "NRLMSIS 2.1: An Empirical Model of Nitric Oxide Incorporated Into MSIS". The package pymsis
+computes the model.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 HIGHEST: Final = 1_000_000.0
-"""m; above, the air of this height counts."""
+"""Height in m above which the density is taken as constant."""
 
 _SPACING: Final = 1_000.0
-"""m between the heights of the table; between them the logarithm of the density is a straight line."""
+"""Spacing of the table in m; the logarithm of the density is interpolated linearly in between."""
 
 
 def density(height: Float64) -> Float64:
-    """Of any shape, m -> kg/m^3; below sea level that of sea level."""
+    """Return the air density in kg/m^3 at a height in m, for an array of any shape; constant below sea level."""
     table = _log_density()
-    place = np.clip(height / _SPACING, 0.0, len(table) - 1.001)
-    below = place.astype(np.int64)
-    share = place - below
-    thickness: Float64 = np.exp(table[below] + share * (table[below + 1] - table[below]))
-    return thickness
+    position = np.clip(height / _SPACING, 0.0, len(table) - 1.001)
+    below = position.astype(np.int64)
+    fraction = position - below
+    result: Float64 = np.exp(table[below] + fraction * (table[below + 1] - table[below]))
+    return result
 
 
 @lru_cache(maxsize=1)
 def _log_density() -> Float64:
-    """At 45 degrees north, at noon of an equinox, the Sun's radio flux (10.7 cm) at 150, its field quiet (Ap 4)."""
+    """Compute the table at 45 degrees north, at noon of an equinox, with F10.7 solar flux 150 and quiet Ap index 4."""
     import pymsis
 
     found = pymsis.calculate(

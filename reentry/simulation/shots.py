@@ -1,4 +1,4 @@
-"""What is drawn of each simulated shot: from where, how far, how high, what flies.
+"""Random shots of the ballistic profile: launch site, range, trajectory and body.
 
 Shapes: K shots.
 """
@@ -12,44 +12,43 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import ConfigError
+from reentry.runtime.arguments import require_between
 from reentry.simulation.earth import MEAN_RADIUS
 
 Float64 = npt.NDArray[np.float64]
 
 DECOYS_FROM: Final = 1_500_000.0
-"""m. Shots of less range carry no decoys: they hardly leave the air."""
+"""Shortest range with decoys, m; bodies of shorter range barely leave the atmosphere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotConfig:
-    """The ranges that shots are drawn from, evenly where nothing else is said; pairs are lowest and highest."""
+    """Distributions of the shots. A pair is the lowest and highest value; the distribution is uniform unless noted."""
 
     distance: tuple[float, float] = (300_000.0, 12_000_000.0)
-    """m over ground, evenly in its logarithm."""
+    """Range over ground, m; log-uniform."""
     latitude: tuple[float, float] = (-70.0, 70.0)
-    """Degrees, of the launch; evenly over the Earth's surface between them."""
+    """Latitude of the launch site, degrees; uniform over the Earth's surface."""
     lofted: float = 0.25
-    """Share that flies higher than the way of least energy."""
+    """Fraction of shots on a lofted trajectory, above the minimum-energy one."""
     depressed: float = 0.25
-    """Share that flies lower."""
+    """Fraction of shots on a depressed trajectory, below the minimum-energy one."""
     failed: float = 0.08
-    """Share whose thrust ends early, so that they fall short."""
+    """Fraction of shots whose thrust ends early, so that they fall short."""
     decoys: float = 0.25
-    """Share of the shots of 1,500 km and more that are decoys: light, so that they slow down high."""
+    """Fraction of the shots of 1,500 km or more that are decoys, which are light and slow down at high altitude."""
     ballistic_coefficient: tuple[float, float] = (1_500.0, 15_000.0)
-    """kg/m^2, mass over drag area, of reentry vehicles; evenly in its logarithm."""
+    """Ballistic coefficient (mass over drag area) of reentry vehicles, kg/m^2; log-uniform."""
     decoy_coefficient: tuple[float, float] = (60.0, 600.0)
-    """kg/m^2, of decoys; likewise."""
+    """Ballistic coefficient of decoys, kg/m^2; log-uniform."""
 
     def __post_init__(self) -> None:
         for name in ("lofted", "depressed", "failed", "decoys"):
-            share = getattr(self, name)
-            if not 0.0 <= share <= 1.0:
-                raise ConfigError(f"{name} out of range", expected="a share, 0 to 1", got=str(share))
+            require_between(name, getattr(self, name), 0, 1)
         if self.lofted + self.depressed > 1.0:
             raise ConfigError(
                 "lofted and depressed out of range",
-                expected="1 at most together",
+                expected="a sum of at most 1",
                 got=f"{self.lofted + self.depressed:g}",
             )
         limits = {
@@ -68,53 +67,56 @@ class ShotConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shots:
-    """K drawn shots, (K,) each."""
+    """Parameters of K shots, (K,) each."""
 
     latitude: Float64
-    """Degrees, of the launch."""
+    """Latitude of the launch site, degrees."""
     longitude: Float64
+    """Longitude of the launch site, degrees."""
     azimuth: Float64
-    """rad, of the launch, from north over east."""
+    """Launch azimuth, rad, clockwise from north."""
     distance: Float64
-    """m over ground, that the shot is aimed at."""
+    """Intended range over ground, m."""
     elevation: Float64
-    """rad, flight-path angle that the boost steers to."""
+    """Flight-path angle to which the boost is steered, rad."""
     thrust_ends: Float64
-    """Share of `distance` that thrust ends at, by where the body would come down; less than 1 where the boost fails."""
+    """Fraction of `distance` at which the impact point must be for the boost to end; below 1 if the boost fails."""
     first_thrust: Float64
-    """m/s^2, acceleration at the start of a stage."""
+    """Acceleration at the start of a stage, m/s^2."""
     exhaust_speed: Float64
-    """m/s, of the boost's jet."""
+    """Exhaust speed of the engine, m/s."""
     propellant: Float64
-    """Share of a stage's start mass that burns."""
+    """Fraction of a stage's start mass that is propellant."""
     ballistic_coefficient: Float64
-    """kg/m^2, after the boost."""
+    """Ballistic coefficient after boost, kg/m^2."""
     decoy: npt.NDArray[np.bool_]
+    """Whether the body is a decoy."""
     brightness: Float64
-    """Of the body, relative: its size in a sensor's eyes."""
+    """Relative size of the body, by which its brightness scales."""
 
-    def take(self, chosen: npt.NDArray[np.int64]) -> Shots:
-        """Some of them."""
-        return Shots(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+    def take(self, indices: npt.NDArray[np.int64]) -> Shots:
+        """Return the shots with the given indices."""
+        return Shots(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
 
 
 def draw_shots(config: ShotConfig, count: int, random: np.random.Generator) -> Shots:
-    """`count` shots."""
+    """Draw `count` random shots."""
 
-    def log_even(low: float, high: float) -> Float64:
+    def log_uniform(low: float, high: float) -> Float64:
         drawn: Float64 = np.exp(random.uniform(np.log(low), np.log(high), count))
         return drawn
 
     south, north = np.sin(np.radians(config.latitude))
-    distance = log_even(*config.distance)
-    # Bate, Mueller and White, Fundamentals of Astrodynamics, section 6.2; over a flat Earth 45 degrees.
+    distance = log_uniform(*config.distance)
+    # Minimum-energy elevation: Bate, Mueller and White, Fundamentals of Astrodynamics, section 6.2. It tends to 45
+    # degrees for short ranges.
     least_energy = (np.pi - distance / MEAN_RADIUS) / 4.0
-    kind = random.random(count)
-    off_least_energy = np.where(
-        kind < config.lofted,
+    trajectory = random.random(count)
+    offset = np.where(
+        trajectory < config.lofted,
         random.uniform(0.12, 0.30, count),
         np.where(
-            kind < config.lofted + config.depressed,
+            trajectory < config.lofted + config.depressed,
             random.uniform(-0.22, -0.10, count),
             random.uniform(-0.04, 0.04, count),
         ),
@@ -126,13 +128,13 @@ def draw_shots(config: ShotConfig, count: int, random: np.random.Generator) -> S
         longitude=random.uniform(-180.0, 180.0, count),
         azimuth=random.uniform(0.0, 2.0 * np.pi, count),
         distance=distance,
-        elevation=np.clip(least_energy + off_least_energy, 0.2, 1.35),
+        elevation=np.clip(least_energy + offset, 0.2, 1.35),
         thrust_ends=np.where(fails, random.uniform(0.45, 0.95, count) ** 2, 1.0),
         first_thrust=random.uniform(18.0, 26.0, count),
         exhaust_speed=random.uniform(2_500.0, 2_850.0, count),
         propellant=random.uniform(0.80, 0.86, count),
         ballistic_coefficient=np.where(
-            decoy, log_even(*config.decoy_coefficient), log_even(*config.ballistic_coefficient)
+            decoy, log_uniform(*config.decoy_coefficient), log_uniform(*config.ballistic_coefficient)
         ),
         decoy=decoy,
         brightness=random.uniform(0.5, 2.0, count),

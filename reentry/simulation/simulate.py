@@ -1,10 +1,9 @@
-"""A simulated flight profile, by its name, into a file."""
+"""Simulation of a file of tracks by one of the flight profiles."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,71 +19,24 @@ from reentry.runtime.signals import ended_by_signals
 from reentry.simulation.ballistic import BallisticConfig, ballistic_chunks
 from reentry.simulation.sensors import SensorConfig, of_severity
 from reentry.simulation.shots import ShotConfig
-from reentry.simulation.trapezoid import FLIGHT_RULE, TrapezoidConfig, trapezoid_chunks
+from reentry.simulation.trapezoid import TrapezoidConfig, trapezoid_chunks
 from reentry.tracks.write import write_tracks
 
 MOST_TRACKS: Final = 1_000_000_000
-"""Tracks of a file."""
+"""Maximum number of tracks in a file."""
 
-_BY_FLAG: Final = ("tracks", "seed", "labels")
+_FLAGS: Final = ("tracks", "seed", "labels")
+"""Settings that command-line flags set, and the settings file must not."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What to simulate, whatever the profile."""
-
-    tracks: int
-    seed: int
-    labels: bool
-    severity: int
-    """0 to 3, see `sensors.SEVERITIES`."""
-    settings: dict[str, dict[str, Any]]
-    """Tables of a settings file, of the profile."""
-    processes: int
-
-
-def _trapezoid(order: Order) -> Iterator[pd.DataFrame]:
-    if order.severity:
-        raise ConfigError("the profile trapezoid has no severity", got=str(order.severity), fix="--profile ballistic")
-    config = TrapezoidConfig(
-        tracks=order.tracks, seed=order.seed, labels=order.labels, **order.settings.get("trapezoid", {})
-    )
-    return trapezoid_chunks(config)
-
-
-def _ballistic(order: Order) -> Iterator[pd.DataFrame]:
-    config = BallisticConfig(
-        tracks=order.tracks,
-        seed=order.seed,
-        labels=order.labels,
-        shots=ShotConfig(**order.settings.get("shots", {})),
-        sensors=of_severity(order.severity, **order.settings.get("sensors", {})),
-        **order.settings.get("ballistic", {}),
-    )
-    return ballistic_chunks(config, processes=order.processes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """A kind of flights."""
-
-    chunks: Callable[[Order], Iterator[pd.DataFrame]]
-    """Gives its tables of whole tracks; raises ConfigError at once for a setting out of its range."""
-    settings: dict[str, dict[str, str]]
-    """The tables, keys and types of its settings file."""
-
-
-PROFILES: Final[dict[str, Profile]] = {
-    "trapezoid": Profile(chunks=_trapezoid, settings={"trapezoid": declared_types(TrapezoidConfig, without=_BY_FLAG)}),
-    "ballistic": Profile(
-        chunks=_ballistic,
-        settings={
-            "ballistic": declared_types(BallisticConfig, without=(*_BY_FLAG, "shots", "sensors")),
-            "shots": declared_types(ShotConfig),
-            "sensors": declared_types(SensorConfig),
-        },
-    ),
+PROFILES: Final[dict[str, dict[str, dict[str, str]]]] = {
+    "trapezoid": {"trapezoid": declared_types(TrapezoidConfig, without=_FLAGS)},
+    "ballistic": {
+        "ballistic": declared_types(BallisticConfig, without=(*_FLAGS, "shots", "sensors")),
+        "shots": declared_types(ShotConfig),
+        "sensors": declared_types(SensorConfig),
+    },
 }
+"""Tables, keys and types of the settings file of each profile."""
 
 
 def simulate_file(
@@ -98,54 +50,58 @@ def simulate_file(
     config: Path | None = None,
     processes: int | None = None,
 ) -> int:
-    """Write simulated tracks to `path`, CSV or Parquet by its suffix, in bounded memory.
+    """Simulate tracks and write them to a CSV or Parquet file, in bounded memory.
 
-    A Parquet file says where it is from, see `reentry.tracks.origin_of`.
+    A Parquet file records how it was simulated, see `reentry.tracks.origin_of`.
 
     Args:
-        path: of the file.
-        profile: one of `PROFILES`.
-        tracks: how many.
-        seed: the same one gives the same rows, whatever `processes`.
-        labels: whether to give the column `reentry_phase`.
-        severity: of the sensors' errors, 0 to 3; ballistic alone.
-        config: a settings file, TOML, with the tables of the profile.
-        processes: that simulate at once; all cores by default.
+        path: Path of the file, whose suffix selects the format.
+        profile: Name of the flight profile, one of `PROFILES`.
+        tracks: Number of tracks.
+        seed: Random seed; the rows depend on it, but not on `processes`.
+        labels: Whether to add the column `reentry_phase`.
+        severity: Severity of the sensor errors, 0 to 3; only for the ballistic profile.
+        config: Settings file in TOML with the tables of the profile.
+        processes: Number of parallel processes; the number of cores by default.
 
     Returns:
-        The rows written.
+        Number of rows written.
 
     Raises:
-        ConfigError: no such profile, or a setting out of its range; nothing is written.
-        TrackFileError: the suffix is neither, or the file cannot be written.
+        ConfigError: The profile is unknown, or a setting is out of range; no file is written.
+        TrackFileError: The suffix is not supported, or the file cannot be written.
     """
     if profile not in PROFILES:
-        near = difflib.get_close_matches(profile, PROFILES, n=1)
+        similar = difflib.get_close_matches(profile, PROFILES, n=1)
         raise ConfigError(
             "no such profile",
             expected=" or ".join(PROFILES),
             got=repr(profile),
-            fix=f"--profile {near[0] if near else next(iter(PROFILES))}",
+            fix=f"--profile {similar[0] if similar else next(iter(PROFILES))}",
         )
     require_between("tracks", tracks, 1, MOST_TRACKS)
     require_between("seed", seed, 0, 2**63 - 1)
     if processes is not None:
         require_between("processes", processes, 1, MOST_PROCESSES)
-    kind = PROFILES[profile]
-    settings = {name: table for name, table in read_settings(config, kind.settings).items() if table}
-    order = Order(
-        tracks=tracks,
-        seed=seed,
-        labels=labels,
-        severity=severity,
-        settings=settings,
-        processes=processes or cores(),
-    )
+    settings = {name: table for name, table in read_settings(config, PROFILES[profile]).items() if table}
     origin = {"profile": profile, "severity": severity, "seed": seed, "tracks": tracks, "settings": settings}
+    flags: dict[str, Any] = {"tracks": tracks, "seed": seed, "labels": labels}
     if profile == "trapezoid":
-        origin["label_rule"] = settings.get("trapezoid", {}).get("label_rule", FLIGHT_RULE)
+        if severity:
+            problem = "the profile trapezoid has no severity"
+            raise ConfigError(problem, got=str(severity), fix="--profile ballistic")
+        trapezoid = TrapezoidConfig(**flags, **settings.get("trapezoid", {}))
+        origin["label_rule"] = trapezoid.label_rule
+        chunks = trapezoid_chunks(trapezoid)
+    else:
+        ballistic = BallisticConfig(
+            **flags,
+            shots=ShotConfig(**settings.get("shots", {})),
+            sensors=of_severity(severity, **settings.get("sensors", {})),
+            **settings.get("ballistic", {}),
+        )
+        chunks = ballistic_chunks(ballistic, processes=processes or cores())
     rows = 0
-    chunks = kind.chunks(order)
     with ended_by_signals(), progress("simulating", tracks, "tracks") as advance:
 
         def counted() -> Iterator[pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""The public data's flights: a straight ground track under a trapezoid of altitude, with Gaussian noise.
+"""Flights like those of the public data: a straight ground track, a trapezoidal altitude profile and Gaussian noise.
 
 Shapes: K tracks of a chunk, N rows of all of them.
 """
@@ -14,86 +14,78 @@ import numpy.typing as npt
 import pandas as pd
 
 from reentry.errors import ConfigError
-from reentry.schema import (
-    ALTITUDE,
-    LATITUDE,
-    LONGITUDE,
-    RADIOMETRIC_INTENSITY,
-    REENTRY_PHASE,
-    SENSOR_ID,
-    TIMESTAMP,
-    TRACK_ID,
-)
+from reentry.schema import LATITUDE, LONGEST_TRACK, LONGITUDE, REENTRY_PHASE, TIMESTAMP, TRACK_COLUMNS
 
 TRACKS_PER_CHUNK: Final = 256
-"""Some 230,000 rows: large enough for numpy, small enough for memory."""
+"""Number of tracks simulated at once: about 230,000 rows, which is fast and fits in memory."""
 
 ROWS_PER_CHUNK: Final = TRACKS_PER_CHUNK * 1200
-"""At most, unless one track has more: of long tracks a chunk has fewer."""
-
-LONGEST: Final = 100_000
-"""Steps of the longest flight that can be asked for."""
+"""Maximum number of rows in a chunk of several tracks; chunks of long tracks have fewer tracks."""
 
 BRIGHTEST_ALTITUDE: Final = 120_000.0
-"""m. The intensity is the altitude over this."""
+"""Altitude at which the intensity is 1, m; the intensity is proportional to the altitude."""
 
 FLIGHT_RULE: Final = "flight"
-"""Reentry begins at row int(0.85 n) of the n rows of a flight."""
+"""Name of the label rule by which reentry begins at row int(0.85 n) of the n rows of a flight."""
 DESCENT_RULE: Final = "descent"
-"""Reentry begins at the first row below half the apogee."""
+"""Name of the label rule by which reentry begins at the first row below half the apogee."""
 LABEL_RULES: Final = (FLIGHT_RULE, DESCENT_RULE)
-"""Rules that the public labels may follow. Their onsets differ, by one row, for three lengths in ten."""
+"""Rules that the public labels may follow. Their onsets differ by one row for three in ten flight lengths."""
 
 _LATEST: Final = float(TIMESTAMP.high or np.inf)
 _HIGHEST_LATITUDE: Final = float(LATITUDE.high or np.inf) - 10.0
 _HIGHEST_LONGITUDE: Final = float(LONGITUDE.high or np.inf) - 10.0
 _ON_EARTH: Final = f"latitude within {_HIGHEST_LATITUDE:g} and longitude within {_HIGHEST_LONGITUDE:g} degrees"
 _LARGEST_ID: Final = 2**53
-"""A track's measurements are float64, which hold whole numbers to here."""
+"""Largest sensor id: measurements are float64, which is exact for integers up to this value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrapezoidConfig:
-    """What the public files show of their generator."""
+    """Settings of the trapezoid profile; the defaults reproduce the public files."""
 
     tracks: int = 90
-    """Flights; their track ids count up from 0."""
+    """Number of tracks; their ids start from 0."""
     seed: int = 0
-    """The first tracks of a seed are the same however many are made."""
+    """Random seed. The first tracks do not depend on the number of tracks."""
     labels: bool = True
-    """Whether to give the column `reentry_phase`."""
+    """Whether to add the column `reentry_phase`."""
     label_rule: str = FLIGHT_RULE
-    """Where `reentry_phase` becomes 1, one of `LABEL_RULES`."""
+    """Rule for the onset of `reentry_phase`, one of `LABEL_RULES`."""
     shortest: int = 600
-    """Steps of the shortest flight; lengths are drawn evenly from here to `longest`, both included."""
+    """Minimum number of steps of a flight; the number is uniform from `shortest` to `longest`, both included."""
     longest: int = 1200
+    """Maximum number of steps of a flight."""
     step: float = 0.5
-    """s, 0.001 to 3600: a Unix time holds no finer one with room to spare."""
+    """Time between steps, s; 0.001 to 3600. Unix time in float64 cannot resolve much shorter steps."""
     lowest_apogee: float = 100_000.0
-    """m; apogees are drawn evenly from here to `highest_apogee`."""
+    """Lowest apogee, m; apogees are uniform from `lowest_apogee` to `highest_apogee`."""
     highest_apogee: float = 120_000.0
+    """Highest apogee, m."""
     noise: float = 0.01
-    """Standard deviation, in the unit of each measured column: degrees, degrees, m, 1."""
+    """Standard deviation of the noise of each measurement, in its own unit: degrees, degrees, m, 1."""
     launch_site: tuple[float, float] = (64.135, -21.895)
-    """Latitude and longitude, degrees; ten degrees from the ends of their columns, so that noise stays within."""
+    """Latitude and longitude, degrees; 10 degrees inside the valid range, so that noise cannot leave it."""
     target: tuple[float, float] = (40.015, -105.27)
     """Latitude and longitude, degrees."""
     first_launch: float = 1_731_308_400.0
-    """Unix time, s."""
+    """Unix time of the first launch, s."""
     launch_interval: float = 600.0
-    """s from one launch to the next."""
+    """Time between launches, s."""
     sensor: int = 3
-    """The one sensor's id."""
+    """Id of the only sensor."""
 
     def __post_init__(self) -> None:
-        last_time = self.first_launch + self.launch_interval * self.tracks + min(self.longest, LONGEST) * self.step
+        last_time = (
+            self.first_launch + self.launch_interval * self.tracks + min(self.longest, LONGEST_TRACK) * self.step
+        )
         checks = {
             "tracks": (self.tracks >= 1, "at least 1", self.tracks),
             "seed": (self.seed >= 0, "at least 0", self.seed),
             "label_rule": (self.label_rule in LABEL_RULES, " or ".join(LABEL_RULES), self.label_rule),
             "shortest and longest": (
-                10 <= self.shortest <= self.longest <= LONGEST,
-                f"10 <= shortest <= longest <= {LONGEST}",
+                10 <= self.shortest <= self.longest <= LONGEST_TRACK,
+                f"10 <= shortest <= longest <= {LONGEST_TRACK}",
                 f"{self.shortest} and {self.longest} steps",
             ),
             "step": (0.001 <= self.step <= 3600.0, "0.001 to 3600 s", self.step),
@@ -108,30 +100,30 @@ class TrapezoidConfig:
             "first_launch": (0.0 <= self.first_launch < np.inf, "at least 0 s", self.first_launch),
             "launch_interval": (
                 self.launch_interval >= 0.0 and last_time <= _LATEST,
-                f"at least 0 s, and the last flight over by {_LATEST:g} s",
+                f"at least 0 s, and the last flight ended by {_LATEST:g} s",
                 self.launch_interval,
             ),
             "sensor": (abs(self.sensor) <= _LARGEST_ID, f"-{_LARGEST_ID} to {_LARGEST_ID}", self.sensor),
         }
-        for knob, (holds, expected, got) in checks.items():
-            if not holds:
-                raise ConfigError(f"{knob} out of range", expected=expected, got=str(got))
+        for name, (valid, expected, got) in checks.items():
+            if not valid:
+                raise ConfigError(f"{name} out of range", expected=expected, got=str(got))
 
 
 def simulate_trapezoid(config: TrapezoidConfig) -> pd.DataFrame:
-    """All tracks of `config` in one table, columns as the public files have them."""
+    """Return all tracks of `config` as one table in the column order of the public files."""
     return pd.concat(trapezoid_chunks(config), ignore_index=True)
 
 
 def trapezoid_chunks(config: TrapezoidConfig) -> Iterator[pd.DataFrame]:
-    """The same rows, some whole tracks at a time, so that memory does not grow with the file.
+    """Yield the tracks of `config` in tables of whole tracks, in bounded memory.
 
-    They are `TRACKS_PER_CHUNK`, or fewer where they may be long.
+    A table has `TRACKS_PER_CHUNK` tracks, or fewer if the tracks can be long.
     """
     lengths, apogees, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3))
-    at_once = max(1, min(TRACKS_PER_CHUNK, ROWS_PER_CHUNK // config.longest))
-    for first in range(0, config.tracks, at_once):
-        tracks = np.arange(first, min(first + at_once, config.tracks))
+    chunk_size = max(1, min(TRACKS_PER_CHUNK, ROWS_PER_CHUNK // config.longest))
+    for first in range(0, config.tracks, chunk_size):
+        tracks = np.arange(first, min(first + chunk_size, config.tracks))
         yield _flights(
             config,
             tracks,
@@ -147,22 +139,22 @@ def _on_earth(site: tuple[float, float]) -> bool:
 
 
 def onset_rows(lengths: npt.NDArray[np.int64], rule: str) -> npt.NDArray[np.int64]:
-    """Row at which reentry begins in flights of these numbers of rows, by one of `LABEL_RULES`: (K,) -> (K,)."""
+    """Return the first row of reentry, (K,), in flights with `lengths` rows, (K,), by one of `LABEL_RULES`."""
     if rule == FLIGHT_RULE:
         return lengths * 85 // 100
-    descent_from = _descent(lengths)
-    return descent_from + (lengths - descent_from + 1) // 2
+    descent = _descent(lengths)
+    return descent + (lengths - descent + 1) // 2
 
 
-# The public generator's int(.3 n), int(.4 n) and, above, int(.85 n), in whole numbers. The climb and the level part are
-# rounded down one by one, so the descent may begin a row before int(.7 n).
+# The public generator computes int(0.3 n), int(0.4 n) and int(0.85 n); these functions do so in integer arithmetic. The
+# climb and the level part are rounded down separately, so the descent can begin one row before int(0.7 n).
 def _climb(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Rows of the climb."""
+    """Return the number of rows of the climb."""
     return lengths * 3 // 10
 
 
 def _descent(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """First row of the descent, which repeats the apogee."""
+    """Return the first row of the descent, which repeats the apogee."""
     return _climb(lengths) + lengths * 4 // 10
 
 
@@ -173,36 +165,29 @@ def _flights(
     apogees: npt.NDArray[np.float64],
     noise: np.random.Generator,
 ) -> pd.DataFrame:
-    """Rows of the flights `tracks` (K,), of `lengths` (K,) steps and `apogees` (K,) m."""
+    """Return the rows of the flights with the given track ids (K,), numbers of steps (K,) and apogees (K,), m."""
     ends = np.cumsum(lengths)
-    of = np.repeat(np.arange(len(tracks)), lengths)  # (N,), which flight of the chunk a row is of
+    flight = np.repeat(np.arange(len(tracks)), lengths)  # (N,), index of each row's flight
     step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # (N,), from 0 in each flight
 
-    climb, descent_from = _climb(lengths), _descent(lengths)
-    onset = onset_rows(lengths, config.label_rule)
+    climb, descent = _climb(lengths), _descent(lengths)
     last = lengths - 1
-    climbed = step / (climb - 1)[of]
-    to_descend = (last[of] - step) / (last - descent_from)[of]
-    altitude = apogees[of] * np.minimum(np.minimum(climbed, 1.0), to_descend)
-    flown = step / last[of]
+    climbed = step / (climb - 1)[flight]
+    to_descend = (last[flight] - step) / (last - descent)[flight]
+    altitude = apogees[flight] * np.minimum(np.minimum(climbed, 1.0), to_descend)
+    progress = step / last[flight]
     start, target = config.launch_site, config.target
     measured = noise.standard_normal((len(step), 4))
     measured *= config.noise
-    measured[:, 0] += start[0] + (target[0] - start[0]) * flown
-    measured[:, 1] += start[1] + (target[1] - start[1]) * flown
+    measured[:, 0] += start[0] + (target[0] - start[0]) * progress
+    measured[:, 1] += start[1] + (target[1] - start[1]) * progress
     measured[:, 2] += altitude
     measured[:, 3] += altitude / BRIGHTEST_ALTITUDE
 
     launched = config.first_launch + config.launch_interval * tracks
-    columns = {
-        TIMESTAMP.name: launched[of] + config.step * step,
-        TRACK_ID.name: tracks[of],
-        SENSOR_ID.name: np.full(len(step), config.sensor, dtype=np.int64),
-        LATITUDE.name: measured[:, 0],
-        LONGITUDE.name: measured[:, 1],
-        ALTITUDE.name: measured[:, 2],
-        RADIOMETRIC_INTENSITY.name: measured[:, 3],
-    }
+    sensor = np.full(len(step), config.sensor, dtype=np.int64)
+    cells = (launched[flight] + config.step * step, tracks[flight], sensor, *measured.T)
+    columns = {column.name: values for column, values in zip(TRACK_COLUMNS, cells, strict=True)}
     if config.labels:
-        columns[REENTRY_PHASE.name] = (step >= onset[of]).astype(np.int8)
+        columns[REENTRY_PHASE.name] = (step >= onset_rows(lengths, config.label_rule)[flight]).astype(np.int8)
     return pd.DataFrame(columns, copy=False)

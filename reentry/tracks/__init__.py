@@ -1,12 +1,11 @@
-"""Tracks: the flights of a file, read, validated, repaired and written."""
+"""Reading, validating, repairing and writing files of missile tracks."""
 
 from reentry.tracks.fingerprint import fingerprint, flight_fingerprint, tracks_fingerprint
-from reentry.tracks.origin import origin_of
 from reentry.tracks.read import TrackFile, read_tracks
 from reentry.tracks.repair import RepairConfig
 from reentry.tracks.report import Fault, Note, ReadReport, Repair, SetAside
 from reentry.tracks.track import Track, tracks_table
-from reentry.tracks.write import write_tracks
+from reentry.tracks.write import origin_of, write_tracks
 
 __all__ = [
     "Fault",

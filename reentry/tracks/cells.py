@@ -1,4 +1,4 @@
-"""The cells of a chunk of rows: parsed, and checked against the columns that `schema` declares.
+"""Parsing of the cells of a chunk of rows, and their validation against the columns that `schema` declares.
 
 Shapes: N rows, M measurement columns.
 """
@@ -28,37 +28,36 @@ RECORD: Final = np.dtype(
         ("reentry_phase", np.int8),
     ]
 )
-"""A row that names its track: NaN is a cell that is missing, `NO_LABEL` no label."""
+"""One row whose track id is readable. A missing measurement is NaN, a missing label is `NO_LABEL`."""
 
 Records = npt.NDArray[np.void]
 
 _FAULT_COLUMNS: Final = ["row", "column", "problem", "got"]
 _WHOLE_ROW: Final = ""
 _NOT_WHOLE: Final = "not a whole number"
-_TOO_LARGE: Final = "beyond 64 bits"
-_MISFIT: Final = "not as many fields as the header"
+_TOO_LARGE: Final = "does not fit in 64 bits"
 
 
 def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[np.int64], pd.DataFrame]:
-    """Turn a chunk of `Source.chunks` into records, and find all its faults.
+    """Parse a chunk of `Source.chunks` and find all faulty cells.
 
     Args:
         chunk: N rows, indexed by row number.
-        labelled: whether a label must be there and 0 or 1; otherwise another one counts as none.
+        labelled: Whether every row needs a label of 0 or 1. If False, any other label is treated as missing.
 
     Returns:
-        The records (dtype `RECORD`) of the rows that name a track, in order; the numbers of the rows that name none;
-        the faults, a table of `row`, `column` ("" the row as a whole), `problem`, `got`, at most one for each cell,
-        by row.
+        A tuple of three values. First, the rows with a readable track id, in file order, with dtype `RECORD`. Second,
+        the numbers of the rows without a readable track id. Third, a table of faults, sorted by row and with at most
+        one fault per cell; its columns are `row`, `column` ("" for the whole row), `problem` and `got`.
     """
-    track_id, names_track, track_faults = _ids(chunk, TRACK_ID)
+    track_id, has_track, track_faults = _ids(chunk, TRACK_ID)
     sensor_id, has_sensor, sensor_faults = _ids(chunk, SENSOR_ID)
     faults = [track_faults, sensor_faults]
     numbers: dict[str, npt.NDArray[np.float64]] = {}
     for column in (*TRACK_COLUMNS, REENTRY_PHASE):
         if column in (TRACK_ID, SENSOR_ID) or column.name not in chunk:
             continue
-        numbers[column.name], unreadable = _numbers(chunk[column.name], truth=column is REENTRY_PHASE)
+        numbers[column.name], unreadable = _numbers(chunk[column.name], allow_boolean=column is REENTRY_PHASE)
         if column is not REENTRY_PHASE or labelled:
             faults.append(unreadable)
     faults.append(_violations(pd.DataFrame(numbers, index=chunk.index, copy=False), labelled=labelled))
@@ -74,21 +73,21 @@ def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[
 
     if FIELDS in chunk:
         misfits = chunk[FIELDS].dropna()
-        whole = pd.DataFrame({"row": misfits.index, "column": _WHOLE_ROW, "problem": _MISFIT, "got": misfits})
-        # The cells of such a row may belong to other columns: their own faults say nothing.
-        faults = [whole, *(each[~each["row"].isin(misfits.index)] for each in faults)]
-    found = [f for f in faults if len(f)]
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=_FAULT_COLUMNS)
-    # A cell that is no number is missing as well, and an infinite one is out of range: the first says it.
+        whole = {"row": misfits.index, "column": _WHOLE_ROW, "problem": "wrong number of fields", "got": misfits}
+        # The cells of such a row may be shifted into other columns, so faults of its cells would mislead.
+        faults = [pd.DataFrame(whole), *(each[~each["row"].isin(misfits.index)] for each in faults)]
+    faults = [each for each in faults if len(each)]
+    table = pd.concat(faults, ignore_index=True) if faults else pd.DataFrame(columns=_FAULT_COLUMNS)
+    # A non-numeric cell is also missing, and an infinite cell is also out of range: only the first fault is kept.
     table = table.drop_duplicates(["row", "column"]).sort_values("row", kind="stable", ignore_index=True)
-    return records[names_track], chunk.index.to_numpy()[~names_track], table
+    return records[has_track], chunk.index.to_numpy()[~has_track], table
 
 
 @cache
 def track_schema(*, labelled: bool) -> pa.DataFrameSchema:
-    """The measured columns of a table of tracks as `schema` declares them, for pandera."""
+    """Return the pandera schema of the numeric columns of a table of tracks, built from `schema`."""
     columns = [c for c in TRACK_COLUMNS if c not in (TRACK_ID, SENSOR_ID)]
-    # A missing measurement may be repaired from its neighbours; a time or a label cannot.
+    # A missing measurement can be interpolated; a missing timestamp or label cannot.
     return pa.DataFrameSchema(
         {c.name: pa.Column("float64", _checks(c), nullable=c is not TIMESTAMP) for c in columns}
         | ({REENTRY_PHASE.name: pa.Column("float64", _checks(REENTRY_PHASE), nullable=False)} if labelled else {})
@@ -102,7 +101,7 @@ def _checks(column: Column) -> list[pa.Check]:
     if column.high is not None:
         checks.append(pa.Check.le(column.high, error=column.too_high))
     if np.issubdtype(column.dtype, np.integer):
-        checks.append(pa.Check(lambda values: values == np.floor(values), error="not a whole number"))
+        checks.append(pa.Check(lambda values: values == np.floor(values), error=_NOT_WHOLE))
     return checks
 
 
@@ -122,38 +121,39 @@ def _violations(numbers: pd.DataFrame, *, labelled: bool) -> pd.DataFrame:
     return pd.DataFrame(columns=_FAULT_COLUMNS)
 
 
-def _numbers(cells: pd.Series[float], *, truth: bool) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
-    """Parse a column to float64, NaN where it is missing or no number, and list the cells that are no number.
+def _numbers(cells: pd.Series[float], *, allow_boolean: bool) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
+    """Parse a column as float64 and list its non-numeric cells; missing and non-numeric cells become NaN.
 
     Args:
-        cells: numbers, booleans where a CSV file holds nothing but "True" and "False", or objects.
-        truth: whether "True" is 1 and "False" is 0, as in labels; elsewhere they are no numbers.
+        cells: Cells as pandas or pyarrow read them: numbers, booleans, or objects.
+        allow_boolean: Whether "True" is 1 and "False" is 0, as in labels, rather than non-numeric.
     """
-    if cells.dtype.kind in ("biuf" if truth else "iuf"):
+    if cells.dtype.kind in ("biuf" if allow_boolean else "iuf"):
         return cells.to_numpy(np.float64, na_value=np.nan), pd.DataFrame(columns=_FAULT_COLUMNS)
-    # float() rather than pd.to_numeric, which rounds one number in seven otherwise than the CSV parser.
-    numbers = np.array([_number(cell, truth=truth) for cell in cells], dtype=np.float64)
+    # pd.to_numeric would round one number in seven differently from the CSV parser; float() rounds like it.
+    numbers = np.array([_number(cell, allow_boolean=allow_boolean) for cell in cells], dtype=np.float64)
     unreadable = cells[np.isnan(numbers) & cells.notna().to_numpy()]
     return numbers, _fault_table(unreadable, str(cells.name), "not a number")
 
 
-def _number(cell: object, *, truth: bool) -> float:
-    if str(cell).strip().lower() in ("true", "false"):
-        return float(str(cell).strip().lower() == "true") if truth else float("nan")
+def _number(cell: object, *, allow_boolean: bool) -> float:
+    text = str(cell).strip().lower()
+    if text in ("true", "false"):
+        return float(text == "true") if allow_boolean else float("nan")
     try:
-        return float(cell)  # type: ignore[arg-type]  # whatever the file holds
+        return float(cell)  # type: ignore[arg-type]  # float() rejects what it cannot convert
     except (TypeError, ValueError):
         return float("nan")
 
 
 def _ids(chunk: pd.DataFrame, column: Column) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], pd.DataFrame]:
-    """Parse a column of ids, categories of text: the ids (N,), whether each was readable (N,), the faults.
+    """Parse a categorical text column of ids and return the ids (N,), whether each is readable (N,), and the faults.
 
-    Each distinct text is parsed once, and exactly: a 19-digit id survives a bad one beside it.
+    Each distinct text is parsed once, as an exact integer, because float64 cannot hold a 19-digit id.
     """
     cells = chunk[column.name]
     codes = cells.cat.codes.to_numpy()
-    # One more entry for code -1, a missing cell.
+    # pandas marks a missing cell by code -1, which selects the extra last entry.
     parsed = [*map(_whole_number, cells.cat.categories), (0, "missing")]
     values = np.array([number for number, _ in parsed], dtype=np.int64)
     problems = np.array([problem for _, problem in parsed], dtype=object)[codes]
@@ -163,7 +163,7 @@ def _ids(chunk: pd.DataFrame, column: Column) -> tuple[npt.NDArray[np.int64], np
 
 
 def _whole_number(text: Hashable) -> tuple[int, str]:
-    """The integer that `text` writes ("3", "3.0", "3e5"), and "" or what is wrong with it."""
+    """Parse an integer such as "3", "3.0" or "3e5"; the second value names the problem, or is ""."""
     try:
         number = Decimal(str(text).strip())
     except InvalidOperation:

@@ -1,4 +1,4 @@
-"""What tells one file of tracks, and one set of tracks, from another."""
+"""Fingerprints that identify a file of tracks, a set of tracks, or one flight."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reentry.errors import TrackFileError
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, SCHEMA_VERSION, TIMESTAMP
 from reentry.tracks.track import Track
 
-_TOLD_BY: Final = [MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE)]
+_IDENTIFYING_COLUMNS: Final = [MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE)]
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256, in hexadecimal, over the schema version and the bytes of the file.
+    """Return the SHA-256, in hexadecimal, of the schema version and the bytes of a file.
 
     Raises:
-        TrackFileError: the file cannot be read.
+        TrackFileError: The file cannot be read.
     """
     digest = hashlib.sha256(f"reentry schema {SCHEMA_VERSION}\n".encode())
     try:
@@ -33,22 +33,22 @@ def fingerprint(path: Path) -> str:
 
 
 def tracks_fingerprint(tracks: Iterable[Track]) -> str:
-    """SHA-256, in hexadecimal, over the schema version and the flights: what a checkpoint was trained on.
+    """Return the SHA-256, in hexadecimal, of the schema version and a set of repaired tracks.
 
-    A flight is its id, its timestamps and its altitudes, as read and repaired; so CSV and Parquet agree, in any order
-    of tracks and rows, with labels or without.
+    A track counts by its id, timestamps and altitudes. The fingerprint is therefore the same for CSV and Parquet, in
+    any order of tracks and rows, and with or without labels. A checkpoint stores it to identify its training data.
     """
-    flights = [hashlib.sha256(f"{track.track_id}\n".encode() + _values(track)).digest() for track in tracks]
-    return hashlib.sha256(f"reentry schema {SCHEMA_VERSION}\n".encode() + b"".join(sorted(flights))).hexdigest()
+    digests = [hashlib.sha256(f"{track.track_id}\n".encode() + _identifying_bytes(track)).digest() for track in tracks]
+    return hashlib.sha256(f"reentry schema {SCHEMA_VERSION}\n".encode() + b"".join(sorted(digests))).hexdigest()
 
 
 def flight_fingerprint(track: Track) -> str:
-    """16 hexadecimal digits of a flight's timestamps and altitudes: the same under another id and in another file."""
-    return hashlib.sha256(_values(track)).hexdigest()[:16]
+    """Return 16 hexadecimal digits that identify a flight by its timestamps and altitudes, whatever its track id."""
+    return hashlib.sha256(_identifying_bytes(track)).hexdigest()[:16]
 
 
-def _values(track: Track) -> bytes:
-    """Timestamps and altitudes, by time, as read and repaired."""
-    timestamp, altitude = track.measurements[:, _TOLD_BY].T
+def _identifying_bytes(track: Track) -> bytes:
+    """Return the timestamps and altitudes of a repaired track, in time order, as little-endian float64."""
+    timestamp, altitude = track.measurements[:, _IDENTIFYING_COLUMNS].T
     values = np.stack([timestamp, altitude], axis=1)[np.lexsort((altitude, timestamp))]
     return bytes(values.astype("<f8"))

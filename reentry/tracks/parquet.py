@@ -1,4 +1,4 @@
-"""A Parquet file: opened, read by batch with this program's errors, and its cells as CSV text."""
+"""Reading a Parquet file in batches, with the error messages of this program, and converting its rows to CSV text."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from reentry.errors import TrackFileError
-from reentry.tracks.records import ENCODING, csv_line, split_records
+from reentry.tracks.csv_records import ENCODING, csv_line, split_records
 
 _TEXT_BATCH_ROWS: Final = 65_536
 
 
 @contextmanager
 def parquet_errors(path: Path) -> Iterator[None]:
-    """Turn what pyarrow raises for a damaged file, or for one it cannot read, into a TrackFileError."""
+    """Convert the exceptions that pyarrow raises for damaged or unsupported files into a TrackFileError."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise TrackFileError(
-            "not readable as Parquet: text that is not UTF-8", where=str(path), got=repr(error.object[:80])
+            "not readable as Parquet: text is not UTF-8", where=str(path), got=repr(error.object[:80])
         ) from error
-    # ArrowException covers most; pyarrow's Python code raises the others for damaged metadata.
+    # pyarrow raises ArrowException for most faults, and the other types for damaged metadata.
     except (pa.ArrowException, OSError, ValueError, LookupError, ArithmeticError, MemoryError, RecursionError) as error:
         raise TrackFileError(
             "not readable as Parquet", where=str(path), got=str(error)[:300] or type(error).__name__
@@ -37,36 +37,36 @@ def parquet_errors(path: Path) -> Iterator[None]:
 
 
 def open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
-    """Open a Parquet file, whose pages are compared with their checksums where it has any.
+    """Open a Parquet file; its pages are verified if the file has checksums.
 
     Raises:
-        TrackFileError: it is not readable as Parquet.
+        TrackFileError: The file is not readable as Parquet.
     """
     with parquet_errors(path):
-        # pre_buffer would keep the whole file in memory.
+        # pre_buffer=True would keep the whole file in memory.
         file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
-        _ = file.schema_arrow.names  # decodes them
+        _ = file.schema_arrow.names  # raises an error here if a name is not UTF-8
         return file
 
 
 def batches(path: Path, *, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a file in batches of at most `rows`, all columns if `columns` is None.
+    """Yield the rows of a file in batches of at most `rows`, with all columns if `columns` is None.
 
     Raises:
-        TrackFileError: it is not readable as Parquet.
+        TrackFileError: The file is not readable as Parquet.
     """
     with open_parquet(path) as file, parquet_errors(path):
         yield from file.iter_batches(batch_size=rows, columns=columns)
 
 
 def parquet_texts(path: Path) -> Iterator[str]:
-    """Yield the column names and then each row as CSV text without a line end, its bytes as `ENCODING` has them.
+    """Yield the column names and then each row as CSV text in `ENCODING`, without a line end.
 
-    Nested values become JSON, maps as lists of pairs; binary values become hexadecimal digits; times of an unknown time
-    zone become UTC.
+    Nested values become JSON, and maps become lists of pairs. Binary values become hexadecimal digits. Times in an
+    unknown time zone become UTC.
 
     Raises:
-        TrackFileError: the file is not readable as Parquet.
+        TrackFileError: The file is not readable as Parquet.
     """
     with open_parquet(path) as file:
         yield csv_line(file.schema_arrow.names).encode().decode(ENCODING)
@@ -81,7 +81,7 @@ def parquet_texts(path: Path) -> Iterator[str]:
 
 
 def _writable(column: pa.Array) -> pa.Array:
-    """Return a column in a type that pyarrow can write as CSV."""
+    """Convert a column to a type that pyarrow can write as CSV."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return _writable(column.storage)
@@ -94,13 +94,13 @@ def _writable(column: pa.Array) -> pa.Array:
         return pa.array(_cells(column), pa.large_string())
     if pa.types.is_string_view(kind):
         return column.cast(pa.large_string())
-    if pa.types.is_timestamp(kind) and kind.tz is not None and not _is_known(kind.tz):
+    if pa.types.is_timestamp(kind) and kind.tz is not None and not _is_known_zone(kind.tz):
         return column.cast(pa.timestamp(kind.unit, "UTC"))
     return column
 
 
 def _cells(array: pa.Array) -> list[Any]:
-    """Return the cells as JSON's types, None where a cell is missing."""
+    """Return the cells as values that JSON can hold; a missing cell is None."""
     array = array.storage if isinstance(array.type, pa.BaseExtensionType) else array
     kind = array.type
     if pa.types.is_struct(kind):
@@ -135,8 +135,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 @cache
-def _is_known(zone: str) -> bool:
-    """Whether the system's time zone database, or pyarrow itself, knows the zone."""
+def _is_known_zone(zone: str) -> bool:
+    """Whether the time zone database of the system, or pyarrow itself, contains the zone."""
     try:
         pa.array([0], pa.timestamp("s", zone)).cast(pa.string())
     except (pa.ArrowException, OSError, ValueError):

@@ -1,11 +1,11 @@
-"""A file of tracks: validated as a whole when opened, then given one track after the other, as often as wanted."""
+"""Reading a file of tracks: opening it validates all rows, then its tracks can be iterated any number of times."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
@@ -15,15 +15,15 @@ import pandas as pd
 from reentry.errors import TrackFileError
 from reentry.runtime.progress import progress
 from reentry.tracks.cells import Records, parse
-from reentry.tracks.columns import check_columns
+from reentry.tracks.formats import check_columns
 from reentry.tracks.repair import RepairConfig, Unrepairable, repair_track
 from reentry.tracks.report import Fault, ReadReport, SetAside
 from reentry.tracks.sources import Source, open_source
-from reentry.tracks.store import DiskStore, MemoryStore, RowStore
+from reentry.tracks.store import DiskStore, MemoryStore
 from reentry.tracks.track import Track
 
 IN_MEMORY_BYTES: Final = 128 * 2**20
-"""The rows of a larger file are spread over a temporary folder."""
+"""Size above which the rows of a file are kept in a temporary folder instead of in memory."""
 
 
 def read_tracks(
@@ -33,19 +33,19 @@ def read_tracks(
     config: RepairConfig | None = None,
     in_memory_bytes: int = IN_MEMORY_BYTES,
 ) -> TrackFile:
-    """Read a file of tracks, CSV or Parquet by its suffix; validate it, repair what can be, set the rest aside.
+    """Read a CSV or Parquet file of tracks: validate it, repair its tracks, and set aside those beyond repair.
 
-    The columns are those of `schema.TRACK_COLUMNS`, in any order; others are left alone. The report is complete when
-    this returns. Memory is bounded by the larger of `in_memory_bytes` and some 256 tracks.
+    The columns are those of `schema.TRACK_COLUMNS`, in any order; other columns are ignored. The report is complete
+    when this function returns. Memory use is bounded by the larger of `in_memory_bytes` and the size of 256 tracks.
 
     Args:
-        path: the file.
-        labelled: whether it must have `reentry_phase`, and each track a label at every row.
-        config: how far repairs may go.
-        in_memory_bytes: size of the file from which on its rows lie in a temporary folder while it is open.
+        path: Path of the file, whose suffix selects the format.
+        labelled: Whether the file must have the column `reentry_phase` with a label in every row.
+        config: Limits of the repairs.
+        in_memory_bytes: Size of the file above which its rows are kept in a temporary folder while it is open.
 
     Raises:
-        TrackFileError: the file as a whole cannot be used; a bad track alone is in the report.
+        TrackFileError: The file as a whole cannot be used. A bad track is listed in the report instead.
 
     Example:
         with read_tracks(Path("train.csv"), labelled=True) as file:
@@ -59,7 +59,7 @@ def read_tracks(
 
 
 class TrackFile:
-    """The good tracks of a file, in the order in which they first appear; close it, or use `with`."""
+    """The good tracks of a file, in order of first appearance. Close it after use, or use `with`."""
 
     def __init__(self, source: Source, *, labelled: bool, config: RepairConfig, in_memory_bytes: int) -> None:
         self.path = source.path
@@ -69,8 +69,8 @@ class TrackFile:
         self._config = config
         self._set_aside: set[int] = set()
         large = source.size > in_memory_bytes
-        with self._room_for_rows():
-            self._rows: RowStore = DiskStore() if large else MemoryStore()
+        with self._disk_errors():
+            self._rows: DiskStore | MemoryStore = DiskStore() if large else MemoryStore()
         self._tracks: list[Track] | None = None if large else []
         try:
             self._read(show_progress=large)
@@ -80,29 +80,27 @@ class TrackFile:
 
     @property
     def row_count(self) -> int:
-        """Rows of the file."""
+        """Number of rows in the file."""
         return self.report.rows
 
     @property
     def track_count(self) -> int:
-        """Tracks that go on."""
+        """Number of good tracks."""
         return self.report.tracks
 
     @property
     def in_memory(self) -> bool:
-        """Whether the tracks are in memory; else each is read from disk when its turn comes."""
+        """Whether all tracks are held in memory; otherwise each one is read from disk during iteration."""
         return self._tracks is not None
 
     def close(self) -> None:
-        """Give up the rows on disk."""
+        """Delete the rows on disk."""
         self._rows.close()
 
     def __enter__(self) -> TrackFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -117,44 +115,45 @@ class TrackFile:
                 yield repair_track(records, self._config).track
 
     def _read(self, *, show_progress: bool) -> None:
-        """Check every cell, then every track."""
+        """Validate every cell, then every track."""
         faults = _Faults()
-        nameless: list[npt.NDArray[np.int64]] = []
-        with _shown("reading", None, "rows", show_progress) as advance:
+        without_track: list[npt.NDArray[np.int64]] = []
+        with progress("reading", None, "rows") if show_progress else nullcontext(_ignore) as advance:
             for chunk in self._source.chunks():
-                records, no_track, found = parse(chunk, labelled=self._labelled)
-                faults.add(found, records)
-                nameless.append(no_track)
-                with self._room_for_rows():
+                records, rows, table = parse(chunk, labelled=self._labelled)
+                faults.add(table, records)
+                without_track.append(rows)
+                with self._disk_errors():
                     self._rows.append(records)
                 self.report.rows += len(chunk)
                 advance(len(chunk))
         if self.report.rows == 0:
             raise TrackFileError("no rows", where=str(self.path), expected="rows of tracks below the header")
-        rows = np.concatenate(nameless)
+        rows = np.concatenate(without_track)
         if len(rows):
-            self.report.faults += faults.of(None)
-            self.report.set_aside.append(SetAside(track_id=None, reason="no track: track_id unreadable", rows=rows))
-        with _shown("checking tracks", None, "tracks", show_progress) as advance:
+            self.report.faults += faults.of_track(None)
+            self.report.set_aside.append(SetAside(track_id=None, reason="unreadable track_id", rows=rows))
+        with progress("checking tracks", None, "tracks") if show_progress else nullcontext(_ignore) as advance:
             for records in self._rows.tracks():
-                self._check(records, faults.of(int(records["track_id"][0])))
+                self._check(records, faults.of_track(int(records["track_id"][0])))
                 advance(1)
         if self._tracks is not None:
             self._rows.close()
 
     @contextmanager
-    def _room_for_rows(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
+        """Convert an OSError of the temporary folder into a TrackFileError."""
         try:
             yield
         except OSError as error:
             raise TrackFileError(
-                f"the temporary folder takes no more rows ({error.strerror})",
+                f"cannot write rows to the temporary folder ({error.strerror})",
                 where=str(self.path),
                 fix="set TMPDIR to a folder with room for about the size of the file",
             ) from error
 
     def _check(self, records: Records, faults: list[Fault]) -> None:
-        """Take one track's rows into the report, and where tracks are kept, keep it."""
+        """Repair one track, or set it aside, and add it to the report."""
         repaired = None
         if not faults:
             try:
@@ -176,44 +175,43 @@ class TrackFile:
 
 
 class _Faults:
-    """Faulty cells, put together over the chunks: one fault for each track, column and problem."""
+    """Faults of all chunks, merged into one fault per track, column and problem."""
 
     def __init__(self) -> None:
         self._by_track: dict[int | None, dict[tuple[str, str], Fault]] = {}
 
     def add(self, table: pd.DataFrame, records: Records) -> None:
-        """Take the faults of a chunk with those of its rows that name a track."""
+        """Add the faults of a chunk, given its rows with a readable track id."""
         if table.empty:
             return
         position = np.searchsorted(records["row"], table["row"].to_numpy())
         found = np.append(records["row"], -1)[position] == table["row"].to_numpy()
         track_id = np.where(found, np.append(records["track_id"], 0)[position], 0)
-        groups = table.assign(named=found, track_id=track_id).groupby(
-            ["named", "track_id", "column", "problem"], sort=False, as_index=False
+        groups = table.assign(has_track=found, track_id=track_id).groupby(
+            ["has_track", "track_id", "column", "problem"], sort=False, as_index=False
         )
         for group in groups.agg(row=("row", "first"), got=("got", "first"), count=("row", "size")).to_dict("records"):
-            whose = int(group["track_id"]) if group["named"] else None
-            known = self._by_track.setdefault(whose, {})
-            key = (str(group["column"]), str(group["problem"]))
-            before = known.get(key)
-            known[key] = Fault(
-                row=before.row if before else int(group["row"]),
-                column=key[0] or None,
-                track_id=whose,
-                problem=key[1],
-                got=before.got if before else str(group["got"]),
-                count=int(group["count"]) + (before.count if before else 0),
+            track = int(group["track_id"]) if group["has_track"] else None
+            column, problem, count = str(group["column"]), str(group["problem"]), int(group["count"])
+            faults = self._by_track.setdefault(track, {})
+            known = faults.get((column, problem))
+            faults[column, problem] = (
+                replace(known, count=known.count + count)
+                if known
+                else Fault(
+                    row=int(group["row"]),
+                    column=column or None,
+                    track_id=track,
+                    problem=problem,
+                    got=str(group["got"]),
+                    count=count,
+                )
             )
 
-    def of(self, track_id: int | None) -> list[Fault]:
-        """The faults of a track; of None, those of rows that name no track."""
+    def of_track(self, track_id: int | None) -> list[Fault]:
+        """Return the faults of a track, or, for None, of the rows whose track id is unreadable."""
         return list(self._by_track.get(track_id, {}).values())
 
 
-@contextmanager
-def _shown(task: str, total: int | None, unit: str, show: bool) -> Iterator[Callable[[int], None]]:
-    if not show:
-        yield lambda _amount: None
-        return
-    with progress(task, total, unit) as advance:
-        yield advance
+def _ignore(_amount: int) -> None:
+    """Discard progress."""

@@ -1,9 +1,9 @@
-"""One track's rows made good: order, repeats, cut timestamps, missing cells, short gaps.
+"""Repair of one track: row order, duplicate rows, truncated timestamps, missing cells and short time gaps.
 
-What is filled in is drawn between the rows on both sides of it, so it is for whole files: a live track has no later
-row. Each repair is counted.
+Missing values are interpolated between the rows before and after them. The repair therefore works on whole files only,
+not on live tracks, where the later row does not exist yet. Each repair is counted.
 
-Shapes: N rows, T steps, M measurement columns.
+Shapes: N rows, T steps, T' steps after gaps are filled, M measurement columns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reentry.tracks.report import Fault, Note, Repair
 from reentry.tracks.track import Track
 
 EVENNESS: Final = 0.05
-"""A step may differ by this share from the track's median step, or from a whole multiple of it, and be even."""
+"""Tolerance, as a fraction of the track's median step, within which a time step counts as a multiple of that step."""
 
 _TIME, _SENSOR, _LONGITUDE = (MEASUREMENT_COLUMNS.index(c.name) for c in (TIMESTAMP, SENSOR_ID, LONGITUDE))
 
@@ -32,18 +32,18 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairConfig:
-    """How far a repair may go."""
+    """Limits of the repairs."""
 
     longest_gap: int = 5
-    """Most steps in a row that are filled in, where rows or cells are missing; 0 fills none."""
+    """Maximum number of consecutive missing rows or cells that are interpolated; 0 disables interpolation."""
 
     def __post_init__(self) -> None:
         if self.longest_gap < 0:
             raise ConfigError("longest_gap out of range", expected="at least 0 steps", got=str(self.longest_gap))
 
 
-class Unrepairable(Exception):  # noqa: N818  # it ends in the report, not at the user
-    """The track is set aside for `faults`."""
+class Unrepairable(Exception):  # noqa: N818  # caught by the reader, which reports the faults
+    """The track must be set aside because of `faults`."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(map(str, faults)))
@@ -52,7 +52,7 @@ class Unrepairable(Exception):  # noqa: N818  # it ends in the report, not at th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """A track, and what was done to it."""
+    """A repaired track with the numbers of its repairs and notes."""
 
     track: Track
     repairs: Counter[Repair]
@@ -60,39 +60,36 @@ class Repaired:
 
 
 def repair_track(records: Records, config: RepairConfig) -> Repaired:
-    """Make a track of the rows of one track id.
+    """Build a track from the rows of one track id.
 
     Args:
-        records: (N,) of `cells.RECORD`, in the file's order, free of faulty cells.
-        config: the limits.
+        records: Rows, (N,), with dtype `cells.RECORD`, in file order and without faulty cells.
+        config: Limits of the repairs.
 
     Raises:
-        Unrepairable: fewer than two instants' rows, one sensor with two different rows for one instant, or more cells
-            missing than `config` fills.
+        Unrepairable: The track has fewer than two distinct rows, one sensor has two different rows with the same
+            timestamp, or more consecutive cells are missing than `config` allows.
     """
     repairs: Counter[Repair] = Counter()
-    records = _by_time(records, repairs)
+    records = _sort(records, repairs)
     rows, track_id = records["row"], int(records["track_id"][0])
     kept, steps = _distinct(records)
     time = records["measurement"][kept, _TIME]
-    conflicts = _conflicts(records[kept])
+    conflicts = np.flatnonzero(_same_instant(records[kept])) + 1
     if len(conflicts):
-        retimed = _retimed(records, kept, steps)
-        if retimed is None:
+        restored = _restore_time(records, kept, steps)
+        if restored is None:
             first = conflicts[0]
-            raise Unrepairable(
-                [
-                    Fault(
-                        row=int(rows[kept[first]]),
-                        column=TIMESTAMP.name,
-                        track_id=track_id,
-                        problem="one sensor has two different rows for one instant",
-                        got=f"{time[first]:.6f}".rstrip("0").rstrip("."),
-                        count=len(conflicts),
-                    )
-                ]
+            fault = Fault(
+                row=int(rows[kept[first]]),
+                column=TIMESTAMP.name,
+                track_id=track_id,
+                problem="one sensor has two different rows with the same timestamp",
+                got=f"{time[first]:.6f}".rstrip("0").rstrip("."),
+                count=len(conflicts),
             )
-        kept, steps, time = retimed
+            raise Unrepairable([fault])
+        kept, steps, time = restored
         repairs[Repair.RETIMED] += len(kept)
     repairs[Repair.REPEATED] += len(rows) - len(kept)
     if len(kept) < 2:
@@ -104,12 +101,12 @@ def repair_track(records: Records, config: RepairConfig) -> Repaired:
     measurements[:, _TIME] = time
     _fill_cells(measurements, rows[kept], track_id, config.longest_gap, repairs)
     labels = records["reentry_phase"][kept]
-    earlier, share, notes = _grid(time, config.longest_gap)
+    earlier, fraction, notes = _fill_gaps(time, config.longest_gap)
     repairs[Repair.STEPS] += len(earlier) - len(kept)
     if len(earlier) > len(kept):
-        measurements = _between(measurements, earlier, share)
+        measurements = _interpolate(measurements, earlier, fraction)
         labels = labels[earlier]
-        steps = np.flatnonzero(share == 0.0)[steps]
+        steps = np.flatnonzero(fraction == 0.0)[steps]
     track = Track(
         track_id=track_id,
         measurements=measurements,
@@ -120,8 +117,8 @@ def repair_track(records: Records, config: RepairConfig) -> Repaired:
     return Repaired(track=track, repairs=+repairs, notes=+notes)
 
 
-def _by_time(records: Records, repairs: Counter[Repair]) -> Records:
-    """Sort by time, at one instant by sensor, else as in the file, where a cut timestamp hides the order."""
+def _sort(records: Records, repairs: Counter[Repair]) -> Records:
+    """Sort rows by time and sensor; equal rows keep the file order, which restores truncated timestamps."""
     time, sensor = records["measurement"][:, _TIME], records["measurement"][:, _SENSOR]
     late = time[1:] < np.maximum.accumulate(time)[:-1]
     if late.any() or ((np.diff(time) == 0) & (np.diff(sensor) < 0)).any():
@@ -131,43 +128,40 @@ def _by_time(records: Records, repairs: Counter[Repair]) -> Records:
 
 
 def _same_instant(records: Records) -> npt.NDArray[np.bool_]:
-    """(N - 1,): whether a row has the time and the sensor of the row before."""
+    """Whether each row but the first has the same time and sensor as the row before it, (N - 1,)."""
     cells = records["measurement"]
     same: npt.NDArray[np.bool_] = (np.diff(cells[:, _TIME]) == 0) & (np.diff(cells[:, _SENSOR]) == 0)
     return same
 
 
 def _distinct(records: Records) -> tuple[Ints, Ints]:
-    """Keep the first of rows that are equal in every column: positions kept (T,), and the step of each row (N,)."""
-    everything = np.arange(len(records))
+    """Drop duplicate rows; return the positions of the rows kept (T,) and the step of each row (N,)."""
     if not _same_instant(records).any():
-        return everything, everything
-    table = np.column_stack([records["measurement"] + 0.0, records["reentry_phase"]])  # + 0.0: -0.0 is 0.0
-    as_bytes = table.view(np.dtype((np.void, table.itemsize * table.shape[1]))).ravel()  # and NaN is NaN
+        every_row = np.arange(len(records))
+        return every_row, every_row
+    # Rows are compared as bytes, so that NaN equals NaN. Adding 0.0 turns -0.0 into 0.0.
+    table = np.column_stack([records["measurement"] + 0.0, records["reentry_phase"]])
+    as_bytes = table.view(np.dtype((np.void, table.itemsize * table.shape[1]))).ravel()
     _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    step_of = np.empty_like(order)
-    step_of[order] = np.arange(len(order))
-    return first[order], step_of[inverse]
+    return first[order], np.argsort(order)[inverse]
 
 
-def _conflicts(records: Records) -> Ints:
-    """Positions of rows with the instant and the sensor of the row before."""
-    return np.flatnonzero(_same_instant(records)) + 1
+def _restore_time(records: Records, kept: Ints, steps: Ints) -> tuple[Ints, Ints, Floats] | None:
+    """Restore timestamps that were truncated to whole seconds, or return None if that is impossible.
 
+    Equal rows are first taken as duplicates. If that gives no even times, they are taken as equal measurements of a
+    target at rest.
 
-def _retimed(records: Records, kept: Ints, steps: Ints) -> tuple[Ints, Ints, Floats] | None:
-    """Rebuild timestamps that were cut to whole seconds: rows kept (T,), step of each row (N,), times (T,).
-
-    Repeated rows are taken for repeats first; if the seconds do not come out even so, for the equal measurements of a
-    target that stood still.
+    Returns:
+        Positions of the rows kept (T,), the step of each row (N,), and the restored times (T,), s.
     """
     sensor = records["measurement"][:, _SENSOR]
     if (sensor != sensor[0]).any():
         return None
     time = records["measurement"][:, _TIME]
-    everything = np.arange(len(records))
-    for rows, step_of in ((kept, steps), (everything, everything)):
+    every_row = np.arange(len(records))
+    for rows, step_of in ((kept, steps), (every_row, every_row)):
         even = _even_times(time[rows])
         if even is not None:
             return rows, step_of, even
@@ -175,11 +169,11 @@ def _retimed(records: Records, kept: Ints, steps: Ints) -> tuple[Ints, Ints, Flo
 
 
 def _even_times(time: Floats) -> Floats | None:
-    """The times of steps whose whole seconds are all that is left, if these say so: (T,) -> (T,), s.
+    """Return evenly spaced times for timestamps in whole seconds, or None if the rows are not evenly spread, (T,), s.
 
-    k rows in each second, fewer at most in the first and the last, and no second without any, are steps of 1 / k s.
-    They start at the first timestamp: whether they were cut by rounding or by truncation cannot be seen, and the model
-    knows differences alone. Two inner seconds are the least evidence.
+    If every second has k rows, except that the first and the last may have fewer, the step is 1 / k s. At least two
+    inner seconds are required. The times start at the first timestamp: whether the seconds were rounded or truncated is
+    unknown, but the model uses time differences only.
     """
     seconds, counts = np.unique(time, return_counts=True)
     inner = counts[1:-1]
@@ -197,32 +191,35 @@ def _even_times(time: Floats) -> Floats | None:
 
 
 def _fill_cells(cells: Floats, rows: Ints, track_id: int, longest: int, repairs: Counter[Repair]) -> None:
-    """Fill missing cells of (T, M) in place, in time between their neighbours, at the ends with the nearest."""
+    """Fill missing cells (T, M) in place: interpolated in time, and with the nearest value at either end."""
     faults = []
     for column, name in enumerate(MEASUREMENT_COLUMNS):
         missing = np.isnan(cells[:, column])
         if not missing.any():
             continue
         edges = np.flatnonzero(np.diff(missing, prepend=False, append=False))
-        starts, runs = edges[::2], np.diff(edges)[::2]
-        if runs.max() > longest or missing.all():
-            first = int(starts[np.argmax(runs > longest)])
-            problem = f"more than {longest} cells in a row are missing" if runs.max() > longest else "all are missing"
+        starts, lengths = edges[::2], np.diff(edges)[::2]
+        too_long = lengths > longest
+        if too_long.any() or missing.all():
+            first = int(starts[np.argmax(too_long)])
+            problem = (
+                f"more than {longest} consecutive cells are missing" if too_long.any() else "all cells are missing"
+            )
             faults.append(
                 Fault(
                     row=int(rows[first]),
                     column=name,
                     track_id=track_id,
                     problem=problem,
-                    got=str(runs.max()),
+                    got=str(lengths.max()),
                     count=int(missing.sum()),
                 )
             )
             continue
         time, known = cells[:, _TIME], cells[~missing, column]
         if column == _LONGITUDE:
-            turned = np.interp(time[missing], time[~missing], np.unwrap(known, period=360.0))
-            cells[missing, column] = _in_range_of(known, turned)
+            unwrapped = np.interp(time[missing], time[~missing], np.unwrap(known, period=360.0))
+            cells[missing, column] = _wrap_longitude(unwrapped, known)
         else:
             cells[missing, column] = np.interp(time[missing], time[~missing], known)
         repairs[Repair.CELLS] += int(missing.sum())
@@ -230,49 +227,51 @@ def _fill_cells(cells: Floats, rows: Ints, track_id: int, longest: int, repairs:
         raise Unrepairable(faults)
 
 
-def _grid(time: Floats, longest: int) -> tuple[Ints, Floats, Counter[Note]]:
-    """Place steps into the short gaps of an even track: each step's earlier row and its share of the way to the next.
+def _fill_gaps(time: Floats, longest: int) -> tuple[Ints, Floats, Counter[Note]]:
+    """Insert steps into the short time gaps of a track whose steps are otherwise even.
 
     Args:
-        time: (T,), s.
-        longest: most steps to place into one gap.
+        time: Time of each step, (T,), s.
+        longest: Maximum number of steps to insert into one gap.
 
     Returns:
-        Two of (T',), T' >= T, share 0 for the rows themselves; and the gaps that are longer.
+        A tuple of three values. First, the position of the row at or before each resulting step, (T',). Second, the
+        step's fraction of the way to the next row, (T',), which is 0 for the rows themselves. Third, the number of gaps
+        that are too long, as notes.
     """
     notes: Counter[Note] = Counter()
     last = len(time) - 1
     unfilled = np.arange(len(time)), np.zeros(len(time))
-    moves = np.diff(time)
-    if not (moves > 0).any():
+    differences = np.diff(time)
+    if not (differences > 0).any():
         return *unfilled, notes
-    multiple = moves / np.median(moves[moves > 0])
+    multiple = differences / np.median(differences[differences > 0])
     long = multiple > longest + 1 + EVENNESS
     notes[Note.LONG_GAP] += int(long.sum())
     whole = np.rint(multiple)
     even = (whole >= 1) & (np.abs(multiple - whole) <= EVENNESS)
     if not (even | long).all() or (whole[~long] == 1).all():
         return *unfilled, notes
-    parts = np.where(long, 1, whole).astype(np.int64)
-    earlier = np.append(np.repeat(np.arange(last), parts), last)
-    begins = np.append(0, np.cumsum(parts))
-    share = (np.arange(len(earlier)) - begins[earlier]) / np.append(parts, 1)[earlier]
-    return earlier, share, notes
+    intervals = np.where(long, 1, whole).astype(np.int64)
+    earlier = np.append(np.repeat(np.arange(last), intervals), last)
+    starts = np.append(0, np.cumsum(intervals))
+    fraction = (np.arange(len(earlier)) - starts[earlier]) / np.append(intervals, 1)[earlier]
+    return earlier, fraction, notes
 
 
-def _between(cells: Floats, earlier: Ints, share: Floats) -> Floats:
-    """Measurements (T', M) at `share` of the way from the rows `earlier` of (T, M) to the next ones."""
-    move = np.diff(cells, axis=0, append=cells[-1:])
-    move[:, _SENSOR] = 0.0
-    move[:, _LONGITUDE] = (move[:, _LONGITUDE] + 180.0) % 360.0 - 180.0
-    between: Floats = cells[earlier] + share[:, None] * move[earlier]
-    new = share > 0.0
-    between[new, _LONGITUDE] = _in_range_of(cells[:, _LONGITUDE], between[new, _LONGITUDE])
-    return between
+def _interpolate(cells: Floats, earlier: Ints, fraction: Floats) -> Floats:
+    """Interpolate the rows of (T, M) at the steps that `_fill_gaps` returns, giving (T', M)."""
+    difference = np.diff(cells, axis=0, append=cells[-1:])
+    difference[:, _SENSOR] = 0.0
+    difference[:, _LONGITUDE] = (difference[:, _LONGITUDE] + 180.0) % 360.0 - 180.0
+    result: Floats = cells[earlier] + fraction[:, None] * difference[earlier]
+    inserted = fraction > 0.0
+    result[inserted, _LONGITUDE] = _wrap_longitude(result[inserted, _LONGITUDE], cells[:, _LONGITUDE])
+    return result
 
 
-def _in_range_of(measured: Floats, longitude: Floats) -> Floats:
-    """Turn longitudes into the range of the measured ones, 0 ... 360 if one is beyond 180, else -180 ... 180."""
+def _wrap_longitude(longitude: Floats, measured: Floats) -> Floats:
+    """Wrap longitudes into the range of the measured ones: 0 to 360 if one exceeds 180, otherwise -180 to 180."""
     lowest = 0.0 if measured.max() > 180.0 else -180.0
     inside = (longitude >= lowest) & (longitude <= lowest + 360.0)
     return np.where(inside, longitude, (longitude - lowest) % 360.0 + lowest)

@@ -1,4 +1,4 @@
-"""What reading a file of tracks found, repaired and set aside."""
+"""Report on reading a file of tracks: its faults, its repairs, and the rows that were set aside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.runtime.files import whole_file
-from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
+from reentry.tracks.csv_records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
 from reentry.tracks.sources import row_texts
 
 FAULTS_SHOWN: Final = 20
@@ -22,36 +22,36 @@ REASON_COLUMN: Final = "set_aside_reason"
 
 
 class Repair(StrEnum):
-    """What was made good, counted in rows, cells or steps as its text says."""
+    """Kind of repair; the text names what is counted."""
 
-    SORTED = "rows put into time order"
-    REPEATED = "repeated rows dropped"
-    RETIMED = "timestamps cut to whole seconds rebuilt"
+    SORTED = "rows sorted into time order"
+    REPEATED = "duplicate rows dropped"
+    RETIMED = "timestamps restored after truncation to whole seconds"
     CELLS = "missing cells filled"
     STEPS = "missing steps filled"
 
 
 class Note(StrEnum):
-    """What was seen and left as it is."""
+    """Kind of irregularity that is reported but not repaired."""
 
-    LONG_GAP = "longer gaps in time left open"
+    LONG_GAP = "long time gaps left unfilled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong with a track, once for each column and kind."""
+    """One problem in one column of a track."""
 
     row: int
-    """The first row that has it, from 0."""
+    """Zero-based number of the first row with the fault."""
     column: str | None
-    """None: the row as a whole."""
+    """Name of the column; None if the fault concerns the whole row."""
     track_id: int | None
-    """None: the row names no track."""
+    """Track of the row; None if the track id is unreadable."""
     problem: str
     got: str
-    """What the first such cell holds."""
+    """Value of the first faulty cell."""
     count: int = 1
-    """Rows that have it."""
+    """Number of rows with the fault."""
 
     def __str__(self) -> str:
         place = f"row {self.row}" + (f", column {self.column}" if self.column else "")
@@ -61,21 +61,22 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAside:
-    """A track, or the rows of none, that does not go on."""
+    """A track that is excluded from further processing, or all rows whose track id is unreadable."""
 
     track_id: int | None
+    """Id of the track; None for rows whose track id is unreadable."""
     reason: str
     rows: npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, kw_only=True)
 class ReadReport:
-    """The whole of a file: every row is in a good track or set aside."""
+    """Report on one file. Every row of the file is either in a good track or set aside."""
 
     path: Path
     rows: int = 0
     tracks: int = 0
-    """Those that go on."""
+    """Number of good tracks."""
     repairs: Counter[Repair] = field(default_factory=Counter)
     notes: Counter[Note] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
@@ -83,37 +84,36 @@ class ReadReport:
 
     @property
     def clean(self) -> bool:
-        """Whether every track goes on; repairs do not count against it."""
+        """Whether no row was set aside; a file with repairs alone is clean."""
         return not self.set_aside
 
     @property
     def rows_set_aside(self) -> int:
-        """Rows that do not go on."""
+        """Number of rows that were set aside."""
         return sum(len(s.rows) for s in self.set_aside)
 
     def summary(self) -> str:
-        """The report for a person: a line, then one for each repair, note and fault, the first `FAULTS_SHOWN`."""
+        """Return the report as text with one line per repair, note and fault; at most `FAULTS_SHOWN` faults."""
         lines = [f"{self.path}: rows {self.rows:,}, good tracks {self.tracks:,}"]
-        lines += [f"  repaired: {what} {count:,}" for what, count in self.repairs.items()]
-        lines += [f"  note: {what} {count:,}" for what, count in self.notes.items()]
+        lines += [f"  repaired: {kind} {count:,}" for kind, count in self.repairs.items()]
+        lines += [f"  note: {kind} {count:,}" for kind, count in self.notes.items()]
         if not self.clean:
             tracks = sum(s.track_id is not None for s in self.set_aside)
             lines.append(f"  set aside: tracks {tracks:,}, rows {self.rows_set_aside:,}")
             for fault in self.faults[:FAULTS_SHOWN]:
-                whose = "no track" if fault.track_id is None else f"track {fault.track_id}"
-                lines.append(f"    {whose}, {fault}")
+                track = "no track" if fault.track_id is None else f"track {fault.track_id}"
+                lines.append(f"    {track}, {fault}")
             if len(self.faults) > FAULTS_SHOWN:
                 lines.append(f"    and more faults: {len(self.faults) - FAULTS_SHOWN:,}")
         return "\n".join(lines)
 
     def write_set_aside(self, path: Path) -> int:
-        """Write the rows that were set aside as CSV, as the file has them, each with its row number and the reason.
+        """Write the unchanged rows that were set aside as CSV, with their row numbers and reasons in two more columns.
 
-        Mended there, they can be read as a file of tracks: the two columns more do no harm. Nothing is written when
-        nothing was set aside.
+        The result can be corrected and read as a file of tracks. If no row was set aside, no file is written.
 
         Returns:
-            The rows written.
+            Number of rows written.
         """
         if self.clean:
             return 0
@@ -122,19 +122,20 @@ class ReadReport:
         return self.rows_set_aside
 
     def lines_set_aside(self) -> Iterator[str]:
-        """Yield the lines of the file that `write_set_aside` writes; latin-1 turns them into its bytes."""
+        """Yield the lines that `write_set_aside` writes, decoded as latin-1."""
         reasons = {row: each.reason for each in self.set_aside for row in each.rows.tolist()}
         added = (ROW_COLUMN, REASON_COLUMN)
         texts = row_texts(self.path)
         header = next(texts).removeprefix(BYTE_ORDER_MARK)
         names = fields_of(header)
-        kept = [
-            place for place, name in enumerate(names) if name.strip() not in added
-        ]  # those of an earlier reading go
+        # The file may itself be a set-aside file, whose two added columns are replaced.
+        kept = [position for position, name in enumerate(names) if name.strip() not in added]
 
         def line(text: str, more: Sequence[str]) -> str:
-            own = text if len(kept) == len(names) else csv_line([fields_of(text)[place] for place in kept])
-            return f"{own},{csv_line(more).encode().decode(ENCODING)}\n"
+            if len(kept) < len(names):
+                fields = fields_of(text)
+                text = csv_line([fields[position] for position in kept])
+            return f"{text},{csv_line(more).encode().decode(ENCODING)}\n"
 
         yield line(header, added)
         for row, text in enumerate(texts):

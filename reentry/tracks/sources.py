@@ -1,6 +1,6 @@
-"""Files of tracks as chunks of rows: CSV and Parquet, opened, their columns checked, read in bounded memory.
+"""CSV and Parquet files of tracks, read as chunks of rows in bounded memory.
 
-Row numbers count the rows below the header from 0; blank lines of a CSV file are no rows.
+Row numbers start from 0 at the first row below the header. Blank lines of a CSV file are not counted.
 """
 
 from __future__ import annotations
@@ -18,45 +18,44 @@ import pyarrow as pa
 
 from reentry.errors import TrackFileError
 from reentry.schema import REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
-from reentry.tracks.columns import check_columns
-from reentry.tracks.formats import CSV_SUFFIXES, file_format
+from reentry.tracks.csv_records import Block, CsvRecords
+from reentry.tracks.formats import CSV_SUFFIXES, check_columns, file_format
 from reentry.tracks.parquet import batches, open_parquet, parquet_errors, parquet_texts
-from reentry.tracks.records import Block, CsvRecords
 
 CHUNK_ROWS: Final = 262_144
 FIELDS: Final = "number of fields"
-"""Column of a CSV chunk: the number of fields, in words, of a row that does not fit the header; NaN of the others."""
+"""Column of a CSV chunk that is NaN, or "9 instead of 8" for a row with the wrong number of fields."""
 
 _IDS: Final = (TRACK_ID.name, SENSOR_ID.name)
 _WRONG_DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
 
 class Source(ABC):
-    """A file of tracks whose columns are known."""
+    """An open file of tracks whose columns have been checked."""
 
     def __init__(self, path: Path, columns: tuple[str, ...], size: int) -> None:
         self.path = path
         self.columns = columns
-        """All columns of the file, in its order."""
+        """All columns, in file order."""
         self.size = size
-        """Bytes: about what the rows take in memory."""
+        """Approximate memory that the rows take, in bytes."""
 
     @property
     def track_columns(self) -> list[str]:
-        """The columns of the file that a track is made of, in the schema's order."""
+        """Columns of the file that belong to a track, in schema order."""
         return [c.name for c in (*TRACK_COLUMNS, REENTRY_PHASE) if c.name in self.columns]
 
     @abstractmethod
     def chunks(self) -> Iterator[pd.DataFrame]:
-        """`track_columns` of all rows in order, indexed by row number.
+        """Yield the `track_columns` of all rows in file order, indexed by row number.
 
-        The ids are categories of text; the other columns are numbers, or objects where some cell is none. A chunk of
-        CSV whose rows do not all fit the header has `FIELDS`, too.
+        Id columns are categorical text. The other columns are numeric, or objects if a cell is not a number. A CSV
+        chunk also has the column `FIELDS` if one of its rows has the wrong number of fields.
         """
 
 
 class CsvSource(Source):
-    """A CSV file with a header, separated by commas."""
+    """A comma-separated CSV file with a header."""
 
     def __init__(self, path: Path) -> None:
         self._records = CsvRecords(path)
@@ -65,12 +64,10 @@ class CsvSource(Source):
         super().__init__(path, self._records.names, path.stat().st_size)
 
     def chunks(self) -> Iterator[pd.DataFrame]:
-        """See `Source.chunks`."""
+        """Yield chunks of rows, see `Source.chunks`."""
         rows = _Rows(self._records.blocks(), width=len(self.columns))
-        if rows.empty:
-            return
         positions = {self.columns.index(name): name for name in self.track_columns}
-        types: dict[Hashable, str] = {place: "category" for place, name in positions.items() if name in _IDS}
+        types: dict[Hashable, str] = {position: "category" for position, name in positions.items() if name in _IDS}
         read = 0
         try:
             with pd.read_csv(
@@ -86,7 +83,7 @@ class CsvSource(Source):
             ) as chunks:
                 for chunk in chunks:
                     read += len(chunk)
-                    chunk.columns = pd.Index([positions[place] for place in chunk.columns])
+                    chunk.columns = pd.Index([positions[position] for position in chunk.columns])
                     misfits = rows.misfits_before(read)
                     yield chunk.assign(**{FIELDS: pd.Series(misfits)}) if misfits else chunk
         except pd.errors.ParserError as error:
@@ -98,16 +95,14 @@ class CsvSource(Source):
 
 
 class _Rows(io.RawIOBase):
-    """Blocks of rows as the file that pandas reads, in UTF-8 whatever their bytes are."""
+    """File-like object through which pandas reads blocks of rows as UTF-8; invalid bytes are replaced."""
 
-    mode = "r"  # pandas takes the bytes as they come, instead of decoding them and encoding them again
+    mode = "r"  # keeps pandas from decoding and encoding the bytes again
 
     def __init__(self, blocks: Iterator[Block], width: int) -> None:
         self._blocks = blocks
         self._width = width
-        self._first = next(blocks, None)
         self._misfits: dict[int, str] = {}
-        self.empty = self._first is None
         self.count = 0
 
     def readable(self) -> bool:
@@ -115,7 +110,7 @@ class _Rows(io.RawIOBase):
 
     def read(self, _size: int | None = -1) -> bytes:
         """Return the next block, whatever its size."""
-        block, self._first = self._first or next(self._blocks, None), None
+        block = next(self._blocks, None)
         if block is None:
             return b""
         for row, fields in block.misfits.items():
@@ -126,11 +121,9 @@ class _Rows(io.RawIOBase):
         return block.parsed.decode("utf-8", errors="replace").encode()
 
     def misfits_before(self, row: int) -> dict[int, str]:
-        """Take out the number of fields of each row before `row` that does not fit the header."""
-        taken = {number: fields for number, fields in self._misfits.items() if number < row}
-        for number in taken:
-            del self._misfits[number]
-        return taken
+        """Remove and return the wrong numbers of fields of rows before `row`, by row number."""
+        numbers = [number for number in self._misfits if number < row]
+        return {number: self._misfits.pop(number) for number in numbers}
 
 
 class ParquetSource(Source):
@@ -145,7 +138,7 @@ class ParquetSource(Source):
             super().__init__(path, columns, file.metadata.num_rows * 8 * len(TRACK_COLUMNS))
 
     def chunks(self) -> Iterator[pd.DataFrame]:
-        """See `Source.chunks`."""
+        """Yield chunks of rows, see `Source.chunks`."""
         first = 0
         for batch in batches(self.path, columns=self.track_columns, rows=CHUNK_ROWS):
             with parquet_errors(self.path):
@@ -157,57 +150,58 @@ class ParquetSource(Source):
 
 
 def row_texts(path: Path) -> Iterator[str]:
-    """Yield the header of a file, then its rows as CSV text without line ends; the bytes of the text as latin-1.
+    """Yield the header and then each row of a file as CSV text without a line end, decoded as latin-1.
 
     Raises:
-        TrackFileError: the file cannot be read.
+        TrackFileError: The file cannot be read.
     """
     return CsvRecords(path).texts() if file_format(path) in CSV_SUFFIXES else parquet_texts(path)
 
 
 def open_source(path: Path) -> Source:
-    """The file at `path`, CSV or Parquet by its suffix.
+    """Open a CSV or Parquet file, according to its suffix, and check its columns.
 
     Raises:
-        TrackFileError: no such file, not a file, empty, another kind, binary, another delimiter, without a column.
+        TrackFileError: The file cannot be read, is empty, is not CSV or Parquet, has another delimiter than a comma, or
+            lacks a column.
     """
     suffix = file_format(path)
     try:
         status = path.stat()
     except FileNotFoundError:
         raise TrackFileError("no such file", where=str(path)) from None
-    except OSError as error:  # such as a loop of symbolic links
+    except OSError as error:  # for example a loop of symbolic links
         raise TrackFileError("cannot be read", where=str(path), got=error.strerror) from error
     if not stat.S_ISREG(status.st_mode):
         raise TrackFileError("not a file", where=str(path), expected="a CSV or Parquet file")
     if not os.access(path, os.R_OK):
-        raise TrackFileError("may not be read", where=str(path), fix="its permissions")
+        raise TrackFileError("permission denied", where=str(path), fix="grant read permission")
     if status.st_size == 0:
         raise TrackFileError("empty file", where=str(path), expected="a header and rows of tracks")
     return CsvSource(path) if suffix in CSV_SUFFIXES else ParquetSource(path)
 
 
 def _check_delimiter(path: Path, records: CsvRecords) -> None:
-    for delimiter, its_name in _WRONG_DELIMITERS.items():
+    for delimiter, description in _WRONG_DELIMITERS.items():
         if len(records.names) <= 1 and delimiter in records.header:
             raise TrackFileError(
-                "wrong delimiter", where=str(path), expected="commas between the columns", got=its_name
+                "wrong delimiter", where=str(path), expected="commas between the columns", got=description
             )
 
 
 def _check_type(path: Path, column: pa.Field) -> None:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    is_label = pa.types.is_boolean(kind) and column.name == REENTRY_PHASE.name
-    if not (is_number or is_text or is_label or pa.types.is_null(kind)):
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    label = pa.types.is_boolean(kind) and column.name == REENTRY_PHASE.name
+    if not (numeric or text or label or pa.types.is_null(kind)):
         raise TrackFileError(
-            f"column {column.name} holds no numbers", where=str(path), expected="numbers", got=f"the type {kind}"
+            f"column {column.name} is not numeric", where=str(path), expected="numbers", got=f"the type {kind}"
         )
 
 
 def _series(name: str, values: pa.Array) -> pd.Series[float]:
-    """One column of a batch in the form that `Source.chunks` gives."""
+    """Convert one column of a batch to the form that `Source.chunks` documents."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if name in _IDS:

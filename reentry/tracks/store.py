@@ -1,4 +1,4 @@
-"""The rows of a file by track: in memory, or on disk when they are many."""
+"""Stores that collect the rows of a file and return them grouped by track, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -6,27 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from reentry.tracks.cells import RECORD, Records
 
 TRACKS_PER_PART: Final = 256
-"""Tracks that are read back from disk at a time."""
-
-
-class RowStore(Protocol):
-    """Takes records in the file's order, and gives them back one track after the other, by first appearance."""
-
-    def append(self, records: Records) -> None:
-        """Take the records of the next chunk."""
-
-    def tracks(self) -> Iterator[Records]:
-        """Give the records of each track, in the file's order."""
-
-    def close(self) -> None:
-        """Give up what it holds."""
+"""Number of tracks that are read back from disk at a time."""
 
 
 class MemoryStore:
@@ -36,34 +23,34 @@ class MemoryStore:
         self._chunks: list[Records] = []
 
     def append(self, records: Records) -> None:
-        """See `RowStore`."""
+        """Add the next chunk of rows, in file order."""
         self._chunks.append(records)
 
     def tracks(self) -> Iterator[Records]:
-        """See `RowStore`."""
+        """Yield the rows of each track in file order; the tracks come in order of first appearance."""
         if self._chunks:
             yield from _split(np.concatenate(self._chunks))
 
     def close(self) -> None:
-        """See `RowStore`."""
+        """Release the rows."""
         self._chunks.clear()
 
 
 class DiskStore:
-    """Rows in a temporary file without a name (TMPDIR says where), which ends with the process, however that ends.
+    """Rows in an unnamed temporary file (in TMPDIR), which the system removes when the process ends for any reason.
 
-    The tracks are numbered by first appearance, and `TRACKS_PER_PART` of them are a part. The rows of a part lie in one
-    run for each chunk.
+    The tracks are numbered by first appearance and grouped into parts of `TRACKS_PER_PART` tracks. Each appended chunk
+    adds one contiguous piece of the file to every part that it has rows of.
     """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
         self._ordinals: dict[int, int] = {}
-        self._runs: dict[int, list[tuple[int, int]]] = {}
-        """Place and number of bytes of the runs of each part."""
+        self._pieces: dict[int, list[tuple[int, int]]] = {}
+        """Offset and size, in bytes, of the pieces of each part."""
 
     def append(self, records: Records) -> None:
-        """See `RowStore`."""
+        """Add the next chunk of rows, in file order."""
         if not len(records):
             return
         ids, first, inverse = np.unique(records["track_id"], return_index=True, return_inverse=True)
@@ -72,35 +59,32 @@ class DiskStore:
         part_of = np.array([self._ordinals[i] for i in ids.tolist()], dtype=np.int64)[inverse] // TRACKS_PER_PART
         order = np.argsort(part_of, kind="stable")
         parts, starts = np.unique(part_of[order], return_index=True)
-        place = self._file.seek(0, os.SEEK_END)
+        offset = self._file.seek(0, os.SEEK_END)
         for part, rows in zip(parts.tolist(), np.split(order, starts[1:]), strict=True):
-            run = records[rows].tobytes()
-            self._file.write(run)
-            self._runs.setdefault(part, []).append((place, len(run)))
-            place += len(run)
+            piece = records[rows].tobytes()
+            self._file.write(piece)
+            self._pieces.setdefault(part, []).append((offset, len(piece)))
+            offset += len(piece)
         self._file.flush()
 
     def tracks(self) -> Iterator[Records]:
-        """See `RowStore`."""
-        for part in range(len(self._runs)):
-            runs = (os.pread(self._file.fileno(), size, place) for place, size in self._runs[part])
-            yield from _split(np.frombuffer(b"".join(runs), dtype=RECORD))
+        """Yield the rows of each track in file order; the tracks come in order of first appearance."""
+        for part in range(len(self._pieces)):
+            pieces = (os.pread(self._file.fileno(), size, offset) for offset, size in self._pieces[part])
+            yield from _split(np.frombuffer(b"".join(pieces), dtype=RECORD))
 
     def close(self) -> None:
-        """See `RowStore`."""
-        with suppress(OSError):  # a full disk does not take what is still to be written
+        """Remove the temporary file."""
+        with suppress(OSError):  # closing flushes the buffer, which fails when the disk is full
             self._file.close()
 
 
 def _split(records: Records) -> Iterator[Records]:
-    """One array for each track, by first appearance."""
+    """Yield one array for each track, in order of first appearance."""
     _, first, inverse, counts = np.unique(
         records["track_id"], return_index=True, return_inverse=True, return_counts=True
     )
     by_appearance = np.argsort(first)
-    rank = np.empty_like(by_appearance)
-    rank[by_appearance] = np.arange(len(rank))
-    order = np.argsort(rank[inverse], kind="stable")
-    ends = np.cumsum(counts[by_appearance])
-    for start, end in zip([0, *ends.tolist()], ends.tolist(), strict=False):
-        yield records[order[start:end]]
+    order = np.argsort(np.argsort(by_appearance)[inverse], kind="stable")
+    for rows in np.split(order, np.cumsum(counts[by_appearance]))[:-1]:
+        yield records[rows]

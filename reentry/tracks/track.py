@@ -1,4 +1,4 @@
-"""One flight as arrays.
+"""One track as arrays.
 
 Shapes: T steps, M measurement columns, N rows of the file.
 """
@@ -20,29 +20,29 @@ _TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """One flight, by time, after repair: what every stage works on."""
+    """One repaired track in time order, the input of every later stage."""
 
     track_id: int
     measurements: npt.NDArray[np.float64]
-    """(T, M), columns as `schema.MEASUREMENT_COLUMNS`; finite, time never falls."""
+    """Measurements, (T, M), with the columns of `schema.MEASUREMENT_COLUMNS`; finite, with non-decreasing time."""
     reentry_phase: npt.NDArray[np.int8] | None
-    """(T,), 0 or 1; None where the file has no labels."""
+    """Labels, (T,), 0 or 1; None if the file has no labels."""
     rows: npt.NDArray[np.int64]
-    """(N,), the zero-based data rows of the file that belong to this track, in time order."""
+    """Zero-based numbers, (N,), of the file's rows that belong to this track, in time order."""
     steps: npt.NDArray[np.int64]
-    """(N,), the step each of these rows became: a repeated row shares one, a step filled into a gap has no row."""
+    """Step, (N,), that each row became. Duplicate rows share a step; an interpolated step has no row."""
 
     def __len__(self) -> int:
         return len(self.measurements)
 
     @property
     def timestamp(self) -> npt.NDArray[np.float64]:
-        """(T,), s."""
+        """Unix time of each step, (T,), s."""
         return self.measurements[:, _TIME]
 
 
 def tracks_table(tracks: Sequence[Track]) -> pd.DataFrame:
-    """Tracks as the table that reading would give them back from; with labels where all have them."""
+    """Return tracks as a table in the file format, with labels if every track has them."""
     cells = np.concatenate([track.measurements for track in tracks])
     columns = dict(zip(MEASUREMENT_COLUMNS, cells.T, strict=True))
     columns[SENSOR_ID.name] = columns[SENSOR_ID.name].astype(np.int64)

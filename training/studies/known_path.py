@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from reentry.schema import ALTITUDE, LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID
 from reentry.simulation import earth
-from reentry.simulation.ballistic import ONSET_DRAG, BallisticConfig, flown
+from reentry.simulation.ballistic import ONSET_DRAG, BallisticConfig, true_flights
 from reentry.simulation.sensors import SensorConfig
 from reentry.simulation.shots import DECOYS_FROM, ShotConfig
 from training.data.samples import Sample
@@ -56,11 +56,11 @@ def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Predi
     """
     assert len(samples) == config.tracks, "no track was set aside"
     predictions = []
-    for chunk in flown(config):
+    for chunk in true_flights(config):
         flights = chunk.flights
         starts = np.searchsorted(flights.shot, np.arange(len(chunk.shots.distance) + 1))
-        position = earth.to_turning_axes(flights.position, flights.time)
-        velocity = earth.to_turning_axes(flights.velocity - earth.turning(flights.position), flights.time)
+        position = earth.to_ecef(flights.position, flights.time)
+        velocity = earth.to_ecef(flights.velocity - earth.rotation_velocity(flights.position), flights.time)
         drag = np.where(flights.boosting, 0.0, flights.drag)
         falling = np.einsum("kn,kn->n", flights.position, flights.velocity) < 0.0
         for shot, coefficient in enumerate(chunk.shots.ballistic_coefficient):

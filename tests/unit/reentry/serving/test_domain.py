@@ -24,7 +24,6 @@ from reentry.schema import (
     TRACK_COLUMNS,
     Column,
 )
-from reentry.simulation import trapezoid
 from reentry.triton.checks import (
     require_decidable,
     require_features,
@@ -182,10 +181,6 @@ def test_a_request_with_too_many_steps_is_refused() -> None:
         check(1, LONGEST_TRACK + 1)
     with pytest.raises(ValueError, match="at most 262,144 steps in one request, padding included, got 262,208"):
         check(64, LARGEST_REQUEST // 64 + 1)
-
-
-def test_the_longest_simulated_track_is_accepted() -> None:
-    assert trapezoid.LONGEST <= LONGEST_TRACK
 
 
 def test_an_impossible_timestamp_is_named_by_track_row_and_column() -> None:

@@ -1,8 +1,9 @@
-"""Simulated shots as a whole: what they fly like, their labels, their files."""
+"""Flights of the ballistic profile: trajectories, labels, brightness and files."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,31 +55,31 @@ def starts(flights: Flights) -> npt.NDArray[np.int64]:
 
 
 def ground_range(flights: Flights) -> Float64:
-    """m over ground from the first to the last row, (K,)."""
+    """Return the range over ground from the first to the last row of each flight, (K,), m."""
     first = starts(flights)
-    place = earth.to_turning_axes(flights.position, flights.time)
-    place /= np.linalg.norm(place, axis=0)
+    direction = earth.to_ecef(flights.position, flights.time)
+    direction /= np.linalg.norm(direction, axis=0)
     last = np.append(first[1:], len(flights.shot)) - 1
-    cosine = np.einsum("kn,kn->n", place[:, first], place[:, last])
+    cosine = np.einsum("kn,kn->n", direction[:, first], direction[:, last])
     return np.arccos(cosine) * earth.MEAN_RADIUS
 
 
 def onset_rows(flights: Flights) -> npt.NDArray[np.int64]:
-    """The first labelled row of each flight, (K,)."""
+    """Return the first row of each flight that is labelled 1, (K,)."""
     phase = reentry_phase(flights)
     return np.flatnonzero((np.diff(phase, prepend=0) == 1) | ((np.diff(flights.shot, prepend=-1) != 0) & (phase == 1)))
 
 
-def test_shots_fly_as_far_as_they_are_aimed_and_failed_ones_fall_short(shots: Shots, flights: Flights) -> None:
+def test_shots_reach_their_intended_range_and_failed_ones_fall_short(shots: Shots, flights: Flights) -> None:
     share = ground_range(flights) / shots.distance
-    whole = shots.thrust_ends == 1.0
-    assert 10 < (~whole).sum() < 50
-    assert 0.9 < share[whole].min() < share[whole].max() < 1.05
-    np.testing.assert_allclose(share[~whole], shots.thrust_ends[~whole], rtol=0.35)
-    assert share[~whole].max() < 0.95
+    complete = shots.thrust_ends == 1.0
+    assert 10 < (~complete).sum() < 50
+    assert 0.9 < share[complete].min() < share[complete].max() < 1.05
+    np.testing.assert_allclose(share[~complete], shots.thrust_ends[~complete], rtol=0.35)
+    assert share[~complete].max() < 0.95
 
 
-def test_every_flight_ends_on_the_ground_and_no_other_row_is_below_it(flights: Flights) -> None:
+def test_every_flight_descends_to_the_ground_and_no_row_is_below_it(flights: Flights) -> None:
     last = np.append(starts(flights)[1:], len(flights.shot)) - 1
     climb = np.einsum("kn,kn->n", flights.position, flights.velocity)[last]
     assert (climb < 0).all()
@@ -86,7 +87,7 @@ def test_every_flight_ends_on_the_ground_and_no_other_row_is_below_it(flights: F
     assert flights.height.min() > -1.0
 
 
-def test_lofted_shots_fly_higher_and_depressed_ones_lower_than_those_of_least_energy() -> None:
+def test_lofted_shots_fly_higher_and_depressed_ones_lower_than_minimum_energy_ones() -> None:
     apogees = []
     for lofted, depressed in ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0)):
         config = ShotConfig(distance=(3e6, 3e6), lofted=lofted, depressed=depressed, failed=0.0)
@@ -98,7 +99,7 @@ def test_lofted_shots_fly_higher_and_depressed_ones_lower_than_those_of_least_en
     assert depressed_apogees.max() < least_energy.min()
 
 
-def test_decoys_slow_down_higher_and_come_down_later(shots: Shots, flights: Flights) -> None:
+def test_decoys_begin_reentry_at_higher_altitudes(shots: Shots, flights: Flights) -> None:
     height = flights.height[onset_rows(flights)]
     assert len(height) == len(shots.decoy)
     assert shots.distance[shots.decoy].min() >= 1_500_000.0
@@ -107,7 +108,7 @@ def test_decoys_slow_down_higher_and_come_down_later(shots: Shots, flights: Flig
     assert height[heavy].mean() < height[shots.decoy].mean() - 20_000.0
 
 
-def test_the_label_begins_at_the_first_row_on_descent_that_drag_slows_by_a_tenth_of_g(
+def test_the_label_begins_at_the_first_descending_row_with_drag_above_a_tenth_of_g(
     shots: Shots, flights: Flights
 ) -> None:
     phase = reentry_phase(flights)
@@ -119,7 +120,7 @@ def test_the_label_begins_at_the_first_row_on_descent_that_drag_slows_by_a_tenth
         air = pymsis.calculate(
             np.datetime64("2020-03-20T12:00"), 0.0, 45.0, flights.height[rows] / 1e3, 150.0, 150.0, [[4.0] * 7]
         )[..., pymsis.Variable.MASS_DENSITY].ravel()
-        speed = np.linalg.norm(velocity - earth.turning(position), axis=0)
+        speed = np.linalg.norm(velocity - earth.rotation_velocity(position), axis=0)
         drag = air * speed**2 / (2.0 * shots.ballistic_coefficient[number]) / 9.80665
         descends = (position * velocity).sum(axis=0) < 0.0
         onset = int(np.argmax(phase[rows]))
@@ -131,7 +132,9 @@ def test_the_label_begins_at_the_first_row_on_descent_that_drag_slows_by_a_tenth
         assert (drag[~descends] > 0.1).any() or shots.ballistic_coefficient[number] > 10_000.0
 
 
-def test_the_plume_outshines_a_body_that_cools_and_is_heated_by_the_air(shots: Shots, flights: Flights) -> None:
+def test_the_plume_is_brighter_than_a_body_that_cools_and_is_then_heated_by_the_air(
+    shots: Shots, flights: Flights
+) -> None:
     shine = brightness(flights, shots)
     phase = reentry_phase(flights)
     boost, coast = flights.boosting, ~flights.boosting & (flights.height > 250_000.0)
@@ -149,10 +152,10 @@ def test_the_heat_grows_with_the_root_of_the_density_and_the_cube_of_the_speed(s
     rows = np.flatnonzero((flights.shot == 0) & ~flights.boosting)[-3:]
 
     def heat(speed_factor: float) -> Float64:
-        velocity = earth.turning(flights.position) * (1.0 - speed_factor) + speed_factor * flights.velocity
+        velocity = earth.rotation_velocity(flights.position) * (1.0 - speed_factor) + speed_factor * flights.velocity
         chosen = Flights(
             shot=np.zeros(3, dtype=np.int64),
-            time=flights.time[rows] + 1e9,  # long cold
+            time=flights.time[rows] + 1e9,  # cooled down completely
             position=flights.position[:, rows],
             velocity=velocity[:, rows],
             drag=flights.drag[rows],
@@ -165,7 +168,7 @@ def test_the_heat_grows_with_the_root_of_the_density_and_the_cube_of_the_speed(s
 
 
 @pytest.mark.parametrize("severity", range(len(SEVERITIES)))
-def test_a_simulated_file_reads_back_without_a_track_set_aside(tmp_path: Path, severity: int) -> None:
+def test_a_simulated_file_is_read_back_with_no_track_set_aside(tmp_path: Path, severity: int) -> None:
     path = tmp_path / "hard.parquet"
     rows = simulate_file(path, profile="ballistic", tracks=60, seed=severity, severity=severity)
     with read_tracks(path, labelled=True) as file:
@@ -180,20 +183,20 @@ def test_a_simulated_file_reads_back_without_a_track_set_aside(tmp_path: Path, s
         assert (track.reentry_phase[0], track.reentry_phase[-1]) == (0, 1)
 
 
-def test_the_same_seed_gives_the_same_tracks_and_another_one_others() -> None:
+def test_only_the_same_seed_gives_the_same_tracks() -> None:
     config = BallisticConfig(tracks=5, seed=4, sensors=of_severity(2))
     first = simulate_ballistic(config)
     pd.testing.assert_frame_equal(first, simulate_ballistic(config))
     assert not first.equals(simulate_ballistic(replace(config, seed=5)))
 
 
-def test_without_labels_the_measurements_are_the_same() -> None:
+def test_omitting_labels_keeps_the_measurements() -> None:
     config = BallisticConfig(tracks=3, sensors=of_severity(1))
     unlabelled = simulate_ballistic(replace(config, labels=False))
     pd.testing.assert_frame_equal(unlabelled, simulate_ballistic(config).drop(columns="reentry_phase"))
 
 
-def test_several_processes_give_the_rows_of_one_in_whole_tracks() -> None:
+def test_several_processes_give_the_same_rows_as_one_process() -> None:
     config = BallisticConfig(tracks=TRACKS_PER_CHUNK + 2, step=10.0, shots=ShotConfig(distance=(3e5, 3e5)))
     chunks = list(ballistic_chunks(config, processes=2))
     assert [chunk["track_id"].nunique() for chunk in chunks] == [TRACKS_PER_CHUNK, 2]
@@ -211,17 +214,20 @@ def killed(number: int) -> pd.DataFrame:
     raise AssertionError(number)
 
 
-def test_an_error_in_a_process_is_the_caller_s_and_a_killed_one_is_a_clear_line() -> None:
-    with pytest.raises(ConfigError, match="refused; got 0"):
+def test_the_caller_receives_the_error_of_a_failed_or_killed_process() -> None:
+    with pytest.raises(ConfigError, match="refused") as config_error:
         list(in_order(refused, 4, 2))
-    with pytest.raises(ReentryError, match=r"ended; got exit status -9; fix: .*--processes 1"):
+    assert config_error.value.got == "0"
+    with pytest.raises(ReentryError, match="process") as error:
         list(in_order(killed, 4, 2))
+    assert error.value.got == "exit status -9"
+    assert "--processes 1" in (error.value.fix or "")
 
 
-def gone(group: int) -> bool:
-    """Whether a group of processes ends, as the system takes the last one away."""
-    until = time.monotonic() + 30.0
-    while time.monotonic() < until:
+def has_ended(group: int) -> bool:
+    """Wait until the last process of a group has ended; return False if one is left after 30 s."""
+    deadline = time.monotonic() + 30.0
+    while time.monotonic() < deadline:
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
@@ -245,51 +251,53 @@ def test_an_interrupted_run_leaves_no_file_and_no_process(tmp_path: Path, number
     program += ["--profile", "ballistic", "--tracks", "1000000", "--processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(program, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True) as run:
-        while not list(out.iterdir()):  # until the first chunk is there to write
+        while not list(out.iterdir()):  # wait until the first chunk is being written
             assert run.poll() is None
             os.sched_yield()
         os.killpg(run.pid, number)
         assert run.stderr is not None
-        errors = run.stderr.read()  # ends when no process holds it
+        errors = run.stderr.read()  # returns when every process has closed it
     assert run.returncode == 130
     assert "Traceback" not in errors
     assert list(out.iterdir()) == []
-    assert gone(run.pid)
+    assert has_ended(run.pid)
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "message"),
+    ("name", "value", "expected", "got"),
     [
-        ("tracks", 0, "tracks out of range; expected at least 1; got 0"),
-        ("seed", -1, "seed out of range"),
-        ("step", 0.0, "step out of range; expected 0.05 to 10 s"),
-        ("step", 10.1, "step out of range"),
-        ("step", float("nan"), "step out of range"),
-        ("first_launch", -1.0, "first_launch out of range"),
-        ("launch_interval", 1e11, "launch_interval out of range"),
+        ("tracks", 0, "at least 1", "0"),
+        ("seed", -1, "at least 0", "-1"),
+        ("step", 0.0, "0.05 to 10 s", "0.0"),
+        ("step", 10.1, "0.05 to 10 s", "10.1"),
+        ("step", float("nan"), "0.05 to 10 s", "nan"),
+        ("first_launch", -1.0, "at least 0 s", "-1.0"),
+        ("launch_interval", 1e11, "at least 0 s", "1"),
     ],
 )
-def test_a_setting_out_of_its_range_is_named(knob: str, value: float, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        replace(BallisticConfig(), **{knob: value})
+def test_a_setting_out_of_range_is_reported_by_name(name: str, value: float, expected: str, got: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} out of range") as error:
+        replace(BallisticConfig(), **{name: value})
+    assert re.match(expected, error.value.expected or "")
+    assert re.match(got, error.value.got or "")
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "message"),
+    ("setting", "value", "name", "expected", "got"),
     [
-        (
-            "distance",
-            (5e4, 1e6),
-            "distance out of range; expected 100000 <= low .*; got 50000, 1e",
-        ),
-        ("distance", (2e6, 1e6), "distance out of range"),
-        ("latitude", (-91.0, 0.0), "latitude out of range"),
-        ("lofted", 0.8, "lofted and depressed out of range; expected 1 at most together; got 1.05"),
-        ("failed", -0.1, "failed out of range; expected a share, 0 to 1; got -0.1"),
-        ("decoys", float("nan"), "decoys out of range"),
-        ("decoy_coefficient", (0.0, 100.0), "decoy_coefficient out of range"),
+        ("distance", (5e4, 1e6), "distance", "100000 <= low ", "50000, 1e"),
+        ("distance", (2e6, 1e6), "distance", "", ""),
+        ("latitude", (-91.0, 0.0), "latitude", "", ""),
+        ("lofted", 0.8, "lofted and depressed", "a sum of at most 1", "1.05"),
+        ("failed", -0.1, "failed", "0 to 1", "-0.1"),
+        ("decoys", float("nan"), "decoys", "0 to 1", "nan"),
+        ("decoy_coefficient", (0.0, 100.0), "decoy_coefficient", "", ""),
     ],
 )
-def test_a_range_of_shots_that_cannot_be_is_named(knob: str, value: object, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        replace(SHOTS, **{knob: value})
+def test_an_invalid_shot_setting_is_reported_by_name(
+    setting: str, value: object, name: str, expected: str, got: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} out of range") as error:
+        replace(SHOTS, **{setting: value})
+    assert re.match(expected, error.value.expected or "")
+    assert re.match(got, error.value.got or "")

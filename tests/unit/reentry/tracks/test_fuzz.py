@@ -1,4 +1,7 @@
-"""Odd and damaged files are refused in one line or read as another reader reads them; `make fuzz` runs many more."""
+"""Fuzz tests: odd and damaged files are refused in one line or read as by an independent reader.
+
+`make fuzz` runs many more cases.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reentry.tracks import records, sources
+from reentry.tracks import csv_records, sources
 from tests import fuzz
 
 CASES = int(os.environ.get("FUZZ_CASES", "100"))
@@ -17,7 +20,7 @@ SEED = os.environ.get("FUZZ_SEED", "0")
 
 
 def run(case: Callable[[random.Random, Path], bool], folder: Path) -> float:
-    """The share of files that were read."""
+    """Run all cases and return the fraction of files that were read."""
     read = 0
     for number in range(CASES):
         try:
@@ -32,8 +35,8 @@ def test_csv_files_are_refused_or_read_as_python_reads_them(tmp_path: Path, monk
     def case(rng: random.Random, folder: Path) -> bool:
         path = folder / "t.csv"
         path.write_bytes(fuzz.csv_file(rng))
-        # Ends of blocks and chunks fall everywhere.
-        monkeypatch.setattr(records, "BLOCK_BYTES", rng.choice([16, 300, 2**20]))
+        # Small blocks and chunks put their boundaries at many positions.
+        monkeypatch.setattr(csv_records, "BLOCK_BYTES", rng.choice([16, 300, 2**20]))
         monkeypatch.setattr(sources, "CHUNK_ROWS", rng.choice([3, 2**18]))
         return fuzz.assert_read_as(path, fuzz.read_csv(path.read_bytes()))
 
@@ -43,9 +46,9 @@ def test_csv_files_are_refused_or_read_as_python_reads_them(tmp_path: Path, monk
 def test_parquet_files_are_refused_or_read_as_they_were_written(tmp_path: Path) -> None:
     def case(rng: random.Random, folder: Path) -> bool:
         path = folder / "t.parquet"
-        data, found = fuzz.parquet_file(rng)
+        data, expected = fuzz.parquet_file(rng)
         path.write_bytes(data)
-        return fuzz.assert_read_as(path, found)
+        return fuzz.assert_read_as(path, expected)
 
     assert 0.5 < run(case, tmp_path) < 1.0
 

@@ -1,4 +1,4 @@
-"""What holds for any file of tracks."""
+"""Properties that hold for every file of tracks."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ CLEAN = read(FLIGHTS)
 
 @_settings
 @given(order=st.permutations(range(ROWS)), in_memory_bytes=st.sampled_from([1, 2**28]))
-def test_the_order_of_the_rows_does_not_matter(order: list[int], in_memory_bytes: int) -> None:
+def test_the_order_of_the_rows_does_not_change_the_tracks(order: list[int], in_memory_bytes: int) -> None:
     shuffled = read(FLIGHTS.iloc[order], in_memory_bytes=in_memory_bytes)
     assert_same(shuffled, CLEAN)
     for track in shuffled.values():
-        # Each row of the file became the step whose measurement it holds.
+        # `steps` maps each row of the file to the step with its own timestamp.
         times = FLIGHTS["timestamp"].to_numpy()[order][track.rows]
         np.testing.assert_array_equal(track.timestamp[track.steps], times)
 
 
 @_settings
 @given(times=st.lists(st.integers(1, 3), min_size=ROWS, max_size=ROWS), whole_seconds=st.booleans())
-def test_repeated_rows_do_not_matter(times: list[int], whole_seconds: bool) -> None:
+def test_duplicate_rows_do_not_change_the_tracks(times: list[int], whole_seconds: bool) -> None:
     flights = FLIGHTS.assign(timestamp=FLIGHTS["timestamp"] * (2 if whole_seconds else 1))
     repeated = read(flights.loc[flights.index.repeat(times)])
     assert_same(repeated, read(flights))
@@ -63,7 +63,7 @@ def test_repeated_rows_do_not_matter(times: list[int], whole_seconds: bool) -> N
     altitude=st.lists(st.floats(-1e5, 1e8, allow_nan=False), min_size=ROWS, max_size=ROWS),
     suffix=st.sampled_from([".csv", ".parquet"]),
 )
-def test_writing_and_reading_gives_every_bit_back(altitude: list[float], suffix: str) -> None:
+def test_writing_and_reading_preserves_every_bit(altitude: list[float], suffix: str) -> None:
     tracks = read(FLIGHTS.assign(altitude=altitude), suffix=suffix)
     back = np.concatenate([tracks[track_id].measurements[:, 3] for track_id in range(4)])
     np.testing.assert_array_equal(back, altitude)
@@ -76,15 +76,15 @@ CELLS = st.sampled_from(
 
 @_settings
 @given(
-    spoilt=st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 7), CELLS), max_size=12),
+    damage=st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 7), CELLS), max_size=12),
     in_memory_bytes=st.sampled_from([1, 2**28]),
     labelled=st.booleans(),
 )
 def test_every_row_is_in_a_track_or_set_aside_exactly_once(
-    spoilt: list[tuple[int, int, str]], in_memory_bytes: int, labelled: bool
+    damage: list[tuple[int, int, str]], in_memory_bytes: int, labelled: bool
 ) -> None:
     lines = [line.split(",") for line in FLIGHTS.to_csv(index=False).splitlines()]
-    for row, column, cell in spoilt:
+    for row, column, cell in damage:
         lines[1 + row][column] = cell
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "flights.csv")

@@ -1,4 +1,4 @@
-"""Files of tracks: what is good goes on, what is bad is set aside with its place, and no row is lost."""
+"""Reading files of tracks: good tracks are returned, bad ones are set aside with the reason, and no row is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reentry.tracks import ReadReport, Repair, Track, fingerprint, read_tracks, 
 
 @pytest.fixture(scope="module")
 def flights() -> pd.DataFrame:
-    """Four labelled tracks of 20 rows: row 20 * k + i is row i of track k."""
+    """Return four labelled tracks of 20 rows; row 20 * k + i of the table is row i of track k."""
     return simulate_trapezoid(TrapezoidConfig(tracks=4, shortest=20, longest=20))
 
 
@@ -26,7 +26,7 @@ def read(path: Path, *, labelled: bool = True) -> tuple[list[Track], ReadReport]
 
 
 def cells(table: pd.DataFrame) -> list[list[str]]:
-    """The lines of a CSV file as cells, the header first."""
+    """Return the lines of a CSV file as lists of cells, with the header first."""
     return [line.split(",") for line in table.to_csv(index=False).splitlines()]
 
 
@@ -36,14 +36,16 @@ def write_cells(path: Path, lines: list[list[str]]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["flights.csv", "flights.parquet"])
-def test_a_clean_file_gives_its_tracks_bit_for_bit(tmp_path: Path, flights: pd.DataFrame, name: str) -> None:
+def test_the_tracks_of_a_clean_file_equal_its_rows_bit_for_bit(
+    tmp_path: Path, flights: pd.DataFrame, name: str
+) -> None:
     path = tmp_path / name
     write_tracks(path, flights)
     with read_tracks(path, labelled=True) as file:
         assert (file.path, file.row_count, file.track_count, len(file)) == (path, 80, 4, 4)
         assert file.report.clean
         assert file.report.summary() == f"{path}: rows 80, good tracks 4"
-        for _ in range(2):  # a file can be gone through again
+        for _ in range(2):  # the file can be iterated again
             assert [track.track_id for track in file] == [0, 1, 2, 3]
         for track in file:
             rows = flights[flights["track_id"] == track.track_id]
@@ -56,7 +58,7 @@ def test_a_clean_file_gives_its_tracks_bit_for_bit(tmp_path: Path, flights: pd.D
             np.testing.assert_array_equal(track.steps, np.arange(20))
 
 
-def test_columns_may_stand_in_any_order_among_others_and_labels_may_be_missing(
+def test_columns_may_be_in_any_order_among_others_and_labels_may_be_missing(
     tmp_path: Path, flights: pd.DataFrame
 ) -> None:
     path = tmp_path / "flights.csv"
@@ -69,7 +71,7 @@ def test_columns_may_stand_in_any_order_among_others_and_labels_may_be_missing(
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n", "\n   \n"])
-def test_line_endings_blank_lines_and_a_byte_order_mark_change_nothing(
+def test_line_endings_blank_lines_and_a_byte_order_mark_do_not_change_the_tracks(
     tmp_path: Path, flights: pd.DataFrame, ending: str
 ) -> None:
     path = tmp_path / "flights.csv"
@@ -80,7 +82,7 @@ def test_line_endings_blank_lines_and_a_byte_order_mark_change_nothing(
     np.testing.assert_array_equal(tracks[3].measurements[:, 3], flights["altitude"][60:])
 
 
-def test_interleaved_tracks_come_by_first_appearance_in_memory_and_from_disk(
+def test_interleaved_tracks_are_returned_in_order_of_first_appearance_from_memory_and_disk(
     tmp_path: Path, flights: pd.DataFrame
 ) -> None:
     many = simulate_trapezoid(TrapezoidConfig(tracks=600, shortest=10, longest=12))
@@ -100,7 +102,7 @@ def test_interleaved_tracks_come_by_first_appearance_in_memory_and_from_disk(
             np.testing.assert_array_equal(one.rows, other.rows)
 
 
-def test_a_file_of_many_chunks_reads_as_one(
+def test_reading_in_many_chunks_gives_the_same_tracks_and_report(
     tmp_path: Path, flights: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = cells(flights)
@@ -139,13 +141,13 @@ def test_a_file_of_many_chunks_reads_as_one(
         ("timestamp", "2024-11-11 07:00", "not a number", "'2024-11-11 07:00'"),
         ("sensor_id", "", "missing", "nothing"),
         ("sensor_id", "3.5", "not a whole number", "'3.5'"),
-        ("sensor_id", "1" + "0" * 19, "beyond 64 bits", f"'{10**19}'"),
+        ("sensor_id", "1" + "0" * 19, "does not fit in 64 bits", f"'{10**19}'"),
         ("reentry_phase", "2", "above 1", "2"),
         ("reentry_phase", "0.5", "not a whole number", "0.5"),
         ("reentry_phase", "", "missing", "nothing"),
     ],
 )
-def test_a_faulty_cell_sets_its_track_aside_and_says_where_and_why(
+def test_a_faulty_cell_sets_its_track_aside_with_its_position_and_reason(
     tmp_path: Path, flights: pd.DataFrame, column: str, cell: str, problem: str, got: str
 ) -> None:
     lines = cells(flights)
@@ -159,11 +161,11 @@ def test_a_faulty_cell_sets_its_track_aside_and_says_where_and_why(
     assert aside.track_id == 2
     assert aside.rows.tolist() == list(range(40, 60))
     assert not report.clean
-    # A bad cell costs its neighbours no digit.
+    # A bad cell must not change the precision of other cells.
     np.testing.assert_array_equal(tracks[0].measurements[:, 1], flights["latitude"][:20])
 
 
-def test_all_faults_of_a_file_come_at_once(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_all_faults_of_a_file_are_reported_together(tmp_path: Path, flights: pd.DataFrame) -> None:
     lines = cells(flights)
     latitude, altitude = lines[0].index("latitude"), lines[0].index("altitude")
     lines[1 + 2][latitude] = "100"
@@ -181,11 +183,11 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path, flights: pd.DataFrame
         "    no track, row 70, column track_id: not a whole number, got 'three'",
         "    track 0, row 2, column latitude: above 90 degrees, got 100 (2 rows)",
         "    track 0, row 7, column altitude: not a number, got '?'",
-        "    track 1, row 25: not as many fields as the header, got 9 instead of 8",
+        "    track 1, row 25: wrong number of fields, got 9 instead of 8",
     ]
 
 
-def test_a_file_whose_rows_name_no_track_is_set_aside_whole(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_every_row_is_set_aside_if_no_track_id_is_readable(tmp_path: Path, flights: pd.DataFrame) -> None:
     flights.assign(track_id="?").to_csv(tmp_path / "flights.csv", index=False)
     for limit in (1, 2**20):
         with read_tracks(tmp_path / "flights.csv", in_memory_bytes=limit) as file:
@@ -193,7 +195,7 @@ def test_a_file_whose_rows_name_no_track_is_set_aside_whole(tmp_path: Path, flig
             assert [aside.rows.tolist() for aside in file.report.set_aside] == [list(range(80))]
 
 
-def test_set_aside_rows_are_written_as_they_stand_and_can_be_mended_there(
+def test_set_aside_rows_are_written_unchanged_and_can_be_corrected_and_read(
     tmp_path: Path, flights: pd.DataFrame
 ) -> None:
     lines = cells(flights)
@@ -205,12 +207,12 @@ def test_set_aside_rows_are_written_as_they_stand_and_can_be_mended_there(
     assert written[0].split(",") == [*lines[0], "set_aside_row", "set_aside_reason"]
     assert written[1 + 5] == ",".join([*lines[1 + 45], "45", '"row 45, column latitude: above 90 degrees, got 912"'])
     aside.write_text(aside.read_text().replace("00912", lines[1 + 44][3]))
-    (mended,), report = read(aside)
+    (corrected,), report = read(aside)
     assert report.clean
-    np.testing.assert_array_equal(mended.measurements[:, 3], flights["altitude"][40:60])
+    np.testing.assert_array_equal(corrected.measurements[:, 3], flights["altitude"][40:60])
 
 
-def test_columns_without_a_name_do_no_harm(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_unnamed_columns_are_ignored_and_written_back(tmp_path: Path, flights: pd.DataFrame) -> None:
     path, aside = tmp_path / "flights.csv", tmp_path / "aside.csv"
     lines = [[*line, "", ""] for line in cells(flights)]
     lines[1 + 45][3] = "95"
@@ -223,7 +225,7 @@ def test_columns_without_a_name_do_no_harm(tmp_path: Path, flights: pd.DataFrame
 @pytest.mark.parametrize("header_ends", [",note", ",note,", ",note,,", ",note,,,"])
 @pytest.mark.parametrize("row_ends", [",", ",,", ",,,", ",,, "])
 @pytest.mark.parametrize("rows", [slice(1, 2), slice(1, None), slice(7, 9)], ids=["first", "all", "some"])
-def test_empty_fields_at_the_ends_of_lines_shift_no_column(
+def test_empty_fields_at_the_ends_of_lines_do_not_shift_columns(
     tmp_path: Path, flights: pd.DataFrame, header_ends: str, row_ends: str, rows: slice
 ) -> None:
     lines = flights.to_csv(index=False).splitlines()
@@ -252,11 +254,11 @@ def test_a_row_with_more_or_fewer_fields_than_the_header_sets_its_track_aside(
     tracks, report = read(tmp_path / "flights.csv", labelled=False)
     assert tracks == []
     assert [str(fault) for fault in report.faults] == [
-        f"row {place}: not as many fields as the header, got {fields} instead of 8"
+        f"row {place}: wrong number of fields, got {fields} instead of 8"
     ]
 
 
-def test_words_of_truth_are_no_measurements(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_true_and_false_are_labels_but_not_measurements(tmp_path: Path, flights: pd.DataFrame) -> None:
     for spelling in ("True", "false"):
         flights.assign(altitude=spelling).to_csv(tmp_path / "flights.csv", index=False)
         tracks, report = read(tmp_path / "flights.csv")
@@ -268,7 +270,7 @@ def test_words_of_truth_are_no_measurements(tmp_path: Path, flights: pd.DataFram
     np.testing.assert_array_equal(tracks[2].reentry_phase, flights["reentry_phase"][40:60])
 
 
-def test_a_report_of_many_faults_shows_the_first_and_counts_the_rest(tmp_path: Path) -> None:
+def test_a_summary_of_many_faults_shows_the_first_and_counts_the_rest(tmp_path: Path) -> None:
     flights = simulate_trapezoid(TrapezoidConfig(tracks=25, shortest=10, longest=10)).assign(latitude=91.0)
     write_tracks(tmp_path / "flights.csv", flights)
     _, report = read(tmp_path / "flights.csv")
@@ -279,7 +281,7 @@ def test_a_report_of_many_faults_shows_the_first_and_counts_the_rest(tmp_path: P
     assert lines[-1] == "    and more faults: 5"
 
 
-def test_nothing_set_aside_writes_no_file(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_no_file_is_written_if_no_row_was_set_aside(tmp_path: Path, flights: pd.DataFrame) -> None:
     write_tracks(tmp_path / "flights.csv", flights)
     _, report = read(tmp_path / "flights.csv")
     assert report.write_set_aside(tmp_path / "aside.csv") == 0
@@ -300,7 +302,7 @@ def test_ids_of_nineteen_digits_stay_exact_beside_unreadable_ones(
     assert [(s.track_id, s.rows.tolist()) for s in report.set_aside] == [(None, [79])]
 
 
-def test_labels_matter_only_where_they_are_asked_for(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_faulty_labels_are_faults_only_when_labels_are_required(tmp_path: Path, flights: pd.DataFrame) -> None:
     lines = cells(flights)
     lines[1 + 5][-1] = "maybe"
     path = write_cells(tmp_path / "flights.csv", lines)
@@ -311,7 +313,7 @@ def test_labels_matter_only_where_they_are_asked_for(tmp_path: Path, flights: pd
     assert [t.track_id for t in read(path, labelled=True)[0]] == [1, 2, 3]
 
 
-def test_parquet_of_other_types_reads_the_same(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_other_parquet_column_types_give_the_same_tracks(tmp_path: Path, flights: pd.DataFrame) -> None:
     path = tmp_path / "flights.parquet"
     flights.astype({"track_id": "float32", "sensor_id": "string", "latitude": "string"}).assign(
         track_id=lambda t: t["track_id"].astype("category"),
@@ -339,7 +341,7 @@ def test_a_null_in_parquet_is_a_missing_cell(tmp_path: Path, flights: pd.DataFra
     assert [s.rows.tolist() for s in report.set_aside] == [[79]]
 
 
-def test_the_fingerprint_is_of_the_content_alone(tmp_path: Path, flights: pd.DataFrame) -> None:
+def test_the_fingerprint_depends_only_on_the_content(tmp_path: Path, flights: pd.DataFrame) -> None:
     one, same, other = tmp_path / "one.csv", tmp_path / "same.csv", tmp_path / "other.csv"
     write_tracks(one, flights)
     write_tracks(same, flights)

@@ -1,4 +1,4 @@
-"""Repairs of one track, each against the rows it was made from."""
+"""Repairs of one track, compared with its original rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME, LATITUDE, LONGITUDE, ALTITUDE, INTENSITY, SENSOR = range(6)
 
 @pytest.fixture
 def flight() -> pd.DataFrame:
-    """One labelled track of 40 rows, 0.5 s apart, from a whole second on."""
+    """Return one labelled track of 40 rows, 0.5 s apart, that starts at a whole second."""
     return simulate_trapezoid(TrapezoidConfig(tracks=1, shortest=40, longest=40, seed=2))
 
 
@@ -59,7 +59,7 @@ def test_rows_out_of_order_are_sorted_by_time_and_counted(tmp_path: Path, flight
     assert report.repairs == {Repair.SORTED: 2}
 
 
-def test_repeated_rows_are_dropped_and_share_a_step(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_duplicate_rows_are_dropped_and_share_a_step(tmp_path: Path, flight: pd.DataFrame) -> None:
     order = [0, 1, 1, 2, *range(3, 40), 5]
     track, report = repaired(flight.iloc[order], tmp_path)
     np.testing.assert_array_equal(track.measurements, values(flight))
@@ -71,7 +71,7 @@ def test_repeated_rows_are_dropped_and_share_a_step(tmp_path: Path, flight: pd.D
 
 @pytest.mark.parametrize("cut", [np.floor, np.ceil], ids=["truncated", "rounded up"])
 @pytest.mark.parametrize("rows", [39, 40])
-def test_timestamps_cut_to_whole_seconds_become_even_steps_again(
+def test_timestamps_truncated_to_whole_seconds_are_restored_to_even_steps(
     tmp_path: Path, flight: pd.DataFrame, cut: np.ufunc, rows: int
 ) -> None:
     flight = flight[:rows]
@@ -81,7 +81,7 @@ def test_timestamps_cut_to_whole_seconds_become_even_steps_again(
     assert report.repairs == {Repair.RETIMED: rows}
 
 
-def test_cut_timestamps_are_rebuilt_where_rows_are_repeated_as_well(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_truncated_timestamps_of_duplicate_rows_are_restored(tmp_path: Path, flight: pd.DataFrame) -> None:
     cut = flight.assign(timestamp=np.floor(flight["timestamp"]))
     track, report = repaired(pd.concat([cut, cut]), tmp_path)
     np.testing.assert_array_equal(track.measurements, values(flight))
@@ -90,7 +90,7 @@ def test_cut_timestamps_are_rebuilt_where_rows_are_repeated_as_well(tmp_path: Pa
     assert sorted(track.steps.tolist()) == sorted([*range(40), *range(40)])
 
 
-def test_equal_measurements_of_a_target_at_rest_are_no_repeats_under_cut_timestamps(
+def test_equal_measurements_of_a_target_at_rest_are_not_duplicates_if_timestamps_are_truncated(
     tmp_path: Path, flight: pd.DataFrame
 ) -> None:
     columns = ["latitude", "longitude", "altitude", "radiometric_intensity"]
@@ -100,7 +100,7 @@ def test_equal_measurements_of_a_target_at_rest_are_no_repeats_under_cut_timesta
     assert report.repairs == {Repair.RETIMED: 40}
 
 
-def test_whole_seconds_with_every_row_repeated_stay_whole_seconds(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_whole_second_timestamps_of_duplicated_rows_are_kept(tmp_path: Path, flight: pd.DataFrame) -> None:
     slow = flight[::2]
     track, report = repaired(slow.loc[slow.index.repeat(2)], tmp_path)
     np.testing.assert_array_equal(track.timestamp, slow["timestamp"])
@@ -108,21 +108,23 @@ def test_whole_seconds_with_every_row_repeated_stay_whole_seconds(tmp_path: Path
 
 
 @pytest.mark.parametrize("drop", [7, 8])
-def test_uneven_runs_of_whole_seconds_are_a_conflict_not_a_cut(tmp_path: Path, flight: pd.DataFrame, drop: int) -> None:
+def test_unevenly_spread_whole_second_timestamps_are_reported_as_a_conflict(
+    tmp_path: Path, flight: pd.DataFrame, drop: int
+) -> None:
     cut = flight.assign(timestamp=np.floor(flight["timestamp"])).drop(index=drop)
-    assert "one sensor has two different rows for one instant" in reason(cut, tmp_path)
+    assert "one sensor has two different rows with the same timestamp" in reason(cut, tmp_path)
 
 
-def test_two_different_rows_of_one_sensor_for_one_instant_set_the_track_aside(
+def test_two_different_rows_of_one_sensor_with_one_timestamp_set_the_track_aside(
     tmp_path: Path, flight: pd.DataFrame
 ) -> None:
     flight.loc[11, "timestamp"] = flight.loc[10, "timestamp"]
     assert reason(flight, tmp_path) == (
-        "row 11, column timestamp: one sensor has two different rows for one instant, got 1731308405"
+        "row 11, column timestamp: one sensor has two different rows with the same timestamp, got 1731308405"
     )
 
 
-def test_two_sensors_may_measure_at_one_instant_in_any_order(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_two_sensors_may_measure_at_the_same_time_in_any_order(tmp_path: Path, flight: pd.DataFrame) -> None:
     other = flight.assign(sensor_id=5, altitude=flight["altitude"] + 1)
     both = pd.concat([flight, other]).sort_values(["timestamp", "sensor_id"], ascending=[True, False], kind="stable")
     track, report = repaired(both, tmp_path)
@@ -133,7 +135,7 @@ def test_two_sensors_may_measure_at_one_instant_in_any_order(tmp_path: Path, fli
 
 
 @pytest.mark.parametrize("missing", [1, 3, 5])
-def test_a_short_gap_is_filled_on_the_line_between_its_ends(tmp_path: Path, flight: pd.DataFrame, missing: int) -> None:
+def test_a_short_gap_is_filled_by_linear_interpolation(tmp_path: Path, flight: pd.DataFrame, missing: int) -> None:
     gap = range(30, 30 + missing)
     track, report = repaired(flight.drop(index=list(gap)), tmp_path)
     assert report.repairs == {Repair.STEPS: missing}
@@ -146,16 +148,16 @@ def test_a_short_gap_is_filled_on_the_line_between_its_ends(tmp_path: Path, flig
     np.testing.assert_array_equal(track.measurements[kept], expected[kept])
     assert track.steps.tolist() == kept
     assert track.reentry_phase is not None
-    # Rows 34 on are labelled 1; a step that is filled in takes the label before it.
+    # Rows from 34 on are labelled 1; an interpolated step takes the label of the row before it.
     assert track.reentry_phase.tolist() == [0] * max(34, 30 + missing) + [1] * (40 - max(34, 30 + missing))
 
 
-def test_a_longer_gap_stays_open_and_is_noted(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_a_long_gap_is_left_unfilled_and_noted(tmp_path: Path, flight: pd.DataFrame) -> None:
     rest = flight.drop(index=[*range(10, 16), 20])
     track, report = repaired(rest, tmp_path)
     assert report.repairs == {Repair.STEPS: 1}
     assert report.notes == {Note.LONG_GAP: 1}
-    assert "note: longer gaps in time left open 1" in report.summary()
+    assert "note: long time gaps left unfilled 1" in report.summary()
     assert np.diff(track.timestamp).max() == 3.5
     assert len(track) == 34
 
@@ -168,7 +170,7 @@ def test_a_track_without_an_even_step_is_not_filled(tmp_path: Path, flight: pd.D
 
 
 @pytest.mark.parametrize("column", ["latitude", "longitude", "altitude", "radiometric_intensity"])
-def test_missing_cells_are_drawn_between_their_neighbours_in_time(
+def test_missing_cells_are_interpolated_in_time_between_their_neighbours(
     tmp_path: Path, flight: pd.DataFrame, column: str
 ) -> None:
     truth = flight[column].to_numpy(copy=True)
@@ -185,37 +187,36 @@ def test_missing_cells_are_drawn_between_their_neighbours_in_time(
     np.testing.assert_array_equal(filled[untouched], truth[untouched])
 
 
-def test_more_missing_cells_in_a_row_than_the_limit_set_the_track_aside(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_too_many_consecutive_missing_cells_set_the_track_aside(tmp_path: Path, flight: pd.DataFrame) -> None:
     flight.loc[[3, *range(10, 16)], "latitude"] = np.nan
     flight.loc[20:29, "altitude"] = np.nan
     assert reason(flight, tmp_path) == (
-        "row 10, column latitude: more than 5 cells in a row are missing, got 6 (7 rows); "
-        "row 20, column altitude: more than 5 cells in a row are missing, got 10 (10 rows)"
+        "row 10, column latitude: more than 5 consecutive cells are missing, got 6 (7 rows); "
+        "row 20, column altitude: more than 5 consecutive cells are missing, got 10 (10 rows)"
     )
     track, report = repaired(flight, tmp_path, RepairConfig(longest_gap=10))
     assert report.repairs == {Repair.CELLS: 17}
     assert len(track) == 40
 
 
-def test_a_column_without_any_cell_sets_the_track_aside_however_short_it_is(
-    tmp_path: Path, flight: pd.DataFrame
-) -> None:
+def test_an_entirely_missing_column_sets_even_a_short_track_aside(tmp_path: Path, flight: pd.DataFrame) -> None:
     flight.loc[:, "altitude"] = np.nan
-    assert "column altitude: all are missing" in reason(flight[:3], tmp_path)
+    assert "column altitude: all cells are missing" in reason(flight[:3], tmp_path)
 
 
-def test_with_no_gap_allowed_nothing_is_filled(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_a_longest_gap_of_zero_disables_interpolation(tmp_path: Path, flight: pd.DataFrame) -> None:
     track, report = repaired(flight.drop(index=5), tmp_path, RepairConfig(longest_gap=0))
     assert len(track) == 39
     assert report.notes == {Note.LONG_GAP: 1}
     flight.loc[5, "altitude"] = np.nan
-    assert "more than 0 cells" in reason(flight, tmp_path, RepairConfig(longest_gap=0))
-    with pytest.raises(ConfigError, match="longest_gap out of range; expected at least 0 steps; got -1"):
+    assert "more than 0 consecutive cells" in reason(flight, tmp_path, RepairConfig(longest_gap=0))
+    with pytest.raises(ConfigError, match="longest_gap out of range") as error:
         RepairConfig(longest_gap=-1)
+    assert (error.value.expected, error.value.got) == ("at least 0 steps", "-1")
 
 
 @pytest.mark.parametrize(("start", "across"), [(178.5, -180.0), (358.5, 0.0)])
-def test_longitude_is_filled_the_short_way_round(
+def test_longitude_is_interpolated_along_the_shorter_arc(
     tmp_path: Path, flight: pd.DataFrame, start: float, across: float
 ) -> None:
     turn = np.arange(40) * 0.5 + start
@@ -229,11 +230,13 @@ def test_longitude_is_filled_the_short_way_round(
 
 
 @pytest.mark.parametrize("rows", [[0], [0, 0, 0]])
-def test_fewer_than_two_different_rows_are_no_track(tmp_path: Path, flight: pd.DataFrame, rows: list[int]) -> None:
+def test_a_track_of_fewer_than_two_distinct_rows_is_set_aside(
+    tmp_path: Path, flight: pd.DataFrame, rows: list[int]
+) -> None:
     assert reason(flight.iloc[rows], tmp_path) == "row 0: fewer than 2 rows, got 1"
 
 
-def test_two_rows_are_a_track(tmp_path: Path, flight: pd.DataFrame) -> None:
+def test_two_rows_suffice_for_a_track(tmp_path: Path, flight: pd.DataFrame) -> None:
     track, report = repaired(flight[:2], tmp_path)
     assert len(track) == 2
     assert report.repairs == {}

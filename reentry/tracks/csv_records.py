@@ -1,10 +1,10 @@
-"""The records of a CSV file: its header, and its rows with as many fields as the header has.
+"""The records of a CSV file: its header and its rows.
 
-Everything that reads a CSV file reads it through here, so that row N is the same row for the measurements, for the
-results beside them and for the rows that are set aside. Quotes mean what they mean to Python's csv module.
+All code that reads a CSV file uses this module, so that row N is the same row in the measurements, in the results and
+in the rows that are set aside. Quotes are interpreted as in Python's csv module.
 
-Text is handled as bytes, or decoded as latin-1, which has a character for every byte: whatever the encoding of the
-file, its text survives.
+Text is handled as bytes or decoded as latin-1, which maps every byte to a character. Text in any encoding is therefore
+written back unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import codecs
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,100 +26,103 @@ from reentry.errors import TrackFileError
 
 BLOCK_BYTES: Final = 2**20
 LONGEST_RECORD: Final = 2**26
-"""Bytes. A longer record is an error, so that a quote that is never closed does not fill the memory."""
+"""Maximum size of a record in bytes, so that an unclosed quote does not fill the memory."""
 ENCODING: Final = "latin-1"
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8.decode(ENCODING)
 
 _COMMA, _NEWLINE, _QUOTE = ord(","), ord("\n"), ord('"')
 _AROUND_QUOTES = (_COMMA, _NEWLINE, _QUOTE)
-_CSV_LINE_END = "\r\n"  # csv.writer quotes a field that holds one of its characters
+_CSV_LINE_END = "\r\n"  # makes csv.writer quote every field that contains either character
 _BLANK = " \t\r\n\v\f"
 
-csv.field_size_limit(sys.maxsize)  # instead of 131,072 characters; it applies to the whole process
+csv.field_size_limit(sys.maxsize)  # the default is 131,072 characters; the limit is global to the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Consecutive rows of a CSV file; blank lines are not rows."""
+    """Consecutive rows of a CSV file, without the blank lines between them."""
 
     rows: int
     parsed: bytes
-    """The rows with exactly as many fields as the header has, as lines."""
+    """Lines for the CSV parser, each with exactly as many fields as the header."""
     texts: Sequence[str] | None
-    """The rows as the file has them, without line ends, or None where that is `parsed`."""
+    """Unchanged text of each row without its line end; None if it equals the lines of `parsed`."""
     misfits: dict[int, int]
-    """Number of fields of each row that does not fit the header, by its number within the block."""
+    """Number of fields of each row with the wrong number of fields, by row number within the block."""
 
     def row_texts(self) -> Sequence[str]:
-        """Return the rows as the file has them; a row that does not fit the header is cut or filled up."""
+        """Return the unchanged text of each row; a row with the wrong number of fields is truncated or padded."""
         return self.parsed.decode(ENCODING)[:-1].split("\n") if self.texts is None else self.texts
 
 
 class CsvRecords:
-    """A CSV file whose header is known.
+    """Reader of a CSV file.
 
-    A row fits the header if it has the same number of fields. Empty fields at the end of a row, and columns without a
-    name at the end of the header, do not count.
+    Every row must have as many fields as the header. Empty fields at the end of a row and unnamed columns at the end of
+    the header are ignored in this comparison.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the header.
 
         Raises:
-            TrackFileError: the file cannot be read, or does not begin with text in UTF-8.
+            TrackFileError: The file cannot be read, or its header is not UTF-8 text.
         """
         self.path = path
         try:
             with path.open("rb") as file:
-                self._mark = BYTE_ORDER_MARK if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else ""
-                file.seek(len(self._mark))
+                self._byte_order_mark = BYTE_ORDER_MARK if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else ""
+                file.seek(len(self._byte_order_mark))
                 self.header, self._start = self._read_header(file)
         except OSError as error:
             raise TrackFileError("cannot be read", where=str(path), got=error.strerror) from error
         try:
             names = fields_of(self.header.encode(ENCODING).decode("utf-8")) if self.header else []
         except UnicodeDecodeError as error:
-            raise TrackFileError("a binary file, or not in UTF-8", where=str(path), expected="CSV in UTF-8") from error
+            raise TrackFileError(
+                "a binary file, or text that is not UTF-8", where=str(path), expected="CSV in UTF-8"
+            ) from error
         self.names = tuple(name.strip() for name in names)
         self._width = len(self.names)
-        self._least = next((n for n in range(self._width, 0, -1) if self.names[n - 1]), 0)
+        self._fewest_fields = next((n for n in range(self._width, 0, -1) if self.names[n - 1]), 0)
 
     def texts(self) -> Iterator[str]:
-        """Yield the header and then each row as the file has it, in `ENCODING`, without line ends."""
-        yield self._mark + self.header
+        """Yield the unchanged text of the header and of each row in `ENCODING`, without line ends."""
+        yield self._byte_order_mark + self.header
         for block in self.blocks():
             yield from block.row_texts()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the rows.
+        """Yield the rows in blocks.
 
         Raises:
-            TrackFileError: the file cannot be read, holds a NUL byte, or has a quote that is never closed.
+            TrackFileError: The file cannot be read, contains a NUL byte or an unclosed quote, or has a row that is too
+                long.
         """
         rest, final = b"", False
         try:
             with self.path.open("rb") as file:
                 file.seek(self._start)
                 while not final:
-                    data = file.read(max(BLOCK_BYTES, len(rest)))  # a long record is searched a few times, not often
+                    data = file.read(max(BLOCK_BYTES, len(rest)))  # growing reads scan a long record only a few times
                     if b"\0" in data:
-                        raise self._nul(file.tell() - len(data) + data.index(b"\0"))
+                        raise self._nul_byte(file.tell() - len(data) + data.index(b"\0"))
                     final = not data
                     text = rest + data
                     end = _end_of_last_line(text, final)
-                    block, open_record = self._block(text[:end])
+                    block, open_record = self._parse_block(text[:end])
                     rest = open_record + text[end:]
                     if final and open_record:
-                        raise self._never_closed(file.tell() - len(rest))
+                        raise self._unclosed_quote(file.tell() - len(rest))
                     if len(rest) > LONGEST_RECORD:
-                        raise self._too_long(file.tell() - len(rest))
+                        raise self._row_too_long(file.tell() - len(rest))
                     if block.rows:
                         yield block
         except OSError as error:
             raise TrackFileError("cannot be read", where=str(self.path), got=error.strerror) from error
 
     def _read_header(self, file: BinaryIO) -> tuple[str, int]:
-        """Return the first record that is not blank, and the place where the next one begins."""
+        """Return the first record that is not blank, and the byte offset of the next record."""
         data, final = b"", False
         while not final:
             more = file.read(max(BLOCK_BYTES, len(data)))
@@ -131,17 +134,17 @@ class CsvRecords:
                 if fields is not None:
                     return record.rstrip("\r\n"), file.tell() - len(data) + len(record)
             if len(data) > LONGEST_RECORD:
-                raise self._too_long(file.tell() - len(data))
+                raise self._row_too_long(file.tell() - len(data))
         if data:
-            raise self._never_closed(file.tell() - len(data))
+            raise self._unclosed_quote(file.tell() - len(data))
         return "", file.tell()
 
-    def _block(self, text: bytes) -> tuple[Block, bytes]:
-        """Split whole lines into rows; return a record whose quote is still open at the end, too."""
+    def _parse_block(self, text: bytes) -> tuple[Block, bytes]:
+        """Split whole lines into rows; also return the last record, unparsed, if its quote is still open."""
         quoted = b'"' in text
         if b"\r" in text:
             if quoted:
-                return self._split(text)
+                return self._parse_by_record(text)
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if text and not text.endswith(b"\n"):
             text += b"\n"
@@ -151,13 +154,14 @@ class CsvRecords:
         if quoted:
             within = np.cumsum(characters == _QUOTE, dtype=np.uint32) & 1
             if within[ends].any() or not _simply_quoted(characters, within):
-                return self._split(text)
+                return self._parse_by_record(text)
             commas = commas[within[commas] == 0]
         if (np.diff(np.searchsorted(commas, ends), prepend=0) == self._width - 1).all():
             return Block(rows=len(ends), parsed=text, texts=None, misfits={}), b""
-        return self._split(text)
+        return self._parse_by_record(text)
 
-    def _split(self, text: bytes) -> tuple[Block, bytes]:
+    def _parse_by_record(self, text: bytes) -> tuple[Block, bytes]:
+        """Split lines as `_parse_block` does, record by record; slower, but correct for any quotes and line ends."""
         texts: list[str] = []
         parsed = io.StringIO(newline="")
         quoting = csv.writer(parsed, lineterminator=_CSV_LINE_END)
@@ -171,7 +175,7 @@ class CsvRecords:
                 if len(fields) == self._width:
                     texts.append(record.rstrip("\r\n"))
                 else:
-                    if len(fields) < self._least or any(field.strip() for field in fields[self._width :]):
+                    if len(fields) < self._fewest_fields or any(field.strip() for field in fields[self._width :]):
                         misfits[len(texts)] = len(fields)
                     fields = (fields + [""] * self._width)[: self._width]
                     texts.append(csv_line(fields) if quoted else ",".join(fields))
@@ -182,37 +186,37 @@ class CsvRecords:
         block = Block(rows=len(texts), parsed=parsed.getvalue().encode(ENCODING), texts=texts, misfits=misfits)
         return block, open_record.encode(ENCODING)
 
-    def _nul(self, place: int) -> TrackFileError:
+    def _nul_byte(self, position: int) -> TrackFileError:
         return TrackFileError(
-            "a NUL byte in the text",
+            "NUL byte in the text",
             where=str(self.path),
             expected="CSV in UTF-8",
-            got=f"a NUL in line {self._line(place):,}, at byte {place:,}",
+            got=f"a NUL in line {self._line(position):,}, at byte {position:,}",
             fix="copy or export the file again: it is damaged, or not text",
         )
 
-    def _too_long(self, place: int) -> TrackFileError:
+    def _row_too_long(self, position: int) -> TrackFileError:
         return TrackFileError(
-            "not readable as CSV: a row does not end",
+            "not readable as CSV: row too long",
             where=str(self.path),
             expected=f"at most {LONGEST_RECORD:,} bytes in a row",
-            got=f"more in the row that begins in line {self._line(place):,}",
+            got=f"more in the row that begins in line {self._line(position):,}",
             fix="close the quote that opens there, or break the line",
         )
 
-    def _never_closed(self, place: int) -> TrackFileError:
+    def _unclosed_quote(self, position: int) -> TrackFileError:
         return TrackFileError(
-            "not readable as CSV: a quote is never closed",
+            "not readable as CSV: unclosed quote",
             where=str(self.path),
-            got=f"the end of the file in the row that begins in line {self._line(place):,}",
+            got=f"the end of the file within the row that begins in line {self._line(position):,}",
             fix="close the quote, or remove it",
         )
 
-    def _line(self, place: int) -> int:
-        """Return the number of the line, from 1, that holds the byte at `place`."""
+    def _line(self, position: int) -> int:
+        """Return the one-based number of the line that contains the byte at `position`."""
         line, before = 1, b""
         with self.path.open("rb") as file:
-            while data := file.read(min(BLOCK_BYTES, place - file.tell())):
+            while data := file.read(min(BLOCK_BYTES, position - file.tell())):
                 line += data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
                 line -= before.endswith(b"\r") and data.startswith(b"\n")
                 before = data
@@ -225,57 +229,50 @@ def fields_of(record: str) -> list[str]:
 
 
 def csv_line(fields: Sequence[str]) -> str:
-    """Join fields to one record without a line end, quoted where needed."""
+    """Join fields into one record without a line end; fields are quoted where necessary."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator=_CSV_LINE_END).writerow(fields)
     return buffer.getvalue().removesuffix(_CSV_LINE_END)
 
 
 def split_records(text: bytes) -> Iterator[str]:
-    """Yield the records of CSV text whose quotes are closed, in `ENCODING`, without line ends."""
+    """Yield the records of complete CSV text in `ENCODING`, without line ends."""
     for record, _ in _records(text):
         yield record.rstrip("\r\n")
 
 
-class _NotedLines:
-    """Lines, of which `taken` were given away; `exhausted` once more were asked for than there are."""
-
-    def __init__(self, first: str, rest: Iterator[str]) -> None:
-        self.taken: list[str] = []
-        self.exhausted = False
-        self._lines = chain([first], rest)
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
-            self.taken.append(line)
-            yield line
-        self.exhausted = True
-
-
 def _records(text: bytes) -> Iterator[tuple[str, list[str] | None]]:
-    """Yield each record with its line end, and its fields: None for a last one whose quote is still open."""
+    """Yield each record with its line end, and its fields; a last record with an unclosed quote has fields None."""
     lines = io.StringIO(text.decode(ENCODING), newline="")
     for line in lines:
         if '"' in line:
-            noted = _NotedLines(line, lines)
-            fields = next(csv.reader(noted))
-            yield "".join(noted.taken), None if noted.exhausted else fields
+            consumed: list[str] = []
+            # The reader asks for the empty line, which no file contains, only if a quote is open after the last line.
+            fields = next(csv.reader(_recorded(chain([line], lines, [""]), consumed)))
+            yield "".join(consumed), fields if consumed[-1] else None
         else:
             yield line, line.rstrip("\r\n").split(",")
 
 
+def _recorded(lines: Iterable[str], consumed: list[str]) -> Iterator[str]:
+    """Yield lines and append each one to `consumed`."""
+    for line in lines:
+        consumed.append(line)
+        yield line
+
+
 def _without_blank_lines(text: bytes) -> bytes:
-    """Cut off the blank lines at the beginning; spaces before the first name stay."""
+    """Remove the blank lines at the beginning, but keep the spaces before the first name."""
     blank = text[: len(text) - len(text.lstrip())]
     return text[max(blank.rfind(b"\n"), blank.rfind(b"\r")) + 1 :]
 
 
 def _simply_quoted(characters: npt.NDArray[np.uint8], within: npt.NDArray[np.integer[Any]]) -> bool:
-    """Whether quotes stand only around whole fields, and doubled within them.
+    """Whether all quotes either enclose a whole field or are doubled within one.
 
     Args:
-        characters: (N,), whole lines.
-        within: (N,), 1 from an opening quote on and 0 from a closing one on.
+        characters: Bytes of whole lines, (N,).
+        within: 1 from each opening quote up to its closing quote, otherwise 0, (N,).
     """
     quotes = np.flatnonzero(characters == _QUOTE)
     opening, closing = quotes[within[quotes] == 1], quotes[within[quotes] == 0]
@@ -284,7 +281,7 @@ def _simply_quoted(characters: npt.NDArray[np.uint8], within: npt.NDArray[np.int
 
 
 def _end_of_last_line(text: bytes, final: bool) -> int:
-    """Return the place behind the last line end; a carriage return at the end may be half of one."""
+    """Return the offset after the last line end; a final carriage return is ignored, as it may be half of one."""
     if final:
         return len(text)
     return max(text.rfind(b"\n"), text.rfind(b"\r", 0, len(text) - 1)) + 1
