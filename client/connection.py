@@ -163,16 +163,21 @@ def _bounded_response() -> type[Any]:
 
     class BoundedResponse(ClientResponse):
         async def read(self) -> bytes:
-            content: StreamReader = self.content
             if self._body is None:
-                parts: list[bytes] = []
-                async for part in content.iter_any():
-                    parts.append(part)
-                    if content.total_bytes > _LARGEST_ANSWER:
-                        self.close()
-                        raise ValueError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
-                self._body = b"".join(parts)
+                try:
+                    self._body = await self._read_bounded(self.content)
+                except BaseException:  # tritonclient drops the response, and would leave its connection open
+                    self.close()
+                    raise
             return await super().read()
+
+        async def _read_bounded(self, content: StreamReader) -> bytes:
+            body = bytearray()
+            async for part in content.iter_any():
+                body += part
+                if len(body) > _LARGEST_ANSWER:
+                    raise ValueError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
+            return bytes(body)
 
     return BoundedResponse
 

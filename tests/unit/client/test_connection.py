@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from client.connection import Connection, Endpoint, RefusedError, ServerAwayError, _translated
 from reentry.errors import ClientError, ConfigError
 from reentry.schema import ENSEMBLE
+from tests.garbage_server import AWAY, garbage_server
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,20 @@ def test_a_port_of_another_kind_is_named_at_once_with_the_ports_to_try(answer: b
     with pytest.raises(ClientError, match=r"^http://127.0.0.1:\d+: no inference server .* 8000 is HTTP") as raised:
         asyncio.run(ask())
     assert not isinstance(raised.value, ServerAwayError)
+
+
+@pytest.mark.parametrize("name", ["silence", "a body that trickles", "a length that is too large", "half a header"])
+def test_an_answer_that_breaks_off_leaves_no_connection_open(name: str) -> None:
+    async def ask(url: str) -> None:
+        async with Connection(Endpoint.parse(url), timeout=0.2) as connection:
+            await connection.max_batch(ENSEMBLE)
+
+    with warnings.catch_warnings(record=True) as left_open, garbage_server(AWAY[name]) as address:
+        warnings.simplefilter("always", ResourceWarning)
+        with pytest.raises(ServerAwayError):
+            asyncio.run(ask(f"http://{address}"))
+        gc.collect()  # aiohttp warns of an open connection when it is collected
+    assert [str(warning.message) for warning in left_open] == []
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
