@@ -1,4 +1,4 @@
-"""An answer that no server of these models gives is refused, and the error says what is wrong with it."""
+"""An invalid answer is refused, and the error names the fault."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batch_of() -> RequestBatch:
 
 
 def answer_of() -> dict[str, np.ndarray | None]:
-    """Track 70 has an onset at step 2; track 71 has none, though its padding is marked."""
+    """Return an answer in which track 70 has an onset at step 2, and track 71 is in phase 1 only in its padding."""
     return {
         "reentry_probability": np.full((2, 5), 0.25, dtype=np.float32),
         "reentry_phase": np.array([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]], dtype=np.uint8),
@@ -38,7 +38,7 @@ def answer_of() -> dict[str, np.ndarray | None]:
     }
 
 
-def test_a_right_answer_is_accepted() -> None:
+def test_a_valid_answer_is_accepted() -> None:
     require_answer(batch_of(), answer_of(), where="grpc://host:8001")
 
 
@@ -60,7 +60,7 @@ def test_probabilities_of_exactly_0_and_1_are_accepted() -> None:
         ("reentry_probability", (1, 2), np.nan, "reentry_probability of track 71, step 2; .* got nan"),
         ("reentry_probability", (0, 0), -0.1, "reentry_probability of track 70, step 0; .* got -0.1"),
         ("reentry_phase", (0, 4), 200, "reentry_phase of track 70, step 4; expected 0 or 1; got 200"),
-        ("onset_step", (0, 0), 99, "onset_step of track 70; expected 2, the first step of 5 in phase 1; got 99"),
+        ("onset_step", (0, 0), 99, "onset_step of track 70; expected 2, the first of 5 steps in phase 1; got 99"),
         ("onset_step", (0, 0), -7, "onset_step of track 70; expected 2, .* got -7"),
         ("onset_step", (0, 0), -1, "onset_step of track 70; expected 2, .* got -1"),
         ("onset_step", (1, 0), 3, "onset_step of track 71; expected -1, no onset; got 3"),
@@ -77,7 +77,9 @@ def test_probabilities_of_exactly_0_and_1_are_accepted() -> None:
         ("model_version", (1, 0), 4, "model_version; expected one version for the whole request; got 3 and 4"),
     ],
 )
-def test_a_wrong_value_is_named(tensor: str, place: tuple, value: float, message: str) -> None:
+def test_an_invalid_value_is_named_with_its_track_and_step(
+    tensor: str, place: tuple, value: float, message: str
+) -> None:
     answer = answer_of()
     answer[tensor][place] = value
     with pytest.raises(ClientError, match=f"^grpc://host:8001: the server's answer is invalid: {message}"):
@@ -98,7 +100,7 @@ def test_a_wrong_value_is_named(tensor: str, place: tuple, value: float, message
     ],
     ids=["missing", "fewer tracks", "no steps", "more steps", "flat", "another type", "text"],
 )
-def test_a_wrong_shape_or_type_is_named_with_the_right_one(tensor: str, change) -> None:
+def test_a_wrong_shape_or_type_is_named_with_the_expected_one(tensor: str, change) -> None:
     answer = answer_of()
     answer[tensor] = change(answer[tensor])
     with pytest.raises(
