@@ -53,7 +53,7 @@ _MODEL_UNAVAILABLE: Final = re.compile(
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, RecursionError)
 
 
-class ServerAwayError(ClientError):
+class ServerUnavailableError(ClientError):
     """The server does not answer, is not ready, or its queue is full; a retry may help."""
 
 
@@ -136,7 +136,7 @@ class Connection:
         """Return the largest number of tracks that the served model accepts in one request.
 
         Raises:
-            ServerAwayError: the server or the model is not available.
+            ServerUnavailableError: the server or the model is not available.
             ClientError: what listens at the address is not Triton.
         """
         with _translated(self._endpoint):
@@ -151,7 +151,7 @@ class Connection:
             inputs: its inputs by tensor name.
 
         Raises:
-            ServerAwayError: the server did not answer.
+            ServerUnavailableError: the server did not answer.
             RefusedError: the server refused the request.
         """
         tensors = [self._input(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
@@ -204,7 +204,7 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         reason = str(error.message() or "no reason given")
         if error.status() in _REFUSALS and not _MODEL_UNAVAILABLE.search(reason):
             raise RefusedError(reason, where=str(endpoint)) from error
-        raise ServerAwayError(reason, where=str(endpoint)) from error
+        raise ServerUnavailableError(reason, where=str(endpoint)) from error
     except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
         protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]
         raise ClientError(
@@ -214,4 +214,4 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
             fix="check the port in --url: by default 8000 is HTTP, 8001 is gRPC, and 8002 only serves metrics",
         ) from error
     except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
-        raise ServerAwayError(str(error) or type(error).__name__, where=str(endpoint)) from error
+        raise ServerUnavailableError(str(error) or type(error).__name__, where=str(endpoint)) from error

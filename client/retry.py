@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from client.connection import Endpoint, RefusedError, ServerAwayError
+from client.connection import Endpoint, RefusedError, ServerUnavailableError
 from reentry.errors import ClientError, ConfigError
 from reentry.runtime.arguments import require_between
 
@@ -60,7 +60,7 @@ class Retry:
         while True:
             try:
                 answer = await self._within_patience(send, begun)
-            except ServerAwayError as error:
+            except ServerUnavailableError as error:
                 silent = time.monotonic() - max(begun, self._last_answer)
                 if silent >= self._config.patience:
                     raise ClientError(
@@ -93,7 +93,7 @@ class Retry:
         """Await `send()` until the patience of a request that began at `begun` ends.
 
         Raises:
-            ServerAwayError: no answer by then.
+            ServerUnavailableError: no answer by then.
         """
         shortest = time.monotonic() + self._config.longest_delay
         task = asyncio.ensure_future(send())
@@ -101,7 +101,7 @@ class Retry:
             while not task.done():
                 now, end = time.monotonic(), max(begun, self._last_answer) + self._config.patience
                 if now >= max(end, shortest):
-                    raise ServerAwayError("timed out")
+                    raise ServerUnavailableError("timed out")
                 await asyncio.wait({task}, timeout=max(end, shortest) - now)
             return task.result()
         finally:

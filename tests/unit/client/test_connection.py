@@ -12,7 +12,7 @@ import pytest
 from aiohttp import ServerDisconnectedError
 from tritonclient.utils import InferenceServerException
 
-from client.connection import Connection, Endpoint, RefusedError, ServerAwayError, _translated
+from client.connection import Connection, Endpoint, RefusedError, ServerUnavailableError, _translated
 from reentry.errors import ClientError, ConfigError
 from reentry.schema import ENSEMBLE
 from tests.garbage_server import AWAY, garbage_server
@@ -52,16 +52,16 @@ UNLOADED = "in ensemble 'reentry', Request for unknown model: 'track_decision' h
         (InferenceServerException("bad", status="StatusCode.INVALID_ARGUMENT"), RefusedError),
         (InferenceServerException("bad", status="400"), RefusedError),
         (InferenceServerException("failed", status="StatusCode.INTERNAL"), RefusedError),
-        (InferenceServerException(DEAD_STUB, status="StatusCode.INTERNAL"), ServerAwayError),
-        (InferenceServerException(DEAD_STUB, status="500"), ServerAwayError),
-        (InferenceServerException(UNLOADED, status="400"), ServerAwayError),
-        (InferenceServerException("away", status="StatusCode.UNAVAILABLE"), ServerAwayError),
-        (InferenceServerException("late", status="StatusCode.DEADLINE_EXCEEDED"), ServerAwayError),
-        (InferenceServerException("full", status="503"), ServerAwayError),
-        (InferenceServerException("unknown model", status="404"), ServerAwayError),
-        (ConnectionRefusedError("refused"), ServerAwayError),
-        (ServerDisconnectedError(), ServerAwayError),
-        (TimeoutError(), ServerAwayError),
+        (InferenceServerException(DEAD_STUB, status="StatusCode.INTERNAL"), ServerUnavailableError),
+        (InferenceServerException(DEAD_STUB, status="500"), ServerUnavailableError),
+        (InferenceServerException(UNLOADED, status="400"), ServerUnavailableError),
+        (InferenceServerException("away", status="StatusCode.UNAVAILABLE"), ServerUnavailableError),
+        (InferenceServerException("late", status="StatusCode.DEADLINE_EXCEEDED"), ServerUnavailableError),
+        (InferenceServerException("full", status="503"), ServerUnavailableError),
+        (InferenceServerException("unknown model", status="404"), ServerUnavailableError),
+        (ConnectionRefusedError("refused"), ServerUnavailableError),
+        (ServerDisconnectedError(), ServerUnavailableError),
+        (TimeoutError(), ServerUnavailableError),
     ],
     ids=repr,
 )
@@ -71,7 +71,7 @@ def test_only_a_refusal_by_the_server_is_final(error: Exception, expected: type[
 
 
 def test_a_long_reason_is_shortened_to_one_readable_line() -> None:
-    with pytest.raises(ServerAwayError) as raised, _translated(Endpoint.parse("http://host")):
+    with pytest.raises(ServerUnavailableError) as raised, _translated(Endpoint.parse("http://host")):
         raise ConnectionError("first words " + "and more " * 1_000)
     assert raised.value.problem.startswith("first words")
     assert len(raised.value.problem) <= 1_010
@@ -103,7 +103,7 @@ def test_a_port_of_another_service_is_an_error_at_once_that_lists_the_default_po
         asyncio.run(ask())
     assert str(raised.value.where).startswith("http://127.0.0.1:")
     assert "8000 is HTTP" in str(raised.value.fix)
-    assert not isinstance(raised.value, ServerAwayError)
+    assert not isinstance(raised.value, ServerUnavailableError)
 
 
 @pytest.mark.parametrize("name", ["silence", "a body that trickles", "a length that is too large", "half a header"])
@@ -114,7 +114,7 @@ def test_an_answer_that_breaks_off_leaves_no_connection_open(name: str) -> None:
 
     with warnings.catch_warnings(record=True) as left_open, garbage_server(AWAY[name]) as address:
         warnings.simplefilter("always", ResourceWarning)
-        with pytest.raises(ServerAwayError):
+        with pytest.raises(ServerUnavailableError):
             asyncio.run(ask(f"http://{address}"))
         gc.collect()  # aiohttp warns of an open connection when it is collected
     assert [str(warning.message) for warning in left_open] == []
@@ -127,7 +127,7 @@ def test_a_port_where_nothing_listens_is_an_unavailable_server(scheme: str, free
         async with Connection(endpoint, timeout=5.0) as connection:
             await connection.max_batch(ENSEMBLE)
 
-    with pytest.raises(ServerAwayError):
+    with pytest.raises(ServerUnavailableError):
         asyncio.run(ask())
 
 

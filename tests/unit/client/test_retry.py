@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from client.connection import Endpoint, RefusedError, ServerAwayError
+from client.connection import Endpoint, RefusedError, ServerUnavailableError
 from client.retry import Retry, RetryConfig
 from reentry.errors import ClientError, ConfigError
 
@@ -23,7 +23,7 @@ def away_for(times: int) -> Callable[[], Awaitable[str]]:
         nonlocal left
         if left:
             left -= 1
-            raise ServerAwayError("connection refused")
+            raise ServerUnavailableError("connection refused")
         return "answer"
 
     return ask
