@@ -1,7 +1,8 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a log line at intervals elsewhere; neither if INFO is not logged."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from typing import Final
 
 SECONDS_BETWEEN_LINES: Final = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def progress(task: str, total: int | None, unit: str = "") -> Iterator[Callable[
         total: the whole amount; None if unknown.
         unit: of the amounts, as "rows".
     """
-    if sys.stderr.isatty():
+    if _log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
         with _bar(task, total, unit) as advance:
             yield advance
     else:
@@ -55,6 +58,6 @@ def _lines(task: str, total: int | None, unit: str) -> Iterator[Callable[[int], 
         if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
             printed = time.monotonic()
             of = f" of {total:,}" if total is not None else ""
-            print(f"{task}: {done:,}{of} {unit}".rstrip(), file=sys.stderr, flush=True)
+            _log.info(f"{task}: {done:,}{of} {unit}".rstrip())
 
     yield advance

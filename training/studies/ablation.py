@@ -6,6 +6,7 @@ its split held out, and on flights of another seed, many enough to tell variants
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import time
@@ -105,4 +106,5 @@ machine it ran on.
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows the progress
     main()
