@@ -1,4 +1,4 @@
-"""`reentry doctor`."""
+"""The command `reentry doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reentry evaluate`."""
+"""The command `reentry evaluate`."""
 
 from __future__ import annotations
 

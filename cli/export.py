@@ -1,4 +1,4 @@
-"""`reentry export`."""
+"""The command `reentry export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reentry predict`."""
+"""The command `reentry predict`."""
 
 from __future__ import annotations
 

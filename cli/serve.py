@@ -1,4 +1,4 @@
-"""`reentry serve`."""
+"""The command `reentry serve`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelControlMode(StrEnum):
-    """Triton's model control modes."""
+    """Model control modes of Triton: who loads and unloads the models."""
 
     EXPLICIT = "explicit"
     NONE = "none"

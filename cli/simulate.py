@@ -1,4 +1,4 @@
-"""`reentry simulate`."""
+"""The command `reentry simulate`."""
 
 from __future__ import annotations
 

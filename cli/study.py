@@ -1,4 +1,4 @@
-"""`reentry study`."""
+"""The command `reentry study`."""
 
 from __future__ import annotations
 

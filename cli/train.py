@@ -1,4 +1,4 @@
-"""`reentry train`."""
+"""The command `reentry train`."""
 
 from __future__ import annotations
 

@@ -94,11 +94,17 @@ def _track_faults(track: Track, outputs: Mapping[str, Array]) -> Iterator[Fault]
             yield f"{name} {of_track}, step {step}", expected, values[step]
     onset = int(onset_of(phase[: len(track)]))
     onset_step, onset_timestamp = int(outputs[ONSET_STEP.name][0]), float(outputs[ONSET_TIMESTAMP.name][0])
-    if onset_step != onset:
-        expected = (
-            f"{NO_ONSET}, no onset" if onset == NO_ONSET else f"{onset}, the first of {len(track)} steps in phase 1"
+    if onset == NO_ONSET:
+        timestamp, expected_step, expected_time = (
+            NO_ONSET_TIMESTAMP,
+            f"{NO_ONSET}, no onset",
+            f"{NO_ONSET_TIMESTAMP:g}, no onset",
         )
-        yield f"{ONSET_STEP.name} {of_track}", expected, onset_step
-    timestamp = NO_ONSET_TIMESTAMP if onset == NO_ONSET else float(track.timestamp[onset])
+    else:
+        timestamp = float(track.timestamp[onset])
+        expected_step = f"{onset}, the first of {len(track)} steps in phase 1"
+        expected_time = f"{timestamp:.15g}, the time of step {onset}"
+    if onset_step != onset:
+        yield f"{ONSET_STEP.name} {of_track}", expected_step, onset_step
     if onset_timestamp != timestamp:
-        yield f"{ONSET_TIMESTAMP.name} {of_track}", f"{timestamp:.15g}, the time of step {onset}", onset_timestamp
+        yield f"{ONSET_TIMESTAMP.name} {of_track}", expected_time, onset_timestamp
