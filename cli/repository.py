@@ -47,6 +47,7 @@ def list_versions(place: RepositoryLocation = DEFAULT_REPOSITORY, as_json: Json 
     store = open_store(place)
     labels = Record.of(store).labels
     rows = [row_of(version, labels) for version in find_all(store)]
+    _log.debug("found %d versions in %s", len(rows), place)
     if as_json:
         typer.echo(json.dumps(rows))
     elif not rows:

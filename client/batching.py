@@ -39,9 +39,11 @@ class BatchConfig:
     def __post_init__(self) -> None:
         require_between("tracks in one request", self.tracks, 1, 1_000_000)
         if self.steps < 1 or self.window < 1:
-            raise ConfigError("steps", expected="at least 1", got=f"steps {self.steps}, window {self.window}")
+            raise ConfigError(
+                "steps out of range", expected="at least 1", got=f"steps {self.steps}, window {self.window}"
+            )
         if not 0.0 <= self.padding <= 1.0:
-            raise ConfigError("padding", expected="a fraction from 0 to 1", got=str(self.padding))
+            raise ConfigError("padding out of range", expected="a fraction from 0 to 1", got=str(self.padding))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from client.batching import BatchConfig, batches
 from client.connection import Connection, Endpoint
 from client.journal import Score
-from client.outputs import TrackResult
+from client.outputs import NOT_SCORED, RowResults, TrackResult
 from client.retry import Retry, RetryConfig
 from client.scoring import Outcome, batching_for, score
 from reentry.errors import ConfigError, InputError
@@ -70,7 +69,7 @@ class Reentry:
             ConfigError: the URL has another form, or a time is out of range.
         """
         if not timeout > 0.0:
-            raise ConfigError("timeout", expected="more than 0 s", got=str(timeout))
+            raise ConfigError("timeout out of range", expected="more than 0 s", got=str(timeout))
         self._endpoint = Endpoint.parse(url)
         self._timeout = timeout
         self._retry = RetryConfig(patience=patience)
@@ -142,27 +141,20 @@ def _run(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
 
 
 def _frame_scores(index: pd.Index[Any], file: TrackFile, outcomes: list[Outcome]) -> FrameScores:
-    probability = np.full(len(index), np.nan, dtype=np.float32)
-    phase = pd.array(np.zeros(len(index), dtype=np.uint8), dtype="UInt8")
-    phase[:] = pd.NA
+    rows = RowResults(len(index))
     scored, refused = [], [(s.track_id, len(s.rows), s.reason) for s in file.report.set_aside]
     for track, outcome in outcomes:
         if isinstance(outcome, Score):
-            probability[track.rows] = outcome.probability[track.steps]
-            phase[track.rows] = outcome.phase[track.steps]
+            rows.take(track, outcome)
             scored.append(TrackResult.of(track, outcome))
         else:
             refused.append((track.track_id, len(track.rows), outcome.reason))
-    columns = {
-        "track_id": "int64",
-        "rows": "int64",
-        "onset_row": "Int64",
-        "onset_timestamp": "float64",
-        "model_version": "int64",
-    }
+    phase = pd.arrays.IntegerArray(rows.phase, mask=rows.phase == NOT_SCORED)
+    columns = {"track_id": "int64", "rows": "int64", "onset_row": "Int64", "onset_timestamp": "float64"}
+    columns["model_version"] = "int64"
     scored.sort(key=lambda result: result.first_row)
     return FrameScores(
-        rows=pd.DataFrame({PROBABILITY.name: probability, PHASE.name: phase}, index=index),
+        rows=pd.DataFrame({PROBABILITY.name: rows.probability, PHASE.name: phase}, index=index),
         tracks=pd.DataFrame(
             [{name: getattr(result, name) for name in columns} for result in scored], columns=list(columns)
         ).astype(columns),

@@ -30,7 +30,8 @@ from reentry.tracks.records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_o
 from reentry.tracks.sources import row_texts
 
 ROWS_AT_ONCE: Final = 65_536
-_NOT_SCORED: Final = 255
+NOT_SCORED: Final = 255
+"""Value of the phase in a row that was not scored."""
 
 
 class RowResults:
@@ -39,18 +40,19 @@ class RowResults:
     def __init__(self, row_count: int) -> None:
         self.probability = np.full(row_count, np.nan, dtype=np.float32)
         """Probability of each row, (N,); NaN if the row was not scored."""
-        self._phase = np.full(row_count, _NOT_SCORED, dtype=np.uint8)
+        self.phase = np.full(row_count, NOT_SCORED, dtype=np.uint8)
+        """Phase of each row, (N,); `NOT_SCORED` if the row was not scored."""
 
     def take(self, track: Track, score: Score) -> None:
         """Set the rows of a track from the results of its steps."""
         self.probability[track.rows] = score.probability[track.steps]
-        self._phase[track.rows] = score.phase[track.steps]
+        self.phase[track.rows] = score.phase[track.steps]
 
     def text(self, start: int, stop: int) -> Iterator[str]:
         """Format the results of rows start ... stop - 1 as the last two cells of their CSV lines."""
-        probabilities, phases = self.probability[start:stop].tolist(), self._phase[start:stop].tolist()
+        probabilities, phases = self.probability[start:stop].tolist(), self.phase[start:stop].tolist()
         for probability, phase in zip(probabilities, phases, strict=True):
-            yield "," if phase == _NOT_SCORED else f"{probability:.6f},{phase}"
+            yield "," if phase == NOT_SCORED else f"{probability:.6f},{phase}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ class RetryConfig:
         require_between("patience", self.patience, 0, 1_000_000, unit="s")
         if not 0.0 < self.first_delay <= self.longest_delay:
             raise ConfigError(
-                "delays between tries",
+                "delays between tries out of range",
                 expected="0 < first_delay <= longest_delay",
                 got=f"{self.first_delay} and {self.longest_delay}",
             )
