@@ -242,7 +242,7 @@ def in_the_middle(config: PredictConfig, act: Callable[[], None]) -> threading.T
     journal = config.out / JOURNAL_NAME
 
     def watch() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (journal.exists() and journal.stat().st_size > 20_000) and time.monotonic() < deadline:
             time.sleep(0.001)
         act()
@@ -290,7 +290,7 @@ def test_a_resumed_run_scores_no_track_twice(many: PredictConfig, server: Embedd
     command = [Path(sys.executable).with_name("reentry"), "predict", many.source, "--url", many.url, "--out", many.out]
     process = subprocess.Popen([*map(str, command), "--batch", "1", "--concurrency", "2"], stderr=subprocess.PIPE)
     in_the_middle(many, lambda: process.send_signal(signal.SIGINT)).join()
-    stderr = process.communicate(timeout=60)[1].decode()
+    stderr = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 130, stderr
     assert "run the same command again to resume" in stderr
     assert not (many.out / "predictions.csv").exists()
@@ -325,7 +325,7 @@ def test_a_signal_stops_the_run_with_its_server_and_the_scores_are_kept(
         process.send_signal(number)
 
     in_the_middle(many, end).join()
-    stderr = process.communicate(timeout=60)[1].decode()
+    stderr = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 130, stderr
     assert "run the same command again to resume" in stderr
     assert "Traceback" not in stderr
