@@ -15,6 +15,8 @@ class _StderrHandler(logging.Handler):
     """Prints information as it is, warnings with the prefix "warning: ", and debug lines with the logger's name."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and record.name.split(".")[0] not in PACKAGES:
+            return  # libraries may set a lower level for their own loggers
         prefix = ""
         if record.levelno >= logging.WARNING:
             prefix = f"{record.levelname.lower()}: "

@@ -23,7 +23,9 @@ def chatty(monkeypatch: pytest.MonkeyPatch) -> str:
         log.debug("next try")
         log.info("resuming")
         log.warning("full")
-        logging.getLogger("some.library").info("not of this project")
+        library = logging.getLogger("some.library")
+        library.setLevel(logging.DEBUG)
+        library.info("not of this project")
         typer.echo("result")
 
     monkeypatch.setattr(cli.app, "registered_commands", [*cli.app.registered_commands])

@@ -60,7 +60,7 @@ def test_a_comparison_shows_the_parameters_that_differ_and_all_metrics(store: li
     assert rows["f1"] == ["0.9", "0.9", "0.9"]
 
 
-def test_a_comparison_is_json_for_a_script(store: list[str]) -> None:
+def test_a_comparison_is_available_as_json(store: list[str]) -> None:
     found = json.loads(runs("compare", store[0], store[1], "--json").stdout)
     assert [run["name"] for run in found["runs"]] == ["first", "second"]
     assert found["parameters"] == {"train.seed": ["0", "1"]}
