@@ -1,10 +1,11 @@
-"""The command line: one file per command; each parses, builds a config, calls one function, prints.
+"""The command line, one file per command. Each command parses, builds a config, calls one function and prints.
 
-Nothing heavier than Typer is imported before a command runs, so that `--help` answers at once.
+Nothing heavier than Typer is imported before a command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -15,6 +16,7 @@ from cli.doctor import doctor
 from cli.engine import engine
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.logs import logs_on_stderr
 from cli.predict import predict
 from cli.repository import repository
 from cli.runs import runs
@@ -40,28 +42,42 @@ app.add_typer(engine, name="engine")
 app.add_typer(runs, name="runs")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print debug lines, on standard error.")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print only results, warnings and errors: no progress, no information."),
     ] = False,
 ) -> None:
-    pass
+    if verbose and quiet:
+        raise typer.BadParameter("give --verbose or --quiet, not both")
+    context.with_resource(logs_on_stderr(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO))
 
 
 def main() -> None:
-    """Entry point: 0 done, 1 the user's error in one line, 2 wrong usage, 130 interrupted (the last two by Typer)."""
+    """Run the command line.
+
+    The exit status is 0 for success, 1 for a user error, which is one line on standard error, 2 for wrong usage, and
+    130 for an interruption.
+    """
     try:
         app()
     except ReentryError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

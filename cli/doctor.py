@@ -1,28 +1,34 @@
-"""`reentry doctor`."""
+"""The command `reentry doctor`."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cli.options import DEFAULT_REPOSITORY, Json, RepositoryFolder
 
 if TYPE_CHECKING:
     from reentry.serving.doctor import Check
 
 
 def doctor(
-    repository: Annotated[Path, typer.Option(help="The Triton model repository.")] = Path("model_repository"),
-    http_port: Annotated[int, typer.Option(help="As `reentry serve` will be given; so the others.")] = 8000,
-    grpc_port: Annotated[int, typer.Option()] = 8001,
-    metrics_port: Annotated[int, typer.Option()] = 8002,
-    instances: Annotated[int | None, typer.Option(help="Instances of the network.  [default: one a core]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each instance.  [default: 1]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    http_port: Annotated[int, typer.Option(help="HTTP port that `reentry serve` will use.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port that `reentry serve` will use.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Metrics port that `reentry serve` will use.")] = 8002,
+    instances: Annotated[
+        int | None, typer.Option(help="Number of instances of the network.  [default: one per core]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads of each instance.  [default: 1]")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Check whether this machine can serve: what was found, and the fix for what is wrong.
+    """Check whether this machine can serve, and print a fix for each problem.
 
-    The last check starts the server, on free ports, and stops it. Exit status 1 if a check fails.
+    The last check starts the server on free ports and stops it again. The exit status is 1 if a check fails.
 
     Example: `reentry doctor --json`
     """
@@ -39,16 +45,12 @@ def doctor(
             threads=threads,
         )
     )
-    _print_json(checks) if as_json else _print_table(checks)
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        _print_table(checks)
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(code=1)
-
-
-def _print_json(checks: list[Check]) -> None:
-    import json
-    from dataclasses import asdict
-
-    typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
 
 
 def _print_table(checks: list[Check]) -> None:

@@ -1,4 +1,4 @@
-"""`reentry engine`: a TensorRT engine made on the node that serves it."""
+"""`reentry engine`: builds a TensorRT engine on the node that serves it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Annotated
 
 import typer
 
+from cli.options import DEFAULT_REPOSITORY, RepositoryFolder
+
 engine = typer.Typer(
     no_args_is_help=True,
-    help="Compile the pinned version for the GPU of a node: prepare, run build.sh in Triton's image, install.",
+    help="Build a TensorRT engine for the GPU of a node: prepare, run build.sh in Triton's image, install.",
     epilog="Example: `reentry engine prepare --repository /models --work /work`, see docs/tensorrt.md",
 )
-_Work = Annotated[Path, typer.Option(help="A folder that all three steps share.")]
+_Work = Annotated[Path, typer.Option(help="Folder that all three steps share.")]
 
 
 @engine.command()
 def prepare(
     work: _Work,
-    repository: Annotated[Path, typer.Option(help="The Triton model repository.")] = Path("model_repository"),
-    fp16: Annotated[bool, typer.Option("--fp16", help="Let TensorRT 10 choose half precision.")] = False,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    fp16: Annotated[bool, typer.Option("--fp16", help="Allow TensorRT 10 to use half precision.")] = False,
 ) -> None:
-    """Copy the repository, compute what flights must be answered, and write build.sh.
+    """Copy the repository, compute the expected answers for test flights, and write build.sh.
 
     Example: `reentry engine prepare --repository /models --work /work`
     """
@@ -31,17 +33,17 @@ def prepare(
 
     with files_in(work):
         version = prepare_engine(repository, work, TensorRTConfig(fp16=fp16))
-    typer.echo(f"version {version}: now run {work / 'build.sh'} where trtexec and the GPU are")
+    typer.echo(f"version {version}: now run {work / 'build.sh'} on a machine with trtexec and the GPU")
 
 
 @engine.command()
 def install(
     work: _Work,
     keep: Annotated[
-        Path | None, typer.Option(help="A model repository that keeps the engine for other nodes with this GPU.")
+        Path | None, typer.Option(help="Model repository that stores the engine for other nodes with this GPU.")
     ] = None,
 ) -> None:
-    """Compare what the engine answered with its graph; the copy serves it only if they agree.
+    """Compare the engine's answers with those of its graph, and let the copy serve the engine if they agree.
 
     Example: `reentry engine install --work /work --keep /models`
     """

@@ -1,53 +1,59 @@
-"""`reentry export`."""
+"""The command `reentry export`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.interruption import interruption
+from cli.options import DEFAULT_REPOSITORY, Json, RepositoryLocation
 
 if TYPE_CHECKING:
     from registry.formats import Format
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="model.ckpt of `reentry train`.")],
-    repository: Annotated[str, typer.Option(help="The Triton model repository: a folder, or s3://BUCKET/PREFIX.")] = (
-        "model_repository"
-    ),
-    format: Annotated[  # noqa: A002  # the flag's name
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint: the model.ckpt that `reentry train` wrote.")],
+    repository: RepositoryLocation = DEFAULT_REPOSITORY,
+    format: Annotated[  # noqa: A002  # name of the flag
         list[str] | None,
-        typer.Option(help="onnx, onnx-fp16, onnx-int8, torchscript, tensorrt: several by commas; or all."),
+        typer.Option(
+            help="Formats, separated by commas: onnx, onnx-fp16, onnx-int8, torchscript, tensorrt; or all.  "
+            "[default: onnx]"
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled tracks to verify on, in place of those that the training held out.")
+        Path | None,
+        typer.Option(help="Labelled tracks to verify on, instead of the validation tracks of the training."),
     ] = None,
-    promote: Annotated[bool, typer.Option("--promote", help="Bring the candidate into production.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Promote the candidate to production.")] = False,
     reason: Annotated[
-        str | None, typer.Option(help="Promote also what is worse than production; recorded with the figures.")
+        str | None,
+        typer.Option(help="Promote even if the candidate is worse than production; the reason is recorded."),
     ] = None,
     benchmark: Annotated[
-        bool, typer.Option("--benchmark", help="Measure the formats side by side; installs nothing.")
+        bool, typer.Option("--benchmark", help="Compare the speed of the formats; nothing is installed.")
     ] = False,
-    engine_fp16: Annotated[bool, typer.Option("--engine-fp16", help="TensorRT engines in half precision.")] = False,
-    engine_int8: Annotated[bool, typer.Option("--engine-int8", help="Let TensorRT choose int8 kernels.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    engine_fp16: Annotated[
+        bool, typer.Option("--engine-fp16", help="Build TensorRT engines in half precision.")
+    ] = False,
+    engine_int8: Annotated[bool, typer.Option("--engine-int8", help="Allow TensorRT to use int8 kernels.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Export a checkpoint, verify each format against PyTorch, and install each as a version of its own.
+    """Export a checkpoint, verify each format against PyTorch, and install each format as a version.
 
-    A version appears in the repository only when every check held; else the line says which check failed, where, and by
-    how much, the other formats go on, and the exit status is 1. The first format is the candidate; where nothing is in
-    production yet, it is served from now on.
+    A version is installed only if it passes every check. Otherwise the command prints which check failed, where, and by
+    how much, continues with the other formats, and ends with exit status 1. The first format becomes the candidate. If
+    no version is in production yet, the candidate is promoted to production.
 
-    Formats that this machine cannot make are errors where they are named, and left out with the reason from `all`.
-    `--benchmark` writes benchmark.md, .json and .png beside the checkpoint.
+    A format that this machine cannot build is an error if you name it; `all` skips it and prints the reason.
+    `--benchmark` writes benchmark.md, .json and .png into the folder of the checkpoint.
 
     Example: `reentry export artifacts/train/model.ckpt --format onnx,onnx-int8`
     """
-    import json
     import shlex
 
     from export.config import ExportConfig, read_formats
@@ -56,7 +62,7 @@ def export(
     from reentry.runtime.arguments import require_file
     from registry.formats import Format
 
-    # What can be checked at once is, before the imports that take seconds.
+    # Arguments are checked before the imports that take seconds.
     formats, skip_missing = read_formats(format or [Format.ONNX])
     require_file(checkpoint, error=CheckpointError, fix="give the model.ckpt that `reentry train` wrote")
     if data is not None:
@@ -79,12 +85,12 @@ def export(
         tensorrt=TensorRTConfig(fp16=engine_fp16, int8=engine_int8),
     )
 
-    def tell(exported: Exported) -> None:
+    def print_summary(exported: Exported) -> None:
         if not as_json:
             typer.echo(exported.summary(), err=exported.error is not None)
 
     with interruption("no further version was installed"):
-        result = export_checkpoint(config, tell)
+        result = export_checkpoint(config, print_summary)
     change = result.promotion.change if result.promotion else None
     if as_json:
         content = {
@@ -101,7 +107,7 @@ def export(
     elif result.candidate is not None:
         typer.echo(
             f"version {result.candidate} is the candidate; version {result.production} is in production, "
-            f"and `reentry serve` serves it; to serve version {result.candidate}: "
+            f"and `reentry serve` serves it; to promote version {result.candidate}: "
             f"reentry repository promote candidate --repository {shlex.quote(repository)}"
         )
     if not result.complete:
@@ -109,13 +115,11 @@ def export(
 
 
 def _benchmark(checkpoint: Path, data: Path | None, formats: tuple[Format, ...], as_json: bool) -> None:
-    import json
-
     from perf.formats.benchmark import BenchmarkConfig, benchmark_formats
     from perf.formats.report import as_dict, markdown, write_report
     from registry.formats import Format
 
-    # The others are compared with it.
+    # ONNX is always measured, because the other formats are compared with it.
     formats = tuple(dict.fromkeys((Format.ONNX, *formats)))
     found = benchmark_formats(BenchmarkConfig(checkpoint=checkpoint, data=data, formats=formats))
     written = write_report(found, checkpoint.parent)

@@ -10,7 +10,7 @@ import typer
 
 @contextmanager
 def interruption(state: str) -> Iterator[None]:
-    """Print what an interrupted command leaves behind; Typer then ends it with exit code 130.
+    """Print the state that an interrupted command leaves behind; Typer then exits with status 130.
 
     Example:
         with interruption("no file was written"):

@@ -1,14 +1,16 @@
-"""`reentry repository`: the versions of the network, and which of them serves."""
+"""`reentry repository`: the versions of the network in a model repository."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.tables import add_row, print_table, table_of
+from cli.options import DEFAULT_REPOSITORY, Json, RepositoryLocation
+from cli.tables import print_table
 from reentry.schema import REENTRY_LSTM
 
 if TYPE_CHECKING:
@@ -17,28 +19,29 @@ if TYPE_CHECKING:
 
 repository = typer.Typer(
     no_args_is_help=True,
-    help="The versions of the network, and which of them serves.",
+    help="List, compare, promote and remove the versions of the network.",
     epilog="Example: `reentry repository list && reentry repository promote candidate --url http://127.0.0.1:8000`",
 )
 
-Location = Annotated[
-    str, typer.Option("--repository", help="The model repository: a folder, or s3://BUCKET/PREFIX.", metavar="PLACE")
-]
 Model = Annotated[str, typer.Option("--model", help="Name of the model in the repository.", metavar="NAME")]
 Url = Annotated[
     str | None,
-    typer.Option(help="Change this running server too, without a gap: http://HOST:8000.", metavar="URL"),
+    typer.Option(help="Also switch this running server, without downtime: http://HOST:8000.", metavar="URL"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Reason = Annotated[str | None, typer.Option(help="Kept in labels.json, with the figures.", metavar="TEXT")]
+Reason = Annotated[
+    str | None, typer.Option(help="Reason for the change, recorded in labels.json with the metrics.", metavar="TEXT")
+]
 
-DEFAULT = "model_repository"
 DEFAULT_MODEL = REENTRY_LSTM.name
+
+_log = logging.getLogger(__name__)
 
 
 @repository.command("list")
-def list_versions(place: Location = DEFAULT, model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
-    """List the versions: labels, format, metric on the validation tracks, size, gate.
+def list_versions(
+    place: RepositoryLocation = DEFAULT_REPOSITORY, model: Model = DEFAULT_MODEL, as_json: Json = False
+) -> None:
+    """List the versions with labels, format, metric on the validation tracks, size and gate result.
 
     Example: `reentry repository list`
     """
@@ -51,44 +54,39 @@ def list_versions(place: Location = DEFAULT, model: Model = DEFAULT_MODEL, as_js
     labels = Record.of(store).labels
     metric, unit = store.model.metric, store.model.unit
     rows = [row_of(version, labels, metric) for version in find_all(store)]
+    _log.debug("found %d versions in %s", len(rows), place)
     if as_json:
         typer.echo(json.dumps(rows))
     elif not rows:
         typer.echo("no version is installed; `reentry export CHECKPOINT` installs one")
     else:
-        table = table_of(
-            "version", "labels", "format", "created", f"{metric}, {unit}" if unit else metric, "kB", "gate"
+        print_table(
+            ("version", "labels", "format", "created", f"{metric}, {unit}" if unit else metric, "kB", "gate"),
+            (
+                (
+                    *(row["version"], ", ".join(row["labels"]), row["format"], row["created"]),
+                    "" if row[metric] is None else f"{row[metric]:.3f}",
+                    *(f"{row['bytes'] / 1000:,.1f}", row["gate"]),
+                )
+                for row in rows
+            ),
         )
-        for row in rows:
-            figure = "" if row[metric] is None else f"{row[metric]:.3f}"
-            size = f"{row['bytes'] / 1000:,.1f}"
-            add_row(
-                table,
-                row["version"],
-                ", ".join(row["labels"]),
-                row["format"],
-                row["created"],
-                figure,
-                size,
-                row["gate"],
-            )
-        print_table(table)
         for row in rows:
             if row["problem"] is not None:
                 typer.echo(f"version {row['version']}: {row['problem']}")
-    apart = pin_mismatch(labels, store.read(CONFIG_FILE))
-    if apart is not None:
-        typer.echo(f"warning: {apart}; fix: reentry repository promote production", err=True)
+    mismatch = pin_mismatch(labels, store.read(CONFIG_FILE))
+    if mismatch is not None:
+        _log.warning(f"{mismatch}; fix: reentry repository promote production")
 
 
 @repository.command()
 def show(
-    version: Annotated[str, typer.Argument(help="A number, `candidate` or `production`.")],
-    place: Location = DEFAULT,
+    version: Annotated[str, typer.Argument(help="Version: a number, `candidate` or `production`.")],
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
     model: Model = DEFAULT_MODEL,
     as_json: Json = False,
 ) -> None:
-    """Show all that is known of a version, and whether its files are those of its manifest.
+    """Show all details of a version, and whether its files match its manifest.
 
     Example: `reentry repository show candidate`
     """
@@ -120,90 +118,101 @@ def show(
 
 @repository.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="A number, `candidate`, or `production` to bring all in step again.")],
-    place: Location = DEFAULT,
+    version: Annotated[
+        str, typer.Argument(help="Version: a number, `candidate`, or `production` to repair config.pbtxt.")
+    ],
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
     model: Model = DEFAULT_MODEL,
     url: Url = None,
     reason: Reason = None,
     gpu: Annotated[
-        bool | None, typer.Option("--gpu/--cpu", help="Where it runs.  [default: where production does]")
+        bool | None,
+        typer.Option("--gpu/--cpu", help="Run the version on a GPU or the CPU.  [default: like production]"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a version into production: config.pbtxt pins it, and the server at `--url` changes to it.
+    """Promote a version to production: config.pbtxt pins it, and the server at `--url` loads it.
 
-    It must have passed the gate and be no worse than production; `--reason` overrides both, and is recorded. Its files
-    must be those of its manifest in any case. Where the server cannot load it, nothing changes.
+    The version must have passed the gate and must not be worse than production; `--reason` overrides both rules and is
+    recorded. Its files must always match its manifest. If the server cannot load the version, nothing changes.
 
     Example: `reentry repository promote candidate --url http://127.0.0.1:8000`
     """
     from registry.inventory import numbered
     from registry.labels import Record
     from registry.open import open_store
-    from registry.promotion import promote as bring
+    from registry.promotion import promote as promote_version
 
     store = open_store(place, model)
     number = numbered(store, Record.of(store).labels, version)
-    _tell(bring(store, number, reason=reason, server=_server(url, model), gpu=gpu), url, as_json=as_json)
+    _print_promotion(
+        promote_version(store, number, reason=reason, server=_server(url, model), gpu=gpu), url, as_json=as_json
+    )
 
 
 @repository.command()
 def rollback(
-    place: Location = DEFAULT,
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
     model: Model = DEFAULT_MODEL,
-    to: Annotated[int | None, typer.Option(help="An earlier version.  [default: the one before]")] = None,
+    to: Annotated[
+        int | None, typer.Option(help="Version to restore.  [default: the previous production version]")
+    ] = None,
     url: Url = None,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
-    """Bring back the version that was in production before; a second rollback goes back by one more.
+    """Restore the version that was in production before; a second rollback restores the one before that.
 
     Example: `reentry repository rollback --url http://127.0.0.1:8000 --reason "onsets too late"`
     """
     from registry.open import open_store
-    from registry.promotion import rollback as bring_back
+    from registry.promotion import rollback as roll_back
 
-    _tell(bring_back(open_store(place, model), to=to, reason=reason, server=_server(url, model)), url, as_json=as_json)
+    promotion = roll_back(open_store(place, model), to=to, reason=reason, server=_server(url, model))
+    _print_promotion(promotion, url, as_json=as_json)
 
 
 @repository.command()
 def prune(
-    place: Location = DEFAULT,
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
     model: Model = DEFAULT_MODEL,
-    keep: Annotated[int, typer.Option(min=0, help="How many of the newest stay in any case.")] = 5,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
+    keep: Annotated[int, typer.Option(min=0, help="Number of newest versions that are always kept.")] = 5,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the versions that would be removed; remove nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old versions; never production, the candidate, or the one that a rollback would take.
+    """Remove old versions, but never production, the candidate, or the version that a rollback would restore.
 
     Example: `reentry repository prune --keep 3 --dry-run`
     """
     from registry.open import open_store
-    from registry.promotion import prune as remove
+    from registry.promotion import prune as prune_versions
 
-    numbers, notes = remove(open_store(place, model), keep=keep, dry_run=dry_run)
+    numbers, notes = prune_versions(open_store(place, model), keep=keep, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps({"removed": numbers, "dry_run": dry_run, "notes": notes}))
         return
     for note in notes:
-        typer.echo(note, err=True)
-    which = ", ".join(map(str, numbers)) or "nothing"
-    typer.echo(f"would remove {which}" if dry_run else f"removed {which}")
+        _log.info(note)
+    removed = ", ".join(map(str, numbers)) or "nothing"
+    typer.echo(f"would remove {removed}" if dry_run else f"removed {removed}")
 
 
 @repository.command()
 def diff(
-    versions: Annotated[list[str] | None, typer.Argument(help="Two versions: numbers or labels.")] = None,
-    place: Location = DEFAULT,
+    versions: Annotated[list[str] | None, typer.Argument(help="Two versions, by number or label.")] = None,
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
     model: Model = DEFAULT_MODEL,
     url: Annotated[
-        str | None, typer.Option(help="Hold config.pbtxt against this running server's configuration.", metavar="URL")
+        str | None,
+        typer.Option(help="Compare config.pbtxt with the configuration of this running server.", metavar="URL"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell how two versions differ, or how a running server's configuration differs from the repository's.
+    """Compare two versions, or the configuration of a running server with that of the repository.
 
-    The status is 0 whether they differ or not.
+    The exit status is 0 whether they differ or not.
 
     Example: `reentry repository diff production candidate`
     """
@@ -227,10 +236,8 @@ def diff(
     if as_json:
         typer.echo(json.dumps({path: list(values) for path, values in found.items()}))
         return
-    table = table_of("", f"version {one.version}", f"version {other.version}")
-    for path, values in found.items():
-        add_row(table, path, *values)
-    print_table(table)
+    columns = ("", f"version {one.version}", f"version {other.version}")
+    print_table(columns, ((path, *values) for path, values in found.items()))
 
 
 def _server(url: str | None, model: str) -> LiveServer | None:
@@ -239,7 +246,7 @@ def _server(url: str | None, model: str) -> LiveServer | None:
     return None if url is None else LiveServer(url, model, key=os.environ.get("REENTRY_CONTROL_KEY", ""))
 
 
-def _tell(promotion: Promotion, url: str | None, *, as_json: bool) -> None:
+def _print_promotion(promotion: Promotion, url: str | None, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     change = promotion.change
@@ -247,7 +254,7 @@ def _tell(promotion: Promotion, url: str | None, *, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(change) | {"notes": promotion.notes, "url": url}))
         return
     for note in promotion.notes:
-        typer.echo(note, err=True)
+        _log.info(note)
     before = f", after version {change.previous}" if change.previous not in (None, change.version) else ""
     where = f" and serves at {url}" if url is not None else ""
     typer.echo(f"version {change.version} is in production{before}{where}")
@@ -256,7 +263,7 @@ def _tell(promotion: Promotion, url: str | None, *, as_json: bool) -> None:
 
 
 def _lines(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The leaves of a nested mapping, each with its path."""
+    """Flatten a nested mapping into pairs of path and value."""
     found: list[tuple[str, Any]] = []
     for name, value in content.items():
         path = f"{prefix}{name}"

@@ -1,4 +1,4 @@
-"""`reentry runs`: what was trained, and how runs differ."""
+"""`reentry runs`: the recorded training runs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.tables import add_row, print_table, table_of
+from cli.options import Json
+from cli.tables import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from training.runs.runs import Comparison, Run
+    from training.runs.runs import Comparison
 
 runs = typer.Typer(
-    help="What was trained, and how runs differ.",
+    help="List and compare the recorded training runs.",
     epilog="Example: `reentry runs list && reentry runs compare 3f2a 91bc`",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 COLUMNS = {
     "onset_rmse": ("onset RMSE, s", "{:.3f}"),
@@ -27,7 +24,7 @@ COLUMNS = {
     "f1": ("F1", "{:.4f}"),
     "brier": ("Brier", "{:.4f}"),
 }
-"""Metric -> title and form, in the list."""
+"""Metrics of the list, each with the title of its column and the format of its values."""
 
 
 @runs.callback(invoke_without_command=True)
@@ -38,9 +35,9 @@ def _root(context: typer.Context, as_json: Json = False) -> None:
 
 @runs.command("list")
 def list_runs(as_json: Json = False) -> None:
-    """List the runs, the newest first: also what `reentry runs` alone does.
+    """List the runs, newest first; `reentry runs` alone does the same.
 
-    They are in artifacts/runs/mlflow.db, or where MLFLOW_TRACKING_URI says.
+    The runs are stored in artifacts/runs/mlflow.db, or in the store that MLFLOW_TRACKING_URI names.
 
     Example: `reentry runs list`
     """
@@ -55,27 +52,27 @@ def list_runs(as_json: Json = False) -> None:
     if not found:
         typer.echo("no run is recorded; `reentry train TRACKS` records one")
         return
-    table = table_of("run", "name", "started", "status", "data", "seed", *(title for title, _ in COLUMNS.values()))
-    for run in found:
-        given = run.parameters
-        cells = [_cell(run.metrics.get(name), form) for name, (_, form) in COLUMNS.items()]
-        start = run.started.removesuffix("+00:00")
-        add_row(
-            table,
-            *(run.run_id[:ID_SHOWN], run.name, start, run.status.lower()),
-            *(given.get("data.path"), given.get("train.seed"), *cells),
-        )
-    print_table(table)
+    print_table(
+        ("run", "name", "started", "status", "data", "seed", *(title for title, _ in COLUMNS.values())),
+        (
+            (
+                *(run.run_id[:ID_SHOWN], run.name, run.started.removesuffix("+00:00"), run.status.lower()),
+                *(run.parameters.get("data.path"), run.parameters.get("train.seed")),
+                *(_cell(run.metrics.get(name), form) for name, (_, form) in COLUMNS.items()),
+            )
+            for run in found
+        ),
+    )
 
 
 @runs.command("compare")
 def compare_runs(
-    names: Annotated[list[str], typer.Argument(help="Two or more runs: ids, their beginnings, or names.")],
+    names: Annotated[list[str], typer.Argument(help="Two or more runs, by id, start of an id, or name.")],
     as_json: Json = False,
 ) -> None:
-    """Put runs side by side: the parameters that differ, and all metrics.
+    """Compare runs: the parameters that differ, and all metrics.
 
-    Two runs of the same seed, data, program and lock have the same metrics, but for the seconds they took.
+    Two runs with the same seed, data, program and locked dependencies have the same metrics, except for their duration.
 
     Example: `reentry runs compare 3f2a 91bc`
     """
@@ -91,25 +88,16 @@ def compare_runs(
 
 
 def _print_comparison(found: Comparison) -> None:
-    titles = _titles(found.runs)
-    if found.parameters:
-        table = table_of("parameter", *titles)
-        for name, values in found.parameters.items():
-            add_row(table, name, *values)
-        print_table(table)
-    else:
-        typer.echo("all parameters are the same")
-    table = table_of("metric", *titles)
-    for name, figures in found.metrics.items():
-        add_row(table, name, *(_cell(figure, "{:.6g}") for figure in figures))
-    print_table(table)
-
-
-def _titles(found: Sequence[Run]) -> list[str]:
     from training.runs.runs import ID_SHOWN
 
-    return [f"{run.name} ({run.run_id[:ID_SHOWN]})" for run in found]
+    titles = [f"{run.name} ({run.run_id[:ID_SHOWN]})" for run in found.runs]
+    if found.parameters:
+        print_table(("parameter", *titles), ((name, *values) for name, values in found.parameters.items()))
+    else:
+        typer.echo("all parameters are the same")
+    metrics = ((name, *(_cell(value, "{:.6g}") for value in values)) for name, values in found.metrics.items())
+    print_table(("metric", *titles), metrics)
 
 
-def _cell(figure: float | None, form: str) -> str:
-    return "-" if figure is None else form.format(figure)
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

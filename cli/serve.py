@@ -1,7 +1,8 @@
-"""`reentry serve`."""
+"""The command `reentry serve`."""
 
 from __future__ import annotations
 
+import logging
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import DEFAULT_REPOSITORY, RepositoryFolder
+
 if TYPE_CHECKING:
     from reentry.errors import ServerError
     from reentry.serving import EmbeddedServer
 
 
+_log = logging.getLogger(__name__)
+
+
 class ModelControlMode(StrEnum):
-    """Triton's words for who loads the models."""
+    """Model control modes of Triton: who loads and unloads the models."""
 
     EXPLICIT = "explicit"
     NONE = "none"
@@ -23,52 +29,60 @@ class ModelControlMode(StrEnum):
 
 
 def serve(
-    repository: Annotated[Path, typer.Option(help="The Triton model repository.")] = Path("model_repository"),
-    http_port: Annotated[int, typer.Option(help="0 takes a free port; so do the other two.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="Where `reentry predict` asks.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Where Prometheus reads.")] = 8002,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free port.")] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(help="gRPC port, which `reentry predict` uses; 0 takes a free port.")
+    ] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port of the Prometheus metrics; 0 takes a free port.")] = 8002,
     address: Annotated[
-        str, typer.Option(envvar="REENTRY_ADDRESS", help="0.0.0.0 in a container, behind a network policy.")
+        str,
+        typer.Option(
+            envvar="REENTRY_ADDRESS",
+            help="Address to listen on; 0.0.0.0 in a container whose network policy limits the clients.",
+        ),
     ] = "127.0.0.1",
     instances: Annotated[
         int | None,
-        typer.Option(envvar="REENTRY_INSTANCES", help="Instances of the network.  [default: one a core]"),
+        typer.Option(envvar="REENTRY_INSTANCES", help="Number of instances of the network.  [default: one per core]"),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
             envvar="REENTRY_THREADS",
-            help="Threads of each instance. Idle ones sleep here; those of the official container's onnxruntime "
-            "backend spin, so more than 1 can slow it down.  [default: 1]",
+            help="Number of threads of each instance. Idle threads sleep here; in the official container they spin, so "
+            "that more than 1 can slow it down.  [default: 1]",
         ),
     ] = None,
     drain_timeout: Annotated[
-        float, typer.Option(envvar="REENTRY_DRAIN_TIMEOUT", help="s for the requests in flight at the end.")
+        float,
+        typer.Option(envvar="REENTRY_DRAIN_TIMEOUT", help="Seconds for the requests in flight to finish at shutdown."),
     ] = 10.0,
     memory_limit: Annotated[
         int | None,
         typer.Option(
             envvar="REENTRY_MEMORY_LIMIT",
-            help="MB that each process may take for requests.  [default: half of the memory, at most 2048]",
+            help="Memory that each process may use for requests, MB.  [default: half of the memory, at most 2048]",
             metavar="MB",
         ),
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Start the server again when it dies, at most five times in a row.")
+        bool, typer.Option("--restart", help="Restart the server after a crash, at most five times in a row.")
     ] = False,
     model_control_mode: Annotated[
-        ModelControlMode, typer.Option(help="`none` and `poll` take the configuration files as they are.")
+        ModelControlMode,
+        typer.Option(help="Triton's model control mode; `none` and `poll` use the configuration files unchanged."),
     ] = ModelControlMode.EXPLICIT,
     log_dir: Annotated[
-        str, typer.Option(help="Folder of server.log and predictions.jsonl; `-`: both to standard error.")
+        str, typer.Option(help="Folder of server.log and predictions.jsonl; `-` writes both to standard error.")
     ] = "artifacts/serve",
 ) -> None:
-    """Serve the model repository by a Triton server on this machine, until Ctrl-C.
+    """Serve the model repository with a Triton server on this machine until Ctrl-C.
 
-    It listens on loopback alone unless `--address` says otherwise: the server inside is older than the security fixes
-    of 2025. Ctrl-C, SIGTERM or a closed terminal lets the requests in flight finish.
+    The server listens on the loopback address unless `--address` is given, because this Triton release lacks the
+    security fixes of 2025. After Ctrl-C, SIGTERM or the closing of the terminal it finishes the requests in flight.
 
-    Changes to the running server require its control key: REENTRY_CONTROL_KEY, or a random one that
+    Changes to the running server require its control key: REENTRY_CONTROL_KEY, or a random key that
     `reentry repository --url` finds on the same machine.
 
     Example: `reentry serve --repository model_repository --instances 2`
@@ -92,10 +106,9 @@ def serve(
         control_key=os.environ.get("REENTRY_CONTROL_KEY", ""),
     )
     if config.exposed:
-        typer.echo(
-            f"warning: listens on {address} with a Triton older than the security fixes of 2025; "
-            "see that a firewall or a network policy lets in known clients alone",
-            err=True,
+        _log.warning(
+            f"the server listens on {address}, and this Triton release lacks the security fixes of 2025; "
+            "limit access to known clients with a firewall or a network policy"
         )
     serve_until_ended(config, _announce, _announce_restart if restart else None)
     typer.echo("stopped")
@@ -107,8 +120,8 @@ def _announce(server: EmbeddedServer) -> None:
     typer.echo(f"HTTP     http://{server.http_url}")
     typer.echo(f"metrics  {server.metrics_url}")
     typer.echo(f"logs     {server.log_place}")
-    typer.echo("ready; Ctrl-C ends it")
+    typer.echo("ready; press Ctrl-C to stop")
 
 
 def _announce_restart(error: ServerError, pause: float) -> None:
-    typer.echo(f"warning: {error.problem}; restarting in {pause:g} s", err=True)
+    _log.warning(f"{error.problem}; restarting in {pause:g} s")

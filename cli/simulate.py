@@ -1,4 +1,4 @@
-"""`reentry simulate`."""
+"""The command `reentry simulate`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from cli.interruption import interruption
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="File to write: .csv or .parquet.")],
+    out: Annotated[Path, typer.Argument(help="File to write, .csv or .parquet.")],
     tracks: Annotated[int, typer.Option(help="Number of flights.")] = 90,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same file.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same file.")] = 0,
     profile: Annotated[str, typer.Option(help="Kind of flights: trapezoid or ballistic.")] = "trapezoid",
-    severity: Annotated[int, typer.Option(help="Of the sensors' errors, 0 (none) to 3; ballistic alone.")] = 0,
+    severity: Annotated[
+        int, typer.Option(help="Severity of the sensor errors, 0 (none) to 3; only for the profile ballistic.")
+    ] = 0,
     config: Annotated[
-        Path | None, typer.Option(help="Settings, TOML: [trapezoid], or [ballistic], [shots] and [sensors].")
+        Path | None, typer.Option(help="TOML file with [trapezoid], or with [ballistic], [shots] and [sensors].")
     ] = None,
     labels: Annotated[bool, typer.Option(help="Write the column reentry_phase.")] = True,
-    processes: Annotated[int | None, typer.Option(help="That simulate at once. Default: one a core.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Number of processes that simulate at once.  [default: one per core]")
+    ] = None,
 ) -> None:
     """Simulate flights and write them as a file of tracks.
 
-    The profile `trapezoid` has the shape of the public flight-phase data: 600 to 1200 measurements a track, 0.5 s
-    apart. The profile `ballistic` flies missiles from boost to reentry and sees them through sensors that err; its
-    knobs are in docs/simulation.md. An interrupted run leaves no file.
+    The profile `trapezoid` has the shape of the public flight-phase data: 600 to 1200 measurements per track, 0.5 s
+    apart. The profile `ballistic` simulates missiles from boost to reentry and the sensors that observe them, with
+    their errors; docs/simulation.md lists its settings. An interrupted run leaves no file.
 
     Example: `reentry simulate data/hard.parquet --profile ballistic --tracks 1000 --severity 1 --seed 0`
     """
@@ -43,5 +47,5 @@ def simulate(
             config=config,
             processes=processes,
         )
-    severely = f", severity {severity}" if profile == "ballistic" else ""
-    typer.echo(f"{out}: {tracks:,} tracks, {rows:,} rows, profile {profile}{severely}, seed {seed}")
+    with_severity = f", severity {severity}" if profile == "ballistic" else ""
+    typer.echo(f"{out}: {tracks:,} tracks, {rows:,} rows, profile {profile}{with_severity}, seed {seed}")

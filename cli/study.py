@@ -1,7 +1,8 @@
-"""`reentry study`."""
+"""The command `reentry study`."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -9,20 +10,25 @@ import typer
 
 from cli.interruption import interruption
 
+_log = logging.getLogger(__name__)
+
 
 def study(
-    out: Annotated[Path, typer.Option(help="Folder of study.json, study.md, plots, flights and networks.")] = Path(
-        "artifacts/study"
+    out: Annotated[Path, typer.Option(help="Folder of study.json, study.md, plots, flights and networks.")] = (
+        Path("artifacts/study")
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="One seed and fewer flights: under half an hour.")] = False,
-    seeds: Annotated[int | None, typer.Option(help="Seeds, each with its own training flights.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Use one seed and fewer flights: under half an hour.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="Number of random seeds, each with its own training flights.")
+    ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Methods at work at once; all cores by default.", show_default=False)
+        int | None, typer.Option(help="Number of methods that run at once.  [default: one per core]")
     ] = None,
 ) -> None:
     """Train networks, ablations and baselines on simulated ballistic flights and compare them in one table.
 
-    The whole study takes a night on two cores. Interrupted, the same command goes on with the next method.
+    The full study takes a night on two cores. If it is interrupted, run the same command again to resume after the
+    last finished method.
 
     Example: `reentry study --quick --out artifacts/study`
     """
@@ -45,7 +51,7 @@ def study(
         config = replace(config, seeds=seeds)
     command = "reentry study" + " --quick" * quick + (f" --seeds {seeds}" if seeds is not None else "")
     with interruption("the same command resumes after the last finished method"):
-        rows = run_study(config, out, lambda line: typer.echo(line, err=True), processes=processes)
+        rows = run_study(config, out, _log.info, processes=processes)
     written = write_report(rows, config, out, command)
     typer.echo((out / REPORT_NAME).read_text(encoding="utf-8"))
     typer.echo("\n".join(str(path) for path in written))

@@ -1,36 +1,26 @@
-"""Tables of the command line: columns on a terminal, unbroken rows in a log or a pipe."""
+"""Tables of the command line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from collections.abc import Iterable, Sequence
 
 
-def table_of(*columns: str) -> Table:
-    """An empty table."""
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table: aligned to the width of a terminal, or with unbroken rows into a file or a pipe.
+
+    Args:
+        columns: titles of the columns.
+        rows: cells of each row; None is an empty cell.
+    """
     from rich import box
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
-    return table
-
-
-def add_row(table: Table, *cells: object) -> None:
-    """Add a row of plain texts; None is empty."""
-    from rich.text import Text
-
-    table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-
-
-def print_table(table: Table) -> None:
-    """Print it to stdout."""
-    from rich.console import Console
-
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console = Console()
-    if not console.is_terminal:  # a log or a pipe: rows are not to be broken
-        console = Console(width=10_000)
-    console.print(table)
+    (console if console.is_terminal else Console(width=10_000)).print(table)

@@ -1,42 +1,51 @@
-"""`reentry train`."""
+"""The command `reentry train`."""
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.options import Json
+
+_log = logging.getLogger(__name__)
+
 
 def train(
     tracks: Annotated[Path, typer.Argument(help="Labelled tracks, .csv or .parquet.")],
     out: Annotated[Path, typer.Option(help="Folder of model.ckpt.")] = Path("artifacts/train"),
-    seed: Annotated[int | None, typer.Option(help="Of split, weights and order; the same gives the same.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split, at most.")] = None,
-    hidden: Annotated[int | None, typer.Option(help="Units of the LSTM.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed for the split, the initial weights and the batch order.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Largest number of passes over the training split.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Number of hidden units of the LSTM.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with [model] and [train] settings.")] = None,
-    devices: Annotated[int | None, typer.Option(help="Processes that share each batch, one to a core or GPU.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the interrupted run in DIR.")] = False,
-    track: Annotated[bool, typer.Option(help="Record the run, for `reentry runs`.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    devices: Annotated[
+        int | None, typer.Option(help="Number of processes that share each batch, one per core or GPU.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Resume the interrupted run in the folder --out.")] = False,
+    track: Annotated[bool, typer.Option(help="Record the run for `reentry runs`.")] = True,
+    as_json: Json = False,
 ) -> None:
-    """Train the LSTM on labelled tracks and write DIR/model.ckpt.
+    """Train the LSTM on labelled tracks and write model.ckpt into the folder --out.
 
-    One track in five is held out, the figures printed are theirs. Flags win over the file of settings, whose keys are
-    the fields of ModelConfig and TrainConfig in training/config.py. Bad tracks are set aside in
-    DIR/set_aside.csv, and the exit status is 1. A file larger than memory is trained on from a temporary folder.
-    Interrupted by Ctrl-C or SIGTERM, the run is kept, and the same command with --resume goes on to the same end.
+    One track in five is held out for validation, and the printed metrics are those of the validation tracks. Flags
+    override the settings file, whose keys are the fields of ModelConfig and TrainConfig in training/config.py. Invalid
+    tracks are written to set_aside.csv in the same folder, and the exit status is 1. A file larger than memory is
+    trained on from a temporary folder. Ctrl-C or SIGTERM interrupts the run; the same command with --resume continues
+    it and gives the same result as an uninterrupted run.
 
     Example: `reentry train data/train.csv --out artifacts/train --seed 0`
     """
-    import json
-
     from reentry.errors import TrackFileError
     from reentry.runtime.arguments import require_file
     from reentry.runtime.files import check_writable
     from training.config import read_configs
 
-    # What can be checked at once is, before the imports that take seconds.
+    # Arguments are checked before the imports that take seconds.
     flags = {"epochs": epochs, "seed": seed, "devices": devices}
     model, training = read_configs(config, model={"hidden": hidden}, train=flags)
     require_file(tracks, error=TrackFileError)
@@ -48,10 +57,7 @@ def train(
     with recording(track, training_parameters(tracks, model, training)) as recorder:
         result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch)
         record_training(recorder, result)
-    typer.echo(result.read.summary(), err=True)
-    if as_json:
-        typer.echo(json.dumps(result.as_dict()))
-    else:
-        typer.echo(result.summary())
+    _log.info(result.read.summary())
+    typer.echo(json.dumps(result.as_dict()) if as_json else result.summary())
     if not result.read.clean:
         raise typer.Exit(code=1)

@@ -1,4 +1,4 @@
-"""Scores tracks through a Triton server.
+"""Client of a Triton server: scores files and tables of tracks.
 
 Example:
     from client import Reentry
@@ -18,7 +18,7 @@ __all__ = ["FrameScores", "Reentry"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, so that `import client` alone stays cheap."""
+    """Import pandas and the client only when they are used, so that `import client` is fast."""
     if name in __all__:
         from client import dataframe
 

@@ -1,14 +1,13 @@
-"""Checks of a server's answer: shapes, types, ranges, and that its parts agree with each other and with the tracks.
+"""Checks of a server's answer: shapes, types, value ranges, and that its tensors agree with each other and the tracks.
 
-A server that answers nonsense must end the run. Its numbers would look like results otherwise.
+An invalid answer must end the run, because its numbers would look like results.
 
 Shapes: B tracks, T steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -28,94 +27,84 @@ from reentry.schema import (
 )
 from reentry.tracks import Track
 
-_FIX: Final = "give the address of a server of this version's models with --url"
+Fault = tuple[str, str, object]
+"""One fault of an answer: the tensor and where in it, the expected value, the value found."""
 
 
 def require_answer(batch: RequestBatch, answer: Mapping[str, Array | None], *, where: str) -> None:
-    """Refuse an answer that no server of these models gives.
+    """Check that an answer is one that a server of these models can give.
 
     Args:
-        batch: the tracks that were asked for.
-        answer: output tensors by name; None is a tensor that is missing.
-        where: the server's address.
+        batch: the tracks of the request.
+        answer: output tensors by name; None for a missing tensor.
+        where: address of the server.
 
     Raises:
-        ClientError: names the first tensor that is wrong, its track, what was expected and what it holds.
+        ClientError: the answer is invalid; the error names the first faulty tensor and its track.
     """
-    try:
-        for tensor in ENSEMBLE.outputs:
-            _require_form(tensor, answer.get(tensor.name), batch)
-        _require_versions(_values(answer, MODEL_VERSION)[:, 0])
-        for index, track in enumerate(batch.tracks):
-            _require_track(
-                track,
-                probability=_values(answer, PROBABILITY)[index],
-                phase=_values(answer, PHASE)[index],
-                onset_step=int(_values(answer, ONSET_STEP)[index, 0]),
-                onset_timestamp=float(_values(answer, ONSET_TIMESTAMP)[index, 0]),
-            )
-    except _InvalidError as error:
+    fault = next(_faults(batch, answer), None)
+    if fault is not None:
+        what, expected, got = fault
         raise ClientError(
-            f"the server's answer is invalid: {error.what}",
+            f"the server's answer is invalid: {what}",
             where=where,
-            expected=error.expected,
-            got=error.got,
-            fix=_FIX,
-        ) from None
-
-
-class _InvalidError(Exception):
-    """One wrong part of an answer."""
-
-    def __init__(self, what: str, expected: str, got: object) -> None:
-        super().__init__(what)
-        self.what = what
-        self.expected = expected
-        self.got = str(got)
-
-
-def _values(answer: Mapping[str, Array | None], tensor: Tensor) -> Array:
-    values = answer[tensor.name]
-    assert values is not None  # its form was checked
-    return values
-
-
-def _require_form(tensor: Tensor, values: Array | None, batch: RequestBatch) -> None:
-    from tritonclient.utils import triton_to_np_dtype
-
-    if values is None:
-        raise _InvalidError(tensor.name, "a tensor of this name", "none")
-    shape = (len(batch), *(batch.longest if size == -1 else size for size in tensor.dims))
-    # config.pbtxt says STRING for what the protocol calls BYTES.
-    dtype = np.dtype(object if tensor.dtype == "STRING" else triton_to_np_dtype(tensor.dtype))
-    if values.shape != shape or values.dtype != dtype:
-        raise _InvalidError(tensor.name, f"shape {shape} of {dtype}", f"shape {values.shape} of {values.dtype}")
-
-
-def _require_versions(versions: Array) -> None:
-    if versions.min() < 1:
-        raise _InvalidError(MODEL_VERSION.name, "at least 1", versions.min())
-    if versions.min() != versions.max():
-        raise _InvalidError(
-            MODEL_VERSION.name, "one version for the whole request", f"{versions.min()} and {versions.max()}"
+            expected=expected,
+            got=str(got),
+            fix="give the address of a server that serves the models of this version with --url",
         )
 
 
-def _require_track(track: Track, *, probability: Array, phase: Array, onset_step: int, onset_timestamp: float) -> None:
-    whose = f"of track {track.track_id}"
+def _faults(batch: RequestBatch, answer: Mapping[str, Array | None]) -> Iterator[Fault]:
+    """Find faults one by one; each check relies on the checks before it, so only the first fault is meaningful."""
+    for tensor in ENSEMBLE.outputs:
+        yield from _form_faults(tensor, answer.get(tensor.name), batch)
+    outputs = {name: values for name, values in answer.items() if values is not None}
+    lowest, highest = outputs[MODEL_VERSION.name].min(), outputs[MODEL_VERSION.name].max()
+    if lowest < 1:
+        yield MODEL_VERSION.name, "at least 1", lowest
+    if lowest != highest:
+        yield MODEL_VERSION.name, "one version for the whole request", f"{lowest} and {highest}"
+    for index, track in enumerate(batch.tracks):
+        yield from _track_faults(track, {name: values[index] for name, values in outputs.items()})
+
+
+def _form_faults(tensor: Tensor, values: Array | None, batch: RequestBatch) -> Iterator[Fault]:
+    from tritonclient.utils import triton_to_np_dtype
+
+    if values is None:
+        yield tensor.name, "a tensor of this name", "none"
+        return
+    shape = (len(batch), *(batch.longest if size == -1 else size for size in tensor.dims))
+    # The type that the protocol calls BYTES is called STRING in config.pbtxt.
+    dtype = np.dtype(object if tensor.dtype == "STRING" else triton_to_np_dtype(tensor.dtype))
+    if values.shape != shape or values.dtype != dtype:
+        yield tensor.name, f"shape {shape} of {dtype}", f"shape {values.shape} of {values.dtype}"
+
+
+def _track_faults(track: Track, outputs: Mapping[str, Array]) -> Iterator[Fault]:
+    """Find faults in the outputs of one track, which are (T,) or (1,)."""
+    of_track = f"of track {track.track_id}"
+    probability, phase = outputs[PROBABILITY.name], outputs[PHASE.name]
     for name, values, valid, expected in (
         (PROBABILITY.name, probability, (probability >= 0.0) & (probability <= 1.0), "a number from 0 to 1"),
         (PHASE.name, phase, phase <= 1, "0 or 1"),
     ):
         if not valid.all():
             step = int(valid.argmin())
-            raise _InvalidError(f"{name} {whose}, step {step}", expected, values[step])
-    found = int(onset_of(phase[: len(track)]))
-    if onset_step != found:
-        expected = (
-            f"{found}, the first step of {len(track)} in phase 1" if found != NO_ONSET else f"{NO_ONSET}, no onset"
+            yield f"{name} {of_track}, step {step}", expected, values[step]
+    onset = int(onset_of(phase[: len(track)]))
+    onset_step, onset_timestamp = int(outputs[ONSET_STEP.name][0]), float(outputs[ONSET_TIMESTAMP.name][0])
+    if onset == NO_ONSET:
+        timestamp, expected_step, expected_time = (
+            NO_ONSET_TIMESTAMP,
+            f"{NO_ONSET}, no onset",
+            f"{NO_ONSET_TIMESTAMP:g}, no onset",
         )
-        raise _InvalidError(f"{ONSET_STEP.name} {whose}", expected, onset_step)
-    at = NO_ONSET_TIMESTAMP if found == NO_ONSET else float(track.timestamp[found])
-    if onset_timestamp != at:
-        raise _InvalidError(f"{ONSET_TIMESTAMP.name} {whose}", f"{at:.15g}, the time of step {found}", onset_timestamp)
+    else:
+        timestamp = float(track.timestamp[onset])
+        expected_step = f"{onset}, the first of {len(track)} steps in phase 1"
+        expected_time = f"{timestamp:.15g}, the time of step {onset}"
+    if onset_step != onset:
+        yield f"{ONSET_STEP.name} {of_track}", expected_step, onset_step
+    if onset_timestamp != timestamp:
+        yield f"{ONSET_TIMESTAMP.name} {of_track}", expected_time, onset_timestamp

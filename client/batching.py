@@ -1,6 +1,6 @@
-"""Tracks -> requests: tracks of like length travel together, padded on the right to the longest of them.
+"""Groups tracks into requests: tracks of similar length share a request, padded on the right to the longest of them.
 
-The model reads no future, so padding changes no result; it only costs time, which is why it is bounded here.
+The model is causal, so padding on the right changes no result. It only costs time, which is why it is bounded here.
 
 Shapes: B tracks, T steps, M measurement columns.
 """
@@ -20,35 +20,35 @@ from reentry.runtime.arguments import require_between
 from reentry.tracks import Track
 
 FREE_PADDING: Final = 16
-"""Steps of padding that cost too little to split a batch of short tracks for."""
-
-_MOST_TRACKS: Final = 1_000_000
+"""Number of padding steps that are always allowed: they cost less than a separate request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchConfig:
-    """How tracks are grouped into requests."""
+    """Limits for grouping tracks into requests."""
 
     tracks: int = 16
-    """Most tracks in one request. More cost the network its cache, fewer cost the way to it: see `perf.scoring`."""
+    """Largest number of tracks in one request. `perf.scoring` measures the throughput of other values."""
     steps: int = 65_536
-    """Most steps in one request, padding included, unless a single track is longer: 3 MiB of measurements."""
+    """Largest number of steps in one request, padding included (3 MiB of measurements). A longer track goes alone."""
     padding: float = 0.1
-    """Most padding of one track, as a fraction of the longest track it travels with."""
+    """Largest padding of one track, as a fraction of the longest track in its request."""
     window: int = 1_000_000
-    """Steps that are held in memory and sorted by length before they are cut into requests."""
+    """Number of steps that are held in memory and sorted by length before they are grouped."""
 
     def __post_init__(self) -> None:
-        require_between("tracks in one request", self.tracks, 1, _MOST_TRACKS)
+        require_between("tracks in one request", self.tracks, 1, 1_000_000)
         if self.steps < 1 or self.window < 1:
-            raise ConfigError("steps", expected="at least 1", got=f"steps {self.steps}, window {self.window}")
+            raise ConfigError(
+                "steps out of range", expected="at least 1", got=f"steps {self.steps}, window {self.window}"
+            )
         if not 0.0 <= self.padding <= 1.0:
-            raise ConfigError("padding", expected="a fraction from 0 to 1", got=str(self.padding))
+            raise ConfigError("padding out of range", expected="a fraction from 0 to 1", got=str(self.padding))
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBatch:
-    """The tracks of one request."""
+    """Tracks that are sent in one request."""
 
     tracks: tuple[Track, ...]
 
@@ -57,28 +57,28 @@ class RequestBatch:
 
     @property
     def longest(self) -> int:
-        """T of the request."""
+        """Number of steps T of the longest track, to which the others are padded."""
         return max(len(track) for track in self.tracks)
 
     def measurements(self) -> npt.NDArray[np.float64]:
-        """(B, T, M); a shorter track repeats its last row."""
+        """Measurements, (B, T, M); a shorter track is padded with its last row."""
         return np.concatenate([pad_steps(track.measurements[None], self.longest) for track in self.tracks])
 
     def lengths(self) -> npt.NDArray[np.int32]:
-        """(B, 1), steps of each track before its padding."""
+        """Number of steps of each track before padding, (B, 1)."""
         return np.array([[len(track)] for track in self.tracks], dtype=np.int32)
 
     def track_ids(self) -> npt.NDArray[np.int64]:
-        """(B, 1)."""
+        """Track ids, (B, 1)."""
         return np.array([[track.track_id] for track in self.tracks], dtype=np.int64)
 
     def singles(self) -> list[RequestBatch]:
-        """The same tracks, one to a request."""
+        """The same tracks, each in a request of its own."""
         return [RequestBatch((track,)) for track in self.tracks]
 
 
 def batches(tracks: Iterable[Track], config: BatchConfig | None = None) -> Iterator[RequestBatch]:
-    """Group tracks into requests, a bounded window of them at a time; every track is in exactly one."""
+    """Group tracks into requests, a bounded window of tracks at a time. Each track is in exactly one request."""
     config = config or BatchConfig()
     window: list[Track] = []
     steps = 0
@@ -86,13 +86,13 @@ def batches(tracks: Iterable[Track], config: BatchConfig | None = None) -> Itera
         window.append(track)
         steps += len(track)
         if steps >= config.window:
-            yield from _cut(window, config)
+            yield from _group(window, config)
             window, steps = [], 0
-    yield from _cut(window, config)
+    yield from _group(window, config)
 
 
-def _cut(window: Sequence[Track], config: BatchConfig) -> Iterator[RequestBatch]:
-    """Sort by length, longest first, and start a new request where the next track would not fit the open one."""
+def _group(window: Sequence[Track], config: BatchConfig) -> Iterator[RequestBatch]:
+    """Sort tracks by length, longest first, and start a new request where the next track exceeds a limit."""
     open_batch: list[Track] = []
     for track in sorted(window, key=len, reverse=True):
         if open_batch:

@@ -1,11 +1,12 @@
-"""One interface to a Triton server, over gRPC or HTTP, and the words for what can go wrong on the way.
+"""A connection to a Triton server over gRPC or HTTP, with the same interface and the same errors for both.
 
-Every failure of either protocol becomes one of three errors: `ServerAwayError`, where asking again may help,
-`RefusedError`, where the same request would be refused again, and a plain `ClientError` where no Triton listens at all.
+Every failure becomes one of three errors: `ServerUnavailableError` if a retry may help, `RefusedError` if the server
+would refuse the same request again, and a plain `ClientError` if what listens at the address is not Triton.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 import zlib
@@ -22,66 +23,69 @@ from reentry.runtime.arguments import split_url
 from reentry.schema import Model
 
 Array = npt.NDArray[Any]
-"""A tensor of any of Triton's types."""
+"""Values of a tensor of any of Triton's types."""
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_PORTS: Final = {"grpc": 8001, "http": 8000}
 
-_LARGEST_MESSAGE: Final = 2**31 - 1  # bytes, gRPC's own limit; its default of 4 MB is 90,000 steps
-_LARGEST_ANSWER: Final = 2**28  # bytes, some 50 million steps; what sends more is not Triton
+_LARGEST_MESSAGE: Final = 2**31 - 1  # bytes, the limit of gRPC; its default of 4 MB holds only 90,000 steps
+_LARGEST_ANSWER: Final = 2**28  # bytes, about 50 million steps
 _GRPC_OPTIONS: Final = (
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LARGEST_ANSWER),
-    # A channel waits up to 2 minutes before it tries a lost server again; the pace is set by `client.retry`.
+    # By default a channel waits up to 2 minutes before it reconnects, but `client.retry` sets the delays here.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
-# INVALID_ARGUMENT: the request is at fault. INTERNAL and UNKNOWN: the model failed on it.
+# INVALID_ARGUMENT: the request is invalid. INTERNAL and UNKNOWN: the model failed on the request.
 _REFUSALS: Final = frozenset(
     {"StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL", "StatusCode.UNKNOWN", "400", "413", "500"}
 )
-# What Triton says, with the status of a refusal, where a model is at fault whatever the request: a Python model's
-# process died, or a member of the ensemble is not loaded.
-_MODEL_AWAY: Final = re.compile(r"stub process .*is not healthy|no available versions|is not ready", re.IGNORECASE)
-# What tritonclient raises on an answer that is not Triton's: not JSON, without an entry, of other types, cut, corrupt.
+# Triton gives these reasons with the status of a refusal, although no request would succeed: the process of a Python
+# model died, or a member of the ensemble is not loaded.
+_MODEL_UNAVAILABLE: Final = re.compile(
+    r"stub process .*is not healthy|no available versions|is not ready", re.IGNORECASE
+)
+# tritonclient raises these for an answer that is not Triton's: no JSON, an entry missing or of a wrong type, corrupt.
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, RecursionError)
 
 
-class ServerAwayError(ClientError):
-    """The server is not there, not ready, or its queue is full; asking again may help."""
+class ServerUnavailableError(ClientError):
+    """The server does not answer, is not ready, or its queue is full; a retry may help."""
 
 
 class RefusedError(ClientError):
-    """The server answered that it cannot score this request."""
+    """The server refused to score this request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a Triton server listens."""
+    """Protocol and address of a Triton server."""
 
     scheme: str
-    """grpc or http."""
+    """Protocol: grpc or http."""
     address: str
-    """host:port"""
+    """Address as host:port."""
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """Read grpc://host[:port] or http://host[:port].
+        """Parse grpc://host[:port] or http://host[:port].
 
         Raises:
-            ConfigError: anything else.
+            ConfigError: the URL has another form.
         """
-        wrong = ConfigError(
-            "not the URL of a Triton server",
-            expected="grpc://HOST:PORT or http://HOST:PORT",
-            got=repr(url),
-            fix="grpc://127.0.0.1:8001 is where `reentry serve` listens",
-        )
-        parts = split_url(url)
-        if parts is None or parts[0] not in DEFAULT_PORTS:
-            raise wrong
-        scheme, host, port = parts
+        parsed = split_url(url)
+        if parsed is None or parsed[0] not in DEFAULT_PORTS:
+            raise ConfigError(
+                "not the URL of a Triton server",
+                expected="grpc://HOST:PORT or http://HOST:PORT",
+                got=repr(url),
+                fix="use grpc://127.0.0.1:8001 for a server that `reentry serve` started on this machine",
+            )
+        scheme, host, port = parsed
         return cls(scheme=scheme, address=f"{host}:{port or DEFAULT_PORTS[scheme]}")
 
     def __str__(self) -> str:
@@ -89,14 +93,14 @@ class Endpoint:
 
 
 class Connection:
-    """A Triton server as this program uses it; made inside a running event loop, closed at its end."""
+    """A connection to a Triton server. It is made and closed inside a running event loop."""
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
-        """Open a connection; nothing is sent yet.
+        """Prepare a connection; nothing is sent yet.
 
         Args:
-            endpoint: where.
-            timeout: s, the longest wait for one answer.
+            endpoint: protocol and address of the server.
+            timeout: longest wait for one answer, s.
         """
         self._endpoint = endpoint
         self._per_call: dict[str, float] = {}
@@ -110,11 +114,12 @@ class Connection:
             import tritonclient.http as protocol
             from tritonclient.http.aio import InferenceServerClient
 
-            # tritonclient hands over each body as bytes, and aiohttp would rather stream one beyond 1 MiB.
+            # aiohttp warns of a body over 1 MiB that is passed as bytes, which is how tritonclient passes every body.
             warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
             self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
             self._client._stub._response_class = _bounded_response()  # tritonclient has no setting for it
         self._input = protocol.InferInput
+        _log.debug("connecting to %s, timeout %g s", endpoint, timeout)
 
     async def __aenter__(self) -> Connection:
         return self
@@ -124,26 +129,30 @@ class Connection:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where the server listens."""
+        """Protocol and address of the server."""
         return self._endpoint
 
     async def max_batch(self, model: Model) -> int:
-        """Most tracks the served model takes in one request.
+        """Return the largest number of tracks that the served model accepts in one request.
 
         Raises:
-            ServerAwayError: the server or the model is not there.
-            ClientError: something else than Triton listens there.
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
         """
         with _translated(self._endpoint):
             answer = await self._client.get_model_config(model.name, **self._per_call)
             return int(answer.config.max_batch_size if self._endpoint.scheme == "grpc" else answer["max_batch_size"])
 
     async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Inputs by tensor name -> outputs by tensor name.
+        """Send one request and return its outputs by tensor name.
+
+        Args:
+            model: the model to use.
+            inputs: its inputs by tensor name.
 
         Raises:
-            ServerAwayError: no answer.
-            RefusedError: an answer, but no result.
+            ServerUnavailableError: the server did not answer.
+            RefusedError: the server refused the request.
         """
         tensors = [self._input(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
         for tensor in tensors:
@@ -158,28 +167,33 @@ class Connection:
 
 
 def _bounded_response() -> type[Any]:
-    """The response class of aiohttp, except that a body larger than `_LARGEST_ANSWER` is refused."""
+    """Return a response class for aiohttp that refuses a body larger than `_LARGEST_ANSWER`."""
     from aiohttp import ClientResponse, StreamReader
 
     class BoundedResponse(ClientResponse):
         async def read(self) -> bytes:
-            content: StreamReader = self.content
             if self._body is None:
-                parts: list[bytes] = []
-                async for part in content.iter_any():
-                    parts.append(part)
-                    if content.total_bytes > _LARGEST_ANSWER:
-                        self.close()
-                        raise ValueError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
-                self._body = b"".join(parts)
+                try:
+                    self._body = await self._read_bounded(self.content)
+                except BaseException:  # tritonclient does not close the response
+                    self.close()
+                    raise
             return await super().read()
+
+        async def _read_bounded(self, content: StreamReader) -> bytes:
+            body = bytearray()
+            async for part in content.iter_any():
+                body += part
+                if len(body) > _LARGEST_ANSWER:
+                    raise ValueError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
+            return bytes(body)
 
     return BoundedResponse
 
 
 @contextmanager
 def _translated(endpoint: Endpoint) -> Iterator[None]:
-    """Turn the errors of tritonclient, aiohttp and the network into those of this module."""
+    """Translate the errors of tritonclient, aiohttp and the network into those of this module."""
     from aiohttp import ClientError as AiohttpError
     from aiohttp import ClientResponseError
     from tritonclient.utils import InferenceServerException
@@ -188,16 +202,16 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         reason = str(error.message() or "no reason given")
-        if error.status() in _REFUSALS and not _MODEL_AWAY.search(reason):
+        if error.status() in _REFUSALS and not _MODEL_UNAVAILABLE.search(reason):
             raise RefusedError(reason, where=str(endpoint)) from error
-        raise ServerAwayError(reason, where=str(endpoint)) from error
+        raise ServerUnavailableError(reason, where=str(endpoint)) from error
     except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
         protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]
         raise ClientError(
-            f"no inference server over {protocol} listens there",
+            f"no Triton server listens there over {protocol}",
             where=str(endpoint),
-            got=f"an answer that cannot be read: {type(error).__name__}: {error}",
-            fix="check the port in --url: unless changed, 8000 is HTTP, 8001 gRPC, and 8002 gives metrics alone",
+            got=f"an invalid answer: {type(error).__name__}: {error}",
+            fix="check the port in --url: by default 8000 is HTTP, 8001 is gRPC, and 8002 only serves metrics",
         ) from error
     except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
-        raise ServerAwayError(str(error) or type(error).__name__, where=str(endpoint)) from error
+        raise ServerUnavailableError(str(error) or type(error).__name__, where=str(endpoint)) from error

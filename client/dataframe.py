@@ -6,7 +6,6 @@ Shapes: N rows of the DataFrame.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,41 +14,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from client.batching import BatchConfig, batches
 from client.connection import Connection, Endpoint
 from client.journal import Score
-from client.outputs import TrackResult
+from client.outputs import NOT_SCORED, RowResults, TrackResult
 from client.retry import Retry, RetryConfig
-from client.scoring import Outcome, score
+from client.scoring import Outcome, batching_for, score
 from reentry.errors import ConfigError, InputError
-from reentry.schema import ENSEMBLE, PHASE, PROBABILITY, SENSOR_ID, TRACK_ID
+from reentry.schema import PHASE, PROBABILITY, SENSOR_ID, TRACK_ID
 from reentry.tracks import RepairConfig, TrackFile
 from reentry.tracks.formats import check_columns
 from reentry.tracks.sources import Source
 
 _NAME: Final = Path("DataFrame")
-"""What errors call the table, where they would name a file."""
-
+"""Name of the table in errors, in place of the name of a file."""
 _CONCURRENCY: Final = 4
 _IDS: Final = (TRACK_ID.name, SENSOR_ID.name)
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameScores:
-    """What the server found in the tracks of a DataFrame."""
+    """Results for the tracks of a DataFrame."""
 
     rows: pd.DataFrame
-    """`reentry_probability` and `reentry_phase` of each row, under the DataFrame's own index; missing where the row
-    was set aside."""
+    """`reentry_probability` and `reentry_phase` of each row, with the index of the DataFrame; missing if the row was
+    set aside."""
     tracks: pd.DataFrame
     """`track_id`, `rows`, `onset_row`, `onset_timestamp` and `model_version` of each scored track, in order of first
-    appearance. `onset_row` counts the track's rows by time from 0; it is missing if reentry never begins."""
+    appearance. `onset_row` is the zero-based row of the onset among the track's rows in time order; it is missing if
+    the track never enters reentry."""
     set_aside: pd.DataFrame
-    """`track_id`, `rows` and `reason` of each track that could not be scored."""
+    """`track_id`, number of `rows` and `reason` of each track that could not be scored."""
 
 
 class Reentry:
@@ -61,18 +58,18 @@ class Reentry:
     """
 
     def __init__(self, url: str = "grpc://127.0.0.1:8001", *, timeout: float = 60.0, patience: float = 60.0) -> None:
-        """Name a server; nothing is sent yet.
+        """Set the address of a server; nothing is sent yet.
 
         Args:
             url: grpc://HOST:PORT or http://HOST:PORT.
-            timeout: the longest wait for one answer, s.
+            timeout: longest wait for one answer, s.
             patience: time without any answer after which `score` gives up, s.
 
         Raises:
-            ConfigError: another kind of URL, or a time out of range.
+            ConfigError: the URL has another form, or a time is out of range.
         """
         if not timeout > 0.0:
-            raise ConfigError("timeout", expected="more than 0 s", got=str(timeout))
+            raise ConfigError("timeout out of range", expected="more than 0 s", got=str(timeout))
         self._endpoint = Endpoint.parse(url)
         self._timeout = timeout
         self._retry = RetryConfig(patience=patience)
@@ -80,28 +77,27 @@ class Reentry:
     def score(self, tracks: pd.DataFrame) -> FrameScores:
         """Score every track of a table.
 
-        Rows are validated and repaired as those of a file are; a track that cannot be used is set aside, and the
-        others are scored. This blocks until all answers are there, also where an event loop runs, as in a notebook.
+        Rows are validated and repaired like the rows of a file. An invalid track is set aside, and the others are
+        scored. The call blocks until all tracks are scored. It also works while an event loop runs, as in a notebook.
 
         Args:
             tracks: one row for each measurement, with the columns of `reentry.schema.TRACK_COLUMNS` in any order.
 
         Raises:
-            InputError: no DataFrame, a column is missing, or there are no rows.
-            ClientError: the server stayed away, or its answer is invalid.
+            InputError: the argument is not a DataFrame, a column is missing, or there are no rows.
+            ClientError: the server did not answer, or its answer is invalid.
         """
         if not isinstance(tracks, pd.DataFrame):
             raise InputError("not a table of tracks", expected="a pandas DataFrame", got=type(tracks).__name__)
         source = _FrameSource(tracks)
         with TrackFile(source, labelled=False, config=RepairConfig(), in_memory_bytes=sys.maxsize) as file:
-            return _scores(tracks.index, file, _run(self._ask(file)))
+            return _frame_scores(tracks.index, file, _run(self._score_all(file)))
 
-    async def _ask(self, file: TrackFile) -> list[Outcome]:
-        retry = Retry(self._endpoint, self._retry, _log.warning)
+    async def _score_all(self, file: TrackFile) -> list[Outcome]:
+        retry = Retry(self._endpoint, self._retry)
         outcomes = []
         async with Connection(self._endpoint, timeout=self._timeout) as connection:
-            most = await retry(lambda: connection.max_batch(ENSEMBLE))
-            todo = batches(file, BatchConfig(tracks=max(1, min(BatchConfig().tracks, most))))
+            todo = batches(file, await batching_for(connection, retry, BatchConfig()))
             async with aclosing(score(todo, connection, retry, concurrency=_CONCURRENCY)) as answers:
                 async for answer in answers:
                     outcomes += answer
@@ -109,7 +105,7 @@ class Reentry:
 
 
 class _FrameSource(Source):
-    """The rows of a DataFrame, in its order."""
+    """Rows of a DataFrame as a source of tracks, in their order."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         columns = tuple(map(str, frame.columns))
@@ -135,7 +131,7 @@ class _FrameSource(Source):
 
 
 def _run(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
-    """Wait for a coroutine; where this thread runs an event loop already, in a thread of its own."""
+    """Run a coroutine to its end, in another thread if this one already runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -144,28 +140,21 @@ def _run(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
         return pool.submit(asyncio.run, work).result()
 
 
-def _scores(index: pd.Index[Any], file: TrackFile, outcomes: list[Outcome]) -> FrameScores:
-    probability = np.full(len(index), np.nan, dtype=np.float32)
-    phase = pd.array(np.zeros(len(index), dtype=np.uint8), dtype="UInt8")
-    phase[:] = pd.NA
+def _frame_scores(index: pd.Index[Any], file: TrackFile, outcomes: list[Outcome]) -> FrameScores:
+    rows = RowResults(len(index))
     scored, refused = [], [(s.track_id, len(s.rows), s.reason) for s in file.report.set_aside]
     for track, outcome in outcomes:
         if isinstance(outcome, Score):
-            probability[track.rows] = outcome.probability[track.steps]
-            phase[track.rows] = outcome.phase[track.steps]
+            rows.take(track, outcome)
             scored.append(TrackResult.of(track, outcome))
         else:
             refused.append((track.track_id, len(track.rows), outcome.reason))
-    columns = {
-        "track_id": "int64",
-        "rows": "int64",
-        "onset_row": "Int64",
-        "onset_timestamp": "float64",
-        "model_version": "int64",
-    }
+    phase = pd.arrays.IntegerArray(rows.phase, mask=rows.phase == NOT_SCORED)
+    columns = {"track_id": "int64", "rows": "int64", "onset_row": "Int64", "onset_timestamp": "float64"}
+    columns["model_version"] = "int64"
     scored.sort(key=lambda result: result.first_row)
     return FrameScores(
-        rows=pd.DataFrame({PROBABILITY.name: probability, PHASE.name: phase}, index=index),
+        rows=pd.DataFrame({PROBABILITY.name: rows.probability, PHASE.name: phase}, index=index),
         tracks=pd.DataFrame(
             [{name: getattr(result, name) for name in columns} for result in scored], columns=list(columns)
         ).astype(columns),

@@ -1,8 +1,8 @@
-"""What has been scored, kept on disk while a file is being scored, so that an interrupted run goes on where it was.
+"""Journal of scored tracks on disk, from which an interrupted run resumes.
 
-The journal is append-only: a first record says what is being scored, each further one holds a scored track. A record is
-its length and its CRC-32 (both little-endian, 4 bytes) and then its body, so that one torn by a crash is recognised and
-cut off. The file is locked: two runs cannot write into the same one.
+The journal is append-only. Its first record identifies the input; each further record holds one scored track. A record
+is the length and the CRC-32 of its body (little-endian, 4 bytes each), then the body. A record that a crash left
+incomplete is detected by them and removed. The file is locked, so that two runs cannot write to the same journal.
 
 Shapes: T steps.
 """
@@ -30,62 +30,62 @@ _HEAD: Final = struct.Struct("<II")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What the server said of one track."""
+    """The server's result for one track."""
 
     track_id: int
     onset_step: int
-    """First step of reentry, `decision.NO_ONSET` if there is none."""
+    """First step of reentry, or `decision.NO_ONSET`."""
     onset_timestamp: float | None
-    """Unix time of that step, s."""
+    """Unix time of the onset, s; None without an onset."""
     model_version: int
     inference_seconds: float
-    """From sending the request that carried the track to its answer."""
+    """Time from sending the request with this track to its answer, s."""
     tracks_in_request: int
     time: str
-    """When the answer came, ISO 8601, UTC."""
+    """Time of the answer, UTC, ISO 8601."""
     unlike_training: str | None = None
-    """What of the track lies outside the range of the training, as `reentry.training_range.to_json` writes it; None if
-    the server does not know."""
+    """Quantities of the track outside the range of the training data, in the format of
+    `reentry.training_range.to_json`; None if the server has no training range to compare with."""
     probability: npt.NDArray[np.float32] = field(repr=False)
-    """(T,)"""
+    """Probability of reentry at each step, (T,)."""
     phase: npt.NDArray[np.uint8] = field(repr=False)
-    """(T,)"""
+    """Phase at each step, (T,): 1 in reentry, 0 before."""
 
 
-_PLAIN_FIELDS: Final = tuple(each.name for each in fields(Score) if each.name not in ("probability", "phase"))
+_SCALARS: Final = tuple(each.name for each in fields(Score) if each.name not in ("probability", "phase"))
 
 
 class Journal:
-    """The scored tracks of one run, by track id."""
+    """Scored tracks of one run by track id, on disk."""
 
     def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
-        """Open the journal, or begin one; what an earlier run of the same identity scored is there again.
+        """Open a journal or create it, and read the scores that an earlier run with the same identity left.
 
         Args:
-            path: the file; its folder exists.
-            identity: what is scored; a journal of another identity is begun anew.
+            path: file of the journal; its folder exists.
+            identity: identifies the input; a journal with another identity is discarded.
 
         Raises:
             InputError: another run holds the journal, or it cannot be written.
         """
-        self._identity = dict(identity)
+        self._identity = json.dumps(dict(identity)).encode()
         self._path = path
-        self._places: dict[int, int] = {}
+        self._offsets: dict[int, int] = {}
         self.outdated = False
-        """A journal was there, but of another identity."""
+        """Whether a journal with another identity was discarded."""
         with writing(path):
             if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
                 raise InputError("not a regular file", where=str(path), fix="remove it, or give another --out")
-            # Also if a symbolic link comes there meanwhile, what it leads to is not written to.
+            # O_NOFOLLOW: a symbolic link may have appeared since the check.
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(self._file.fileno()).st_nlink:
-                raise BlockingIOError  # the run that had the lock has just ended, and removed the file
+                raise BlockingIOError  # the run that held the lock has just ended and removed the file
         except OSError:
             self._file.close()
             raise InputError(
-                "another run is writing here", where=str(path.parent), fix="wait for it, or give another --out"
+                "another run is writing here", where=str(path.parent), fix="wait for it to end, or give another --out"
             ) from None
         self._replay()
 
@@ -93,77 +93,77 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with writing(self._path):  # what a full disk did not take is still to be written
+        with writing(self._path):  # closing writes what a full disk has not accepted before
             self._file.close()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
     def __contains__(self, track_id: int) -> bool:
-        return track_id in self._places
+        return track_id in self._offsets
 
     def __getitem__(self, track_id: int) -> Score:
-        self._file.seek(self._places[track_id])
+        self._file.seek(self._offsets[track_id])
         body = self._read_record()
         assert body is not None
         head, _, arrays = body.partition(b"\n")
-        plain: dict[str, Any] = json.loads(head)
+        scalars: dict[str, Any] = json.loads(head)
         steps = len(arrays) // 5  # four bytes of probability, one of phase
         return Score(
-            **plain,
+            **scalars,
             probability=np.frombuffer(arrays, dtype=np.float32, count=steps),
             phase=np.frombuffer(arrays, dtype=np.uint8, offset=4 * steps),
         )
 
     def append(self, score: Score) -> None:
-        """Keep one scored track; after `flush` it outlives this process.
+        """Add one scored track. It survives the end of this process after `flush`.
 
         Raises:
             InputError: the disk is full.
         """
-        body = json.dumps({name: getattr(score, name) for name in _PLAIN_FIELDS}).encode()
+        body = json.dumps({name: getattr(score, name) for name in _SCALARS}).encode()
         body += b"\n" + score.probability.tobytes() + score.phase.tobytes()
-        self._places[score.track_id] = self._write_record(body)
+        self._offsets[score.track_id] = self._write_record(body)
 
     def flush(self) -> None:
-        """Hand what was appended to the operating system."""
+        """Pass all appended records to the operating system."""
         with writing(self._path):
             self._file.flush()
 
     def restart(self) -> None:
-        """Forget everything scored."""
+        """Remove all scores."""
         self._file.truncate(0)
-        self._places.clear()
-        self._write_record(json.dumps(self._identity).encode())
+        self._offsets.clear()
+        self._write_record(self._identity)
         self.flush()
 
     def remove(self) -> None:
-        """Delete the file: the run is done."""
+        """Delete the file at the end of a complete run."""
         self._path.unlink()
 
     def _replay(self) -> None:
         self._file.seek(0)
         records = self._records()
         _, first = next(records, (0, b""))
-        if first != json.dumps(self._identity).encode():
+        if first != self._identity:
             self.outdated = bool(first)
             self.restart()
             return
-        for place, body in records:
-            self._places[int(json.loads(body.partition(b"\n")[0])["track_id"])] = place
-        self._file.truncate()  # a torn record, if there is one, begins where the last whole one ended
+        for offset, body in records:
+            self._offsets[int(json.loads(body.partition(b"\n")[0])["track_id"])] = offset
+        self._file.truncate()  # removes an incomplete record behind the last complete one
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         while True:
-            place = self._file.tell()
+            offset = self._file.tell()
             body = self._read_record()
             if body is None:
-                self._file.seek(place)
+                self._file.seek(offset)
                 return
-            yield place, body
+            yield offset, body
 
     def _read_record(self) -> bytes | None:
-        """The record at the current place; None if it is torn or there is none."""
+        """Read the record at the current offset; return None if it is incomplete, corrupt or missing."""
         head = self._file.read(_HEAD.size)
         if len(head) < _HEAD.size:
             return None
@@ -172,7 +172,8 @@ class Journal:
         return body if len(body) == length and zlib.crc32(body) == checksum else None
 
     def _write_record(self, body: bytes) -> int:
-        place = self._file.seek(0, 2)
+        """Write a record at the end and return its offset."""
+        offset = self._file.seek(0, 2)
         with writing(self._path):
             self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
-        return place
+        return offset

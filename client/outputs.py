@@ -1,7 +1,7 @@
-"""What a scored file leaves behind: its rows with probability and phase, its onsets, its log, what was set aside.
+"""Result files of a scored file: predictions for each row, onsets, the inference log, and rows that were set aside.
 
-The rows are read a second time and written as they stand, so that no digit of the user's file changes and memory holds
-five bytes a row: the results alone.
+The rows of the input are read a second time and copied as text. No digit of the user's file changes, and only the
+results are held in memory, five bytes for each row.
 
 Shapes: N rows of the file or of a track, T steps.
 """
@@ -20,7 +20,7 @@ from typing import Final, Self
 import numpy as np
 
 from client.journal import Score
-from client.likeness import quantities_of
+from client.training_comparison import quantities_of
 from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
 from reentry.runtime.files import whole_file
@@ -30,51 +30,54 @@ from reentry.tracks.csv_records import BYTE_ORDER_MARK, ENCODING, csv_line, fiel
 from reentry.tracks.sources import row_texts
 
 ROWS_AT_ONCE: Final = 65_536
-_UNSCORED: Final = 255
+NOT_SCORED: Final = 255
+"""Value of the phase in a row that was not scored."""
 
 
 class RowResults:
-    """Probability and phase of each row of a file."""
+    """Probability and phase for each row of a file."""
 
     def __init__(self, row_count: int) -> None:
         self.probability = np.full(row_count, np.nan, dtype=np.float32)
-        """(N,), NaN where the row was not scored."""
-        self._phase = np.full(row_count, _UNSCORED, dtype=np.uint8)
+        """Probability of each row, (N,); NaN if the row was not scored."""
+        self.phase = np.full(row_count, NOT_SCORED, dtype=np.uint8)
+        """Phase of each row, (N,); `NOT_SCORED` if the row was not scored."""
 
     def take(self, track: Track, score: Score) -> None:
-        """Spread the result of each step over the rows that became it."""
+        """Set the rows of a track from the results of its steps."""
         self.probability[track.rows] = score.probability[track.steps]
-        self._phase[track.rows] = score.phase[track.steps]
+        self.phase[track.rows] = score.phase[track.steps]
 
     def text(self, start: int, stop: int) -> Iterator[str]:
-        """The two columns of rows start ... stop - 1, as they follow the user's own in a CSV line."""
-        probabilities, phases = self.probability[start:stop].tolist(), self._phase[start:stop].tolist()
+        """Format the results of rows start ... stop - 1 as the last two cells of their CSV lines."""
+        probabilities, phases = self.probability[start:stop].tolist(), self.phase[start:stop].tolist()
         for probability, phase in zip(probabilities, phases, strict=True):
-            yield "," if phase == _UNSCORED else f"{probability:.6f},{phase}"
+            yield "," if phase == NOT_SCORED else f"{probability:.6f},{phase}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackResult:
-    """One scored track without its steps: a line of `onsets.csv` and of `inference.jsonl`."""
+    """Result of one track without its steps: a line of `onsets.csv` and of `inference.jsonl`."""
 
     track_id: int
     first_row: int
-    """Where in the file the track first appears."""
+    """Row of the file where the track first appears, zero-based."""
     rows: int
+    """Number of rows of the track."""
     onset_row: int | None
-    """Zero-based among the track's own rows in time order; None if it never enters reentry."""
+    """Zero-based row of the onset among the track's rows in time order; None if it never enters reentry."""
     onset_timestamp: float | None
-    """s."""
+    """Unix time of the onset, s; None without an onset."""
     model_version: int
     inference_seconds: float
     tracks_in_request: int
     time: str
     unlike_training: tuple[str, ...] | None
-    """Quantities outside the range of the training; None if the server does not know."""
+    """Names of the quantities outside the training range; None if the server cannot compare them."""
 
     @classmethod
     def of(cls, track: Track, score: Score) -> Self:
-        """Put the server's answer in terms of the file's rows; an onset at a filled-in step is at the next row."""
+        """Convert steps into rows of the file. An onset at a step that was filled in is at the next row."""
         found = score.onset_step != NO_ONSET
         return cls(
             track_id=track.track_id,
@@ -92,7 +95,7 @@ class TrackResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFiles:
-    """Where the results are."""
+    """Paths of the result files."""
 
     predictions: Path
     onsets: Path
@@ -102,7 +105,7 @@ class OutputFiles:
 
     @classmethod
     def of(cls, folder: Path) -> OutputFiles:
-        """Every file that a run may write into `folder`."""
+        """Return the paths of all files that a run may write into `folder`."""
         return cls(
             predictions=folder / "predictions.csv",
             onsets=folder / "onsets.csv",
@@ -111,7 +114,7 @@ class OutputFiles:
         )
 
     def paths(self) -> list[Path]:
-        """Return the files that are there."""
+        """Return the paths that are not None."""
         paths = (self.predictions, self.onsets, self.inference, self.set_aside)
         return [path for path in paths if path is not None]
 
@@ -119,17 +122,17 @@ class OutputFiles:
 def write_outputs(
     folder: Path, *, report: ReadReport, source: str, rows: RowResults, tracks: Iterable[TrackResult]
 ) -> OutputFiles:
-    """Write all files into `folder`; they take their names together at the end, over those of an earlier run.
+    """Write all result files into `folder`. At the end they replace the files of an earlier run together.
 
     Args:
-        folder: where to.
-        report: of the file that was scored, and of every track of it that was set aside.
-        source: `fingerprint` of that file, taken before it was read.
-        rows: the results by row.
-        tracks: the results by track, in any order.
+        folder: folder of the results.
+        report: report of reading the file, with all tracks that were set aside.
+        source: `fingerprint` of the file before it was read.
+        rows: results by row.
+        tracks: results by track, in any order.
 
     Raises:
-        TrackFileError: the file is not the one that was scored, or cannot be read; nothing is written.
+        TrackFileError: the file has changed since then, or cannot be read; nothing is written.
     """
     files = OutputFiles.of(folder)
     if not report.set_aside:
@@ -153,36 +156,37 @@ def _write_predictions(path: Path, source: Path, rows: RowResults) -> None:
     lines = row_texts(source)
     with path.open("w", encoding=ENCODING, newline="") as out:
         out.write(_header(next(lines)) + "\n")
-        total = len(rows.probability)
+        total, written = len(rows.probability), 0
         for start in range(0, total, ROWS_AT_ONCE):
             stop = min(start + ROWS_AT_ONCE, total)
             chunk = list(islice(lines, stop - start))
-            if len(chunk) < stop - start:
-                raise _changed(source, total)
-            out.writelines(f"{line},{text}\n" for line, text in zip(chunk, rows.text(start, stop), strict=True))
-        if next(lines, None) is not None:
-            raise _changed(source, total)
+            out.writelines(f"{line},{text}\n" for line, text in zip(chunk, rows.text(start, stop), strict=False))
+            written += len(chunk)
+        if written < total or next(lines, None) is not None:
+            raise TrackFileError(
+                "changed while it was scored", where=str(source), expected=f"{total} rows", fix="score it again"
+            )
 
 
-def _header(given: str) -> str:
-    """The user's header with the two new columns; a column of the same name, as labels have, is kept as `<name>_given`.
+def _header(line: str) -> str:
+    """Append the two result columns to the user's header, and rename columns of the same name to `<name>_given`.
 
-    Readers differ in which of two columns of one name they take, so a label could pass for a prediction.
+    Readers differ in which of two columns with one name they use, so a label could be taken for a prediction.
     """
     added = (PROBABILITY.name, PHASE.name)
-    text = given.removeprefix(BYTE_ORDER_MARK)
+    text = line.removeprefix(BYTE_ORDER_MARK)
     names = [name.strip() for name in fields_of(text)]
     if set(names).isdisjoint(added):
-        return ",".join((given, *added))
+        return ",".join((line, *added))
     taken = {*names, *added}
-    kept = []
+    renamed = []
     for name in names:
         if name in added:
             while name in taken:
                 name += "_given"
             taken.add(name)
-        kept.append(name)
-    return given[: len(given) - len(text)] + csv_line([*kept, *added])
+        renamed.append(name)
+    return line[: len(line) - len(text)] + csv_line([*renamed, *added])
 
 
 def _write_onsets(path: Path, tracks: Iterable[TrackResult]) -> None:
@@ -190,27 +194,15 @@ def _write_onsets(path: Path, tracks: Iterable[TrackResult]) -> None:
         writer = csv.writer(out, lineterminator="\n")
         columns = ("track_id", "onset_row", "onset_timestamp", "rows", "model_version")
         writer.writerow(columns)
-        writer.writerows([getattr(track, column) for column in columns] for track in tracks)  # None is an empty field
+        writer.writerows([getattr(track, column) for column in columns] for track in tracks)
 
 
 def _write_inference(path: Path, tracks: Iterable[TrackResult]) -> None:
+    columns = (
+        *("track_id", "rows", "onset_row", "onset_timestamp", "inference_seconds", "tracks_in_request"),
+        *("model_version", "time", "unlike_training"),
+    )
     with path.open("w") as out:
         for track in tracks:
-            line = {
-                "track_id": track.track_id,
-                "rows": track.rows,
-                "onset_row": track.onset_row,
-                "onset_timestamp": track.onset_timestamp,
-                "inference_seconds": track.inference_seconds,
-                "tracks_in_request": track.tracks_in_request,
-                "model_version": track.model_version,
-                "time": track.time,
-                "unlike_training": track.unlike_training,
-            }
+            line = {column: getattr(track, column) for column in columns}
             out.write(json.dumps(line) + "\n")
-
-
-def _changed(source: Path, total: int) -> TrackFileError:
-    return TrackFileError(
-        "changed while it was scored", where=str(source), expected=f"{total} rows", fix="score it again"
-    )

@@ -1,15 +1,14 @@
-"""Scores a file of tracks through a Triton server: read, ask, keep in the journal, write the results."""
+"""Scores a file of tracks through a Triton server: read, send, keep scores in the journal, write the results."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,180 +17,136 @@ import numpy as np
 from client.batching import BatchConfig, RequestBatch, batches
 from client.connection import Connection, Endpoint
 from client.journal import Journal, Score
-from client.likeness import Likeness, Unlike
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
-from client.scoring import Refusal, score
+from client.scoring import Refusal, batching_for, score
+from client.summary import ScoringSummary
+from client.training_comparison import TrainingComparison
 from reentry import __version__
 from reentry.errors import ClientError, InputError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.files import remove_leftovers, writing
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals, run_until_ended
-from reentry.schema import ENSEMBLE
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 from reentry.tracks.formats import PARQUET_SUFFIXES, file_format
 from reentry.tracks.sources import open_source, row_texts
 
 JOURNAL_NAME = ".predict.journal"
 
-_SAME: Final = 1e-5
-"""Most by which a probability of one model differs between processors and batches."""
-_MOST_IN_FLIGHT: Final = 10_000
-_LONGEST_TIMEOUT: Final = 86_400
-"""s, a day."""
-_MOST_STARTS = 3
-"""Times a file is begun again because the model behind the address was replaced."""
+_TOLERANCE: Final = 1e-5
+"""Largest difference between probabilities that one model gives on different processors and in different batches."""
+_MOST_STARTS: Final = 3
+"""Number of times that a file is started before a model that keeps changing is an error."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig:
-    """How a file is scored."""
+    """Settings for scoring one file."""
 
     source: Path
-    """CSV or Parquet of tracks."""
+    """File of tracks, CSV or Parquet."""
     out: Path
     """Folder of the results."""
     url: str = "grpc://127.0.0.1:8001"
-    """Where Triton listens, grpc:// or http://."""
+    """Address of the Triton server, grpc:// or http://."""
     concurrency: int = 4
-    """Requests in flight at once."""
+    """Number of requests in flight at once."""
     timeout: float = 60.0
-    """s, the longest wait for the answer to one request."""
+    """Longest wait for the answer to one request, s."""
     batching: BatchConfig = field(default_factory=BatchConfig)
-    """How tracks are grouped into requests."""
     retry: RetryConfig = field(default_factory=RetryConfig)
-    """How a silent server is asked again."""
 
     def __post_init__(self) -> None:
-        require_between("requests in flight", self.concurrency, 1, _MOST_IN_FLIGHT)
-        require_between("timeout", self.timeout, 0.001, _LONGEST_TIMEOUT, unit="s")
+        require_between("requests in flight", self.concurrency, 1, 10_000)
+        require_between("timeout", self.timeout, 0.001, 86_400, unit="s")
         Endpoint.parse(self.url)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoringSummary:
-    """What came of it."""
-
-    files: OutputFiles
-    rows: int
-    """Of the file."""
-    rows_scored: int
-    tracks: int
-    """Scored, of which `resumed` by an earlier run."""
-    resumed: int
-    onsets: int
-    """Tracks that enter reentry."""
-    set_aside: int
-    """Tracks that were not scored."""
-    rows_set_aside: int
-    """Rows that were not scored: those of these tracks, and those whose track id cannot be read."""
-    model_version: int | None
-    """None where no track was scored."""
-    seconds: float
-    """Of asking the server; reading and writing not counted."""
-    unlike_training: list[Unlike] | None = None
-    """Quantities in which tracks lie outside the range of the training; None if the server does not know."""
-    notes: str
-    """What was repaired and set aside in reading, in words."""
-
-    def to_json(self) -> str:
-        """For scripts; paths as text."""
-        return json.dumps(asdict(self), default=str)
-
-    def summary(self) -> str:
-        """For people."""
-        lines = [
-            f"{_count(self.tracks, 'track')} ({self.rows_scored:,} of {self.rows:,} rows)"
-            + f" scored in {self.seconds:.1f} s"
-            + (f" by model version {self.model_version}" if self.model_version is not None else "")
-            + (f", {self.resumed:,} of them in an earlier run" if self.resumed else ""),
-            f"{self.onsets:,} {'enters' if self.onsets == 1 else 'enter'} reentry",
-            self.notes,
-            f"results: {self.files.predictions}, {self.files.onsets.name}, {self.files.inference.name}",
-        ]
-        if self.files.set_aside is not None:
-            rows = _count(self.rows_set_aside, "row")
-            what = f"{_count(self.set_aside, 'track')}, {rows}" if self.set_aside else f"{rows} of no track"
-            lines.append(f"set aside, not scored: {what}, see {self.files.set_aside}")
-        return "\n".join(line for line in lines if line)
-
-
 class _ModelChangedError(Exception):
-    """A track was answered by another model than those before it; the text says how that is known."""
+    """Another model than before answered; the message gives the evidence."""
 
 
 def predict_with_server(config: PredictConfig, repository: Path | None) -> ScoringSummary:
-    """`predict_file`, through an embedded server of its own that serves `repository`, if one is given.
+    """Score a file; if `repository` is given, start an embedded server of it for this run.
 
     Raises:
         ServerError: the server did not start.
-        Ended: a signal asked for the end; the server is gone, the journal is kept.
+        Ended: a signal ended the run; the server is stopped and the journal is kept.
     """
     with ended_by_signals():
         if repository is None:
             return predict_file(config)
         from reentry.serving import EmbeddedServer, ServerConfig
 
-        ports_of_its_own = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
-        with EmbeddedServer(ports_of_its_own) as server:
+        on_free_ports = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+        with EmbeddedServer(on_free_ports) as server:
             return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
 
 
 def predict_file(config: PredictConfig) -> ScoringSummary:
-    """Score every good track of a file and write the results, or go on where an interrupted run stopped.
+    """Score every valid track of a file and write the results, or resume an interrupted run.
 
-    One model answers for the whole file. A server tells of its model no more than the version number, and a repository
-    that was begun anew counts from 1 again. So one track of an earlier run is asked for again, and unless the answer is
-    the same all are scored again; two models that agree on that track are not told apart.
+    One model scores the whole file. A server identifies its model by a version number alone, and numbers repeat when a
+    repository is created again. A resumed run therefore scores one track of the journal a second time. If the result
+    differs, all tracks are scored again. Two models that agree on that track are not distinguished.
 
     Raises:
-        TrackFileError: the file cannot be used at all, or changed while it was scored; nothing is written.
-        InputError: the file is one that the results would replace.
-        ClientError: the server stayed away; what was scored so far is kept for the next run.
-        InputError: another run writes to the same folder, or nothing can be written there.
+        TrackFileError: the file is not a file of tracks, or changed while it was scored; nothing is written.
+        InputError: the results would replace the file, another run writes to the folder, or it cannot be written.
+        ClientError: the server did not answer; the scores so far are kept for the next run.
     """
     _refuse_own_results(config)
-    open_source(config.source)  # what is no file of tracks at all is refused before its bytes are read
+    open_source(config.source)  # checks the kind of file before all of its bytes are read
     source = fingerprint(config.source)
     with read_tracks(config.source) as file:
         if file_format(config.source) in PARQUET_SUFFIXES:
-            deque(row_texts(config.source), maxlen=0)  # a column that cannot be written is found before the scoring
+            deque(row_texts(config.source), maxlen=0)  # finds a column that cannot be written before the scoring
         with writing(config.out):
             config.out.mkdir(parents=True, exist_ok=True)
-        identity = {"file": source, "program": __version__}
-        with Journal(config.out / JOURNAL_NAME, identity) as journal:
+        with Journal(config.out / JOURNAL_NAME, {"file": source, "program": __version__}) as journal:
             for path in OutputFiles.of(config.out).paths():
                 remove_leftovers(path)
             if journal.outdated:
-                _say("the scores kept in the folder are of another file or program; scoring from the start")
+                _log.info("the kept scores are of another file or program version; starting over")
             elif len(journal):
-                _say(f"{len(journal)} tracks were scored before the interruption; going on from there")
-            for _ in range(_MOST_STARTS):
-                try:
-                    run = _Run(config, file, journal)
-                    run_until_ended(run.score_all)
-                    break
-                except KeyboardInterrupt:
-                    _say(f"interrupted; {len(journal)} scored tracks are kept, the same command goes on from there")
-                    raise
-                except _ModelChangedError as change:
-                    _say(f"{change}; scoring all tracks again, so that one version answers for the whole file")
-                    journal.restart()
-            else:
-                raise ClientError(
-                    "the model version keeps changing",
-                    where=config.url,
-                    fix="score again when the rollout is done, or give the address of one server",
-                )
-            prediction = run.write(source)
+                _log.info("resuming: an interrupted run has scored %d tracks", len(journal))
+            run = _score_by_one_model(config, file, journal)
+            summary = run.write(source)
             journal.remove()
-            return prediction
+            return summary
+
+
+def _score_by_one_model(config: PredictConfig, file: TrackFile, journal: Journal) -> _Run:
+    """Score the file, from the start whenever the model changes.
+
+    Raises:
+        ClientError: the model changed in each of `_MOST_STARTS` runs.
+    """
+    for _ in range(_MOST_STARTS):
+        run = _Run(config, file, journal)
+        try:
+            run_until_ended(run.score_all)
+        except KeyboardInterrupt:
+            _log.info("interrupted: %d scored tracks are kept; run the same command again to resume", len(journal))
+            raise
+        except _ModelChangedError as change:
+            _log.info("%s; scoring all tracks again, so that one version scores the whole file", change)
+            journal.restart()
+        else:
+            return run
+    raise ClientError(
+        "the model version keeps changing",
+        where=config.url,
+        fix="score again after the rollout, or give the address of a single server",
+    )
 
 
 def _refuse_own_results(config: PredictConfig) -> None:
-    """A file in the folder of the results, a mended `set_aside.csv` say, would be lost to them."""
-    # resolve() raises for a loop of symbolic links.
+    """Refuse a source that the results would overwrite, such as a corrected `set_aside.csv` in the same folder."""
+    # Path.resolve() raises an error for a loop of symbolic links; os.path.realpath() does not.
     source = os.path.realpath(config.source)
     written = (*OutputFiles.of(config.out).paths(), config.out / JOURNAL_NAME)
     if any(os.path.realpath(path) == source for path in written):
@@ -203,7 +158,7 @@ def _refuse_own_results(config: PredictConfig) -> None:
 
 
 class _Run:
-    """One pass over a file, all of whose tracks are answered by one model version."""
+    """One pass over a file, in which one model version scores all tracks."""
 
     def __init__(self, config: PredictConfig, file: TrackFile, journal: Journal) -> None:
         self._config = config
@@ -212,19 +167,18 @@ class _Run:
         self._rows = RowResults(file.row_count)
         self._tracks: list[TrackResult] = []
         self._refused: list[SetAside] = []
-        self._likeness = Likeness()
+        self._comparison = TrainingComparison()
         self._resumed = 0
         self._seconds = 0.0
 
     async def score_all(self) -> None:
-        """Take what the journal holds, ask the server for the rest."""
+        """Take the scores in the journal, and score the other tracks."""
         endpoint = Endpoint.parse(self._config.url)
-        retry = Retry(endpoint, self._config.retry, _say)
+        retry = Retry(endpoint, self._config.retry)
         begun = time.perf_counter()
         with progress("scoring", self._file.track_count, "tracks") as advance:
             async with Connection(endpoint, timeout=self._config.timeout) as connection:
-                most = await retry(lambda: connection.max_batch(ENSEMBLE))
-                batching = replace(self._config.batching, tracks=max(1, min(self._config.batching.tracks, most)))
+                batching = await batching_for(connection, retry, self._config.batching)
                 await self._check_journal(connection, retry)
                 todo = batches(self._unscored(advance), batching)
                 async with aclosing(score(todo, connection, retry, concurrency=self._config.concurrency)) as answers:
@@ -251,7 +205,7 @@ class _Run:
                 yield track
 
     async def _check_journal(self, connection: Connection, retry: Retry) -> None:
-        """Tell another model by its answer to a track of the journal, before anything is added there."""
+        """Score one track of the journal a second time, to detect that the model has changed."""
         track = next((track for track in self._file if track.track_id in self._journal), None)
         if track is None:
             return
@@ -262,8 +216,8 @@ class _Run:
             raise _ModelChangedError(f"the model refuses track {track.track_id}, which it had scored")
         if now.model_version != kept.model_version:
             raise _ModelChangedError(f"the model changed from version {kept.model_version} to {now.model_version}")
-        if not np.allclose(now.probability, kept.probability, rtol=0.0, atol=_SAME):
-            raise _ModelChangedError(f"version {kept.model_version} of the model is not the one it was")
+        if not np.allclose(now.probability, kept.probability, rtol=0.0, atol=_TOLERANCE):
+            raise _ModelChangedError(f"version {kept.model_version} of the model was replaced by another model")
 
     def _take(self, track: Track, outcome: Score) -> None:
         if self._tracks and self._tracks[0].model_version != outcome.model_version:
@@ -272,16 +226,16 @@ class _Run:
             )
         self._rows.take(track, outcome)
         self._tracks.append(TrackResult.of(track, outcome))
-        self._likeness.add(outcome.unlike_training)
+        self._comparison.add(outcome.unlike_training)
 
     def write(self, source: str) -> ScoringSummary:
-        """Write the result files, if the file still has the fingerprint `source`."""
+        """Write the result files if the file still has the fingerprint `source`."""
         read = self._file.report
         report = replace(read, set_aside=[*read.set_aside, *self._refused])
         files = write_outputs(self._config.out, report=report, source=source, rows=self._rows, tracks=self._tracks)
         version = self._tracks[0].model_version if self._tracks else None
-        for warning in self._likeness.warnings(version):
-            _say(warning)
+        for warning in self._comparison.warnings(version):
+            _log.warning(warning)
         return ScoringSummary(
             files=files,
             rows=self._file.row_count,
@@ -293,14 +247,6 @@ class _Run:
             rows_set_aside=report.rows_set_aside,
             model_version=version,
             seconds=self._seconds,
-            unlike_training=self._likeness.unlike(),
+            unlike_training=self._comparison.unlike(),
             notes=report.summary(),
         )
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

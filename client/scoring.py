@@ -1,4 +1,4 @@
-"""Requests -> scores: several in flight, retried while the server is away, cut into single tracks when refused.
+"""Scores batches of tracks: several requests at once, retries, and single tracks where a batch is refused.
 
 Shapes: B tracks, T steps, M measurement columns.
 """
@@ -6,17 +6,18 @@ Shapes: B tracks, T steps, M measurement columns.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from client.answers import require_answer
-from client.batching import RequestBatch
+from client.batching import BatchConfig, RequestBatch
 from client.connection import Array, Connection, RefusedError
 from client.journal import Score
-from client.likeness import unlike_training
 from client.retry import Retry
+from client.training_comparison import unlike_training
 from reentry.decision import NO_ONSET
 from reentry.schema import (
     ENSEMBLE,
@@ -32,10 +33,12 @@ from reentry.schema import (
 )
 from reentry.tracks import Track
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A track the server cannot score, and its reason."""
+    """The server's reason for not scoring a track."""
 
     reason: str
 
@@ -46,12 +49,12 @@ Outcome = tuple[Track, Score | Refusal]
 async def score(
     batches: Iterable[RequestBatch], connection: Connection, retry: Retry, *, concurrency: int
 ) -> AsyncGenerator[list[Outcome], None]:
-    """Score every track of every batch, as the answers come; one item for each batch.
+    """Score every track of every batch; yield the outcomes of a batch as soon as its answer arrives.
 
-    The batches are taken only as fast as they are answered, so a long input is never in memory at once.
+    Batches are taken from the iterable only as fast as they are answered, which bounds the memory.
 
     Raises:
-        ClientError: the server stayed away, or its answer is invalid.
+        ClientError: the server did not answer, or its answer is invalid.
     """
     in_flight: set[asyncio.Task[list[Outcome]]] = set()
     try:
@@ -69,6 +72,18 @@ async def score(
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
+async def batching_for(connection: Connection, retry: Retry, config: BatchConfig) -> BatchConfig:
+    """Reduce the tracks in one request to what the server accepts.
+
+    Raises:
+        ClientError: the server did not answer.
+    """
+    accepted = await retry(lambda: connection.max_batch(ENSEMBLE))
+    tracks = max(1, min(config.tracks, accepted))
+    _log.debug("%s accepts %d tracks in one request; sending up to %d", connection.endpoint, accepted, tracks)
+    return replace(config, tracks=tracks)
+
+
 async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry) -> list[Outcome]:
     inputs: dict[str, Array] = {
         TRACK_ID_TENSOR.name: batch.track_ids(),
@@ -77,25 +92,26 @@ async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry
     }
     sent = 0.0
 
-    async def ask() -> dict[str, Array]:
+    async def send() -> dict[str, Array]:
         nonlocal sent
         sent = time.perf_counter()
         return await connection.infer(ENSEMBLE, inputs)
 
     try:
-        answer = await retry(ask)
+        answer = await retry(send)
     except RefusedError as error:
         if len(batch) == 1:
             return [(batch.tracks[0], Refusal(reason=f"refused by the server: {error.problem}"))]
-        # One bad track must not take the others down: each is asked for alone, one after the other.
+        _log.debug("a request of %d tracks was refused; sending them one by one: %s", len(batch), error.problem)
         return [outcome for single in batch.singles() for outcome in await _score_batch(single, connection, retry)]
     seconds = time.perf_counter() - sent
+    _log.debug("%d tracks padded to %d steps answered in %.3f s", len(batch), batch.longest, seconds)
     require_answer(batch, answer, where=str(connection.endpoint))
     return list(zip(batch.tracks, _scores(batch, answer, seconds), strict=True))
 
 
 def _scores(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> list[Score]:
-    """Cut an answer, whose tensors are (B, T) and (B, 1), into one score per track, without the padding."""
+    """Split an answer, whose tensors are (B, T) and (B, 1), into one score per track without the padding."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     scores = []
     for index, track in enumerate(batch.tracks):

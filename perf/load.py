@@ -23,7 +23,7 @@ import numpy as np
 import typer
 
 from client.batching import RequestBatch
-from client.connection import Array, Connection, Endpoint, ServerAwayError
+from client.connection import Array, Connection, Endpoint, ServerUnavailableError
 from perf.processor import cpu_seconds
 from perf.scoring import draw_flights
 from reentry.errors import ClientError, ConfigError, ReentryError
@@ -118,7 +118,7 @@ async def _load(
         while (asked := time.perf_counter()) < begun + seconds:
             try:
                 await connection.infer(ENSEMBLE, inputs)
-            except ServerAwayError:
+            except ServerUnavailableError:
                 unanswered += 1
                 await asyncio.sleep(_PAUSE)
             else:

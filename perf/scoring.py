@@ -103,7 +103,7 @@ def through_triton(server: EmbeddedServer, tracks: Sequence[Track], *, batch: in
 
     async def score_all() -> Probabilities:
         found: dict[int, Probabilities] = {}
-        retry = Retry(endpoint, RetryConfig(), lambda message: print(message, file=sys.stderr))
+        retry = Retry(endpoint, RetryConfig())
         async with Connection(endpoint, timeout=60.0) as connection:
             todo = batches(tracks, BatchConfig(tracks=batch))
             async with aclosing(score(todo, connection, retry, concurrency=in_flight)) as answers:

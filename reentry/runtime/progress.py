@@ -1,7 +1,8 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log."""
+"""Progress of long work: a bar on a terminal, a log line at intervals elsewhere; neither if INFO is not logged."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from typing import Final
 
 SECONDS_BETWEEN_LINES: Final = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -22,8 +25,8 @@ def progress(task: str, total: int | None, unit: str = "") -> Iterator[Callable[
         total: total amount of work; None if unknown.
         unit: unit of the amounts such as "rows".
     """
-    if not sys.stderr.isatty():
-        yield _line_printer(task, total, unit)
+    if not (sys.stderr.isatty() and _log.isEnabledFor(logging.INFO)):
+        yield _line_logger(task, total, unit)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -40,7 +43,7 @@ def progress(task: str, total: int | None, unit: str = "") -> Iterator[Callable[
         yield lambda amount: bar.advance(identity, amount)
 
 
-def _line_printer(task: str, total: int | None, unit: str) -> Callable[[int], None]:
+def _line_logger(task: str, total: int | None, unit: str) -> Callable[[int], None]:
     done, last_line = 0, time.monotonic()
 
     def advance(amount: int) -> None:
@@ -49,6 +52,6 @@ def _line_printer(task: str, total: int | None, unit: str) -> Callable[[int], No
         if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
             last_line = time.monotonic()
             of = f" of {total:,}" if total is not None else ""
-            print(f"{task}: {done:,}{of} {unit}".rstrip(), file=sys.stderr, flush=True)
+            _log.info(f"{task}: {done:,}{of} {unit}".rstrip())
 
     return advance

@@ -223,7 +223,7 @@ def test_its_environment_reaches_triton(container: Container) -> None:
 
 
 def test_it_warns_of_its_address_and_lets_nobody_change_it(container: Container) -> None:
-    assert "warning: listens on 0.0.0.0" in container.logs()
+    assert "warning: the server listens on 0.0.0.0" in container.logs()
     unload = f"http://{container.address(8000)}/v2/repository/models/{ENSEMBLE.name}/unload"
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(urllib.request.Request(unload, data=b"{}", method="POST"), timeout=10)

@@ -366,7 +366,7 @@ def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) ->
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_file_is_compared_with_the_training_of_the_version_that_answers(
-    scheme: str, loaded: EmbeddedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scheme: str, loaded: EmbeddedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracks = make_tracks(10, STEPS, seed=5)
     tracks[2:5, :, schema.MEASUREMENT_COLUMNS.index("altitude")] /= 1000.0
@@ -375,7 +375,7 @@ def test_a_file_is_compared_with_the_training_of_the_version_that_answers(
     address = {"grpc": loaded.grpc_url, "http": loaded.http_url}[scheme]
     config = PredictConfig(source=tmp_path / "tracks.csv", out=tmp_path / "out", url=f"{scheme}://{address}")
     prediction = predict_file(config)
-    warnings = capsys.readouterr().err.splitlines()
+    warnings = caplog.messages
     assert "unlike the training of model version 1: apogee" in warnings[0]
     assert warnings[0].endswith("(kilometres instead of metres?)")
     assert all("3 of 10 tracks" in line for line in warnings)

@@ -158,20 +158,21 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_progress_in_a_log_is_printed_as_plain_lines(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_in_a_log_is_plain_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr("reentry.runtime.progress.SECONDS_BETWEEN_LINES", 0.0)
     with progress("simulating", 2000, "rows") as advance:
         advance(500)
         advance(1000)
-    assert capsys.readouterr().err == "simulating: 500 of 2,000 rows\nsimulating: 1,500 of 2,000 rows\n"
+    assert caplog.messages == ["simulating: 500 of 2,000 rows", "simulating: 1,500 of 2,000 rows"]
 
 
-def test_progress_on_a_terminal_is_shown_as_a_bar(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("level", ["INFO", "WARNING"])
+def test_progress_on_a_terminal_is_a_bar_unless_information_is_not_logged(
+    level: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level(level)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with progress("simulating", 10, "rows") as advance:
         advance(10)
-    assert "simulating" in capsys.readouterr().err
+    assert ("simulating" in capsys.readouterr().err) == (level == "INFO")

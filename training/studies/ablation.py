@@ -7,6 +7,7 @@ variants that make no error on the validation tracks.
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import time
@@ -106,4 +107,5 @@ and on {UNSEEN_TRACKS} flights of another simulation seed. Seconds are the time 
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows the progress
     main()

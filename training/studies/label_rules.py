@@ -5,6 +5,7 @@ For each rule and seed, the default network is trained on 90 simulated flights a
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -62,4 +63,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows the progress
     main()

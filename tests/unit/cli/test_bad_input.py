@@ -1,4 +1,4 @@
-"""Whatever is wrong with a command line or a file ends with one line, soon, and leaves everything as it was."""
+"""Any error in a command line or a file ends the command soon, with one line, and changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.versions import bare_repository
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of broken files, the current folder of all cases; nothing in it may change."""
+    """Folder of broken files, in which all cases run; nothing in it may change."""
     folder = tmp_path_factory.mktemp("matrix") / "world"
     folder.mkdir()
     make_world(folder)
@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(arguments: tuple[str, ...]) -> Ending:
-    """Run a command in this process; one that hangs is interrupted by an error."""
+    """Run a command in this process, and fail if it takes longer than `DEADLINE`."""
 
     def hang(_number: int, _frame: FrameType | None) -> None:
         raise AssertionError(f"still running after {DEADLINE:g} s")
@@ -65,7 +65,7 @@ def run(arguments: tuple[str, ...]) -> Ending:
 CASES = list(dict.fromkeys(written_cases()))
 
 
-def test_there_are_cases_of_every_command() -> None:
+def test_the_number_of_cases_has_not_shrunk() -> None:
     assert len(CASES) >= 300
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_command_line_ends_with_one_line_and_changes_nothing(case: Case,
     ],
     ids=str,
 )
-def test_the_installed_command_ends_as_its_function_does(case: Case, world: Path) -> None:
+def test_the_installed_command_ends_like_the_call_in_process(case: Case, world: Path) -> None:
     ending = run_process(case, world)
     assert isinstance(ending, Ending)
     assert not ending.faults(case), ending
@@ -111,7 +111,7 @@ HEAVY = {"torch", "sklearn", "matplotlib", "mlflow", "lightning", "pandas", "onn
 )
 def test_help_and_errors_import_nothing_heavy(arguments: tuple[str, ...], world: Path) -> None:
     script = (
-        "import sys; from reentry import cli; sys.argv = ['reentry', *sys.argv[1:]]\n"
+        "import sys; import cli; sys.argv = ['reentry', *sys.argv[1:]]\n"
         "try: cli.main()\n"
         f"finally: print('heavy:', *sorted({HEAVY!r} & set(sys.modules)))"
     )
@@ -120,7 +120,7 @@ def test_help_and_errors_import_nothing_heavy(arguments: tuple[str, ...], world:
     assert ended.stdout.splitlines()[-1] == "heavy:"
 
 
-def test_doctor_fails_where_there_is_no_repository_and_warns_of_one_without_a_version(
+def test_doctor_fails_without_a_repository_and_warns_of_a_repository_without_a_version(
     world: Path, tmp_path: Path
 ) -> None:
     assert _repository(Path("missing")).status == "fail"

@@ -1,4 +1,4 @@
-"""What `reentry predict` says before it needs a server."""
+"""`reentry predict` before it sends a request, and the summary that it prints."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def run(*arguments: str) -> BaseException | None:
     return CliRunner().invoke(app, ["predict", *arguments]).exception
 
 
-def test_help_has_an_example() -> None:
-    told = CliRunner().invoke(app, ["predict", "--help"], terminal_width=200)
-    assert told.exit_code == 0
-    assert "reentry predict data/test.csv --start-server" in told.output
+def test_the_help_has_an_example() -> None:
+    shown = CliRunner().invoke(app, ["predict", "--help"], terminal_width=200)
+    assert shown.exit_code == 0
+    assert "reentry predict data/test.csv --start-server" in shown.output
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_a_setting_out_of_range_is_refused_before_the_file_is_read(option: str, 
     assert problem in str(error)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     error = run(str(tmp_path / "none.csv"), "--out", str(tmp_path / "out"))
     assert isinstance(error, TrackFileError)
     assert "none.csv" in str(error)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_request_needs_time() -> None:
+def test_a_timeout_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="timeout"):
         PredictConfig(source=Path("a.csv"), out=Path("out"), timeout=0.0)
 
@@ -73,7 +73,7 @@ def prediction() -> ScoringSummary:
     )
 
 
-def test_the_summary_names_counts_and_places(prediction: ScoringSummary) -> None:
+def test_the_summary_has_counts_and_paths(prediction: ScoringSummary) -> None:
     text = prediction.summary()
     for expected in ("3 tracks (1,900 of 2,000 rows)", "version 7", "1 of them in an earlier run", "2 enter reentry"):
         assert expected in text
@@ -84,14 +84,14 @@ def test_the_summary_names_counts_and_places(prediction: ScoringSummary) -> None
     ("tracks", "rows", "expected"),
     [(2, 1_100, "2 tracks, 1,100 rows"), (1, 1, "1 track, 1 row"), (0, 311, "311 rows of no track")],
 )
-def test_the_summary_counts_tracks_set_aside_and_rows_without_one(
+def test_the_summary_counts_tracks_set_aside_and_rows_without_a_track(
     prediction: ScoringSummary, tracks: int, rows: int, expected: str
 ) -> None:
     text = replace(prediction, set_aside=tracks, rows_set_aside=rows).summary()
     assert f"set aside, not scored: {expected}, see" in text
 
 
-def test_one_is_counted_as_one(prediction: ScoringSummary) -> None:
+def test_the_summary_of_one_track_uses_the_singular(prediction: ScoringSummary) -> None:
     text = replace(prediction, tracks=1, onsets=1).summary()
     assert text.startswith("1 track (")
     assert "\n1 enters reentry\n" in text

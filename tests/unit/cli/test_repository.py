@@ -1,4 +1,4 @@
-"""`reentry repository`, as far as it goes without a running server, and serving the version that is pinned."""
+"""`reentry repository` without a running server, and the choice of the version that is served."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMANDS = ["list", "show", "promote", "rollback", "prune", "diff"]
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Versions 1 in production, 2 of an older export, 3 the candidate, on other data and worse."""
+    """Repository of version 1 in production, 2 from an older export, and the candidate 3, worse and on other data."""
     repository = bare_repository(tmp_path)
     install(repository, tmp_path, 1, metric=1.0)
     install(repository, tmp_path, 2)
@@ -50,7 +50,7 @@ def done(repository: Path, command: str, *arguments: str) -> str:
 def one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], repository: Path, *arguments: str
 ) -> str:
-    """What a command says that ends with status 1."""
+    """Return the error line of a command that ends with exit status 1."""
     command, *rest = arguments
     monkeypatch.setattr(sys, "argv", ["reentry", "repository", command, "--repository", str(repository), *rest])
     with pytest.raises(SystemExit) as end:
@@ -61,13 +61,13 @@ def one_line(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(command: str) -> None:
+def test_the_help_of_each_command_has_an_example(command: str) -> None:
     result = RUN.invoke(cli.app, ["repository", command, "--help"])
     assert result.exit_code == 0
     assert f"Example: reentry repository {command}" in result.output
 
 
-def test_the_list_shows_each_version_with_its_labels_and_figures(repository: Path) -> None:
+def test_the_list_shows_each_version_with_labels_and_metrics(repository: Path) -> None:
     lines = done(repository, "list").splitlines()
     rows = [line.split() for line in lines if line.split() and line.split()[0].isdecimal()]
     created = "2026-01-01T00:00:00+00:00"
@@ -87,13 +87,13 @@ def test_the_list_shows_each_version_with_its_labels_and_figures(repository: Pat
     assert "not a manifest of this program" in rows[1]["problem"]
 
 
-def test_an_empty_repository_says_how_to_fill_it(tmp_path: Path) -> None:
+def test_the_list_of_an_empty_repository_names_the_command_that_installs_a_version(tmp_path: Path) -> None:
     assert done(bare_repository(tmp_path), "list") == (
         "no version is installed; `reentry export CHECKPOINT` installs one\n"
     )
 
 
-def test_the_list_warns_of_a_pin_apart_from_production_and_changes_nothing(repository: Path) -> None:
+def test_the_list_warns_if_another_version_than_production_is_pinned_and_changes_nothing(repository: Path) -> None:
     pin(repository, 3)
     result = run(repository, "list")
     assert result.exit_code == 0
@@ -106,7 +106,7 @@ def test_the_list_warns_of_a_pin_apart_from_production_and_changes_nothing(repos
     assert served_versions(repository, "reentry_lstm") == [1]
 
 
-def test_show_tells_all_and_whether_the_files_are_whole(repository: Path) -> None:
+def test_show_prints_all_details_and_whether_the_files_match_the_manifest(repository: Path) -> None:
     shown = json.loads(done(repository, "show", "production", "--json"))
     assert (shown["version"], shown["whole"], shown["faults"], shown["labels"]) == (1, True, [], ["production"])
     assert shown["manifest"]["verification"] == {"passed": True}
@@ -119,7 +119,7 @@ def test_show_tells_all_and_whether_the_files_are_whole(repository: Path) -> Non
     assert "history[0].version: 1" in lines
 
 
-def test_a_promotion_that_a_rule_stands_against_ends_with_one_line(
+def test_a_promotion_that_breaks_a_rule_ends_with_one_line(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = one_line(monkeypatch, capsys, repository, "promote", "candidate")
@@ -127,7 +127,7 @@ def test_a_promotion_that_a_rule_stands_against_ends_with_one_line(
     assert "fix: " in line
 
 
-def test_a_reason_overrides_the_rule_and_the_way_back_is_one_command(repository: Path) -> None:
+def test_a_reason_overrides_the_rule_and_a_rollback_restores_the_version_before(repository: Path) -> None:
     result = run(repository, "promote", "candidate", "--reason", "a drill")
     assert result.stdout.splitlines() == [
         "version 3 is in production, after version 1",
@@ -139,7 +139,7 @@ def test_a_reason_overrides_the_rule_and_the_way_back_is_one_command(repository:
     assert served_versions(repository, "reentry_lstm") == [1]
 
 
-def test_a_label_that_no_version_bears_and_a_word_that_is_none_are_named(
+def test_an_unused_label_and_an_unknown_word_are_named_in_the_error(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done(repository, "promote", "3", "--reason", "a drill")
@@ -149,7 +149,7 @@ def test_a_label_that_no_version_bears_and_a_word_that_is_none_are_named(
     assert "newest: not a version; expected a number, `candidate` or `production`" in line
 
 
-def test_pruning_says_what_would_go_and_then_removes_it(repository: Path) -> None:
+def test_prune_prints_the_versions_to_remove_and_then_removes_them(repository: Path) -> None:
     assert done(repository, "prune", "--keep", "0", "--dry-run") == "would remove 2\n"
     assert json.loads(done(repository, "prune", "--keep", "0", "--json"))["removed"] == [2]
     assert done(repository, "prune", "--keep", "0") == "removed nothing\n"
@@ -169,7 +169,7 @@ def test_the_model_option_chooses_another_model_of_the_repository(
     assert [row["version"] for row in json.loads(done(repository, "list", "--json"))] == [1, 2, 3]
 
 
-def test_two_versions_differ_in_what_their_manifests_say(repository: Path) -> None:
+def test_the_diff_of_two_versions_lists_the_manifest_fields_that_differ(repository: Path) -> None:
     found = json.loads(done(repository, "diff", "production", "candidate", "--json"))
     assert found == {
         "version": [1, 3],
@@ -180,12 +180,12 @@ def test_two_versions_differ_in_what_their_manifests_say(repository: Path) -> No
 
 
 @pytest.mark.parametrize("arguments", [[], ["1"], ["1", "2", "3"], ["1", "2", "--url", "http://127.0.0.1:8000"]])
-def test_a_difference_of_something_else_is_wrong_usage(repository: Path, arguments: list[str]) -> None:
+def test_a_diff_of_anything_but_two_versions_or_a_server_is_wrong_usage(repository: Path, arguments: list[str]) -> None:
     assert run(repository, "diff", *arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["promote", "3", "--reason", "a drill"], ["diff"]])
-def test_a_server_that_is_not_there_ends_with_one_line_and_changes_nothing(
+def test_a_server_that_does_not_answer_ends_with_one_line_and_changes_nothing(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
@@ -197,14 +197,14 @@ def test_a_server_that_is_not_there_ends_with_one_line_and_changes_nothing(
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
-def test_a_place_without_a_repository_ends_with_one_line(
+def test_a_folder_without_a_repository_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = one_line(monkeypatch, capsys, tmp_path, "list")
     assert line.startswith(f"error: {tmp_path}: not a model repository of this program; expected")
 
 
-def test_serving_takes_the_pinned_version_and_names_one_that_is_not_installed(repository: Path) -> None:
+def test_the_pinned_version_is_served_and_must_be_installed(repository: Path) -> None:
     assert served_versions(repository, "reentry_lstm") == [1]
     pin(repository, 9)
     with pytest.raises(ServerError) as failure:
@@ -216,13 +216,15 @@ def test_serving_takes_the_pinned_version_and_names_one_that_is_not_installed(re
 
 
 @pytest.mark.parametrize(("policy", "served"), [("latest { num_versions: 2 }", [2, 3]), ("all {}", [1, 2, 3])])
-def test_without_a_pin_versions_are_served_by_tritons_rules(repository: Path, policy: str, served: list[int]) -> None:
+def test_without_a_pinned_version_triton_s_version_policy_applies(
+    repository: Path, policy: str, served: list[int]
+) -> None:
     path = repository / "reentry_lstm/config.pbtxt"
     path.write_text(path.read_text().replace("specific { versions: 1 }", policy))
     assert served_versions(repository, "reentry_lstm") == served
 
 
-def test_a_control_key_is_plain_and_stays_out_of_what_is_printed() -> None:
+def test_a_control_key_has_plain_characters_and_is_not_printed() -> None:
     assert "secret" not in repr(ServerConfig(control_key="secret"))
     with pytest.raises(ConfigError, match="control_key"):
         ServerConfig(control_key="a,b=c")

@@ -1,4 +1,4 @@
-"""`reentry runs`: the list and the comparison, for a person and for a script."""
+"""`reentry runs`: the list and the comparison, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.runs.recorder import recording
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """Three runs, and their ids from the oldest on."""
+    """Store of three runs; the ids, oldest first."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
         ids = []
@@ -32,7 +32,7 @@ def runs(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["runs", *arguments])
 
 
-def test_the_list_has_the_newest_first(store: list[str]) -> None:
+def test_the_list_shows_the_newest_run_first(store: list[str]) -> None:
     for arguments in ((), ("list",)):
         result = runs(*arguments)
         assert result.exit_code == 0, result.output
@@ -42,7 +42,7 @@ def test_the_list_has_the_newest_first(store: list[str]) -> None:
         assert rows[1][3:] == ["finished", "a.csv", "1", "0.250", "-", "0.9000", "-"]
 
 
-def test_the_list_is_json_for_a_script(store: list[str]) -> None:
+def test_the_list_is_available_as_json(store: list[str]) -> None:
     for arguments in (("--json",), ("list", "--json")):
         found = json.loads(runs(*arguments).stdout)
         assert [run["run_id"] for run in found] == store[::-1]
@@ -50,7 +50,7 @@ def test_the_list_is_json_for_a_script(store: list[str]) -> None:
         assert found[2]["metrics"] == {"onset_rmse": 0.5, "f1": 0.9}
 
 
-def test_runs_are_compared_by_the_parameters_that_differ_and_all_metrics(store: list[str]) -> None:
+def test_a_comparison_shows_the_parameters_that_differ_and_all_metrics(store: list[str]) -> None:
     result = runs("compare", store[0][:10], "second", store[2])
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.split()}
@@ -60,7 +60,7 @@ def test_runs_are_compared_by_the_parameters_that_differ_and_all_metrics(store: 
     assert rows["f1"] == ["0.9", "0.9", "0.9"]
 
 
-def test_a_comparison_is_json_for_a_script(store: list[str]) -> None:
+def test_a_comparison_is_available_as_json(store: list[str]) -> None:
     found = json.loads(runs("compare", store[0], store[1], "--json").stdout)
     assert [run["name"] for run in found["runs"]] == ["first", "second"]
     assert found["parameters"] == {"train.seed": ["0", "1"]}
@@ -71,7 +71,7 @@ def test_a_run_compared_with_itself_has_the_same_parameters(store: list[str]) ->
     assert "all parameters are the same" in runs("compare", store[0], store[0]).stdout
 
 
-def test_a_name_of_two_runs_is_refused_with_their_ids(store: list[str]) -> None:
+def test_an_ambiguous_name_is_refused_with_the_ids_of_its_runs(store: list[str]) -> None:
     result = runs("compare", "first", "second")
     assert isinstance(result.exception, InputError)
     assert str(result.exception) == (
@@ -79,18 +79,20 @@ def test_a_name_of_two_runs_is_refused_with_their_ids(store: list[str]) -> None:
     )
 
 
-def test_a_run_that_is_not_there_is_refused(store: list[str]) -> None:
+def test_an_unknown_run_is_refused(store: list[str]) -> None:
     result = runs("compare", store[0], "nothing")
     assert str(result.exception) == "no run nothing; expected an id or a name that `reentry runs` lists"
 
 
-def test_one_run_alone_is_wrong_usage(store: list[str]) -> None:
+def test_a_comparison_of_one_run_is_wrong_usage(store: list[str]) -> None:
     result = runs("compare", store[0])
     assert result.exit_code == 2
     assert "two runs or more" in result.stderr
 
 
-def test_without_a_store_the_list_says_how_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_without_a_store_names_the_command_that_records_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert runs().stdout == "no run is recorded; `reentry train TRACKS` records one\n"
     assert json.loads(runs("--json").stdout) == []
@@ -98,6 +100,6 @@ def test_without_a_store_the_list_says_how_a_run_is_recorded(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("command", ["list", "compare"])
-def test_each_command_has_help_with_an_example(command: str) -> None:
+def test_the_help_of_each_command_has_an_example(command: str) -> None:
     shown = runs(command, "--help").output
     assert shown.count(f"reentry runs {command}") >= 2

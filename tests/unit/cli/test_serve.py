@@ -1,4 +1,4 @@
-"""`reentry serve` and `reentry doctor`, as far as they go without a running server."""
+"""`reentry serve` and `reentry doctor` without a running server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("command", ["serve", "doctor"])
-def test_help_has_an_example(command: str) -> None:
+def test_the_help_of_each_command_has_an_example(command: str) -> None:
     result = RUN.invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
     assert f"Example: reentry {command}" in result.output
@@ -44,7 +44,7 @@ def test_a_folder_without_models_ends_with_one_line(
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_log_folder_that_takes_no_files_ends_with_one_line(
+def test_a_log_folder_that_cannot_be_written_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_repository: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -55,7 +55,7 @@ def test_a_log_folder_that_takes_no_files_ends_with_one_line(
     assert line.startswith(f"error: {logs / 'server.log'}: cannot be written: Not a directory")
 
 
-def test_an_interrupted_command_has_status_130(
+def test_an_interrupted_command_ends_with_status_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor_module, "examine", lambda _: signal.raise_signal(signal.SIGINT))
@@ -63,7 +63,7 @@ def test_an_interrupted_command_has_status_130(
     assert capsys.readouterr().err == ""
 
 
-def test_an_open_address_is_warned_of_and_a_closed_one_is_not(
+def test_an_address_open_to_the_network_gives_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     warnings = []
@@ -76,11 +76,11 @@ def test_an_open_address_is_warned_of_and_a_closed_one_is_not(
     assert "listens on 0.0.0.0" in open_
 
 
-def test_a_mode_that_triton_lacks_is_wrong_usage() -> None:
+def test_an_unknown_model_control_mode_is_wrong_usage() -> None:
     assert RUN.invoke(cli.app, ["serve", "--model-control-mode", "auto"]).exit_code == 2
 
 
-def test_the_doctor_warns_without_a_model_and_does_not_try_to_start(tmp_path: Path) -> None:
+def test_the_doctor_warns_without_a_model_and_does_not_start_the_server(tmp_path: Path) -> None:
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     result = RUN.invoke(cli.app, ["doctor", "--json", "--repository", str(bare_repository(tmp_path)), *ports])
     assert result.exit_code == 0
@@ -90,7 +90,7 @@ def test_the_doctor_warns_without_a_model_and_does_not_try_to_start(tmp_path: Pa
     assert checks["model repository"]["fix"]
 
 
-def test_a_taken_port_fails_the_doctor_with_the_fix(tmp_path: Path) -> None:
+def test_a_port_in_use_fails_the_doctor(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -103,7 +103,7 @@ def test_a_taken_port_fails_the_doctor_with_the_fix(tmp_path: Path) -> None:
     assert f"http port {port} cannot be used" in row
 
 
-def test_more_threads_than_cores_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_threads_than_cores_give_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_module, "cores", lambda: 4)
     config = ServerConfig(model_repository=tmp_path, http_port=0, grpc_port=0, metrics_port=0, instances=4, threads=2)
     (check,) = [check for check in examine(config) if check.name == "cores"]
@@ -115,7 +115,7 @@ def test_more_threads_than_cores_are_a_warning(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("megabytes", "status"), [(16, "fail"), (64, "warn"), (1024, "ok")])
-def test_shared_memory_is_judged_by_its_size(
+def test_the_status_of_shared_memory_depends_on_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int, status: str
 ) -> None:
     volume = os.statvfs_result((4096, 4096, 0, 0, megabytes * 256, 0, 0, 0, 0, 255))

@@ -1,4 +1,4 @@
-"""`reentry simulate` as a user types it."""
+"""`reentry simulate` on the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.parquet", "TRAIN.PQ"])
-def test_the_suffix_says_the_format(
+def test_the_suffix_decides_the_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = tmp_path / "new" / name
@@ -41,9 +41,7 @@ def test_the_suffix_says_the_format(
     assert f"2 tracks, {len(expected):,} rows" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_a_csv_file_begins_with_the_plain_header_of_the_public_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_csv_file_has_the_header_of_the_public_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "test.csv"
     assert run(monkeypatch, str(path), "--tracks", "1", "--no-labels") == 0
     lines = path.read_text().splitlines()
@@ -72,7 +70,7 @@ def test_a_csv_file_begins_with_the_plain_header_of_the_public_files(
         (["file/x.csv"], "file/x.csv: cannot be written"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+def test_an_invalid_argument_ends_with_one_line_and_leaves_no_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -89,7 +87,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder.csv"]
 
 
-def test_a_settings_file_turns_the_knobs_and_a_parquet_file_says_where_it_is_from(
+def test_a_settings_file_is_applied_and_a_parquet_file_records_its_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, path = tmp_path / "hard.toml", tmp_path / "hard.parquet"
@@ -117,7 +115,7 @@ def test_a_settings_file_turns_the_knobs_and_a_parquet_file_says_where_it_is_fro
 
 
 @pytest.mark.parametrize(("text", "rule"), [("", "flight"), ('label_rule = "descent"', "descent")])
-def test_the_origin_of_trapezoids_names_their_label_rule(text: str, rule: str, tmp_path: Path) -> None:
+def test_the_origin_of_trapezoids_has_their_label_rule(text: str, rule: str, tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(f"[trapezoid]\n{text}\n")
     simulate_file(tmp_path / "a.parquet", tracks=1, config=tmp_path / "settings.toml")
     origin = origin_of(tmp_path / "a.parquet")
@@ -125,7 +123,7 @@ def test_the_origin_of_trapezoids_names_their_label_rule(text: str, rule: str, t
     assert origin["label_rule"] == rule
 
 
-def test_a_file_that_does_not_say_where_it_is_from_has_no_origin(tmp_path: Path) -> None:
+def test_a_file_without_a_recorded_origin_has_no_origin(tmp_path: Path) -> None:
     table = simulate_trapezoid(TrapezoidConfig(tracks=1))
     write_tracks(tmp_path / "a.csv", table, origin={"profile": "trapezoid"})
     write_tracks(tmp_path / "b.parquet", table)
@@ -155,7 +153,7 @@ def test_a_file_that_does_not_say_where_it_is_from_has_no_origin(tmp_path: Path)
         ("trapezoid", "[trapezoid\n", "not TOML"),
     ],
 )
-def test_a_wrong_settings_file_is_one_line_and_leaves_nothing(
+def test_an_invalid_settings_file_ends_with_one_line_and_leaves_no_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -172,6 +170,6 @@ def test_a_wrong_settings_file_is_one_line_and_leaves_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["x.toml"]
 
 
-def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
     assert "reentry simulate data/hard.parquet" in capsys.readouterr().out

@@ -1,18 +1,21 @@
-"""URLs are read strictly, and every failure on the way to a server becomes an error that says whether to ask again."""
+"""URLs are parsed strictly, and every failure becomes an error that says whether a retry may help."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import warnings
 from collections.abc import Callable
 
 import pytest
 from aiohttp import ServerDisconnectedError
 from tritonclient.utils import InferenceServerException
 
-from client.connection import Connection, Endpoint, RefusedError, ServerAwayError, _translated
+from client.connection import Connection, Endpoint, RefusedError, ServerUnavailableError, _translated
 from reentry.errors import ClientError, ConfigError
 from reentry.schema import ENSEMBLE
+from tests.garbage_server import AWAY, garbage_server
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ from reentry.schema import ENSEMBLE
         ("http://[::1]:9000", "http", "[::1]:9000"),
     ],
 )
-def test_a_url_gives_scheme_and_address(url: str, scheme: str, address: str) -> None:
+def test_a_valid_url_is_parsed_into_scheme_and_address(url: str, scheme: str, address: str) -> None:
     endpoint = Endpoint.parse(url)
     assert (endpoint.scheme, endpoint.address) == (scheme, address)
     assert str(endpoint) == f"{scheme}://{address}"
@@ -33,9 +36,10 @@ def test_a_url_gives_scheme_and_address(url: str, scheme: str, address: str) -> 
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8001", "ftp://host", "grpc://", "grpc://host:port", "grpc://host:99999", "http://host/v2", ""]
 )
-def test_another_url_is_refused_with_what_was_expected(url: str) -> None:
-    with pytest.raises(ConfigError, match="expected grpc://HOST:PORT or http://HOST:PORT"):
+def test_an_invalid_url_is_refused_with_the_expected_form(url: str) -> None:
+    with pytest.raises(ConfigError) as error:
         Endpoint.parse(url)
+    assert error.value.expected == "grpc://HOST:PORT or http://HOST:PORT"
 
 
 DEAD_STUB = "in ensemble 'reentry', Stub process 'track_features_0_0' is not healthy."
@@ -48,26 +52,26 @@ UNLOADED = "in ensemble 'reentry', Request for unknown model: 'track_decision' h
         (InferenceServerException("bad", status="StatusCode.INVALID_ARGUMENT"), RefusedError),
         (InferenceServerException("bad", status="400"), RefusedError),
         (InferenceServerException("failed", status="StatusCode.INTERNAL"), RefusedError),
-        (InferenceServerException(DEAD_STUB, status="StatusCode.INTERNAL"), ServerAwayError),
-        (InferenceServerException(DEAD_STUB, status="500"), ServerAwayError),
-        (InferenceServerException(UNLOADED, status="400"), ServerAwayError),
-        (InferenceServerException("away", status="StatusCode.UNAVAILABLE"), ServerAwayError),
-        (InferenceServerException("late", status="StatusCode.DEADLINE_EXCEEDED"), ServerAwayError),
-        (InferenceServerException("full", status="503"), ServerAwayError),
-        (InferenceServerException("unknown model", status="404"), ServerAwayError),
-        (ConnectionRefusedError("refused"), ServerAwayError),
-        (ServerDisconnectedError(), ServerAwayError),
-        (TimeoutError(), ServerAwayError),
+        (InferenceServerException(DEAD_STUB, status="StatusCode.INTERNAL"), ServerUnavailableError),
+        (InferenceServerException(DEAD_STUB, status="500"), ServerUnavailableError),
+        (InferenceServerException(UNLOADED, status="400"), ServerUnavailableError),
+        (InferenceServerException("away", status="StatusCode.UNAVAILABLE"), ServerUnavailableError),
+        (InferenceServerException("late", status="StatusCode.DEADLINE_EXCEEDED"), ServerUnavailableError),
+        (InferenceServerException("full", status="503"), ServerUnavailableError),
+        (InferenceServerException("unknown model", status="404"), ServerUnavailableError),
+        (ConnectionRefusedError("refused"), ServerUnavailableError),
+        (ServerDisconnectedError(), ServerUnavailableError),
+        (TimeoutError(), ServerUnavailableError),
     ],
     ids=repr,
 )
-def test_only_the_servers_own_refusals_are_final(error: Exception, expected: type[Exception]) -> None:
+def test_only_a_refusal_by_the_server_is_final(error: Exception, expected: type[Exception]) -> None:
     with pytest.raises(expected), _translated(Endpoint.parse("http://host")):
         raise error
 
 
-def test_a_long_reason_is_cut_to_a_line_that_can_be_read() -> None:
-    with pytest.raises(ServerAwayError) as raised, _translated(Endpoint.parse("http://host")):
+def test_a_long_reason_is_shortened_to_one_readable_line() -> None:
+    with pytest.raises(ServerUnavailableError) as raised, _translated(Endpoint.parse("http://host")):
         raise ConnectionError("first words " + "and more " * 1_000)
     assert raised.value.problem.startswith("first words")
     assert len(raised.value.problem) <= 1_010
@@ -82,7 +86,7 @@ def test_a_long_reason_is_cut_to_a_line_that_can_be_read() -> None:
     ],
     ids=["the metrics port", "a web server", "the gRPC port"],
 )
-def test_a_port_of_another_kind_is_named_at_once_with_the_ports_to_try(answer: bytes) -> None:
+def test_a_port_of_another_service_is_an_error_at_once_that_lists_the_default_ports(answer: bytes) -> None:
     async def ask() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -95,19 +99,35 @@ def test_a_port_of_another_kind_is_named_at_once_with_the_ports_to_try(answer: b
             async with Connection(Endpoint.parse(f"http://{host}:{port}"), timeout=5.0) as connection:
                 await connection.max_batch(ENSEMBLE)
 
-    with pytest.raises(ClientError, match=r"^http://127.0.0.1:\d+: no inference server .* 8000 is HTTP") as raised:
+    with pytest.raises(ClientError, match="no Triton server listens there over HTTP") as raised:
         asyncio.run(ask())
-    assert not isinstance(raised.value, ServerAwayError)
+    assert str(raised.value.where).startswith("http://127.0.0.1:")
+    assert "8000 is HTTP" in str(raised.value.fix)
+    assert not isinstance(raised.value, ServerUnavailableError)
+
+
+@pytest.mark.parametrize("name", ["silence", "a body that trickles", "a length that is too large", "half a header"])
+def test_an_answer_that_breaks_off_leaves_no_connection_open(name: str) -> None:
+    async def ask(url: str) -> None:
+        async with Connection(Endpoint.parse(url), timeout=0.2) as connection:
+            await connection.max_batch(ENSEMBLE)
+
+    with warnings.catch_warnings(record=True) as left_open, garbage_server(AWAY[name]) as address:
+        warnings.simplefilter("always", ResourceWarning)
+        with pytest.raises(ServerUnavailableError):
+            asyncio.run(ask(f"http://{address}"))
+        gc.collect()  # aiohttp warns of an open connection when it is collected
+    assert [str(warning.message) for warning in left_open] == []
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_port_where_nobody_listens_is_a_server_that_is_away(scheme: str, free_port: Callable[[], int]) -> None:
+def test_a_port_where_nothing_listens_is_an_unavailable_server(scheme: str, free_port: Callable[[], int]) -> None:
     async def ask() -> None:
         endpoint = Endpoint.parse(f"{scheme}://127.0.0.1:{free_port()}")
         async with Connection(endpoint, timeout=5.0) as connection:
             await connection.max_batch(ENSEMBLE)
 
-    with pytest.raises(ServerAwayError):
+    with pytest.raises(ServerUnavailableError):
         asyncio.run(ask())
 
 

@@ -1,4 +1,4 @@
-"""Whatever answers at the address of a server, `predict` and `repository --url` end with one line and write nothing."""
+"""Whatever answers at the address of a server, `predict` and `repository --url` print one error and write nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tracks(tmp_path: Path) -> Path:
 
 
 def error_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The last line that a command with exit code 1 prints."""
+    """Return the last line on standard error of a command that ends with exit code 1."""
     monkeypatch.setattr(sys, "argv", ["reentry", *arguments])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -34,21 +34,21 @@ def error_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     assert line.startswith("error: ")
     assert line.isprintable()
     assert len(line) < 1_500
-    assert all("is away" in note for note in notes)
+    assert all("is unavailable" in note for note in notes)
     return line
 
 
 @pytest.mark.parametrize(
     ("answer", "phrase"),
     [
-        *((answer, "no inference server over HTTP listens there") for answer in FINAL.values()),
+        *((answer, "no Triton server listens there over HTTP") for answer in FINAL.values()),
         *((answer, "no answer from the server") for answer in AWAY.values()),
         *((answer, "") for answer in REFUSED.values()),
         *((answer, "larger than") for answer in LARGER_THAN_ANY_ANSWER.values()),
     ],
     ids=[*FINAL, *AWAY, *REFUSED, *LARGER_THAN_ANY_ANSWER],
 )
-def test_garbage_over_http_ends_a_prediction_with_one_line(
+def test_garbage_over_http_ends_predict_with_one_line(
     tracks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: Answer, phrase: str
 ) -> None:
     monkeypatch.setattr(connection, "_LARGEST_ANSWER", 2**22)
@@ -62,19 +62,19 @@ def test_garbage_over_http_ends_a_prediction_with_one_line(
 
 
 @pytest.mark.parametrize("name", ["a connection that closes at once", "silence", "an HTML page", "random bytes"])
-def test_garbage_over_grpc_ends_a_prediction_with_one_line(
+def test_garbage_over_grpc_ends_predict_with_one_line(
     tracks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     with garbage_server(EVERY[name]) as address:
         options = ("--url", f"grpc://{address}", "--patience", "0", "--out", str(tracks.with_name("out")))
         line = error_of(monkeypatch, capsys, "predict", str(tracks), *options)
     assert "no answer from the server" in line
-    assert "HTTP listens" not in line
+    assert "over HTTP" not in line
 
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("command", [("diff",), ("promote", "1")], ids=" ".join)
-def test_garbage_at_the_url_of_a_repository_ends_with_one_line_and_changes_nothing(
+def test_garbage_at_the_url_ends_a_repository_command_with_one_line_and_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

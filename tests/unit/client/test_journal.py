@@ -1,4 +1,4 @@
-"""The journal gives back what was kept, whatever way the run that wrote it ended."""
+"""The journal returns all complete records, however the run that wrote them ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write(path: Path, *track_ids: int) -> None:
             journal.append(score_of(track_id, steps=4 + track_id))
 
 
-def test_what_was_appended_is_there_in_the_next_run(path: Path) -> None:
+def test_appended_scores_are_read_by_the_next_run(path: Path) -> None:
     write(path, 5, 9)
     with Journal(path, IDENTITY) as journal:
         assert len(journal) == 2
@@ -72,17 +72,17 @@ def test_what_was_appended_is_there_in_the_next_run(path: Path) -> None:
         assert len(journal) == 3
 
 
-def test_no_onset_survives_the_journal(path: Path) -> None:
+def test_a_score_without_an_onset_is_restored(path: Path) -> None:
     from dataclasses import replace
 
-    none = replace(score_of(1), onset_step=-1, onset_timestamp=None)
+    without_onset = replace(score_of(1), onset_step=-1, onset_timestamp=None)
     with Journal(path, IDENTITY) as journal:
-        journal.append(none)
+        journal.append(without_onset)
     with Journal(path, IDENTITY) as journal:
         assert (journal[1].onset_step, journal[1].onset_timestamp) == (-1, None)
 
 
-def test_a_torn_last_record_is_cut_off_and_written_again(path: Path) -> None:
+def test_an_incomplete_last_record_is_removed_and_can_be_written_again(path: Path) -> None:
     write(path, 1, 2)
     whole = path.read_bytes()
     first_only = len(whole) - (len(whole) - whole.rindex(b'{"track_id"')) - 8
@@ -95,7 +95,7 @@ def test_a_torn_last_record_is_cut_off_and_written_again(path: Path) -> None:
         assert path.read_bytes() == whole
 
 
-def test_a_flipped_bit_ends_the_journal_before_it(path: Path) -> None:
+def test_the_journal_ends_before_a_record_with_a_flipped_bit(path: Path) -> None:
     write(path, 1, 2)
     spoilt = bytearray(path.read_bytes())
     spoilt[-1] ^= 1
@@ -104,14 +104,14 @@ def test_a_flipped_bit_ends_the_journal_before_it(path: Path) -> None:
         assert [track_id in journal for track_id in (1, 2)] == [True, False]
 
 
-def test_a_journal_of_another_file_is_begun_anew_and_says_so(path: Path) -> None:
+def test_a_journal_of_another_file_is_discarded_and_reported_as_outdated(path: Path) -> None:
     write(path, 1)
     with Journal(path, IDENTITY | {"file": "other"}) as journal:
         assert journal.outdated
         assert len(journal) == 0
 
 
-def test_a_file_that_is_no_journal_is_begun_anew(path: Path) -> None:
+def test_a_file_that_is_not_a_journal_is_discarded(path: Path) -> None:
     path.write_bytes(b"hello")
     with Journal(path, IDENTITY) as journal:
         assert len(journal) == 0
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_journal_is_begun_anew(path: Path) -> None:
         assert len(journal) == 1
 
 
-def test_after_a_restart_nothing_is_left_but_the_identity(path: Path) -> None:
+def test_a_restart_removes_all_scores(path: Path) -> None:
     write(path, 1, 2)
     with Journal(path, IDENTITY) as journal:
         journal.restart()
@@ -137,13 +137,13 @@ def test_a_second_run_into_the_same_folder_is_refused(path: Path) -> None:
     write(path, 1)
 
 
-def test_a_removed_journal_is_gone(path: Path) -> None:
+def test_a_removed_journal_is_deleted(path: Path) -> None:
     with Journal(path, IDENTITY) as journal:
         journal.remove()
     assert not path.exists()
 
 
-def test_a_full_disk_is_named_and_what_was_kept_before_it_stays(path: Path) -> None:
+def test_a_full_disk_is_an_error_and_earlier_records_stay(path: Path) -> None:
     write(path, 1)
     with room_for(path.stat().st_size + 10), pytest.raises(InputError, match=r"journal: cannot be written: .*; fix: "):
         write(path, 2)
@@ -151,25 +151,25 @@ def test_a_full_disk_is_named_and_what_was_kept_before_it_stays(path: Path) -> N
         assert [track_id in journal for track_id in (1, 2)] == [True, False]
 
 
-def test_a_journal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     with pytest.raises(InputError, match="journal: cannot be written: Is a directory"):
         Journal(tmp_path / "journal", IDENTITY)
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_symbolic_link_in_its_place_is_refused_and_what_it_leads_to_is_kept(path: Path, there: bool) -> None:
+def test_a_symbolic_link_as_journal_is_refused_and_its_target_is_kept(path: Path, there: bool) -> None:
     target = path.with_name("precious")
     if there:
         target.write_text("kept")
     path.symlink_to(target)
-    with pytest.raises(InputError, match=r"journal: not a regular file; fix: remove it"):
+    with pytest.raises(InputError, match="journal: not a regular file"):
         Journal(path, IDENTITY)
     assert target.exists() == there
     assert not there or target.read_text() == "kept"
 
 
-def test_a_pipe_in_its_place_is_refused(path: Path) -> None:
+def test_a_pipe_as_journal_is_refused(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(InputError, match="journal: not a regular file"):
         Journal(path, IDENTITY)

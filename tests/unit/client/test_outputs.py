@@ -1,4 +1,4 @@
-"""The user's rows are written as they stand, whatever they look like, with the results under their own names."""
+"""The user's rows are copied unchanged, whatever they contain, with the results in columns of their own."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write(source: Path, pairs: list[tuple[Track, Score]], set_aside: list[SetAsi
     return source.parent / "out"
 
 
-def test_rows_of_one_step_share_its_result_and_the_onset_is_the_next_real_row() -> None:
+def test_rows_of_one_step_share_its_result_and_an_onset_at_a_filled_step_is_at_the_next_row() -> None:
     # Rows 5 and 3 repeat each other (step 0); step 1 was filled into a gap; row 8 is step 2.
     track, score = track_of([5, 3, 8], [0, 0, 2]), score_of([0, 1, 1])
     result = TrackResult.of(track, score)
@@ -95,7 +95,7 @@ def test_a_track_without_onset_has_empty_fields(tmp_path: Path) -> None:
 
 
 @given(cells=st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=3, max_size=3)))
-def test_whatever_text_a_csv_holds_its_rows_come_back_as_they_stand(
+def test_csv_rows_with_any_text_are_read_unchanged(
     cells: list[list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     source = tmp_path_factory.mktemp("rows") / "t.csv"
@@ -131,7 +131,9 @@ def test_whatever_text_a_csv_holds_its_rows_come_back_as_they_stand(
         "the same behind a byte order mark",
     ],
 )
-def test_lines_of_every_kind_are_read_as_the_tracks_are(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_lines_of_every_kind_are_split_as_the_track_reader_splits_them(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
     source = tmp_path / "t.csv"
     source.write_text(text, encoding="latin-1", newline="")
     assert list(row_texts(source)) == expected
@@ -139,7 +141,7 @@ def test_lines_of_every_kind_are_read_as_the_tracks_are(tmp_path: Path, text: st
 
 @pytest.mark.parametrize("line", ["\f", "\v", "\x1c", "\x85", "\xa0", " \t\xa0", "", " ", "\t", " \t "], ids=repr)
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_a_line_is_blank_where_it_is_for_the_reader_of_tracks(tmp_path: Path, line: str, encoding: str) -> None:
+def test_a_line_is_blank_exactly_if_the_track_reader_skips_it(tmp_path: Path, line: str, encoding: str) -> None:
     source = tmp_path / "t.csv"
     simulate_file(source, tracks=1)
     header, *rows = source.read_text().splitlines()
@@ -149,7 +151,7 @@ def test_a_line_is_blank_where_it_is_for_the_reader_of_tracks(tmp_path: Path, li
         assert file.row_count == len(rows) + (0 if line.isascii() and not line.strip(" \t\v\f") else 2)
 
 
-def test_results_stand_under_their_names_whatever_the_columns_are_called(tmp_path: Path) -> None:
+def test_results_keep_their_column_names_whatever_the_other_columns_are_called(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_text('"altitude, m",a\n1,2\n3,4\n')
     got = pd.read_csv(write(source, [(track_of([0, 1], [0, 1]), score_of([0, 1]))]) / "predictions.csv")
@@ -157,7 +159,7 @@ def test_results_stand_under_their_names_whatever_the_columns_are_called(tmp_pat
     assert got.to_numpy().tolist() == [[1, 2, 0, 0], [3, 4, 1, 1]]
 
 
-def test_bytes_that_are_no_utf_8_survive(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_kept(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_bytes(b"\xef\xbb\xbfname,b\nMa\xdfstab,1\n")
     out = write(source, [(track_of([0], [0]), score_of([0]))])
@@ -166,7 +168,7 @@ def test_bytes_that_are_no_utf_8_survive(tmp_path: Path) -> None:
     )
 
 
-def test_a_column_that_has_the_name_of_a_result_is_kept_under_another(tmp_path: Path) -> None:
+def test_a_column_with_the_name_of_a_result_is_renamed(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_text(" reentry_phase,a\n0,9\n")
     out = write(source, [(track_of([0], [0]), score_of([1]))])
@@ -176,7 +178,7 @@ def test_a_column_that_has_the_name_of_a_result_is_kept_under_another(tmp_path: 
     ]
 
 
-def test_a_result_is_told_from_a_first_column_of_its_name_behind_a_byte_order_mark(tmp_path: Path) -> None:
+def test_a_first_column_with_the_name_of_a_result_is_renamed_behind_a_byte_order_mark(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_bytes(b"\xef\xbb\xbfreentry_phase,a\n0,9\n")
     out = write(source, [(track_of([0], [0]), score_of([1]))])
@@ -188,7 +190,7 @@ def test_a_result_is_told_from_a_first_column_of_its_name_behind_a_byte_order_ma
     ]
 
 
-def test_results_of_results_keep_every_column_under_a_name_of_its_own(tmp_path: Path) -> None:
+def test_scoring_the_results_again_keeps_every_column_under_its_own_name(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a\n7\n")
     for _ in range(3):
@@ -201,7 +203,7 @@ def test_results_of_results_keep_every_column_under_a_name_of_its_own(tmp_path: 
     ]
 
 
-def test_parquet_rows_come_as_text_that_gives_the_same_numbers(tmp_path: Path) -> None:
+def test_parquet_rows_are_written_as_text_that_gives_the_same_numbers(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": [0.1 + 0.2, 1e300, -0.0], "n": [1, 2, 3], "s": ['a,"b"', "two\nlines", ""]})
     table.to_parquet(tmp_path / "t.parquet")
     out = write(tmp_path / "t.parquet", [(track_of([0, 1, 2], [0, 1, 2]), score_of([0, 0, 1]))])
@@ -252,7 +254,7 @@ def test_a_parquet_column_of_any_type_is_written(tmp_path: Path) -> None:
     assert rows == [{name: texts[row] for name, (_, texts) in PARQUET_COLUMNS.items()} for row in (0, 1)]
 
 
-def test_text_in_parquet_that_is_no_utf_8_survives(tmp_path: Path) -> None:
+def test_parquet_text_that_is_not_utf_8_is_kept(tmp_path: Path) -> None:
     source = tmp_path / "t.parquet"
     text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"Ma\xdfstab"]).buffers())
     pyarrow.parquet.write_table(pa.table({"name": text}), source)
@@ -261,27 +263,30 @@ def test_text_in_parquet_that_is_no_utf_8_survives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("now", ["a\n1\n", "a\n1\n2\n3\n"], ids=["fewer", "more"])
-def test_a_file_that_changed_meanwhile_is_an_error_and_writes_nothing(tmp_path: Path, now: str) -> None:
+def test_a_file_with_another_number_of_rows_is_an_error_and_nothing_is_written(tmp_path: Path, now: str) -> None:
     source = tmp_path / "t.csv"
     source.write_text(now)
-    with pytest.raises(TrackFileError, match="changed while it was scored; expected 2 rows"):
+    with pytest.raises(TrackFileError, match="changed while it was scored") as error:
         write_outputs(tmp_path / "out", report=ReadReport(path=source), source="", rows=RowResults(2), tracks=[])
+    assert error.value.expected == "2 rows"
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_file_of_other_content_and_as_many_rows_is_an_error_and_replaces_no_results(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_an_error_and_replaces_no_results(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a\n1\n2\n")
     before = fingerprint(source)
     write(source, [])
     old = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     source.write_text("a\n1\n3\n")
-    with pytest.raises(TrackFileError, match=r"t\.csv: changed while it was scored; fix: score it again"):
+    with pytest.raises(TrackFileError, match=r"t\.csv: changed while it was scored"):
         write_outputs(tmp_path / "out", report=ReadReport(path=source), source=before, rows=RowResults(2), tracks=[])
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == old
 
 
-def test_many_chunks_are_written_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_written_in_chunks_are_the_same_as_rows_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a\n" + "".join(f"{row}\n" for row in range(10)))
     pair = (track_of(list(range(10)), list(range(10))), score_of([0] * 5 + [1] * 5))

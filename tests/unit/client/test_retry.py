@@ -1,13 +1,14 @@
-"""A silent server is asked again, ever more slowly, and given up in the end; a refusal is an answer."""
+"""Requests to a silent server are retried with growing delays until the patience ends; a refusal is an answer."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from client.connection import Endpoint, RefusedError, ServerAwayError
+from client.connection import Endpoint, RefusedError, ServerUnavailableError
 from client.retry import Retry, RetryConfig
 from reentry.errors import ClientError, ConfigError
 
@@ -22,38 +23,40 @@ def away_for(times: int) -> Callable[[], Awaitable[str]]:
         nonlocal left
         if left:
             left -= 1
-            raise ServerAwayError("connection refused")
+            raise ServerUnavailableError("connection refused")
         return "answer"
 
     return ask
 
 
-def test_the_answer_comes_through_after_failures_and_they_are_told_once() -> None:
-    said: list[str] = []
-    assert asyncio.run(Retry(ENDPOINT, QUICK, said.append)(away_for(5))) == "answer"
-    assert said == ["grpc://host:8001 is away (connection refused); asking again for 0 s"]
+def test_an_answer_after_failures_is_returned_and_the_failures_are_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert asyncio.run(Retry(ENDPOINT, QUICK)(away_for(5))) == "answer"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert caplog.messages == ["grpc://host:8001 is unavailable (connection refused); retrying for 0 s"]
 
 
-def test_each_time_the_server_goes_away_is_told() -> None:
-    said: list[str] = []
-
+def test_each_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     async def twice() -> None:
-        retry = Retry(ENDPOINT, QUICK, said.append)
+        retry = Retry(ENDPOINT, QUICK)
         await retry(away_for(2))
         await retry(away_for(2))
 
     asyncio.run(twice())
-    assert len(said) == 2
+    assert len(caplog.messages) == 2
 
 
-def test_patience_ends_with_the_reason_the_address_and_the_fix() -> None:
-    with pytest.raises(ClientError, match=r"grpc://host:8001: no answer .* connection refused; fix: .*reentry serve"):
-        asyncio.run(Retry(ENDPOINT, QUICK, lambda _: None)(away_for(10_000)))
+def test_the_error_at_the_end_of_the_patience_has_the_reason_the_address_and_a_fix() -> None:
+    with pytest.raises(ClientError, match=r"no answer .* connection refused") as error:
+        asyncio.run(Retry(ENDPOINT, QUICK)(away_for(10_000)))
+    assert error.value.where == "grpc://host:8001"
+    assert "reentry serve" in str(error.value.fix)
 
 
-def test_patience_is_renewed_by_answers_to_other_requests() -> None:
+def test_answers_to_other_requests_restart_the_patience() -> None:
     async def beside_answers() -> str:
-        retry = Retry(ENDPOINT, QUICK, lambda _: None)
+        retry = Retry(ENDPOINT, QUICK)
         slow = asyncio.create_task(retry(away_for(60)))  # some 0.5 s, more than the patience
         while not slow.done():
             await retry(away_for(0))
@@ -72,28 +75,30 @@ def test_a_refusal_is_not_retried() -> None:
         raise RefusedError("wrong shape")
 
     with pytest.raises(RefusedError, match="wrong shape"):
-        asyncio.run(Retry(ENDPOINT, QUICK, lambda _: None)(refuse))
+        asyncio.run(Retry(ENDPOINT, QUICK)(refuse))
     assert calls == 1
 
 
 @pytest.mark.parametrize("wrong", [{"patience": -1.0}, {"first_delay": 0.0}, {"first_delay": 3.0}], ids=str)
 def test_a_setting_out_of_range_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(ConfigError) as error:
         RetryConfig(**wrong)
+    assert error.value.expected is not None
 
 
 @pytest.mark.parametrize("patience", [float("nan"), float("inf"), 1e300])
-def test_a_patience_without_end_is_refused(patience: float) -> None:
-    with pytest.raises(ConfigError, match="patience out of range; expected 0 to 1,000,000 s"):
+def test_an_infinite_patience_is_refused(patience: float) -> None:
+    with pytest.raises(ConfigError, match="patience out of range") as error:
         RetryConfig(patience=patience)
+    assert error.value.expected == "0 to 1,000,000 s"
 
 
 def test_thousands_of_tries_do_not_overflow_the_delay() -> None:
     config = RetryConfig(patience=1_000.0, first_delay=1e-9, longest_delay=1e-9)
-    assert asyncio.run(Retry(ENDPOINT, config, lambda _: None)(away_for(1_200))) == "answer"
+    assert asyncio.run(Retry(ENDPOINT, config)(away_for(1_200))) == "answer"
 
 
-def test_a_silent_server_is_given_up_when_the_patience_ends_and_its_request_is_cancelled() -> None:
+def test_the_request_to_a_silent_server_is_cancelled_when_the_patience_ends() -> None:
     cancelled = False
 
     async def silence() -> None:
@@ -106,14 +111,14 @@ def test_a_silent_server_is_given_up_when_the_patience_ends_and_its_request_is_c
 
     async def ask() -> None:
         with pytest.raises(ClientError, match="no answer from the server for 0 s: timed out"):
-            await Retry(ENDPOINT, QUICK, lambda _: None)(silence)
+            await Retry(ENDPOINT, QUICK)(silence)
         await asyncio.sleep(0)
 
     asyncio.run(ask())
     assert cancelled
 
 
-def test_a_slow_answer_is_waited_for_while_other_answers_renew_the_patience() -> None:
+def test_a_slow_answer_is_awaited_while_other_answers_restart_the_patience() -> None:
     calls = 0
 
     async def slow() -> str:
@@ -123,7 +128,7 @@ def test_a_slow_answer_is_waited_for_while_other_answers_renew_the_patience() ->
         return "slow"
 
     async def beside_answers() -> str:
-        retry = Retry(ENDPOINT, QUICK, lambda _: None)
+        retry = Retry(ENDPOINT, QUICK)
         task = asyncio.create_task(retry(slow))
         while not task.done():
             await retry(away_for(0))

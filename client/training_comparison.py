@@ -1,4 +1,4 @@
-"""How like its training a scored file is: what the server found track by track, counted, and as warnings."""
+"""Comparison of a scored file with the training data: the server's findings for its tracks, counted, as warnings."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from reentry.training_range import from_json, limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unlike:
-    """A quantity in which tracks of a file lie outside the range of the training."""
+class UnlikeTraining:
+    """A quantity in which tracks of a file lie outside the range of the training data."""
 
     quantity: str
-    """Of `training_range.QUANTITIES`, or `drift.FEATURE`."""
+    """Name of the quantity: one of `training_range.QUANTITIES`, or `drift.FEATURE`."""
     tracks: int
-    """How many."""
+    """Number of tracks outside the range."""
     lowest: float
-    """Least among them."""
+    """Lowest value among these tracks."""
     highest: float
-    """Most among them."""
+    """Highest value among these tracks."""
     training_low: float
-    """Least in the training."""
+    """Lowest value in the training data."""
     training_high: float
-    """Most in the training."""
+    """Highest value in the training data."""
 
 
-class Likeness:
-    """Counts of a file's tracks that are unlike the training; memory does not grow with the file."""
+class TrainingComparison:
+    """Counts of the tracks outside the training range; its memory does not grow with the file."""
 
     def __init__(self) -> None:
         self._tracks = 0
         self._unknown = 0
-        self._unlike: dict[str, Unlike] = {}
+        self._unlike: dict[str, UnlikeTraining] = {}
 
     def add(self, text: str | None) -> None:
-        """Count a track, by the server's findings."""
+        """Count a track with the server's findings as JSON, or None if the server could not compare it."""
         self._tracks += 1
         if text is None:
             self._unknown += 1
             return
         for finding in from_json(text):
             before = self._unlike.get(finding.quantity)
-            self._unlike[finding.quantity] = Unlike(
+            self._unlike[finding.quantity] = UnlikeTraining(
                 quantity=finding.quantity,
                 tracks=1 + (before.tracks if before else 0),
                 lowest=min(finding.value, before.lowest if before else finding.value),
@@ -58,36 +58,35 @@ class Likeness:
                 training_high=finding.high,
             )
 
-    def unlike(self) -> list[Unlike] | None:
-        """The quantities that lie outside; None if the server has compared no track."""
+    def unlike(self) -> list[UnlikeTraining] | None:
+        """Return the quantities outside the training range; None if the server compared no track."""
         if self._tracks == self._unknown:
             return None
-        named = [quantity.name for quantity in QUANTITIES]
-        order = {name: place for place, name in enumerate(named)}
-        return sorted(self._unlike.values(), key=lambda each: (order.get(each.quantity, len(named)), each.quantity))
+        order = {quantity.name: index for index, quantity in enumerate(QUANTITIES)}
+        return sorted(self._unlike.values(), key=lambda each: (order.get(each.quantity, len(order)), each.quantity))
 
     def warnings(self, model_version: int | None) -> list[str]:
-        """One line for each quantity, and one for the distributions of all features."""
-        found = self.unlike()
+        """Return one line for each quantity, and one line for all features whose distribution drifted."""
+        unlike = self.unlike()
         if not self._tracks:
             return []
-        if found is None:
+        if unlike is None:
             return [
-                "warning: the tracks were not compared with the training: the server has no training range of model "
-                f"version {model_version}; fix: train and export again with this release, into a folder of the server"
+                "the tracks were not compared with the training data: the server has no training range for model "
+                f"version {model_version}; fix: train and export again with this release"
             ]
-        titles = {quantity.name: quantity for quantity in QUANTITIES}
-        lines = [self._line(titles[each.quantity], each) for each in found if each.quantity in titles]
-        drifted = sorted((each for each in found if each.quantity not in titles), key=lambda each: -each.tracks)
+        known = {quantity.name: quantity for quantity in QUANTITIES}
+        lines = [self._line(known[each.quantity], each) for each in unlike if each.quantity in known]
+        drifted = sorted((each for each in unlike if each.quantity not in known), key=lambda each: -each.tracks)
         if drifted:
             features = ", ".join(
                 f"{each.quantity.removeprefix(f'{DRIFT}.')} ({each.tracks:,} of {self._tracks:,} tracks)"
                 for each in drifted
             )
-            lines.append(f"features distributed as in no training track: {features}")
-        return [f"warning: unlike the training of model version {model_version}: {line}" for line in lines]
+            lines.append(f"features with a distribution that no training track has: {features}")
+        return [f"unlike the training of model version {model_version}: {line}" for line in lines]
 
-    def _line(self, quantity: Quantity, unlike: Unlike) -> str:
+    def _line(self, quantity: Quantity, unlike: UnlikeTraining) -> str:
         mistake = next((f" ({text}?)" for factor, text in quantity.misread if _explains(unlike, factor)), "")
         return (
             f"{quantity.title} {_span(unlike.lowest, unlike.highest, quantity.unit)} in {unlike.tracks:,} of "
@@ -97,10 +96,17 @@ class Likeness:
 
 
 def unlike_training(tensor: npt.NDArray[Any] | None, track: int) -> str | None:
-    """The server's findings of a track of an answer; None if it does not know, as a server of an older release.
+    """Return the server's findings for one track of an answer, as JSON.
+
+    Args:
+        tensor: the output `unlike_training`, (B, 1); None from a server of an older release.
+        track: index of the track in the request.
+
+    Returns:
+        The findings; None if the server has no training range to compare with.
 
     Raises:
-        ClientError: the answer is no list of findings.
+        ClientError: the text is not a list of findings.
     """
     if tensor is None:
         return None
@@ -115,17 +121,17 @@ def unlike_training(tensor: npt.NDArray[Any] | None, track: int) -> str | None:
 
 
 def quantities_of(text: str | None) -> tuple[str, ...] | None:
-    """Names of the quantities in the findings of a track; each name is one string however many tracks have it."""
+    """Return the names of the quantities in the findings of a track, interned because most tracks share them."""
     return None if text is None else tuple(sys.intern(finding.quantity) for finding in from_json(text))
 
 
-def _explains(unlike: Unlike, factor: float) -> bool:
-    """Whether the factor would bring all tracks into the range."""
+def _explains(unlike: UnlikeTraining, factor: float) -> bool:
+    """Return whether the factor would bring all tracks into the training range."""
     low, high = limits(unlike.quantity, unlike.training_low, unlike.training_high)
     return low <= unlike.lowest * factor and unlike.highest * factor <= high
 
 
 def _span(low: float, high: float, unit: str) -> str:
-    """A range with its unit; four digits, and one value where both ends are the same."""
+    """Format a range with its unit and four digits, as a single value if both ends look the same."""
     ends = list(dict.fromkeys(f"{end:,.0f}" if abs(end) >= 1e4 else f"{end:.4g}" for end in (low, high)))
     return " to ".join(ends) + (f" {unit}" if unit else "")

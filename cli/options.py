@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+RepositoryFolder = Annotated[Path, typer.Option("--repository", help="Triton model repository, a folder.")]
+RepositoryLocation = Annotated[
+    str, typer.Option("--repository", help="Triton model repository: a folder or s3://BUCKET/PREFIX.", metavar="PLACE")
+]
+
+DEFAULT_REPOSITORY = "model_repository"
+"""Default of `RepositoryFolder` and `RepositoryLocation`."""
