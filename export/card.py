@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from export.results import Exported
+from export.results import FormatResult
 from reentry.runtime.files import whole_file
 from training.checkpoint import Checkpoint
 from training.runs.card import CARD_NAME, markdown
@@ -16,7 +16,7 @@ _BEGIN: Final = "<!-- export -->"
 _END: Final = "<!-- end of export -->"
 
 
-def write_card(path: Path, checkpoint: Checkpoint, exports: Sequence[Exported], data: str) -> Path:
+def write_card(path: Path, checkpoint: Checkpoint, exports: Sequence[FormatResult], data: str) -> Path:
     """Replace the section on exports of the card beside the checkpoint `path`; a card that is not there is written.
 
     Returns:
@@ -34,7 +34,7 @@ def write_card(path: Path, checkpoint: Checkpoint, exports: Sequence[Exported], 
     return card
 
 
-def _section(exports: Sequence[Exported], data: str) -> str:
+def _section(exports: Sequence[FormatResult], data: str) -> str:
     rows = []
     left = []
     for exported in exports:

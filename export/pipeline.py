@@ -16,7 +16,7 @@ from export import builders
 from export.card import write_card
 from export.config import ExportConfig
 from export.gate import Verification, verify
-from export.results import Export, Exported
+from export.results import ExportResult, FormatResult
 from export.signature import check_signature
 from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
@@ -35,7 +35,7 @@ from training.fit.threads import one_thread
 _ATTEMPTS: Final = 10
 
 
-def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | None = None) -> Export:
+def export_checkpoint(config: ExportConfig, tell: Callable[[FormatResult], None] | None = None) -> ExportResult:
     """Build, verify and install each format in turn; `tell` hears of each as it is done.
 
     A format that cannot be made or fails its gate leaves the others as they are.
@@ -58,11 +58,11 @@ def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | N
             tell(done[-1])
     versions = [exported.version for exported in done if exported.version is not None]
     if not versions:
-        return Export(formats=tuple(done), promotion=None, refusal=None, card=None)
+        return ExportResult(formats=tuple(done), promotion=None, refusal=None, card=None)
     promotion, refusal = _labelled_as_due(store, versions, config)
     card = write_card(config.checkpoint, checkpoint, done, validation.source)
     labels = Record.of(store).labels
-    return Export(
+    return ExportResult(
         formats=tuple(done),
         promotion=promotion,
         refusal=refusal,
@@ -87,26 +87,26 @@ def _labelled_as_due(
 
 def _export(
     name: Format, config: ExportConfig, checkpoint: Checkpoint, store: VersionStore, validation: Validation
-) -> Exported:
+) -> FormatResult:
     started = time.monotonic()
     lacks = builders.missing(name)
     if lacks is not None:
         if config.skip_missing:
-            return Exported(format=name, seconds=0.0, left_out=lacks)
-        return Exported(format=name, seconds=0.0, error=lacks)
+            return FormatResult(format=name, seconds=0.0, left_out=lacks)
+        return FormatResult(format=name, seconds=0.0, error=lacks)
     try:
         installed = _installed(name, config, checkpoint, store, validation)
     except ReentryError as error:
-        return Exported(format=name, seconds=time.monotonic() - started, error=str(error))
+        return FormatResult(format=name, seconds=time.monotonic() - started, error=str(error))
     except OSError as error:  # of the folder in which the format is made
         reason = f"cannot be written: {error.strerror or error}; fix: make room, or name another folder with TMPDIR"
-        return Exported(format=name, seconds=time.monotonic() - started, error=f"{tempfile.gettempdir()}: {reason}")
+        return FormatResult(format=name, seconds=time.monotonic() - started, error=f"{tempfile.gettempdir()}: {reason}")
     return replace(installed, seconds=time.monotonic() - started)
 
 
 def _installed(
     name: Format, config: ExportConfig, checkpoint: Checkpoint, store: VersionStore, validation: Validation
-) -> Exported:
+) -> FormatResult:
     spec = FORMATS[name]
     for _ in range(_ATTEMPTS):
         version = next_version(store)
@@ -136,7 +136,9 @@ def _installed(
                 place = store.install(folder, version)
             except FileExistsError:  # another export took this number
                 continue
-        return Exported(format=name, seconds=0.0, version=version, place=place, size=size, verification=verification)
+        return FormatResult(
+            format=name, seconds=0.0, version=version, place=place, size=size, verification=verification
+        )
     raise ExportError(f"no free version number after {_ATTEMPTS} attempts", where=store.location, fix="export again")
 
 

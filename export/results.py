@@ -12,7 +12,7 @@ from registry.promotion import Promotion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
+class FormatResult:
     """One format: the version it became, or why it became none."""
 
     format: Format
@@ -51,10 +51,10 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
+class ExportResult:
     """What came of a checkpoint."""
 
-    formats: tuple[Exported, ...]
+    formats: tuple[FormatResult, ...]
     promotion: Promotion | None
     refusal: str | None
     """Why a version that was to be promoted was not, and that it is installed."""

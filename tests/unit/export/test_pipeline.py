@@ -21,7 +21,7 @@ from export.builders import missing
 from export.config import ExportConfig, read_formats
 from export.gate import Verification, flight_features, verify
 from export.pipeline import export_checkpoint
-from export.results import Exported
+from export.results import FormatResult
 from export.sessions import OnnxSession
 from reentry.decision import DecisionConfig
 from reentry.drift import Reference
@@ -58,13 +58,13 @@ def model_folder(config: ExportConfig) -> Path:
     return Path(config.repository) / REENTRY_LSTM.name
 
 
-def one(config: ExportConfig) -> Exported:
+def one(config: ExportConfig) -> FormatResult:
     (done,) = export_checkpoint(config).formats
     return done
 
 
 def test_each_format_becomes_a_version_with_its_graphs_and_its_manifest(config: ExportConfig) -> None:
-    told: list[Exported] = []
+    told: list[FormatResult] = []
     result = export_checkpoint(replace(config, formats=MADE_HERE), told.append)
     assert result.complete
     assert tuple(told) == result.formats
