@@ -4,8 +4,8 @@ The checks run in this order, and each has its own error:
 
 1. The graphs declare the right names, axes and types; see `export.signature`.
 2. Over a grid of batch sizes and lengths: every answer has the right shapes and version number and is finite; the
-   probabilities equal PyTorch's; they stay the same if the features that the network does not use are NaN; a prefix of
-   a track equals the whole track; steps with carried state equal the whole track.
+   probabilities equal PyTorch's; they do not change if the features that the network does not use are NaN; a prefix
+   of a track gives the probabilities of the whole track, and so do steps with carried state.
 3. The task itself: phase and onset of every validation track, run alone, in batches and step by step.
 
 A format that rounds (fp16, int8) differs in every value. The gate measures these differences and reports them, but
@@ -106,13 +106,13 @@ def verify(
     differences = [gate.check_case(batch, length) for batch in batches for length in lengths]
     values, prefix, step = (max(column) for column in zip(*differences, strict=True))
     phases = [gate.reference_phase(sample) for sample in validation]
-    predictions = [gate.predict_alone(sample) for sample in validation]
-    alone = gate.check_task("the task", predictions, phases)
-    batched = gate.check_task("the task, in batches", gate.predict_batched(validation, max(batches)), phases)
+    predictions = gate.predict(validation, batch_size=1)
+    alone = gate.check_task("alone", predictions, phases)
+    batched = gate.check_task("in batches", gate.predict(validation, max(batches)), phases)
     stepped: tuple[float, int] | tuple[None, None] = (None, None)
     if session.step_limit is None:
         some = validation[:STEPPED_TRACKS]
-        stepped = gate.check_task("the task, step by step", gate.predict_stepped(some), phases[:STEPPED_TRACKS])
+        stepped = gate.check_task("step by step", gate.predict_stepped(some), phases[:STEPPED_TRACKS])
     return Verification(
         cases=len(differences),
         max_difference=values,
@@ -151,16 +151,13 @@ class _Gate:
         stepped = self.session.stepped(features[:, :limit], where)
         return values, prefix_difference, self._difference("carried state", where, stepped, got[:, :limit])
 
-    def predict_alone(self, sample: Sample) -> Prediction:
-        """Run a track in a batch of its own."""
-        return Prediction(track=sample.track, probability=self.session.whole(_padded([sample]), _place(sample))[0])
-
-    def predict_batched(self, samples: Sequence[Sample], size: int) -> list[Prediction]:
-        """Run tracks in batches, as a server does; a format that finds its ranges per call answers differently then."""
+    def predict(self, samples: Sequence[Sample], batch_size: int) -> list[Prediction]:
+        """Run tracks in batches, as a server does. A format that finds ranges per call depends on the batch."""
         predictions = []
-        for start in range(0, len(samples), size):
-            batch = samples[start : start + size]
-            predictions += _unpadded(batch, self.session.whole(_padded(batch), f"batch from {_place(batch[0])} on"))
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            where = f"batch of {len(batch)} from validation track {batch[0].track.track_id} on"
+            predictions += _unpadded(batch, self.session.whole(_padded(batch), where))
         return predictions
 
     def predict_stepped(self, samples: Sequence[Sample]) -> list[Prediction]:
@@ -171,7 +168,7 @@ class _Gate:
         """Phases (T,) of a track by PyTorch."""
         return phase_of(self._reference(_padded([sample]))[0], self.decision)
 
-    def check_task(self, check: str, predictions: Sequence[Prediction], phases: Sequence[Array]) -> tuple[float, int]:
+    def check_task(self, how: str, predictions: Sequence[Prediction], phases: Sequence[Array]) -> tuple[float, int]:
         """Compare phases with PyTorch's; return the share of differing steps and the largest shift of an onset."""
         changed = steps = largest = 0
         for prediction, expected in zip(predictions, phases, strict=True):
@@ -180,7 +177,7 @@ class _Gate:
             shift = abs(_onset(got) - _onset(expected))
             if shift > self.tolerance.onset_steps:
                 raise ExportError(
-                    f"check failed: {check}: onset",
+                    f"check failed: onset, tracks run {how}",
                     where=f"validation track {prediction.track.track_id}",
                     expected=f"step {_onset(expected)}, or at most {self.tolerance.onset_steps} from it",
                     got=f"step {_onset(got)}",
@@ -189,7 +186,7 @@ class _Gate:
         share = changed / steps
         if share > self.tolerance.phase_share:
             raise ExportError(
-                f"check failed: {check}: phase",
+                f"check failed: phases, tracks run {how}",
                 where=f"{len(predictions)} validation tracks",
                 expected=f"at most {self.tolerance.phase_share:.2%} of steps in another phase than PyTorch's",
                 got=f"{share:.3%}, {changed:,} of {steps:,}",
@@ -206,7 +203,7 @@ class _Gate:
         hidden = features.copy()
         hidden[..., [name not in self.model.config.features for name in FEATURES]] = np.nan
         difference = np.abs(self.session.whole_unchecked(hidden, where) - got).max()
-        if not difference <= _SAME_VALUE:  # also true for NaN
+        if not difference <= _SAME_VALUE:  # NaN is rejected too
             raise ExportError(
                 "check failed: unused features",
                 where=where,
@@ -244,10 +241,6 @@ def _unpadded(samples: Sequence[Sample], probability: Array) -> list[Prediction]
 
 
 def _onset(phase: Array) -> int:
-    """Step of the onset; the number of steps if there is none."""
+    """Step of the onset; the number of steps if there is no onset."""
     onset = int(onset_of(phase))
     return len(phase) if onset == NO_ONSET else onset
-
-
-def _place(sample: Sample) -> str:
-    return f"validation track {sample.track.track_id}"

@@ -138,7 +138,7 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def _versions(row: Tensor, version: Tensor) -> Tensor:
-    """The version number as (B, 1) int64, in operations that the exporter keeps as int64."""
+    """The version number for each track, (B, 1) int64."""
     return torch.zeros_like(row, dtype=torch.int64) + version
 
 

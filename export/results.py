@@ -21,7 +21,7 @@ _END: Final = "<!-- end of export -->"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatResult:
-    """Result of exporting one format: the installed version, or the reason why there is none."""
+    """Result of exporting one format: the installed version, or the reason why none was installed."""
 
     format: Format
     seconds: float = 0.0

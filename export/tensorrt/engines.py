@@ -62,7 +62,7 @@ class Gpu(NamedTuple):
 
 
 def find_gpu() -> Gpu | None:
-    """The first GPU that nvidia-smi lists; None if there is none."""
+    """The first GPU that nvidia-smi shows; None without a GPU."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout

@@ -50,7 +50,7 @@ _MODEL: Final = schema.REENTRY_LSTM.name
 _FLIGHT: Final = 960
 """Number of steps in a test flight, 0.5 s apart."""
 _CASES: Final = ((1, 1), (1, _FLIGHT), (8, _FLIGHT), (64, 256))
-"""Batch size and length of each test case. Shorter cases hold the end of a flight, where reentry is."""
+"""Batch size and length of each test case. A case shorter than a flight is its end, where reentry is."""
 
 _BUILD: Final = """\
 #!/bin/sh

@@ -270,7 +270,7 @@ def test_a_rounded_format_must_keep_the_onset_of_every_track(
     phases = replace(ROUNDED, phase_share=1.0)
     found = gate(Changed(paths, whole=onset_later(1)), checkpoint, validation, phases)
     assert found.onset_moved == 1
-    with pytest.raises(ExportError, match="the task: onset") as error:
+    with pytest.raises(ExportError, match="onset, tracks run alone") as error:
         gate(Changed(paths, whole=onset_later(2)), checkpoint, validation, phases)
     assert re.fullmatch(r"validation track \d+", str(error.value.where))
     assert re.fullmatch(r"step \d+, or at most 1 from it", str(error.value.expected))
@@ -291,7 +291,7 @@ def test_a_rounded_format_must_keep_the_phases_of_all_steps(
         probability[:, -3:] = 0.0  # after the onset, which does not move
         return probability
 
-    with pytest.raises(ExportError, match="the task: phase") as error:
+    with pytest.raises(ExportError, match="phases, tracks run alone") as error:
         gate(Changed(paths, whole=flicker), checkpoint, validation, ROUNDED)
     assert error.value.where == "3 validation tracks"
     assert "0.10%" in str(error.value.expected)
@@ -306,14 +306,14 @@ def test_a_rounded_format_must_pass_the_task_in_batches(
             probability[0] = 0.0
         return probability
 
-    with pytest.raises(ExportError, match=r"validation track \d+: .*the task, in batches: onset"):
+    with pytest.raises(ExportError, match=r"validation track \d+: .*onset, tracks run in batches"):
         gate(Changed(paths, whole=batch_dependent), checkpoint, validation, ROUNDED)
 
 
 def test_a_rounded_format_must_pass_the_task_step_by_step(
     paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
-    with pytest.raises(ExportError, match="the task, step by step: onset"):
+    with pytest.raises(ExportError, match="onset, tracks run step by step"):
         gate(Changed(paths, step=lambda p, s: (p * 0, s)), checkpoint, validation, ROUNDED)
 
 
@@ -331,7 +331,7 @@ def test_wrong_int8_weights_are_rejected(
     )
     head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
     onnx.save(graph, paths[0])
-    with pytest.raises(ExportError, match="the task"):
+    with pytest.raises(ExportError, match="tracks run alone"):
         gate(OnnxSession(*paths), checkpoint, validation, ROUNDED)
 
 
