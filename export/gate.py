@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from export.config import ExportConfig
 from export.sessions import Array, Session
 from export.signature import CheckedSession
 from export.validation import flight_features
@@ -31,6 +32,7 @@ from reentry.errors import ExportError
 from reentry.padding import pad_steps
 from reentry.schema import FEATURES
 from registry.formats import Tolerance
+from training.checkpoint import Checkpoint
 from training.data.samples import Sample
 from training.evaluation.metrics import Prediction, score, without_nan
 from training.models.networks import ReentryNetwork
@@ -78,32 +80,29 @@ class Verification:
 
 def verify(
     session: Session,
-    model: ReentryNetwork,
+    checkpoint: Checkpoint,
+    config: ExportConfig,
     *,
     version: int,
     tolerance: Tolerance,
-    decision: DecisionConfig,
     validation: Sequence[Sample],
-    batches: Sequence[int],
-    lengths: Sequence[int],
 ) -> Verification:
     """Compare a format with the network that it was made from.
 
     Args:
         session: the format, loaded.
-        model: the network.
+        checkpoint: the network, and the thresholds that turn probabilities into phases.
+        config: batch sizes and lengths of the grid.
         version: version number that the format must return.
         tolerance: largest differences that the format may have.
-        decision: thresholds that turn probabilities into phases.
         validation: labelled tracks, at least one.
-        batches: batch sizes of the grid.
-        lengths: track lengths of the grid, in steps.
 
     Raises:
         ExportError: a check failed.
     """
+    model, decision, batches = checkpoint.model, checkpoint.decision, config.batches
     gate = _Gate(CheckedSession(session, model.config, version), model, tolerance, decision)
-    differences = [gate.check_case(batch, length) for batch in batches for length in lengths]
+    differences = [gate.check_case(batch, length) for batch in batches for length in config.lengths]
     values, prefix, step = (max(column) for column in zip(*differences, strict=True))
     phases = [gate.reference_phase(sample) for sample in validation]
     predictions = gate.predict(validation, batch_size=1)

@@ -122,13 +122,11 @@ class _Exporter:
                     check_signature(whole, step, checkpoint.model_config)
                 verification = verify(
                     session,
-                    checkpoint.model,
+                    checkpoint,
+                    config,
                     version=version,
                     tolerance=spec.tolerance,
-                    decision=checkpoint.decision,
                     validation=self.validation.samples,
-                    batches=config.batches,
-                    lengths=config.lengths,
                 )
                 if checkpoint.reference is not None:
                     (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")

@@ -37,13 +37,7 @@ class EngineBuilder(Protocol):
     """TensorRT version, such as 10.16.2."""
 
     def build(self, graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
-        """Build `engine` from the ONNX file `graph`.
-
-        Args:
-            graph: ONNX file to compile.
-            engine: file to write.
-            shapes: minimum, optimal and maximum input shapes of the one optimisation profile.
-            config: precision and workspace size.
+        """Build `engine` from the ONNX file `graph`, with one profile of minimum, optimal and maximum shapes.
 
         Raises:
             ExportError: the build failed, or this TensorRT version has no flag for the requested precision.

@@ -1,6 +1,7 @@
 """trtexec, TensorRT's command-line program: finds it, builds engines with it, and runs engines with it.
 
-`build_options` and `run_options` also serve `export.tensorrt.node`, which writes them into a shell script.
+`export.tensorrt.node` writes `build_options` and `run_options` into a shell script instead. The script runs in the GPU
+image, which does not contain this package.
 """
 
 from __future__ import annotations

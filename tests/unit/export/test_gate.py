@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
+from export.config import ExportConfig
 from export.gate import Verification, verify
 from export.graphs import step_graph, whole_graph
 from export.quantize import dynamic_int8
 from export.sessions import Array, Carried, OnnxSession
 from export.signature import check_signature
 from export.validation import flight_features
-from reentry.decision import DecisionConfig
 from reentry.errors import ExportError
 from reentry.schema import FEATURES
 from registry.formats import FORMATS, Format, Tolerance
@@ -75,13 +75,11 @@ def gate(
 ) -> Verification:
     return verify(
         session,
-        checkpoint.model,
+        checkpoint,
+        ExportConfig(checkpoint=Path("model.ckpt"), repository="", batches=(1, 3), lengths=(1, 2, 40)),
         version=version,
         tolerance=tolerance,
-        decision=DecisionConfig(),
         validation=validation,
-        batches=(1, 3),
-        lengths=(1, 2, 40),
     )
 
 
@@ -168,7 +166,7 @@ def nudged(probability: Array, state: Carried) -> tuple[Array, Carried]:
     ],
     ids=["shape", "finite", "values", "step shape", "state shape", "step finite", "carried"],
 )
-def test_each_check_of_computed_values_rejects(
+def test_each_check_of_computed_values_rejects_a_wrong_value(
     paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample], whole, step, where: str, check: str
 ) -> None:
     changes = {name: change for name, change in (("whole", whole), ("step", step)) if change is not None}
