@@ -52,7 +52,8 @@ def read_formats(names: Sequence[str]) -> tuple[tuple[Format, ...], bool]:
     """Parse names of formats, each of which may be a comma-separated list.
 
     Returns:
-        The formats, and whether those that this machine cannot build are left out, which the name "all" requests.
+        The formats, and whether to leave out those that this machine cannot build. The name "all" means every format
+        that it can build.
 
     Raises:
         ConfigError: a format does not exist.

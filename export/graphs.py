@@ -56,7 +56,7 @@ class ServedModel(_VersionedModel):
     """The graph over whole tracks: probabilities, and the version number."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, F) -> (B, T) and (B, 1)."""
+        """Features (B, T, F) -> probability (B, T) and version (B, 1)."""
         config, weight = self.model.config, self.model.head.weight
         # Without an explicit initial state the exporter fixes its batch size to that of the example.
         start = torch.zeros(config.layers, features.shape[0], config.hidden, dtype=weight.dtype)
@@ -68,7 +68,7 @@ class StepModel(_VersionedModel):
     """The graph over one step. The batch axis of its state comes first, as in the sequence state of Triton."""
 
     def forward(self, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, F) and two states (B, L, H) -> (B, 1), two next states (B, L, H), and (B, 1)."""
+        """Features (B, F), two states (B, L, H) -> probability (B, 1), two next states (B, L, H), version (B, 1)."""
         dtype = self.model.head.weight.dtype
         # torch.nn.LSTM takes (L, B, H).
         state = (hidden.transpose(0, 1).contiguous().to(dtype), cell.transpose(0, 1).contiguous().to(dtype))

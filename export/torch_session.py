@@ -1,4 +1,4 @@
-"""PyTorch as a `Session`: the network itself, to which formats are compared, and TorchScript.
+"""PyTorch as a `Session`: the network itself, which is the reference of the benchmark, and TorchScript.
 
 TorchScript is used rather than torch.export, which fixes the time axis of an LSTM to the example's length (PyTorch
 2.13). TorchScript files are a reference for other PyTorch programs; Triton does not serve them.

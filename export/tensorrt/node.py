@@ -190,7 +190,7 @@ def install(work: Path, keep: Path | None = None) -> dict[str, Any]:
 
 @contextmanager
 def files_in(work: Path) -> Iterator[None]:
-    """Report a file of a step that is missing, or cannot be written, as one error.
+    """Report a missing or unwritable file of a step as one error.
 
     Raises:
         ExportError: the operating system refused access to a file.
@@ -206,7 +206,7 @@ def files_in(work: Path) -> Iterator[None]:
 
 
 def _compare(work: Path, version: int) -> dict[str, Any]:
-    """Check the engine's answers to all cases within the tolerance of the TensorRT format."""
+    """Compare the engine's answers with the expected ones in all cases, within the tolerance of the TensorRT format."""
     tolerance = _SPEC.tolerance
     changed = steps = onset = 0
     largest = 0.0
@@ -237,7 +237,7 @@ def _compare(work: Path, version: int) -> dict[str, Any]:
 
 
 def _largest_move(expected: Array, got: Array, steps: int) -> int:
-    """Largest shift of an onset, in steps. A gained or lost onset counts as one beyond the last step."""
+    """Largest shift of an onset, in steps. A missing onset counts as one beyond the end of the track."""
     beyond = steps + _SPEC.tolerance.onset_steps
     expected, got = (np.where(onset == NO_ONSET, beyond, onset) for onset in (expected, got))
     return int(np.abs(expected - got).max())
