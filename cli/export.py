@@ -69,7 +69,7 @@ def export(
         require_file(data, error=TrackFileError)
 
     from export.pipeline import export_checkpoint
-    from export.results import Exported
+    from export.results import FormatResult
 
     if benchmark:
         _benchmark(checkpoint, data, formats if format else tuple(Format), as_json)
@@ -85,7 +85,7 @@ def export(
         tensorrt=TensorRTConfig(fp16=engine_fp16, int8=engine_int8),
     )
 
-    def print_summary(exported: Exported) -> None:
+    def print_summary(exported: FormatResult) -> None:
         if not as_json:
             typer.echo(exported.summary(), err=exported.error is not None)
 

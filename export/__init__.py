@@ -1,1 +1,1 @@
-"""RoundRobin a checkpoint into a verified version of the Triton model repository."""
+"""Exports a checkpoint to verified versions in the Triton model repository."""

@@ -1,9 +1,8 @@
-"""How each format is made of a checkpoint, and what a machine must have for it."""
+"""Builds the files of each format from a checkpoint, and says what a machine lacks to do so."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,94 +13,62 @@ from export.graphs import Precision, step_graph, whole_graph
 from export.quantize import dynamic_int8
 from export.sessions import OnnxSession, Session
 from export.tensorrt.config import TensorRTConfig
-from registry.formats import FORMATS, Format, FormatSpec
+from registry.formats import FORMATS, Format
 from training.checkpoint import Checkpoint
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 
 
-def missing(format: Format) -> str | None:  # noqa: A002  # the field's word
-    """Why this machine cannot make and verify a format, with what to do, on one line; None where it can."""
-    if format is Format.ONNX_FP16 and CUDA not in onnxruntime.get_available_providers():
+def missing(export_format: Format) -> str | None:
+    """What this machine lacks to build and verify a format, with the fix, on one line; None if nothing is missing."""
+    if export_format is Format.ONNX_FP16 and CUDA not in onnxruntime.get_available_providers():
         return (
-            "ONNX Runtime has no CUDA here, and its CPU provider ends the process on an fp16 LSTM, so that "
-            "nothing could be verified; fix: export on a machine with an NVIDIA GPU and `make setup GPU=1`"
+            "ONNX Runtime has no CUDA here, and its CPU provider crashes on an fp16 LSTM, so the format cannot be "
+            "verified; fix: export on a machine with an NVIDIA GPU and `make setup GPU=1`"
         )
-    if format is Format.TENSORRT:
+    if export_format is Format.TENSORRT:
         from export.tensorrt import engines
 
         return engines.missing()
     return None
 
 
-def build(
-    format: Format,  # noqa: A002
-    checkpoint: Checkpoint,
-    version: int,
-    folder: Path,
-    config: TensorRTConfig,
-) -> Session:
-    """Write both graphs of a format into `folder` and load them.
+def build(export_format: Format, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Session:
+    """Write both graphs of a format and load them.
 
     Args:
-        format: one that this machine lacks nothing for, see `missing`.
-        checkpoint: of the network.
-        version: the number that the graph over whole tracks answers with.
-        folder: takes the files of `formats.FORMATS`.
-        config: of engines.
+        export_format: a format for which `missing` returns None.
+        checkpoint: the trained network.
+        version: version number that the graphs return.
+        folder: destination of the files that `registry.formats.FORMATS` names.
+        config: settings of TensorRT engines.
 
     Raises:
-        ExportError: TensorRT's own reason.
+        ExportError: the network is not an LSTM, or TensorRT failed.
     """
-    return _BUILDERS[format](FORMATS[format], checkpoint, version, folder, config)
-
-
-def _fp32(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
-    return OnnxSession(*_save(checkpoint, version, folder, spec, "fp32"))
-
-
-def _fp16(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
-    return OnnxSession(*_save(checkpoint, version, folder, spec, "fp16"), providers=(CUDA, CPU))
-
-
-def _int8(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
-    paths = _save(checkpoint, version, folder, spec, "fp32")
-    for path in paths:
-        onnx.save(dynamic_int8(onnx.load(path)), path)
-    return OnnxSession(*paths)
-
-
-def _torchscript(spec: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, _: TensorRTConfig) -> Session:
-    from export.torchscript import save_torchscript, torchscript_runner
-
-    paths = folder / spec.whole_file, folder / spec.step_file
-    save_torchscript(checkpoint, version, *paths)
-    return torchscript_runner(*paths)
-
-
-def _tensorrt(_: FormatSpec, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Session:
-    from export.tensorrt import engines
-
-    with tempfile.TemporaryDirectory(prefix="reentry-engine-") as scratch:
-        precision: Precision = "fp16" if config.fp16 else "fp32"
-        paths = _save(checkpoint, version, Path(scratch), FORMATS[Format.ONNX], precision)
-        return engines.build(*paths, folder, config)
-
-
-def _save(
-    checkpoint: Checkpoint, version: int, folder: Path, spec: FormatSpec, precision: Precision
-) -> tuple[Path, Path]:
+    spec = FORMATS[export_format]
     whole, step = folder / spec.whole_file, folder / spec.step_file
+    if export_format is Format.TORCHSCRIPT:
+        from export.torch_session import save_torchscript, torchscript_session
+
+        save_torchscript(checkpoint, version, whole, step)
+        return torchscript_session(whole, step)
+    if export_format is Format.TENSORRT:
+        from export.tensorrt import engines
+
+        with tempfile.TemporaryDirectory(prefix="reentry-engine-") as scratch:
+            graphs = Path(scratch, "model.onnx"), Path(scratch, "step.onnx")
+            _save_onnx(checkpoint, version, *graphs, "fp16" if config.fp16 else "fp32")
+            return engines.build(*graphs, folder, config)
+    half = export_format is Format.ONNX_FP16
+    _save_onnx(checkpoint, version, whole, step, "fp16" if half else "fp32")
+    if export_format is Format.ONNX_INT8:
+        for path in (whole, step):
+            onnx.save(dynamic_int8(onnx.load(path)), path)
+    return OnnxSession(whole, step, providers=(CUDA, CPU) if half else (CPU,))
+
+
+def _save_onnx(checkpoint: Checkpoint, version: int, whole: Path, step: Path, precision: Precision) -> None:
     onnx.save(whole_graph(checkpoint, version, precision), whole)
     onnx.save(step_graph(checkpoint, version, precision), step)
-    return whole, step
-
-
-_BUILDERS: Final[dict[Format, Callable[[FormatSpec, Checkpoint, int, Path, TensorRTConfig], Session]]] = {
-    Format.ONNX: _fp32,
-    Format.ONNX_FP16: _fp16,
-    Format.ONNX_INT8: _int8,
-    Format.TORCHSCRIPT: _torchscript,
-    Format.TENSORRT: _tensorrt,
-}

@@ -12,46 +12,51 @@ from reentry.errors import ConfigError
 from registry.formats import Format
 
 ALL: Final = "all"
-"""In a list of formats: every one that this machine can make."""
+"""Name that stands for every format that this machine can build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
-    """What is exported to where, and what it is held against."""
+    """Settings for exporting one checkpoint."""
 
     checkpoint: Path
-    """Written by `reentry train`."""
+    """Checkpoint that `reentry train` wrote."""
     repository: str | Path
-    """The Triton model repository to install into: a folder, or s3://bucket/prefix."""
+    """Triton model repository to install into: a folder, or s3://bucket/prefix."""
     formats: tuple[Format, ...] = (Format.ONNX,)
-    """In order; the first one that is served becomes the candidate."""
+    """Formats in order. The first one that Triton serves becomes the candidate."""
     skip_missing: bool = False
-    """Leave out, with the reason, what this machine cannot make, rather than fail in the end."""
+    """Leave out formats that this machine cannot build, instead of failing."""
     data: Path | None = None
-    """Labelled tracks for the gate; None: validation.parquet beside the checkpoint, or simulated flights."""
+    """Labelled tracks for the gate; None for validation.parquet beside the checkpoint, or simulated flights."""
     promote: bool = False
-    """Promote the candidate, behind the rules of `registry.promotion`."""
+    """Promote the candidate if the rules of `registry.promotion` allow it."""
     reason: str | None = None
-    """Overrides these rules, and is recorded."""
+    """Reason for overriding these rules, which is recorded."""
     batches: tuple[int, ...] = (1, 2, 8)
     """Batch sizes of the gate's grid."""
     lengths: tuple[int, ...] = (1, 2, 50, 1200)
-    """Track lengths of the grid, in steps, with every batch size."""
+    """Track lengths of the gate's grid, in steps. Each is run with every batch size."""
     tensorrt: TensorRTConfig = field(default_factory=TensorRTConfig)
 
     def __post_init__(self) -> None:
         if not self.formats or len(set(self.formats)) != len(self.formats):
-            raise ConfigError("formats", expected="at least one, each once", got=", ".join(self.formats) or "none")
+            got = ", ".join(self.formats) or "none"
+            raise ConfigError("invalid list of formats", expected="at least one, without duplicates", got=got)
         for name, sizes in (("batches", self.batches), ("lengths", self.lengths)):
             if not sizes or min(sizes) < 1:
                 raise ConfigError(f"{name} out of range", expected="at least one, each 1 or more", got=str(sizes))
 
 
 def read_formats(names: Sequence[str]) -> tuple[tuple[Format, ...], bool]:
-    """Formats by their names, separated by commas, or "all"; and whether those that cannot be made are left out.
+    """Parse names of formats, each of which may be a comma-separated list.
+
+    Returns:
+        The formats, and whether to leave out those that this machine cannot build. The name "all" means every format
+        that it can build.
 
     Raises:
-        ConfigError: no such format.
+        ConfigError: a format does not exist.
     """
     listed = [name.strip() for text in names for name in text.split(",") if name.strip()]
     if ALL in listed:

@@ -1,12 +1,15 @@
-"""The gate: a format is installed only when it is the trained network.
+"""The export gate: a format is installed only if it computes what the trained network computes.
 
-In order, each with its own error: names, axes and types of the graphs; then, of what they compute, shapes, the version,
-finite values, values against PyTorch over a grid of batch sizes and lengths, the same values where features that the
-network does not look at are NaN, a track's prefix against the whole, steps with carried state against the whole; and
-the task itself, phase and onset of every validation track, alone, in batches and step by step.
+The checks run in this order, and each has its own error:
 
-A format that rounds (fp16, int8) differs in every value. It is held to the task: to phases and onsets, in the grid's
-place the differences are measured and reported.
+1. The graphs declare the right names, axes and types; see `export.signature`.
+2. Over a grid of batch sizes and lengths: every answer has the right shapes and version number and is finite; the
+   probabilities equal PyTorch's; they do not change if the features that the network does not use are NaN; a prefix
+   of a track gives the probabilities of the whole track, and so do steps with carried state.
+3. The task itself: phase and onset of every validation track, run alone, in batches and step by step.
+
+A format that rounds (fp16, int8) differs in every value. The gate measures these differences and reports them, but
+judges such a format by the task alone.
 
 Shapes: B tracks, T steps, F features, L layers, H hidden units.
 """
@@ -18,285 +21,218 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from export.sessions import Array, Session, no_state
-from export.signature import expect
+from export.config import ExportConfig
+from export.sessions import Array, Session
+from export.signature import CheckedSession
+from export.validation import flight_features
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.errors import ExportError
-from reentry.features.track import track_features
 from reentry.padding import pad_steps
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
-from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from reentry.schema import FEATURES
 from registry.formats import Tolerance
+from training.checkpoint import Checkpoint
 from training.data.samples import Sample
 from training.evaluation.metrics import Prediction, score, without_nan
 from training.models.networks import ReentryNetwork
 
 STEPPED_TRACKS = 16
-"""Validation tracks that are run step by step as well; a step costs a call."""
+"""Number of validation tracks that are also run step by step, with one call for each step."""
 
-_SAME = 1e-5
-"""Most by which two runs of one graph over the same values differ, on a GPU too."""
+_SAME_VALUE = 1e-5
+"""Largest difference between two runs of one graph over the same values, on a CPU or a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What the gate measured."""
+    """Differences that the gate measured."""
 
     cases: int
-    """Pairs of batch size and length."""
+    """Number of pairs of batch size and length in the grid."""
     max_difference: float
-    """Of any probability from PyTorch's, in the grid."""
+    """Largest difference of a probability from PyTorch's, over the grid."""
     prefix_difference: float
-    """Of any probability of a prefix from the same step's in the whole."""
+    """Largest difference of a probability between a prefix and the whole track."""
     step_difference: float
-    """Of any probability of a step with carried state from the same step's in the whole."""
+    """Largest difference of a probability between steps with carried state and the whole track."""
     tracks: int
-    """Validation tracks."""
+    """Number of validation tracks."""
     steps: int
-    """Of them."""
+    """Total number of steps in the validation tracks."""
     phase_share: float
-    """Share of these steps whose phase is another than PyTorch's, each track alone or in batches: the larger."""
+    """Share of steps whose phase differs from PyTorch's; the larger of tracks run alone and tracks run in batches."""
     onset_moved: int
-    """Most steps by which an onset is another than PyTorch's, likewise."""
+    """Largest shift of an onset from PyTorch's, in steps; the larger of tracks run alone and tracks run in batches."""
     stepped_phase_share: float | None
-    """The same of the tracks that were run step by step; None of a format for which a step takes too long."""
+    """Share of differing steps in the tracks run step by step; None if steps of this format are too slow."""
     stepped_onset_moved: int | None
+    """Largest shift of an onset in the tracks run step by step; None if steps of this format are too slow."""
     metrics: dict[str, float | None]
-    """Of this format on the validation tracks, as `training.evaluation.metrics` has them."""
+    """Metrics of this format on the validation tracks; see `training.evaluation.metrics`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Content for the manifest, which keeps the metrics elsewhere."""
         content = asdict(self)
         del content["metrics"]
         return {"passed": True, **content}
 
 
 def verify(
-    runner: Session,
-    model: ReentryNetwork,
+    session: Session,
+    checkpoint: Checkpoint,
+    config: ExportConfig,
     *,
     version: int,
     tolerance: Tolerance,
-    decision: DecisionConfig,
     validation: Sequence[Sample],
-    batches: Sequence[int],
-    lengths: Sequence[int],
 ) -> Verification:
-    """Hold a format against the network it was made from.
+    """Compare a format with the network that it was made from.
 
     Args:
-        runner: the format, loaded.
-        model: the network.
-        version: that it has to answer with.
-        tolerance: of the format.
-        decision: what makes phases of probabilities.
+        session: the format, loaded.
+        checkpoint: the network, and the thresholds that turn probabilities into phases.
+        config: batch sizes and lengths of the grid.
+        version: version number that the format must return.
+        tolerance: largest differences that the format may have.
         validation: labelled tracks, at least one.
-        batches: sizes of the grid.
-        lengths: of the grid, steps.
 
     Raises:
-        ExportError: which check failed, where, and by how much.
+        ExportError: a check failed.
     """
-    gate = _Gate(runner, model, version, tolerance)
-    worst = prefix = step = 0.0
-    for batch in batches:
-        for length in lengths:
-            found = gate.case(batch, length)
-            worst, prefix, step = (max(*pair) for pair in zip((worst, prefix, step), found, strict=True))
-    task = _Task(gate, decision)
-    predictions = [task.whole(sample) for sample in validation]
-    alone = task.moved("the task", validation, predictions)
-    together = task.moved("the task, in batches", validation, task.batched(validation, max(batches)))
-    some = validation[:STEPPED_TRACKS] if gate.step_limit is None else []
-    stepped = task.moved("the task, step by step", some, task.stepped(some)) if some else (None, None)
+    model, decision, batches = checkpoint.model, checkpoint.decision, config.batches
+    gate = _Gate(CheckedSession(session, model.config, version), model, tolerance, decision)
+    differences = [gate.check_case(batch, length) for batch in batches for length in config.lengths]
+    values, prefix, step = (max(column) for column in zip(*differences, strict=True))
+    phases = [gate.reference_phase(sample) for sample in validation]
+    predictions = gate.predict(validation, batch_size=1)
+    alone = gate.check_task("alone", predictions, phases)
+    batched = gate.check_task("in batches", gate.predict(validation, max(batches)), phases)
+    stepped: tuple[float, int] | tuple[None, None] = (None, None)
+    if session.step_limit is None:
+        some = validation[:STEPPED_TRACKS]
+        stepped = gate.check_task("step by step", gate.predict_stepped(some), phases[:STEPPED_TRACKS])
     return Verification(
-        cases=len(batches) * len(lengths),
-        max_difference=worst,
+        cases=len(differences),
+        max_difference=values,
         prefix_difference=prefix,
         step_difference=step,
         tracks=len(validation),
         steps=sum(len(sample.track) for sample in validation),
-        phase_share=max(alone[0], together[0]),
-        onset_moved=max(alone[1], together[1]),
+        phase_share=max(alone[0], batched[0]),
+        onset_moved=max(alone[1], batched[1]),
         stepped_phase_share=stepped[0],
         stepped_onset_moved=stepped[1],
         metrics=without_nan(score(predictions, decision).as_dict()),
     )
 
 
-def flight_features(batch: int, length: int, seed: int) -> npt.NDArray[np.float32]:
-    """Features (B, T, F) of simulated flights, or of parts of them where `length` is less than a flight's steps.
-
-    Flights rather than noise: what jumps at random from step to step keeps a network that decides sharply on the edge
-    of its decision, where it magnifies the rounding of float32 beyond what any track does.
-    """
-    steps = max(length, TrapezoidConfig().shortest)
-    flights = simulate_trapezoid(TrapezoidConfig(tracks=batch, seed=seed, shortest=steps, longest=steps, labels=False))
-    measurements = flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(batch, steps, -1)
-    start = int(np.random.default_rng(seed).integers(steps - length, endpoint=True))
-    return track_features(measurements[:, start : start + length])
-
-
+@dataclass(frozen=True, slots=True)
 class _Gate:
-    """The checks of computed values."""
+    """One format under test."""
 
-    def __init__(self, runner: Session, model: ReentryNetwork, version: int, tolerance: Tolerance) -> None:
-        self._runner = runner
-        self._model = model
-        self._version = version
-        self._tolerance = tolerance
+    session: CheckedSession
+    model: ReentryNetwork
+    tolerance: Tolerance
+    decision: DecisionConfig
 
-    @property
-    def tolerance(self) -> Tolerance:
-        return self._tolerance
-
-    @property
-    def step_limit(self) -> int | None:
-        return self._runner.step_limit
-
-    def case(self, batch: int, length: int) -> tuple[float, float, float]:
-        """Largest differences from PyTorch, of a prefix, and of carried state."""
+    def check_case(self, batch: int, length: int) -> tuple[float, float, float]:
+        """Check one case of the grid; return the largest differences from PyTorch, of a prefix, and of steps."""
         where = f"batch {batch}, length {length}"
         features = flight_features(batch, length, seed=1000 * batch + length)
-        got = self.whole(features, where)
-        worst = self._difference("values against PyTorch", where, got, self.reference(features))
-        self._require_others_unread(features, got, where)
+        got = self.session.whole(features, where)
+        values = self._difference("values against PyTorch", where, got, self._reference(features))
+        self._check_unused_features(features, got, where)
         cut = max(1, length // 2)
-        prefix = self.whole(features[:, :cut], f"{where}, prefix {cut}")
-        prefix_worst = self._difference("the prefix", where, prefix, got[:, :cut])
-        stepped = self.stepped(features[:, : self.step_limit], where)
-        return worst, prefix_worst, self._difference("carried state", where, stepped, got[:, : self.step_limit])
+        prefix = self.session.whole(features[:, :cut], f"{where}, prefix {cut}")
+        prefix_difference = self._difference("prefix of a track", where, prefix, got[:, :cut])
+        limit = self.session.step_limit
+        stepped = self.session.stepped(features[:, :limit], where)
+        return values, prefix_difference, self._difference("carried state", where, stepped, got[:, :limit])
 
-    def _require_others_unread(self, features: Array, got: Array, where: str) -> None:
-        """Refuse a graph that reads a feature which its network does not name: a server may not have computed it."""
-        others = [name not in self._model.config.features for name in FEATURES]
-        hidden = features.copy()
-        hidden[..., others] = np.nan
-        probability, _ = self._run(where, lambda: self._runner.whole(hidden))
-        differences = np.abs(probability - got)
-        if not differences.max() <= _SAME:
+    def predict(self, samples: Sequence[Sample], batch_size: int) -> list[Prediction]:
+        """Run tracks in batches, as a server does. A format that finds ranges per call depends on the batch."""
+        predictions = []
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            where = f"batch of {len(batch)} from validation track {batch[0].track.track_id} on"
+            predictions += _unpadded(batch, self.session.whole(_padded(batch), where))
+        return predictions
+
+    def predict_stepped(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """Run tracks step by step, all in one batch."""
+        return _unpadded(samples, self.session.stepped(_padded(samples), "validation tracks"))
+
+    def reference_phase(self, sample: Sample) -> Array:
+        """Phases (T,) of a track by PyTorch."""
+        return phase_of(self._reference(_padded([sample]))[0], self.decision)
+
+    def check_task(self, how: str, predictions: Sequence[Prediction], phases: Sequence[Array]) -> tuple[float, int]:
+        """Compare phases with PyTorch's; return the share of differing steps and the largest shift of an onset."""
+        changed = steps = largest = 0
+        for prediction, expected in zip(predictions, phases, strict=True):
+            got = phase_of(prediction.probability, self.decision)
+            changed, steps = changed + int(np.sum(expected != got)), steps + len(got)
+            shift = abs(_onset(got) - _onset(expected))
+            if shift > self.tolerance.onset_steps:
+                raise ExportError(
+                    f"check failed: onset, tracks run {how}",
+                    where=f"validation track {prediction.track.track_id}",
+                    expected=f"step {_onset(expected)}, or at most {self.tolerance.onset_steps} from it",
+                    got=f"step {_onset(got)}",
+                )
+            largest = max(largest, shift)
+        share = changed / steps
+        if share > self.tolerance.phase_share:
             raise ExportError(
-                "fails the check of features that are not looked at",
+                f"check failed: phases, tracks run {how}",
+                where=f"{len(predictions)} validation tracks",
+                expected=f"at most {self.tolerance.phase_share:.2%} of steps in another phase than PyTorch's",
+                got=f"{share:.3%}, {changed:,} of {steps:,}",
+            )
+        return share, largest
+
+    def _reference(self, features: Array) -> Array:
+        """Probabilities of PyTorch, (B, T, F) -> (B, T)."""
+        with torch.no_grad():
+            return torch.sigmoid(self.model(torch.from_numpy(features))[0]).numpy()
+
+    def _check_unused_features(self, features: Array, got: Array, where: str) -> None:
+        """Reject a graph that reads a feature which its network does not use, since a server may not compute it."""
+        hidden = features.copy()
+        hidden[..., [name not in self.model.config.features for name in FEATURES]] = np.nan
+        difference = np.abs(self.session.whole_unchecked(hidden, where) - got).max()
+        if not difference <= _SAME_VALUE:  # NaN is rejected too
+            raise ExportError(
+                "check failed: unused features",
                 where=where,
-                expected="the same values where these are NaN",
-                got=f"a difference of {differences.max():.3g}",
+                expected="the same probabilities if these features are NaN",
+                got=f"a difference of {difference:.3g}",
             )
 
-    def reference(self, features: Array) -> Array:
-        """PyTorch's probabilities, (B, T, F) -> (B, T)."""
-        with torch.no_grad():
-            return torch.sigmoid(self._model(torch.from_numpy(features))[0]).numpy()
-
-    def whole(self, features: Array, where: str) -> Array:
-        """Probabilities (B, T), after the checks that need no reference."""
-        probability, version = self._run(where, lambda: self._runner.whole(features))
-        expect("shapes", where, features.shape[:2], probability.shape)
-        expect("the version", where, [[self._version]] * len(features), version.tolist())
-        return _finite(probability, where)
-
-    def stepped(self, features: Array, where: str) -> Array:
-        """The same by steps with carried state."""
-        config = self._model.config
-        state = no_state(len(features), config.layers, config.hidden)
-        columns = []
-        for step in range(features.shape[1]):
-            at = f"{where}, step {step}"
-            row = np.ascontiguousarray(features[:, step])
-            before = state
-            probability, state, version = self._run(at, lambda row=row, before=before: self._runner.step(row, before))
-            expect("shapes", f"{at}, probability", (len(features), 1), probability.shape)
-            expect("shapes", f"{at}, state", [part.shape for part in before], [part.shape for part in state])
-            expect("the version", at, [[self._version]] * len(features), version.tolist())
-            columns.append(_finite(probability, at))
-        return np.concatenate(columns, axis=1)
-
-    def _run(self, where: str, run: Any) -> Any:
-        try:
-            return run()
-        except ExportError:
-            raise
-        except Exception as error:  # the runtimes' errors share no base of their own
-            raise ExportError(f"does not run: {error}", where=where) from error
-
     def _difference(self, check: str, where: str, got: Array, expected: Array) -> float:
-        """Largest absolute difference, refused above the tolerance of the format."""
+        """Largest absolute difference, which must be within the tolerance of the format."""
         differences = np.abs(got.astype(np.float64) - expected)
-        largest, limit = float(differences.max()), self._tolerance.probability
+        largest, limit = float(differences.max()), self.tolerance.probability
         if limit is not None and largest > limit:
             track, step = np.unravel_index(differences.argmax(), differences.shape)
             raise ExportError(
-                f"fails the check of {check}",
+                f"check failed: {check}",
                 where=f"{where}, track {track}, step {step}",
                 expected=f"a difference of at most {limit:g}",
-                got=f"{largest:.3g} ({got[track, step]:.6f} for {expected[track, step]:.6f})",
+                got=f"{largest:.3g} ({got[track, step]:.6f} instead of {expected[track, step]:.6f})",
             )
         return largest
 
 
-class _Task:
-    """The checks of what the probabilities are for."""
-
-    def __init__(self, gate: _Gate, decision: DecisionConfig) -> None:
-        self._gate = gate
-        self._decision = decision
-
-    def whole(self, sample: Sample) -> Prediction:
-        features = sample.features.numpy()[None]
-        return Prediction(track=sample.track, probability=self._gate.whole(features, _track(sample))[0])
-
-    def batched(self, samples: Sequence[Sample], size: int) -> list[Prediction]:
-        """As a server puts tracks together. A format that finds its ranges at each call then answers otherwise."""
-        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
-        return [
-            prediction
-            for part in parts
-            for prediction in _each(part, self._gate.whole(_padded(part), f"{_track(part[0])} and those after it"))
-        ]
-
-    def stepped(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """All at once: the state of one track is no other's."""
-        return _each(samples, self._gate.stepped(_padded(samples), "validation tracks"))
-
-    def moved(self, check: str, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[float, int]:
-        """Share of steps in another phase than PyTorch's, and most steps an onset moved; refused above the limit."""
-        tolerance = self._gate.tolerance
-        changed = steps = most = 0
-        for sample, prediction in zip(samples, predictions, strict=True):
-            expected = phase_of(self._gate.reference(sample.features.numpy()[None])[0], self._decision)
-            got = phase_of(prediction.probability, self._decision)
-            here = int(np.sum(expected != got))
-            changed, steps = changed + here, steps + len(got)
-            moved = abs(_onset(got) - _onset(expected))
-            if moved > tolerance.onset_steps:
-                raise ExportError(
-                    f"fails the check of {check}: the onset",
-                    where=_track(sample),
-                    expected=f"step {_onset(expected)}, {tolerance.onset_steps} off at most",
-                    got=f"step {_onset(got)}",
-                )
-            most = max(most, moved)
-        share = changed / steps
-        if share > tolerance.phase_share:
-            raise ExportError(
-                f"fails the check of {check}: the phase",
-                where=f"{len(samples)} validation tracks",
-                expected=f"another phase than PyTorch's in {tolerance.phase_share:.2%} of the steps at most",
-                got=f"{share:.3%}, {changed:,} of {steps:,}",
-            )
-        return share, most
-
-
 def _padded(samples: Sequence[Sample]) -> Array:
-    """Features (B, T, F) of tracks, the shorter padded."""
+    """Features (B, T, F) of tracks, padded to the longest one."""
     longest = max(len(sample.track) for sample in samples)
     return np.concatenate([pad_steps(sample.features.numpy()[None], longest) for sample in samples])
 
 
-def _each(samples: Sequence[Sample], probability: Array) -> list[Prediction]:
-    """Probabilities (B, T) of padded tracks, without the padding."""
+def _unpadded(samples: Sequence[Sample], probability: Array) -> list[Prediction]:
+    """Predictions from probabilities (B, T) of padded tracks."""
     return [
         Prediction(track=sample.track, probability=row[: len(sample.track)])
         for sample, row in zip(samples, probability, strict=True)
@@ -304,16 +240,6 @@ def _each(samples: Sequence[Sample], probability: Array) -> list[Prediction]:
 
 
 def _onset(phase: Array) -> int:
-    """Step of the onset; of none, the step after the last."""
+    """Step of the onset; the number of steps if there is no onset."""
     onset = int(onset_of(phase))
     return len(phase) if onset == NO_ONSET else onset
-
-
-def _finite(probability: Array, where: str) -> Array:
-    if not np.isfinite(probability).all():
-        raise ExportError("fails the check of finite values", where=where)
-    return probability
-
-
-def _track(sample: Sample) -> str:
-    return f"validation track {sample.track.track_id}"

@@ -1,4 +1,6 @@
-"""PyTorch -> ONNX: from features to probabilities, normalisation included, over whole tracks and over one step.
+"""Exports the network from PyTorch to ONNX: one graph over whole tracks and one over a single step.
+
+Both compute probabilities from raw features, with the normalisation inside.
 
 Shapes: B tracks, T steps, F features, H hidden units, L layers.
 """
@@ -9,7 +11,6 @@ import copy
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,28 +20,28 @@ import torch
 from torch import Tensor, nn
 
 from reentry.errors import ExportError
-from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP, SCHEMA_VERSION
+from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP, SCHEMA_VERSION, Model
 from training.checkpoint import Checkpoint
 from training.evaluation.metrics import without_nan
 from training.models.networks import ReentryLSTM, ReentryNetwork
 
 OPSET: Final = 17
-"""LayerNormalization came with it; every Triton since 22.07 and TensorRT since 8.6 reads it."""
+"""First opset with LayerNormalization. Triton 22.07 and TensorRT 8.6, and all later releases, read it."""
 
 BATCH_AXIS: Final = "batch"
 TIME_AXIS: Final = "time"
 
-_STATED: Final[tuple[str, ...]] = ("onset_rmse", "onset_worst", "f1")
-"""Figures of the checkpoint that a graph's metadata state; all are in the manifest."""
+_STATED_METRICS: Final[tuple[str, ...]] = ("onset_rmse", "onset_worst", "f1")
+"""Metrics of the checkpoint in the metadata of a graph. The manifest has all metrics."""
 
 Precision = Literal["fp32", "fp16"]
 
 
-class ServedModel(nn.Module):
-    """What the graph over whole tracks computes: probabilities, and the version it was installed as.
+class _VersionedModel(nn.Module):
+    """A network with its version number.
 
-    The version is a constant of the graph, so that an answer says for certain which version gave it, also while a
-    server changes from one to the next.
+    The version number is a constant of the graph, so every answer names the version that gave it, even while a server
+    switches versions.
     """
 
     version: Tensor
@@ -50,29 +51,26 @@ class ServedModel(nn.Module):
         self.model = _exportable(model)
         self.register_buffer("version", torch.tensor(version, dtype=torch.int64))
 
+
+class ServedModel(_VersionedModel):
+    """The graph over whole tracks: probabilities, and the version number."""
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, F) -> (B, T) and (B, 1)."""
+        """Features (B, T, F) -> probability (B, T) and version (B, 1)."""
         config, weight = self.model.config, self.model.head.weight
-        # Explicit, or the exporter would fix the batch size of the example into the initial state.
+        # Without an explicit initial state the exporter fixes its batch size to that of the example.
         start = torch.zeros(config.layers, features.shape[0], config.hidden, dtype=weight.dtype)
         logits, _ = self.model(features, (start, start))
         return torch.sigmoid(logits), _versions(features[:, 0, :1], self.version)
 
 
-class StepModel(nn.Module):
-    """What the graph over one step computes. Its state is batch first, as Triton carries the state of a sequence."""
-
-    version: Tensor
-
-    def __init__(self, model: ReentryNetwork, version: int) -> None:
-        super().__init__()
-        self.model = _exportable(model)
-        self.register_buffer("version", torch.tensor(version, dtype=torch.int64))
+class StepModel(_VersionedModel):
+    """The graph over one step. The batch axis of its state comes first, as in the sequence state of Triton."""
 
     def forward(self, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, F) and the state, (B, L, H) twice -> (B, 1), the next state, and (B, 1)."""
+        """Features (B, F), two states (B, L, H) -> probability (B, 1), two next states (B, L, H), version (B, 1)."""
         dtype = self.model.head.weight.dtype
-        # What an LSTM takes is (L, B, H).
+        # torch.nn.LSTM takes (L, B, H).
         state = (hidden.transpose(0, 1).contiguous().to(dtype), cell.transpose(0, 1).contiguous().to(dtype))
         logits, (next_hidden, next_cell) = self.model(features.unsqueeze(1), state)
         return (
@@ -84,39 +82,44 @@ class StepModel(nn.Module):
 
 
 def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
-    """Export the network of a checkpoint as version `version` of `reentry_lstm`.
+    """Export the graph over whole tracks, with the tensors of `schema.REENTRY_LSTM`.
 
     Returns:
-        The checked graph; names and axes as `schema.REENTRY_LSTM`, metadata says where it comes from.
+        The checked graph. Its metadata names the network and the training data.
+
+    Raises:
+        ExportError: the network is not an LSTM.
     """
-    example = torch.zeros(2, 3, len(FEATURES))  # axes of size 1 in the example would be fixed
+    example = torch.zeros(2, 3, len(FEATURES))  # the exporter would fix an axis of size 1
     network = ServedModel(_in_precision(checkpoint.model, precision), version)
     both = {0: BATCH_AXIS, 1: TIME_AXIS}
     axes = {"features": both, "reentry_probability": both, "model_version": {0: BATCH_AXIS}}
-    inputs, outputs = ([tensor.name for tensor in side] for side in (REENTRY_LSTM.inputs, REENTRY_LSTM.outputs))
-    return _described(_traced(network, (example,), inputs, outputs, axes), checkpoint, "whole tracks")
+    return _exported(network, (example,), REENTRY_LSTM, axes, checkpoint, "whole tracks")
 
 
 def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
-    """The same over one step of live tracks, the caller carrying the state; tensors as `schema.REENTRY_STEP`."""
+    """Export the graph over one step, with the tensors of `schema.REENTRY_STEP`. The caller carries the state.
+
+    Raises:
+        ExportError: the network is not an LSTM.
+    """
     config = checkpoint.model_config
     state = torch.zeros(2, config.layers, config.hidden)
     example = (torch.zeros(2, len(FEATURES)), state, state)
     network = StepModel(_in_precision(checkpoint.model, precision), version)
-    inputs, outputs = ([tensor.name for tensor in side] for side in (REENTRY_STEP.inputs, REENTRY_STEP.outputs))
-    axes = {name: {0: BATCH_AXIS} for name in (*inputs, *outputs)}
-    return _described(_traced(network, example, inputs, outputs, axes), checkpoint, "one step")
+    axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_STEP.inputs, *REENTRY_STEP.outputs)}
+    return _exported(network, example, REENTRY_STEP, axes, checkpoint, "one step")
 
 
 def metadata_of(graph: onnx.ModelProto) -> dict[str, str]:
-    """The properties that a graph states of itself."""
+    """Metadata properties of a graph."""
     return {entry.key: entry.value for entry in graph.metadata_props}
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Take out what no runtime needs: in a network of 16 units that is half of the file.
+    """Remove what no runtime needs, which is half of the file for a network of 16 units.
 
-    What remains of names is those of inputs and outputs; shapes between them are inferred anew where a graph is loaded.
+    Only inputs and outputs keep their names. A runtime infers the shapes of inner tensors when it loads the graph.
     """
     graph = model.graph
     graph.ClearField("value_info")
@@ -135,7 +138,7 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def _versions(row: Tensor, version: Tensor) -> Tensor:
-    """(B, 1) of int64, in every exporter's eyes."""
+    """The version number for each track, (B, 1) int64."""
     return torch.zeros_like(row, dtype=torch.int64) + version
 
 
@@ -148,7 +151,10 @@ def _exportable(model: ReentryNetwork) -> ReentryLSTM:
 
 
 def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
-    """The network, in half precision from the LSTM on: a feature of up to 1e5 m is too large for it, and normalised."""
+    """The network, with LSTM, norm and head in half precision if so requested.
+
+    Normalisation stays in single precision, because a feature of up to 1e5 m exceeds the range of half precision.
+    """
     model = _exportable(model)
     if precision == "fp32":
         return model
@@ -158,17 +164,19 @@ def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
     return halved
 
 
-def _traced(
+def _exported(
     network: nn.Module,
     example: tuple[Tensor, ...],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
+    tensors: Model,
     axes: dict[str, dict[int, str]],
+    checkpoint: Checkpoint,
+    over: str,
 ) -> onnx.ModelProto:
+    """Trace a module, fold constants, set the metadata, and check the graph with strict shape inference."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "model.onnx"
-        # torch.export specialises an LSTM's time axis to the example's length (PyTorch 2.13), so the older exporter
-        # it is. It warns that it is the older one, and of axes it might fix: those the gate checks.
+        # The newer exporter, torch.export, fixes the time axis of an LSTM to the example's length (PyTorch 2.13). The
+        # older one warns that it is deprecated, and that it might fix axes, which the gate checks.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network.eval(),
@@ -176,31 +184,24 @@ def _traced(
             path,
             dynamo=False,
             opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
+            input_names=[tensor.name for tensor in tensors.inputs],
+            output_names=[tensor.name for tensor in tensors.outputs],
             dynamic_axes=axes,
         )
-        return onnx.load(path)
-
-
-def _described(traced: onnx.ModelProto, checkpoint: Checkpoint, over: str) -> onnx.ModelProto:
-    """Fold what is constant, infer every shape, say where the graph comes from, and check the whole."""
-    graph = onnxscript.optimizer.optimize(traced)
+        graph = onnxscript.optimizer.optimize(onnx.load(path))
     strip(graph)
     config = checkpoint.model_config
-    figures = {name: checkpoint.metrics[name] for name in _STATED if name in checkpoint.metrics}
-    onnx.helper.set_model_props(
-        graph,
-        {
-            "over": over,
-            "schema_version": str(SCHEMA_VERSION),
-            "features": ",".join(FEATURES),
-            "layers": str(config.layers),
-            "hidden": str(config.hidden),
-            "data_fingerprint": checkpoint.data_fingerprint,
-            "git_revision": checkpoint.git_revision,
-            "metrics": json.dumps(without_nan(figures)),
-        },
-    )
-    onnx.checker.check_model(graph, full_check=True)  # with strict shape inference
+    metrics = {name: checkpoint.metrics[name] for name in _STATED_METRICS if name in checkpoint.metrics}
+    properties = {
+        "over": over,
+        "schema_version": str(SCHEMA_VERSION),
+        "features": ",".join(FEATURES),
+        "layers": str(config.layers),
+        "hidden": str(config.hidden),
+        "data_fingerprint": checkpoint.data_fingerprint,
+        "git_revision": checkpoint.git_revision,
+        "metrics": json.dumps(without_nan(metrics)),
+    }
+    onnx.helper.set_model_props(graph, properties)
+    onnx.checker.check_model(graph, full_check=True)
     return graph

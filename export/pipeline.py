@@ -1,4 +1,4 @@
-"""A checkpoint into the model repository: each format built, verified, installed as a version of its own, labelled."""
+"""Exports a checkpoint into the model repository: builds, verifies and installs each format, then labels versions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from export import builders
-from export.card import write_card
 from export.config import ExportConfig
 from export.gate import Verification, verify
-from export.results import Export, Exported
+from export.results import ExportResult, FormatResult, write_card
 from export.signature import check_signature
 from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
@@ -35,35 +33,39 @@ from training.fit.threads import one_thread
 _ATTEMPTS: Final = 10
 
 
-def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | None = None) -> Export:
-    """Build, verify and install each format in turn; `tell` hears of each as it is done.
+def export_checkpoint(config: ExportConfig, on_result: Callable[[FormatResult], None] | None = None) -> ExportResult:
+    """Build, verify and install each format in turn.
 
-    A format that cannot be made or fails its gate leaves the others as they are.
+    A format that cannot be built, or fails the gate, does not stop the others.
+
+    Args:
+        config: settings of the export.
+        on_result: called with the result of each format as soon as it is known.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        TrackFileError, InputError: the tracks to verify with cannot be used.
-        RepositoryError: the repository is none.
-        ExportError: the thresholds are not those served.
+        TrackFileError, InputError: the validation tracks cannot be used.
+        RepositoryError: the location is not a model repository.
+        ExportError: the decision thresholds of the checkpoint differ from the served ones.
     """
     checkpoint = load_checkpoint(config.checkpoint)
     _require_served_decision(config.checkpoint, checkpoint.decision)
     store = open_store(config.repository)
-    validation = validation_of(config, checkpoint)
-    done = []
-    for name in config.formats:
+    exporter = _Exporter(config, checkpoint, store, validation_of(config, checkpoint))
+    results = []
+    for export_format in config.formats:
         with one_thread():
-            done.append(_export(name, config, checkpoint, store, validation))
-        if tell is not None:
-            tell(done[-1])
-    versions = [exported.version for exported in done if exported.version is not None]
+            results.append(exporter.export(export_format))
+        if on_result is not None:
+            on_result(results[-1])
+    versions = [result.version for result in results if result.version is not None]
     if not versions:
-        return Export(formats=tuple(done), promotion=None, refusal=None, card=None)
-    promotion, refusal = _labelled_as_due(store, versions, config)
-    card = write_card(config.checkpoint, checkpoint, done, validation.source)
+        return ExportResult(formats=tuple(results))
+    promotion, refusal = _label(store, versions, config)
+    card = write_card(config.checkpoint, checkpoint, results, exporter.validation.source)
     labels = Record.of(store).labels
-    return Export(
-        formats=tuple(done),
+    return ExportResult(
+        formats=tuple(results),
         promotion=promotion,
         refusal=refusal,
         card=card,
@@ -72,115 +74,109 @@ def export_checkpoint(config: ExportConfig, tell: Callable[[Exported], None] | N
     )
 
 
-def _labelled_as_due(
-    store: VersionStore, versions: Sequence[int], config: ExportConfig
-) -> tuple[Promotion | None, str | None]:
-    """The promotion, or what stands against one: the versions are installed all the same, and have to be told."""
+def _label(store: VersionStore, versions: Sequence[int], config: ExportConfig) -> tuple[Promotion | None, str | None]:
+    """Label the installed versions; return the promotion, or the reason why a requested promotion did not happen."""
     try:
         promotion = label_exported(store, versions, promote_it=config.promote, reason=config.reason)
     except RepositoryError as error:
         return None, str(error)
     if promotion is None and config.promote:
-        return None, "nothing is promoted: no format among these is served; fix: add --format onnx"
+        return None, "nothing is promoted: Triton serves none of these formats; fix: add --format onnx"
     return promotion, None
 
 
-def _export(
-    name: Format, config: ExportConfig, checkpoint: Checkpoint, store: VersionStore, validation: Validation
-) -> Exported:
-    started = time.monotonic()
-    lacks = builders.missing(name)
-    if lacks is not None:
-        if config.skip_missing:
-            return Exported(format=name, seconds=0.0, left_out=lacks)
-        return Exported(format=name, seconds=0.0, error=lacks)
-    try:
-        installed = _installed(name, config, checkpoint, store, validation)
-    except ReentryError as error:
-        return Exported(format=name, seconds=time.monotonic() - started, error=str(error))
-    except OSError as error:  # of the folder in which the format is made
-        reason = f"cannot be written: {error.strerror or error}; fix: make room, or name another folder with TMPDIR"
-        return Exported(format=name, seconds=time.monotonic() - started, error=f"{tempfile.gettempdir()}: {reason}")
-    return replace(installed, seconds=time.monotonic() - started)
+@dataclass(frozen=True, slots=True)
+class _Exporter:
+    """Exports one checkpoint, one format at a time."""
 
+    config: ExportConfig
+    checkpoint: Checkpoint
+    store: VersionStore
+    validation: Validation
 
-def _installed(
-    name: Format, config: ExportConfig, checkpoint: Checkpoint, store: VersionStore, validation: Validation
-) -> Exported:
-    spec = FORMATS[name]
-    for _ in range(_ATTEMPTS):
-        version = next_version(store)
-        # The runner's files must not go before it does.
-        with ExitStack() as scratch:
-            folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="reentry-export-")))
-            runner = builders.build(name, checkpoint, version, folder, config.tensorrt)
-            whole, step = folder / spec.whole_file, folder / spec.step_file
-            if spec.whole_file.endswith(".onnx"):
-                check_signature(whole, step, checkpoint.model_config)
-            verification = verify(
-                runner,
-                checkpoint.model,
-                version=version,
-                tolerance=spec.tolerance,
-                decision=checkpoint.decision,
-                validation=validation.samples,
-                batches=config.batches,
-                lengths=config.lengths,
+    def export(self, export_format: Format) -> FormatResult:
+        """Build, verify and install one format. An error becomes part of the result."""
+        started = time.monotonic()
+        lack = builders.missing(export_format)
+        if lack is not None:
+            skip = self.config.skip_missing
+            return FormatResult(format=export_format, left_out=lack if skip else None, error=None if skip else lack)
+        try:
+            result = self._install(export_format)
+        except ReentryError as error:
+            result = FormatResult(format=export_format, error=str(error))
+        except OSError as error:  # from the temporary folder
+            reason = f"cannot write files: {error.strerror or error}; fix: free disk space, or set TMPDIR"
+            result = FormatResult(format=export_format, error=f"{tempfile.gettempdir()}: {reason}")
+        return replace(result, seconds=time.monotonic() - started)
+
+    def _install(self, export_format: Format) -> FormatResult:
+        spec, config, checkpoint = FORMATS[export_format], self.config, self.checkpoint
+        for _ in range(_ATTEMPTS):
+            version = next_version(self.store)
+            with tempfile.TemporaryDirectory(prefix="reentry-export-") as scratch:
+                folder = Path(scratch)
+                session = builders.build(export_format, checkpoint, version, folder, config.tensorrt)
+                whole, step = folder / spec.whole_file, folder / spec.step_file
+                if spec.whole_file.endswith(".onnx"):
+                    check_signature(whole, step, checkpoint.model_config)
+                verification = verify(
+                    session,
+                    checkpoint,
+                    config,
+                    version=version,
+                    tolerance=spec.tolerance,
+                    validation=self.validation.samples,
+                )
+                if checkpoint.reference is not None:
+                    (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")
+                manifest = self._manifest(export_format, version, verification, folder)
+                (folder / MANIFEST_FILE).write_text(manifest.to_json())
+                size = whole.stat().st_size + step.stat().st_size
+                try:
+                    place = self.store.install(folder, version)
+                except FileExistsError:  # another export took this number
+                    continue
+            return FormatResult(
+                format=export_format, version=version, place=place, size=size, verification=verification
             )
-            if checkpoint.reference is not None:
-                (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")
-            manifest = _manifest(name, config, checkpoint, version, verification, validation, folder)
-            (folder / MANIFEST_FILE).write_text(manifest.to_json())
-            size = whole.stat().st_size + step.stat().st_size
-            try:
-                place = store.install(folder, version)
-            except FileExistsError:  # another export took this number
-                continue
-        return Exported(format=name, seconds=0.0, version=version, place=place, size=size, verification=verification)
-    raise ExportError(f"no free version number after {_ATTEMPTS} attempts", where=store.location, fix="export again")
+        raise ExportError(
+            f"no free version number after {_ATTEMPTS} attempts", where=self.store.location, fix="export again"
+        )
 
-
-def _manifest(
-    name: Format,
-    config: ExportConfig,
-    checkpoint: Checkpoint,
-    version: int,
-    verification: Verification,
-    validation: Validation,
-    folder: Path,
-) -> Manifest:
-    spec = FORMATS[name]
-    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
-    return Manifest(
-        version=version,
-        format=name,
-        precision="fp16" if name is Format.TENSORRT and config.tensorrt.fp16 else spec.precision,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        checkpoint_sha256=sha256_of(config.checkpoint),
-        schema_version=checkpoint.schema_version,
-        data_fingerprint=checkpoint.data_fingerprint,
-        git_revision=checkpoint.git_revision,
-        seed=checkpoint.seed,
-        model=asdict(checkpoint.model_config) | {"parameters": parameters},
-        metrics=verification.metrics,
-        verification={
-            **verification.as_dict(),
-            "data": validation.source,
-            "fingerprint": tracks_fingerprint(sample.track for sample in validation.samples),
-            "tolerance": asdict(spec.tolerance),
-            "batches": list(config.batches),
-            "lengths": list(config.lengths),
-        },
-        files=file_entries(folder),
-    )
+    def _manifest(self, export_format: Format, version: int, verification: Verification, folder: Path) -> Manifest:
+        spec, config, checkpoint = FORMATS[export_format], self.config, self.checkpoint
+        parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
+        return Manifest(
+            version=version,
+            format=export_format,
+            precision="fp16" if export_format is Format.TENSORRT and config.tensorrt.fp16 else spec.precision,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            checkpoint_sha256=sha256_of(config.checkpoint),
+            schema_version=checkpoint.schema_version,
+            data_fingerprint=checkpoint.data_fingerprint,
+            git_revision=checkpoint.git_revision,
+            seed=checkpoint.seed,
+            model=asdict(checkpoint.model_config) | {"parameters": parameters},
+            metrics=verification.metrics,
+            verification={
+                **verification.as_dict(),
+                "data": self.validation.source,
+                "fingerprint": tracks_fingerprint(sample.track for sample in self.validation.samples),
+                "tolerance": asdict(spec.tolerance),
+                "batches": list(config.batches),
+                "lengths": list(config.lengths),
+            },
+            files=file_entries(folder),
+        )
 
 
 def _require_served_decision(path: Path, decision: DecisionConfig) -> None:
-    """The thresholds are of the served program, not of the graph: others would give other phases than were measured."""
+    """Require the thresholds of the server, without which the measured phases would not be the served ones."""
     served = DecisionConfig()
     if decision != served:
         raise ExportError(
-            "the checkpoint's figures are of other decision thresholds than the served ones",
+            "the checkpoint was evaluated with other decision thresholds than the server's",
             where=str(path),
             expected=f"enter {served.enter:g}, leave {served.leave:g}",
             got=f"enter {decision.enter:g}, leave {decision.leave:g}",

@@ -1,9 +1,8 @@
-"""fp32 ONNX -> int8: weights of the LSTM and of the linear layers, by ONNX Runtime's quantiser.
+"""Quantises fp32 ONNX graphs to int8: the weights of the LSTM and of the linear layers, with ONNX Runtime.
 
-Dynamic: weights are int8 in the file, one scale for each channel; what flows through the graph is quantised as it
-comes, with the range of the call's own values. Static: these ranges are fixed from calibration flights. ONNX Runtime
-has no static kernel for an LSTM: int8 in the file too, it computes in fp32; `perf.formats.calibration` shows what that
-means.
+Dynamic quantisation stores int8 weights with one scale per channel, and finds the range of activations at each call.
+Static quantisation fixes these ranges from calibration flights. ONNX Runtime has no static kernel for an LSTM: its
+weights are int8 in the file, but it computes in fp32. `perf.formats.calibration` measures the effect.
 """
 
 from __future__ import annotations
@@ -17,13 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.graphs import metadata_of, strip
@@ -34,7 +27,7 @@ _QUANTISED: Final = ("LSTM", "MatMul", "Gemm")
 
 
 def dynamic_int8(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with int8 weights, ranges found at each call."""
+    """The graph with int8 weights and dynamic ranges."""
     with _prepared(graph) as (source, target):
         quantize_dynamic(
             source, target, op_types_to_quantize=list(_QUANTISED), per_channel=True, weight_type=QuantType.QInt8
@@ -43,9 +36,11 @@ def dynamic_int8(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def static_int8(graph: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.ModelProto:
-    """The graph over whole tracks with ranges fixed from `calibration`, features (B, T, F) of flights like the trained.
+    """The graph over whole tracks with int8 weights and static ranges.
 
-    The LSTM computes in fp32; see the module.
+    Args:
+        graph: fp32 graph over whole tracks.
+        calibration: features (B, T, F) of flights that resemble the training data.
     """
     with _prepared(graph) as (source, target):
         quantize_static(
@@ -63,26 +58,26 @@ def static_int8(graph: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.Mo
 
 class _Flights(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     def __init__(self, features: Sequence[Array]) -> None:
-        self._left = iter(features)
+        self._remaining = iter(features)
 
     def get_next(self) -> dict[str, Array] | None:
-        """The next call's inputs; None after the last."""
-        features = next(self._left, None)
+        """Inputs of the next call; None after the last one."""
+        features = next(self._remaining, None)
         return None if features is None else {FEATURES_TENSOR.name: features}
 
 
 @contextmanager
 def _prepared(graph: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
-    """Files of the graph as the quantiser wants it, and of what it makes; quietly."""
+    """Paths of the preprocessed graph and of the quantised graph, with the quantiser's log output suppressed."""
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it advises to do what is done here
+    logging.root.setLevel(logging.ERROR)  # it warns that the graph should be preprocessed, which is done below
     try:
         with tempfile.TemporaryDirectory(prefix="reentry-int8-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            plain, source = Path(folder) / "plain.onnx", Path(folder) / "source.onnx"
-            onnx.save(graph, plain)
-            quant_pre_process(plain, source, skip_symbolic_shape=True)
-            yield source, Path(folder) / "int8.onnx"
+            original, prepared = Path(folder) / "original.onnx", Path(folder) / "prepared.onnx"
+            onnx.save(graph, original)
+            quant_pre_process(original, prepared, skip_symbolic_shape=True)
+            yield prepared, Path(folder) / "int8.onnx"
     finally:
         logging.root.setLevel(level)
 

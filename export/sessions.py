@@ -1,12 +1,16 @@
-"""One way to run every format: whole tracks, and one step with carried state. The gate and the benchmark use it.
+"""The common interface to every loaded format: run whole tracks, or run one step with its LSTM state.
+
+This module does not import torch, because the server's image checks TensorRT engines without it.
 
 Shapes: B tracks, T steps, F features, L layers, H hidden units.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,66 +20,78 @@ from reentry import schema
 
 Array = npt.NDArray[Any]
 
+_WHOLE_OUTPUTS: Final = [schema.PROBABILITY.name, schema.MODEL_VERSION.name]
+_STEP_OUTPUTS: Final = [tensor.name for tensor in schema.REENTRY_STEP.outputs]
+
 
 class Carried(NamedTuple):
-    """What a track's step leaves to the next; batch first, as Triton wants a state."""
+    """LSTM state that one step passes to the next. The batch axis comes first, as in Triton."""
 
     hidden: Array
-    """(B, L, H) float32."""
+    """Hidden state (B, L, H), float32."""
     cell: Array
-    """(B, L, H) float32."""
+    """Cell state (B, L, H), float32."""
 
 
 def no_state(batch: int, layers: int, hidden: int) -> Carried:
-    """The state at the start of a track."""
+    """The zero state at the start of a track."""
     return Carried(np.zeros((batch, layers, hidden), np.float32), np.zeros((batch, layers, hidden), np.float32))
 
 
 class Session(Protocol):
-    """A format, loaded."""
+    """A loaded format."""
 
     step_limit: int | None
-    """Most steps that are worth running one by one; None: any number."""
+    """Largest number of steps that the gate runs one by one; None if there is no limit."""
 
     def whole(self, features: Array) -> tuple[Array, Array]:
-        """(B, T, F) float32 -> probability (B, T) float32, model_version (B, 1) int64."""
+        """Features (B, T, F) float32 -> probability (B, T) float32 and model version (B, 1) int64."""
 
     def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
-        """(B, F) float32 and the state so far -> probability (B, 1), the next state, model_version (B, 1) int64."""
+        """Features (B, F) float32 and state -> probability (B, 1), next state, and model version (B, 1) int64."""
 
 
-class OnnxSession:
-    """ONNX Runtime over the two graphs of a version's folder."""
+class NamedTensorSession(ABC):
+    """A `Session` over two graphs whose inputs and outputs are addressed by tensor name."""
 
     step_limit: int | None = None
 
-    def __init__(
-        self,
-        whole: Path,
-        step: Path,
-        *,
-        threads: int = 1,
-        providers: tuple[str, ...] = ("CPUExecutionProvider",),
-    ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._whole = onnxruntime.InferenceSession(whole, options, providers=list(providers))
-        self._step = onnxruntime.InferenceSession(step, options, providers=list(providers))
+    def __init__(self, whole: Any, step: Any) -> None:
+        self._whole, self._step = whole, step
+
+    @abstractmethod
+    def _run(self, graph: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
+        """Run one of the two graphs on contiguous float32 inputs and return the named outputs in order."""
 
     def whole(self, features: Array) -> tuple[Array, Array]:
-        """See `Session`."""
-        probability, version = self._whole.run(
-            [schema.PROBABILITY.name, schema.MODEL_VERSION.name], {schema.FEATURES_TENSOR.name: features}
-        )
+        """See `Session.whole`."""
+        inputs = {schema.FEATURES_TENSOR.name: np.ascontiguousarray(features, np.float32)}
+        probability, version = self._run(self._whole, inputs, _WHOLE_OUTPUTS)
         return probability, version
 
     def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
-        """See `Session`."""
+        """See `Session.step`."""
         inputs = {
-            schema.STEP_FEATURES.name: features,
-            schema.HIDDEN_STATE.name: state.hidden,
-            schema.CELL_STATE.name: state.cell,
+            schema.STEP_FEATURES.name: np.ascontiguousarray(features, np.float32),
+            schema.HIDDEN_STATE.name: np.ascontiguousarray(state.hidden, np.float32),
+            schema.CELL_STATE.name: np.ascontiguousarray(state.cell, np.float32),
         }
-        outputs = [tensor.name for tensor in schema.REENTRY_STEP.outputs]
-        probability, hidden, cell, version = self._step.run(outputs, inputs)
+        probability, hidden, cell, version = self._run(self._step, inputs, _STEP_OUTPUTS)
         return probability, Carried(hidden, cell), version
+
+
+class OnnxSession(NamedTensorSession):
+    """Both ONNX graphs of a version, run by ONNX Runtime."""
+
+    def __init__(
+        self, whole: Path, step: Path, *, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        super().__init__(
+            *(onnxruntime.InferenceSession(path, options, providers=list(providers)) for path in (whole, step))
+        )
+
+    def _run(self, graph: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
+        answer: Sequence[Array] = graph.run(outputs, inputs)
+        return answer

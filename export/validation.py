@@ -1,4 +1,4 @@
-"""The labelled tracks that an export is verified with."""
+"""Data that an export is verified on: labelled tracks, and features of simulated flights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from export.config import ExportConfig
+from export.sessions import Array
 from reentry.errors import InputError
-from reentry.simulation import simulate_file
+from reentry.features.track import track_features
+from reentry.schema import MEASUREMENT_COLUMNS
+from reentry.simulation import TrapezoidConfig, simulate_file, simulate_trapezoid
 from reentry.tracks import read_tracks, tracks_fingerprint
 from training.checkpoint import VALIDATION_NAME, Checkpoint
 from training.data.samples import Sample, samples_of
@@ -21,40 +26,57 @@ _SIMULATED_SEED: Final = 97
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The labelled tracks that every format is held to."""
+    """Labelled tracks that every format is verified on."""
 
     samples: Sequence[Sample]
     source: str
-    """In words, for the manifest."""
+    """Description of the tracks for the manifest."""
 
 
 def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
-    """The tracks that the training held out, from wherever they are at hand; simulated flights, where they are not.
+    """Read the validation tracks of an export.
+
+    They are the tracks of `config.data`, or else those of validation.parquet beside the checkpoint, or else simulated
+    flights. If `config.data` is the file that the network was trained on, only the tracks that the training held out
+    are used.
 
     Raises:
-        TrackFileError, InputError: the named tracks cannot be used, or those beside the checkpoint are not its own.
+        TrackFileError, InputError: a file cannot be used, or validation.parquet belongs to another checkpoint.
     """
-    kept = config.checkpoint.with_name(VALIDATION_NAME)
+    held_out = set(checkpoint.validation_tracks)
+    beside = config.checkpoint.with_name(VALIDATION_NAME)
     if config.data is not None:
         samples = _labelled(config.data)
         if tracks_fingerprint(sample.track for sample in samples) != checkpoint.data_fingerprint:
             return Validation(samples=samples, source=f"all {len(samples)} tracks of {config.data.name}")
-        held_out = set(checkpoint.validation_tracks)
         samples = [sample for sample in samples if sample.track.track_id in held_out]
         return Validation(samples=samples, source=f"the {len(samples)} tracks held out of {config.data.name}")
-    if kept.is_file():
-        samples = _labelled(kept)
-        if {sample.track.track_id for sample in samples} != set(checkpoint.validation_tracks):
+    if beside.is_file():
+        samples = _labelled(beside)
+        if {sample.track.track_id for sample in samples} != held_out:
             raise InputError(
-                f"not the tracks that the training of {config.checkpoint.name} held out",
-                where=str(kept),
-                fix="name labelled tracks with --data, or remove the file to verify on simulated flights",
+                f"the tracks are not those that the training of {config.checkpoint.name} held out",
+                where=str(beside),
+                fix="pass labelled tracks with --data, or remove the file to verify on simulated flights",
             )
         return Validation(samples=samples, source=f"the {len(samples)} tracks that the training held out")
     with tempfile.TemporaryDirectory(prefix="reentry-export-") as folder:
         flights = Path(folder) / "flights.parquet"
         simulate_file(flights, tracks=_SIMULATED_TRACKS, seed=_SIMULATED_SEED)
         return Validation(samples=_labelled(flights), source=f"{_SIMULATED_TRACKS} simulated flights")
+
+
+def flight_features(batch: int, length: int, seed: int) -> Array:
+    """Features (B, T, F) float32 of simulated flights, or of sections of flights if `length` is shorter than a flight.
+
+    Random noise is unsuitable: it keeps a network that decides sharply at the edge of its decision, where rounding
+    errors of float32 grow larger than on any track.
+    """
+    steps = max(length, TrapezoidConfig().shortest)
+    flights = simulate_trapezoid(TrapezoidConfig(tracks=batch, seed=seed, shortest=steps, longest=steps, labels=False))
+    measurements = flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(batch, steps, -1)
+    start = int(np.random.default_rng(seed).integers(steps - length, endpoint=True))
+    return track_features(measurements[:, start : start + length])
 
 
 def _labelled(path: Path) -> list[Sample]:

@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Stands in for trtexec where there is no GPU: an "engine" is the ONNX file itself, run by ONNX Runtime on the CPU.
+"""A stand-in for trtexec on machines without a GPU. Its "engine" is the ONNX file, run by ONNX Runtime on the CPU.
 
-What it takes and prints follows TensorRT's documentation and published sources; nothing of it was recorded on a GPU.
-REENTRY_STAND_IN, as JSON, changes it: `version`, `without` (options it does not know), `fail` (its error), `spoil`
-(added to every probability), `stop_after_build` (no engine runs: ONNX Runtime's CPU provider ends the process on an
-LSTM of half precision), `log` (a file that gets a line of arguments for each run).
+Options and output follow TensorRT's documentation and published sources; they were not recorded on a GPU. The
+environment variable REENTRY_STAND_IN configures it with a JSON object of these keys:
+
+    version            TensorRT version to report
+    without            options that it does not know
+    fail               error that every run reports
+    spoil              number added to every probability
+    stop_after_build   fail to run engines: ONNX Runtime's CPU provider crashes on an LSTM of half precision
+    log                file to which each run appends its arguments as one line
 """
 
 from __future__ import annotations
@@ -41,22 +46,22 @@ OPTIONS = [
 
 
 def main() -> int:
-    wishes = json.loads(os.environ.get("REENTRY_STAND_IN", "{}"))
-    version = wishes.get("version", "10.16.2")
+    settings = json.loads(os.environ.get("REENTRY_STAND_IN", "{}"))
+    version = settings.get("version", "10.16.2")
     major, minor, patch = map(int, version.split("."))
-    known = [option for option in OPTIONS if option not in wishes.get("without", [])]
+    known = [option for option in OPTIONS if option not in settings.get("without", [])]
     banner = f"TensorRT.trtexec [TensorRT v{major * 10000 + minor * 100 + patch}] # {' '.join(sys.argv)}"
     print(f"&&&& RUNNING {banner}")
     arguments = {name: value for name, _, value in (word.removeprefix("--").partition("=") for word in sys.argv[1:])}
-    if "log" in wishes:
-        with Path(wishes["log"]).open("a") as log:
+    if "log" in settings:
+        with Path(settings["log"]).open("a") as log:
             print(*sys.argv[1:], file=log)
 
-    def say(level: str, text: str) -> None:
+    def log_line(level: str, text: str) -> None:
         print(f"[11/21/2026-12:00:00] [{level}] {text}", file=sys.stderr if level == "E" else sys.stdout, flush=True)
 
     def failed(text: str) -> int:
-        say("E", text)
+        log_line("E", text)
         print(f"&&&& FAILED {banner}")
         return 1
 
@@ -66,30 +71,30 @@ def main() -> int:
     for name, value in arguments.items():
         if name not in known:
             return failed(f"Unknown option: --{name} {value}")
-    say("I", "Selected Device: Stand-in GPU")
-    say("I", "Compute Capability: 9.0")
-    say("I", f"TensorRT version: {version}")
-    if "fail" in wishes:
-        say("E", wishes["fail"])
+    log_line("I", "Selected Device: Stand-in GPU")
+    log_line("I", "Compute Capability: 9.0")
+    log_line("I", f"TensorRT version: {version}")
+    if "fail" in settings:
+        log_line("E", settings["fail"])
         return failed("Engine set up failed")
     if "onnx" in arguments:
         Path(arguments["saveEngine"]).write_bytes(Path(arguments["onnx"]).read_bytes())
-        say("I", "Engine built in 1.25 sec.")
-    elif "stop_after_build" in wishes:
-        return failed("no engine runs")
+        log_line("I", "Engine built in 1.25 sec.")
+    elif "stop_after_build" in settings:
+        return failed("the stand-in runs no engine")
     else:
-        run(arguments, wishes.get("spoil", 0.0))
-        say("I", "Throughput: 812.5 qps")
+        run(arguments, settings.get("spoil", 0.0))
+        log_line("I", "Throughput: 812.5 qps")
     print(f"&&&& PASSED {banner}")
     return 0
 
 
 def run(arguments: dict[str, str], spoil: float) -> None:
     session = onnxruntime.InferenceSession(arguments["loadEngine"], providers=["CPUExecutionProvider"])
-    shapes = dict(part.split(":") for part in arguments["shapes"].split(","))
+    shapes = dict(shape.split(":") for shape in arguments["shapes"].split(","))
     inputs = {}
-    for part in arguments["loadInputs"].split(","):
-        name, _, file = part.partition(":")
+    for argument in arguments["loadInputs"].split(","):
+        name, _, file = argument.partition(":")
         inputs[name] = np.fromfile(file, np.float32).reshape([int(size) for size in shapes[name].split("x")])
     names = [node.name for node in session.get_outputs()]
     with Path(arguments["exportOutput"]).open("w") as out:

@@ -1,1 +1,1 @@
-"""TensorRT engines: built where they run, by trtexec or by the tensorrt package."""
+"""TensorRT engines, built by trtexec or by the tensorrt package."""

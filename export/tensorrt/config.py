@@ -1,51 +1,46 @@
-"""Settings of a TensorRT engine: the shapes it is tuned for, its precision, where engines are kept."""
+"""Settings of a TensorRT build: the shapes an engine is optimised for, its precision, and the engine cache."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from reentry.errors import ConfigError
 from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP
 
-ENGINE_CACHE: Final = Path("~/.cache/reentry/engines")
-
 Sizes = tuple[int, int, int]
-"""Least, best and most of an axis. TensorRT refuses what lies outside of them and is fastest at the best."""
+"""Minimum, optimal and maximum size of an axis. An engine rejects sizes outside the range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRTConfig:
-    """One build: both graphs of a version, with one profile each."""
+    """Settings for building both graphs of a version, each with one optimisation profile."""
 
     batch: Sizes = (1, 16, 64)
-    """Tracks of a request; the most is the max_batch_size of model_repository/reentry_lstm/config.pbtxt."""
+    """Number of tracks in a request. The maximum is max_batch_size in model_repository/reentry_lstm/config.pbtxt."""
     time: Sizes = (1, 1024, 4096)
-    """Steps of a track, a multiple of the buckets' step; a longer track is refused by the engine."""
+    """Number of steps in a track. The maximum is a multiple of the padding step; the engine rejects longer tracks."""
     fp16: bool = False
-    """Half precision. TensorRT 11 takes it from the graph alone, TensorRT 10 wants to be allowed it as well."""
+    """Half precision. TensorRT 11 reads it from the graph alone; TensorRT 10 also needs a flag."""
     int8: bool = False
-    """The same of int8; for graphs with quantisation of their own. No LSTM of TensorRT is quantised by it."""
+    """Int8 flag for graphs that carry their own quantisation. TensorRT does not quantise an LSTM."""
     workspace_mib: int = 1024
-    """GPU memory that a tactic may take, MiB."""
-    cache: Path = ENGINE_CACHE
-    """Folder of engines, by the hash of all that they depend on."""
+    """GPU memory available to a tactic, in MiB."""
+    cache: Path = Path("~/.cache/reentry/engines")
+    """Folder of built engines. The file name is a hash of everything that an engine depends on."""
 
     def __post_init__(self) -> None:
         for name, sizes in (("batch", self.batch), ("time", self.time)):
             if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
-                raise ConfigError(f"{name} out of order", expected="1 <= least <= best <= most", got=str(sizes))
+                raise ConfigError(
+                    f"{name} sizes out of order", expected="1 <= minimum <= optimum <= maximum", got=str(sizes)
+                )
         if self.workspace_mib < 1:
             raise ConfigError("workspace_mib out of range", expected="at least 1 MiB", got=str(self.workspace_mib))
 
-    def with_batch(self, batch: Sizes) -> TensorRTConfig:
-        """The same for other batches."""
-        return replace(self, batch=batch)
-
 
 def whole_shapes(config: TensorRTConfig) -> list[str]:
-    """Shapes (B, T, F) of the whole graph's input at least, best and most, as TensorRT's tools write them."""
+    """Minimum, optimal and maximum input shape (B, T, F) of the graph over whole tracks, in trtexec's notation."""
     (features,) = REENTRY_LSTM.inputs
     return [
         f"{features.name}:{batch}x{time}x{len(FEATURES)}" for batch, time in zip(config.batch, config.time, strict=True)
@@ -53,14 +48,7 @@ def whole_shapes(config: TensorRTConfig) -> list[str]:
 
 
 def step_shapes(config: TensorRTConfig, *, layers: int, hidden: int) -> list[str]:
-    """The same of the step graph: (B, F), and (B, L, H) for each state."""
+    """Minimum, optimal and maximum input shapes of the step graph: (B, F), and (B, L, H) for each state."""
     features, *states = REENTRY_STEP.inputs
-    return [
-        ",".join(
-            [
-                f"{features.name}:{batch}x{len(FEATURES)}",
-                *(f"{state.name}:{batch}x{layers}x{hidden}" for state in states),
-            ]
-        )
-        for batch in config.batch
-    ]
+    sizes = {features.name: f"{len(FEATURES)}"} | {state.name: f"{layers}x{hidden}" for state in states}
+    return [",".join(f"{name}:{batch}x{size}" for name, size in sizes.items()) for batch in config.batch]

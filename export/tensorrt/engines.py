@@ -1,6 +1,6 @@
-"""ONNX -> TensorRT engines, with trtexec or the tensorrt package, kept by all that they depend on.
+"""Builds TensorRT engines from ONNX graphs, with `trtexec` or the `tensorrt` package, and caches them.
 
-An engine fits one model of GPU and one version of TensorRT: it is built where it is served.
+An engine fits one GPU model and one TensorRT version, so it is built on a machine like the one that serves it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
+
+import onnx
 
 from export.sessions import Session
 from export.tensorrt.config import TensorRTConfig, step_shapes, whole_shapes
-from export.tensorrt.trtexec import ENVIRONMENT_VARIABLE, Program, TrtexecSession, find_trtexec
+from export.tensorrt.trtexec import ENVIRONMENT_VARIABLE, Trtexec, find_trtexec
 from reentry.errors import ExportError
 from reentry.runtime.files import whole_file
 from reentry.schema import HIDDEN_STATE
@@ -25,11 +27,28 @@ from registry.formats import FORMATS, Format
 
 _SPEC: Final = FORMATS[Format.TENSORRT]
 _STRONGLY_TYPED: Final = 11
-"""The release of TensorRT from which on precision is the graph's alone."""
+"""First major TensorRT version that takes the precision from the graph alone."""
+
+
+class EngineBuilder(Protocol):
+    """A TensorRT installation that builds engines and runs them."""
+
+    version: str
+    """TensorRT version, such as 10.16.2."""
+
+    def build(self, graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
+        """Build `engine` from the ONNX file `graph`, with one profile of minimum, optimal and maximum shapes.
+
+        Raises:
+            ExportError: the build failed, or this TensorRT version has no flag for the requested precision.
+        """
+
+    def load(self, whole: Path, step: Path) -> Session:
+        """Load both engines of a version."""
 
 
 class Gpu(NamedTuple):
-    """The GPU that an engine is for."""
+    """The GPU that an engine is built for."""
 
     name: str
     compute_capability: str
@@ -37,7 +56,7 @@ class Gpu(NamedTuple):
 
 
 def find_gpu() -> Gpu | None:
-    """The first GPU of this machine that the driver shows."""
+    """The first GPU that nvidia-smi shows; None without a GPU."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
@@ -48,76 +67,64 @@ def find_gpu() -> Gpu | None:
 
 
 def missing() -> str | None:
-    """What this machine lacks to build an engine, and what to do; None where it lacks nothing."""
+    """What this machine lacks to build an engine, with the fix, on one line; None if nothing is missing."""
     lacks = []
     if find_trtexec() is None and not _has_package():
-        lacks.append("neither trtexec nor the tensorrt package")
+        lacks.append("neither trtexec nor the tensorrt package is installed")
     if find_gpu() is None:
-        lacks.append("no NVIDIA GPU that nvidia-smi shows")
-    if not lacks:
-        return None
-    return (
-        f"there is {' and '.join(lacks)} here; fix: export on a machine with both (trtexec in another place: "
-        f"{ENVIRONMENT_VARIABLE}=PATH), or build on the cluster's nodes, see docs/tensorrt.md"
-    )
+        lacks.append("nvidia-smi shows no GPU")
+    fix = f"export on a machine with both, set {ENVIRONMENT_VARIABLE} to the path of trtexec, or see docs/tensorrt.md"
+    return f"{' and '.join(lacks)}; fix: {fix}" if lacks else None
 
 
 def build(whole_onnx: Path, step_onnx: Path, folder: Path, config: TensorRTConfig) -> Session:
-    """Build both engines into `folder`, under the names of the format, or take them from the cache.
+    """Build both engines, or take them from the cache, and load them.
 
-    Returns:
-        The engines, loaded.
+    Args:
+        whole_onnx: graph over whole tracks.
+        step_onnx: graph over one step.
+        folder: destination of the engines, under the file names of the TensorRT format.
+        config: settings of the build.
 
     Raises:
-        ExportError: something is missing here, or TensorRT's own reason for a failure.
+        ExportError: the GPU or TensorRT is missing, or TensorRT failed.
     """
     lack, gpu = missing(), find_gpu()
     if lack is not None or gpu is None:
-        raise ExportError(f"no TensorRT engine can be built: {lack}")
+        raise ExportError(f"cannot build a TensorRT engine: {lack}")
+    builder = _find_builder()
     layers, hidden = _state_shape(step_onnx)
-    plans = (
-        (whole_onnx, folder / _SPEC.whole_file, whole_shapes(config)),
-        (step_onnx, folder / _SPEC.step_file, step_shapes(config, layers=layers, hidden=hidden)),
-    )
-    cache = config.cache.expanduser()
+    engines = folder / _SPEC.whole_file, folder / _SPEC.step_file
+    for graph, engine, shapes in (
+        (whole_onnx, engines[0], whole_shapes(config)),
+        (step_onnx, engines[1], step_shapes(config, layers=layers, hidden=hidden)),
+    ):
+        cached = config.cache.expanduser() / f"{cache_key(graph, shapes, config, gpu, builder.version)}.plan"
+        if not cached.is_file():
+            # A strongly typed release has no flag for a precision that the graph already has.
+            typed = _is_half(graph) and int(builder.version.partition(".")[0]) >= _STRONGLY_TYPED
+            with whole_file(cached) as part:
+                builder.build(graph, part, shapes, replace(config, fp16=False) if typed else config)
+                if part.stat().st_size == 0:
+                    raise ExportError("TensorRT wrote an empty engine", where=str(graph))
+        shutil.copyfile(cached, engine)
+    return builder.load(*engines)
+
+
+def cache_key(graph: Path, shapes: Sequence[str], config: TensorRTConfig, gpu: Gpu, version: str) -> str:
+    """Cache key of an engine: a hash of graph, shapes, precision, workspace, GPU, driver and TensorRT version."""
+    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+    content = [digest, list(shapes), config.fp16, config.int8, config.workspace_mib, list(gpu), version]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _find_builder() -> EngineBuilder:
     path = find_trtexec()
     if path is not None:
-        program = Program.ask(path)
-        version = program.version
+        return Trtexec(path)
+    from export.tensorrt.package import TensorRTPackage  # imports tensorrt
 
-        def make(graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
-            timings = cache / f"{_hash(list(gpu), version)}.timings"
-            program.run(program.build_command(graph, engine, shapes, config, timings))
-    else:
-        from export.tensorrt import package
-
-        version = package.version()
-
-        def make(graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
-            package.build_engine(graph, engine, shapes, config)
-
-    for graph, engine, shapes in plans:
-        kept = cache / f"{key_of(graph, shapes, config, gpu, version)}.plan"
-        if not kept.is_file():
-            with whole_file(kept) as part:
-                # A release that takes precision from the graph has no flag for what the graph is already.
-                strong = _is_half(graph) and int(version.partition(".")[0]) >= _STRONGLY_TYPED
-                make(graph, part, shapes, replace(config, fp16=False) if strong else config)
-                if part.stat().st_size == 0:
-                    raise ExportError("TensorRT wrote no engine", where=str(graph))
-        shutil.copyfile(kept, engine)
-    engines = (folder / _SPEC.whole_file, folder / _SPEC.step_file)
-    return TrtexecSession(program, *engines) if path is not None else package.PackageSession(*engines)
-
-
-def key_of(graph: Path, shapes: Sequence[str], config: TensorRTConfig, gpu: Gpu, version: str) -> str:
-    """Name of an engine in the cache: another graph, setting, GPU, driver or TensorRT is another engine."""
-    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
-    return _hash(digest, list(shapes), config.fp16, config.int8, config.workspace_mib, list(gpu), version)
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return TensorRTPackage()
 
 
 def _has_package() -> bool:
@@ -125,19 +132,14 @@ def _has_package() -> bool:
 
 
 def _is_half(graph: Path) -> bool:
-    """Whether the weights are half precision."""
-    import onnx
-
+    """Whether the graph has half-precision weights."""
     return any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in onnx.load(graph).graph.initializer)
 
 
 def _state_shape(step_onnx: Path) -> tuple[int, int]:
-    """L and H of the step graph."""
-    import onnx
-
-    graph = onnx.load(step_onnx, load_external_data=False).graph
-    for tensor in graph.input:
+    """Numbers of layers L and hidden units H of the step graph."""
+    for tensor in onnx.load(step_onnx, load_external_data=False).graph.input:
         if tensor.name == HIDDEN_STATE.name:
             _, layers, hidden = (axis.dim_value for axis in tensor.type.tensor_type.shape.dim)
             return layers, hidden
-    raise ExportError(f"the step graph has no input {HIDDEN_STATE.name}", where=str(step_onnx))
+    raise ExportError(f"step graph has no input {HIDDEN_STATE.name}", where=str(step_onnx))

@@ -1,4 +1,4 @@
-"""TensorRT through its Python package, on a machine without trtexec; buffers are PyTorch's on the GPU."""
+"""TensorRT through its Python package, for a machine without trtexec. PyTorch allocates the GPU buffers."""
 
 from __future__ import annotations
 
@@ -7,88 +7,83 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
+from export.sessions import Array, NamedTensorSession
 from export.tensorrt.config import TensorRTConfig
-from export.tensorrt.session import EngineSession
 from reentry.errors import ExportError
 
-trt: Any = importlib.import_module("tensorrt")  # without types, and on no machine but one with a GPU
-Array = npt.NDArray[Any]
+trt: Any = importlib.import_module("tensorrt")  # it has no type stubs, and is installed on GPU machines alone
 
 
-def version() -> str:
-    """TensorRT's."""
-    return str(trt.__version__)
+class TensorRTPackage:
+    """The `tensorrt` package as an `EngineBuilder`."""
+
+    def __init__(self) -> None:
+        self.version = str(trt.__version__)
+
+    def build(self, graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
+        """See `EngineBuilder.build`."""
+        logger = trt.Logger(trt.Logger.ERROR)
+        builder = trt.Builder(logger)
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(graph)):
+            raise ExportError(f"TensorRT cannot read the graph: {parser.get_error(0).desc()}", where=str(graph))
+        settings = builder.create_builder_config()
+        settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib * 2**20)
+        precisions = [name for name, enabled in (("FP16", config.fp16), ("INT8", config.int8)) if enabled]
+        for name in precisions:
+            if not hasattr(trt.BuilderFlag, name):
+                raise ExportError(
+                    f"TensorRT {self.version} has no flag {name}; it takes the precision from the graph",
+                    where=str(graph),
+                    fix=f"omit {name.lower()}, and build from a graph of that precision",
+                )
+            settings.set_flag(getattr(trt.BuilderFlag, name))
+        if not precisions:
+            settings.clear_flag(trt.BuilderFlag.TF32)  # TF32 is on by default and rounds like half precision
+        profile = builder.create_optimization_profile()
+        by_name = [dict(tensor.split(":") for tensor in shape.split(",")) for shape in shapes]
+        for name in by_name[0]:
+            profile.set_shape(name, *(tuple(map(int, shape[name].split("x"))) for shape in by_name))
+        settings.add_optimization_profile(profile)
+        plan = builder.build_serialized_network(network, settings)
+        if plan is None:
+            raise ExportError("TensorRT built no engine; see its log above", where=str(graph))
+        engine.write_bytes(bytes(plan))
+
+    def load(self, whole: Path, step: Path) -> PackageSession:
+        """See `EngineBuilder.load`."""
+        return PackageSession(whole, step)
 
 
-def build_engine(graph: Path, engine: Path, shapes: Sequence[str], config: TensorRTConfig) -> None:
-    """Build `engine` from the ONNX file `graph` with one profile, `shapes` at least, best and most.
-
-    Raises:
-        ExportError: the parser's first error, or that the build failed.
-    """
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(graph)):
-        raise ExportError(f"TensorRT cannot read the graph: {parser.get_error(0).desc()}", where=str(graph))
-    settings = builder.create_builder_config()
-    settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib * 2**20)
-    wanted = [name for name, on in (("FP16", config.fp16), ("INT8", config.int8)) if on]
-    for name in wanted:
-        if not hasattr(trt.BuilderFlag, name):
-            raise ExportError(
-                f"TensorRT {version()} has no flag {name}: precision is the graph's own",
-                where=str(graph),
-                fix=f"leave {name.lower()} out, and give it a graph of that precision",
-            )
-        settings.set_flag(getattr(trt.BuilderFlag, name))
-    if not wanted:
-        settings.clear_flag(trt.BuilderFlag.TF32)  # rounds like half precision, and is on by default
-    profile = builder.create_optimization_profile()
-    by_name = [dict(part.split(":") for part in shape.split(",")) for shape in shapes]
-    for name in by_name[0]:
-        profile.set_shape(name, *(tuple(map(int, shape[name].split("x"))) for shape in by_name))
-    settings.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, settings)
-    if plan is None:
-        raise ExportError("TensorRT built no engine; its reason is above", where=str(graph))
-    engine.write_bytes(bytes(plan))
-
-
-class PackageSession(EngineSession):
-    """Engines on the first GPU of this process."""
+class PackageSession(NamedTensorSession):
+    """Both engines of a version, on the first GPU of this process."""
 
     def __init__(self, whole: Path, step: Path) -> None:
-        super().__init__(whole, step)
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self._engines = {path: self._load(path) for path in (whole, step)}
+        super().__init__(self._load(whole), self._load(step))
 
     def _load(self, path: Path) -> Any:
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
-            raise ExportError("TensorRT cannot load the engine; its reason is above", where=str(path))
+            raise ExportError("TensorRT cannot load the engine; see its log above", where=str(path))
         return engine
 
-    def _call(self, engine: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        loaded = self._engines[engine]
-        context = loaded.create_execution_context()
+    def _run(self, graph: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
+        context = graph.create_execution_context()
         buffers = {name: torch.from_numpy(array).cuda() for name, array in inputs.items()}
         for name, tensor in buffers.items():
             if not context.set_input_shape(name, tuple(tensor.shape)):
-                raise ExportError(f"the engine does not take {name} of shape {tuple(tensor.shape)}")
-        outputs = {}
-        for name in (loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)):
-            if name not in buffers:
-                dtype = torch.int64 if loaded.get_tensor_dtype(name) == trt.int64 else torch.float32
-                outputs[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device="cuda")
-        for name, tensor in (buffers | outputs).items():
+                raise ExportError(f"engine rejects shape {tuple(tensor.shape)} of input {name}")
+        for name in outputs:
+            dtype = torch.int64 if graph.get_tensor_dtype(name) == trt.int64 else torch.float32
+            buffers[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device="cuda")
+        for name, tensor in buffers.items():
             context.set_tensor_address(name, tensor.data_ptr())
         stream = torch.cuda.current_stream()
         if not context.execute_async_v3(stream.cuda_stream):
-            raise ExportError("TensorRT cannot run the engine; its reason is above")
+            raise ExportError("TensorRT cannot run the engine; see its log above")
         stream.synchronize()
-        return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
+        return [buffers[name].cpu().numpy() for name in outputs]

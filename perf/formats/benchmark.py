@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from export.config import ExportConfig
-from export.gate import flight_features
 from export.tensorrt.config import TensorRTConfig
-from export.validation import validation_of
+from export.validation import flight_features, validation_of
 from perf.formats.build import built
 from perf.formats.figures import BASELINE, FormatRow, Measured, rows_of
 from perf.formats.measure import REFERENCES, Spec

@@ -51,13 +51,11 @@ def _one(
     folder.mkdir()
     found = verify(
         build(form, checkpoint, _VERSION, folder, config.tensorrt),
-        checkpoint.model,
+        checkpoint,
+        config,
         version=_VERSION,
         tolerance=spec.tolerance,
-        decision=checkpoint.decision,
         validation=validation,
-        batches=config.batches,
-        lengths=config.lengths,
     )
     return Measured(
         whole_bytes=(folder / spec.whole_file).stat().st_size,

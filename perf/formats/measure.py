@@ -141,11 +141,11 @@ def _opener(spec: Spec) -> Callable[[], Session]:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(spec.folder)
         import torch
 
-        from export.torch_session import network_runner
+        from export.torch_session import network_session
         from training.checkpoint import load_checkpoint
 
         torch.set_num_threads(spec.threads)
-        return lambda: network_runner(load_checkpoint(spec.checkpoint), compiled=spec.way == COMPILED)
+        return lambda: network_session(load_checkpoint(spec.checkpoint), compiled=spec.way == COMPILED)
     return _format_opener(Format(spec.way), spec.folder, spec.threads)
 
 
@@ -154,10 +154,10 @@ def _format_opener(form: Format, folder: Path, threads: int) -> Callable[[], Ses
     if form == Format.TORCHSCRIPT:
         import torch
 
-        from export.torchscript import torchscript_runner
+        from export.torch_session import torchscript_session
 
         torch.set_num_threads(threads)
-        return lambda: torchscript_runner(whole, step)
+        return lambda: torchscript_session(whole, step)
     if form == Format.TENSORRT:
         from export.tensorrt.package import PackageSession
 

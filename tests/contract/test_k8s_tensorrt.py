@@ -1,4 +1,4 @@
-"""The manifests that bring TensorRT engines to a cluster agree with commands, image and settings."""
+"""The Kubernetes manifests for TensorRT engines agree with the commands, the image and the settings."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ STEPS = ("prepare", "build", "install")
 
 
 def job() -> Manifest:
-    """Specification of the job's pod."""
+    """Pod specification of the job."""
     return one("tensorrt/job", "Job")["spec"]["template"]["spec"]
 
 
 def steps(folder: str) -> dict[str, Manifest]:
-    """The containers that make an engine, in their order."""
+    """Containers that build an engine, by name, in order."""
     spec = job() if folder == "tensorrt/job" else pod(folder)
     containers = [*spec["initContainers"], *(spec["containers"] if folder == "tensorrt/job" else [])]
     return {container["name"]: container for container in containers}
 
 
-def test_the_job_s_pod_keeps_the_restricted_profile_and_writes_to_volumes_alone() -> None:
+def test_the_pod_of_the_job_follows_the_restricted_profile_and_writes_only_to_volumes() -> None:
     assert list(breaches(job())) == []
     for container in steps("tensorrt/job").values():
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -39,16 +39,16 @@ def test_the_job_s_pod_keeps_the_restricted_profile_and_writes_to_volumes_alone(
     assert job()["automountServiceAccountToken"] is False
 
 
-def test_the_job_is_shut_off_from_the_network_and_from_the_server_s_services() -> None:
+def test_no_service_or_network_policy_of_the_server_selects_the_job() -> None:
     labels = one("tensorrt/job", "Job")["spec"]["template"]["metadata"]["labels"]
     for policy in ("Service", "NetworkPolicy"):
         selector = one("tensorrt/init", policy, "reentry")["spec"]
-        wanted = selector.get("podSelector", {}).get("matchLabels") or selector.get("selector")
-        assert not wanted.items() <= labels.items()
+        selected = selector.get("podSelector", {}).get("matchLabels") or selector.get("selector")
+        assert not selected.items() <= labels.items()
     assert one("tensorrt/init", "NetworkPolicy", "default-deny")["spec"]["podSelector"] == {}
 
 
-def test_the_job_ends_by_itself_and_does_not_build_for_ever() -> None:
+def test_the_job_has_a_deadline_and_few_retries() -> None:
     spec = one("tensorrt/job", "Job")["spec"]
     assert spec["backoffLimit"] <= 2
     assert 0 < spec["activeDeadlineSeconds"] <= 3600
@@ -56,7 +56,7 @@ def test_the_job_ends_by_itself_and_does_not_build_for_ever() -> None:
 
 
 @pytest.mark.parametrize("folder", ["tensorrt/job", "tensorrt/init"])
-def test_an_engine_is_prepared_built_and_checked_before_anything_serves_or_keeps_it(folder: str) -> None:
+def test_an_engine_is_prepared_built_and_installed_in_this_order(folder: str) -> None:
     containers = steps(folder)
     assert tuple(containers) == STEPS
     assert containers["build"]["command"] == ["sh", "/work/build.sh"]
@@ -73,13 +73,13 @@ def test_an_engine_is_prepared_built_and_checked_before_anything_serves_or_keeps
 
 
 @pytest.mark.parametrize("folder", ["tensorrt/job", "tensorrt/init"])
-def test_the_engine_is_built_by_the_image_that_serves_it_on_a_gpu(folder: str) -> None:
+def test_the_image_that_serves_the_engine_builds_it_on_a_gpu(folder: str) -> None:
     containers = steps(folder)
     server = triton("tensorrt/init")
     assert containers["build"]["image"] == server["image"] == triton("overlays/gpu")["image"]
     assert containers["build"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     for name in ("prepare", "install"):
-        # A name of its own, or `deploy.sh --image` would replace it by the server's.
+        # The image has another name than the server's, because `deploy.sh --image` replaces that one.
         assert containers[name]["image"] == f"registry.example.com/reentry-engine:{__version__}-cpu"
         assert "nvidia.com/gpu" not in containers[name]["resources"]["limits"]
     gpu = pod("overlays/gpu")
@@ -89,7 +89,7 @@ def test_the_engine_is_built_by_the_image_that_serves_it_on_a_gpu(folder: str) -
 
 
 @pytest.mark.parametrize("folder", ["tensorrt/job", "tensorrt/init"])
-def test_the_steps_share_a_folder_and_only_the_job_writes_to_the_models(folder: str) -> None:
+def test_the_steps_share_a_folder_and_only_the_job_writes_to_the_models_volume(folder: str) -> None:
     spec = job() if folder == "tensorrt/job" else pod(folder)
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert "emptyDir" in volumes["work"]
@@ -104,12 +104,12 @@ def test_the_steps_share_a_folder_and_only_the_job_writes_to_the_models(folder: 
     assert one("tensorrt/job", "PersistentVolumeClaim") == one("models/pvc", "PersistentVolumeClaim")
 
 
-def test_the_server_gets_the_checked_copy() -> None:
+def test_the_server_mounts_the_checked_copy() -> None:
     (mount,) = [mount for mount in triton("tensorrt/init")["volumeMounts"] if mount["mountPath"] == "/models"]
     assert mount == {"name": "work", "mountPath": "/models", "subPath": "models", "readOnly": True}
 
 
-def test_the_accelerator_has_the_documented_parameters_and_the_shapes_of_our_engines() -> None:
+def test_the_accelerator_has_the_documented_parameters_and_the_shapes_of_the_engines() -> None:
     on_gpu = pinned(CONFIG, version=1, spec=FORMATS[Format.ONNX], gpu=True)
     (added,) = one("tensorrt/accelerator", "ConfigMap", accelerator_map())["data"].values()
     (accelerator,) = read(on_gpu + added).optimization.execution_accelerators.gpu_execution_accelerator
@@ -133,7 +133,7 @@ def accelerator_map() -> str:
     return volume["configMap"]["name"]
 
 
-def test_the_accelerator_is_added_to_a_copy_and_its_engines_outlive_the_pod() -> None:
+def test_the_accelerator_is_added_to_a_copy_and_its_engines_are_on_a_persistent_volume() -> None:
     spec = pod("tensorrt/accelerator")
     (container,) = spec["initContainers"]
     *_, script = container["command"]
@@ -141,7 +141,7 @@ def test_the_accelerator_is_added_to_a_copy_and_its_engines_outlive_the_pod() ->
         "cp -R /models/. /served",
         "cat /accelerator/accelerator.pbtxt >>/served/reentry_lstm/config.pbtxt",
     ]
-    assert container["image"] == triton("tensorrt/accelerator")["image"]  # whose models run on a GPU
+    assert container["image"] == triton("tensorrt/accelerator")["image"]  # the image whose models run on a GPU
     mounts = {mount["mountPath"]: mount for mount in triton("tensorrt/accelerator")["volumeMounts"]}
     assert mounts["/models"] == {"name": "served", "mountPath": "/models", "readOnly": True}
     claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in spec["volumes"]}
@@ -149,7 +149,7 @@ def test_the_accelerator_is_added_to_a_copy_and_its_engines_outlive_the_pod() ->
     assert claims[mounts["/engines"]["name"]] == {"claimName": claim["metadata"]["name"]}
 
 
-def test_the_profile_holds_the_largest_batch_of_the_server() -> None:
+def test_the_optimisation_profile_covers_the_largest_batch_and_the_warm_up_of_the_server() -> None:
     assert read(CONFIG).max_batch_size == TensorRTConfig().batch[2]
     for warm_up in read(CONFIG).model_warmup:
         steps_of, _ = warm_up.inputs["features"].dims

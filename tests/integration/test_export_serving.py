@@ -1,4 +1,4 @@
-"""One command from a checkpoint to what a real Triton serves: a network of another shape, in fp32 and in int8."""
+"""A real Triton server serves the fp32 and int8 exports of a network with another shape than the default."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from training.train import train_file
 
 HIDDEN, LAYERS = 48, 3
 SHAPES = ((1, 1), (1, 64), (3, 200), (8, 333))
-"""Batches and steps that are asked for."""
+"""Batch sizes and numbers of steps in the requests."""
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone's, with both formats of one training as versions 1 and 2."""
+    """Copy of the model repository, with fp32 and int8 exports of one checkpoint as versions 1 and 2."""
     folder = tmp_path_factory.mktemp("export")
     flights = write_flights(folder / "flights.csv")
     shape = ModelConfig(hidden=HIDDEN, layers=LAYERS)
-    # Long enough for an onset that is sharp: of one that is not, int8's rounding moves the phase, and the gate refuses.
+    # Enough epochs for a sharp onset; otherwise the rounding of int8 changes phases, and the gate rejects the format.
     train_file(flights, folder / "train", shape, TrainConfig(epochs=80, accelerator="cpu"))
     repository = copy_repository(folder)
-    command = ["export", str(folder / "train" / "model.ckpt"), "--repository", str(repository)]
-    told = CliRunner().invoke(app, [*command, "--format", "onnx,onnx-int8"])
-    assert told.exit_code == 0, told.output
+    arguments = ["export", str(folder / "train" / "model.ckpt"), "--repository", str(repository)]
+    command = CliRunner().invoke(app, [*arguments, "--format", "onnx,onnx-int8"])
+    assert command.exit_code == 0, command.output
     return repository
 
 
@@ -54,7 +54,7 @@ def one_server(repository: Path) -> Iterator[EmbeddedServer]:
 
 
 def in_process(repository: Path, version: int, tracks: np.ndarray) -> np.ndarray:
-    """Probabilities of that version's graph, (B, T)."""
+    """Probabilities (B, T) of a version's graph, run by ONNX Runtime in this process."""
     folder, spec = repository / "reentry_lstm" / str(version), FORMATS[Format.ONNX]
     probability, versions = OnnxSession(folder / spec.whole_file, folder / spec.step_file).whole(track_features(tracks))
     assert set(versions.ravel()) == {version}
@@ -71,7 +71,7 @@ def served(server: EmbeddedServer, tracks: np.ndarray) -> triton.InferResult:
         return client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
 
 
-def test_both_formats_are_versions_of_one_network(repository: Path) -> None:
+def test_both_versions_come_from_one_checkpoint(repository: Path) -> None:
     store = open_store(repository)
     plain, small = (manifest_of(store, version) for version in (1, 2))
     assert (plain.format, small.format) == (Format.ONNX, Format.ONNX_INT8)
@@ -82,7 +82,9 @@ def test_both_formats_are_versions_of_one_network(repository: Path) -> None:
     assert graph_bytes(plain) > 2.5 * graph_bytes(small)
 
 
-def test_fp32_is_served_as_it_runs_in_process(repository: Path, one_server: EmbeddedServer) -> None:
+def test_the_server_returns_the_fp32_probabilities_of_this_process(
+    repository: Path, one_server: EmbeddedServer
+) -> None:
     for batch, steps in SHAPES:
         tracks = make_tracks(batch, steps)
         answer, expected = served(one_server, tracks), in_process(repository, 1, tracks)
@@ -90,13 +92,13 @@ def test_fp32_is_served_as_it_runs_in_process(repository: Path, one_server: Embe
         np.testing.assert_array_equal(answer.as_numpy("reentry_probability"), expected)
 
 
-def test_int8_is_promoted_and_served_with_the_phases_that_it_has_in_process(
+def test_the_server_returns_the_int8_phases_of_this_process_after_promotion(
     repository: Path, one_server: EmbeddedServer
 ) -> None:
     url = f"http://{one_server.http_url}"
-    command = ["repository", "promote", "2", "--repository", str(repository), "--url", url, "--reason", "smaller"]
-    told = CliRunner().invoke(app, command)
-    assert told.exit_code == 0, told.output
+    arguments = ["repository", "promote", "2", "--repository", str(repository), "--url", url, "--reason", "smaller"]
+    command = CliRunner().invoke(app, arguments)
+    assert command.exit_code == 0, command.output
     for batch, steps in SHAPES:
         tracks = make_tracks(batch, steps)
         answer, expected = served(one_server, tracks), in_process(repository, 2, tracks)
@@ -104,5 +106,5 @@ def test_int8_is_promoted_and_served_with_the_phases_that_it_has_in_process(
         assert set(answer.as_numpy("model_version").ravel()) == {2}
         np.testing.assert_array_equal(answer.as_numpy("reentry_phase"), phase)
         np.testing.assert_array_equal(answer.as_numpy("onset_step")[:, 0], onset)
-    assert phase.any(), "there is a phase to be wrong about"
+    assert phase.any(), "the tracks have no reentry"
     assert not phase.all()

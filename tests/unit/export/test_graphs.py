@@ -1,4 +1,4 @@
-"""The graphs of an export say what they are and compute what the network computes."""
+"""Exported graphs carry their metadata and compute what the network computes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from export.gate import flight_features
 from export.graphs import metadata_of, step_graph, whole_graph
 from export.quantize import dynamic_int8, static_int8
 from export.sessions import Carried, OnnxSession, no_state
-from export.torchscript import save_torchscript, torchscript_runner
+from export.torch_session import save_torchscript, torchscript_session
+from export.validation import flight_features
 from reentry.errors import ExportError
 from reentry.schema import FEATURES, REENTRY_STEP, SCHEMA_VERSION
 from tests.exporting import checkpoint_of
@@ -38,7 +38,7 @@ def checkpoint() -> Checkpoint:
     return checkpoint_of(ModelConfig(hidden=8))
 
 
-def runner_of(folder: Path, checkpoint: Checkpoint, *, int8: bool = False) -> OnnxSession:
+def session_of(folder: Path, checkpoint: Checkpoint, *, int8: bool = False) -> OnnxSession:
     for name, graph in (("model.onnx", whole_graph(checkpoint, 3)), ("step.onnx", step_graph(checkpoint, 3))):
         onnx.save(dynamic_int8(graph) if int8 else graph, folder / name)
     return OnnxSession(folder / "model.onnx", folder / "step.onnx")
@@ -50,30 +50,30 @@ def expected(checkpoint: Checkpoint, features: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_whole_and_stepwise_graphs_of_every_shape_compute_the_network(tmp_path: Path, shape: ModelConfig) -> None:
-    made = checkpoint_of(shape)
-    runner = runner_of(tmp_path, made)
+def test_both_graphs_of_every_network_shape_compute_the_network(tmp_path: Path, shape: ModelConfig) -> None:
+    checkpoint = checkpoint_of(shape)
+    session = session_of(tmp_path, checkpoint)
     features = flight_features(3, 30, seed=1)
-    whole, version = runner.whole(features)
-    np.testing.assert_allclose(whole, expected(made, features), atol=1e-6)
+    whole, version = session.whole(features)
+    np.testing.assert_allclose(whole, expected(checkpoint, features), atol=1e-6)
     assert version.tolist() == [[3]] * 3
     state, steps = no_state(3, shape.layers, shape.hidden), []
     for step in range(features.shape[1]):
-        probability, state, version = runner.step(np.ascontiguousarray(features[:, step]), state)
+        probability, state, version = session.step(np.ascontiguousarray(features[:, step]), state)
         steps.append(probability)
     assert version.tolist() == [[3]] * 3
     np.testing.assert_allclose(np.concatenate(steps, axis=1), whole, atol=1e-6)
     with torch.no_grad():
-        _, (hidden, cell) = made.model(torch.from_numpy(features))
+        _, (hidden, cell) = checkpoint.model(torch.from_numpy(features))
     np.testing.assert_allclose(state.hidden, hidden.transpose(0, 1), atol=1e-6)  # batch first
     np.testing.assert_allclose(state.cell, cell.transpose(0, 1), atol=1e-6)
 
 
-def test_a_graph_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
+def test_the_metadata_of_a_graph_names_network_and_training_data(checkpoint: Checkpoint) -> None:
     for graph, over in ((whole_graph(checkpoint, 12), "whole tracks"), (step_graph(checkpoint, 12), "one step")):
-        notes = metadata_of(graph)
-        assert json.loads(notes.pop("metrics")) == {"f1": 0.5, "onset_rmse": None}
-        assert notes == {
+        metadata = metadata_of(graph)
+        assert json.loads(metadata.pop("metrics")) == {"f1": 0.5, "onset_rmse": None}
+        assert metadata == {
             "over": over,
             "schema_version": str(SCHEMA_VERSION),
             "features": ",".join(FEATURES),
@@ -84,16 +84,16 @@ def test_a_graph_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
         }
 
 
-def test_a_graph_is_folded_and_holds_no_traces_of_the_exporter(checkpoint: Checkpoint) -> None:
+def test_constants_are_folded_and_names_of_the_exporter_are_removed(checkpoint: Checkpoint) -> None:
     nodes = whole_graph(checkpoint, 1).graph.node
     kinds = [node.op_type for node in nodes]
     assert "Constant" not in kinds
     assert "Identity" not in kinds
     assert not any(node.metadata_props or node.doc_string for node in nodes)
-    assert {node.domain for node in nodes} == {""}  # what any runtime reads
+    assert {node.domain for node in nodes} == {""}  # the domain that every runtime supports
 
 
-def test_int8_holds_its_lstm_and_head_in_eight_bits(checkpoint: Checkpoint) -> None:
+def test_int8_quantises_lstm_and_head(checkpoint: Checkpoint) -> None:
     for graph in (dynamic_int8(whole_graph(checkpoint, 1)), dynamic_int8(step_graph(checkpoint, 1))):
         kinds = {node.op_type for node in graph.graph.node}
         assert {"DynamicQuantizeLSTM", "MatMulInteger"} <= kinds
@@ -109,16 +109,16 @@ def test_int8_weights_have_a_scale_for_each_gate_of_each_unit(checkpoint: Checkp
     assert scales[lstm.input[8]] == [1, 4 * 8]  # W_scale: one direction, four gates of eight units
 
 
-def test_int8_is_near_the_network(tmp_path: Path) -> None:
-    made = checkpoint_of(ModelConfig(hidden=64))
+def test_int8_is_close_to_the_network(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(ModelConfig(hidden=64))
     features = flight_features(2, 60, seed=2)
-    got, _ = runner_of(tmp_path, made, int8=True).whole(features)
-    difference = np.abs(got - expected(made, features)).max()
+    got, _ = session_of(tmp_path, checkpoint, int8=True).whole(features)
+    difference = np.abs(got - expected(checkpoint, features)).max()
     assert 0.0 < difference < 0.02
 
 
 @pytest.mark.parametrize("export", [whole_graph, step_graph])
-def test_int8_is_a_third_of_the_size_where_weights_are_what_there_is(
+def test_int8_is_a_third_of_the_size_of_a_large_network(
     export: Callable[[Checkpoint, int], onnx.ModelProto],
 ) -> None:
     for shape in (ModelConfig(hidden=64), ModelConfig(hidden=48, layers=3)):
@@ -126,7 +126,7 @@ def test_int8_is_a_third_of_the_size_where_weights_are_what_there_is(
         assert len(graph.SerializeToString()) > 3 * len(dynamic_int8(graph).SerializeToString())
 
 
-def test_int8_holds_nothing_that_no_runtime_needs(checkpoint: Checkpoint) -> None:
+def test_int8_graphs_contain_only_what_a_runtime_needs(checkpoint: Checkpoint) -> None:
     model = dynamic_int8(step_graph(checkpoint, 1))
     assert not model.graph.value_info
     assert not any(node.name for node in model.graph.node)
@@ -135,7 +135,7 @@ def test_int8_holds_nothing_that_no_runtime_needs(checkpoint: Checkpoint) -> Non
     assert [value.name for value in model.graph.output] == [tensor.name for tensor in REENTRY_STEP.outputs]
 
 
-def test_static_calibration_leaves_the_lstm_in_float(checkpoint: Checkpoint) -> None:
+def test_static_quantisation_leaves_the_lstm_in_float(checkpoint: Checkpoint) -> None:
     graph = static_int8(whole_graph(checkpoint, 1), [flight_features(1, 50, seed=seed) for seed in range(3)])
     kinds = {node.op_type for node in graph.graph.node}
     assert "LSTM" in kinds
@@ -143,19 +143,19 @@ def test_static_calibration_leaves_the_lstm_in_float(checkpoint: Checkpoint) -> 
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_fp16_normalises_in_float_and_computes_in_half(shape: ModelConfig) -> None:
-    """ONNX Runtime's CPU provider has no fp16 LSTM, so the reference evaluator of ONNX runs it."""
-    made = checkpoint_of(shape)
+def test_fp16_normalises_in_single_and_computes_in_half_precision(shape: ModelConfig) -> None:
+    """The ONNX reference evaluator runs the graph, because ONNX Runtime's CPU provider has no fp16 LSTM."""
+    checkpoint = checkpoint_of(shape)
     features = flight_features(2, 40, seed=3)
-    assert features.max() > np.finfo(np.float16).max  # metres: too large for half precision before they are normalised
-    got, version = ReferenceEvaluator(whole_graph(made, 5, "fp16")).run(None, {"features": features})
+    assert features.max() > np.finfo(np.float16).max  # metres exceed half precision before normalisation
+    got, version = ReferenceEvaluator(whole_graph(checkpoint, 5, "fp16")).run(None, {"features": features})
     assert got.dtype == np.float32
     assert version.tolist() == [[5], [5]]
-    np.testing.assert_allclose(got, expected(made, features), atol=5e-3)
-    assert np.abs(got - expected(made, features)).max() > 1e-6
+    np.testing.assert_allclose(got, expected(checkpoint, features), atol=5e-3)
+    assert np.abs(got - expected(checkpoint, features)).max() > 1e-6
 
 
-def test_fp16_over_one_step_takes_and_gives_float(checkpoint: Checkpoint) -> None:
+def test_the_fp16_step_graph_has_single_precision_inputs_and_outputs(checkpoint: Checkpoint) -> None:
     graph = step_graph(checkpoint, 1, "fp16").graph
     assert {value.type.tensor_type.elem_type for value in graph.input} == {onnx.TensorProto.FLOAT}
     assert [value.type.tensor_type.elem_type for value in graph.output] == [onnx.TensorProto.FLOAT] * 3 + [
@@ -167,14 +167,14 @@ def test_fp16_over_one_step_takes_and_gives_float(checkpoint: Checkpoint) -> Non
 
 
 def test_torchscript_computes_the_network(tmp_path: Path) -> None:
-    made = checkpoint_of(SHAPES["three layers with dropout"])
-    save_torchscript(made, 4, tmp_path / "model.pt", tmp_path / "step.pt")
-    runner = torchscript_runner(tmp_path / "model.pt", tmp_path / "step.pt")
+    checkpoint = checkpoint_of(SHAPES["three layers with dropout"])
+    save_torchscript(checkpoint, 4, tmp_path / "model.pt", tmp_path / "step.pt")
+    session = torchscript_session(tmp_path / "model.pt", tmp_path / "step.pt")
     features = flight_features(3, 30, seed=1)
-    whole, version = runner.whole(features)
-    np.testing.assert_allclose(whole, expected(made, features), atol=1e-6)
+    whole, version = session.whole(features)
+    np.testing.assert_allclose(whole, expected(checkpoint, features), atol=1e-6)
     assert version.tolist() == [[4]] * 3
-    probability, state, version = runner.step(features[:, 0], no_state(3, 3, 5))
+    probability, state, version = session.step(features[:, 0], no_state(3, 3, 5))
     assert version.tolist() == [[4]] * 3
     np.testing.assert_allclose(probability, whole[:, :1], atol=1e-6)
     assert isinstance(state, Carried)
@@ -184,14 +184,14 @@ def test_torchscript_computes_the_network(tmp_path: Path) -> None:
 def test_padding_on_the_right_changes_no_earlier_step(tmp_path: Path, checkpoint: Checkpoint) -> None:
     features = flight_features(2, 30, seed=1)
     padded = np.concatenate([features, np.repeat(features[:, -1:], 20, axis=1)], axis=1)
-    runner = runner_of(tmp_path, checkpoint)
-    np.testing.assert_allclose(runner.whole(padded)[0][:, :30], runner.whole(features)[0], atol=1e-6)
+    session = session_of(tmp_path, checkpoint)
+    np.testing.assert_allclose(session.whole(padded)[0][:, :30], session.whole(features)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gru", "convolution"])
-def test_a_network_of_another_kind_is_not_exported(checkpoint: Checkpoint, kind: str) -> None:
+def test_a_network_that_is_not_an_lstm_is_not_exported(checkpoint: Checkpoint, kind: str) -> None:
     other = replace(checkpoint, model=network(ModelConfig(kind=kind, hidden=4)))
-    with pytest.raises(ExportError, match=f"only an LSTM can be exported.*kind {kind}.*train an LSTM"):
-        whole_graph(other, 1)
-    with pytest.raises(ExportError, match="only an LSTM"):
-        step_graph(other, 1)
+    for graph in (whole_graph, step_graph):
+        with pytest.raises(ExportError, match="only an LSTM") as error:
+            graph(other, 1)
+        assert (error.value.got, error.value.fix) == (f"kind {kind}", "train an LSTM")

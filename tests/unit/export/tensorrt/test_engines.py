@@ -1,7 +1,7 @@
-"""TensorRT engines: commands, what trtexec prints, the cache, and the runner.
+"""TensorRT engines: both builders, the output of trtexec, the engine cache, and the sessions.
 
-There is no GPU here, so a script stands in for trtexec and another for nvidia-smi. The text of a run below was written
-after TensorRT's documentation and published sources; it was not recorded on hardware here.
+The tests need no GPU: one script stands in for trtexec and another for nvidia-smi. The logs below follow TensorRT's
+documentation and published sources; they were not recorded on a GPU.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from onnx import TensorProto, helper
 from export.sessions import no_state
 from export.tensorrt import engines
 from export.tensorrt.config import TensorRTConfig, step_shapes, whole_shapes
-from export.tensorrt.engines import Gpu, build, find_gpu, key_of, missing
-from export.tensorrt.session import EngineSession
-from export.tensorrt.trtexec import Program, find_trtexec, parse_report, read_outputs, run_arguments
+from export.tensorrt.engines import Gpu, build, cache_key, find_gpu, missing
+from export.tensorrt.trtexec import Trtexec, failure_of, find_trtexec, read_outputs, run_options, version_of
 from reentry.errors import ConfigError, ExportError
 from reentry.schema import FEATURES
 from registry.formats import FORMATS, Format
@@ -66,7 +65,7 @@ FAILED_LOG = """\
 
 @pytest.fixture
 def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Makes this a machine with a GPU and trtexec; arguments change the stand-in. Gives the file of its commands."""
+    """Gives this machine a GPU and trtexec. A call configures the stand-in and returns the log of its commands."""
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "nvidia-smi").write_text("#!/bin/sh\necho 'Stand-in GPU, 9.0, 580.65.06'\necho 'Another, 8.9, 1'\n")
@@ -77,17 +76,17 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     monkeypatch.delenv("REENTRY_TRTEXEC", raising=False)
     log = tmp_path / "runs.log"
 
-    def change(**wishes: object) -> Path:
-        monkeypatch.setenv("REENTRY_STAND_IN", json.dumps({"log": str(log)} | wishes))
+    def configure(**settings: object) -> Path:
+        monkeypatch.setenv("REENTRY_STAND_IN", json.dumps({"log": str(log)} | settings))
         return log
 
-    change()
-    return change
+    configure()
+    return configure
 
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> tuple[Path, Path]:
-    """A whole graph, and a step graph of the exported one's tensors that halves its states and sums its features."""
+    """A graph over whole tracks, and a step graph that halves its states and sums its features."""
     whole, step = tmp_path / "model.onnx", tmp_path / "step.onnx"
     write_toy_model(whole, version=3)
 
@@ -132,35 +131,31 @@ def folder(tmp_path: Path, name: str = "version") -> Path:
 
 
 def builds(log: Path) -> list[list[str]]:
-    """Options of each build, after what the program is asked at first."""
+    """Options of each build in the log; other runs are left out."""
     return [shlex.split(line) for line in log.read_text().splitlines() if line.startswith("--onnx")]
 
 
-def test_a_log_is_read_for_version_gpu_times_and_success() -> None:
-    report = parse_report(BUILD_LOG)
-    assert (report.passed, report.version, report.gpu) == (True, "10.16.2", "NVIDIA L4")
-    assert (report.compute_capability, report.build_seconds, report.throughput) == ("8.9", 8.25, 812.5)
-    assert report.latency == {"min": 1.1, "max": 3.5, "mean": 1.25, "median": 1.2, "90%": 1.4, "95%": 1.5, "99%": 2.75}
-    assert report.errors == ()
+def test_the_version_is_read_from_the_first_line_of_a_log() -> None:
+    assert version_of(BUILD_LOG) == "10.16.2"
+    assert version_of(FAILED_LOG) == "8.5.1"
+    assert version_of("Segmentation fault\n") is None
 
 
-def test_a_failure_is_read_for_its_first_reason() -> None:
-    report = parse_report(FAILED_LOG)
-    assert not report.passed
-    assert report.version == "8.5.1"  # by the banner alone
-    assert report.reason.startswith(
-        "[TRT] ModelImporter.cpp:836: ERROR: builtin_op_importers.cpp:5417 In function importLSTM"
-    )
-    assert len(report.errors) == 3
-    assert (report.gpu, report.build_seconds, report.throughput, report.latency) == (None, None, None, {})
+def test_a_log_that_ends_with_passed_is_not_a_failure() -> None:
+    assert failure_of(BUILD_LOG) is None
 
 
-def test_output_that_says_nothing_is_a_failure_without_a_reason() -> None:
-    assert parse_report("Segmentation fault\n").reason == "it gave no reason"
-    assert not parse_report("").passed
+def test_the_reason_of_a_failure_is_its_first_error() -> None:
+    reason = "[TRT] ModelImporter.cpp:836: ERROR: builtin_op_importers.cpp:5417 In function importLSTM:"
+    assert failure_of(FAILED_LOG) == reason
 
 
-def test_profiles_cover_batch_and_time_of_both_graphs() -> None:
+@pytest.mark.parametrize("text", ["Segmentation fault\n", ""])
+def test_output_without_an_error_is_a_failure_without_a_reason(text: str) -> None:
+    assert failure_of(text) == "it printed no error"
+
+
+def test_optimisation_profiles_cover_batch_and_time_of_both_graphs() -> None:
     config = TensorRTConfig(batch=(1, 4, 64), time=(1, 512, 4096))
     assert whole_shapes(config) == [f"features:1x1x{F}", f"features:4x512x{F}", f"features:64x4096x{F}"]
     assert step_shapes(config, layers=2, hidden=16) == [
@@ -169,19 +164,21 @@ def test_profiles_cover_batch_and_time_of_both_graphs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "problem"),
     [
-        ({"batch": (2, 1, 4)}, r"batch out of order; expected 1 <= least <= best <= most; got \(2, 1, 4\)"),
-        ({"time": (0, 1, 1)}, "time out of order"),
+        ({"batch": (2, 1, 4)}, "batch sizes out of order"),
+        ({"time": (0, 1, 1)}, "time sizes out of order"),
         ({"workspace_mib": 0}, "workspace_mib out of range"),
     ],
 )
-def test_settings_out_of_their_range_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_settings_outside_their_range_are_rejected(settings: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
         TensorRTConfig(**settings)
+    (value,) = settings.values()
+    assert (error.value.problem, error.value.got) == (problem, str(value))
 
 
-def test_this_machine_without_a_gpu_says_in_one_line_what_is_missing_and_what_to_do(
+def test_a_machine_without_gpu_and_tensorrt_reports_both_and_the_fix_on_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, graphs: tuple[Path, Path], config: TensorRTConfig
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -191,19 +188,19 @@ def test_this_machine_without_a_gpu_says_in_one_line_what_is_missing_and_what_to
     line = missing()
     assert line is not None
     assert "\n" not in line
-    assert "neither trtexec nor the tensorrt package and no NVIDIA GPU" in line
+    assert "neither trtexec nor the tensorrt package is installed and nvidia-smi shows no GPU" in line
     assert "docs/tensorrt.md" in line
-    with pytest.raises(ExportError, match="no TensorRT engine can be built: there is neither trtexec"):
+    with pytest.raises(ExportError, match="neither trtexec nor the tensorrt package"):
         build(*graphs, folder(tmp_path), config)
     assert list((tmp_path / "version").iterdir()) == []
 
 
-def test_a_machine_with_both_lacks_nothing(gpu: Callable[..., Path]) -> None:
+def test_a_machine_with_gpu_and_trtexec_lacks_nothing(gpu: Callable[..., Path]) -> None:
     assert missing() is None
     assert find_gpu() == Gpu("Stand-in GPU", "9.0", "580.65.06")
 
 
-def test_trtexec_in_another_place_is_named_by_a_variable(
+def test_an_environment_variable_gives_the_path_of_trtexec(
     gpu: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -215,7 +212,7 @@ def test_trtexec_in_another_place_is_named_by_a_variable(
     assert find_trtexec() is None
 
 
-def test_both_graphs_are_built_with_their_profiles(
+def test_both_graphs_are_built_with_their_optimisation_profiles(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], config: TensorRTConfig, tmp_path: Path
 ) -> None:
     log = gpu()
@@ -231,7 +228,7 @@ def test_both_graphs_are_built_with_their_profiles(
         assert words[2:5] == [
             f"--{name}Shapes={shape}" for name, shape in zip(("min", "opt", "max"), shapes, strict=True)
         ]
-        assert [word for word in words[5:] if not word.startswith("--timingCacheFile=")] == common
+        assert words[5:] == common
     assert (tmp_path / "version" / SPEC.whole_file).read_bytes() == graphs[0].read_bytes()
     assert (tmp_path / "version" / SPEC.step_file).read_bytes() == graphs[1].read_bytes()
 
@@ -240,7 +237,7 @@ def test_both_graphs_are_built_with_their_profiles(
     ("settings", "expected"),
     [({"fp16": True}, ["--fp16"]), ({"int8": True}, ["--int8"]), ({"fp16": True, "int8": True}, ["--fp16", "--int8"])],
 )
-def test_precision_flags_are_given_where_wanted(
+def test_precision_flags_are_passed_if_enabled(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], tmp_path: Path, settings: dict[str, bool], expected: list[str]
 ) -> None:
     log = gpu()
@@ -249,25 +246,27 @@ def test_precision_flags_are_given_where_wanted(
         assert [word for word in words if word in ("--fp16", "--int8", "--noTF32")] == expected
 
 
-def test_a_tensorrt_without_precision_flags_refuses_them_and_builds_without(
+def test_a_tensorrt_without_precision_flags_rejects_them_and_builds_without_them(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     log = gpu(version="11.4.1", without=["fp16", "int8", "noTF32"])
-    with pytest.raises(ExportError, match=r"TensorRT 11\.4\.1 has no --fp16: precision is the graph's own"):
+    with pytest.raises(ExportError, match=r"TensorRT 11\.4\.1 has no --fp16"):
         build(*graphs, folder(tmp_path), TensorRTConfig(cache=tmp_path / "cache", fp16=True))
     build(*graphs, tmp_path / "version", TensorRTConfig(cache=tmp_path / "cache"))
     assert not [word for words in builds(log) for word in words if word == "--noTF32"]
 
 
-def test_a_tensorrt_before_int64_is_refused(
+def test_a_tensorrt_older_than_int64_is_rejected(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], config: TensorRTConfig, tmp_path: Path
 ) -> None:
     gpu(version="8.6.1")
-    with pytest.raises(ExportError, match=r"expected TensorRT 10 or later.*got 8\.6\.1"):
+    with pytest.raises(ExportError, match="too old") as error:
         build(*graphs, folder(tmp_path), config)
+    assert str(error.value.expected).startswith("TensorRT 10 or later")
+    assert error.value.got == "8.6.1"
 
 
-def test_an_engine_that_was_built_before_is_taken_from_the_cache(
+def test_an_engine_that_was_built_before_comes_from_the_cache(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], config: TensorRTConfig, tmp_path: Path
 ) -> None:
     log = gpu()
@@ -277,64 +276,63 @@ def test_an_engine_that_was_built_before_is_taken_from_the_cache(
     assert (tmp_path / "again" / SPEC.whole_file).read_bytes() == graphs[0].read_bytes()
     write_toy_model(graphs[0], version=4)
     build(*graphs, tmp_path / "again", config)
-    assert len(builds(log)) == 3  # another graph; the step graph is the same
+    assert len(builds(log)) == 3  # only the graph over whole tracks changed
 
 
-def test_an_engine_depends_on_graph_settings_gpu_driver_and_version(graphs: tuple[Path, Path]) -> None:
+def test_the_cache_key_depends_on_graph_settings_gpu_driver_and_version(graphs: tuple[Path, Path]) -> None:
     config, card = TensorRTConfig(), Gpu("A", "8.0", "550")
     shapes = whole_shapes(config)
     keys = {
-        key_of(graphs[0], shapes, config, card, "10.1"),
-        key_of(graphs[1], shapes, config, card, "10.1"),
-        key_of(graphs[0], shapes[::-1], config, card, "10.1"),
-        key_of(graphs[0], shapes, TensorRTConfig(fp16=True), card, "10.1"),
-        key_of(graphs[0], shapes, TensorRTConfig(int8=True), card, "10.1"),
-        key_of(graphs[0], shapes, TensorRTConfig(workspace_mib=1), card, "10.1"),
-        key_of(graphs[0], shapes, config, Gpu("B", "8.0", "550"), "10.1"),
-        key_of(graphs[0], shapes, config, Gpu("A", "9.0", "550"), "10.1"),
-        key_of(graphs[0], shapes, config, Gpu("A", "8.0", "560"), "10.1"),
-        key_of(graphs[0], shapes, config, card, "10.2"),
+        cache_key(graphs[0], shapes, config, card, "10.1"),
+        cache_key(graphs[1], shapes, config, card, "10.1"),
+        cache_key(graphs[0], shapes[::-1], config, card, "10.1"),
+        cache_key(graphs[0], shapes, TensorRTConfig(fp16=True), card, "10.1"),
+        cache_key(graphs[0], shapes, TensorRTConfig(int8=True), card, "10.1"),
+        cache_key(graphs[0], shapes, TensorRTConfig(workspace_mib=1), card, "10.1"),
+        cache_key(graphs[0], shapes, config, Gpu("B", "8.0", "550"), "10.1"),
+        cache_key(graphs[0], shapes, config, Gpu("A", "9.0", "550"), "10.1"),
+        cache_key(graphs[0], shapes, config, Gpu("A", "8.0", "560"), "10.1"),
+        cache_key(graphs[0], shapes, config, card, "10.2"),
     }
     assert len(keys) == 10
-    assert key_of(graphs[0], shapes, TensorRTConfig(cache=Path("/elsewhere")), card, "10.1") in keys
+    assert cache_key(graphs[0], shapes, TensorRTConfig(cache=Path("/elsewhere")), card, "10.1") in keys
 
 
-def test_a_failed_build_gives_trtexec_s_reason_and_leaves_nothing(
+def test_a_failed_build_reports_the_reason_of_trtexec_and_leaves_no_file(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], config: TensorRTConfig, tmp_path: Path
 ) -> None:
     gpu(fail="[TRT] Error Code 10: Internal Error (Could not find any implementation for node LSTM_0.)")
-    with pytest.raises(ExportError, match=r"trtexec failed: \[TRT\] Error Code 10.*for node LSTM_0"):
+    with pytest.raises(ExportError, match=r"\[TRT\] Error Code 10.*for node LSTM_0"):
         build(*graphs, folder(tmp_path), config)
     assert list((tmp_path / "version").iterdir()) == []
     assert list(config.cache.glob("*.plan")) == []
 
 
-def test_engines_run_through_trtexec_as_the_gate_asks(
+def test_engines_run_through_trtexec_as_the_gate_runs_them(
     gpu: Callable[..., Path], graphs: tuple[Path, Path], config: TensorRTConfig, tmp_path: Path
 ) -> None:
     import onnxruntime
 
-    runner = build(*graphs, folder(tmp_path), config)
+    session = build(*graphs, folder(tmp_path), config)
     features = np.random.default_rng(0).normal(size=(2, 5, F)).astype(np.float32)
-    probability, version = runner.whole(features)
-    alone = onnxruntime.InferenceSession(graphs[0], providers=["CPUExecutionProvider"])
-    (expected,) = alone.run(["reentry_probability"], {"features": features})
+    probability, version = session.whole(features)
+    reference = onnxruntime.InferenceSession(graphs[0], providers=["CPUExecutionProvider"])
+    (expected,) = reference.run(["reentry_probability"], {"features": features})
     np.testing.assert_allclose(probability, expected, rtol=1e-5)  # six digits
     assert probability.dtype == np.float32
     assert (version.dtype, version.tolist()) == (np.int64, [[3], [3]])
 
     state = no_state(2, LAYERS, HIDDEN)._replace(hidden=np.ones((2, LAYERS, HIDDEN), np.float32))
-    probability, state, version = runner.step(features[:, 0], state)
+    probability, state, version = session.step(features[:, 0], state)
     assert version.tolist() == [[3], [3]]
     np.testing.assert_allclose(probability, features[:, 0].sum(axis=1, keepdims=True), rtol=1e-5)
     assert state.hidden.shape == (2, LAYERS, HIDDEN)
     assert (state.hidden.max(), state.cell.max()) == (0.5, 0.0)
 
 
-def test_the_command_of_a_run_names_files_and_shapes() -> None:
+def test_the_options_of_a_run_name_files_and_shapes() -> None:
     inputs = {"features": (Path("/w/f.bin"), (2, 7)), "hidden_state": (Path("/w/h.bin"), (2, 1, 16))}
-    assert run_arguments("trtexec", Path("step.plan"), inputs, Path("/w/out.json")) == [
-        "trtexec",
+    assert run_options(Path("step.plan"), inputs, Path("/w/out.json")) == [
         "--loadEngine=step.plan",
         "--loadInputs=features:/w/f.bin,hidden_state:/w/h.bin",
         "--shapes=features:2x7,hidden_state:2x1x16",
@@ -345,7 +343,7 @@ def test_the_command_of_a_run_names_files_and_shapes() -> None:
     ]
 
 
-def test_outputs_that_are_not_finite_are_read_as_such(tmp_path: Path) -> None:
+def test_outputs_that_are_not_finite_are_read_as_nan_and_infinity(tmp_path: Path) -> None:
     file = tmp_path / "outputs.json"
     file.write_text(
         '[\n  { "name" : "reentry_probability"\n  , "dimensions" : "1x4"\n'
@@ -366,21 +364,21 @@ def test_outputs_that_are_not_finite_are_read_as_such(tmp_path: Path) -> None:
         '[{"name": "x", "dimensions": "a", "values": []}]',
     ],
 )
-def test_outputs_that_cannot_be_read_are_an_error(tmp_path: Path, text: str) -> None:
+def test_outputs_in_another_format_are_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "outputs.json").write_text(text)
-    with pytest.raises(ExportError, match="trtexec's output cannot be read"):
-        read_outputs(tmp_path / "outputs.json")
-    with pytest.raises(ExportError, match="trtexec's output cannot be read"):
-        read_outputs(tmp_path / "none.json")
+    for file in (tmp_path / "outputs.json", tmp_path / "none.json"):
+        with pytest.raises(ExportError, match="cannot read the output") as error:
+            read_outputs(file)
+        assert error.value.where == str(file)
 
 
 def test_a_program_that_does_not_start_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="cannot be run: No such file"):
-        Program.ask(tmp_path / "trtexec")
+    with pytest.raises(ExportError, match="cannot start the program: No such file"):
+        Trtexec(tmp_path / "trtexec")
 
 
 class FakeTensorRT(types.ModuleType):
-    """As much of TensorRT's package as a build touches, after its documentation; no engine comes of it."""
+    """The part of the tensorrt package that a build uses, written from its documentation. It compiles nothing."""
 
     __version__ = "10.16.2"
 
@@ -388,7 +386,7 @@ class FakeTensorRT(types.ModuleType):
         super().__init__("tensorrt")
         self.calls: list[tuple[object, ...]] = []
         self.parses = True
-        note = self.calls.append
+        record = self.calls.append
 
         class Logger:
             ERROR = 2
@@ -398,20 +396,20 @@ class FakeTensorRT(types.ModuleType):
 
         class Profile:
             def set_shape(self, *arguments: object) -> None:
-                note(("shape", *arguments))
+                record(("shape", *arguments))
 
         class Settings:
             def set_memory_pool_limit(self, pool: str, size: int) -> None:
-                note((pool, size))
+                record((pool, size))
 
             def set_flag(self, flag: str) -> None:
-                note(("set", flag))
+                record(("set", flag))
 
             def clear_flag(self, flag: str) -> None:
-                note(("clear", flag))
+                record(("clear", flag))
 
             def add_optimization_profile(self, _: Profile) -> None:
-                note(("profile",))
+                record(("profile",))
 
         class Builder:
             def __init__(self, logger: Logger) -> None:
@@ -436,7 +434,7 @@ class FakeTensorRT(types.ModuleType):
                 pass
 
             def parse_from_file(self, path: str) -> bool:
-                note(("parse", path))
+                record(("parse", path))
                 return module.parses
 
             def get_error(self, _: int) -> object:
@@ -448,7 +446,7 @@ class FakeTensorRT(types.ModuleType):
 
 
 @pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT()
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     monkeypatch.delitem(sys.modules, "export.tensorrt.package", raising=False)
@@ -456,14 +454,14 @@ def package(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     return fake
 
 
-def test_the_package_is_asked_for_the_same_build(package: FakeTensorRT, tmp_path: Path) -> None:
-    from export.tensorrt.package import build_engine
+def test_the_package_builds_with_the_settings_of_trtexec(tensorrt: FakeTensorRT, tmp_path: Path) -> None:
+    from export.tensorrt.package import TensorRTPackage
 
     config = TensorRTConfig(batch=(1, 2, 4), workspace_mib=2)
     engine = tmp_path / "model.plan"
-    build_engine(tmp_path / "step.onnx", engine, step_shapes(config, layers=2, hidden=3), config)
+    TensorRTPackage().build(tmp_path / "step.onnx", engine, step_shapes(config, layers=2, hidden=3), config)
     assert engine.read_bytes() == b"engine"
-    assert package.calls == [
+    assert tensorrt.calls == [
         ("parse", str(tmp_path / "step.onnx")),
         ("workspace", 2 * 2**20),
         ("clear", "TF32"),
@@ -474,23 +472,23 @@ def test_the_package_is_asked_for_the_same_build(package: FakeTensorRT, tmp_path
     ]
 
 
-def test_the_package_s_precision_and_errors_are_as_trtexec_s(package: FakeTensorRT, tmp_path: Path) -> None:
-    from export.tensorrt.package import build_engine
+def test_the_package_treats_precision_and_errors_as_trtexec_does(tensorrt: FakeTensorRT, tmp_path: Path) -> None:
+    from export.tensorrt.package import TensorRTPackage
 
-    shapes = whole_shapes(TensorRTConfig())
-    build_engine(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig(fp16=True))
-    assert ("set", "FP16") in package.calls
-    assert ("clear", "TF32") not in package.calls
-    with pytest.raises(ExportError, match=r"TensorRT 10\.16\.2 has no flag INT8: precision is the graph's own"):
-        build_engine(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig(int8=True))
-    package.parses = False
+    builder, shapes = TensorRTPackage(), whole_shapes(TensorRTConfig())
+    builder.build(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig(fp16=True))
+    assert ("set", "FP16") in tensorrt.calls
+    assert ("clear", "TF32") not in tensorrt.calls
+    with pytest.raises(ExportError, match=r"TensorRT 10\.16\.2 has no flag INT8"):
+        builder.build(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig(int8=True))
+    tensorrt.parses = False
     with pytest.raises(ExportError, match="cannot read the graph: no importer for LSTM"):
-        build_engine(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig())
+        builder.build(tmp_path / "g", tmp_path / "e", shapes, TensorRTConfig())
 
 
-def test_the_package_is_used_where_there_is_no_trtexec(
+def test_the_package_is_used_if_there_is_no_trtexec(
     gpu: Callable[..., Path],
-    package: FakeTensorRT,
+    tensorrt: FakeTensorRT,
     monkeypatch: pytest.MonkeyPatch,
     graphs: tuple[Path, Path],
     config: TensorRTConfig,
@@ -498,10 +496,11 @@ def test_the_package_is_used_where_there_is_no_trtexec(
 ) -> None:
     from export.tensorrt import package
 
-    class Loaded(EngineSession):
-        def _call(self, engine: Path, inputs: object) -> dict[str, np.ndarray]:
-            raise NotImplementedError
+    class Loaded(package.PackageSession):
+        def _load(self, path: Path) -> bytes:
+            return path.read_bytes()
 
+    tensorrt.Runtime = lambda _: None
     monkeypatch.setattr(engines, "find_trtexec", lambda: None)
     monkeypatch.setattr(engines, "_has_package", lambda: True)
     monkeypatch.setattr(package, "PackageSession", Loaded)

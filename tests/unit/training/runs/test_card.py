@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from export.card import write_card as write_export_section
+from export.results import write_card as write_export_section
 from reentry.decision import DecisionConfig
 from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID, TIMESTAMP
 from reentry.simulation import simulate_file
