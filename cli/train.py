@@ -45,8 +45,10 @@ def train(
     from training.runs.recorder import record_training, recording, training_parameters
     from training.train import train_file
 
-    with recording(track, training_parameters(tracks, model, training)) as recorder:
-        result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch)
+    parameters = training_parameters(tracks, model, training)
+    read = str(parameters["data.file_fingerprint"])
+    with recording(track, parameters) as recorder:
+        result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch, file_fingerprint=read)
         record_training(recorder, result)
     typer.echo(result.read.summary(), err=True)
     if as_json:

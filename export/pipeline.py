@@ -22,7 +22,6 @@ from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
 from reentry.drift import REFERENCE_FILE
 from reentry.errors import ExportError, ReentryError, RepositoryError
-from reentry.tracks import tracks_fingerprint
 from registry.formats import FORMATS, Format
 from registry.labels import Record
 from registry.manifest import MANIFEST_FILE, Manifest
@@ -30,6 +29,7 @@ from registry.open import open_store
 from registry.promotion import Promotion, label_exported
 from registry.store import VersionStore, file_entries, next_version, sha256_of
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.data.identity import DataIdentity
 from training.fit.threads import one_thread
 
 _ATTEMPTS: Final = 10
@@ -166,7 +166,7 @@ def _manifest(
         verification={
             **verification.as_dict(),
             "data": validation.source,
-            "fingerprint": tracks_fingerprint(sample.track for sample in validation.samples),
+            "fingerprint": DataIdentity.of(s.track for s in validation.samples).tracks_fingerprint,
             "tolerance": asdict(spec.tolerance),
             "batches": list(config.batches),
             "lengths": list(config.lengths),

@@ -11,8 +11,9 @@ from typing import Final
 from export.config import ExportConfig
 from reentry.errors import InputError
 from reentry.simulation import simulate_file
-from reentry.tracks import read_tracks, tracks_fingerprint
+from reentry.tracks import read_tracks
 from training.checkpoint import VALIDATION_NAME, Checkpoint
+from training.data.identity import DataIdentity
 from training.data.samples import Sample, samples_of
 
 _SIMULATED_TRACKS: Final = 20
@@ -37,7 +38,8 @@ def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
     kept = config.checkpoint.with_name(VALIDATION_NAME)
     if config.data is not None:
         samples = _labelled(config.data)
-        if tracks_fingerprint(sample.track for sample in samples) != checkpoint.data_fingerprint:
+        identity = DataIdentity.of(sample.track for sample in samples)
+        if identity.tracks_fingerprint != checkpoint.data_fingerprint:
             return Validation(samples=samples, source=f"all {len(samples)} tracks of {config.data.name}")
         held_out = set(checkpoint.validation_tracks)
         samples = [sample for sample in samples if sample.track.track_id in held_out]

@@ -1,4 +1,4 @@
-"""Short simulated flights, as the training tests use them."""
+"""Short simulated flights for the training tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.data.samples import Sample, samples_of
 
 
 def short_flights(tracks: int = 10, seed: int = 0, *, labels: bool = True) -> pd.DataFrame:
-    """Some 60 to 120 steps each."""
+    """Simulated flights of 60 to 120 steps each."""
     return simulate_trapezoid(TrapezoidConfig(tracks=tracks, seed=seed, shortest=60, longest=120, labels=labels))
 
 

@@ -1,6 +1,6 @@
 """Tracks: the flights of a file, read, validated, repaired and written."""
 
-from reentry.tracks.fingerprint import fingerprint, flight_fingerprint, tracks_fingerprint
+from reentry.tracks.fingerprint import fingerprint
 from reentry.tracks.origin import origin_of
 from reentry.tracks.read import TrackFile, read_tracks
 from reentry.tracks.repair import RepairConfig
@@ -18,10 +18,8 @@ __all__ = [
     "Track",
     "TrackFile",
     "fingerprint",
-    "flight_fingerprint",
     "origin_of",
     "read_tracks",
-    "tracks_fingerprint",
     "tracks_table",
     "write_tracks",
 ]

@@ -36,10 +36,9 @@ from reentry.simulation import SEVERITIES, simulate_file
 from reentry.simulation.ballistic import BallisticConfig
 from reentry.simulation.sensors import of_severity
 from reentry.tracks import read_tracks
-from reentry.tracks.fingerprint import flight_fingerprint
 from training.checkpoint import save_checkpoint
 from training.config import CONVOLUTION, GRU, ModelConfig, TrainConfig
-from training.data.leakage import sketches
+from training.data.identity import DataIdentity
 from training.data.samples import Sample
 from training.data.stored import StoredSamples
 from training.evaluation.metrics import Prediction, reliability, score, without_nan
@@ -347,11 +346,11 @@ def _fitted(
     fingerprint = f"study, seed {seed}, severities {', '.join(map(str, train))}, coasts cut"
     trained = fit(flights, model_config, replace(train_config, seed=seed), fingerprint=fingerprint, show_progress=False)
     model = trained.checkpoint.model
-    tracks = [sample.track for samples in train.values() for sample in samples]
+    identity = DataIdentity.of(sample.track for samples in train.values() for sample in samples)
     checkpoint = replace(
         trained.checkpoint,
-        trained_flights=frozenset(map(flight_fingerprint, tracks)),
-        trained_rows=sketches(tracks),
+        trained_flights=frozenset(identity.flight_fingerprints),
+        trained_rows=identity.sketches,
     )
     name = method.replace(", ", "-").replace(" ", "-")
     save_checkpoint(out / "networks" / f"{name}-{seed}.ckpt", checkpoint)

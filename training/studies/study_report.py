@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reentry.runtime.files import whole_file
-from training.models.baselines import ENOUGH, AltitudeThreshold, BoostedTrees, DragThreshold
+from training.models.baselines import THRESHOLD_TRACKS, AltitudeThreshold, BoostedTrees, DragThreshold
 from training.studies.study import KNOWN_PATH, LARGEST, LSTM_NAME, StudyConfig, StudyRow, networks
 
 REPORT_NAME: Final = "study.md"
@@ -56,7 +56,7 @@ def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str
         f"`{command}`: {_count(len(seeds), 'seed')}"
         f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
         f"{config.training_flights:,} of each severity, all severities together "
-        f"(thresholds: each severity by itself, on about {ENOUGH}), "
+        f"(thresholds: each severity by itself, on about {THRESHOLD_TRACKS}), "
         f"and is judged on {config.unseen_flights:,} flights of each severity that no method has seen.",
         "A track without onset counts as if reentry began one step after its end. A false alarm is one more than 5 s "
         "before the onset. Time per step is the processor's, of the method alone, features given, flight by flight.",

@@ -27,7 +27,7 @@ from reentry.decision import DecisionConfig
 from reentry.drift import Reference
 from reentry.errors import CheckpointError, ConfigError, ExportError, InputError, RepositoryError
 from reentry.schema import FEATURES, REENTRY_LSTM
-from reentry.tracks import tracks_fingerprint, tracks_table, write_tracks
+from reentry.tracks import tracks_table, write_tracks
 from registry import folder_store
 from registry.config_pbtxt import read as read_config
 from registry.formats import FORMATS, Format
@@ -39,6 +39,7 @@ from tests.exporting import checkpoint_of, deciding, exporting
 from tests.training_data import short_tracks
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig
+from training.data.identity import DataIdentity
 
 SHAPE = ModelConfig(hidden=8, harmonics=())
 MADE_HERE = (Format.ONNX, Format.ONNX_INT8, Format.TORCHSCRIPT)
@@ -214,7 +215,7 @@ def test_other_tracks_to_verify_on_may_be_named(config: ExportConfig, checkpoint
     done = one(replace(config, data=data))
     assert done.verification is not None
     assert done.verification.tracks == 5
-    save_checkpoint(config.checkpoint, replace(checkpoint, data_fingerprint=tracks_fingerprint(tracks)))
+    save_checkpoint(config.checkpoint, replace(checkpoint, data_fingerprint=DataIdentity.of(tracks).tracks_fingerprint))
     done = one(replace(config, data=data))  # the training's own file: those held out
     assert done.verification is not None
     assert done.verification.tracks == 3
