@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +61,7 @@ class ModelConfig:
     """Whether the outputs of the last layer are layer-normalised before the head."""
 
     def __post_init__(self) -> None:
-        _check("kind", self.kind, self.kind in KINDS, ", ".join(KINDS))
+        _check(self, "kind", self.kind in KINDS, ", ".join(KINDS))
         unknown = [name for name in self.features if name not in FEATURES]
         if unknown or not self.features or len(set(self.features)) != len(self.features):
             raise ConfigError(
@@ -70,20 +69,19 @@ class ModelConfig:
             )
         harmonics, widths = self.harmonics, self.magnified
         in_range = all(1 <= harmonic <= _MOST for harmonic in harmonics) and len(set(harmonics)) == len(harmonics)
-        _check("harmonics", harmonics, in_range, f"each 1 to {_MOST:,}, once")
+        _check(self, "harmonics", in_range, f"each 1 to {_MOST:,}, once")
         in_range = all(1e-5 <= width <= 1.0 for width in widths) and len(set(widths)) == len(widths)
-        _check("magnified", widths, in_range, "each 1e-05 to 1, once")
-        _check("hidden", self.hidden, 1 <= self.hidden <= _MOST_UNITS, f"1 to {_MOST_UNITS:,}")
-        _check("layers", self.layers, 1 <= self.layers <= _MOST_LAYERS, f"1 to {_MOST_LAYERS}")
+        _check(self, "magnified", in_range, "each 1e-05 to 1, once")
+        _check(self, "hidden", 1 <= self.hidden <= _MOST_UNITS, f"1 to {_MOST_UNITS:,}")
+        _check(self, "layers", 1 <= self.layers <= _MOST_LAYERS, f"1 to {_MOST_LAYERS}")
         if self.kind == CONVOLUTION:
-            _check(
-                "layers", self.layers, self.layers <= 16, "1 to 16 in a convolution, as each layer doubles its reach"
-            )
-        _check("kernel", self.kernel, 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
-        _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
-        blocks = self.kernel if self.kind == CONVOLUTION else 8  # number of hidden x hidden matrices in a layer
-        weights = self.layers * blocks * self.hidden**2
-        _check("size of the network", weights, weights <= _MOST_WEIGHTS, f"at most {_MOST_WEIGHTS:,} weights")
+            _check(self, "layers", self.layers <= 16, "1 to 16 in a convolution, as each layer doubles its reach")
+        _check(self, "kernel", 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
+        _check(self, "dropout", 0.0 <= self.dropout < 1.0, "at least 0, below 1")
+        matrices = self.kernel if self.kind == CONVOLUTION else 8  # of hidden x hidden weights in a layer
+        weights = self.layers * matrices * self.hidden**2
+        if weights > _MOST_WEIGHTS:
+            raise ConfigError("network too large", expected=f"at most {_MOST_WEIGHTS:,} weights", got=str(weights))
 
     @property
     def robust(self) -> bool:
@@ -134,26 +132,23 @@ class TrainConfig:
     """Number of processes that share each batch, one per GPU or core. The result is the same within rounding."""
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
+        _check(self, "seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         for name in ("epochs", "batch_size", "bucket_from", "patience"):
-            self._check(name, lambda value: 1 <= value <= _MOST, f"1 to {_MOST:,}")
+            _check(self, name, 1 <= getattr(self, name) <= _MOST, f"1 to {_MOST:,}")
         for name in ("learning_rate", "gradient_clip", "onset_span"):
-            self._check(name, lambda value: 0.0 < value <= _MOST, f"above 0, to {_MOST:,}")
+            _check(self, name, 0.0 < getattr(self, name) <= _MOST, f"above 0, to {_MOST:,}")
         for name in ("weight_decay", "onset_weight", "alarm_weight"):
-            self._check(name, lambda value: 0.0 <= value <= _MOST, f"0 to {_MOST:,}")
-        _check("validation share", self.validation_share, 0.0 < self.validation_share < 1.0, "between 0 and 1")
-        _check("forget bias", self.forget_bias, -10.0 <= self.forget_bias <= 10.0, "-10 to 10")
-        _check("accelerator", self.accelerator, self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
-        _check("devices", self.devices, 1 <= self.devices <= self.batch_size, "1 to the batch size")
-
-    def _check(self, name: str, in_range: Callable[[float], bool], expected: str) -> None:
-        value = getattr(self, name)
-        _check(name.replace("_", " "), value, in_range(value), expected)
+            _check(self, name, 0.0 <= getattr(self, name) <= _MOST, f"0 to {_MOST:,}")
+        _check(self, "validation_share", 0.0 < self.validation_share < 1.0, "between 0 and 1")
+        _check(self, "forget_bias", -10.0 <= self.forget_bias <= 10.0, "-10 to 10")
+        _check(self, "accelerator", self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
+        _check(self, "devices", 1 <= self.devices <= self.batch_size, "1 to the batch size")
 
 
-def _check(name: str, value: object, in_range: bool, expected: str) -> None:
+def _check(config: ModelConfig | TrainConfig, name: str, in_range: bool, expected: str) -> None:
     if not in_range:
-        raise ConfigError(f"{name} out of range", expected=expected, got=str(value))
+        problem = f"{name.replace('_', ' ')} out of range"
+        raise ConfigError(problem, expected=expected, got=str(getattr(config, name)))
 
 
 def read_configs(path: Path | None, *, model: dict[str, Any], train: dict[str, Any]) -> tuple[ModelConfig, TrainConfig]:

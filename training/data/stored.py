@@ -3,7 +3,7 @@
 The features of a large file are computed once and then read from disk track by track. The temporary folder (set by
 TMPDIR) needs space for about twice the rows: once while the file is read, once for as long as the samples are used.
 
-Shapes: K tracks, T steps of a track, N steps of all tracks, F features, M measurement columns.
+Shapes: K tracks, T steps of a track.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class StoredSamples(CountedSamples):
         if isinstance(index, slice):
             return Chosen(self, range(len(self))[index])
         index = range(len(self))[index]
-        start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
+        start, end = _span(self._ends, index)
         phase = self._read("phase", _PHASE, start, end)[:, 0]
         track = Track(
             track_id=int(self._track_ids[index]),
@@ -184,17 +184,14 @@ class StoredPredictions(LazyPredictions):
     Args:
         path: file of probabilities that `write` has made.
         dtype: data type of the probabilities.
-        samples: the K samples that were predicted.
-        ends: (K,), end of each track among the N steps.
+        samples: the samples that were predicted.
     """
 
-    def __init__(
-        self, path: Path, dtype: np.dtype[Any], samples: Sequence[Sample], ends: npt.NDArray[np.int64]
-    ) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any], samples: Sequence[Sample]) -> None:
         self._path = path
         self._dtype = dtype
         self._samples = samples
-        self._ends = ends
+        self._ends = np.cumsum(Counts.of(samples).steps)
 
     @classmethod
     def write(
@@ -205,26 +202,29 @@ class StoredPredictions(LazyPredictions):
         Raises:
             InputError: the disk is full.
         """
-        lengths, dtype = [], np.dtype(np.float64)
+        dtype = np.dtype(np.float64)
         try:
             with path.open("wb") as file:
                 for start in range(0, len(samples), TRACKS_PER_PART):
                     for prediction in method(samples[start : start + TRACKS_PER_PART]):
                         file.write(np.ascontiguousarray(prediction.probability).tobytes())
-                        lengths.append(len(prediction.probability))
                         dtype = prediction.probability.dtype
         except OSError as error:
             raise _disk_full("probabilities", error, str(path)) from error
-        return cls(path, dtype, samples, np.cumsum(lengths, dtype=np.int64))
+        return cls(path, dtype, samples)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def at(self, index: int) -> Prediction:
         """Read the probabilities and the track of one prediction."""
-        start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
+        start, end = _span(self._ends, index)
         probability = np.fromfile(self._path, self._dtype, end - start, offset=start * self._dtype.itemsize)
         return Prediction(track=self._samples[index].track, probability=probability)
+
+
+def _span(ends: npt.NDArray[np.int64], index: int) -> tuple[int, int]:
+    return (int(ends[index - 1]) if index else 0), int(ends[index])
 
 
 def _disk_full(values: str, error: OSError, where: str) -> InputError:

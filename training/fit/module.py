@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from training.config import ModelConfig, TrainConfig
 from training.data.batches import Batch, Batches, Collate
 from training.data.samples import Chosen, Sample, Statistics
-from training.fit.resume import UnfinishedRun
+from training.fit.resume import EpochCheckpoint, UnfinishedRun
 from training.fit.worker import Worker
 from training.models.networks import network
 
@@ -197,7 +197,7 @@ def run_epochs(
         training.model.fit_centres(statistics.before_onset, statistics.at_onset)
     callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *worker.callbacks()]
     if task.unfinished:
-        callbacks.append(task.unfinished.callback())
+        callbacks.append(EpochCheckpoint(task.unfinished))
     trainer = L.Trainer(
         accelerator=config.accelerator,
         **worker.trainer_settings(),

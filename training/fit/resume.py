@@ -59,21 +59,22 @@ class UnfinishedRun:
                 fix=f"use the data and settings of that run, or {_FIX}",
             )
 
-    def callback(self) -> Checkpoint:
-        """Lightning callback that writes the file after each epoch."""
-        return _EpochCheckpoint(self)
 
+class EpochCheckpoint(Checkpoint):
+    """Callback that writes the state of an unfinished run after each epoch.
 
-class _EpochCheckpoint(Checkpoint):
-    """Lightning runs `Checkpoint` callbacks last, after early stopping has decided whether to stop."""
+    Lightning runs `Checkpoint` callbacks last, after early stopping has decided whether to stop.
+    """
 
     def __init__(self, unfinished: UnfinishedRun) -> None:
         self._unfinished = unfinished
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Add the identity of the run."""
         checkpoint[_IDENTITY] = self._unfinished.identity
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write the file, unless training stops early."""
         if trainer.should_stop:
             return  # a run resumed from here would not stop; from the epoch before it stops at the same epoch
         path = self._unfinished.path
