@@ -97,6 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = _read(path)
     version, features = content["schema_version"], content["features"]
+    features = tuple(features) if isinstance(features, list | tuple) else (features,)
     if version != SCHEMA_VERSION:
         raise CheckpointError(
             "checkpoint has another schema version",
@@ -105,12 +106,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
             got=str(version),
             fix=_RETRAIN,
         )
-    if not isinstance(features, list | tuple) or tuple(features) != FEATURES:
+    if features != FEATURES:
         raise CheckpointError(
             "checkpoint has other features",
             where=str(path),
             expected=", ".join(FEATURES),
-            got=", ".join(map(str, features)) if isinstance(features, list | tuple) else str(features),
+            got=", ".join(map(str, features)),
             fix=_RETRAIN,
         )
     reference = content.get("reference")
@@ -138,7 +139,7 @@ def _network(content: dict[str, Any]) -> ReentryNetwork:
     """Build the network of a checkpoint in evaluation mode.
 
     Raises:
-        ValueError: a weight is missing, has the wrong shape, is NaN or infinite, or is the index of an unknown feature.
+        ValueError: a weight is missing, has the wrong shape, or is NaN or infinite, or a feature index is out of range.
     """
     config, weights = ModelConfig(**content["model_config"]), content["weights"]
     with torch.device("meta"):  # compare the shapes before allocating the network

@@ -65,7 +65,9 @@ class ModelConfig:
         unknown = [name for name in self.features if name not in FEATURES]
         if unknown or not self.features or len(set(self.features)) != len(self.features):
             raise ConfigError(
-                "features", expected=f"some of {', '.join(FEATURES)}, each once", got=", ".join(self.features) or "none"
+                "invalid features",
+                expected=f"some of {', '.join(FEATURES)}, each once",
+                got=", ".join(self.features) or "none",
             )
         harmonics, widths = self.harmonics, self.magnified
         in_range = all(1 <= harmonic <= _MOST for harmonic in harmonics) and len(set(harmonics)) == len(harmonics)

@@ -105,7 +105,7 @@ def train_file(
     Raises:
         TrackFileError: the file cannot be used as a whole, or changed while it was read.
         InputError: the tracks cannot be trained on, or `out` is not writable.
-        ConfigError: training cannot run with a setting.
+        ConfigError: the loss became NaN, or there are more devices than training tracks.
         CheckpointError: there is no run to resume, or it had other data or settings.
         Ended: a signal requested shutdown.
     """

@@ -5,7 +5,7 @@ Shapes: K tracks, T steps of a track, N steps of several tracks, F features, P c
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from reentry.errors import InputError
 from reentry.features.track import track_features
@@ -34,11 +35,7 @@ class Sample:
 
 
 def read_labelled(path: Path, *, robust: bool = True) -> list[Sample]:
-    """Read labelled tracks into memory.
-
-    Args:
-        path: file of labelled tracks.
-        robust: whether to compute the robust features, see `track_features`.
+    """Read labelled tracks into memory; see `track_features` for `robust`.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
@@ -49,12 +46,7 @@ def read_labelled(path: Path, *, robust: bool = True) -> list[Sample]:
 
 
 def samples_of(tracks: Sequence[Track], *, where: str, robust: bool = True) -> list[Sample]:
-    """Compute the features and labels of tracks.
-
-    Args:
-        tracks: labelled tracks, at least one.
-        where: name of their file, for error messages.
-        robust: whether to compute the robust features, see `track_features`.
+    """Compute the features and labels of at least one track; `where` names their file in errors.
 
     Raises:
         InputError: there are no tracks, or a track has no labels.
@@ -110,16 +102,29 @@ class Counts:
         """Share of all steps that are in the reentry phase."""
         return float(self.reentry.sum() / self.steps.sum())
 
-    def __getitem__(self, indices: Sequence[int] | slice) -> Counts:
-        if not isinstance(indices, slice):
-            indices = list(indices)
-        return Counts(steps=self.steps[indices], reentry=self.reentry[indices])
+    def __getitem__(self, indices: Sequence[int]) -> Counts:
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Counts(steps=self.steps[chosen], reentry=self.reentry[chosen])
 
 
-class CountedSamples(Sequence[Sample], ABC):
+class CountedSamples(Sequence[Sample], Dataset[Sample], ABC):
     """Samples that carry their step counts, so that nobody has to read them for that."""
 
     counts: Counts
+
+    @abstractmethod
+    def at(self, index: int) -> Sample:
+        """Sample at an index between 0 and the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Chosen:
+        chosen = range(len(self))[index]
+        return self.at(chosen) if isinstance(chosen, int) else Chosen(self, chosen, self.counts[chosen])
 
 
 class Chosen(CountedSamples):
@@ -139,15 +144,8 @@ class Chosen(CountedSamples):
     def __len__(self) -> int:
         return len(self.indices)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self._samples, self.indices[index], self.counts[index])
+    def at(self, index: int) -> Sample:
+        """Read one sample."""
         return self._samples[self.indices[index]]
 
 

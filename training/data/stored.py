@@ -27,7 +27,7 @@ from reentry.tracks import ReadReport, Track, fingerprint, read_tracks
 from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.sources import open_source
 from reentry.tracks.store import TRACKS_PER_PART
-from training.data.samples import Chosen, CountedSamples, Counts, Sample, no_good_track, sample_of, samples_of
+from training.data.samples import CountedSamples, Counts, Sample, no_good_track, sample_of, samples_of
 from training.evaluation.metrics import Prediction
 
 # Data type and number of columns of the values in each file.
@@ -130,16 +130,8 @@ class StoredSamples(CountedSamples):
     def __len__(self) -> int:
         return len(self._track_ids)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self, range(len(self))[index])
-        index = range(len(self))[index]
+    def at(self, index: int) -> Sample:
+        """Read one sample."""
         start, end = _span(self._ends, index)
         phase = self._read("phase", _PHASE, start, end)[:, 0]
         track = Track(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,11 +20,11 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from training.config import ModelConfig, TrainConfig
 from training.data.batches import Batch, Batches, Collate
-from training.data.samples import Chosen, Sample, Statistics
+from training.data.samples import Chosen, Statistics
 from training.fit.resume import EpochCheckpoint, UnfinishedRun
 from training.fit.worker import Worker
 from training.models.networks import network
@@ -172,13 +172,9 @@ def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
 def run_epochs(
     task: TrainingTask, worker: Worker, statistics: Statistics | None = None, on_epoch: OnEpoch | None = None
 ) -> Training:
-    """Run all epochs in this process; the other workers must do the same at the same time.
+    """Run all epochs of a task in this process; the other workers must do the same at the same time.
 
-    Args:
-        task: the same in every process.
-        worker: rank of this process.
-        statistics: steps to compute the normalisation from; the first process alone needs them and sends the result.
-        on_epoch: callback after each epoch.
+    Only the first worker needs the statistics for the normalisation, since DDP sends its weights to the others.
     """
     config = task.config
     torch.manual_seed(config.seed)
@@ -198,10 +194,11 @@ def run_epochs(
     callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *worker.callbacks()]
     if task.unfinished:
         callbacks.append(EpochCheckpoint(task.unfinished))
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     trainer = L.Trainer(
         accelerator=config.accelerator,
         **worker.trainer_settings(),
-        precision="bf16-mixed" if _on_gpu(config.accelerator) else "32-true",
+        precision="bf16-mixed" if on_gpu else "32-true",
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip,
         callbacks=callbacks,
@@ -213,14 +210,11 @@ def run_epochs(
         use_distributed_sampler=False,
     )
     collate = Collate(config, task.train)
+    validation_batches = _validation_batches(task.validation.counts.steps, worker)
     trainer.fit(
         training,
-        DataLoader(_Tracks(task.train), batch_sampler=batches, generator=generator, collate_fn=collate),
-        DataLoader(
-            _Tracks(task.validation),
-            batch_sampler=_validation_batches(task.validation.counts.steps, worker),
-            collate_fn=collate,
-        ),
+        DataLoader(task.train, batch_sampler=batches, generator=generator, collate_fn=collate),
+        DataLoader(task.validation, batch_sampler=validation_batches, collate_fn=collate),
         ckpt_path=task.unfinished.path if task.unfinished and task.resume else None,
         weights_only=True,
     )
@@ -244,24 +238,9 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class _Tracks(Dataset[Sample]):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
-
-
 def _validation_batches(lengths: npt.NDArray[np.int64], worker: Worker) -> Batches:
     size = max(VALIDATION_TRACKS, worker.ranks)
     by_length = len(lengths) > VALIDATION_TRACKS
     if len(lengths) < worker.ranks:  # too few to share: each process takes all of them, which gives the same mean
         return Batches(lengths, size, by_length=by_length)
     return Batches(lengths, size, by_length=by_length, rank=worker.rank, ranks=worker.ranks)
-
-
-def _on_gpu(accelerator: str) -> bool:
-    return accelerator != "cpu" and torch.cuda.is_available()

@@ -29,6 +29,9 @@ from training.evaluation.metrics import Prediction, onset_errors
 Float64 = npt.NDArray[np.float64]
 Real = TypeVar("Real", np.float32, np.float64)
 
+_SIMPLE: Final = len(SIMPLE_FEATURES)
+"""Number of simple features, which are the first columns."""
+
 FALLING_DROP: Final = 3_000.0
 """Drop below the highest altitude so far, in m, from which a track counts as falling; more than noise and outliers."""
 
@@ -125,24 +128,19 @@ class Logistic:
     """
 
     name = "logistic regression"
-    parameters = len(SIMPLE_FEATURES) + 1
+    parameters = _SIMPLE + 1
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Fit with the same total weight for both phases."""
         features = np.concatenate([sample.features.numpy() for sample in train]).astype(np.float64)
         phase = np.concatenate([sample.phase.numpy() for sample in train])
         self.pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-        self.pipeline.fit(_simple(features), phase)
+        self.pipeline.fit(features[:, :_SIMPLE], phase)
 
     def probability(self, features: Float64) -> Float64:
         """See `Baseline.probability`."""
-        probability: Float64 = self.pipeline.predict_proba(_simple(features))[:, 1]
+        probability: Float64 = self.pipeline.predict_proba(features[:, :_SIMPLE])[:, 1]
         return probability
-
-
-def _simple(features: Float64) -> Float64:
-    """Columns of the simple features, which come first."""
-    return features[:, : len(SIMPLE_FEATURES)]
 
 
 class AltitudeThreshold:

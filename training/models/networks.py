@@ -73,15 +73,7 @@ class ReentryNetwork(nn.Module, ABC):
 
     @abstractmethod
     def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Run the layers between the inputs and the head.
-
-        Args:
-            x: (B, T, I).
-            state: state after the earlier steps; None at the start of the tracks.
-
-        Returns:
-            (B, T, H), and the state after the last step.
-        """
+        """Run the layers between the inputs and the head: (B, T, I) and a state to (B, T, H) and the next state."""
 
     @torch.no_grad()
     def open_forget_gates(self, bias: float) -> None:
@@ -97,12 +89,7 @@ class ReentryNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def fit_centres(self, before: Tensor, at: Tensor) -> None:
-        """Compute the centres of the magnified views from the onsets of the training split.
-
-        Args:
-            before: (N, F), features of the step before each onset.
-            at: (N, F), features of each onset.
-        """
+        """Compute the centres of the magnified views from the steps before and at N onsets, (N, F) each."""
         if len(before):
             self.centres.copy_(dividing_values(before[:, self.shares], at[:, self.shares]))
 
