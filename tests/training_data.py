@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track, read_tracks, write_tracks
@@ -28,3 +30,7 @@ def short_tracks(folder: Path, tracks: int = 10, seed: int = 0) -> list[Track]:
 
 def short_samples(folder: Path, tracks: int = 10, seed: int = 0) -> list[Sample]:
     return samples_of(short_tracks(folder, tracks, seed), where="flights")
+
+
+def relabelled(sample: Sample, phase: list[int]) -> Sample:
+    return replace(sample, features=sample.features[: len(phase)], phase=torch.tensor(phase, dtype=torch.float32))

@@ -20,7 +20,6 @@ from reentry.tracks.sources import open_source
 from tests.training_data import short_tracks, write_flights
 from training.config import ModelConfig, TrainConfig
 from training.data import stored as stored_module
-from training.data.batches import Batches
 from training.data.identity import DataIdentity
 from training.data.samples import Counts, read_labelled
 from training.data.stored import StoredSamples, open_labelled
@@ -156,66 +155,6 @@ def test_a_parquet_file_is_not_kept_in_memory_while_it_is_read(tmp_path: Path) -
     before = pa.total_allocated_bytes()
     most = max(pa.total_allocated_bytes() - before for _ in open_source(path).chunks())
     assert most < path.stat().st_size / 2
-
-
-def padding(lengths: np.ndarray, batches: list[list[int]]) -> float:
-    """Share of the steps of batches that are padding."""
-    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1.0 - sum(int(lengths[batch].sum()) for batch in batches) / padded
-
-
-def lengths_of(tracks: int, longest: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(60, longest, tracks)
-
-
-@pytest.mark.parametrize(("tracks", "size", "longest"), [(10_000, 8, 1200), (10_000, 64, 3000), (1_000, 8, 3000)])
-def test_batches_by_length_hold_less_than_a_tenth_of_padding(tracks: int, size: int, longest: int) -> None:
-    lengths = lengths_of(tracks, longest)
-    generator = torch.Generator().manual_seed(0)
-    batches = list(Batches(lengths, size, generator=generator, by_length=True))
-    assert padding(lengths, batches) < 0.1
-    assert padding(lengths, list(Batches(lengths, size, generator=generator))) > 0.2
-
-
-def test_padding_is_the_share_of_steps_after_the_end_of_their_track() -> None:
-    assert padding(np.array([4, 1, 2]), [[0, 1], [2]]) == pytest.approx(3 / 10)
-
-
-@pytest.mark.parametrize("by_length", [False, True])
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_every_track_is_in_one_batch_of_one_process_in_each_epoch(by_length: bool, ranks: int) -> None:
-    lengths = lengths_of(25, 300)
-
-    def drawn(rank: int, of: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(3)
-        batches = Batches(lengths, 8, generator=generator, by_length=by_length, rank=rank, ranks=of)
-        epochs = [list(batches), list(batches)]
-        assert [len(epoch) for epoch in epochs] == [len(batches)] * 2
-        assert epochs[0] != epochs[1]
-        return epochs[0]
-
-    shares = [drawn(rank, ranks) for rank in range(ranks)]
-    assert all(batch for share in shares for batch in share)
-    assert sorted(index for share in shares for batch in share for index in batch) == list(range(25))
-    if ranks > 1:  # the remaining single track joins another batch
-        assert [len(share) for share in shares] == [3] * ranks
-        together = [{i for share in shares for i in share[batch]} for batch in range(3)]
-        assert sorted(map(len, together)) == [8, 8, 9]
-
-
-def test_batches_without_a_generator_keep_the_order_of_tracks_or_of_lengths() -> None:
-    lengths = np.array([5, 3, 4, 1])
-    assert list(Batches(lengths, 3)) == [[0, 1, 2], [3]]
-    assert list(Batches(lengths, 3, by_length=True)) == [[3, 1, 2], [0]]
-
-
-def test_a_large_training_uses_batches_of_similar_length(tmp_path: Path) -> None:
-    samples = read_labelled(write_flights(tmp_path / "flights.csv", tracks=40))
-    model, config = ModelConfig(hidden=4), TrainConfig(epochs=1, accelerator="cpu")
-    mixed = fit(samples, model, config, fingerprint="x")
-    alike = fit(samples, model, replace(config, bucket_from=32), fingerprint="x")
-    assert mixed.history != alike.history
-    assert mixed.history == fit(samples, model, replace(config, bucket_from=33), fingerprint="x").history
 
 
 def test_counts_have_the_steps_and_the_steps_in_reentry_of_each_track(tmp_path: Path) -> None:
