@@ -46,9 +46,11 @@ def train(
     from training.train import train_file
 
     parameters = training_parameters(tracks, model, training)
-    read = str(parameters["data.file_fingerprint"])
+    fingerprint = str(parameters["data.file_fingerprint"])
     with recording(track, parameters) as recorder:
-        result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch, file_fingerprint=read)
+        result = train_file(
+            tracks, out, model, training, resume=resume, on_epoch=recorder.epoch, file_fingerprint=fingerprint
+        )
         record_training(recorder, result)
     typer.echo(result.read.summary(), err=True)
     if as_json:
