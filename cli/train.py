@@ -54,8 +54,12 @@ def train(
     from training.runs.recorder import record_training, recording, training_parameters
     from training.train import train_file
 
-    with recording(track, training_parameters(tracks, model, training)) as recorder:
-        result = train_file(tracks, out, model, training, resume=resume, on_epoch=recorder.epoch)
+    parameters = training_parameters(tracks, model, training)
+    fingerprint = str(parameters["data.file_fingerprint"])
+    with recording(track, parameters) as recorder:
+        result = train_file(
+            tracks, out, model, training, resume=resume, on_epoch=recorder.epoch, file_fingerprint=fingerprint
+        )
         record_training(recorder, result)
     _log.info(result.read.summary())
     typer.echo(json.dumps(result.as_dict()) if as_json else result.summary())

@@ -20,7 +20,6 @@ from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
 from reentry.drift import REFERENCE_FILE
 from reentry.errors import ExportError, ReentryError, RepositoryError
-from reentry.tracks import tracks_fingerprint
 from registry.formats import FORMATS, Format
 from registry.labels import Record
 from registry.manifest import MANIFEST_FILE, Manifest
@@ -28,6 +27,7 @@ from registry.open import open_store
 from registry.promotion import Promotion, label_exported
 from registry.store import VersionStore, file_entries, next_version, sha256_of
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.data.identity import DataIdentity
 from training.fit.threads import one_thread
 
 _ATTEMPTS: Final = 10
@@ -162,7 +162,7 @@ class _Exporter:
             verification={
                 **verification.as_dict(),
                 "data": self.validation.source,
-                "fingerprint": tracks_fingerprint(sample.track for sample in self.validation.samples),
+                "fingerprint": DataIdentity.of(s.track for s in self.validation.samples).tracks_fingerprint,
                 "tolerance": asdict(spec.tolerance),
                 "batches": list(config.batches),
                 "lengths": list(config.lengths),

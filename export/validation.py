@@ -16,8 +16,9 @@ from reentry.errors import InputError
 from reentry.features.track import track_features
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig, simulate_file, simulate_trapezoid
-from reentry.tracks import read_tracks, tracks_fingerprint
+from reentry.tracks import read_tracks
 from training.checkpoint import VALIDATION_NAME, Checkpoint
+from training.data.identity import DataIdentity
 from training.data.samples import Sample, samples_of
 
 _SIMULATED_TRACKS: Final = 20
@@ -47,7 +48,8 @@ def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
     beside = config.checkpoint.with_name(VALIDATION_NAME)
     if config.data is not None:
         samples = _labelled(config.data)
-        if tracks_fingerprint(sample.track for sample in samples) != checkpoint.data_fingerprint:
+        identity = DataIdentity.of(sample.track for sample in samples)
+        if identity.tracks_fingerprint != checkpoint.data_fingerprint:
             return Validation(samples=samples, source=f"all {len(samples)} tracks of {config.data.name}")
         samples = [sample for sample in samples if sample.track.track_id in held_out]
         return Validation(samples=samples, source=f"the {len(samples)} tracks held out of {config.data.name}")

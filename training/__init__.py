@@ -1,1 +1,1 @@
-"""Trains the causal LSTM, compares it with the baselines and reports the figures."""
+"""Training and evaluation of the causal LSTM, and its comparison with baselines."""

@@ -1,4 +1,4 @@
-"""The checkpoint: a trained network and all that is needed to use it, trace it and evaluate it again."""
+"""Checkpoints: a trained network with its settings, data fingerprints and metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.config import ModelConfig, TrainConfig
 from training.models.networks import ReentryNetwork, network
 
 VALIDATION_NAME: Final = "validation.parquet"
-"""Beside a checkpoint: the tracks that its training held out, which an export is verified on."""
+"""Name of the file beside a checkpoint that has the validation tracks; an export is verified on them."""
 
 _KIND: Final = "reentry checkpoint"
 _RETRAIN: Final = "train again with `reentry train`"
@@ -29,45 +29,45 @@ _RETRAIN: Final = "train again with `reentry train`"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What `reentry train` leaves behind."""
+    """Result of `reentry train`, as stored in model.ckpt."""
 
     model: ReentryNetwork
-    """In evaluation mode, on the CPU."""
+    """Trained network in evaluation mode, on the CPU."""
     train_config: TrainConfig
-    """How it was trained."""
+    """Settings of the training."""
     decision: DecisionConfig
-    """The thresholds its figures were measured with."""
+    """Decision thresholds with which `metrics` were computed."""
     data_fingerprint: str
-    """Of the labelled tracks, those held out among them; see `tracks_fingerprint`."""
+    """Fingerprint of all labelled tracks, training and validation; see `training.data.identity`."""
     git_revision: str
-    """Of the program, "unknown" outside a repository; "-dirty" follows where files had changed."""
+    """Git commit of the program that trained it, see `training.fit.fit.git_revision`."""
     metrics: dict[str, float]
-    """Of the validation split."""
+    """Metrics on the validation split."""
     validation_tracks: tuple[int, ...]
-    """Track ids held out from training."""
+    """Ids of the tracks in the validation split."""
     data_file_fingerprint: str = ""
-    """Of the file they were in, see `fingerprint`; empty where there was none, or before it was kept."""
+    """Fingerprint of the training file; empty if there was no file, and in old checkpoints."""
     trained_flights: frozenset[str] = frozenset()
-    """`flight_fingerprint` of each track of the training split; empty in checkpoints of before it was kept."""
+    """Flight fingerprints of the training split; empty in old checkpoints."""
     trained_rows: torch.Tensor | None = None
-    """`copies.sketches` of the tracks of the training split; None in checkpoints of before they were kept."""
+    """(K, S) int32, sketches of the K tracks in the training split; None in old checkpoints."""
     reference: Reference | None = None
-    """The training split, for drift to be measured against; None in checkpoints of before there was one."""
+    """Distributions of the training split, with which serving measures drift; None in old checkpoints."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def model_config(self) -> ModelConfig:
-        """The network's shape."""
+        """Settings of the network."""
         return self.model.config
 
     @property
     def seed(self) -> int:
-        """Of the training."""
+        """Random seed of the training."""
         return self.train_config.seed
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; `path` appears when it is whole."""
+    """Write a checkpoint; `path` appears only when the file is complete."""
     content = {
         "kind": _KIND,
         "schema_version": checkpoint.schema_version,
@@ -90,27 +90,28 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; only tensors and plain values are unpickled, so a file of a stranger runs no code.
+    """Read a checkpoint. Only tensors and plain values are unpickled, so an untrusted file cannot run code.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, or one of another schema version or other features.
+        CheckpointError: the file is missing or not a checkpoint, or has another schema version or other features.
     """
     content = _read(path)
     version, features = content["schema_version"], content["features"]
+    features = tuple(features) if isinstance(features, list | tuple) else (features,)
     if version != SCHEMA_VERSION:
         raise CheckpointError(
-            "checkpoint of another schema version",
+            "checkpoint has another schema version",
             where=str(path),
             expected=str(SCHEMA_VERSION),
             got=str(version),
             fix=_RETRAIN,
         )
-    if not isinstance(features, list | tuple) or tuple(features) != FEATURES:
+    if features != FEATURES:
         raise CheckpointError(
-            "checkpoint of other features",
+            "checkpoint has other features",
             where=str(path),
             expected=", ".join(FEATURES),
-            got=", ".join(map(str, features)) if isinstance(features, list | tuple) else str(features),
+            got=", ".join(map(str, features)),
             fix=_RETRAIN,
         )
     reference = content.get("reference")
@@ -130,7 +131,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             reference=Reference.from_dict(reference) if reference else None,
             schema_version=version,
         )
-    except Exception as error:  # whatever entries of any kind lead to
+    except Exception as error:  # arbitrary entries can raise any exception
         raise CheckpointError(f"broken checkpoint: {error}", where=str(path), fix=_RETRAIN) from error
 
 
@@ -138,10 +139,10 @@ def _network(content: dict[str, Any]) -> ReentryNetwork:
     """Build the network of a checkpoint in evaluation mode.
 
     Raises:
-        ValueError: a weight is missing, has another shape, is NaN or infinite, or names a feature that is not there.
+        ValueError: a weight is missing, has the wrong shape, or is NaN or infinite, or a feature index is out of range.
     """
     config, weights = ModelConfig(**content["model_config"]), content["weights"]
-    with torch.device("meta"):  # compares the shapes before memory is taken for the network
+    with torch.device("meta"):  # compare the shapes before allocating the network
         shapes = {name: value.shape for name, value in network(config).state_dict().items()}
     for name, shape in shapes.items():
         if name not in weights or weights[name].shape != shape:
@@ -151,20 +152,20 @@ def _network(content: dict[str, Any]) -> ReentryNetwork:
             raise ValueError(f"weights {name} are NaN or infinite")
     for name in ("chosen", "shares"):
         if not torch.isin(weights[name], torch.arange(len(FEATURES))).all():
-            raise ValueError(f"{name} names features that are not there")
+            raise ValueError(f"{name} has indices of unknown features")
     model = network(config)
     model.load_state_dict(weights)
     return model.eval()
 
 
 def _check_types(content: dict[str, Any]) -> None:
-    """Make sure that the entries of a checkpoint have the types that `Checkpoint` declares.
+    """Check that the entries of a checkpoint have the types that `Checkpoint` declares.
 
     Raises:
-        ValueError: one has not.
+        ValueError: an entry has another type.
     """
     rows = content.get("trained_rows")
-    holds = {
+    has_type = {
         "metrics": _is_mapping_to(content["metrics"], int | float),
         "weights": _is_mapping_to(content["weights"], torch.Tensor),
         "validation_tracks": _is_list_of(content["validation_tracks"], int),
@@ -175,9 +176,9 @@ def _check_types(content: dict[str, Any]) -> None:
         "data_file_fingerprint": isinstance(content.get("data_file_fingerprint", ""), str),
         "git_revision": isinstance(content["git_revision"], str),
     }
-    wrong = [name for name, is_so in holds.items() if not is_so]
+    wrong = [name for name, valid in has_type.items() if not valid]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} of another type")
+        raise ValueError(f"wrong type of {', '.join(wrong)}")
     for name, kind in (("model_config", ModelConfig), ("train_config", TrainConfig), ("decision", DecisionConfig)):
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in content[name].items()}
         check_table(name, table, declared_types(kind))
@@ -196,12 +197,14 @@ def _read(path: Path) -> dict[str, Any]:
     require_file(path, error=CheckpointError, fix=fix)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols, in files that are none of ours
+            warnings.simplefilter("ignore")  # about the pickle protocols of foreign files
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler meets in a file of any kind
+    except Exception as error:  # an arbitrary file can make the unpickler raise any exception
         raise CheckpointError("not a checkpoint", where=str(path), fix=fix) from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise CheckpointError("not a checkpoint of this program", where=str(path), fix=fix)
     if "schema_version" not in content or "features" not in content:
-        raise CheckpointError("broken checkpoint: without schema", where=str(path), fix=_RETRAIN)
+        raise CheckpointError(
+            "broken checkpoint: the schema version or the features are missing", where=str(path), fix=_RETRAIN
+        )
     return content

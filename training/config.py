@@ -1,4 +1,4 @@
-"""Settings of the model and of its training."""
+"""Settings of the network and of its training, as dataclasses and in a TOML file."""
 
 from __future__ import annotations
 
@@ -14,154 +14,150 @@ LSTM: Final = "lstm"
 GRU: Final = "gru"
 CONVOLUTION: Final = "convolution"
 KINDS: Final = (LSTM, GRU, CONVOLUTION)
-"""Of networks; the LSTM alone is exported and served."""
+"""Kinds of networks. Only the LSTM is exported and served."""
 
 _MOST: Final = 1_000_000
-"""No setting is usefully larger, and PyTorch's numbers hold it."""
+"""Upper limit of counts and factors; no setting is usefully larger."""
 
-_WIDEST: Final = 8_192
-"""Units of a layer, whose weights then take a gigabyte."""
+_MOST_UNITS: Final = 8_192
+"""Upper limit of the units of a layer, whose weights then take a gigabyte."""
 
 MOST_SEEDS: Final = 1_000
-"""Runs of an evaluation, each of which trains a network."""
+"""Upper limit of the runs of an evaluation, each of which trains a network."""
 
-_DEEPEST: Final = 64
-"""Layers; PyTorch spends minutes on building thousands of them."""
+_MOST_LAYERS: Final = 64
+"""Upper limit of layers; building thousands of them takes PyTorch minutes."""
 
 _MOST_WEIGHTS: Final = 2**29
-"""Weights of a network, which take two gigabytes."""
+"""Upper limit of the weights of a network, which then take two gigabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Shape of the network; with the weights it is all that a checkpoint needs to rebuild it."""
+    """Settings of the network. Together with the weights they are enough to rebuild it."""
 
     kind: str = LSTM
-    """One of `KINDS`."""
+    """Kind of network, one of `KINDS`."""
     features: tuple[str, ...] = ("altitude_fraction", "elapsed_fraction")
-    """The inputs the network looks at, of `schema.FEATURES`; its input tensor holds all of them.
+    """Names of the features in `schema.FEATURES` that the network uses; its input tensor has all features.
 
-    On flights like the public data's these two are enough for either label rule: docs/ablation.md has the figures.
-    Data whose onset depends on more (a deceleration, a heat pulse) needs more.
+    These two are enough for both label rules of flights like the public data; docs/ablation.md has the figures. Data
+    whose onset depends on other quantities, such as deceleration, needs more features.
     """
     harmonics: tuple[int, ...] = ()
-    """RoundRobin per unit of the sines and cosines that the network sees of each chosen share; see
+    """Frequencies, in turns per unit, of the sines and cosines of each fraction feature; see
     `training.models.networks`."""
     magnified: tuple[float, ...] = (0.01, 0.001, 0.0001)
-    """Widths around its value at the onsets by which the network sees each chosen share magnified."""
+    """Widths of the magnified views of each fraction feature; see `training.models.networks`."""
     hidden: int = 16
-    """Units of each layer."""
+    """Number of hidden units in each layer."""
     layers: int = 1
-    """Layers on top of each other; of a convolution each reaches twice as far as the one below."""
+    """Number of stacked layers. Each layer of a convolution reaches twice as far back as the one below."""
     kernel: int = 3
-    """Steps that a convolution's lowest layer sees; no matter to the other kinds."""
+    """Number of steps that the lowest layer of a convolution sees; ignored by the other kinds."""
     dropout: float = 0.0
-    """Share of the layers' outputs dropped in training, between them and before the head."""
+    """Dropout rate during training, between the layers and before the head."""
     layer_norm: bool = False
-    """Layer normalisation of the last layer's outputs before the head."""
+    """Whether the outputs of the last layer are layer-normalised before the head."""
 
     def __post_init__(self) -> None:
-        _check("kind", self.kind, self.kind in KINDS, ", ".join(KINDS))
+        _check(self, "kind", self.kind in KINDS, ", ".join(KINDS))
         unknown = [name for name in self.features if name not in FEATURES]
         if unknown or not self.features or len(set(self.features)) != len(self.features):
             raise ConfigError(
-                "features", expected=f"some of {', '.join(FEATURES)}, each once", got=", ".join(self.features) or "none"
+                "invalid features",
+                expected=f"some of {', '.join(FEATURES)}, each once",
+                got=", ".join(self.features) or "none",
             )
-        turns, widths = self.harmonics, self.magnified
-        in_range = all(1 <= turn <= _MOST for turn in turns) and len(set(turns)) == len(turns)
-        _check("harmonics", turns, in_range, f"each 1 to {_MOST:,}, once")
+        harmonics, widths = self.harmonics, self.magnified
+        in_range = all(1 <= harmonic <= _MOST for harmonic in harmonics) and len(set(harmonics)) == len(harmonics)
+        _check(self, "harmonics", in_range, f"each 1 to {_MOST:,}, once")
         in_range = all(1e-5 <= width <= 1.0 for width in widths) and len(set(widths)) == len(widths)
-        _check("magnified", widths, in_range, "each 1e-05 to 1, once")
-        _check("hidden", self.hidden, 1 <= self.hidden <= _WIDEST, f"1 to {_WIDEST:,}")
-        _check("layers", self.layers, 1 <= self.layers <= _DEEPEST, f"1 to {_DEEPEST}")
+        _check(self, "magnified", in_range, "each 1e-05 to 1, once")
+        _check(self, "hidden", 1 <= self.hidden <= _MOST_UNITS, f"1 to {_MOST_UNITS:,}")
+        _check(self, "layers", 1 <= self.layers <= _MOST_LAYERS, f"1 to {_MOST_LAYERS}")
         if self.kind == CONVOLUTION:
-            _check("layers", self.layers, self.layers <= 16, "1 to 16 of a convolution, whose reach doubles with each")
-        _check("kernel", self.kernel, 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
-        _check("dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0, below 1")
-        blocks = self.kernel if self.kind == CONVOLUTION else 8  # matrices of hidden x hidden weights in a layer
-        weights = self.layers * blocks * self.hidden**2
-        _check("size of the network", weights, weights <= _MOST_WEIGHTS, f"at most {_MOST_WEIGHTS:,} weights")
+            _check(self, "layers", self.layers <= 16, "1 to 16 in a convolution, as each layer doubles its reach")
+        _check(self, "kernel", 2 <= self.kernel <= _MOST, f"2 to {_MOST:,}")
+        _check(self, "dropout", 0.0 <= self.dropout < 1.0, "at least 0, below 1")
+        matrices = self.kernel if self.kind == CONVOLUTION else 8  # of hidden x hidden weights in a layer
+        weights = self.layers * matrices * self.hidden**2
+        if weights > _MOST_WEIGHTS:
+            raise ConfigError("network too large", expected=f"at most {_MOST_WEIGHTS:,} weights", got=str(weights))
 
     @property
     def robust(self) -> bool:
-        """Whether the network looks at one of `schema.ROBUST_FEATURES`."""
+        """Whether the network uses one of `schema.ROBUST_FEATURES`."""
         return not set(ROBUST_FEATURES).isdisjoint(self.features)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How the network is trained."""
+    """Settings of the training."""
 
     seed: int = 0
-    """Of the split, the first weights and the order of tracks: the same seed gives the same losses on a CPU."""
+    """Random seed for the split, the initial weights and the batch order; it fixes the losses on a CPU."""
     epochs: int = 150
-    """Passes over the training split, at most."""
+    """Largest number of passes over the training split."""
     batch_size: int = 8
-    """Tracks a step, of all processes together."""
+    """Number of tracks in a batch, summed over all processes."""
     bucket_from: int = 1000
-    """Tracks of the training split from which on those of a batch are of like length, so that little is padding."""
+    """Number of training tracks from which batches are made of tracks of similar length, which reduces padding."""
     learning_rate: float = 2e-2
-    """Highest of the one-cycle schedule."""
+    """Highest learning rate of the one-cycle schedule."""
     weight_decay: float = 1e-4
-    """Of AdamW."""
+    """Weight decay for AdamW."""
     gradient_clip: float = 1.0
-    """Largest norm of a gradient."""
+    """Norm to which gradients are clipped."""
     patience: int = 50
-    """Epochs without a better validation loss after which training stops."""
+    """Number of epochs without a lower validation loss after which training stops."""
     validation_share: float = 0.2
-    """Share of the tracks held out, at least one."""
+    """Share of the tracks in the validation split, which has at least one track."""
     class_weighting: bool = False
-    """Steps of the rarer phase weigh more, so that both phases weigh the same in all."""
+    """Whether steps are weighted so that both phases have the same total weight in the loss."""
     onset_weight: float = 100.0
-    """What a step next to the onset weighs on top of its 1; falls off by e each `onset_span` steps."""
+    """Additional loss weight of steps at the onset; it decays by a factor of e every `onset_span` steps."""
     onset_span: float = 2.0
-    """Steps."""
+    """Decay length of `onset_weight`, in steps."""
     alarm_weight: float = 0.0
-    """What each track's worst step weighs on top of the loss: of those more than four `onset_span` before the onset the
-    one that is taken most for reentry. An alarm minutes too early is one step in thousands, and costs minutes.
+    """Weight of an additional loss term for early alarms: the highest cross-entropy of each track among the steps more
+    than four `onset_span` before its onset. Without it an alarm minutes too early is one step in thousands.
     """
     forget_bias: float = 0.0
-    """Added at the start to the biases of an LSTM's forget gates, so that it remembers before it has learned to.
+    """Value added to the initial biases of an LSTM's forget gates, which keeps its memory early in training.
 
-    Jozefowicz et al., 2015, "An Empirical Exploration of Recurrent Network Architectures". No matter to other kinds.
+    See Jozefowicz et al., 2015, "An Empirical Exploration of Recurrent Network Architectures". Other kinds ignore it.
     """
     accelerator: str = "auto"
-    """Lightning's: auto, cpu, gpu. A GPU trains in mixed precision."""
+    """Lightning accelerator: auto, cpu or gpu. A GPU trains in mixed precision."""
     devices: int = 1
-    """Processes that share each batch, one to a GPU or to a core; the result is the same within rounding."""
+    """Number of processes that share each batch, one per GPU or core. The result is the same within rounding."""
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
-        _check_count("epochs", self.epochs)
-        _check_count("batch size", self.batch_size)
-        _check_count("bucket from", self.bucket_from)
-        _check("learning rate", self.learning_rate, 0.0 < self.learning_rate <= _MOST, f"above 0, to {_MOST:,}")
-        _check("weight decay", self.weight_decay, 0.0 <= self.weight_decay <= _MOST, f"0 to {_MOST:,}")
-        _check("gradient clip", self.gradient_clip, 0.0 < self.gradient_clip <= _MOST, f"above 0, to {_MOST:,}")
-        _check_count("patience", self.patience)
-        _check("validation share", self.validation_share, 0.0 < self.validation_share < 1.0, "between 0 and 1")
-        _check("onset weight", self.onset_weight, 0.0 <= self.onset_weight <= _MOST, f"0 to {_MOST:,}")
-        _check("onset span", self.onset_span, 0.0 < self.onset_span <= _MOST, f"above 0, to {_MOST:,}")
-        _check("alarm weight", self.alarm_weight, 0.0 <= self.alarm_weight <= _MOST, f"0 to {_MOST:,}")
-        _check("forget bias", self.forget_bias, -10.0 <= self.forget_bias <= 10.0, "-10 to 10")
-        _check("accelerator", self.accelerator, self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
-        _check("devices", self.devices, 1 <= self.devices <= self.batch_size, "1 to the batch size")
+        _check(self, "seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
+        for name in ("epochs", "batch_size", "bucket_from", "patience"):
+            _check(self, name, 1 <= getattr(self, name) <= _MOST, f"1 to {_MOST:,}")
+        for name in ("learning_rate", "gradient_clip", "onset_span"):
+            _check(self, name, 0.0 < getattr(self, name) <= _MOST, f"above 0, to {_MOST:,}")
+        for name in ("weight_decay", "onset_weight", "alarm_weight"):
+            _check(self, name, 0.0 <= getattr(self, name) <= _MOST, f"0 to {_MOST:,}")
+        _check(self, "validation_share", 0.0 < self.validation_share < 1.0, "between 0 and 1")
+        _check(self, "forget_bias", -10.0 <= self.forget_bias <= 10.0, "-10 to 10")
+        _check(self, "accelerator", self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
+        _check(self, "devices", 1 <= self.devices <= self.batch_size, "1 to the batch size")
 
 
-def _check_count(name: str, count: int) -> None:
-    _check(name, count, 1 <= count <= _MOST, f"1 to {_MOST:,}")
-
-
-def _check(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} out of range", expected=expected, got=str(value))
+def _check(config: ModelConfig | TrainConfig, name: str, in_range: bool, expected: str) -> None:
+    if not in_range:
+        problem = f"{name.replace('_', ' ')} out of range"
+        raise ConfigError(problem, expected=expected, got=str(getattr(config, name)))
 
 
 def read_configs(path: Path | None, *, model: dict[str, Any], train: dict[str, Any]) -> tuple[ModelConfig, TrainConfig]:
-    """Settings of a TOML file with the tables [model] and [train], overruled by the given ones that are not None.
+    """Read settings from the tables [model] and [train] of a TOML file; arguments that are not None override them.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown table or key, a value of another type or out of its range.
+        ConfigError: the file is missing or not TOML, a table or key is unknown, or a value has the wrong type or range.
     """
     tables = read_settings(path, {"model": declared_types(ModelConfig), "train": declared_types(TrainConfig)})
     for table, flags in (("model", model), ("train", train)):

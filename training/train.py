@@ -1,8 +1,8 @@
-"""`reentry train` in one call: a file of labelled tracks -> model.ckpt."""
+"""Training on a file of labelled tracks, which writes a checkpoint, its model card and the validation tracks."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,19 +16,12 @@ import pandas as pd
 from reentry.runtime.arguments import require_replaceable
 from reentry.runtime.files import check_writable, writing
 from reentry.runtime.signals import ended_by_signals
-from reentry.tracks import (
-    ReadReport,
-    fingerprint,
-    flight_fingerprint,
-    tracks_fingerprint,
-    tracks_table,
-    write_tracks,
-)
+from reentry.tracks import ReadReport, tracks_table, write_tracks
 from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.store import TRACKS_PER_PART
 from training.checkpoint import VALIDATION_NAME, save_checkpoint
 from training.config import ModelConfig, TrainConfig
-from training.data.leakage import sketches
+from training.data.identity import DataIdentity
 from training.data.samples import Sample
 from training.data.stored import open_labelled
 from training.evaluation.metrics import without_nan
@@ -37,13 +30,15 @@ from training.fit.module import OnEpoch
 from training.fit.resume import UNFINISHED_NAME
 from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME, write_card
 
+_log = logging.getLogger(__name__)
+
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
-    """What was trained, on what, and how good it is."""
+    """Result of a training: the checkpoint, its data and its metrics."""
 
     checkpoint: Path
     trained: Trained
@@ -51,7 +46,7 @@ class TrainReport:
     seconds: float
 
     def summary(self) -> str:
-        """A few lines for a person."""
+        """Summary in a few lines of text."""
         metrics = self.trained.checkpoint.metrics
         return "\n".join(
             [
@@ -64,7 +59,7 @@ class TrainReport:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """The same for a script."""
+        """Summary as a JSON-serialisable dict."""
         checkpoint = self.trained.checkpoint
         return {
             "checkpoint": str(self.checkpoint),
@@ -88,28 +83,30 @@ def train_file(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     in_memory_bytes: int = IN_MEMORY_BYTES,
+    file_fingerprint: str | None = None,
 ) -> TrainReport:
-    """Train on the labelled tracks of `path` and write `out`/model.ckpt, its card and the tracks held out.
+    """Train on the labelled tracks of `path` and write `out`/model.ckpt, its model card and the validation tracks.
 
-    Rows set aside go to `out`/set_aside.csv. While it goes on, `out`/unfinished.ckpt keeps the run. What an earlier
-    training left in `out` stays as it was until all of this one is written.
+    Rows that are set aside are written to `out`/set_aside.csv. During training, `out`/unfinished.ckpt keeps the state
+    of the run. The files of an earlier training in `out` are replaced only when all new files are complete.
 
     Args:
-        path: labelled tracks; a large file is read into a temporary folder, not into memory.
-        out: the folder.
-        model: the network's shape.
-        config: how to train.
-        resume: whether to go on with the run of `out`/unfinished.ckpt, to the end it would have come to; else what is
-            kept there is given up.
-        on_epoch: told each epoch, see `fit`.
+        path: labelled tracks; a large file is read into a temporary folder instead of memory.
+        out: output folder.
+        model: settings of the network.
+        config: settings of the training.
+        resume: whether to resume the run in `out`/unfinished.ckpt, with the same result as without the interruption.
+            Otherwise that file is deleted.
+        on_epoch: callback after each epoch, see `fit`.
         in_memory_bytes: see `open_labelled`.
+        file_fingerprint: see `open_labelled`.
 
     Raises:
-        TrackFileError: the file cannot be used as a whole.
-        InputError: what is in it cannot be learned from, or `out` cannot be written to.
-        ConfigError: a setting that training cannot work with.
-        CheckpointError: no run to go on with, or one of other data or settings.
-        Ended: a signal asked for the end.
+        TrackFileError: the file cannot be used as a whole, or changed while it was read.
+        InputError: the tracks cannot be trained on, or `out` is not writable.
+        ConfigError: the loss became NaN, or there are more devices than training tracks.
+        CheckpointError: there is no run to resume, or it had other data or settings.
+        Ended: a signal requested shutdown.
     """
     started = time.monotonic()
     check_writable(out)
@@ -118,29 +115,33 @@ def train_file(
         (CHECKPOINT_NAME, SET_ASIDE_NAME, VALIDATION_NAME, UNFINISHED_NAME, CARD_NAME, ERRORS_NAME, RELIABILITY_NAME),
     )
     unfinished = out / UNFINISHED_NAME
-    with ended_by_signals(), open_labelled(path, robust=model.robust, in_memory_bytes=in_memory_bytes) as data:
-        identity = tracks_fingerprint(sample.track for sample in data.samples)
+    labelled = open_labelled(
+        path, robust=model.robust, in_memory_bytes=in_memory_bytes, file_fingerprint=file_fingerprint
+    )
+    with ended_by_signals(), labelled as data:
+        identity = DataIdentity.of(sample.track for sample in data.samples)
         if not resume:
             with writing(unfinished):
-                unfinished.unlink(missing_ok=True)  # or an early end would be told to have kept this run
-        with _told_how_to_resume(unfinished):
+                unfinished.unlink(missing_ok=True)  # so that an early interruption does not offer to resume an old run
+        with _resume_hint(unfinished):
             trained = fit(
                 data.samples,
                 model,
                 config,
-                fingerprint=identity,
+                fingerprint=identity.tracks_fingerprint,
                 on_epoch=on_epoch,
                 unfinished=unfinished,
                 resume=resume,
             )
+            train = trained.train.indices
             checkpoint = replace(
                 trained.checkpoint,
-                data_file_fingerprint=fingerprint(path),
-                trained_flights=frozenset(flight_fingerprint(sample.track) for sample in trained.train),
-                trained_rows=sketches(sample.track for sample in trained.train),
+                data_file_fingerprint=data.file_fingerprint,
+                trained_flights=frozenset(identity.flight_fingerprints[index] for index in train),
+                trained_rows=identity.sketches[list(train)],
             )
             trained = replace(trained, checkpoint=checkpoint)
-            with _appearing_together(out) as folder:
+            with _replaced_together(out) as folder:
                 write_tracks(folder / VALIDATION_NAME, _tables(trained.validation))
                 write_card(folder, trained, data.report)
                 data.report.write_set_aside(folder / SET_ASIDE_NAME)
@@ -160,14 +161,14 @@ def _tables(samples: Sequence[Sample]) -> Iterator[pd.DataFrame]:
 
 
 @contextmanager
-def _appearing_together(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when the block ends, so that no model stands beside files of another.
+def _replaced_together(out: Path) -> Iterator[Path]:
+    """Give a temporary folder whose files move to `out` when the block ends.
 
-    The old model goes first and the new one comes last: killed in between, there is none, and unfinished.ckpt goes on
-    to the same end.
+    The old checkpoint is deleted first and the new one moves last. If the process is killed in between, `out` has no
+    checkpoint rather than one beside files of another training, and the run can be resumed from unfinished.ckpt.
 
     Raises:
-        InputError: `out` cannot be written to.
+        InputError: `out` is not writable.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -183,10 +184,11 @@ def _appearing_together(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _told_how_to_resume(unfinished: Path) -> Iterator[None]:
+def _resume_hint(unfinished: Path) -> Iterator[None]:
+    """Log how to resume if the block is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
         if unfinished.is_file():
-            print(f"interrupted: {unfinished} keeps the run, the same command with --resume goes on", file=sys.stderr)
+            _log.warning("interrupted; run the same command with --resume to continue from %s", unfinished)
         raise

@@ -1,6 +1,6 @@
 """Reading, validating, repairing and writing files of missile tracks."""
 
-from reentry.tracks.fingerprint import fingerprint, flight_fingerprint, tracks_fingerprint
+from reentry.tracks.fingerprint import fingerprint
 from reentry.tracks.read import TrackFile, read_tracks
 from reentry.tracks.repair import RepairConfig
 from reentry.tracks.report import Fault, Note, ReadReport, Repair, SetAside
@@ -17,10 +17,8 @@ __all__ = [
     "Track",
     "TrackFile",
     "fingerprint",
-    "flight_fingerprint",
     "origin_of",
     "read_tracks",
-    "tracks_fingerprint",
     "tracks_table",
     "write_tracks",
 ]

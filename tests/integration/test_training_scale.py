@@ -1,6 +1,6 @@
-"""`reentry train` as it is used: killed and resumed, in two processes, refused in one line.
+"""`reentry train` from the command line: killed and resumed, in two processes, and with a one-line error.
 
-The files are small and read into memory; tests/unit/training/data/test_stored.py holds large files' way against that.
+The files are small and read into memory; tests/unit/training/data/test_stored.py compares that with large files.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def train(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
-def begun(out: Path, *arguments: object, temporary: Path) -> subprocess.Popen[str]:
-    """A training that has kept its first epochs."""
-    running = subprocess.Popen(
+def start(out: Path, *arguments: object, temporary: Path) -> subprocess.Popen[str]:
+    """Start a training and wait until it has written the state of its first epochs."""
+    process = subprocess.Popen(
         command(*arguments, "--out", out),
         stderr=subprocess.PIPE,
         text=True,
@@ -42,19 +42,19 @@ def begun(out: Path, *arguments: object, temporary: Path) -> subprocess.Popen[st
     )
     end = time.monotonic() + DEADLINE
     while not (out / "unfinished.ckpt").is_file():
-        assert running.poll() is None, running.communicate()[1]
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.01)
-    return running
+    return process
 
 
 def processes_of(session: int) -> list[str]:
-    """Command lines of the processes of a session that have not ended."""
+    """Command lines of the processes of a session that are still alive."""
     lines = []
     for process, line in command_lines().items():
-        with suppress(OSError):  # ended as it was read
-            state, _, _, of = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:4]
-            if int(of) == session and state not in "ZX":
+        with suppress(OSError):  # the process has ended in the meantime
+            state, _, _, its_session = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state not in "ZX":
                 lines.append(line)
     return lines
 
@@ -84,22 +84,23 @@ def uninterrupted(flights: Path, settings: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(
+def test_a_killed_training_resumes_to_the_same_weights(
     number: signal.Signals, flights: Path, settings: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
-    running = begun(out, flights, "--config", settings, temporary=temporary)
-    running.send_signal(number)
-    said = running.communicate(timeout=DEADLINE)[1]
+    process = start(out, flights, "--config", settings, temporary=temporary)
+    process.send_signal(number)
+    stderr = process.communicate(timeout=DEADLINE)[1]
     if number == signal.SIGKILL:
-        assert running.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL
     else:
-        assert running.returncode == 130, said
-        assert "unfinished.ckpt keeps the run, the same command with --resume goes on" in said
-        assert "Traceback" not in said
+        assert process.returncode == 130, stderr
+        assert "--resume" in stderr
+        assert str(out / "unfinished.ckpt") in stderr
+        assert "Traceback" not in stderr
         assert [path.name for path in out.iterdir()] == ["unfinished.ckpt"]
-        assert list(temporary.glob("reentry-*")) == []  # PyTorch leaves an empty one of its own
+        assert list(temporary.glob("reentry-*")) == []  # PyTorch leaves an empty folder of its own
     assert not (out / "model.ckpt").exists()
 
     answer = train(flights, "--config", settings, "--out", out, "--resume", "--json")
@@ -111,7 +112,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
         assert torch.equal(weight, expected[name]), name
 
 
-def test_two_processes_from_the_command_line_and_none_is_left(flights: Path, settings: Path, tmp_path: Path) -> None:
+def test_two_processes_train_from_the_command_line_and_both_end(flights: Path, settings: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with subprocess.Popen(
         command(flights, "--config", settings, "--epochs", 2, "--devices", 2, "--out", out),
@@ -119,27 +120,26 @@ def test_two_processes_from_the_command_line_and_none_is_left(flights: Path, set
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as running:
+    ) as process:
         end = time.monotonic() + DEADLINE
         shared = False
-        while running.poll() is None and time.monotonic() < end:
-            shared = shared or any("spawn_main" in line for line in processes_of(running.pid))
+        while process.poll() is None and time.monotonic() < end:
+            shared = shared or any("spawn_main" in line for line in processes_of(process.pid))
             time.sleep(0.02)
-        running.kill()  # no more than a late one
-        said = running.communicate(timeout=DEADLINE)[1]
+        process.kill()  # only if it is late
+        stderr = process.communicate(timeout=DEADLINE)[1]
     end = time.monotonic() + 30.0
-    while (left := processes_of(running.pid)) and time.monotonic() < end:  # the system takes the last one away
+    # The system may take a moment to remove the last process.
+    while (left := processes_of(process.pid)) and time.monotonic() < end:
         time.sleep(0.02)
-    assert running.returncode == 0, said
-    assert "Traceback" not in said
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
     assert shared, "no second process was seen"
     assert left == []
     assert load_checkpoint(out / "model.ckpt").train_config.devices == 2
 
 
-def test_a_place_that_cannot_be_written_to_is_told_in_one_line_before_anything_is_done(
-    flights: Path, tmp_path: Path
-) -> None:
+def test_an_unwritable_folder_is_reported_in_one_line(flights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     answer = train(flights, "--out", tmp_path / "file" / "out")
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -147,7 +147,7 @@ def test_a_place_that_cannot_be_written_to_is_told_in_one_line_before_anything_i
     assert answer.stderr.count("\n") == 1
 
 
-def test_nothing_to_resume_is_one_line(flights: Path, tmp_path: Path) -> None:
+def test_a_missing_run_to_resume_is_reported_in_one_line(flights: Path, tmp_path: Path) -> None:
     answer = train(flights, "--out", tmp_path / "out", "--resume")
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1].endswith("no interrupted run; fix: train without --resume")

@@ -1,1 +1,1 @@
-"""Labelled tracks as samples: in memory, streamed, batched; which data they are and what they share."""
+"""Labelled tracks as samples in memory or on disk, their batches, and the fingerprints that identify them."""

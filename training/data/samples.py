@@ -1,26 +1,26 @@
-"""Labelled tracks as tensors: read, split by track, padded into batches with the weight of every step.
+"""Labelled tracks as samples: features and phases as tensors, their step counts, and the split by track.
 
-Shapes: B tracks, T steps, F features.
+Shapes: K tracks, T steps of a track, N steps of several tracks, F features, P chosen features.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from reentry.errors import InputError
 from reentry.features.track import track_features
-from reentry.padding import pad_steps
 from reentry.schema import REENTRY_PHASE
-from reentry.tracks import ReadReport, Track, read_tracks
-from training.config import TrainConfig
+from reentry.tracks import Track, read_tracks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,52 +34,22 @@ class Sample:
     """(T,) float32, 0 or 1."""
 
 
-class Batch(NamedTuple):
-    """Tracks of one step of training, padded on the right."""
-
-    features: Tensor
-    """(B, T, F); padding repeats the last row, which a causal network cannot see from the track."""
-    phase: Tensor
-    """(B, T)."""
-    weight: Tensor
-    """(B, T), how much each step counts in the loss; 0 in the padding."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledFile:
-    """The tracks of a file that can be learned from."""
-
-    samples: Sequence[Sample]
-    """In memory, or read when asked for."""
-    report: ReadReport
-    """What was repaired in the file and set aside from it."""
-
-
-def read_labelled(path: Path, *, robust: bool = True) -> LabelledFile:
-    """Read labelled tracks into memory.
-
-    Args:
-        path: the file.
-        robust: whether the robust features are wanted, see `track_features`.
+def read_labelled(path: Path, *, robust: bool = True) -> list[Sample]:
+    """Read labelled tracks into memory; see `track_features` for `robust`.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
-        InputError: its good tracks are none or have no labels.
+        InputError: the file has no good track, or no labels.
     """
     with read_tracks(path, labelled=True) as file:
-        return LabelledFile(samples=samples_of(list(file), where=str(path), robust=robust), report=file.report)
+        return samples_of(list(file), where=str(path), robust=robust)
 
 
 def samples_of(tracks: Sequence[Track], *, where: str, robust: bool = True) -> list[Sample]:
-    """Features and labels of tracks.
-
-    Args:
-        tracks: at least one, all with labels.
-        where: named in errors, the file.
-        robust: whether the robust features are wanted, see `track_features`.
+    """Compute the features and labels of at least one track; `where` names their file in errors.
 
     Raises:
-        InputError: no tracks, or no labels.
+        InputError: there are no tracks, or a track has no labels.
     """
     samples = [sample_of(track, where=where, robust=robust) for track in tracks]
     if not samples:
@@ -88,10 +58,10 @@ def samples_of(tracks: Sequence[Track], *, where: str, robust: bool = True) -> l
 
 
 def sample_of(track: Track, *, where: str, robust: bool = True) -> Sample:
-    """Features and labels of a track.
+    """Compute the features and labels of one track.
 
     Raises:
-        InputError: no labels; `where` names the file.
+        InputError: the track has no labels.
     """
     if track.reentry_phase is None:
         raise InputError(
@@ -105,19 +75,46 @@ def sample_of(track: Track, *, where: str, robust: bool = True) -> Sample:
 
 
 def no_good_track(where: str) -> InputError:
-    """The error of a file without one."""
+    """Error for a file without a usable track."""
     return InputError("no good track", where=where)
 
 
-class Chosen(Sequence[Sample]):
-    """Some of the samples, in the order of their indices; none is read before it is asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Step counts of K tracks."""
 
-    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]) -> None:
-        self._samples = samples
-        self._indices = indices
+    steps: npt.NDArray[np.int64]
+    """(K,), number of steps of each track."""
+    reentry: npt.NDArray[np.int64]
+    """(K,), number of steps of each track that are in the reentry phase."""
 
-    def __len__(self) -> int:
-        return len(self._indices)
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Counts:
+        """Counts that the samples carry; only a plain sequence, which is in memory, is counted."""
+        if isinstance(samples, CountedSamples):
+            return samples.counts
+        counts = [(len(sample.phase), int(sample.phase.sum())) for sample in samples]
+        steps, reentry = np.array(counts, dtype=np.int64).reshape(-1, 2).T
+        return cls(steps=steps, reentry=reentry)
+
+    @property
+    def share_in_reentry(self) -> float:
+        """Share of all steps that are in the reentry phase."""
+        return float(self.reentry.sum() / self.steps.sum())
+
+    def __getitem__(self, indices: Sequence[int]) -> Counts:
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Counts(steps=self.steps[chosen], reentry=self.reentry[chosen])
+
+
+class CountedSamples(Sequence[Sample], Dataset[Sample], ABC):
+    """Samples that carry their step counts, so that nobody has to read them for that."""
+
+    counts: Counts
+
+    @abstractmethod
+    def at(self, index: int) -> Sample:
+        """Sample at an index between 0 and the length."""
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -126,44 +123,40 @@ class Chosen(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Chosen: ...
 
     def __getitem__(self, index: int | slice) -> Sample | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self._samples, self._indices[index])
-        return self._samples[self._indices[index]]
+        chosen = range(len(self))[index]
+        return self.at(chosen) if isinstance(chosen, int) else Chosen(self, chosen, self.counts[chosen])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Of each of K tracks."""
+class Chosen(CountedSamples):
+    """Subset of samples; each is read only when it is accessed.
 
-    steps: npt.NDArray[np.int64]
-    """(K,)."""
-    reentry: npt.NDArray[np.int64]
-    """(K,), steps in reentry."""
+    Args:
+        samples: samples to choose from.
+        indices: positions of the chosen samples in `samples`.
+        counts: step counts of the chosen samples; None takes them from `samples`.
+    """
 
-    @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Counts:
-        """Count; reads every sample once."""
-        counts = [(len(sample.phase), int(sample.phase.sum())) for sample in samples]
-        steps, reentry = np.array(counts, dtype=np.int64).reshape(-1, 2).T
-        return cls(steps=steps, reentry=reentry)
+    def __init__(self, samples: Sequence[Sample], indices: Sequence[int], counts: Counts | None = None) -> None:
+        self.indices = indices
+        self.counts = Counts.of(samples)[indices] if counts is None else counts
+        self._samples = samples
 
-    @property
-    def share_in_reentry(self) -> float:
-        """Of all steps."""
-        return float(self.reentry.sum() / self.steps.sum())
+    def __len__(self) -> int:
+        return len(self.indices)
 
-    def __getitem__(self, indices: Sequence[int]) -> Counts:
-        return Counts(steps=self.steps[indices], reentry=self.reentry[indices])
+    def at(self, index: int) -> Sample:
+        """Read one sample."""
+        return self._samples[self.indices[index]]
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[Chosen, Chosen]:
-    """Training and validation split, by whole tracks; at least one track each.
+    """Split samples by track into a training and a validation split of at least one track each.
 
     Raises:
-        InputError: fewer than two tracks, or only one phase in all of them or in the training split.
+        InputError: there are fewer than two tracks, or all steps, or those of the training split, have the same phase.
     """
     if len(samples) < 2:
-        raise InputError("too few labelled tracks", expected="2 at least, one to validate with", got=str(len(samples)))
+        raise InputError("too few labelled tracks", expected="at least 2, one for validation", got=str(len(samples)))
     counts = Counts.of(samples)
     if counts.share_in_reentry in (0.0, 1.0):
         raise InputError(
@@ -171,51 +164,57 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[Chosen, C
             expected="both 0 and 1",
             got=f"only {counts.share_in_reentry:.0f}",
         )
-    held = min(max(1, round(len(samples) * share)), len(samples) - 1)
-    order = np.random.default_rng(seed).permutation(len(samples))
-    chosen = sorted(order[:held].tolist())
-    train = sorted(order[held:].tolist())
-    if counts[train].share_in_reentry in (0.0, 1.0):
+    held_out = min(max(1, round(len(samples) * share)), len(samples) - 1)
+    order = np.random.default_rng(seed).permutation(len(samples)).tolist()
+    validation, train = (
+        Chosen(samples, indices, counts[indices]) for indices in (sorted(order[:held_out]), sorted(order[held_out:]))
+    )
+    if train.counts.share_in_reentry in (0.0, 1.0):
         raise InputError(
-            f"the training split of seed {seed} holds only one phase", fix="give more tracks, or another --seed"
+            f"the training split of seed {seed} has only one phase", fix="give more tracks, or another --seed"
         )
-    return Chosen(samples, train), Chosen(samples, chosen)
+    return train, validation
+
+
+def sampling_stride(samples: Sequence[Sample], steps: int) -> int:
+    """Smallest k for which every k-th step of the samples is at most about `steps` steps."""
+    return -(-int(Counts.of(samples).steps.sum()) // steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Steps of the training split that the scaling of the network's inputs is taken from."""
+    """Steps of the training split from which the normalisation of the network's inputs is computed."""
 
     features: Tensor
-    """(N, F), steps of all tracks, evenly spaced."""
+    """(N, F), evenly spaced steps of all tracks."""
     before_onset: Tensor
-    """(K, F), the step before the onset of each track that has one."""
+    """(K, F), the step before the onset of each track that has an onset."""
     at_onset: Tensor
     """(K, F), the onset of each of these tracks."""
 
     @classmethod
     def of(cls, samples: Sequence[Sample], steps: int) -> Statistics:
-        """Take about `steps` steps: every k-th of each track, all where they are no more."""
-        every = -(-int(Counts.of(samples).steps.sum()) // steps)
-        parts, onsets = [], []
+        """Take every k-th step of each track, about `steps` in total, or all steps where there are fewer."""
+        stride = sampling_stride(samples, steps)
+        features, onsets = [], []
         for sample in samples:
-            parts.append(sample.features[::every].clone())  # a view would keep all steps of the track
+            features.append(sample.features[::stride].clone())  # a view would keep the whole track in memory
             onset = int(sample.phase.argmax())
             if onset > 0:
                 onsets.append(sample.features[onset - 1 : onset + 1].clone())
-        pairs = torch.stack(onsets) if onsets else torch.empty(0, 2, parts[0].shape[1])
-        return cls(features=torch.cat(parts), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
+        pairs = torch.stack(onsets) if onsets else torch.empty(0, 2, features[0].shape[1])
+        return cls(features=torch.cat(features), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
 
 
 def dividing_values(before: Tensor, at: Tensor) -> Tensor:
-    """The value of each feature that divides onsets best from the steps before them.
+    """Value of each feature that best separates the onsets from the steps before them.
 
-    Where some value lies between all onsets and all steps before them, it is the middle of all such values. Elsewhere
-    it is the mean of these steps.
+    Where one value lies between all onsets and all steps before them, it is the middle of all such values. Otherwise
+    it is the mean over all these steps.
 
     Args:
         before: (K, P), features of the step before each of K >= 1 onsets.
-        at: (K, P), the same features of the onsets.
+        at: (K, P), the same features at the onsets.
 
     Returns:
         (P,), float64.
@@ -223,37 +222,3 @@ def dividing_values(before: Tensor, at: Tensor) -> Tensor:
     low, high = torch.minimum(before, at).double(), torch.maximum(before, at).double()  # a feature may rise or fall
     lowest, highest = low.amax(dim=0), high.amin(dim=0)
     return torch.where(lowest < highest, (lowest + highest) / 2, ((low + high) / 2).mean(dim=0))
-
-
-class Collate:
-    """Samples -> Batch."""
-
-    def __init__(self, config: TrainConfig, train: Sequence[Sample]) -> None:
-        share = Counts.of(train).share_in_reentry
-        # Both phases weigh the same in all, and a step weighs 1 on average.
-        self._of_phase = torch.tensor([0.5 / (1.0 - share), 0.5 / share] if config.class_weighting else [1.0, 1.0])
-        self._config = config
-
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """Pad to the longest."""
-        longest = max(len(sample.phase) for sample in samples)
-        features = torch.stack([_padded(sample.features, longest) for sample in samples])
-        phase = torch.stack([_padded(sample.phase, longest) for sample in samples])
-        weight = torch.zeros_like(phase)
-        for row, sample in enumerate(samples):
-            weight[row, : len(sample.phase)] = self._weight(sample.phase)
-        return Batch(features, phase, weight)
-
-    def _weight(self, phase: Tensor) -> Tensor:
-        """(T,). The extra near an onset is even on both sides: it sharpens the boundary and does not shift it."""
-        weight = self._of_phase[phase.long()]
-        onsets = torch.nonzero(phase[1:] > phase[:-1])[:, 0] + 0.5  # between the two steps
-        if len(onsets):
-            distance = (torch.arange(len(phase))[:, None] - onsets).abs().amin(dim=1)
-            weight = weight + self._config.onset_weight * torch.exp(-distance / self._config.onset_span)
-        return weight
-
-
-def _padded(values: Tensor, steps: int) -> Tensor:
-    """(T, ...) -> (steps, ...), as clients pad."""
-    return torch.from_numpy(pad_steps(values.numpy()[None], steps)[0])

@@ -1,11 +1,9 @@
-"""Labelled tracks of a file larger than memory: their features computed once, then read from disk track by track.
+"""Labelled tracks of a file of any size: small files in memory, large ones as samples and predictions on disk.
 
-What is predicted of them can lie there too.
+The features of a large file are computed once and then read from disk track by track. The temporary folder (set by
+TMPDIR) needs space for about twice the rows: once while the file is read, once for as long as the samples are used.
 
-What a file of 9 million rows needs in the temporary folder (TMPDIR says where) is about its rows twice: once while it
-is read, once for as long as it is trained on.
-
-Shapes: K tracks, T steps, N steps of all tracks, F features, M measurement columns.
+Shapes: K tracks, T steps of a track.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -21,67 +20,95 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reentry.errors import InputError
+from reentry.errors import InputError, TrackFileError
 from reentry.runtime.progress import progress
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
-from reentry.tracks import Track, read_tracks
+from reentry.tracks import ReadReport, Track, fingerprint, read_tracks
 from reentry.tracks.read import IN_MEMORY_BYTES
+from reentry.tracks.sources import open_source
 from reentry.tracks.store import TRACKS_PER_PART
-from training.data.samples import Chosen, LabelledFile, Sample, no_good_track, sample_of, samples_of
+from training.data.samples import CountedSamples, Counts, Sample, no_good_track, sample_of, samples_of
 from training.evaluation.metrics import Prediction
 
+# Data type and number of columns of the values in each file.
 _FEATURES: Final = (np.dtype(np.float32), len(FEATURES))
 _PHASE: Final = (np.dtype(np.int8), 1)
 _MEASUREMENTS: Final = (np.dtype(np.float64), len(MEASUREMENT_COLUMNS))
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 
 
-@contextmanager
-def open_labelled(path: Path, *, robust: bool = True, in_memory_bytes: int = IN_MEMORY_BYTES) -> Iterator[LabelledFile]:
-    """Read labelled tracks: a small file into memory, a large one into a temporary folder, gone when the block ends.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledFile:
+    """The usable tracks of a file, as samples."""
 
-    Memory is bounded either way, see `read_tracks`.
+    samples: Sequence[Sample]
+    """A list in memory, or `StoredSamples`."""
+    report: ReadReport
+    """Report of what was repaired and what was set aside."""
+    file_fingerprint: str
+    """Fingerprint of the bytes that were read, see `reentry.tracks.fingerprint`."""
+
+
+@contextmanager
+def open_labelled(
+    path: Path, *, robust: bool = True, in_memory_bytes: int = IN_MEMORY_BYTES, file_fingerprint: str | None = None
+) -> Iterator[LabelledFile]:
+    """Read labelled tracks, a large file into a temporary folder that is deleted when the block ends.
+
+    Memory is bounded in both cases, see `read_tracks`.
 
     Args:
-        path: the file.
-        robust: whether the robust features are wanted, see `track_features`.
-        in_memory_bytes: size of the file from which on it goes into a temporary folder.
+        path: file of labelled tracks.
+        robust: whether to compute the robust features, see `track_features`.
+        in_memory_bytes: file size above which the samples go into a temporary folder.
+        file_fingerprint: fingerprint of the file that the caller has already recorded; None computes it here.
 
     Raises:
-        TrackFileError: the file cannot be used as a whole.
-        InputError: its good tracks are none or have no labels, or the temporary folder takes no more.
+        TrackFileError: the file cannot be used as a whole, or changed after its fingerprint was computed.
+        InputError: the file has no good track or no labels, or the temporary folder is full.
     """
     with ExitStack() as stack:
+        if file_fingerprint is None:
+            open_source(path)  # raises if the file is unusable, e.g. a pipe, which must not be hashed
+            file_fingerprint = fingerprint(path)
         with read_tracks(path, labelled=True, in_memory_bytes=in_memory_bytes) as file:
+            if fingerprint(path) != file_fingerprint:
+                raise TrackFileError("changed while it was read", where=str(path), fix="run the command again")
             if file.in_memory:
                 samples: Sequence[Sample] = samples_of(list(file), where=str(path), robust=robust)
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-samples-")))
                 with progress("computing features", len(file), "tracks") as advance:
                     samples = StoredSamples.write(folder, _counted(file, advance), where=str(path), robust=robust)
-        yield LabelledFile(samples=samples, report=file.report)
+        yield LabelledFile(samples=samples, report=file.report, file_fingerprint=file_fingerprint)
 
 
-class StoredSamples(Sequence[Sample]):
-    """Samples in files of a folder, one file a kind of value, all tracks one after the other; each read when asked for.
+class StoredSamples(CountedSamples):
+    """Samples on disk, each read when it is accessed.
 
-    Goes to another process as no more than the folder and where each track is in it.
+    The folder has one file for each kind of value, which holds all tracks one after the other. Pickling a
+    `StoredSamples` copies only the folder's path and the index, so other processes read the same files.
+
+    Args:
+        folder: folder that `write` has filled.
+        track_ids: id of each track, (K,).
+        counts: step counts of the K tracks.
     """
 
-    def __init__(self, folder: Path, track_ids: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> None:
+    def __init__(self, folder: Path, track_ids: npt.NDArray[np.int64], counts: Counts) -> None:
+        self.counts = counts
         self._folder = folder
         self._track_ids = track_ids
-        self._ends = ends
-        """(K,), where each track's steps end among the N."""
+        self._ends = np.cumsum(counts.steps)
 
     @classmethod
     def write(cls, folder: Path, tracks: Iterable[Track], *, where: str, robust: bool = True) -> StoredSamples:
-        """Compute the samples of tracks, one after the other, and keep them in `folder`.
+        """Compute the samples of tracks one by one and store them in `folder`.
 
         Raises:
-            InputError: no tracks, or no labels; `where` names their file. Or the folder takes no more.
+            InputError: there are no tracks or no labels in the file named by `where`, or the folder is full.
         """
-        track_ids, lengths = [], []
+        track_ids, steps, reentry = [], [], []
         try:
             with ExitStack() as stack:
                 files = [stack.enter_context(_path(folder, kind).open("wb")) for kind in ("features", "phase", "track")]
@@ -91,52 +118,46 @@ class StoredSamples(Sequence[Sample]):
                     for file, values in zip(files, (sample.features.numpy(), phase, track.measurements), strict=True):
                         file.write(np.ascontiguousarray(values).tobytes())
                     track_ids.append(track.track_id)
-                    lengths.append(len(phase))
+                    steps.append(len(phase))
+                    reentry.append(np.count_nonzero(phase))
         except OSError as error:
-            raise _full("features", error, where) from error
+            raise _disk_full("features", error, where) from error
         if not track_ids:
             raise no_good_track(where)
-        return cls(folder, np.array(track_ids, dtype=np.int64), np.cumsum(lengths, dtype=np.int64))
+        counts = Counts(steps=np.array(steps, dtype=np.int64), reentry=np.array(reentry, dtype=np.int64))
+        return cls(folder, np.array(track_ids, dtype=np.int64), counts)
 
     def __len__(self) -> int:
         return len(self._track_ids)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self, range(len(self))[index])
-        index = range(len(self))[index]
-        start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
+    def at(self, index: int) -> Sample:
+        """Read one sample."""
+        start, end = _span(self._ends, index)
         phase = self._read("phase", _PHASE, start, end)[:, 0]
         track = Track(
             track_id=int(self._track_ids[index]),
             measurements=self._read("track", _MEASUREMENTS, start, end),
             reentry_phase=phase,
-            rows=_NO_ROWS,  # of the file: nobody who trains asks for them
+            rows=_NO_ROWS,  # training does not use row numbers
             steps=_NO_ROWS,
         )
         features = torch.from_numpy(self._read("features", _FEATURES, start, end))
         return Sample(track=track, features=features, phase=torch.from_numpy(phase.astype(np.float32)))
 
-    def _read(self, kind: str, of: tuple[np.dtype[Any], int], start: int, end: int) -> npt.NDArray[Any]:
-        """(T, width) of a file, steps `start` to `end`, into memory."""
-        dtype, width = of
-        row = width * dtype.itemsize
-        values = np.fromfile(_path(self._folder, kind), dtype, (end - start) * width, offset=start * row)
-        return values.reshape(-1, width)
+    def _read(self, kind: str, layout: tuple[np.dtype[Any], int], start: int, end: int) -> npt.NDArray[Any]:
+        """Read the steps from `start` to before `end` from a file, (T, columns)."""
+        dtype, columns = layout
+        offset = start * columns * dtype.itemsize
+        values = np.fromfile(_path(self._folder, kind), dtype, (end - start) * columns, offset=offset)
+        return values.reshape(-1, columns)
 
 
 class LazyPredictions(Sequence[Prediction], ABC):
-    """Predictions of which each is made when asked for."""
+    """Predictions that are each computed or read when they are accessed."""
 
     @abstractmethod
     def at(self, index: int) -> Prediction:
-        """The one of an index from 0 to below the length."""
+        """Prediction at an index between 0 and the length."""
 
     @overload
     def __getitem__(self, index: int) -> Prediction: ...
@@ -150,53 +171,59 @@ class LazyPredictions(Sequence[Prediction], ABC):
 
 
 class StoredPredictions(LazyPredictions):
-    """What a method says of samples: the probabilities in a file, each track read again from where its sample is."""
+    """Predictions whose probabilities are on disk, and whose tracks are read again from the samples.
 
-    def __init__(
-        self, path: Path, dtype: np.dtype[Any], samples: Sequence[Sample], ends: npt.NDArray[np.int64]
-    ) -> None:
+    Args:
+        path: file of probabilities that `write` has made.
+        dtype: data type of the probabilities.
+        samples: the samples that were predicted.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], samples: Sequence[Sample]) -> None:
         self._path = path
         self._dtype = dtype
         self._samples = samples
-        self._ends = ends
-        """(K,), where each track's steps end among the N."""
+        self._ends = np.cumsum(Counts.of(samples).steps)
 
     @classmethod
     def write(
         cls, path: Path, method: Callable[[Sequence[Sample]], Sequence[Prediction]], samples: Sequence[Sample]
     ) -> StoredPredictions:
-        """Predict, some tracks at a time, and keep the probabilities in `path`.
+        """Predict a few tracks at a time and store the probabilities in `path`.
 
         Raises:
-            InputError: the place takes no more.
+            InputError: the disk is full.
         """
-        lengths, dtype = [], np.dtype(np.float64)
+        dtype = np.dtype(np.float64)
         try:
             with path.open("wb") as file:
                 for start in range(0, len(samples), TRACKS_PER_PART):
                     for prediction in method(samples[start : start + TRACKS_PER_PART]):
                         file.write(np.ascontiguousarray(prediction.probability).tobytes())
-                        lengths.append(len(prediction.probability))
                         dtype = prediction.probability.dtype
         except OSError as error:
-            raise _full("probabilities", error, str(path)) from error
-        return cls(path, dtype, samples, np.cumsum(lengths, dtype=np.int64))
+            raise _disk_full("probabilities", error, str(path)) from error
+        return cls(path, dtype, samples)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def at(self, index: int) -> Prediction:
-        """Read it."""
-        start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
+        """Read the probabilities and the track of one prediction."""
+        start, end = _span(self._ends, index)
         probability = np.fromfile(self._path, self._dtype, end - start, offset=start * self._dtype.itemsize)
         return Prediction(track=self._samples[index].track, probability=probability)
 
 
-def _full(what: str, error: OSError, where: str) -> InputError:
+def _span(ends: npt.NDArray[np.int64], index: int) -> tuple[int, int]:
+    return (int(ends[index - 1]) if index else 0), int(ends[index])
+
+
+def _disk_full(values: str, error: OSError, where: str) -> InputError:
     return InputError(
-        f"the temporary folder takes no more {what} ({error.strerror})",
+        f"cannot write {values} to the temporary folder ({error.strerror})",
         where=where,
-        fix="set TMPDIR to a folder with room for about twice the size of the rows",
+        fix="set TMPDIR to a folder with free space for about twice the size of the rows",
     )
 
 
@@ -204,7 +231,7 @@ def _path(folder: Path, kind: str) -> Path:
     return folder / f"{kind}.values"
 
 
-def _counted(tracks: Iterable[Track], advance: Any) -> Iterator[Track]:
+def _counted(tracks: Iterable[Track], advance: Callable[[int], None]) -> Iterator[Track]:
     for track in tracks:
         yield track
         advance(1)

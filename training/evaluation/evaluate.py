@@ -7,7 +7,7 @@ tracks and their predictions are kept in a temporary folder.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +20,12 @@ from reentry.errors import ConfigError, InputError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals
-from reentry.tracks import ReadReport, Track, fingerprint, flight_fingerprint, tracks_fingerprint
+from reentry.tracks import ReadReport
 from reentry.tracks.read import IN_MEMORY_BYTES
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import MOST_SEEDS
-from training.data.leakage import FlightIndex
-from training.data.samples import Chosen, Counts, Sample
+from training.data.identity import DataIdentity, FlightIndex
+from training.data.samples import Chosen, Sample, sampling_stride
 from training.data.stored import StoredPredictions, open_labelled
 from training.evaluation.metrics import Metrics, Prediction, score
 from training.fit.fit import fit, predict
@@ -141,9 +141,9 @@ def open_evaluation(
         folder = None
         if not isinstance(data.samples, list):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-predictions-")))
-        identity = tracks_fingerprint(sample.track for sample in data.samples)
-        same_file = fingerprint(data_path) == checkpoint.data_file_fingerprint
-        held_out = same_file or identity == checkpoint.data_fingerprint
+        identity = DataIdentity.of(sample.track for sample in data.samples)
+        same_file = data.file_fingerprint == checkpoint.data_file_fingerprint
+        held_out = same_file or identity.tracks_fingerprint == checkpoint.data_fingerprint
         if seeds > 1 and not held_out:
             raise ConfigError(
                 "more than one seed needs the tracks the checkpoint was trained on",
@@ -151,7 +151,9 @@ def open_evaluation(
                 fix="pass the training file, or omit --seeds",
             )
         if held_out:
-            unseen, train = _partition(data.samples, lambda track: track.track_id in checkpoint.validation_tracks)
+            unseen, train = _partition(
+                data.samples, (track in checkpoint.validation_tracks for track in identity.track_ids)
+            )
             runs = [_run(checkpoint, train, unseen, folder)]
             if seeds > 1:
                 with progress("evaluating", seeds, "seeds") as advance:
@@ -159,12 +161,16 @@ def open_evaluation(
                     for seed in range(checkpoint.seed + 1, checkpoint.seed + seeds):
                         config = replace(checkpoint.train_config, seed=seed)
                         again = fit(
-                            data.samples, checkpoint.model_config, config, fingerprint=identity, show_progress=False
+                            data.samples,
+                            checkpoint.model_config,
+                            config,
+                            fingerprint=identity.tracks_fingerprint,
+                            show_progress=False,
                         )
                         runs.append(_run(again.checkpoint, again.train, again.validation, folder))
                         advance(1)
         else:
-            train, unseen = _partition(data.samples, _trained(checkpoint))
+            train, unseen = _partition(data.samples, _trained(checkpoint, identity, data.samples))
             runs = [_run(checkpoint, train[:0], unseen or train, folder)]
         yield Evaluation(
             checkpoint=checkpoint,
@@ -177,24 +183,18 @@ def open_evaluation(
         )
 
 
-def _trained(checkpoint: Checkpoint) -> Callable[[Track], bool]:
-    """Predicate for tracks that the network was trained on, or that share many rows with one of those.
-
-    See `training.data.leakage`.
-    """
-    flights = FlightIndex(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
-
-    def trained(track: Track) -> bool:
-        return flight_fingerprint(track) in checkpoint.trained_flights or (flights is not None and flights.hold(track))
-
-    return trained
+def _trained(checkpoint: Checkpoint, identity: DataIdentity, samples: Sequence[Sample]) -> Iterator[bool]:
+    """Whether each track trained the checkpoint, as a whole flight or in part; see `training.data.identity`."""
+    index = FlightIndex(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
+    for flight, sample in zip(identity.flight_fingerprints, samples, strict=True):
+        yield flight in checkpoint.trained_flights or (index is not None and index.recognises(sample.track))
 
 
-def _partition(samples: Sequence[Sample], predicate: Callable[[Track], bool]) -> tuple[Chosen, Chosen]:
-    """Samples whose track fulfils the predicate, and the others."""
+def _partition(samples: Sequence[Sample], selected: Iterable[bool]) -> tuple[Chosen, Chosen]:
+    """Samples that are selected, and the others."""
     indices: dict[bool, list[int]] = {True: [], False: []}
-    for index, sample in enumerate(samples):
-        indices[predicate(sample.track)].append(index)
+    for index, is_selected in enumerate(selected):
+        indices[is_selected].append(index)
     return Chosen(samples, indices[True]), Chosen(samples, indices[False])
 
 
@@ -206,7 +206,7 @@ def _run(
         raise InputError("the file contains none of the validation tracks", fix="train again")
     methods: dict[str, Callable[[Sequence[Sample]], list[Prediction]]] = {NETWORK: partial(predict, checkpoint.model)}
     if train:
-        train = train[:: -(-int(Counts.of(train).steps.sum()) // BASELINE_STEPS)]
+        train = train[:: sampling_stride(train, BASELINE_STEPS)]
         for baseline in baselines():
             baseline.fit(train)
             methods[baseline.name] = partial(predict_with, baseline)

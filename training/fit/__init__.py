@@ -1,1 +1,1 @@
-"""Fitting a network: the loop, its processes, where it runs, how it goes on after an interruption."""
+"""Fitting a network: the training loop, its worker processes, and resuming after an interruption."""

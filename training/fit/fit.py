@@ -1,7 +1,4 @@
-"""Training: Lightning runs the epochs, the weights of the lowest validation loss are kept.
-
-Shapes: B tracks, T steps, F features.
-"""
+"""Fitting a network to labelled tracks; the weights with the lowest validation loss are kept."""
 
 from __future__ import annotations
 
@@ -21,29 +18,29 @@ from reentry.runtime.signals import ended_by_signals
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data.reference import reference_of
-from training.data.samples import Sample, Statistics, split
+from training.data.samples import Chosen, Sample, Statistics, split
 from training.evaluation.metrics import Prediction, score
-from training.fit.module import OnEpoch, Work, quiet_lightning, run_epochs
+from training.fit.module import OnEpoch, TrainingTask, quiet_lightning, run_epochs
 from training.fit.processes import in_processes
-from training.fit.resume import Unfinished
+from training.fit.resume import UnfinishedRun
 from training.fit.threads import one_thread
 from training.models.networks import ReentryNetwork
 
 STATISTICS_STEPS: Final = 1_000_000
-"""Steps that the normalisation is taken from; of more, evenly spaced ones."""
+"""Number of steps that the normalisation is computed from. A larger training split is sampled evenly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a training gives."""
+    """Result of a training: the checkpoint, the splits and the history."""
 
     checkpoint: Checkpoint
-    train: Sequence[Sample]
-    validation: Sequence[Sample]
+    train: Chosen
+    validation: Chosen
     history: list[dict[str, float]]
-    """Of each epoch the `train_loss`, `validation_loss` and `learning_rate`."""
+    """The `train_loss`, `validation_loss` and `learning_rate` of each epoch."""
     best_epoch: int
-    """The epoch, from 0, whose weights were kept."""
+    """Index, from 0, of the epoch whose weights were kept."""
 
     @property
     def losses(self) -> list[float]:
@@ -62,55 +59,65 @@ def fit(
     unfinished: Path | None = None,
     resume: bool = False,
 ) -> Trained:
-    """Train a network on 80 % of the tracks (`config.validation_share`) and measure it on the others.
+    """Train a network on most of the tracks and measure it on the others, the share `config.validation_share`.
 
     Args:
         samples: labelled tracks.
-        model_config: the network's shape.
-        config: how to train.
-        fingerprint: of the data, for the checkpoint.
-        show_progress: False where the caller shows its own.
-        on_epoch: told each epoch as it ends, in order; of a resumed run also those before.
-        unfinished: file that keeps the run as far as it has come, for the caller to remove; None keeps it nowhere.
-        resume: whether to go on with the run kept there.
+        model_config: settings of the network.
+        config: settings of the training.
+        fingerprint: fingerprint of the tracks, which the checkpoint stores.
+        show_progress: whether to show progress; False if the caller shows its own.
+        on_epoch: callback after each epoch, in order. A resumed run also reports the epochs before the interruption.
+        unfinished: file that keeps the state of the run after each epoch; the caller removes it. None keeps no state.
+        resume: whether to resume the run in `unfinished`.
 
     Raises:
-        InputError: the split left only one phase to train on.
-        ConfigError: the learning rate is so high that the loss is no number, or there are more devices than tracks.
-        CheckpointError: no run to go on with, or one of other data or settings.
-        ReentryError: a process of the training died.
-        Ended: a signal asked for the end.
+        InputError: the training split has only one phase.
+        ConfigError: the loss became NaN, or there are more devices than training tracks.
+        CheckpointError: there is no run to resume, or it had other data or settings.
+        ReentryError: a training process died.
+        Ended: a signal requested shutdown.
     """
     train, validation = split(samples, config.validation_share, config.seed)
     if config.devices > len(train):
-        raise ConfigError("fewer tracks than devices", expected=f"devices to {len(train)}", got=str(config.devices))
+        raise ConfigError(
+            "fewer tracks than devices", expected=f"at most {len(train)} devices", got=str(config.devices)
+        )
     run = None
     if unfinished:
-        run = Unfinished.of(unfinished, fingerprint=fingerprint, model_config=model_config, config=config)
+        run = UnfinishedRun.of(unfinished, fingerprint=fingerprint, model_config=model_config, config=config)
         if resume:
             run.check()
-    work = Work.of(train, validation, model_config, config, unfinished=run, resume=resume)
+    task = TrainingTask(
+        train=train,
+        validation=validation,
+        model_config=model_config,
+        config=config,
+        unfinished=run,
+        resume=resume,
+    )
     statistics = Statistics.of(train, STATISTICS_STEPS)
     with (
         torch.random.fork_rng(),
         one_thread(),
         quiet_lightning(),
-        _ending(),
-        progress("training", config.epochs, "epochs") if show_progress else nullcontext(_nothing) as advance,
-        in_processes(work) as place,
+        _interrupt_kept(),
+        progress("training", config.epochs, "epochs") if show_progress else nullcontext() as advance,
+        in_processes(task) as worker,
     ):
 
         def report(epoch: int, figures: dict[str, float]) -> None:
-            advance(1)
+            if advance:
+                advance(1)
             if on_epoch:
                 on_epoch(epoch, figures)
 
-        training = run_epochs(work, place, statistics=statistics, on_epoch=report)
+        training = run_epochs(task, worker, statistics=statistics, on_epoch=report)
     if not training.best:
         raise ConfigError(
-            "training diverged: the loss is no number",
+            "training diverged: the loss is NaN",
             got=f"learning rate {config.learning_rate}",
-            fix="a lower learning rate",
+            fix="use a lower learning rate",
         )
     model = training.model.cpu().eval()
     model.load_state_dict(training.best)
@@ -137,7 +144,7 @@ def fit(
 
 @torch.no_grad()
 def predict(model: ReentryNetwork, samples: Sequence[Sample]) -> list[Prediction]:
-    """Probabilities of whole tracks, one after the other, by a network in evaluation mode."""
+    """Predict whole tracks one after the other with a network in evaluation mode."""
     return [
         Prediction(track=sample.track, probability=torch.sigmoid(model(sample.features[None])[0][0]).numpy())
         for sample in samples
@@ -145,8 +152,8 @@ def predict(model: ReentryNetwork, samples: Sequence[Sample]) -> list[Prediction
 
 
 @contextmanager
-def _ending() -> Iterator[None]:
-    """A signal ends the training by `Ended`, which Lightning would turn into an exit with status 1."""
+def _interrupt_kept() -> Iterator[None]:
+    """Raise `Ended` on a signal; Lightning would turn it into an exit with status 1."""
     with ended_by_signals():
         try:
             yield
@@ -156,12 +163,8 @@ def _ending() -> Iterator[None]:
             raise
 
 
-def _nothing(_amount: int) -> None:
-    pass
-
-
 def git_revision() -> str:
-    """Commit of the program's checkout; "-dirty" follows where tracked files had changed, "unknown" outside one."""
+    """Git commit of this program, with the suffix "-dirty" if tracked files changed; "unknown" outside a checkout."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -1,4 +1,4 @@
-"""The epochs of a training: Lightning over the batches, in this process and those that share its work.
+"""Training loop: a Lightning module and trainer that run the epochs, in one process or in several that share batches.
 
 Shapes: B tracks, T steps, F features.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,108 +20,81 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from training.config import ModelConfig, TrainConfig
-from training.data.batches import Batches
-from training.data.samples import Batch, Collate, Counts, Sample, Statistics
-from training.fit.place import Place
-from training.fit.resume import Unfinished
+from training.data.batches import Batch, Batches, Collate
+from training.data.samples import Chosen, Statistics
+from training.fit.resume import EpochCheckpoint, UnfinishedRun
+from training.fit.worker import Worker
 from training.models.networks import network
 
 VALIDATION_LOSS: Final = "validation_loss"
 VALIDATION_TRACKS: Final = 64
-"""Tracks of a batch of validation, at most."""
+"""Largest number of tracks in a validation batch."""
 
 OnEpoch = Callable[[int, dict[str, float]], None]
-"""Told each epoch, from 0, and its `train_loss`, `validation_loss` and `learning_rate`."""
+"""Callback with an epoch's index, from 0, and its `train_loss`, `validation_loss` and `learning_rate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What each process of a training is given; goes to another process as bytes."""
+class TrainingTask:
+    """Input of every training process; it is pickled for the processes that are started."""
 
-    train: Sequence[Sample]
-    validation: Sequence[Sample]
-    train_steps: npt.NDArray[np.int64]
-    """Steps of each track of the training split."""
-    validation_steps: npt.NDArray[np.int64]
-    """Steps of each track held out."""
-    collate: Collate
+    train: Chosen
+    validation: Chosen
     model_config: ModelConfig
     config: TrainConfig
-    unfinished: Unfinished | None
-    """Where the run is kept as far as it has come; None keeps it nowhere."""
+    unfinished: UnfinishedRun | None
+    """File that keeps the state of the run; None keeps no state."""
     resume: bool
-    """Whether it goes on from there."""
-
-    @classmethod
-    def of(
-        cls,
-        train: Sequence[Sample],
-        validation: Sequence[Sample],
-        model_config: ModelConfig,
-        config: TrainConfig,
-        *,
-        unfinished: Unfinished | None,
-        resume: bool,
-    ) -> Work:
-        """With the lengths of the tracks, which are read for it."""
-        return cls(
-            train=train,
-            validation=validation,
-            train_steps=Counts.of(train).steps,
-            validation_steps=Counts.of(validation).steps,
-            collate=Collate(config, train),
-            model_config=model_config,
-            config=config,
-            unfinished=unfinished,
-            resume=resume,
-        )
+    """Whether to resume from that file."""
 
 
 class Training(L.LightningModule):
-    """A network in training, and the best it has been."""
+    """A network in training, its history and its best weights so far."""
 
-    def __init__(self, work: Work, order: torch.Generator, batches: int, place: Place, on_epoch: OnEpoch) -> None:
+    def __init__(
+        self, task: TrainingTask, generator: torch.Generator, batches: int, worker: Worker, on_epoch: OnEpoch | None
+    ) -> None:
         super().__init__()
-        self.model = network(work.model_config)
-        self.model.open_forget_gates(work.config.forget_bias)
+        self.model = network(task.model_config)
+        self.model.open_forget_gates(task.config.forget_bias)
         self.history: list[dict[str, float]] = []
-        """Of each epoch, what `OnEpoch` is told."""
+        """Figures of each epoch, as `OnEpoch` gets them."""
         self.best: dict[str, Tensor] = {}
-        """The weights of the lowest validation loss, on the CPU; empty where no loss was a number."""
+        """Weights with the lowest validation loss, on the CPU; empty if every loss was NaN."""
         self.best_loss = float("inf")
         self.best_epoch = -1
-        self._config = work.config
-        self._order = order
+        self._config = task.config
+        self._generator = generator
         self._batches = batches
-        self._place = place
-        self._on_epoch = on_epoch
-        self._losses: list[Tensor] = []
-        self._held: list[Tensor] = []
+        self._worker = worker
+        self._on_epoch = on_epoch or (lambda _epoch, _figures: None)
+        self._train_losses: list[Tensor] = []
+        self._validation_sums: list[Tensor] = []
 
     def on_train_epoch_start(self) -> None:
-        """Draw dropout by seed, epoch and process alone, so that a resumed run draws the same."""
-        drawn = np.random.SeedSequence([self._config.seed, self.current_epoch, self._place.rank])
-        torch.manual_seed(int(drawn.generate_state(1)[0]))
+        """Seed dropout from seed, epoch and rank alone, so that a resumed run draws the same."""
+        sequence = np.random.SeedSequence([self._config.seed, self.current_epoch, self._worker.rank])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
-        """Weighted cross-entropy of a batch; of the whole batch, also where processes share it."""
+        """Compute the loss of a batch, normalised over the whole batch even if processes share it."""
         sums = self._sums(batch)
-        # DDP averages gradients over the processes, whose shares of the batch differ in weight.
-        loss = self._loss(sums, self._place.mean(sums))
-        self._losses.append(loss.detach())
+        # DDP averages the gradients of the processes, whose shares of the batch have different total weights.
+        loss = self._loss(sums, self._worker.mean(sums))
+        self._train_losses.append(loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        """Of a part of the tracks held out."""
-        self._held.append(self._sums(batch))
+        """Collect the loss terms of a validation batch."""
+        self._validation_sums.append(self._sums(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Keep the weights where they are the best."""
-        sums = self._place.mean(torch.stack(self._held).sum(dim=0))
-        self._held.clear()
+        """Keep a copy of the weights if their validation loss is the lowest so far."""
+        sums = self._worker.mean(torch.stack(self._validation_sums).sum(dim=0))
+        self._validation_sums.clear()
         loss = self._loss(sums, sums)
         self.log(VALIDATION_LOSS, loss)
         if float(loss) < self.best_loss:
@@ -129,20 +102,20 @@ class Training(L.LightningModule):
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def on_train_epoch_end(self) -> None:
-        """Tell the epoch's figures."""
+        """Append the epoch's figures to the history and report them."""
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
         figures = {
-            "train_loss": float(self._place.mean(torch.stack(self._losses).mean())),
+            "train_loss": float(self._worker.mean(torch.stack(self._train_losses).mean())),
             "validation_loss": float(self.trainer.callback_metrics[VALIDATION_LOSS]),
             "learning_rate": float(schedule.get_last_lr()[0]),
         }
-        self._losses.clear()
+        self._train_losses.clear()
         self.history.append(figures)
         self._on_epoch(self.current_epoch, figures)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, one cycle."""
+        """Create AdamW with a one-cycle learning rate."""
         config = self._config
         optimizer = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -151,26 +124,26 @@ class Training(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know of."""
+        """Add the state that Lightning does not save."""
         checkpoint["reentry"] = {
             "history": self.history,
             "best": self.best,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
-            "order": self._order.get_state(),
+            "order": self._generator.get_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back, and tell the epochs that are over."""
+        """Restore that state, and report the epochs before the interruption."""
         kept = checkpoint["reentry"]
         self.history, self.best = kept["history"], kept["best"]
         self.best_loss, self.best_epoch = kept["best_loss"], kept["best_epoch"]
-        self._order.set_state(kept["order"])
+        self._generator.set_state(kept["order"])
         for epoch, figures in enumerate(self.history):
             self._on_epoch(epoch, figures)
 
     def _sums(self, batch: Batch) -> Tensor:
-        """Weighted cross-entropy, weights, worst alarms and tracks, each summed over the batch."""
+        """Sums over a batch, (4,): weighted cross-entropy, weights, worst early alarms, number of tracks."""
         logits, _ = self.model(batch.features)
         logits = logits.float()
         losses = F.binary_cross_entropy_with_logits(logits, batch.phase, reduction="none")
@@ -180,16 +153,16 @@ class Training(L.LightningModule):
             alarms = worst_alarms(logits, batch, self._config.onset_span).sum()
         return torch.stack([total, batch.weight.sum(), alarms, torch.full_like(total, len(batch.phase))])
 
-    def _loss(self, sums: Tensor, of_all: Tensor) -> Tensor:
-        """From the sums of `_sums`: the part of these in the mean over `of_all`."""
+    def _loss(self, sums: Tensor, normaliser: Tensor) -> Tensor:
+        """Loss of the terms in `sums`, divided by the weights and tracks in `normaliser`; see `_sums` for both."""
         total, _, alarms, _ = sums.unbind()
-        _, weight, _, tracks = of_all.unbind()
+        _, weight, _, tracks = normaliser.unbind()
         loss = total / weight
         return loss + self._config.alarm_weight * alarms / tracks if self._config.alarm_weight else loss
 
 
 def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
-    """Of each track the highest cross-entropy of a step more than four spans before its onset, (B,); 0 without one."""
+    """Highest cross-entropy of a step more than four spans before each track's onset, (B,); 0 without such a step."""
     reach = round(4 * span)
     near = F.max_pool1d(batch.phase[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0  # (B, T)
     counted = ~near & (batch.weight > 0)
@@ -197,54 +170,52 @@ def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
 
 
 def run_epochs(
-    work: Work, place: Place, statistics: Statistics | None = None, on_epoch: OnEpoch | None = None
+    task: TrainingTask, worker: Worker, statistics: Statistics | None = None, on_epoch: OnEpoch | None = None
 ) -> Training:
-    """Train to the end in this process; the others of the place do the same at the same time.
+    """Run all epochs of a task in this process; the other workers must do the same at the same time.
 
-    Args:
-        work: the same in each process.
-        place: of this process among them.
-        statistics: what the network's inputs are scaled by; the other processes are given the result.
-        on_epoch: told each epoch.
+    Only the first worker needs the statistics for the normalisation, since DDP sends its weights to the others.
     """
-    config = work.config
+    config = task.config
     torch.manual_seed(config.seed)
-    order = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
     batches = Batches(
-        work.train_steps,
+        task.train.counts.steps,
         config.batch_size,
-        generator=order,
-        by_length=len(work.train) >= config.bucket_from,
-        rank=place.rank,
-        ranks=place.ranks,
+        generator=generator,
+        by_length=len(task.train) >= config.bucket_from,
+        rank=worker.rank,
+        ranks=worker.ranks,
     )
-    held_batches = _held_batches(work.validation_steps, place)
-    training = Training(work, order, len(batches), place, on_epoch or _nothing)
+    training = Training(task, generator, len(batches), worker, on_epoch)
     if statistics is not None:
         training.model.fit_normalisation(statistics.features)
         training.model.fit_centres(statistics.before_onset, statistics.at_onset)
-    callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *place.callbacks()]
-    if work.unfinished:
-        callbacks.append(work.unfinished.keeper())
+    callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *worker.callbacks()]
+    if task.unfinished:
+        callbacks.append(EpochCheckpoint(task.unfinished))
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     trainer = L.Trainer(
         accelerator=config.accelerator,
-        **place.trainer_settings(),
-        precision="bf16-mixed" if _on_gpu(config.accelerator) else "32-true",
+        **worker.trainer_settings(),
+        precision="bf16-mixed" if on_gpu else "32-true",
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip,
         callbacks=callbacks,
         logger=False,
-        enable_checkpointing=bool(work.unfinished),
+        enable_checkpointing=bool(task.unfinished),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    collate = Collate(config, task.train)
+    validation_batches = _validation_batches(task.validation.counts.steps, worker)
     trainer.fit(
         training,
-        DataLoader(_Tracks(work.train), batch_sampler=batches, generator=order, collate_fn=work.collate),
-        DataLoader(_Tracks(work.validation), batch_sampler=held_batches, collate_fn=work.collate),
-        ckpt_path=work.unfinished.path if work.unfinished and work.resume else None,
+        DataLoader(task.train, batch_sampler=batches, generator=generator, collate_fn=collate),
+        DataLoader(task.validation, batch_sampler=validation_batches, collate_fn=collate),
+        ckpt_path=task.unfinished.path if task.unfinished and task.resume else None,
         weights_only=True,
     )
     return training
@@ -252,7 +223,7 @@ def run_epochs(
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from printing tips, the hardware it sees, and advice on workers that are not needed."""
+    """Silence Lightning's tips, hardware report and advice on data loader workers."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -267,28 +238,9 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class _Tracks(Dataset[Sample]):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
-
-
-def _held_batches(lengths: npt.NDArray[np.int64], place: Place) -> Batches:
-    size = max(VALIDATION_TRACKS, place.ranks)
+def _validation_batches(lengths: npt.NDArray[np.int64], worker: Worker) -> Batches:
+    size = max(VALIDATION_TRACKS, worker.ranks)
     by_length = len(lengths) > VALIDATION_TRACKS
-    if len(lengths) < place.ranks:  # too few to share: each process takes all, and their mean is the same
+    if len(lengths) < worker.ranks:  # too few to share: each process takes all of them, which gives the same mean
         return Batches(lengths, size, by_length=by_length)
-    return Batches(lengths, size, by_length=by_length, rank=place.rank, ranks=place.ranks)
-
-
-def _nothing(_epoch: int, _figures: dict[str, float]) -> None:
-    pass
-
-
-def _on_gpu(accelerator: str) -> bool:
-    return accelerator != "cpu" and torch.cuda.is_available()
+    return Batches(lengths, size, by_length=by_length, rank=worker.rank, ranks=worker.ranks)

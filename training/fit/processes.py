@@ -1,7 +1,7 @@
 """Training in several processes: each takes its share of every batch, and DDP averages their gradients.
 
-The first process is the caller's own. It starts the others, so that it alone reads the file, shows progress and writes,
-and ends them when it ends.
+The first process is the caller's own. It alone reads the file, shows progress and writes files. It starts the others
+and stops them at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
@@ -21,49 +22,50 @@ from typing import Final
 import torch
 
 from reentry.errors import ReentryError
-from training.fit.module import Work, quiet_lightning, run_epochs
-from training.fit.place import Place
+from training.fit.module import TrainingTask, quiet_lightning, run_epochs
 from training.fit.threads import one_thread
+from training.fit.worker import Worker
 
-_ENDING_SECONDS: Final = 30.0
+_SHUTDOWN_SECONDS: Final = 30.0
 _LOOPBACK: Final = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""Variables that keep the connections between the processes on this machine: nobody has to prove who he is on them."""
+"""Variables that restrict the unauthenticated connections between the processes to this machine."""
 _CHANGED: Final = ("RANK", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK", *_LOOPBACK)
 """Variables that Lightning and this module set for torch.distributed."""
 
 
 @contextmanager
-def in_processes(work: Work) -> Iterator[Place]:
-    """Start the other processes of `work.config.devices`; the block trains in the first.
+def in_processes(task: TrainingTask) -> Iterator[Worker]:
+    """Start the other processes of `task.config.devices`, and give the block the rank of the first.
 
     Raises:
-        ReentryError: one of them ended before its time.
+        ReentryError: a process ended too early.
     """
-    ranks = work.config.devices
+    ranks = task.config.devices
     if ranks == 1:
-        yield Place()
+        yield Worker()
         return
-    given = pickle.dumps(work)  # as bytes: a pickle of its own would share each tensor through an open file
+    pickled = pickle.dumps(task)  # the pickler of multiprocessing would share each tensor through an open file
     context = multiprocessing.get_context("spawn")
-    with _own_variables(), tempfile.TemporaryDirectory(prefix="reentry-train-") as folder:
-        place = Place(ranks=ranks, meeting=Path(folder, "meeting"))
+    with _restored_environment(), tempfile.TemporaryDirectory(prefix="reentry-train-") as folder:
+        first = Worker(ranks=ranks, rendezvous=Path(folder, "meeting"))
         peers: list[BaseProcess] = [
-            context.Process(target=_train_as, args=(rank, place, given), daemon=True) for rank in range(1, ranks)
+            context.Process(target=_run_peer, args=(replace(first, rank=rank), pickled), daemon=True)
+            for rank in range(1, ranks)
         ]
         try:
             for peer in peers:
                 peer.start()
             try:
-                yield place
-            except RuntimeError as error:  # of a connection that broke, where one has died
-                if (died := _first_dead(peers)) is None:
+                yield first
+            except RuntimeError as error:  # a broken connection, if a peer has died
+                if (status := _first_failure(peers)) is None:
                     raise
                 raise ReentryError(
-                    f"a process of the training ended with status {died}",
-                    fix="reentry train --resume goes on after the last epoch",
+                    f"a training process exited with status {status}",
+                    fix="run `reentry train --resume` to continue after the last completed epoch",
                 ) from error
             for peer in peers:
-                peer.join(_ENDING_SECONDS)
+                peer.join(_SHUTDOWN_SECONDS)
         finally:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
@@ -73,25 +75,25 @@ def in_processes(work: Work) -> Iterator[Place]:
                     peer.join()
 
 
-def _train_as(rank: int, place: Place, given: bytes) -> None:
-    """The whole of another process."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's go to all; the first process ends the others
+def _run_peer(worker: Worker, pickled: bytes) -> None:
+    """Main function of the other processes."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal signals all processes; the first one stops the others
         signal.signal(number, signal.SIG_IGN)
     with one_thread(), quiet_lightning():
         try:
-            run_epochs(pickle.loads(given), Place(rank=rank, ranks=place.ranks, meeting=place.meeting))
+            run_epochs(pickle.loads(pickled), worker)
         except RuntimeError:
             first = multiprocessing.parent_process()
             if first is None or not first.is_alive():
-                sys.exit(1)  # the connection broke, since the first process was killed
+                sys.exit(1)  # the connection broke because the first process was killed
             raise
         finally:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 
 
-def _first_dead(peers: list[BaseProcess]) -> int | None:
-    """Status of a process that has ended in error, or that does so within a moment."""
+def _first_failure(peers: list[BaseProcess]) -> int | None:
+    """Exit status of the first process that has failed, or that fails within a second; else None."""
     for peer in peers:
         peer.join(1.0)
         if peer.exitcode:
@@ -100,7 +102,8 @@ def _first_dead(peers: list[BaseProcess]) -> int | None:
 
 
 @contextmanager
-def _own_variables() -> Iterator[None]:
+def _restored_environment() -> Iterator[None]:
+    """Set `_LOOPBACK`, and restore all changed environment variables when the block ends."""
     before = {name: os.environ.get(name) for name in _CHANGED}
     os.environ.update(_LOOPBACK)
     try:

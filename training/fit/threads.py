@@ -1,4 +1,4 @@
-"""PyTorch on one thread, where the work is too small for more."""
+"""Number of threads that PyTorch uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Steps this small run slower on more threads, and by far slower where the cores are shared with others."""
+    """Run PyTorch on one thread in the block: operations this small are slower on more, especially on busy cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

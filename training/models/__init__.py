@@ -1,1 +1,1 @@
-"""The networks, and the baselines that they are compared with."""
+"""The networks, and the baselines they are compared with."""

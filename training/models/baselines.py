@@ -1,8 +1,8 @@
-"""What the network has to beat, on the same features: thresholds, a logistic regression, boosted trees on windows.
+"""Baselines on the same features as the network: thresholds, logistic regression, and boosted trees on windows.
 
-`baselines` are those of flights like the public data; the study takes the others, for noisy flights through air.
+`baselines` creates those for flights like the public data. The study uses the others on noisy ballistic flights.
 
-Shapes: T steps, F features, N steps of all tracks, C columns of a window.
+Shapes: T steps, F features, C columns of a window.
 """
 
 from __future__ import annotations
@@ -29,176 +29,170 @@ from training.evaluation.metrics import Prediction, onset_errors
 Float64 = npt.NDArray[np.float64]
 Real = TypeVar("Real", np.float32, np.float64)
 
+_SIMPLE: Final = len(SIMPLE_FEATURES)
+"""Number of simple features, which are the first columns."""
 
-FALLEN: Final = 3_000.0
-"""m below the highest altitude so far from which on a track counts as falling: more than noise and outliers make."""
+FALLING_DROP: Final = 3_000.0
+"""Drop below the highest altitude so far, in m, from which a track counts as falling; more than noise and outliers."""
 
 HIGHEST_REENTRY: Final = 130_000.0
-"""m. Above, no drag is taken for one: the air is too thin for any that could be measured."""
+"""Altitude in m above which the deceleration threshold is ignored: the air is too thin for a measurable drag."""
 
 LAGS: Final = (0, 1, 2, 4, 8, 16)
-"""Steps before now, of a window of boosted trees."""
+"""Lags, in steps, of the columns in a window of the boosted trees."""
 
-ENOUGH: Final = 200
-"""Tracks to fit a threshold on."""
+THRESHOLD_TRACKS: Final = 200
+"""Number of tracks, evenly chosen, on which a threshold is fitted."""
 
-NEAR: Final = 40
-"""Steps around an onset, all of which the trees learn from."""
+ONSET_STEPS: Final = 40
+"""Distance from an onset, in steps, within which the boosted trees are fitted on every step."""
 
 SHARE_OF_OTHERS: Final = 0.1
-"""Of the other steps."""
+"""Share of all other steps on which the boosted trees are fitted."""
 
 
 class Baseline(Protocol):
-    """Fitted on the training split alone."""
+    """Method that is fitted on the training split and predicts each step of a track."""
 
     name: str
 
     @property
     def parameters(self) -> int:
-        """Numbers that the fit found."""
+        """Number of fitted parameters."""
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Take what is to be known from the training split."""
+        """Fit the parameters on the training split."""
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,); 0.5 is the boundary."""
+        """Predict the probability of reentry at each step, (T, F) -> (T,); the boundary is at 0.5."""
 
 
-class _Settable(Baseline, Protocol):
-    """A threshold that is found by trying."""
+class _GridFitted(Baseline, Protocol):
+    """Threshold that is fitted by grid search."""
 
     def set(self, *setting: Any) -> None:
-        """Take a setting."""
+        """Set the parameters."""
 
 
 class OnsetAltitude:
-    """Reentry is below the mean altitude of the onsets, while descending."""
+    """Reentry is below the mean onset altitude while the track descends."""
 
     name = "mean onset altitude"
     parameters = 1
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Mean over the tracks that have an onset."""
+        """Compute the mean over the tracks that have an onset."""
         self.altitude = float(np.mean(_at_onset(train, "altitude")))
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
+        """See `Baseline.probability`."""
         descending = _column(features, "climb_rate") < 0.0
         return np.where(descending, _below(_column(features, "altitude"), self.altitude), 0.0)
 
 
 class AltitudeFraction:
-    """Reentry is below the mean share of the highest altitude that is left at the onsets."""
+    """Reentry is below a fraction of the highest altitude: the mean fraction at the onsets."""
 
     name = "altitude fraction"
     parameters = 1
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Midway between the onset and the step before it, which is where a threshold errs least."""
+        """Take the middle between each onset and the step before it, where a threshold has the least error."""
         self.fraction = float(np.mean([_at_onset(train, "altitude_fraction", before) for before in (0, 1)]))
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
+        """See `Baseline.probability`."""
         return _below(_column(features, "altitude_fraction"), self.fraction)
 
 
 class ElapsedFraction:
-    """Reentry is from a share of the flight on: the share that divides the onsets best from the steps before them."""
+    """Reentry begins at a fraction of the flight: the one that best separates onsets from the steps before them."""
 
     name = "elapsed fraction"
     parameters = 1
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Take the share from the onsets and the steps before them."""
+        """Compute the fraction from the onsets and the steps before them."""
         before, at = (torch.from_numpy(_at_onset(train, "elapsed_fraction", steps))[:, None] for steps in (1, 0))
         self.fraction = float(dividing_values(before, at))
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
+        """See `Baseline.probability`."""
         return _below(-_column(features, "elapsed_fraction"), -self.fraction)
 
 
 class Logistic:
-    """Logistic regression, each step by itself, on the simple features.
+    """Logistic regression on the simple features of each step by itself.
 
-    With the robust ones beside them it is worse: on five seeds of 90 trapezoids an onset RMSE of 58 s in place of 2 s.
+    Adding the robust features makes it worse: on 90 trapezoids, the onset RMSE over five seeds is 58 s instead of 2 s.
     """
 
     name = "logistic regression"
-    parameters = len(SIMPLE_FEATURES) + 1
+    parameters = _SIMPLE + 1
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Both phases weigh the same, as for the network."""
+        """Fit with the same total weight for both phases."""
         features = np.concatenate([sample.features.numpy() for sample in train]).astype(np.float64)
         phase = np.concatenate([sample.phase.numpy() for sample in train])
         self.pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-        self.pipeline.fit(_simple(features), phase)
+        self.pipeline.fit(features[:, :_SIMPLE], phase)
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
-        probability: Float64 = self.pipeline.predict_proba(_simple(features))[:, 1]
+        """See `Baseline.probability`."""
+        probability: Float64 = self.pipeline.predict_proba(features[:, :_SIMPLE])[:, 1]
         return probability
 
 
-def _simple(features: Float64) -> Float64:
-    """The columns of the simple features, which are the first."""
-    return features[:, : len(SIMPLE_FEATURES)]
-
-
 class AltitudeThreshold:
-    """Reentry is below an altitude, once the track has fallen: the altitude of least onset error.
+    """Reentry is below an altitude while the track is falling.
 
-    Altitudes are medians of three, so that no outlier crosses the threshold.
+    Altitudes are medians over three steps, so that a single outlier cannot cross the threshold.
     """
 
     name = "altitude threshold"
     parameters = 1
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Try every 2.5 km from 20 to 90 km."""
-        self.altitude = _best(self, train, ((height,) for height in np.arange(20e3, 90e3, 2.5e3)))[0]
+        """Choose the altitude with the least onset error, from 20 to 90 km in steps of 2.5 km."""
+        self.altitude = _best_setting(self, train, ((height,) for height in np.arange(20e3, 90e3, 2.5e3)))[0]
 
     def set(self, altitude: float) -> None:
-        """Take a threshold, m."""
+        """Set the threshold, in m."""
         self.altitude = altitude
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
-        return np.where(_fallen(features), _below(_altitude(features), self.altitude), 0.0)
+        """See `Baseline.probability`."""
+        return np.where(_falling(features), _below(_altitude(features), self.altitude), 0.0)
 
 
 class DragThreshold:
-    """Reentry is above a deceleration of the filtered track, for some steps in a row, once the track has fallen.
-
-    Which of the filtered decelerations, which threshold and how many steps: those of least onset error.
-    """
+    """Reentry is above a filtered deceleration for several consecutive steps while the track is falling."""
 
     name = "deceleration threshold"
     parameters = 3
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """Try all combinations."""
+        """Choose the filter, the threshold and the number of steps with the least onset error."""
         names = [name for name in FEATURES if name.startswith("drag_")]
         thresholds = (0.15, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0, 12.0)
-        self.feature, self.drag, self.run = _best(self, train, product(names, thresholds, (1, 2, 3, 5)))
+        self.feature, self.drag, self.steps = _best_setting(self, train, product(names, thresholds, (1, 2, 3, 5)))
 
-    def set(self, feature: str, drag: float, run: int) -> None:
-        """Take a feature, a threshold, m/s2, and a number of steps."""
-        self.feature, self.drag, self.run = feature, drag, run
+    def set(self, feature: str, drag: float, steps: int) -> None:
+        """Set the feature, the threshold in m/s2, and the number of consecutive steps."""
+        self.feature, self.drag, self.steps = feature, drag, steps
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
+        """See `Baseline.probability`."""
         drag = DRAG_SCALE * np.sinh(_column(features, self.feature))
-        above = _fallen(features) & (_altitude(features) < HIGHEST_REENTRY)
+        above = _falling(features) & (_altitude(features) < HIGHEST_REENTRY)
         lowest = np.where(above, drag, -np.inf)
-        for lag in range(1, self.run):
+        for lag in range(1, self.steps):
             lowest = np.minimum(lowest, _before(np.where(above, drag, -np.inf), lag))
         return 1.0 - _below(np.maximum(lowest, -1e6), self.drag)
 
 
 class BoostedTrees:
-    """Gradient-boosted trees, each step by its own features and those of some steps before."""
+    """Gradient-boosted trees on the features of each step and of some earlier steps."""
 
     name = "boosted trees"
 
@@ -207,17 +201,19 @@ class BoostedTrees:
 
     @property
     def parameters(self) -> int:
-        """Nodes of all trees."""
+        """Number of nodes in all trees."""
         return sum(len(tree.nodes) for step in self.classifier._predictors for tree in step)
 
     def fit(self, train: Sequence[Sample]) -> None:
-        """On every step near an onset, and on one in ten of the others: there is little to learn from those."""
+        """Fit on every step near an onset and on one in ten of the others, which differ little from each other."""
         random = np.random.default_rng(self.seed)
         windows, phases = [], []
         for sample in train:
             phase = sample.phase.numpy()
-            onset = int(phase.argmax()) if phase.any() else len(phase) + NEAR
-            chosen = (np.abs(np.arange(len(phase)) - onset) < NEAR) | (random.random(len(phase)) < SHARE_OF_OTHERS)
+            onset = int(phase.argmax()) if phase.any() else len(phase) + ONSET_STEPS
+            chosen = (np.abs(np.arange(len(phase)) - onset) < ONSET_STEPS) | (
+                random.random(len(phase)) < SHARE_OF_OTHERS
+            )
             windows.append(_window(sample.features.numpy())[chosen])
             phases.append(phase[chosen])
         self.classifier = HistGradientBoostingClassifier(
@@ -226,37 +222,37 @@ class BoostedTrees:
         self.classifier.fit(np.concatenate(windows), np.concatenate(phases))
 
     def probability(self, features: Float64) -> Float64:
-        """(T, F) -> (T,)."""
+        """See `Baseline.probability`."""
         probability: Float64 = self.classifier.predict_proba(_window(features.astype(np.float32)))[:, 1]
         return probability
 
 
 def baselines() -> tuple[Baseline, ...]:
-    """One of each, not fitted yet."""
+    """Create the baselines for flights like the public data, not yet fitted."""
     return OnsetAltitude(), AltitudeFraction(), ElapsedFraction(), Logistic()
 
 
 def predict_with(baseline: Baseline, samples: Sequence[Sample]) -> list[Prediction]:
-    """Probabilities of whole tracks by a fitted baseline."""
+    """Predict whole tracks with a fitted baseline."""
     return [
         Prediction(track=sample.track, probability=baseline.probability(sample.features.numpy().astype(np.float64)))
         for sample in samples
     ]
 
 
-def _fallen(features: Float64) -> npt.NDArray[np.bool_]:
-    return _column(features, "drop_from_peak") > FALLEN
+def _falling(features: Float64) -> npt.NDArray[np.bool_]:
+    return _column(features, "drop_from_peak") > FALLING_DROP
 
 
 def _altitude(features: Float64) -> Float64:
-    """Median of three, (T,), m."""
+    """Altitude in m, (T,), as the median over three steps."""
     altitude = _column(features, "altitude")
     median: Float64 = np.median([altitude, _before(altitude, 1), _before(altitude, 2)], axis=0)
     return median
 
 
 def _before(values: npt.NDArray[Real], lag: int) -> npt.NDArray[Real]:
-    """(T, ...), the values of so many steps before; the first one's where there are none."""
+    """Values `lag` steps earlier, (T, ...); the first value where there is no earlier step."""
     if lag == 0:
         return values
     earlier: npt.NDArray[Real] = np.concatenate([np.repeat(values[:1], lag, axis=0), values[:-lag]])[: len(values)]
@@ -264,19 +260,21 @@ def _before(values: npt.NDArray[Real], lag: int) -> npt.NDArray[Real]:
 
 
 def _window(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(T, F) -> (T, C), the features of now and of LAGS before."""
+    """Features of each step at all `LAGS`, (T, F) -> (T, C)."""
     return np.concatenate([_before(features, lag) for lag in LAGS], axis=1)
 
 
-def _best(threshold: _Settable, train: Sequence[Sample], settings: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """The setting of least onset RMSE on the training tracks, `ENOUGH` of them; the first of equals."""
-    decision, found = DecisionConfig(), {}
-    train = train[:: max(1, len(train) // ENOUGH)]
+def _best_setting(
+    threshold: _GridFitted, train: Sequence[Sample], settings: Iterable[tuple[Any, ...]]
+) -> tuple[Any, ...]:
+    """Setting with the least onset RMSE on about `THRESHOLD_TRACKS` of the training tracks; the first of equals."""
+    decision, mean_square = DecisionConfig(), {}
+    train = train[:: max(1, len(train) // THRESHOLD_TRACKS)]
     for setting in settings:
         threshold.set(*setting)
         errors = onset_errors(predict_with(threshold, train), decision)
-        found[setting] = float(np.mean(errors**2))
-    return min(found, key=lambda setting: found[setting])
+        mean_square[setting] = float(np.mean(errors**2))
+    return min(mean_square, key=lambda setting: mean_square[setting])
 
 
 def _column(features: Float64, name: str) -> Float64:
@@ -284,10 +282,10 @@ def _column(features: Float64, name: str) -> Float64:
 
 
 def _at_onset(samples: Sequence[Sample], name: str, before: int = 0) -> Float64:
-    """A feature so many steps before the onset of each track; tracks without that step are left out.
+    """Value of a feature `before` steps before each onset; tracks without that step are skipped.
 
     Raises:
-        InputError: none is left.
+        InputError: no track has that step.
     """
     values = []
     for sample in samples:
@@ -296,11 +294,13 @@ def _at_onset(samples: Sequence[Sample], name: str, before: int = 0) -> Float64:
         if inside.any() and onset >= 0:
             values.append(_column(sample.features.numpy().astype(np.float64), name)[onset])
     if not values:
-        raise InputError("no track to fit the baselines on", expected="one that enters reentry after its first step")
+        raise InputError(
+            "no track to fit the baselines on", expected="a track whose reentry begins after its first step"
+        )
     return np.array(values)
 
 
 def _below(value: Float64, threshold: float) -> Float64:
-    """A probability that is 0.5 at the threshold, rises below it, and ranks steps as the threshold would."""
+    """Probability that is 0.5 at the threshold and rises as the value falls below it."""
     probability: Float64 = 0.5 - 0.5 * np.tanh(5.0 * (value - threshold) / max(abs(threshold), 1e-9))
     return probability

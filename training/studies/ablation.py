@@ -85,7 +85,7 @@ def run(seeds: int) -> Iterator[str]:
 
 def _simulated(path: Path, tracks: int, seed: int) -> Sequence[Sample]:
     simulate_file(path, tracks=tracks, seed=seed)
-    return read_labelled(path).samples
+    return read_labelled(path)
 
 
 def main() -> None:

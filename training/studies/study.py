@@ -28,9 +28,8 @@ from reentry.runtime.signals import ended_by_signals
 from reentry.schema import SCHEMA_VERSION
 from reentry.simulation.ballistic import BallisticConfig
 from reentry.simulation.sensors import of_severity
-from reentry.tracks.fingerprint import flight_fingerprint
 from training.checkpoint import save_checkpoint
-from training.data.leakage import sketches
+from training.data.identity import DataIdentity
 from training.data.samples import Sample
 from training.data.stored import StoredSamples
 from training.evaluation.metrics import Prediction, score, without_nan
@@ -208,11 +207,11 @@ class _Trial:
             fingerprint=f"study, seed {self.seed}, severities {', '.join(map(str, self.train))}, coasts cut",
             show_progress=False,
         )
-        tracks = [sample.track for samples in self.train.values() for sample in samples]
+        identity = DataIdentity.of(sample.track for samples in self.train.values() for sample in samples)
         checkpoint = replace(
             trained.checkpoint,
-            trained_flights=frozenset(map(flight_fingerprint, tracks)),
-            trained_rows=sketches(tracks),
+            trained_flights=frozenset(identity.flight_fingerprints),
+            trained_rows=identity.sketches,
         )
         name = method.replace(", ", "-").replace(" ", "-")
         save_checkpoint(self.out / "networks" / f"{name}-{self.seed}.ckpt", checkpoint)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from training.evaluation.plots import write_files
-from training.models.baselines import ENOUGH, AltitudeThreshold, BoostedTrees, DragThreshold
+from training.models.baselines import THRESHOLD_TRACKS, AltitudeThreshold, BoostedTrees, DragThreshold
 from training.studies.study import StudyRow
 from training.studies.study_config import KNOWN_PATH, LARGEST, LSTM_NAME, StudyConfig, networks
 
@@ -57,7 +57,7 @@ def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str
         f"`{command}`: {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
         f"{config.training_flights:,} of each severity, all severities together "
-        f"(thresholds: each severity separately, on about {ENOUGH}), "
+        f"(thresholds: each severity separately, on about {THRESHOLD_TRACKS}), "
         f"and is scored on {config.unseen_flights:,} flights of each severity that no method has seen.",
         "A track without an onset counts as if reentry began one step after its end. An alarm is false if it comes "
         "more than 5 s before the onset. Time per step is the processor time of the method alone, without computing "

@@ -28,7 +28,7 @@ from reentry.decision import DecisionConfig
 from reentry.drift import Reference
 from reentry.errors import CheckpointError, ConfigError, ExportError, InputError, RepositoryError
 from reentry.schema import FEATURES, REENTRY_LSTM
-from reentry.tracks import tracks_fingerprint, tracks_table, write_tracks
+from reentry.tracks import tracks_table, write_tracks
 from registry import folder_store
 from registry.config_pbtxt import read as read_config
 from registry.formats import FORMATS, Format
@@ -40,6 +40,7 @@ from tests.exporting import checkpoint_of, deciding, exporting
 from tests.training_data import short_tracks
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig
+from training.data.identity import DataIdentity
 
 SHAPE = ModelConfig(hidden=8, harmonics=())
 BUILDABLE = (Format.ONNX, Format.ONNX_INT8, Format.TORCHSCRIPT)
@@ -218,7 +219,7 @@ def test_other_validation_tracks_can_be_given(config: ExportConfig, checkpoint: 
     done = export_one(replace(config, data=data))
     assert done.verification is not None
     assert done.verification.tracks == 5
-    save_checkpoint(config.checkpoint, replace(checkpoint, data_fingerprint=tracks_fingerprint(tracks)))
+    save_checkpoint(config.checkpoint, replace(checkpoint, data_fingerprint=DataIdentity.of(tracks).tracks_fingerprint))
     done = export_one(replace(config, data=data))  # the training data: only the tracks held out
     assert done.verification is not None
     assert done.verification.tracks == 3

@@ -1,4 +1,4 @@
-"""Checkpoints: whole, readable by this program alone, refused with a reason."""
+"""Checkpoints: what is saved is loaded, and files that are no valid checkpoint are rejected with the reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def changed(path: Path, **entries: Any) -> Path:
 
 
 @torch.no_grad()
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_equals_the_saved_one(tmp_path: Path) -> None:
     before = checkpoint(hidden=5, layers=2, layer_norm=True, features=("climb_rate",))
     save_checkpoint(tmp_path / "new" / "model.ckpt", before)
     after = load_checkpoint(tmp_path / "new" / "model.ckpt")
@@ -61,14 +61,14 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.ckpt"]
 
 
-def test_a_checkpoint_of_before_there_was_a_reference_is_loaded_without(saved: Path) -> None:
+def test_an_old_checkpoint_without_a_reference_is_loaded(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     del content["reference"]
     torch.save(content, saved)
     assert load_checkpoint(saved).reference is None
 
 
-def test_rows_of_training_flights_are_kept_and_missing_from_older_checkpoints(saved: Path) -> None:
+def test_sketches_of_training_flights_are_saved_and_an_old_checkpoint_without_them_is_loaded(saved: Path) -> None:
     assert load_checkpoint(saved).trained_rows is None
     kept = torch.arange(32, dtype=torch.int32).reshape(2, 16)
     save_checkpoint(saved, replace(load_checkpoint(saved), trained_rows=kept))
@@ -88,31 +88,33 @@ def test_the_reference_is_saved_and_loaded(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "model.ckpt").reference == before.reference
 
 
-def test_no_file_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"none\.ckpt: no such file; fix: .*reentry train"):
+def test_a_missing_checkpoint_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file") as error:
         load_checkpoint(tmp_path / "none.ckpt")
+    assert error.value.where == str(tmp_path / "none.ckpt")
+    assert "reentry train" in str(error.value.fix)
 
 
 @pytest.mark.parametrize("content", [b"", b"timestamp,track_id\n1,2\n", b"PK\x03\x04 cut short", b"\x80\x02}q\x00."])
-def test_another_file_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_kind_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(tmp_path / "x")
 
 
-def test_a_truncated_checkpoint_is_no_checkpoint(saved: Path) -> None:
+def test_a_truncated_checkpoint_is_rejected(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes()[:-200])
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(saved)
 
 
-def test_another_programs_file_is_no_checkpoint_of_this_one(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_program_is_rejected(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
         load_checkpoint(tmp_path / "other.pt")
 
 
-def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+def test_loading_a_checkpoint_runs_no_code_from_it(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "ran",))
@@ -126,14 +128,18 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_another_schema_version_is_refused(saved: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"another schema version; expected {SCHEMA_VERSION}; got 99; fix: train"):
+def test_another_schema_version_is_rejected(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="another schema version") as error:
         load_checkpoint(changed(saved, schema_version=99))
+    assert (error.value.expected, error.value.got) == (str(SCHEMA_VERSION), "99")
+    assert str(error.value.fix).startswith("train again")
 
 
-def test_other_features_are_refused(saved: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"other features; expected altitude.*; got speed; fix"):
+def test_other_features_are_rejected(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="other features") as error:
         load_checkpoint(changed(saved, features=["speed"]))
+    assert (error.value.expected, error.value.got) == (", ".join(FEATURES), "speed")
+    assert error.value.fix
 
 
 @pytest.mark.parametrize(
@@ -146,12 +152,12 @@ def test_other_features_are_refused(saved: Path) -> None:
         {"reference": {"schema_version": SCHEMA_VERSION}},
     ],
 )
-def test_a_checkpoint_that_contradicts_itself_is_broken(saved: Path, entries: dict[str, Any]) -> None:
+def test_a_checkpoint_with_inconsistent_entries_is_rejected(saved: Path, entries: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="broken checkpoint"):
         load_checkpoint(changed(saved, **entries))
 
 
-def test_a_checkpoint_without_an_entry_is_broken(saved: Path) -> None:
+def test_a_checkpoint_with_a_missing_entry_is_rejected(saved: Path) -> None:
     for entry in ("schema_version", "metrics"):
         content = torch.load(saved, weights_only=True)
         del content[entry]

@@ -1,4 +1,4 @@
-"""What a training leaves in its folder, also where it is interrupted or killed as it writes."""
+"""Files that a training writes, also when it is interrupted or killed while it writes them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import torch
 
 from reentry.errors import TrackFileError
 from reentry.runtime.signals import Ended
+from reentry.tracks import fingerprint
 from tests.training_data import write_flights
 from training import train
 from training.checkpoint import VALIDATION_NAME, load_checkpoint
 from training.config import ModelConfig, TrainConfig
+from training.data.identity import DataIdentity
 from training.fit.resume import UNFINISHED_NAME
 from training.train import CHECKPOINT_NAME, train_file
 
 SHAPE: Final = ModelConfig(hidden=4)
 NEW: Final = TrainConfig(epochs=2, seed=1, accelerator="cpu")
-LEFT: Final = ["model.ckpt", "model_card.md", "onset_errors.png", "reliability.png", "validation.parquet"]
+FILES: Final = ["model.ckpt", "model_card.md", "onset_errors.png", "reliability.png", "validation.parquet"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def earlier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what an earlier training left; to be copied."""
+    """Folder with the files of an earlier training; tests use a copy."""
     folder = tmp_path_factory.mktemp("earlier")
     train_file(data, folder, SHAPE, TrainConfig(epochs=1, seed=0, accelerator="cpu"))
     return folder
@@ -39,7 +41,7 @@ def earlier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Of the new training, uninterrupted."""
+    """Weights of the new training without an interruption."""
     return train_file(data, tmp_path_factory.mktemp("new"), SHAPE, NEW).trained.checkpoint.model.state_dict()
 
 
@@ -52,43 +54,44 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-def ended(*_: Any, **__: Any) -> None:
+def interrupt(*_: Any, **__: Any) -> None:
     raise Ended
 
 
-def test_the_files_are_of_one_training_and_nothing_else_is_left(data: Path, out: Path) -> None:
+def test_a_training_replaces_all_files_of_an_earlier_one_and_leaves_no_others(data: Path, out: Path) -> None:
     before = contents(out)
-    assert sorted(before) == LEFT
+    assert sorted(before) == FILES
     train_file(data, out, SHAPE, NEW)
     after = contents(out)
-    assert sorted(after) == LEFT
-    assert all(after[name] != before[name] for name in LEFT)
+    assert sorted(after) == FILES
+    assert all(after[name] != before[name] for name in FILES)
     assert (out / CHECKPOINT_NAME).stat().st_mode == (out / VALIDATION_NAME).stat().st_mode
 
 
 @pytest.mark.parametrize("step", ["write_tracks", "write_card", "save_checkpoint"])
-def test_a_training_that_is_interrupted_as_it_writes_leaves_the_earlier_one_whole(
-    step: str, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_training_that_is_interrupted_while_it_writes_leaves_the_earlier_files_unchanged(
+    step: str, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = contents(out)
     with monkeypatch.context() as patch:
-        patch.setattr(train, step, ended)
+        patch.setattr(train, step, interrupt)
         with pytest.raises(Ended):
             train_file(data, out, SHAPE, NEW)
     after = contents(out)
     assert after.pop(UNFINISHED_NAME)
     assert after == before
-    assert f"interrupted: {out / UNFINISHED_NAME} keeps the run" in capsys.readouterr().err
+    assert "--resume" in caplog.text
+    assert str(out / UNFINISHED_NAME) in caplog.text
 
 
-@pytest.mark.parametrize("moved", [0, 2, len(LEFT) - 1])
-def test_killed_between_two_files_it_leaves_no_model_beside_those_of_another_and_can_be_resumed(
+@pytest.mark.parametrize("moved", [0, 2, len(FILES) - 1])
+def test_a_training_killed_between_two_files_leaves_no_checkpoint_and_can_be_resumed(
     moved: int, data: Path, out: Path, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace: Callable[[Path, Path], Path] = Path.replace
     done = []
 
-    def some(path: Path, target: Path) -> Path:
+    def replace_some(path: Path, target: Path) -> Path:
         if target.parent == out and target.name != UNFINISHED_NAME:
             if len(done) == moved:
                 raise Ended
@@ -96,28 +99,51 @@ def test_killed_between_two_files_it_leaves_no_model_beside_those_of_another_and
         return replace(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", some)
+        patch.setattr(Path, "replace", replace_some)
         with pytest.raises(Ended):
             train_file(data, out, SHAPE, NEW)
     assert CHECKPOINT_NAME not in contents(out)
     train_file(data, out, SHAPE, NEW, resume=True)
-    assert sorted(contents(out)) == LEFT
+    assert sorted(contents(out)) == FILES
     for name, weight in load_checkpoint(out / CHECKPOINT_NAME).model.state_dict().items():
         assert torch.equal(weight, weights[name]), name
 
 
-def test_an_earlier_unfinished_run_is_not_told_to_be_this_one(
-    data: Path, out: Path, capsys: pytest.CaptureFixture[str]
+def test_an_earlier_unfinished_run_is_deleted_and_not_offered_for_resuming(
+    data: Path, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (out / UNFINISHED_NAME).write_bytes(b"of another run")
     with pytest.raises(KeyboardInterrupt):
-        train_file(data, out, SHAPE, NEW, on_epoch=ended)
-    assert "keeps the run" not in capsys.readouterr().err
+        train_file(data, out, SHAPE, NEW, on_epoch=interrupt)
+    assert "--resume" not in caplog.text
     assert not (out / UNFINISHED_NAME).exists()
 
 
-def test_a_file_that_cannot_be_read_costs_no_unfinished_run(tmp_path: Path, out: Path) -> None:
+def test_an_unreadable_file_does_not_delete_an_unfinished_run(tmp_path: Path, out: Path) -> None:
     (out / UNFINISHED_NAME).write_bytes(b"of another run")
-    with pytest.raises(TrackFileError, match=r"none\.csv: "):
+    with pytest.raises(TrackFileError) as error:
         train_file(tmp_path / "none.csv", out, SHAPE, NEW)
+    assert error.value.where == str(tmp_path / "none.csv")
     assert (out / UNFINISHED_NAME).read_bytes() == b"of another run"
+
+
+def test_the_checkpoint_has_the_fingerprints_of_the_file_that_was_read(data: Path, tmp_path: Path) -> None:
+    path, before = tmp_path / "data.csv", fingerprint(data)
+    shutil.copy(data, path)
+    trained = train_file(
+        path, tmp_path / "out", SHAPE, NEW, on_epoch=lambda *_: path.write_text("changed"), file_fingerprint=before
+    ).trained
+    checkpoint = load_checkpoint(tmp_path / "out" / CHECKPOINT_NAME)
+    identity = DataIdentity.of(sample.track for sample in trained.train)
+    assert checkpoint.data_file_fingerprint == before != fingerprint(path)
+    assert checkpoint.trained_flights == set(identity.flight_fingerprints)
+    assert checkpoint.trained_rows is not None
+    assert torch.equal(checkpoint.trained_rows, identity.sketches)
+    assert checkpoint.data_fingerprint != identity.tracks_fingerprint  # it includes the validation tracks
+
+
+def test_a_file_that_changed_after_its_fingerprint_was_recorded_is_rejected(data: Path, out: Path) -> None:
+    before = contents(out)
+    with pytest.raises(TrackFileError, match="changed while it was read"):
+        train_file(data, out, SHAPE, NEW, file_fingerprint="recorded earlier")
+    assert contents(out) == before

@@ -1,4 +1,4 @@
-"""Files larger than memory: the samples lie on disk, and are those that memory would hold."""
+"""Samples on disk for files larger than memory, which equal the samples in memory, and their batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pickle
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,13 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from reentry.errors import InputError
-from reentry.tracks import tracks_fingerprint
+from reentry.errors import InputError, TrackFileError
+from reentry.tracks import TrackFile, fingerprint
 from reentry.tracks.sources import open_source
 from tests.training_data import short_tracks, write_flights
 from training.config import ModelConfig, TrainConfig
-from training.data.batches import Batches, padding
+from training.data import stored as stored_module
+from training.data.identity import DataIdentity
 from training.data.samples import Counts, read_labelled
 from training.data.stored import StoredSamples, open_labelled
 from training.fit.fit import fit
@@ -26,33 +28,36 @@ from training.fit.fit import fit
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of temporary files, empty."""
+    """Empty folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-def test_stored_samples_are_those_of_memory_to_the_last_bit(tmp_path: Path) -> None:
+def test_stored_samples_equal_those_in_memory_bit_for_bit(tmp_path: Path) -> None:
     path = write_flights(tmp_path / "flights.parquet")
-    in_memory = read_labelled(path).samples
+    in_memory = read_labelled(path)
     with open_labelled(path, in_memory_bytes=0) as data:
         stored = data.samples
         assert isinstance(stored, StoredSamples)
         assert (len(stored), data.report.tracks) == (10, 10)
-        for one, other in zip(stored, in_memory, strict=True):
-            assert torch.equal(one.features, other.features)
-            assert torch.equal(one.phase, other.phase)
-            assert one.track.track_id == other.track.track_id
-            np.testing.assert_array_equal(one.track.measurements, other.track.measurements)
-            assert one.track.reentry_phase is not None
-            assert other.track.reentry_phase is not None
-            np.testing.assert_array_equal(one.track.reentry_phase, other.track.reentry_phase)
+        for sample, expected in zip(stored, in_memory, strict=True):
+            assert torch.equal(sample.features, expected.features)
+            assert torch.equal(sample.phase, expected.phase)
+            assert sample.track.track_id == expected.track.track_id
+            np.testing.assert_array_equal(sample.track.measurements, expected.track.measurements)
+            assert sample.track.reentry_phase is not None
+            assert expected.track.reentry_phase is not None
+            np.testing.assert_array_equal(sample.track.reentry_phase, expected.track.reentry_phase)
         assert torch.equal(stored[-1].features, in_memory[-1].features)
         assert [s.track.track_id for s in stored[2:4]] == [s.track.track_id for s in in_memory[2:4]]
         with pytest.raises(IndexError):
             stored[10]
-        assert tracks_fingerprint(s.track for s in stored) == tracks_fingerprint(s.track for s in in_memory)
+        one, other = (DataIdentity.of(s.track for s in samples) for samples in (stored, in_memory))
+        assert (one.tracks_fingerprint, one.track_ids) == (other.tracks_fingerprint, other.track_ids)
+        assert one.flight_fingerprints == other.flight_fingerprints
+        assert torch.equal(one.sketches, other.sketches)
 
 
 def test_a_small_file_is_read_into_memory(tmp_path: Path, temporary: Path) -> None:
@@ -61,10 +66,10 @@ def test_a_small_file_is_read_into_memory(tmp_path: Path, temporary: Path) -> No
         assert list(temporary.iterdir()) == []
 
 
-def test_the_temporary_folder_is_gone_when_the_block_ends(tmp_path: Path, temporary: Path) -> None:
+def test_the_temporary_folder_is_deleted_when_the_block_ends(tmp_path: Path, temporary: Path) -> None:
     path = write_flights(tmp_path / "flights.csv")
     with open_labelled(path, in_memory_bytes=0):
-        assert len(list(temporary.iterdir())) == 1  # the rows that were spread over another are gone by now
+        assert len(list(temporary.iterdir())) == 1  # the folder with the rows of the file is already deleted
     assert list(temporary.iterdir()) == []
     with pytest.raises(KeyboardInterrupt), open_labelled(path, in_memory_bytes=0):
         raise KeyboardInterrupt
@@ -74,7 +79,7 @@ def test_the_temporary_folder_is_gone_when_the_block_ends(tmp_path: Path, tempor
 def test_stored_samples_train_the_same_network_as_those_in_memory(tmp_path: Path) -> None:
     path = write_flights(tmp_path / "flights.parquet")
     model, config = ModelConfig(hidden=4), TrainConfig(epochs=2, accelerator="cpu")
-    expected = fit(read_labelled(path).samples, model, config, fingerprint="x")
+    expected = fit(read_labelled(path), model, config, fingerprint="x")
     with open_labelled(path, in_memory_bytes=0) as data:
         got = fit(data.samples, model, config, fingerprint="x")
     assert got.history == expected.history
@@ -82,25 +87,60 @@ def test_stored_samples_train_the_same_network_as_those_in_memory(tmp_path: Path
     assert got.checkpoint.reference == expected.checkpoint.reference
 
 
-def test_stored_samples_go_to_another_process_as_where_they_lie(tmp_path: Path) -> None:
+def test_pickled_stored_samples_have_no_values(tmp_path: Path) -> None:
     with open_labelled(write_flights(tmp_path / "flights.csv"), in_memory_bytes=0) as data:
         sent = pickle.dumps(data.samples)
         assert len(sent) < 2000
         assert torch.equal(pickle.loads(sent)[3].features, data.samples[3].features)
 
 
-def test_tracks_without_labels_and_no_track_are_refused_when_stored(tmp_path: Path) -> None:
+def test_an_empty_list_and_unlabelled_tracks_are_not_stored(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x\.csv: no good track"):
         StoredSamples.write(tmp_path, [], where="x.csv")
     unlabelled = replace(short_tracks(tmp_path, tracks=1)[0], reentry_phase=None)
-    with pytest.raises(InputError, match=r"x\.csv: no labels"):
+    with pytest.raises(InputError, match="no labels") as error:
         StoredSamples.write(tmp_path, [unlabelled], where="x.csv")
+    assert error.value.where == "x.csv"
 
 
-def test_a_full_temporary_folder_is_told_with_the_fix(tmp_path: Path) -> None:
+def test_a_full_temporary_folder_is_reported_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "phase.values").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"x\.csv: the temporary folder takes no more.*fix: set TMPDIR"):
+    with pytest.raises(InputError, match="cannot write features to the temporary folder") as error:
         StoredSamples.write(tmp_path, short_tracks(tmp_path), where="x.csv")
+    assert error.value.where == "x.csv"
+    assert "TMPDIR" in str(error.value.fix)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [0, 10**9])
+def test_the_file_fingerprint_is_that_of_the_bytes_that_were_read(tmp_path: Path, in_memory_bytes: int) -> None:
+    path = write_flights(tmp_path / "flights.csv")
+    before = fingerprint(path)
+    with open_labelled(path, in_memory_bytes=in_memory_bytes) as data:
+        write_flights(path, seed=1)
+        assert data.file_fingerprint == before != fingerprint(path)
+
+
+def test_a_file_that_changes_while_it_is_read_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_flights(tmp_path / "flights.csv")
+    read_tracks = stored_module.read_tracks
+
+    def changing(*arguments: Any, **settings: Any) -> TrackFile:
+        file = read_tracks(*arguments, **settings)
+        write_flights(path, seed=1)
+        return file
+
+    monkeypatch.setattr(stored_module, "read_tracks", changing)
+    with pytest.raises(TrackFileError, match="changed while it was read") as error, open_labelled(path):
+        pass
+    assert error.value.where == str(path)
+
+
+def test_a_file_that_changed_after_the_caller_took_its_fingerprint_is_rejected(tmp_path: Path) -> None:
+    path = write_flights(tmp_path / "flights.csv")
+    before = fingerprint(path)
+    write_flights(path, seed=1)
+    with pytest.raises(TrackFileError, match="changed"), open_labelled(path, file_fingerprint=before):
+        pass
 
 
 def test_a_parquet_file_is_not_kept_in_memory_while_it_is_read(tmp_path: Path) -> None:
@@ -117,63 +157,12 @@ def test_a_parquet_file_is_not_kept_in_memory_while_it_is_read(tmp_path: Path) -
     assert most < path.stat().st_size / 2
 
 
-def lengths_of(tracks: int, longest: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(60, longest, tracks)
-
-
-@pytest.mark.parametrize(("tracks", "size", "longest"), [(10_000, 8, 1200), (10_000, 64, 3000), (1_000, 8, 3000)])
-def test_batches_by_length_hold_less_than_a_tenth_of_padding(tracks: int, size: int, longest: int) -> None:
-    lengths = lengths_of(tracks, longest)
-    generator = torch.Generator().manual_seed(0)
-    batches = list(Batches(lengths, size, generator=generator, by_length=True))
-    assert padding(lengths, batches) < 0.1
-    assert padding(lengths, list(Batches(lengths, size, generator=generator))) > 0.2
-
-
-def test_padding_is_the_share_of_steps_beyond_each_tracks_end() -> None:
-    assert padding(np.array([4, 1, 2]), [[0, 1], [2]]) == pytest.approx(3 / 10)
-
-
-@pytest.mark.parametrize("by_length", [False, True])
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_every_track_is_in_one_batch_of_one_process_in_each_epoch(by_length: bool, ranks: int) -> None:
-    lengths = lengths_of(25, 300)
-
-    def drawn(rank: int, of: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(3)
-        batches = Batches(lengths, 8, generator=generator, by_length=by_length, rank=rank, ranks=of)
-        epochs = [list(batches), list(batches)]
-        assert [len(epoch) for epoch in epochs] == [len(batches)] * 2
-        assert epochs[0] != epochs[1]
-        return epochs[0]
-
-    shares = [drawn(rank, ranks) for rank in range(ranks)]
-    assert all(batch for share in shares for batch in share)
-    assert sorted(index for share in shares for batch in share for index in batch) == list(range(25))
-    if ranks > 1:  # the single track that is left over joins another batch
-        assert [len(share) for share in shares] == [3] * ranks
-        together = [{i for share in shares for i in share[batch]} for batch in range(3)]
-        assert sorted(map(len, together)) == [8, 8, 9]
-
-
-def test_without_a_generator_batches_keep_the_order_of_tracks_or_of_lengths() -> None:
-    lengths = np.array([5, 3, 4, 1])
-    assert list(Batches(lengths, 3)) == [[0, 1, 2], [3]]
-    assert list(Batches(lengths, 3, by_length=True)) == [[3, 1, 2], [0]]
-
-
-def test_a_large_training_takes_batches_of_like_length(tmp_path: Path) -> None:
-    samples = read_labelled(write_flights(tmp_path / "flights.csv", tracks=40)).samples
-    model, config = ModelConfig(hidden=4), TrainConfig(epochs=1, accelerator="cpu")
-    mixed = fit(samples, model, config, fingerprint="x")
-    alike = fit(samples, model, replace(config, bucket_from=32), fingerprint="x")
-    assert mixed.history != alike.history
-    assert mixed.history == fit(samples, model, replace(config, bucket_from=33), fingerprint="x").history
-
-
-def test_counts_are_of_steps_and_steps_in_reentry(tmp_path: Path) -> None:
-    samples = read_labelled(write_flights(tmp_path / "flights.csv")).samples
+def test_counts_have_the_steps_and_the_steps_in_reentry_of_each_track(tmp_path: Path) -> None:
+    samples = read_labelled(write_flights(tmp_path / "flights.csv"))
     counts = Counts.of(samples)
+    with open_labelled(tmp_path / "flights.csv", in_memory_bytes=0) as data:
+        stored = Counts.of(data.samples)
+    assert (stored.steps.tolist(), stored.reentry.tolist()) == (counts.steps.tolist(), counts.reentry.tolist())
     assert counts.steps.tolist() == [len(sample.track) for sample in samples]
     share = np.concatenate([sample.phase.numpy() for sample in samples]).mean()
     assert counts.share_in_reentry == pytest.approx(share)

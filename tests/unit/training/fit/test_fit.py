@@ -1,4 +1,4 @@
-"""Training: repeatable, causal in its split, quiet."""
+"""Fitting a network: repeatable, quiet, and without data from the validation split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def train(samples: list[Sample], config: TrainConfig = QUICK, shape: ModelConfig
 def test_the_same_seed_gives_the_same_losses_and_weights_bit_for_bit(tmp_path: Path) -> None:
     samples = short_samples(tmp_path)
     first = train(samples, shape=replace(SHAPE, dropout=0.3))
-    torch.manual_seed(99)  # whatever happened before in the process
+    torch.manual_seed(99)  # the state left by earlier code must not matter
     second = train(samples, shape=replace(SHAPE, dropout=0.3))
     assert first.losses == second.losses
     for name, weight in first.checkpoint.model.state_dict().items():
@@ -38,7 +38,7 @@ def test_another_seed_gives_other_losses(tmp_path: Path) -> None:
     assert train(samples).losses != train(samples, replace(QUICK, seed=1)).losses
 
 
-def test_training_leaves_the_random_numbers_of_the_process_alone(tmp_path: Path) -> None:
+def test_training_does_not_change_the_random_state_of_the_process(tmp_path: Path) -> None:
     samples = short_samples(tmp_path)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -47,7 +47,7 @@ def test_training_leaves_the_random_numbers_of_the_process_alone(tmp_path: Path)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_training_leaves_no_file_and_prints_nothing_on_stdout(
+def test_training_writes_no_file_and_prints_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     samples = short_samples(tmp_path)
@@ -68,7 +68,7 @@ def test_statistics_come_from_the_training_split_alone(tmp_path: Path) -> None:
     assert held.isdisjoint(sample.track.track_id for sample in trained.train)
 
 
-def test_a_trained_network_finds_onsets_of_tracks_it_has_not_seen(tmp_path: Path) -> None:
+def test_a_trained_network_finds_the_onsets_of_unseen_tracks(tmp_path: Path) -> None:
     trained = train(short_samples(tmp_path, tracks=24), replace(QUICK, epochs=60, learning_rate=2e-2))
     assert trained.losses[-1] < trained.losses[0] / 3
     checkpoint = trained.checkpoint
@@ -88,13 +88,15 @@ def test_a_flight_that_still_climbs_has_no_onset(tmp_path: Path) -> None:
 
 
 def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path: Path) -> None:
-    shape = replace(SHAPE, features=("altitude_fraction",), harmonics=(16,), magnified=())  # the harder way to learn
+    shape = replace(
+        SHAPE, features=("altitude_fraction",), harmonics=(16,), magnified=()
+    )  # a configuration that learns less easily
     trained = train(short_samples(tmp_path), replace(QUICK, epochs=30, learning_rate=0.3, patience=2), shape)
     assert len(trained.losses) == trained.best_epoch + 1 + 2  # stopped two epochs after the best one
     assert len(trained.losses) < 30
 
 
-def test_the_figures_are_those_of_the_validation_split(tmp_path: Path) -> None:
+def test_the_metrics_are_those_of_the_validation_split(tmp_path: Path) -> None:
     trained = train(short_samples(tmp_path), replace(QUICK, epochs=30))
     checkpoint = trained.checkpoint
     again = score(predict(checkpoint.model, trained.validation), checkpoint.decision)
@@ -102,24 +104,25 @@ def test_the_figures_are_those_of_the_validation_split(tmp_path: Path) -> None:
     assert not checkpoint.model.training
 
 
-def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
+def test_a_nan_loss_is_reported(tmp_path: Path) -> None:
     samples = short_samples(tmp_path)
     broken = [replace(sample, features=sample.features * float("nan")) for sample in samples]
-    with pytest.raises(ConfigError, match="diverged"):
+    with pytest.raises(ConfigError, match="diverged") as error:
         train(broken)
+    assert error.value.got == f"learning rate {QUICK.learning_rate}"
 
 
-def test_the_revision_is_that_of_the_checkout() -> None:
+def test_the_revision_is_the_commit_of_the_checkout() -> None:
     revision = git_revision()
     assert revision == "unknown" or len(revision.removesuffix("-dirty")) == 40
 
 
-def test_outside_a_checkout_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_is_unknown_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
     assert git_revision() == "unknown"
 
 
-def test_the_reference_of_drift_is_of_the_training_split_alone(tmp_path: Path) -> None:
+def test_the_drift_reference_is_computed_from_the_training_split_alone(tmp_path: Path) -> None:
     trained = train(short_samples(tmp_path))
     reference = trained.checkpoint.reference
     assert reference is not None

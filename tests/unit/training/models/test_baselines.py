@@ -1,4 +1,4 @@
-"""The baselines, fitted on the training split."""
+"""The baselines: what they fit, and what they predict."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_onset_altitude_is_the_mean_over_the_training_tracks(tmp_path: Path)
     assert baseline.altitude == pytest.approx(np.mean(at_onset))
 
 
-def test_the_onset_altitude_is_not_taken_for_reentry_on_the_way_up(tmp_path: Path) -> None:
+def test_the_onset_altitude_does_not_mark_ascending_steps(tmp_path: Path) -> None:
     samples, baseline = short_samples(tmp_path), OnsetAltitude()
     baseline.fit(samples)
     for prediction in predict_with(baseline, samples):
@@ -58,7 +58,7 @@ def test_the_altitude_fraction_is_near_a_half_and_exact_on_simulated_flights(tmp
     assert figures.onset_within_step == 1.0
 
 
-def test_the_elapsed_fraction_is_exact_under_the_rule_flight(tmp_path: Path) -> None:
+def test_the_elapsed_fraction_is_exact_for_the_label_rule_flight(tmp_path: Path) -> None:
     baseline = ElapsedFraction()
     baseline.fit(short_samples(tmp_path, tracks=90))
     assert baseline.fraction == pytest.approx(0.85, abs=1e-3)
@@ -67,7 +67,7 @@ def test_the_elapsed_fraction_is_exact_under_the_rule_flight(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("baseline", [OnsetAltitude(), AltitudeFraction()])
-def test_a_threshold_is_a_probability_of_one_half(tmp_path: Path, baseline: Baseline) -> None:
+def test_the_probability_at_a_threshold_is_one_half(tmp_path: Path, baseline: Baseline) -> None:
     samples = short_samples(tmp_path)
     baseline.fit(samples)
     name, threshold = (
@@ -82,7 +82,7 @@ def test_a_threshold_is_a_probability_of_one_half(tmp_path: Path, baseline: Base
     assert below[descending].any()
 
 
-def test_logistic_regression_ranks_the_steps_of_tracks_it_has_not_seen(tmp_path: Path) -> None:
+def test_logistic_regression_ranks_the_steps_of_unseen_tracks(tmp_path: Path) -> None:
     baseline = Logistic()
     baseline.fit(short_samples(tmp_path, tracks=20))
     figures = score(predict_with(baseline, short_samples(tmp_path, tracks=10, seed=5)), DecisionConfig())
@@ -91,20 +91,20 @@ def test_logistic_regression_ranks_the_steps_of_tracks_it_has_not_seen(tmp_path:
 
 
 def test_every_baseline_has_its_own_name() -> None:
-    of_hard_data = BoostedTrees(), AltitudeThreshold(), DragThreshold()
-    assert len({baseline.name for baseline in (*baselines(), *of_hard_data)}) == 7
+    others = BoostedTrees(), AltitudeThreshold(), DragThreshold()
+    assert len({baseline.name for baseline in (*baselines(), *others)}) == 7
 
 
 @pytest.fixture(scope="module")
 def ballistic() -> list[Sample]:
-    """Shots as good sensors see them."""
+    """Ballistic flights as measured by good sensors."""
     table = simulate_ballistic(BallisticConfig(tracks=24, seed=7, sensors=of_severity(1)))
     with TemporaryDirectory() as folder:
         write_tracks(Path(folder) / "shots.parquet", [table])
-        return list(read_labelled(Path(folder) / "shots.parquet").samples)
+        return list(read_labelled(Path(folder) / "shots.parquet"))
 
 
-def test_the_altitude_threshold_is_the_best_of_those_tried(ballistic: list[Sample]) -> None:
+def test_the_fitted_altitude_threshold_has_the_least_onset_error(ballistic: list[Sample]) -> None:
     found, other = AltitudeThreshold(), AltitudeThreshold()
     found.fit(ballistic)
 
@@ -118,7 +118,7 @@ def test_the_altitude_threshold_is_the_best_of_those_tried(ballistic: list[Sampl
 
 
 @pytest.mark.parametrize("baseline", [AltitudeThreshold(), DragThreshold()])
-def test_a_threshold_marks_nothing_before_the_track_has_fallen(ballistic: list[Sample], baseline: Baseline) -> None:
+def test_a_threshold_marks_no_step_before_the_track_is_falling(ballistic: list[Sample], baseline: Baseline) -> None:
     baseline.fit(ballistic)
     for prediction, sample in zip(predict_with(baseline, ballistic), ballistic, strict=True):
         rising = column(sample.features, "drop_from_peak") <= 3000.0
@@ -126,7 +126,7 @@ def test_a_threshold_marks_nothing_before_the_track_has_fallen(ballistic: list[S
         assert prediction.probability[rising].max() < 0.2
 
 
-def test_one_outlier_does_not_cross_the_altitude_threshold(ballistic: list[Sample]) -> None:
+def test_a_single_outlier_does_not_cross_the_altitude_threshold(ballistic: list[Sample]) -> None:
     baseline = AltitudeThreshold()
     baseline.set(50e3)
     features = ballistic[0].features.numpy().astype(np.float64)
@@ -135,7 +135,7 @@ def test_one_outlier_does_not_cross_the_altitude_threshold(ballistic: list[Sampl
     assert baseline.probability(features)[coasting[18:23]].max() < 0.5
 
 
-def test_a_drag_threshold_waits_for_its_steps_in_a_row() -> None:
+def test_a_deceleration_threshold_marks_only_enough_consecutive_steps() -> None:
     features = np.zeros((6, len(FEATURES)))
     features[:, FEATURES.index("drop_from_peak")] = 1e4
     features[:, FEATURES.index("drag_short")] = np.arcsinh(np.array([0.0, 3.0, 3.0, 0.0, 3.0, 3.0]) / 0.3)
@@ -144,7 +144,7 @@ def test_a_drag_threshold_waits_for_its_steps_in_a_row() -> None:
     assert (baseline.probability(features) >= 0.5).tolist() == [False, False, True, False, False, True]
 
 
-def test_boosted_trees_are_fitted_from_a_seed_and_see_the_steps_before(ballistic: list[Sample]) -> None:
+def test_boosted_trees_are_repeatable_causal_and_accurate(ballistic: list[Sample]) -> None:
     first, second = BoostedTrees(20, seed=3), BoostedTrees(20, seed=3)
     for trees in (first, second):
         trees.fit(ballistic)
@@ -159,7 +159,7 @@ def test_boosted_trees_are_fitted_from_a_seed_and_see_the_steps_before(ballistic
     np.testing.assert_array_equal(first.probability(whole[:100]), first.probability(whole)[:100])  # causal
 
 
-def test_without_an_onset_the_thresholds_cannot_be_fitted(tmp_path: Path) -> None:
+def test_thresholds_cannot_be_fitted_without_an_onset(tmp_path: Path) -> None:
     samples = [replace(sample, phase=torch.ones_like(sample.phase)) for sample in short_samples(tmp_path)]
     with pytest.raises(InputError, match="no track to fit the baselines on"):
         AltitudeFraction().fit(samples)

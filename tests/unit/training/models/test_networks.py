@@ -1,4 +1,4 @@
-"""The network: causal, normalised inside."""
+"""The networks: causal, with normalisation inside."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tracks(count: int, steps: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_a_prefix_gives_what_the_whole_track_gives(shape: dict[str, object]) -> None:
+def test_a_prefix_gives_the_same_logits_as_the_whole_track(shape: dict[str, object]) -> None:
     model, track = network(**shape), tracks(1, 60)
     whole, _ = model(track)
     for steps in (1, 2, 17, 59):
@@ -45,7 +45,7 @@ def test_a_prefix_gives_what_the_whole_track_gives(shape: dict[str, object]) -> 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_step_by_step_with_the_state_gives_what_the_whole_track_gives(shape: dict[str, object]) -> None:
+def test_single_steps_with_the_state_give_the_same_logits_as_the_whole_track(shape: dict[str, object]) -> None:
     model, track = network(**shape), tracks(2, 40)
     whole, end = model(track)
     state, steps = None, []
@@ -57,7 +57,7 @@ def test_step_by_step_with_the_state_gives_what_the_whole_track_gives(shape: dic
 
 
 @torch.no_grad()
-def test_padding_and_other_tracks_of_the_batch_change_nothing() -> None:
+def test_padding_and_other_tracks_of_a_batch_do_not_change_the_logits() -> None:
     model, short, long = network(), tracks(1, 20), tracks(1, 50)
     alone, _ = model(short)
     padded = torch.cat([short, torch.full((1, 30, len(FEATURES)), 1e6)], dim=1)
@@ -66,7 +66,7 @@ def test_padding_and_other_tracks_of_the_batch_change_nothing() -> None:
 
 
 @torch.no_grad()
-def test_what_an_lstm_is_told_to_remember_stands_in_its_forget_gates_alone() -> None:
+def test_the_forget_bias_changes_the_forget_gates_alone() -> None:
     model = network(hidden=3, layers=2)
     before = {name: weights.clone() for name, weights in model.state_dict().items()}
     model.open_forget_gates(1.5)
@@ -90,8 +90,8 @@ def test_a_step_depends_on_the_steps_before_it() -> None:
 
 
 @torch.no_grad()
-def test_the_scale_of_a_feature_does_not_matter_once_the_statistics_know_it() -> None:
-    model, track = network(magnified=()), tracks(1, 300)  # what is magnified is the share itself, not its scale
+def test_normalisation_removes_the_scale_of_a_feature() -> None:
+    model, track = network(magnified=()), tracks(1, 300)  # magnified views depend on the fraction itself
     model.fit_normalisation(track[0])
     before, _ = model(track)
     model.fit_normalisation(track[0] * 1000.0 + 7.0)
@@ -100,18 +100,18 @@ def test_the_scale_of_a_feature_does_not_matter_once_the_statistics_know_it() ->
 
 
 @torch.no_grad()
-def test_the_statistics_are_mean_and_standard_deviation_of_the_chosen_features() -> None:
+def test_normalisation_uses_mean_and_standard_deviation_of_the_chosen_features() -> None:
     model = ReentryLSTM(ModelConfig(features=("climb_rate", "altitude")))
     steps = torch.zeros(4, len(FEATURES))
     steps[:, FEATURES.index("climb_rate")] = torch.tensor([1.0, 3.0, 1.0, 3.0])
     steps[:, FEATURES.index("altitude")] = 5.0
     model.fit_normalisation(steps)
     assert model.mean.tolist() == [2.0, 5.0]
-    assert model.std.tolist() == [1.0, 1.0]  # a constant is not divided by its deviation of zero
+    assert model.std.tolist() == [1.0, 1.0]  # a constant feature is not divided by its zero deviation
 
 
 @torch.no_grad()
-def test_features_that_are_not_chosen_are_not_looked_at() -> None:
+def test_features_that_are_not_chosen_do_not_change_the_logits() -> None:
     model, track = network(features=("altitude_fraction",)), tracks(1, 20)
     before, _ = model(track)
     for index, name in enumerate(FEATURES):
@@ -122,8 +122,8 @@ def test_features_that_are_not_chosen_are_not_looked_at() -> None:
 
 
 @torch.no_grad()
-def test_harmonics_tell_fractions_of_one_step_apart() -> None:
-    """A step of a 360-step descent moves a harmonic of 16 turns by 0.28 rad, the fraction itself by 0.003."""
+def test_harmonics_separate_the_fractions_of_neighbouring_steps() -> None:
+    """One step of a 360-step descent changes a harmonic of 16 turns by 0.28 rad and the fraction itself by 0.003."""
     model = network(features=("altitude_fraction",), harmonics=(16,), magnified=())
     assert isinstance(model, ReentryLSTM)
     seen = []
@@ -137,7 +137,7 @@ def test_harmonics_tell_fractions_of_one_step_apart() -> None:
     torch.testing.assert_close(seen[0][0, :, 2], torch.cos(torch.tensor([0.0, turn])), rtol=0, atol=1e-4)
 
 
-def test_features_that_are_no_shares_are_seen_as_they_are() -> None:
+def test_only_fraction_features_get_harmonics_and_magnified_views() -> None:
     for features, inputs in ((("climb_rate",), 1), (FRACTIONS, len(FRACTIONS) * (1 + 2 * 2 + 3))):
         model = network(features=features, harmonics=(8, 16), magnified=(0.1, 0.01, 0.001))
         assert isinstance(model, ReentryLSTM)
@@ -145,7 +145,7 @@ def test_features_that_are_no_shares_are_seen_as_they_are() -> None:
 
 
 @torch.no_grad()
-def test_a_share_is_magnified_around_the_middle_between_onsets_and_the_steps_before_them() -> None:
+def test_a_fraction_is_magnified_around_the_middle_between_onsets_and_the_steps_before_them() -> None:
     model = network(features=("altitude_fraction", "elapsed_fraction"), magnified=(0.01,))
     assert isinstance(model, ReentryLSTM)
     seen = []
@@ -155,7 +155,7 @@ def test_a_share_is_magnified_around_the_middle_between_onsets_and_the_steps_bef
     before[:, falling], at[:, falling] = torch.tensor([0.54, 0.51]), torch.tensor([0.50, 0.49])
     before[:, rising], at[:, rising] = torch.tensor([0.83, 0.86]), torch.tensor([0.84, 0.87])
     model.fit_centres(before, at)
-    # Between 0.51 and 0.50 lies the middle of what separates; 0.86 before and 0.84 at an onset cannot be separated.
+    # Values between 0.50 and 0.51 separate the first fraction. No value separates 0.86 before from 0.84 at an onset.
     torch.testing.assert_close(model.centres, torch.tensor([0.505, 0.85]))
     steps = torch.zeros(1, 4, len(FEATURES))
     steps[0, :, falling] = torch.tensor([1.0, 0.510, 0.503, 0.3])
@@ -166,20 +166,20 @@ def test_a_share_is_magnified_around_the_middle_between_onsets_and_the_steps_bef
 
 
 @torch.no_grad()
-def test_without_an_onset_to_learn_from_the_centres_stay() -> None:
+def test_the_centres_do_not_change_without_an_onset() -> None:
     model = network(features=("altitude_fraction",))
     model.fit_centres(torch.empty(0, len(FEATURES)), torch.empty(0, len(FEATURES)))
     assert model.centres.tolist() == [0.0]
 
 
-def test_each_kind_is_its_own_network() -> None:
-    made = [type(network(kind=kind)) for kind in KINDS]
-    assert made == [ReentryLSTM, ReentryGRU, ReentryConvolution]
+def test_each_kind_creates_its_own_network() -> None:
+    networks = [type(network(kind=kind)) for kind in KINDS]
+    assert networks == [ReentryLSTM, ReentryGRU, ReentryConvolution]
 
 
 @torch.no_grad()
-def test_a_convolution_reaches_as_far_back_as_its_layers_say() -> None:
-    """Three layers of four steps: 1 + 3 * (1 + 2 + 4) = 22 steps, the newest among them."""
+def test_the_reach_of_a_convolution_follows_from_its_layers() -> None:
+    """Three layers with a kernel of four reach 1 + 3 * (1 + 2 + 4) = 22 steps, which includes the current one."""
     model = network(kind="convolution", layers=3, kernel=4, harmonics=())
     track = tracks(1, 60)
     before, _ = model(track)
@@ -191,7 +191,7 @@ def test_a_convolution_reaches_as_far_back_as_its_layers_say() -> None:
 
 
 @torch.no_grad()
-def test_a_track_shorter_than_the_reach_of_a_convolution_is_marked_too() -> None:
+def test_a_track_shorter_than_the_reach_of_a_convolution_gets_finite_logits() -> None:
     logits, _ = network(kind="convolution", layers=6)(tracks(2, 3))
     assert logits.shape == (2, 3)
     assert torch.isfinite(logits).all()
@@ -214,6 +214,7 @@ def test_a_track_shorter_than_the_reach_of_a_convolution_is_marked_too() -> None
         {"kind": "convolution", "layers": 17},
     ],
 )
-def test_a_shape_out_of_range_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="expected"):
+def test_a_model_setting_out_of_range_is_rejected(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as error:
         ModelConfig(**wrong)  # type: ignore[arg-type]
+    assert error.value.expected

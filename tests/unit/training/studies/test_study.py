@@ -17,7 +17,8 @@ from reentry.errors import ConfigError
 from reentry.schema import ROBUST_FEATURES
 from tests.training_data import short_samples
 from training.config import CONVOLUTION, GRU, TrainConfig, read_configs
-from training.data.samples import Batch, Sample
+from training.data.batches import Batch
+from training.data.samples import Sample
 from training.fit.module import worst_alarms
 from training.studies import study_config
 from training.studies.study import STUDY_NAME, StudyRow, read_rows, run_study, write_rows
