@@ -26,7 +26,7 @@ from perf.formats.build import built
 from perf.formats.figures import BASELINE, FormatRow, Measured, rows_of
 from perf.formats.measure import REFERENCES, Spec
 from perf.formats.round_robin import BEFORE, ROUND, SWEEPS, RoundRobin
-from perf.formats.workers import Worker
+from perf.formats.workers import FormatWorker
 from reentry.errors import ConfigError, ExportError
 from reentry.runtime.cores import cores
 from reentry.runtime.progress import progress
@@ -111,7 +111,7 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         measured |= {way: Measured() for way in config.references}
         np.save(scratch / "features.npy", flight_features(max(config.batches), config.steps, seed=0))
         specs = {way: _spec(way, config, checkpoint, scratch) for way in measured}
-        workers = {way: processes.enter_context(Worker(spec)) for way, spec in specs.items()}
+        workers = {way: processes.enter_context(FormatWorker(spec)) for way, spec in specs.items()}
         count = BEFORE + SWEEPS * len(config.batches) + ROUND * config.rounds
         with progress("measuring", count * len(workers), "measurements") as advance:
             rounds = RoundRobin(workers, measured, left_out, seconds=config.seconds, advance=advance)

@@ -1,4 +1,4 @@
-"""Worker process that measures one format: `python -m perf.formats.measure SPEC`.
+"""FormatWorker process that measures one format: `python -m perf.formats.measure SPEC`.
 
 `perf.formats.workers` starts it and sends one line of JSON per request; the process answers each with one line. Each
 format has a process of its own, so that its memory can be measured and a crash of its runtime affects no other

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from perf.formats.figures import Measured
-from perf.formats.workers import Worker
+from perf.formats.workers import FormatWorker
 from reentry.errors import ExportError
 
 SLOW_LOAD: Final = 2.0
@@ -28,7 +28,7 @@ class RoundRobin:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: Mapping[str, FormatWorker],
         measured: Mapping[str, Measured],
         left_out: dict[str, str],
         *,
@@ -45,10 +45,10 @@ class RoundRobin:
     def prepare(self) -> None:
         """Load each model, run it briefly, and record its memory."""
 
-        def before(own: Measured, worker: Worker) -> None:
+        def before(own: Measured, worker: FormatWorker) -> None:
             own.base_bytes = worker.peak()
 
-        def after(own: Measured, worker: Worker) -> None:
+        def after(own: Measured, worker: FormatWorker) -> None:
             own.one_bytes = worker.peak()
 
         self._each(before)  # a process that answers has finished its imports and no longer disturbs the others
@@ -63,7 +63,7 @@ class RoundRobin:
         Each is measured several times and the fastest counts, so that a brief load on the machine does not decide.
         """
 
-        def measure(own: Measured, worker: Worker, batch: int) -> None:
+        def measure(own: Measured, worker: FormatWorker, batch: int) -> None:
             seconds = float(np.median(worker.whole(batch, self._seconds)))
             own.sweep[batch] = min(seconds, own.sweep.get(batch, seconds))
             own.batch_bytes.setdefault(batch, worker.peak())
@@ -75,7 +75,7 @@ class RoundRobin:
     def round(self) -> None:
         """Measure loading, one step, one track, and the best batch of each format once."""
 
-        def load(own: Measured, worker: Worker) -> None:
+        def load(own: Measured, worker: FormatWorker) -> None:
             if own.loads[0] < SLOW_LOAD:
                 own.loads.append(worker.load())
 
@@ -84,7 +84,7 @@ class RoundRobin:
         self._each(lambda own, worker: own.whole.append(worker.whole(1, self._seconds)))
         self._each(lambda own, worker: own.batches.append(worker.whole(own.batch, self._seconds)))
 
-    def _each(self, measure: Callable[[Measured, Worker], object]) -> None:
+    def _each(self, measure: Callable[[Measured, FormatWorker], object]) -> None:
         for way, worker in list(self._workers.items()):
             try:
                 measure(self._measured[way], worker)

@@ -20,8 +20,8 @@ LIMIT: Final = 180.0
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Worker:
-    """Worker process for one format. It is idle between requests, so that formats do not compete for cores."""
+class FormatWorker:
+    """FormatWorker process for one format. It is idle between requests, so that formats do not compete for cores."""
 
     def __init__(self, spec: Spec) -> None:
         self._way = spec.way

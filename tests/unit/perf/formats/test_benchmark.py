@@ -26,7 +26,7 @@ from perf.formats.figures import Accuracy, Measured, Spread, rows_of
 from perf.formats.measure import COMPILED, LEAST_SAMPLES, MOST_SAMPLES, PYTORCH, Measurement, Spec, samples_of
 from perf.formats.report import figure_of, markdown, write_report
 from perf.formats.round_robin import RoundRobin
-from perf.formats.workers import Worker
+from perf.formats.workers import FormatWorker
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError, ExportError
 from reentry.schema import FEATURES
@@ -240,7 +240,7 @@ def test_the_number_of_samples_is_bounded_and_the_first_run_is_not_counted() -> 
 
 
 def test_a_worker_process_measures_each_requested_quantity(spec: Spec) -> None:
-    with Worker(spec) as worker:
+    with FormatWorker(spec) as worker:
         before = worker.peak()
         assert worker.load() > 0.0
         assert len(worker.step(0.0)) == len(worker.whole(2, 0.0)) == LEAST_SAMPLES
@@ -249,7 +249,7 @@ def test_a_worker_process_measures_each_requested_quantity(spec: Spec) -> None:
 
 def test_a_worker_process_that_ends_raises_an_error_with_its_last_message(spec: Spec) -> None:
     with (
-        Worker(replace(spec, features=Path("/none.npy"))) as worker,
+        FormatWorker(replace(spec, features=Path("/none.npy"))) as worker,
         pytest.raises(ExportError, match=r"^PyTorch: its process ended at peak with status 1: .*'/none.npy'"),
     ):
         worker.peak()
@@ -257,7 +257,7 @@ def test_a_worker_process_that_ends_raises_an_error_with_its_last_message(spec: 
 
 def test_an_unreadable_model_raises_an_error_and_the_worker_process_survives(spec: Spec) -> None:
     (spec.folder / "model.onnx").write_text("no graph")
-    with Worker(replace(spec, way=Format.ONNX)) as worker:
+    with FormatWorker(replace(spec, way=Format.ONNX)) as worker:
         with pytest.raises(ExportError, match="onnx: load failed"):
             worker.load()
         assert worker.peak() > 0
