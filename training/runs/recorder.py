@@ -1,7 +1,7 @@
 """Recording of a training in the MLflow tracking store: parameters, curves, metrics, plots and the checkpoint.
 
 A training is worth more than its record. If MLflow is not installed, or the store fails during the training, a warning
-is printed and the training continues unrecorded. Only a store that the user configured and that cannot be opened stops
+is logged and the training continues unrecorded. Only a store that the user configured and that cannot be opened stops
 the command, before the training starts.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from training.train import TrainReport
+
+_log = logging.getLogger(__name__)
 
 LOCK: Final = Path(__file__).parents[2] / "requirements.lock"
 FLUSH_SECONDS: Final = 2.0
@@ -106,7 +108,7 @@ class Recorder:
                 action(self._client)
         except Exception as error:  # from MLflow, its database, its server or the disk
             self._client = None
-            print(f"warning: recording of this run stopped: {first_line(error)}", file=sys.stderr)
+            _log.warning("recording of this run stopped: %s", first_line(error))
 
 
 @contextmanager
@@ -192,7 +194,7 @@ def _begin(name: str | None) -> Recorder:
 
 
 def _without(reason: str) -> Recorder:
-    print(f"warning: this run is not recorded: {reason}", file=sys.stderr)
+    _log.warning("this run is not recorded: %s", reason)
     return Recorder()
 
 

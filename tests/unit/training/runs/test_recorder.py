@@ -162,17 +162,17 @@ def test_a_deleted_experiment_stops_the_command_before_training(
 
 
 def test_training_works_with_a_deleted_experiment_in_the_local_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
     delete_experiment(tracking_uri())
-    capsys.readouterr()
+    caplog.clear()
     with recording(True, {"a": 1}) as recorder:
         recorder.metrics({"b": 2.0})
-    stderr = capsys.readouterr().err
-    assert stderr.startswith("warning: this run is not recorded: ")
-    assert stderr.count("\n") == 1
+    (message,) = caplog.messages
+    assert message.startswith("this run is not recorded: ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("call", ["create_experiment", "create_run"])
@@ -190,19 +190,19 @@ def test_a_read_only_store_is_an_error(call: str, tmp_path: Path, monkeypatch: p
 
 
 def test_training_works_if_the_local_store_cannot_be_created(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts").write_text("a file where the folder is needed")
     with recording(True, {"a": 1}) as recorder:
         recorder.metrics({"b": 2.0})
-    stderr = capsys.readouterr().err
-    assert stderr.startswith("warning: this run is not recorded: ")
-    assert stderr.count("\n") == 1
+    (message,) = caplog.messages
+    assert message.startswith("this run is not recorded: ")
+    assert "\n" not in message
 
 
-def test_a_store_that_fails_during_a_run_prints_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_fails_during_a_run_prints_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
         def log_batch(self, *_: Any, **__: Any) -> None:
             raise OSError("disk full\nmore")
@@ -211,7 +211,7 @@ def test_a_store_that_fails_during_a_run_prints_one_warning(capsys: pytest.Captu
     recorder.metrics({"a": 1.0})
     recorder.parameters({"b": 1})
     recorder.end("FINISHED")
-    assert capsys.readouterr().err == "warning: recording of this run stopped: disk full\n"
+    assert caplog.messages == ["recording of this run stopped: disk full"]
 
 
 def test_the_default_store_is_a_file_under_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
