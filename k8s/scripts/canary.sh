@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A second version beside the stable one: canary by a small weight, blue/green by weight 100.
-# Whole tracks are shared out by weight; live feeds stay with the stable release until it is promoted.
+# Run a second version beside the stable one: a canary at a small weight, blue/green at weight 100.
+# Complete tracks are distributed by weight; live feeds stay with the stable release until it is promoted.
 #
 # Usage: canary.sh start IMAGE [--weight N] | weight N | promote | abort | status     [--namespace NAMESPACE]
 #
@@ -56,7 +56,7 @@ resize() {
     rollout "$namespace" reentry-canary || die "the canary's pods do not start; fix: canary.sh abort"
 }
 
-# Nobody meets a canary too small for its share: more pods before more weight, less weight before fewer pods.
+# The canary is always large enough for its share: add pods before weight, reduce weight before pods.
 shift_to() {
     local stable replicas
     stable=$(live deployment reentry .spec.replicas)
@@ -121,7 +121,7 @@ remove() {
 promote() {
     local image stable canary containers
     image=$(live deployment reentry-canary "$IMAGE_PATH")
-    # Every container of the canary: an init container may run the server's image too.
+    # Every container of the canary, because an init container may use the server's image too.
     mapfile -t containers < <(k get deployment reentry-canary -o go-template='{{with .spec.template.spec}}
         {{- range .initContainers}}{{.name}}={{.image}}{{"\n"}}{{end}}
         {{- range .containers}}{{.name}}={{.image}}{{"\n"}}{{end}}{{end}}')

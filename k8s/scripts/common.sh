@@ -31,7 +31,7 @@ usage() {
     exit "${1:-0}"
 }
 
-# need TOOL...: every one of them, or an error that names the missing.
+# need TOOL...: fail with an error that names a missing tool.
 need() {
     local tool
     for tool in "$@"; do
@@ -78,7 +78,7 @@ field() { kubectl -n "$1" get "$2" "$3" -o "jsonpath={$4}"; }
 # explain NAMESPACE DEPLOYMENT TEXT: what `kubectl rollout history` shows beside the revision.
 explain() { kubectl -n "$1" annotate --overwrite "deployment/$2" "kubernetes.io/change-cause=$3"; }
 
-# Reasons for which a container does not start, however long one waits.
+# Reasons for which a container never starts.
 HOPELESS='CrashLoopBackOff|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|CreateContainerConfigError'
 
 # stuck NAMESPACE DEPLOYMENT: print why a pod of the newest revision cannot start; fail while none is stuck.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Deploy an overlay: apply, wait for the rollout, score a track. The old pods serve until the new ones are ready.
-# Nothing is changed where the cluster refuses a part of it; a pod that cannot start ends the wait at once.
+# Nothing is changed if the cluster rejects any object. A pod that cannot start ends the wait immediately.
 #
 # Usage: deploy.sh OVERLAY [--image IMAGE] [--dry-run]
 #
@@ -57,7 +57,7 @@ namespace=$(sed -n 's/^  namespace: //p' <<<"$manifests" | sort -u)
     die "$folder is not one namespace's: ${namespace:-none}; fix: apply it with kubectl apply -k"
 
 say "applying $folder to namespace $namespace of $(kubectl config current-context)"
-# In a namespace that is not there yet nothing can be tried.
+# A dry run is not possible in a namespace that does not exist yet.
 if [ -n "$(kubectl get namespace "$namespace" --ignore-not-found -o name)" ]; then
     kubectl apply --dry-run=server -f - <<<"$manifests" >/dev/null ||
         die "the cluster refuses a part of $folder, nothing was changed; fix: an administrator applies it once"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Is the server live and ready, and does it mark a track? Readiness alone proves nothing, so a track is scored.
+# Check that the server is live and ready, and score a track, because readiness alone proves nothing.
 #
 # Usage: health-check.sh [--url http://HOST:PORT] | [--namespace NAMESPACE [--service SERVICE]]
 #

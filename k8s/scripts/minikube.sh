@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From nothing to a scored file on Minikube. It keeps its kubeconfig under artifacts/ and never touches yours.
+# Start a Minikube cluster, deploy, and score a file. The kubeconfig is under artifacts/; yours is never changed.
 #
 # Usage: minikube.sh [--delete]
 #
 #   --delete    remove the cluster again
 #
-# Wants minikube, kubectl, curl, make and Python; Docker or another driver of Minikube; 4 CPUs and 6 GB for the node.
+# Requires minikube, kubectl, curl, make and Python; Docker or another driver of Minikube; 4 CPUs and 6 GB for the node.
 # Example: make minikube
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Go back to the revision before, or to one by number, and see that it marks a track.
+# Roll back to the previous revision, or to one by number, and score a track.
 #
 # Usage: rollback.sh [--namespace NAMESPACE] [--to-revision N]
 #

@@ -304,7 +304,7 @@ def test_the_commands_run_all_three_steps(
     first = runner.invoke(app, ["engine", "prepare", "--repository", str(repository), "--work", str(work)])
     assert (first.exit_code, first.stdout) == (
         0,
-        f"version 2: now run {work}/build.sh where trtexec and the GPU are\n",
+        f"version 2: now run {work}/build.sh on a machine with trtexec and the GPU\n",
     )
     assert on_the_node(work).returncode == 0
     last = runner.invoke(app, ["engine", "install", "--work", str(work)])
