@@ -49,7 +49,7 @@ def full(table: np.ndarray) -> np.ndarray:
         ("altitude", -2e5, r"below -100000 m, got -200000"),
         ("timestamp", 1.7e12, r"above 1e\+11 s; milliseconds\? expected seconds, got 1700000000000"),
         ("timestamp", -0.5, "below 0 s, got -0.5"),
-        ("timestamp", 1.7e9 + 1.25, "time runs backwards, from 1700000001.5 in the row before, got 1700000001.25"),
+        ("timestamp", 1.7e9 + 1.25, "time runs backwards, from 1700000001.5 .*, got 1700000001.25"),
         ("sensor_id", 3.5, "not a whole number, got 3.5"),
     ],
 )
@@ -113,10 +113,7 @@ def test_only_column_orders_that_look_plausible_pass() -> None:
 def test_the_column_order_of_the_csv_is_refused_and_the_expected_one_named() -> None:
     order = [column.name for column in TRACK_COLUMNS if column.name in MEASUREMENT_COLUMNS]
     measurements = measured()[:, :, [MEASUREMENT_COLUMNS.index(name) for name in order]]
-    with pytest.raises(
-        ValueError,
-        match=r"column sensor_id: not a whole number, got 0\.53; fix: give the columns in the order timestamp",
-    ):
+    with pytest.raises(ValueError, match=r"column sensor_id: .*, got 0\.53; fix: .* in the order timestamp"):
         require_measurements(measurements, full(measurements))
 
 
@@ -131,9 +128,9 @@ def test_a_request_with_too_many_steps_is_refused() -> None:
         require_measurements(measurements, full(measurements))
 
     check(1, LONGEST_TRACK)
-    with pytest.raises(ValueError, match="at most 100,000 steps of a track, padding included, got 100,001"):
+    with pytest.raises(ValueError, match="at most 100,000 steps .*, got 100,001"):
         check(1, LONGEST_TRACK + 1)
-    with pytest.raises(ValueError, match="at most 262,144 steps in one request, padding included, got 262,208"):
+    with pytest.raises(ValueError, match="at most 262,144 steps .*, got 262,208"):
         check(64, LARGEST_REQUEST // 64 + 1)
 
 
@@ -149,7 +146,7 @@ def test_an_impossible_timestamp_is_named_by_track_row_and_column() -> None:
 def test_a_feature_outside_the_range_of_float32_is_named() -> None:
     features = np.zeros((1, 2, len(FEATURES)), dtype=np.float32)
     features[0, 1, 2] = np.inf
-    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: feature does not fit in float32"):
+    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: .* float32"):
         require_features(features)
 
 
@@ -172,7 +169,7 @@ DECIDABLE = {
 def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
     require_decidable(**DECIDABLE, steps=5, now=NOW)
     padding = DECIDABLE["probability"].copy()
-    padding[:, 5:] = np.nan  # the padding is cut
+    padding[:, 5:] = np.nan  # values in the padding are not checked
     require_decidable(**DECIDABLE | {"probability": padding}, steps=5, now=NOW)
 
 
@@ -182,7 +179,7 @@ def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
         ({"probability": np.full((2, 4), 0.5)}, "reentry_probability: expected at least the 5 steps .* got 4"),
         (
             {"features": np.zeros((2, 4, len(FEATURES)))},
-            "features: expected at least the 5 steps of measurements, got 4",
+            "features: expected at least the 5 steps .* got 4",
         ),
         (
             {"probability": np.full((2, 8), np.nan)},
