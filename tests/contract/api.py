@@ -1,7 +1,7 @@
-"""A Kubernetes API server that only reads: enough of one for the real `kubectl get`.
+"""A read-only Kubernetes API server, complete enough for the real `kubectl get`.
 
-Its objects are those of a dictionary, in the order of its keys, and under the key "2-applied" those of a file that
-`kubectl apply` was to apply. A later object replaces an earlier one of its name.
+It serves the objects of a dictionary, read in the order of its keys. If a file with applied manifests exists, its
+objects take the place of the key "2-applied". A later object replaces an earlier one with the same name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KINDS: Final = {
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
 }
-"""This maps each kind to its plural, by API version."""
+"""Plural of each kind, by API version."""
 
 SHORT: Final = {
     "HorizontalPodAutoscaler": ["hpa"],
@@ -48,23 +48,23 @@ SHORT: Final = {
     "Pod": ["po"],
     "Event": ["ev"],
 }
+"""Short names of the kinds, as kubectl accepts them."""
 
 CLUSTER_WIDE: Final = {"Namespace", "Node"}
 
 PLURALS: Final = {kind: plural for kinds in KINDS.values() for kind, plural in kinds.items()}
 
 Key = tuple[str, str, str, str]
-"""A key is the API version, plural, namespace and name of an object."""
-
+"""API version, plural, namespace and name of an object."""
 
 Objects = dict[str, list[Manifest]]
-"""The lists of objects are read in the order of their keys."""
+"""Lists of objects, read in the order of their keys."""
 
 
 def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
-    """Return the manifest with what an API server and its controllers write into it.
+    """Add the fields that an API server and its controllers add to a manifest.
 
-    A Deployment that states no replicas gets `replicas`.
+    A Deployment without a number of replicas gets `replicas`.
     """
     live = copy.deepcopy(manifest)
     metadata, spec = live["metadata"], live.get("spec", {})
@@ -72,7 +72,7 @@ def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
     annotations["kubectl.kubernetes.io/last-applied-configuration"] = json.dumps(manifest) + "\n"
     metadata |= {"uid": "5f1b", "resourceVersion": "812", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3}
     if live["kind"] == "Deployment":
-        annotations |= {"deployment.kubernetes.io/revision": "2", "kubernetes.io/change-cause": "the release before"}
+        annotations |= {"deployment.kubernetes.io/revision": "2", "kubernetes.io/change-cause": "the previous release"}
         spec.setdefault("replicas", replicas)
         live["status"] = {"observedGeneration": 3, "replicas": spec["replicas"]}
     elif live["kind"] == "Service":
@@ -86,7 +86,7 @@ def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The handler answers discovery, and GET of objects and of lists with label selectors."""
+    """Request handler for API discovery, objects, and lists with label selectors."""
 
     protocol_version = "HTTP/1.1"
     live: Objects
@@ -120,8 +120,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(words) == 2:
             self._answer(found[words[1]]) if words[1] in found else self._missing()
             return
-        wanted = dict(each.split("=") for each in query.get("labelSelector", [""])[0].split(",") if each)
-        items = [live for live in found.values() if wanted.items() <= live["metadata"].get("labels", {}).items()]
+        labels = dict(each.split("=") for each in query.get("labelSelector", [""])[0].split(",") if each)
+        items = [live for live in found.values() if labels.items() <= live["metadata"].get("labels", {}).items()]
         if "as=Table" in self.headers.get("Accept", ""):
             rows = [{"cells": [live["metadata"]["name"]], "object": live} for live in items]
             columns = [{"name": "Name", "type": "string"}]
@@ -159,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(status | {"message": f"{self.path} not found"}, 404)
 
     def log_message(self, *_: object) -> None:
-        """Nothing is printed."""
+        """Discard the message."""
 
 
 def groups() -> Iterator[dict[str, Any]]:
@@ -190,7 +190,7 @@ def resources(version: str) -> dict[str, Any]:
 
 @contextmanager
 def serving(live: Objects, applied: Path | None = None) -> Iterator[str]:
-    """Serve the objects; yields the URL."""
+    """Serve the objects on a free port, and yield the URL."""
     handler = type("Handler", (Handler,), {"live": live, "applied": applied})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -1,4 +1,4 @@
-"""The Makefile, called as from a shell, whatever calls the tests."""
+"""Runs of make that do not inherit settings from the process that runs the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.contract.manifests import K8S, program
 
 ROOT = K8S.parent
 
-# What an outer make or a pipeline says must not decide for this one.
+# Variables that an outer make or a pipeline may set. They must not change the runs under test.
 _SETTINGS = {
     "MAKEFLAGS",
     "MAKELEVEL",
@@ -21,7 +21,7 @@ _SETTINGS = {
 
 
 def make(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run make in a folder."""
+    """Run make with these arguments in a folder."""
     outer = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
     return subprocess.run(
         [program("make"), *words],

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as kubectl builds them."""
+"""The Kubernetes manifests, built by kubectl."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ K8S = Path(__file__).parents[2] / "k8s"
 ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", "overlays/gpu")
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
-"""Folders that are a whole namespace."""
+"""Folders that define a whole namespace."""
 FOLDERS = (*DEPLOYED, "autoscaling", "edge", "tensorrt/job")
-"""All that are applied."""
+"""All folders that can be applied."""
 
-Manifest = dict  # of what YAML holds
-
+Manifest = dict
 
 PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl", "nginx": "nginx-light", "promtool": "prometheus"}
-"""What Debian calls the packages of the programs that the tests run."""
+"""Debian packages of the programs that the tests run."""
 
 
 def program(name: str) -> str:
-    """Path of a program; without it the test is skipped."""
+    """Return the path of a program, or skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed (Debian: {PACKAGES.get(name, name)})")
@@ -55,12 +54,12 @@ def one(folder: str, kind: str, name: str | None = None) -> Manifest:
 
 
 def pod(folder: str) -> Manifest:
-    """Specification of the server's pods."""
+    """Return the specification of the server's pods."""
     return one(folder, "Deployment")["spec"]["template"]["spec"]
 
 
 def triton(folder: str) -> Manifest:
-    """The container that runs Triton."""
+    """Return the container that runs Triton."""
     (container,) = pod(folder)["containers"]
     return container
 
@@ -70,13 +69,13 @@ def pod_labels(folder: str) -> dict[str, str]:
 
 
 def environment(folder: str) -> dict[str, str]:
-    """Variables of the server's container, from the ConfigMaps it names."""
+    """Return the environment variables of the server's container, read from its ConfigMaps."""
     names = [source["configMapRef"]["name"] for source in triton(folder)["envFrom"]]
     return {key: value for name in names for key, value in one(folder, "ConfigMap", name)["data"].items()}
 
 
 def routes(folder: str) -> Iterator[tuple[Manifest, str, str, Manifest]]:
-    """Of each path of each Ingress: the Ingress, host, path, and the backend's Service with its port."""
+    """Yield the Ingress, host, path and backend Service (with its port) of each route."""
     for ingress in every(folder, "Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
@@ -87,7 +86,7 @@ UNITS = {"m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def quantity(text: str) -> float:
-    """Kubernetes' 500m or 2Gi as a number."""
+    """Convert a Kubernetes quantity, such as 500m or 2Gi, to a number."""
     unit = text.lstrip("0123456789.")
     return float(text.removesuffix(unit)) * (UNITS[unit] if unit else 1.0)
 

@@ -32,14 +32,14 @@ SERVE = ("cpu", "gpu")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Name and argument of each, on one line."""
+    """Return the name and argument of each instruction, with continued lines joined."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
     return [(name, argument) for name, _, argument in (line.partition(" ") for line in joined)]
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """The instructions of each, FROM first."""
+    """Return the instructions of each stage, starting with its FROM."""
     found: dict[str, list[tuple[str, str]]] = {}
     name = ""
     for instruction, argument in instructions():
@@ -56,7 +56,7 @@ def arguments(stage: str, instruction: str) -> list[str]:
 
 
 def pairs(stage: str, instruction: str) -> dict[str, str]:
-    """Of ENV or LABEL."""
+    """Return the keys and values of an ENV or LABEL instruction."""
     words = [word for argument in arguments(stage, instruction) for word in shlex.split(argument)]
     return dict(word.split("=", 1) for word in words)
 
@@ -67,7 +67,7 @@ def packages(kind: str) -> set[str]:
 
 
 def imports_of(*patterns: str) -> str:
-    """Every import statement of the files, those inside functions too."""
+    """Return every import statement of the files, including those inside functions."""
     trees = [ast.parse(path.read_text()) for pattern in patterns for path in sorted(ROOT.glob(pattern))]
     nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"}
@@ -75,7 +75,7 @@ def imports_of(*patterns: str) -> str:
 
 
 def imported_by(command: str, statements: str) -> set[str]:
-    """Distributions, as the lock names them, whose modules the statements and the command's `--help` bring in."""
+    """Return the distributions that the statements and the command's `--help` import, named as in the lock."""
     program = (
         f"import json, sys\n{statements}\nimport cli\nfrom typer.testing import CliRunner\n"
         f"CliRunner().invoke(cli.app, ['{command}', '--help'])\n"
@@ -85,16 +85,18 @@ def imported_by(command: str, statements: str) -> set[str]:
     assert done.returncode == 0, done.stderr
     owners = importlib.metadata.packages_distributions()
     found = {owner for module in json.loads(done.stdout.splitlines()[-1]) for owner in owners.get(module, [])}
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in found} - {"reentry"} - TAKEN_WHERE_THEY_ARE
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in found} - {"reentry"} - OPTIONAL_IMPORTS
 
 
-TAKEN_WHERE_THEY_ARE = {"setuptools", "cloudpickle", "coverage", "google-auth"}
-"""Imported by other packages if they happen to be installed; what measures the tests; and what shares the namespace
-`google` with protobuf."""
+OPTIONAL_IMPORTS = {"setuptools", "cloudpickle", "coverage", "google-auth"}
+"""Distributions that are imported only if they happen to be installed.
+
+`coverage` measures the tests, and `google-auth` shares the namespace `google` with protobuf.
+"""
 
 
 def started_on_gpu(folder: Path, *more: str, key: str = "") -> list[str]:
-    """Return the arguments of the tritonserver that the gpu image's entry command starts."""
+    """Return the arguments that the entry command of the gpu image passes to tritonserver."""
     stand_in = folder / "tritonserver"
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stand_in.chmod(0o755)
@@ -105,27 +107,27 @@ def started_on_gpu(folder: Path, *more: str, key: str = "") -> list[str]:
 
 
 def restrictions(words: list[str]) -> set[tuple[str, str]]:
-    """Return flag and value of the arguments that restrict APIs."""
+    """Return the flag and value of each argument that restricts an API."""
     pairs = {word.partition("=")[::2] for word in words}
     return {(flag, value) for flag, value in pairs if "restricted" in flag}
 
 
-def test_the_gpu_server_requires_a_key_for_what_the_embedded_server_does(tmp_path: Path) -> None:
-    restricted = f"{_CONTROL_APIS}:{CONTROL_HEADER}=given"
-    assert restrictions(started_on_gpu(tmp_path, key="given")) == {
+def test_the_gpu_server_restricts_the_same_apis_as_the_embedded_server(tmp_path: Path) -> None:
+    restricted = f"{_CONTROL_APIS}:{CONTROL_HEADER}=secret"
+    assert restrictions(started_on_gpu(tmp_path, key="secret")) == {
         ("--http-restricted-api", restricted),
         ("--grpc-restricted-protocol", restricted),
     }
 
 
-def test_the_gpu_server_makes_a_key_for_each_start_where_none_is_given(tmp_path: Path) -> None:
+def test_the_gpu_server_generates_a_new_key_at_each_start_without_one(tmp_path: Path) -> None:
     keys = {value for _ in range(2) for _, value in restrictions(started_on_gpu(tmp_path))}
     assert len(keys) == 2
     for key in keys:
         assert re.fullmatch(rf"{_CONTROL_APIS}:{CONTROL_HEADER}=[0-9a-f]{{32}}", key)
 
 
-def test_the_gpu_server_bounds_a_body_and_takes_more_arguments(tmp_path: Path) -> None:
+def test_the_gpu_server_limits_the_request_size_and_accepts_extra_arguments(tmp_path: Path) -> None:
     words = started_on_gpu(tmp_path, "--log-verbose=1")
     assert words[-1] == "--log-verbose=1"
     assert f"--http-max-input-size={16 * 2**20}" in words
@@ -133,27 +135,26 @@ def test_the_gpu_server_bounds_a_body_and_takes_more_arguments(tmp_path: Path) -
     assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "16m"
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     program = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([program, "--no-color", DOCKERFILE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_base_images_are_arguments_with_a_version() -> None:
-    declared = dict(
-        argument.split("=", 1) for name, argument in instructions()[:3] if name == "ARG"
-    )  # before the first FROM, where they count
+    # Only an ARG before the first FROM can set a base image.
+    declared = dict(argument.split("=", 1) for name, argument in instructions()[:3] if name == "ARG")
     bases = {argument.split()[0] for name, argument in instructions() if name == "FROM"}
     outside = bases - set(stages()) - {"scratch"}
     assert outside == {"${PYTHON_IMAGE}", "${TRITON_IMAGE}${TRITON_DIGEST:+@}${TRITON_DIGEST}"}
     assert re.search(r":3\.1[123]-slim", declared["PYTHON_IMAGE"])
     release = re.search(r"/tritonserver:(\d\d)\.(\d\d)-py3$", declared["TRITON_IMAGE"])
     assert release
-    assert (int(release[1]), int(release[2])) >= (25, 7)  # older ones leak the names of shared memory
+    assert (int(release[1]), int(release[2])) >= (25, 7)  # older releases leak the names of shared memory
 
 
 @pytest.mark.parametrize("stage", RUN)
-def test_what_runs_is_not_root_and_says_what_it_is(stage: str) -> None:
+def test_every_image_runs_without_root_and_has_labels(stage: str) -> None:
     (user,) = arguments(stage, "USER")
     assert user == "1000:1000"
     labels = pairs(stage, "LABEL")
@@ -161,13 +162,13 @@ def test_what_runs_is_not_root_and_says_what_it_is(stage: str) -> None:
     assert {"title", "description", "revision", "licenses"} <= {label.rpartition(".")[2] for label in labels}
 
 
-def test_the_user_is_the_one_of_the_pods() -> None:
+def test_the_image_and_the_pods_have_the_same_user() -> None:
     context = pod("overlays/production")["securityContext"]
     assert f"{context['runAsUser']}:{context['runAsGroup']}" == arguments("cpu", "USER")[0]
 
 
 @pytest.mark.parametrize("stage", SERVE)
-def test_a_server_s_image_opens_the_server_s_ports_and_is_well_when_the_ensemble_is(stage: str) -> None:
+def test_a_server_image_exposes_the_ports_and_is_healthy_when_the_ensemble_is_ready(stage: str) -> None:
     config = ServerConfig()
     assert [int(port) for port in arguments(stage, "EXPOSE")[0].split()] == list(config.ports.values())
     (check,) = arguments(stage, "HEALTHCHECK")
@@ -176,7 +177,7 @@ def test_a_server_s_image_opens_the_server_s_ports_and_is_well_when_the_ensemble
     assert probe == f"/v2/models/{schema.ENSEMBLE.name}/ready"
 
 
-def test_the_entry_command_is_one_that_serve_takes() -> None:
+def test_the_serve_command_accepts_the_entry_command() -> None:
     (entry,) = arguments("cpu", "ENTRYPOINT")
     program, command, *options = json.loads(entry)
     assert (program, command) == ("reentry", "serve")
@@ -186,22 +187,22 @@ def test_the_entry_command_is_one_that_serve_takes() -> None:
     assert parsed.params["log_dir"] == "-"
 
 
-def test_variables_of_image_and_pods_are_those_that_serve_reads() -> None:
+def test_the_serve_command_reads_every_variable_of_the_image_and_the_pods() -> None:
     serve = typer.main.get_command(app).commands["serve"]
-    # The key has no option, because arguments show in `ps`.
+    # The key has no option, because `ps` shows arguments.
     read = {"REENTRY_CONTROL_KEY"} | {parameter.envvar for parameter in serve.params if parameter.envvar}
-    given = {name for name in pairs("cpu", "ENV") if name.startswith("REENTRY_")}
-    assert given == {"REENTRY_ADDRESS", "REENTRY_DRAIN_TIMEOUT"}
+    image = {name for name in pairs("cpu", "ENV") if name.startswith("REENTRY_")}
+    assert image == {"REENTRY_ADDRESS", "REENTRY_DRAIN_TIMEOUT"}
     secret = {variable["name"] for variable in triton("overlays/production")["env"]}
-    assert given | secret | set(environment("overlays/production")) <= read
+    assert image | secret | set(environment("overlays/production")) <= read
 
 
-def test_both_servers_drain_as_long_as_the_pods_wait(tmp_path: Path) -> None:
+def test_both_servers_have_the_drain_timeout_of_the_pods(tmp_path: Path) -> None:
     assert float(pairs("cpu", "ENV")["REENTRY_DRAIN_TIMEOUT"]) == EXIT_TIMEOUT
     assert f"--exit-timeout-secs={EXIT_TIMEOUT}" in started_on_gpu(tmp_path)
 
 
-def test_the_models_lie_where_pods_mount_others(tmp_path: Path) -> None:
+def test_the_image_keeps_its_models_where_pods_mount_others(tmp_path: Path) -> None:
     mounts = {mount["mountPath"] for mount in triton("models/pvc")["volumeMounts"]}
     assert "/models" in mounts
     assert "--model-repository=/models" in started_on_gpu(tmp_path)
@@ -209,32 +210,32 @@ def test_the_models_lie_where_pods_mount_others(tmp_path: Path) -> None:
         assert f"--from={source} /models /models" in arguments(stage, "COPY")
 
 
-def test_pods_ask_for_the_tags_of_these_targets() -> None:
+def test_every_overlay_uses_the_tag_of_its_build_target() -> None:
     for overlay, target in (("minikube", "cpu"), ("staging", "cpu"), ("production", "cpu"), ("gpu", "gpu")):
         assert triton(f"overlays/{overlay}")["image"].endswith(f"reentry-triton:{__version__}-{target}")
 
 
-def test_the_server_s_packages_are_what_it_imports() -> None:
+def test_the_server_image_has_exactly_the_packages_it_imports() -> None:
     statements = imports_of(
         "reentry/serving/*.py",
         "reentry/serving/backends/*/*.py",
         "model_repository/*/1/model.py",
         "cli/serve.py",
     )
-    # nvidia-pytriton is run, not imported; rich does without attrs.
+    # nvidia-pytriton is run, not imported. attrs is an optional import of rich.
     assert packages("SERVER") == imported_by("serve", statements) - {"attrs"} | {"nvidia-pytriton"}
 
 
-def test_the_server_s_image_can_prepare_and_check_engines() -> None:
+def test_the_server_image_has_every_package_of_the_engine_command() -> None:
     statements = imports_of("cli/engine.py", "export/tensorrt/node.py")
     assert imported_by("engine", statements) - {"attrs"} <= packages("SERVER")
 
 
-def test_the_client_s_packages_are_what_it_imports() -> None:
+def test_the_client_image_has_exactly_the_packages_it_imports() -> None:
     statements = imports_of(
         "client/*.py", "reentry/tracks/*.py", "reentry/simulation/*.py", "reentry/runtime/progress.py"
     )
-    # pandas opens tzdata where a time zone is named.
+    # pandas reads tzdata only when a time zone is used.
     assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}
 
 
@@ -245,7 +246,7 @@ def test_every_package_of_an_image_is_locked(kind: str) -> None:
     assert not packages(kind) & {"torch", "lightning", "scipy", "scikit-learn", "matplotlib"}
 
 
-def test_the_context_holds_what_the_image_copies_and_nothing_is_missing() -> None:
+def test_the_build_context_holds_exactly_what_the_image_copies() -> None:
     ignored, *rules = [
         line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
     ]
@@ -262,7 +263,7 @@ def test_the_context_holds_what_the_image_copies_and_nothing_is_missing() -> Non
     assert all((ROOT / name).exists() for name in allowed)
 
 
-def test_every_package_of_the_project_is_copied() -> None:
+def test_the_image_copies_every_package_of_the_project() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     listed = re.search(r"^packages = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
     assert listed
@@ -270,7 +271,7 @@ def test_every_package_of_the_project_is_copied() -> None:
     assert {f"{name} {name}" for name in tops} <= set(arguments("package", "COPY"))
 
 
-def test_compose_builds_the_targets_under_their_names() -> None:
+def test_compose_builds_each_target_under_its_image_name() -> None:
     built = {service["image"]: service["build"] for service in COMPOSE["services"].values() if "build" in service}
     assert {image: build["target"] for image, build in built.items()} == {
         f"reentry-triton:{__version__}-cpu": "cpu",
@@ -280,7 +281,7 @@ def test_compose_builds_the_targets_under_their_names() -> None:
         assert (ROOT / build["context"] / build["dockerfile"]).samefile(DOCKERFILE)
 
 
-def test_compose_publishes_on_loopback_alone() -> None:
+def test_compose_publishes_ports_on_loopback_only() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert len(published) == 5
     for port in published:
@@ -288,7 +289,7 @@ def test_compose_publishes_on_loopback_alone() -> None:
         assert (address, outside) == ("127.0.0.1", inside)
 
 
-def test_compose_runs_triton_as_a_pod_runs_it() -> None:
+def test_compose_runs_triton_with_the_settings_of_a_pod() -> None:
     service = COMPOSE["services"]["triton"]
     volumes = {volume["name"]: volume for volume in pod("overlays/production")["volumes"]}
     assert service["read_only"]
@@ -300,7 +301,7 @@ def test_compose_runs_triton_as_a_pod_runs_it() -> None:
     assert {port.split(":")[2] for port in service["ports"]} == {str(port) for port in ServerConfig().ports.values()}
 
 
-def test_compose_s_services_find_each_other() -> None:
+def test_the_services_of_compose_find_each_other() -> None:
     services, config = COMPOSE["services"], ServerConfig()
     assert services["client"]["depends_on"]["triton"]["condition"] == "service_healthy"
     (script,) = services["client"]["command"]
@@ -309,7 +310,7 @@ def test_compose_s_services_find_each_other() -> None:
     (job,) = contents["prometheus"]["scrape_configs"]
     (targets,) = job["static_configs"]
     assert targets["targets"] == [f"triton:{config.metrics_port}"]
-    # What the rules and the dashboard select and group by.
+    # The rules and the dashboard select and group by these labels.
     cluster = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yaml").read_text())["scrape_configs"][0]
     added = {rule.get("target_label") for rule in cluster["relabel_configs"]} - {None}
     assert (job["job_name"], set(targets["labels"])) == (cluster["job_name"], added)
@@ -317,7 +318,7 @@ def test_compose_s_services_find_each_other() -> None:
     assert source["url"] == f"http://prometheus:{services['prometheus']['ports'][0].split(':')[2]}"
 
 
-def test_compose_s_client_runs_commands_that_exist() -> None:
+def test_the_client_of_compose_runs_commands_that_exist() -> None:
     commands = typer.main.get_command(app).commands
     for line in COMPOSE["services"]["client"]["command"][0].splitlines():
         program, *words = shlex.split(line)
@@ -325,7 +326,7 @@ def test_compose_s_client_runs_commands_that_exist() -> None:
             commands[words[0]].make_context(words[0], words[1:])
 
 
-def test_compose_names_what_it_declares_and_files_that_exist() -> None:
+def test_compose_refers_to_declared_names_and_existing_files() -> None:
     for service in COMPOSE["services"].values():
         assert {each["source"] for each in service.get("configs", [])} <= set(COMPOSE["configs"])
         for volume in service.get("volumes", []):
@@ -336,7 +337,7 @@ def test_compose_names_what_it_declares_and_files_that_exist() -> None:
     assert any(f":{provider['options']['path']}/" in volume for volume in COMPOSE["services"]["grafana"]["volumes"])
 
 
-def test_docker_compose_takes_the_file() -> None:
+def test_docker_compose_accepts_the_file() -> None:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")

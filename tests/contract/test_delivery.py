@@ -1,4 +1,4 @@
-"""Three pipelines, one delivery: the same make targets in the same order, everything pinned, no right too many."""
+"""Three CI pipelines run the same make targets in the same order, with pinned actions and minimal permissions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DELIVERY = [
     "make health-check NAMESPACE=reentry-staging",
     "make deploy OVERLAY=production",
 ]
-"""What happens to a change, in this order: checked, then built, then scanned before anybody can pull it."""
+"""Commands of the delivery, in order. An image is scanned before anybody can pull it."""
 
 NAMESPACES = {name: one(f"overlays/{name}", "Namespace")["metadata"]["name"] for name in ("staging", "production")}
 
@@ -54,12 +54,15 @@ def steps() -> Iterator[dict]:
 
 
 def commands(script: str) -> list[str]:
-    """The calls of make and of .ci/run, with the words that say where."""
+    """Return the calls of make and of .ci/run, with the overlay or namespace."""
     return re.findall(r"(?:^|\s)(make [a-z-]+(?: (?:OVERLAY|NAMESPACE)=[\w-]+)?|\.ci/run)", script)
 
 
 def github() -> list[str]:
-    """Checks, then delivery; the image of a pull request is built beside, by other jobs of the checks."""
+    """Return the commands of the checks, then of the delivery.
+
+    The job that builds the image of a pull request is left out, because it is not part of the delivery.
+    """
     checks = workflow("checks")["jobs"]
     own = [checks[name] for name in checks if name != "image"] + list(workflow("delivery")["jobs"].values())
     return [command for job in own for step in job.get("steps", ()) for command in commands(step.get("run", ""))]
@@ -78,11 +81,11 @@ def jenkins() -> list[str]:
 
 
 @pytest.mark.parametrize("pipeline", [github, gitlab, jenkins])
-def test_every_pipeline_delivers_by_the_same_targets_in_the_same_order(pipeline: Callable[[], list[str]]) -> None:
+def test_every_pipeline_runs_the_same_targets_in_the_same_order(pipeline: Callable[[], list[str]]) -> None:
     assert pipeline() == DELIVERY
 
 
-def test_what_the_pipelines_call_is_in_the_makefile_and_its_help() -> None:
+def test_the_makefile_documents_every_target_that_the_pipelines_call() -> None:
     (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE, flags=re.MULTILINE)
     documented = re.findall(r"^([a-z-]+):.*## \S", MAKEFILE, flags=re.MULTILINE)
     assert set(phony.replace("\\", "").split()) - {"check"} == set(documented)
@@ -92,7 +95,7 @@ def test_what_the_pipelines_call_is_in_the_makefile_and_its_help() -> None:
     assert re.findall(r"^make ([a-z-]+) ", make("help").stdout, flags=re.MULTILINE) == documented
 
 
-def test_actionlint_finds_nothing() -> None:
+def test_actionlint_finds_nothing_in_the_workflows() -> None:
     found = subprocess.run(
         [BIN / "actionlint", "-shellcheck", BIN / "shellcheck", *WORKFLOWS],
         cwd=ROOT,
@@ -111,7 +114,7 @@ def test_actionlint_finds_nothing() -> None:
         ('>>"$GITHUB_OUTPUT"', ">>$GITHUB_OUTPUT", "SC2086"),
     ],
 )
-def test_actionlint_sees_a_wrong_reference_and_a_careless_script(right: str, wrong: str, complaint: str) -> None:
+def test_actionlint_finds_a_wrong_reference_and_an_unquoted_variable(right: str, wrong: str, complaint: str) -> None:
     text = (ROOT / ".github" / "workflows" / "delivery.yml").read_text()
     assert right in text
     found = subprocess.run(
@@ -126,7 +129,7 @@ def test_actionlint_sees_a_wrong_reference_and_a_careless_script(right: str, wro
     assert complaint in found.stdout
 
 
-def test_pipelines_are_clean_yaml() -> None:
+def test_yamllint_finds_nothing_in_the_pipelines() -> None:
     lint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", K8S / ".yamllint.yaml"]
     found = subprocess.run(
         [*lint, ROOT / ".github", ROOT / ".gitlab-ci.yml"], capture_output=True, text=True, check=False
@@ -134,37 +137,37 @@ def test_pipelines_are_clean_yaml() -> None:
     assert found.returncode == 0, found.stdout
 
 
-def test_every_action_is_pinned_by_commit_and_says_its_version() -> None:
+def test_every_action_is_pinned_by_commit_and_states_its_version() -> None:
     for path in WORKFLOWS:
         for line in re.findall(r"uses: (.*)", path.read_text()):
             assert line.startswith("./.github/") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
 
 
-def test_one_action_has_one_version() -> None:
+def test_no_action_is_used_in_two_versions() -> None:
     pins = {step["uses"] for step in steps() if "uses" in step}
     names = [pin.partition("@")[0] for pin in pins]
     assert len(names) == len(set(names))
 
 
-def test_only_the_job_that_pushes_may_write() -> None:
+def test_only_the_job_that_pushes_has_write_permission() -> None:
     for path in WORKFLOWS:
         assert "write" not in str(workflow(path.stem)["permissions"]), path.name
     writers = {name: job["permissions"] for name, job in jobs() if "write" in str(job.get("permissions"))}
     assert writers == {"delivery: image": {"contents": "read", "packages": "write"}}
 
 
-def test_no_checkout_leaves_its_token_behind() -> None:
+def test_no_checkout_keeps_its_credentials() -> None:
     checkouts = [step for step in steps() if step.get("uses", "").startswith("actions/checkout@")]
     assert len(checkouts) > 5
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_every_job_ends_in_time() -> None:
+def test_every_job_has_a_timeout() -> None:
     for name, job in jobs():
         assert "uses" in job or 0 < job["timeout-minutes"] <= 60, name
 
 
-def test_production_waits_for_staging_and_its_environment_and_takes_the_same_image() -> None:
+def test_production_follows_staging_and_deploys_the_same_image() -> None:
     delivery = workflow("delivery")["jobs"]
     assert delivery["staging"]["needs"] == "image"
     assert delivery["production"]["needs"] == ["image", "staging"]
@@ -176,7 +179,7 @@ def test_production_waits_for_staging_and_its_environment_and_takes_the_same_ima
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_a_rollback_reaches_the_namespace_of_its_environment(environment: str) -> None:
+def test_a_rollback_names_the_namespace_of_its_environment(environment: str) -> None:
     namespace = NAMESPACES[environment]
     gitlab_job = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())[f"rollback {environment}"]
     assert gitlab_job["environment"] == environment
@@ -188,11 +191,11 @@ def test_a_rollback_reaches_the_namespace_of_its_environment(environment: str) -
     assert choice.replace("&&", "?").replace("||", ":") in (ROOT / "Jenkinsfile").read_text()
 
 
-def test_health_is_checked_where_staging_is() -> None:
+def test_the_health_check_names_the_namespace_of_staging() -> None:
     assert f"make health-check NAMESPACE={NAMESPACES['staging']}" in DELIVERY
 
 
-def test_the_tests_run_on_every_python_that_the_project_names() -> None:
+def test_the_pipelines_test_every_python_that_the_project_supports() -> None:
     named = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)]
     assert workflow("checks")["jobs"]["test"]["strategy"]["matrix"]["python"] == named
     (matrix,) = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())["test"]["parallel"]["matrix"]
@@ -200,14 +203,14 @@ def test_the_tests_run_on_every_python_that_the_project_names() -> None:
 
 
 def recipe(target: str, *variables: str) -> str:
-    """What make would run."""
+    """Return the commands that make would run."""
     done = make("--dry-run", "--old-file=setup", "ENGINE=docker", target, *variables)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize("folder", [folder for folder in ENVIRONMENTS if not folder.endswith("minikube")])
-def test_the_image_that_is_built_is_the_one_the_overlay_asks_for(folder: str) -> None:
+def test_the_build_tags_the_image_that_the_overlay_uses(folder: str) -> None:
     program("kubectl")
     image = one(folder, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
     target = image.rpartition("-")[2]
@@ -215,13 +218,13 @@ def test_the_image_that_is_built_is_the_one_the_overlay_asks_for(folder: str) ->
     assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")
 
 
-def test_a_critical_finding_fails_the_scan() -> None:
+def test_the_scan_fails_on_a_critical_finding() -> None:
     scan = recipe("scan", "IMAGE=a:1").split()
     assert scan[:2] == ["trivy", "image"]
     assert {"--severity", "CRITICAL", "--exit-code", "1", "a:1"} <= set(scan)
 
 
-def test_the_guide_names_targets_overlays_and_files_that_are_there() -> None:
+def test_the_guide_refers_to_existing_targets_overlays_and_files() -> None:
     guide = (ROOT / "docs" / "deployment.md").read_text()
     targets = re.findall(r"(?:^|`)make ([a-z-]+)", guide, flags=re.MULTILINE)
     assert {"build", "scan", "sbom", "push", "deploy", "rollback", "health-check", "minikube", "load-test"} <= set(

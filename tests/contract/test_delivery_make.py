@@ -1,4 +1,4 @@
-"""The make targets of delivery, run: with a stand-in for the container engine, and against a real Triton."""
+"""Tests that run the make targets of the delivery, with a fake container engine and a real Triton."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.contract.manifests import program
 DIGEST = f"sha256:{64 * 'b'}"
 
 ENGINE = f"""#!/bin/sh
-echo "$(basename "$0") $*" >>"$ASKED"
+echo "$(basename "$0") $*" >>"$CALLS"
 case "$*" in
 "image inspect"*) printf 'elsewhere.example.com/reentry-triton@sha256:0\\n%s\\n' "$REPOSITORY@{DIGEST}" ;;
 push\\ --digestfile*) printf '{DIGEST}' >"$3" ;;
@@ -27,7 +27,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The Makefile beside a model, and a folder `bin` for stand-ins."""
+    """Folder with the Makefile, a model, and a folder `bin` for fake programs."""
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     model = tmp_path / "model_repository" / "reentry_lstm" / "1" / "model.onnx"
@@ -37,53 +37,53 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stand_in(checkout: Path, name: str, script: str) -> None:
+def fake_program(checkout: Path, name: str, script: str) -> None:
     path = checkout / "bin" / name
     path.write_text(script)
     path.chmod(0o755)
 
 
 def only_these(checkout: Path, *names: str) -> str:
-    """A PATH of the stand-ins and of the named programs alone."""
+    """Return a PATH with only the fake programs and the named ones."""
     for name in names:
         (checkout / "bin" / name).symlink_to(program(name))
     return str(checkout / "bin")
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
-def test_push_writes_down_by_which_digest_the_image_is_deployed(checkout: Path, engine: str) -> None:
-    stand_in(checkout, engine, ENGINE)
+def test_push_writes_the_digest_of_the_image_to_a_file(checkout: Path, engine: str) -> None:
+    fake_program(checkout, engine, ENGINE)
     path = f"{checkout / 'bin'}:{os.environ['PATH']}"
     repository = "registry.example.com/reentry-triton"
     words = [f"ENGINE={engine}", "REGISTRY=registry.example.com", "TAG=1-cpu"]
-    done = make("push", *words, folder=checkout, ASKED=str(checkout / "asked"), PATH=path, REPOSITORY=repository)
+    done = make("push", *words, folder=checkout, CALLS=str(checkout / "calls"), PATH=path, REPOSITORY=repository)
     assert done.returncode == 0, done.stderr
-    assert f"{repository}:1-cpu" in (checkout / "asked").read_text()
+    assert f"{repository}:1-cpu" in (checkout / "calls").read_text()
     assert (checkout / "artifacts" / "image" / "reference").read_text() == f"{repository}@{DIGEST}\n"
 
 
-@pytest.mark.parametrize(("there", "taken"), [(("buildah", "podman"), "podman"), (("buildah",), "buildah")])
-def test_build_takes_the_engine_that_is_here(checkout: Path, there: tuple[str, ...], taken: str) -> None:
-    for engine in there:
-        stand_in(checkout, engine, ENGINE)
-    stand_in(checkout, "git", "#!/bin/sh\necho 0123abcd\n")
+@pytest.mark.parametrize(("installed", "chosen"), [(("buildah", "podman"), "podman"), (("buildah",), "buildah")])
+def test_build_uses_the_installed_engine(checkout: Path, installed: tuple[str, ...], chosen: str) -> None:
+    for engine in installed:
+        fake_program(checkout, engine, ENGINE)
+    fake_program(checkout, "git", "#!/bin/sh\necho 0123abcd\n")
     path = only_these(checkout, "bash", "sh", "sed", "awk", "basename")
-    done = make("build", folder=checkout, ASKED=str(checkout / "asked"), PATH=path)
+    done = make("build", folder=checkout, CALLS=str(checkout / "calls"), PATH=path)
     assert done.returncode == 0, done.stderr
-    (asked,) = (checkout / "asked").read_text().splitlines()
-    assert asked.startswith(f"{taken} build --file Dockerfile.triton --target cpu --tag reentry-triton:")
-    assert "--format docker" in asked  # without it these two drop the HEALTHCHECK
-    assert "REVISION=0123abcd" in asked
+    (call,) = (checkout / "calls").read_text().splitlines()
+    assert call.startswith(f"{chosen} build --file Dockerfile.triton --target cpu --tag reentry-triton:")
+    assert "--format docker" in call  # podman and buildah drop the HEALTHCHECK without it
+    assert "REVISION=0123abcd" in call
 
 
-def test_without_an_engine_build_says_what_to_install(checkout: Path) -> None:
+def test_build_without_an_engine_names_the_engines_to_install(checkout: Path) -> None:
     path = only_these(checkout, "bash", "sh", "sed", "awk")
     done = make("build", folder=checkout, PATH=path)
     assert done.returncode != 0
     assert "docker, podman and buildah are missing; fix: install one of them" in done.stderr
 
 
-def test_deploy_wants_to_know_where() -> None:
+def test_deploy_without_an_overlay_shows_the_usage() -> None:
     done = make("deploy")
     assert done.returncode != 0
     assert "make deploy OVERLAY=staging" in done.stderr
@@ -101,13 +101,13 @@ def test_deploy_wants_to_know_where() -> None:
         (["minikube"], {}, "k8s/scripts/minikube.sh"),
     ],
 )
-def test_targets_hand_their_variables_to_the_scripts(words: list, environment: dict, expected: str) -> None:
+def test_each_target_passes_its_variables_to_its_script(words: list, environment: dict, expected: str) -> None:
     done = make("--dry-run", *words, **environment)
     assert " ".join(done.stdout.replace("\\\n", " ").split()) == expected
     assert (ROOT / expected.split()[0]).is_file()
 
 
-def test_health_check_scores_a_track_on_a_running_server(server: EmbeddedServer) -> None:
+def test_the_health_check_scores_a_track_on_a_running_server(server: EmbeddedServer) -> None:
     program("curl")
     done = make("health-check", f"URL=http://{server.http_url}")
     assert done.returncode == 0, done.stderr
@@ -115,27 +115,27 @@ def test_health_check_scores_a_track_on_a_running_server(server: EmbeddedServer)
 
 
 APT = """#!/bin/sh
-echo "apt-get $*" >>"$ASKED"
+echo "apt-get $*" >>"$CALLS"
 case "$*" in install*prometheus*) exit "$BROKEN" ;; esac
 """
 
 
-@pytest.mark.parametrize(("broken", "installs"), [("0", 1), ("100", 2)])
-def test_a_bare_machine_is_filled_by_one_call_and_goes_on_without_what_it_cannot_have(
-    checkout: Path, broken: str, installs: int
+@pytest.mark.parametrize(("broken", "attempts"), [("0", 1), ("100", 2)])
+def test_ci_installs_packages_at_once_and_continues_without_the_optional_ones(
+    checkout: Path, broken: str, attempts: int
 ) -> None:
-    """Nothing is here but bash, Python and apt-get."""
+    """The machine has only bash, Python and apt-get."""
     (checkout / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", checkout / ".ci" / "run")
-    stand_in(checkout, "apt-get", APT)
-    stand_in(checkout, "ldconfig", "#!/bin/sh\n")
-    stand_in(checkout, "id", "#!/bin/sh\necho 0\n")
-    stand_in(checkout, "make", '#!/bin/sh\necho "make $*"\n')
-    stand_in(checkout, "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    fake_program(checkout, "apt-get", APT)
+    fake_program(checkout, "ldconfig", "#!/bin/sh\n")
+    fake_program(checkout, "id", "#!/bin/sh\necho 0\n")
+    fake_program(checkout, "make", '#!/bin/sh\necho "make $*"\n')
+    fake_program(checkout, "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     path = only_these(checkout, "bash", "sh", "grep", "dirname")
     done = subprocess.run(
         [checkout / ".ci" / "run"],
-        env={"PATH": path, "ASKED": str(checkout / "asked"), "BROKEN": broken},
+        env={"PATH": path, "CALLS": str(checkout / "calls"), "BROKEN": broken},
         capture_output=True,
         text=True,
         timeout=60,
@@ -143,8 +143,8 @@ def test_a_bare_machine_is_filled_by_one_call_and_goes_on_without_what_it_cannot
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("make test")
-    asked = [line for line in (checkout / "asked").read_text().splitlines() if "install" in line]
-    assert len(asked) == installs
+    installs = [line for line in (checkout / "calls").read_text().splitlines() if "install" in line]
+    assert len(installs) == attempts
     optional = ["curl", "kubernetes-client", "nginx-light", "prometheus", "prometheus-alertmanager"]
-    assert asked[0].split("--no-install-recommends ")[1].split()[1:] == optional
-    assert asked[-1].split("--no-install-recommends ")[1].startswith("libpython3.")
+    assert installs[0].split("--no-install-recommends ")[1].split()[1:] == optional
+    assert installs[-1].split("--no-install-recommends ")[1].startswith("libpython3.")

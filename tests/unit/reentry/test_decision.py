@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
+from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks, onset_of, phase_of
 from reentry.errors import ConfigError
+from reentry.schema import NO_ONSET_TIMESTAMP
 
 CONFIG = DecisionConfig(enter=0.6, leave=0.3)
 probabilities = st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1, max_size=60).map(np.array)
@@ -65,3 +66,13 @@ def test_invalid_thresholds_are_rejected(enter: float, leave: float) -> None:
         DecisionConfig(enter=enter, leave=leave)
     assert error.value.expected == "0 < leave <= enter < 1"
     assert error.value.got == f"leave {leave}, enter {enter}"
+
+
+def test_an_onset_in_the_padding_is_ignored() -> None:
+    probability = np.array([[0.1, 0.9, 0.9, 0.9], [0.1, 0.1, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1]])
+    timestamp = np.arange(12.0).reshape(3, 4)
+    phase, onset, at = decide_tracks(probability, timestamp, np.array([2, 2, 4]), DecisionConfig())
+    np.testing.assert_array_equal(phase, [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
+    assert onset.tolist() == [1, NO_ONSET, NO_ONSET]
+    assert onset.dtype == np.int32
+    np.testing.assert_array_equal(at, [1.0, NO_ONSET_TIMESTAMP, NO_ONSET_TIMESTAMP])

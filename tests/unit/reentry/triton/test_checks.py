@@ -1,29 +1,13 @@
-"""The parts of the served Python models: buckets, checks of requests, decisions of padded tracks, and the log."""
+"""Tests of the checks of inference requests."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
-from reentry.padding import bucket_length, pad_steps
-from reentry.schema import (
-    FEATURES,
-    LARGEST_REQUEST,
-    LONGEST_TRACK,
-    MEASUREMENT_COLUMNS,
-    NO_ONSET_TIMESTAMP,
-    TRACK_COLUMNS,
-    Column,
-)
+from reentry.schema import FEATURES, LARGEST_REQUEST, LONGEST_TRACK, MEASUREMENT_COLUMNS, TRACK_COLUMNS, Column
 from reentry.triton.checks import (
     require_decidable,
     require_features,
@@ -31,36 +15,6 @@ from reentry.triton.checks import (
     require_measurements,
     require_timestamps,
 )
-from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
-
-
-@pytest.mark.parametrize(
-    ("steps", "bucket"), [(1, 1), (2, 2), (3, 4), (33, 64), (64, 64), (65, 128), (900, 960), (1200, 1216)]
-)
-def test_a_bucket_is_a_power_of_two_or_a_multiple_of_64(steps: int, bucket: int) -> None:
-    assert bucket_length(steps) == bucket
-
-
-@given(st.integers(1, 100_000))
-def test_a_bucket_holds_its_steps_with_little_padding_and_is_its_own_bucket(steps: int) -> None:
-    bucket = bucket_length(steps)
-    assert steps <= bucket < min(2 * steps, steps + 64)
-    assert bucket_length(bucket) == bucket
-
-
-def test_a_track_without_steps_has_no_bucket() -> None:
-    with pytest.raises(ValueError, match="at least one step"):
-        bucket_length(0)
-
-
-def test_padding_repeats_the_last_step() -> None:
-    values = np.arange(12.0).reshape(2, 3, 2)
-    padded = pad_steps(values, 5)
-    np.testing.assert_array_equal(padded[:, :3], values)
-    np.testing.assert_array_equal(padded[:, 3:], values[:, [2, 2]])
-    assert pad_steps(values, 3) is values
-    with pytest.raises(ValueError, match="at most 2 steps"):
-        pad_steps(values, 2)
 
 
 def measured(tracks: int = 3, steps: int = 5) -> np.ndarray:
@@ -95,7 +49,7 @@ def full(table: np.ndarray) -> np.ndarray:
         ("altitude", -2e5, r"below -100000 m, got -200000"),
         ("timestamp", 1.7e12, r"above 1e\+11 s; milliseconds\? expected seconds, got 1700000000000"),
         ("timestamp", -0.5, "below 0 s, got -0.5"),
-        ("timestamp", 1.7e9 + 1.25, "time runs backwards, from 1700000001.5 in the row before, got 1700000001.25"),
+        ("timestamp", 1.7e9 + 1.25, "time runs backwards, from 1700000001.5 .*, got 1700000001.25"),
         ("sensor_id", 3.5, "not a whole number, got 3.5"),
     ],
 )
@@ -159,10 +113,7 @@ def test_only_column_orders_that_look_plausible_pass() -> None:
 def test_the_column_order_of_the_csv_is_refused_and_the_expected_one_named() -> None:
     order = [column.name for column in TRACK_COLUMNS if column.name in MEASUREMENT_COLUMNS]
     measurements = measured()[:, :, [MEASUREMENT_COLUMNS.index(name) for name in order]]
-    with pytest.raises(
-        ValueError,
-        match=r"column sensor_id: not a whole number, got 0\.53; fix: give the columns in the order timestamp",
-    ):
+    with pytest.raises(ValueError, match=r"column sensor_id: .*, got 0\.53; fix: .* in the order timestamp"):
         require_measurements(measurements, full(measurements))
 
 
@@ -177,9 +128,9 @@ def test_a_request_with_too_many_steps_is_refused() -> None:
         require_measurements(measurements, full(measurements))
 
     check(1, LONGEST_TRACK)
-    with pytest.raises(ValueError, match="at most 100,000 steps of a track, padding included, got 100,001"):
+    with pytest.raises(ValueError, match="at most 100,000 steps .*, got 100,001"):
         check(1, LONGEST_TRACK + 1)
-    with pytest.raises(ValueError, match="at most 262,144 steps in one request, padding included, got 262,208"):
+    with pytest.raises(ValueError, match="at most 262,144 steps .*, got 262,208"):
         check(64, LARGEST_REQUEST // 64 + 1)
 
 
@@ -195,7 +146,7 @@ def test_an_impossible_timestamp_is_named_by_track_row_and_column() -> None:
 def test_a_feature_outside_the_range_of_float32_is_named() -> None:
     features = np.zeros((1, 2, len(FEATURES)), dtype=np.float32)
     features[0, 1, 2] = np.inf
-    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: feature does not fit in float32"):
+    with pytest.raises(ValueError, match=f"row 1, column {FEATURES[2]}: .* float32"):
         require_features(features)
 
 
@@ -204,72 +155,6 @@ def test_a_length_outside_the_measurements_is_refused() -> None:
     for length in (0, 8):
         with pytest.raises(ValueError, match=rf"track 1 of the request: .* from 1 to 7.* got {length}"):
             require_lengths(np.array([7, length]), 7)
-
-
-def test_an_onset_in_the_padding_is_ignored() -> None:
-    probability = np.array([[0.1, 0.9, 0.9, 0.9], [0.1, 0.1, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1]])
-    timestamp = np.arange(12.0).reshape(3, 4)
-    phase, onset, at = decide_tracks(probability, timestamp, np.array([2, 2, 4]), DecisionConfig())
-    np.testing.assert_array_equal(phase, [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
-    assert onset.tolist() == [1, NO_ONSET, NO_ONSET]
-    assert onset.dtype == np.int32
-    np.testing.assert_array_equal(at, [1.0, NO_ONSET_TIMESTAMP, NO_ONSET_TIMESTAMP])
-
-
-def add(log: PredictionLog, **changes: np.ndarray) -> None:
-    columns = {
-        "track_id": np.array([7, 8]),
-        "rows": np.array([900, 600]),
-        "onset_step": np.array([683, NO_ONSET]),
-        "onset_timestamp": np.array([1.7e9 + 0.5, NO_ONSET_TIMESTAMP]),
-        "model_version": np.array([3, 3]),
-        "started_at": np.array([9.5, 9.75]),
-    }
-    log.add(**(columns | changes))
-
-
-def test_each_track_is_one_json_line_with_its_inference_time(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.jsonl"
-    log = PredictionLog(os.open(path, os.O_WRONLY | os.O_CREAT), clock=lambda: 10.0)
-    add(log)
-    assert path.read_text() == ""  # the lines of a batch are one write
-    log.close()
-    first, second = [json.loads(line) for line in path.read_text().splitlines()]
-    assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
-    assert first == {
-        "track_id": 7,
-        "rows": 900,
-        "onset_step": 683,
-        "onset_timestamp": 1.7e9 + 0.5,
-        "inference_ms": 500.0,
-        "model_version": 3,
-    }
-    assert (second["onset_step"], second["onset_timestamp"], second["inference_ms"]) == (None, None, 250.0)
-
-
-def test_several_processes_append_to_the_file_that_the_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "log.jsonl"))
-    logs = [PredictionLog.from_environment() for _ in range(2)]
-    for _ in range(2):
-        for log in logs:
-            add(log)
-            log.write()
-    for log in logs:
-        log.close()
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["track_id"] for line in lines] == [7, 8] * 4
-
-
-def test_lines_go_to_standard_error_if_no_file_is_named(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    log = PredictionLog.from_environment()
-    add(log)
-    log.close()
-    assert [json.loads(line)["rows"] for line in capfd.readouterr().err.splitlines()] == [900, 600]
 
 
 NOW = 5000.0
@@ -284,7 +169,7 @@ DECIDABLE = {
 def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
     require_decidable(**DECIDABLE, steps=5, now=NOW)
     padding = DECIDABLE["probability"].copy()
-    padding[:, 5:] = np.nan  # the padding is cut
+    padding[:, 5:] = np.nan  # values in the padding are not checked
     require_decidable(**DECIDABLE | {"probability": padding}, steps=5, now=NOW)
 
 
@@ -294,7 +179,7 @@ def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
         ({"probability": np.full((2, 4), 0.5)}, "reentry_probability: expected at least the 5 steps .* got 4"),
         (
             {"features": np.zeros((2, 4, len(FEATURES)))},
-            "features: expected at least the 5 steps of measurements, got 4",
+            "features: expected at least the 5 steps .* got 4",
         ),
         (
             {"probability": np.full((2, 8), np.nan)},
