@@ -109,10 +109,10 @@ lint: setup ## check code, types, manifests, scripts, image and workflows with l
 check: lint
 
 test: lint ## run linters, types, every test, and coverage
-	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 test-unit: setup ## run the unit tests that neither train for long nor start servers (under a minute)
-	$(BIN)/pytest tests/unit --numprocesses=$(WORKERS) --dist=loadfile -m "not slow"
+	$(BIN)/pytest tests/unit --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder -m "not slow"
 
 fuzz: setup ## read and write CASES random files of each kind, from random seed SEED
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/reentry/tracks/test_fuzz.py

@@ -16,9 +16,62 @@ from tests.versions import pin
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
+SLOW_FILES = (
+    "integration/test_readme.py",
+    "integration/test_training_scale.py",
+    "integration/test_serving_lifecycle.py",
+    "integration/test_predict.py",
+    "unit/training/studies/test_study.py",
+    "unit/reentry/simulation/test_ballistic.py",
+    "unit/training/fit/test_processes.py",
+    "unit/training/studies/test_known_path.py",
+    "integration/test_promotion.py",
+    "unit/cli/test_bad_input.py",
+    "unit/export/tensorrt/test_node.py",
+    "unit/training/evaluation/test_evaluate.py",
+    "unit/perf/formats/test_benchmark.py",
+    "unit/export/test_pipeline.py",
+    "unit/registry/test_store.py",
+    "unit/registry/test_models.py",
+    "unit/training/data/test_identity.py",
+    "unit/reentry/features/test_motion.py",
+    "unit/training/runs/test_card.py",
+    "unit/export/test_graphs.py",
+    "unit/training/runs/test_recorder.py",
+    "unit/export/tensorrt/test_export.py",
+    "unit/export/test_gate.py",
+    "unit/reentry/tracks/test_fuzz.py",
+    "unit/client/test_garbage_server.py",
+    "unit/reentry/triton/test_telemetry.py",
+    "unit/reentry/simulation/test_flight.py",
+    "unit/training/test_train.py",
+    "unit/reentry/test_training_range.py",
+    "unit/export/tensorrt/test_engines.py",
+    "unit/training/models/test_baselines.py",
+    "unit/reentry/tracks/test_properties.py",
+    "unit/client/test_outputs.py",
+    "unit/training/fit/test_fit.py",
+    "unit/training/fit/test_resume.py",
+    "unit/training/studies/test_label_rules.py",
+    "unit/training/studies/test_ablation.py",
+)
+"""Files that take more than about five seconds, the longest first: they train, start processes or try many inputs.
+
+They start first, so that no long file is left over for one worker at the end. `make test-unit` leaves them out.
+"""
+
 # A runner started by nohup ignores SIGHUP, one in a shell's background SIGINT, and so would what the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow files as slow, and run them first."""
+    rank = {REPOSITORY.parent / "tests" / name: number for number, name in enumerate(SLOW_FILES)}
+    for item in items:
+        if item.path in rank:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))  # stable: the order within a file stays
 
 
 def copy_repository(folder: Path) -> Path:

@@ -71,7 +71,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("settings") / "long.toml"
-    path.write_text('[model]\nhidden = 4\n[train]\nepochs = 60\npatience = 60\naccelerator = "cpu"\n', encoding="utf-8")
+    path.write_text('[model]\nhidden = 4\n[train]\nepochs = 25\npatience = 25\naccelerator = "cpu"\n', encoding="utf-8")
     return path
 
 
@@ -105,7 +105,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
 
     answer = train(flights, "--config", settings, "--out", out, "--resume", "--json")
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["epochs"] == 60
+    assert json.loads(answer.stdout)["epochs"] == 25
     assert not (out / "unfinished.ckpt").exists()
     expected = weights(uninterrupted)
     for name, weight in weights(out).items():

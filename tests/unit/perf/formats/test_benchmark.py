@@ -28,7 +28,7 @@ from perf.formats.report import figure_of, markdown, write_report
 from perf.formats.round_robin import RoundRobin
 from perf.formats.workers import FormatWorker
 from reentry.decision import DecisionConfig
-from reentry.errors import ConfigError, ExportError
+from reentry.errors import CheckpointError, ConfigError, ExportError
 from reentry.schema import FEATURES
 from registry.formats import Format
 from training.checkpoint import Checkpoint, save_checkpoint
@@ -342,8 +342,7 @@ def test_settings_out_of_range_are_refused(setting: dict[str, object]) -> None:
         BenchmarkConfig(checkpoint=Path("model.ckpt"), **setting)
 
 
-def test_the_command_reports_a_missing_checkpoint_in_one_line(tmp_path: Path) -> None:
+def test_the_command_refuses_a_missing_checkpoint(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", str(tmp_path / "none.ckpt"), "--benchmark"])
-    assert done.exit_code == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'none.ckpt'}: no such file; fix: ")
+    assert isinstance(done.exception, CheckpointError)
+    assert (done.exception.problem, done.exception.where) == ("no such file", str(tmp_path / "none.ckpt"))

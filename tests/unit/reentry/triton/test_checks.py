@@ -128,9 +128,9 @@ def test_a_request_with_too_many_steps_is_refused() -> None:
         require_measurements(measurements, full(measurements))
 
     check(1, LONGEST_TRACK)
-    with pytest.raises(ValueError, match="at most 100,000 steps .*, got 100,001"):
+    with pytest.raises(ValueError, match=r"at most 100,000 steps .*, got 100,001"):
         check(1, LONGEST_TRACK + 1)
-    with pytest.raises(ValueError, match="at most 262,144 steps .*, got 262,208"):
+    with pytest.raises(ValueError, match=r"at most 262,144 steps .*, got 262,208"):
         check(64, LARGEST_REQUEST // 64 + 1)
 
 
