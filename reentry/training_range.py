@@ -54,10 +54,10 @@ class TrainingRange:
         """Prepare the ranges of a reference.
 
         Raises:
-            ValueError: the reference has no ranges because it is from an old training.
+            ValueError: the reference file has no quantity ranges because it is from an old training.
         """
         if reference.ranges is None:
-            raise ValueError("the reference has no ranges")
+            raise ValueError("the reference file has no quantity ranges")
         self._bins = FeatureBins.of(watched_features(reference))
         self._names = quantity_names(self._bins)
         self._ranges = [reference.ranges.get(name, _UNKNOWN) for name in self._names]

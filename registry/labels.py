@@ -100,7 +100,7 @@ def _change(entry: dict[str, Any]) -> Change:
             raise ValueError(f"not a metric: {metric}")
     for text in (change.date, change.reason):
         if text is not None and not isinstance(text, str):
-            raise ValueError(f"not a text: {text}")
+            raise ValueError(f"expected a string, got {text}")
     return change
 
 

@@ -27,7 +27,7 @@ CLAIM_FILE: Final = ".claim"
 
 
 class Stored(NamedTuple):
-    """A text file as it was read."""
+    """Content of a text file in the store, with a tag that identifies it."""
 
     text: str | None
     """Content of the file; None if there is no such file."""

@@ -29,7 +29,12 @@ class PredictionLog:
     """Collects lines in memory until `write` appends them in a single system call."""
 
     def __init__(self, sink: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Write to the open file descriptor `sink`. `clock` must be the clock of `started_at`."""
+        """Create a log.
+
+        Args:
+            sink: open file descriptor that the lines are written to.
+            clock: clock that `started_at` is measured with, s.
+        """
         self._sink = sink
         self._clock = clock
         self._lines: list[str] = []

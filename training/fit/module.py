@@ -61,7 +61,7 @@ class Training(L.LightningModule):
         self.model = network(task.model_config)
         self.model.open_forget_gates(task.config.forget_bias)
         self.history: list[dict[str, float]] = []
-        """Figures of each epoch, as `OnEpoch` gets them."""
+        """Losses and metrics of each epoch, the same that `OnEpoch` receives."""
         self.best: dict[str, Tensor] = {}
         """Weights with the lowest validation loss, on the CPU; empty if every loss was NaN."""
         self.best_loss = float("inf")

@@ -70,7 +70,7 @@ class EpochCheckpoint(Checkpoint):
         self._unfinished = unfinished
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Add the identity of the run."""
+        """Store in the checkpoint which data and settings the run has, so that only the same ones resume it."""
         checkpoint[_IDENTITY] = self._unfinished.identity
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
