@@ -89,9 +89,10 @@ def imported_by(command: str, statements: str) -> set[str]:
 
 
 OPTIONAL_IMPORTS = {"setuptools", "cloudpickle", "coverage", "google-auth"}
-"""Distributions that are imported only if they happen to be installed.
+"""Distributions that the client image need not contain, though the import of the client finds them here.
 
-`coverage` measures the tests, and `google-auth` shares the namespace `google` with protobuf.
+`setuptools` and `cloudpickle` are imported only if they are installed, `coverage` measures the tests, and
+`google-auth` shares the namespace `google` with protobuf.
 """
 
 

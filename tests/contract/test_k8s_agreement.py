@@ -83,7 +83,7 @@ def fetch(url: str) -> str:
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_ports_are_those_of_the_server(folder: str) -> None:
+def test_containers_and_services_have_the_ports_of_the_server(folder: str) -> None:
     config = ServerConfig()
     expected = {"http": config.http_port, "grpc": config.grpc_port, "metrics": config.metrics_port}
     assert {port["name"]: port["containerPort"] for port in triton(folder)["ports"]} == expected
@@ -107,7 +107,7 @@ def test_the_running_server_answers_the_probes(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_selectors_match_the_pods_they_are_meant_for(folder: str) -> None:
+def test_each_selector_matches_the_intended_pods(folder: str) -> None:
     labels = pod_labels(folder).items()
     assert one(folder, "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
     for service in every(folder, "Service"):
@@ -129,7 +129,7 @@ def test_routes_lead_to_ports_of_services_that_exist(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_only_calls_that_exist_and_change_nothing_are_routed(folder: str) -> None:
+def test_the_gateway_routes_only_existing_read_only_calls(folder: str) -> None:
     methods = {method.name for method in GRPC.methods}
     assert methods >= CONTROL, "the list of calls to keep out is out of date"
     for _, _, path, backend in routes(folder):
@@ -288,7 +288,7 @@ def test_the_quota_holds_the_largest_release_as_large_a_canary_and_what_terminat
         assert int(hard["requests.nvidia.com/gpu"]) == pods * int(limits["nvidia.com/gpu"])
 
 
-def test_a_laptop_s_node_holds_the_release_a_canary_and_a_surge_pod() -> None:
+def test_a_laptop_node_has_room_for_the_release_a_canary_and_a_surge_pod() -> None:
     (cpus,) = re.findall(r"minikube start .*--cpus (\d+)", (K8S / "scripts" / "minikube.sh").read_text())
     system = 1.2  # cores that the control plane, Calico, CoreDNS, metrics-server and ingress-nginx request
     assert 3 * quantity(triton("overlays/minikube")["resources"]["requests"]["cpu"]) <= int(cpus) - system
@@ -308,7 +308,7 @@ def test_containers_are_within_the_range_of_the_namespace(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_the_network_is_shut_but_for_gateway_prometheus_names_and_the_model_store(folder: str) -> None:
+def test_the_network_policy_opens_only_the_gateway_prometheus_dns_and_the_model_store(folder: str) -> None:
     deny = one(folder, "NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
@@ -338,12 +338,12 @@ def test_the_network_is_shut_but_for_gateway_prometheus_names_and_the_model_stor
         assert endpoint == "http://seaweedfs-s3.seaweedfs.svc:8333"
 
 
-def test_the_metric_rules_are_where_the_network_lets_prometheus_in_from() -> None:
+def test_the_metric_rules_are_in_the_namespace_that_the_network_policy_admits() -> None:
     assert one("autoscaling", "ConfigMap")["metadata"]["namespace"] == "monitoring"
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_what_a_pod_refers_to_exists_or_is_a_secret_made_outside(folder: str) -> None:
+def test_every_object_that_a_pod_refers_to_exists_or_is_an_external_secret(folder: str) -> None:
     present = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in build(folder)}
     for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
         for source in container.get("envFrom", []):
@@ -364,7 +364,7 @@ def test_models_from_elsewhere_are_mounted_read_only_where_the_image_looks(folde
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in triton(folder)["volumeMounts"]
 
 
-def test_who_delivers_reads_no_secret_and_cannot_widen_its_own_rights() -> None:
+def test_the_deployer_role_reads_no_secret_and_cannot_extend_its_own_rights() -> None:
     for rule in one("overlays/production", "Role")["rules"]:
         assert "secrets" not in rule["resources"]
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]

@@ -27,7 +27,7 @@ def test_the_guide_names_the_oldest_kubernetes() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_kubernetes_takes_every_field_of_every_manifest(folder: str, version: str) -> None:
+def test_the_kubernetes_schema_accepts_every_field_of_every_manifest(folder: str, version: str) -> None:
     for manifest in build(folder):
         assert kubernetes_validate.validate(manifest, version, strict=True) == version
 
@@ -145,7 +145,7 @@ def test_pods_keep_the_restricted_profile(folder: str) -> None:
         ("probe.host", lambda spec, _: spec["containers"][0]["livenessProbe"]["httpGet"].update(host="10.0.0.1")),
     ],
 )
-def test_each_breach_of_the_profile_is_seen(breach: str, spoil: Callable[[Any, Any], object]) -> None:
+def test_each_violation_of_the_profile_is_detected(breach: str, spoil: Callable[[Any, Any], object]) -> None:
     spec = copy.deepcopy(pod("overlays/production"))
     spoil(spec, spec["containers"][0]["securityContext"])
     assert list(breaches(spec)) == [breach]
@@ -158,7 +158,7 @@ def test_containers_write_to_nothing_but_volumes(folder: str) -> None:
     assert pod(folder)["automountServiceAccountToken"] is False
 
 
-def test_yaml_is_clean() -> None:
+def test_yamllint_finds_nothing_in_the_manifests() -> None:
     lint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", K8S / ".yamllint.yaml", K8S]
     found = subprocess.run(lint, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
@@ -266,7 +266,9 @@ def test_deployers_may_apply_all_of_an_overlay(folder: str) -> None:
         ("RoleBinding", "subjects.apiGroup", lambda it: it["subjects"][0].pop("apiGroup")),
     ],
 )
-def test_each_field_that_the_api_changes_is_seen(kind: str, missing: str, spoil: Callable[[Manifest], object]) -> None:
+def test_each_field_that_the_api_changes_is_detected(
+    kind: str, missing: str, spoil: Callable[[Manifest], object]
+) -> None:
     named = {"NetworkPolicy": "reentry"}.get(kind)
     manifest = copy.deepcopy(one("overlays/production", kind, named))
     assert rights(manifest) == {"get"}

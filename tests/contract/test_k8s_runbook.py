@@ -45,7 +45,7 @@ def test_the_runbook_has_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_who_delivers_may_run_the_commands_of_the_runbook(command: str) -> None:
+def test_the_deployer_role_may_run_the_commands_of_the_runbook(command: str) -> None:
     rules = one("overlays/production", "Role")["rules"]
     allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
     assert verbs(command) <= allowed
@@ -59,7 +59,7 @@ def test_commands_beyond_the_namespace_name_the_administrator() -> None:
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.split()[0] in ("get", "events")])
-def test_questions_of_the_runbook_are_answered(command: str, tmp_path: Path) -> None:
+def test_the_queries_of_the_runbook_work_with_kubectl(command: str, tmp_path: Path) -> None:
     kubectl = program("kubectl")
     told = subprocess.run([kubectl, "version", "--client", "-o", "json"], capture_output=True, check=True)
     minor = int(json.loads(told.stdout)["clientVersion"]["minor"].rstrip("+"))

@@ -155,7 +155,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_shellcheck_finds_nothing() -> None:
+def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     shellcheck = Path(sys.executable).with_name("shellcheck")
     found = subprocess.run(
         [shellcheck, "--external-sources", *COMMANDS, SCRIPTS / "common.sh"],
@@ -233,7 +233,7 @@ def test_the_first_deploy_creates_the_namespace(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("image", ["registry.example.com/reentry-triton", "reentry-triton:latest", "host:5000/reentry"])
-def test_deploy_refuses_an_image_that_moves(cluster: Cluster, image: str) -> None:
+def test_deploy_refuses_an_image_without_a_digest(cluster: Cluster, image: str) -> None:
     told = cluster.run("deploy.sh", "production", "--image", image)
     assert told.returncode == 1
     assert "fix: " in told.stderr
@@ -272,7 +272,7 @@ def pod_of(revision: int, reason: str, *, init: bool = False) -> tuple[Manifest,
     ("reason", "init"),
     [("CrashLoopBackOff", False), ("ImagePullBackOff", False), ("CrashLoopBackOff", True), ("InvalidImageName", False)],
 )
-def test_a_pod_that_cannot_start_ends_the_wait_and_says_its_last_words(
+def test_a_pod_that_cannot_start_ends_the_wait_and_its_last_message_is_printed(
     cluster: Cluster, reason: str, init: bool
 ) -> None:
     cluster.stuck = "reentry"
@@ -336,7 +336,7 @@ def test_rollback_stops_at_a_revision_that_cannot_start(cluster: Cluster) -> Non
     assert "fix: --to-revision" in told.stderr
 
 
-def test_rollback_goes_to_the_revision_before_and_scores(cluster: Cluster) -> None:
+def test_rollback_returns_to_the_previous_revision_and_scores_a_track(cluster: Cluster) -> None:
     told = cluster.run("rollback.sh")
     assert told.returncode == 0, told.stderr
     assert cluster.changes == [
@@ -380,7 +380,9 @@ def test_a_canary_scores_a_track_before_it_takes_its_share(cluster: Cluster) -> 
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_a_canary_is_the_deployed_release_but_for_name_labels_image_and_share(cluster: Cluster, folder: str) -> None:
+def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_and_share(
+    cluster: Cluster, folder: str
+) -> None:
     namespace = one(folder, "Namespace")["metadata"]["name"]
     cluster.holds(*build(folder))
     cluster.broken = "reentry-canary"  # what was applied is enough
@@ -472,7 +474,7 @@ def test_a_canary_whose_pods_do_not_start_gets_no_more_weight(canary: Cluster) -
 
 
 @pytest.mark.parametrize("weight", ["101", "-1", "half"])
-def test_a_weight_that_is_no_percentage_is_refused(canary: Cluster, weight: str) -> None:
+def test_a_weight_that_is_not_a_percentage_is_refused(canary: Cluster, weight: str) -> None:
     assert canary.run("canary.sh", "weight", weight).returncode == 1
     assert canary.changes == []
 

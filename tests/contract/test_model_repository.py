@@ -24,7 +24,7 @@ def configured(tensors) -> set[tuple[str, str, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("model", schema.MODELS, ids=lambda model: model.name)
-def test_tensors_are_those_of_the_schema(model: schema.Model) -> None:
+def test_the_configured_tensors_match_the_schema(model: schema.Model) -> None:
     config = CONFIGS[model.name]
     assert config.name == model.name
     assert configured(config.input) == declared(model.inputs)
@@ -70,7 +70,7 @@ def test_every_member_takes_as_large_a_batch_as_the_ensemble() -> None:
 
 
 @pytest.mark.parametrize("name", ["track_features", "reentry_lstm"])
-def test_queues_are_bounded_and_refuse(name: str) -> None:
+def test_queues_are_bounded_and_reject_further_requests(name: str) -> None:
     policy = CONFIGS[name].dynamic_batching.default_queue_policy
     assert policy.max_queue_size > 0
     assert policy.default_timeout_microseconds > 0

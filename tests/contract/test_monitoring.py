@@ -1,4 +1,4 @@
-"""Monitoring as files: checked by the programs that read them, and held against the code and each other."""
+"""The monitoring files, checked by the programs that read them and compared with the code and each other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def test_prometheus_takes_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     run(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", "rules.yaml")
 
 
@@ -39,7 +39,7 @@ def test_alerts_fire_and_stay_silent_as_they_should() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_is_seen_to_fire_and_to_stay_silent(alert: str) -> None:
+def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(alert: str) -> None:
     cases = [
         bool(case["exp_alerts"]) for test in TESTS for case in test["alert_rule_test"] if case["alertname"] == alert
     ]
@@ -47,7 +47,7 @@ def test_every_alert_is_seen_to_fire_and_to_stay_silent(alert: str) -> None:
 
 
 @pytest.mark.parametrize(("alert", "rule"), ALERTS.items())
-def test_every_alert_says_how_bad_it_is_and_has_an_entry_in_the_runbook(alert: str, rule: dict) -> None:
+def test_every_alert_has_a_severity_and_an_entry_in_the_runbook(alert: str, rule: dict) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]
     path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
@@ -59,12 +59,12 @@ def test_every_alert_says_how_bad_it_is_and_has_an_entry_in_the_runbook(alert: s
     assert re.search(r"\*\*(Do|Look and do)\.\*\*", entry[1])
 
 
-def test_the_runbook_has_no_entry_for_an_alert_that_is_gone() -> None:
+def test_the_runbook_has_no_entry_for_a_removed_alert() -> None:
     assert set(re.findall(r"^## (\w+)$", (DOCS / "runbook.md").read_text(), re.MULTILINE)) == set(ALERTS)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_threshold_says_why(alert: str) -> None:
+def test_every_threshold_has_a_reason(alert: str) -> None:
     lines = (MONITORING / "rules.yaml").read_text().splitlines()
     at = lines.index(f"      - alert: {alert}")
     commented = [lines[at + 1].lstrip().startswith("#"), lines[at - 1].lstrip().startswith("#")]
@@ -85,13 +85,13 @@ def test_panels_do_not_overlap_and_have_units_and_legends() -> None:
         assert all(target["legendFormat"] for target in panel["targets"])
 
 
-def test_every_metric_of_ours_is_looked_at() -> None:
+def test_every_own_metric_is_used_by_a_rule_or_panel() -> None:
     looked_at = (MONITORING / "dashboard.json").read_text() + (MONITORING / "rules.yaml").read_text()
     left_out = {telemetry.DURATION_SUM.name, telemetry.DURATION_COUNT.name}  # a histogram has them
     assert {family.name for family in telemetry.FAMILIES if family.name not in looked_at} == left_out
 
 
-def test_alertmanager_takes_its_configuration_and_calls_for_what_is_critical() -> None:
+def test_amtool_accepts_the_configuration_and_routes_critical_alerts_to_the_pager() -> None:
     amtool, config = program("amtool"), MONITORING / "alertmanager.yaml"
     run(amtool, "check-config", config)
 
@@ -119,7 +119,7 @@ def test_no_key_of_alertmanager_is_in_its_file() -> None:
     assert not re.search(r"(routing_key|service_key|api_url|password|token|credentials): ", text)
 
 
-def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
+def test_promtool_accepts_the_scrape_configuration(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config("127.0.0.1:8002")))
     run(program("promtool"), "check", "config", tmp_path / "prometheus.yaml")
 
@@ -136,14 +136,14 @@ def test_the_service_monitor_finds_the_metrics_of_every_pod_once(folder: str) ->
     assert set(monitor["podTargetLabels"]) <= set(pod_labels(folder))
 
 
-def test_every_namespace_is_watched() -> None:
+def test_every_namespace_of_the_overlays_is_monitored() -> None:
     deployed = {one(folder, "Namespace")["metadata"]["name"] for folder in DEPLOYED}
     assert set(one("monitoring", "ServiceMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
     (job,) = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]
     assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == deployed
 
 
-def test_the_operator_gets_the_same_rules_and_the_dashboard_its_label() -> None:
+def test_the_operator_receives_the_same_rules_and_the_dashboard_has_its_label() -> None:
     assert one("monitoring", "PrometheusRule")["spec"]["groups"] == GROUPS
     board = one("monitoring", "ConfigMap", "reentry-dashboard")
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -162,7 +162,7 @@ def test_the_log_collector_reads_the_servers_containers() -> None:
     assert not pattern.fullmatch("/var/log/containers/grafana-7d9c-x2x_monitoring_grafana-0a1b.log")
 
 
-def test_triton_s_own_lines_are_parsed_and_those_of_predictions_left_alone(tmp_path: Path) -> None:
+def test_log_lines_of_triton_are_parsed_and_prediction_lines_are_unchanged(tmp_path: Path) -> None:
     (parser,) = yaml.safe_load((MONITORING / "parsers.yaml").read_text())["parsers"]
     expression = re.compile(parser["regex"].replace("(?<", "(?P<"))
     parsed = expression.match("I1120 18:03:46.951774 20068 model_lifecycle.cc:839] \"successfully loaded 'reentry'\"")

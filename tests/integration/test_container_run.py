@@ -183,7 +183,7 @@ def container(image: str) -> Iterator[Container]:
         yield one
 
 
-def test_the_image_is_small_and_says_what_it_is(image: str) -> None:
+def test_the_image_is_small_and_labelled(image: str) -> None:
     found = inspect(image)
     assert found["Size"] < GIGABYTE
     assert found["Config"]["User"] == "1000:1000"
@@ -191,7 +191,7 @@ def test_the_image_is_small_and_says_what_it_is(image: str) -> None:
     assert found["Labels"]["org.opencontainers.image.revision"] == "abc123"
 
 
-def test_no_compiler_no_training_and_no_index_of_the_build_is_in_it(image: str) -> None:
+def test_the_image_contains_no_compiler_no_training_code_and_no_build_index(image: str) -> None:
     look = (
         "command -v gcc cc c++ g++ make; python3 -c 'import torch' 2>/dev/null && echo torch; "
         "python3 -c 'import pip' 2>/dev/null && echo pip; ls -d /wheels /build /root/.cache/pip 2>/dev/null; true"
@@ -200,7 +200,7 @@ def test_no_compiler_no_training_and_no_index_of_the_build_is_in_it(image: str) 
     assert not [name for name in inspect(image)["Config"]["Env"] if name.startswith(("PIP_", "UV_", "HTTP"))]
 
 
-def test_a_file_is_scored_through_it_as_by_the_server_on_this_machine(
+def test_the_container_scores_a_file_as_the_embedded_server_does(
     container: Container, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     source = tmp_path / "sample.csv"
@@ -216,13 +216,13 @@ def test_a_file_is_scored_through_it_as_by_the_server_on_this_machine(
     assert {line["model_version"] for line in lines} == {1}  # the prediction log, where a cluster reads it
 
 
-def test_its_environment_reaches_triton(container: Container) -> None:
+def test_the_environment_of_the_container_reaches_triton(container: Container) -> None:
     with triton.InferenceServerClient(container.address(8001)) as client:
         group = client.get_model_config("reentry_lstm").config.instance_group[0]
     assert group.count == 3
 
 
-def test_it_warns_of_its_address_and_lets_nobody_change_it(container: Container) -> None:
+def test_the_container_warns_about_its_address_and_refuses_model_control(container: Container) -> None:
     assert "warning: the server listens on 0.0.0.0" in container.logs()
     unload = f"http://{container.address(8000)}/v2/repository/models/{ENSEMBLE.name}/unload"
     with pytest.raises(urllib.error.HTTPError) as refusal:
@@ -231,12 +231,12 @@ def test_it_warns_of_its_address_and_lets_nobody_change_it(container: Container)
     refusal.value.close()
 
 
-def test_its_metrics_are_read_from_outside(container: Container) -> None:
+def test_the_metrics_of_the_container_are_readable_from_outside(container: Container) -> None:
     with urllib.request.urlopen(f"http://{container.address(8002)}/metrics", timeout=10) as answer:
         assert b"nv_inference_request_success" in answer.read()
 
 
-def test_it_is_not_root_and_writes_nowhere_but_to_tmp_and_shared_memory(container: Container) -> None:
+def test_the_container_is_not_root_and_writes_only_to_tmp_and_shared_memory(container: Container) -> None:
     look = (
         "id -u; for place in / /models /opt/reentry /var/tmp; do touch $place/x 2>/dev/null && echo $place; done; true"
     )
@@ -263,7 +263,7 @@ def test_sigterm_lets_requests_in_flight_finish_and_ends_with_status_0(image: st
         assert "stopped" in container.logs().splitlines()
 
 
-def test_without_a_model_the_build_says_what_to_do(base: str, image: str, tmp_path: Path) -> None:
+def test_a_build_without_a_model_names_the_fix(base: str, image: str, tmp_path: Path) -> None:
     # Its own small context: the stage that looks at the models needs nothing else.
     shutil.copy2(ROOT / "requirements.lock", tmp_path)
     (tmp_path / "model_repository/reentry_lstm").mkdir(parents=True)

@@ -133,7 +133,7 @@ def rule_queries() -> list[str]:
 
 
 def concrete(query: str) -> str:
-    """As Grafana asks it."""
+    """Return a query with the variables of the dashboard replaced, as Grafana does."""
     return query.replace("$namespace", ".*").replace("$__rate_interval", "10s")
 
 
@@ -180,7 +180,7 @@ def test_every_declared_metric_is_exported_with_its_labels_and_no_other(loaded: 
     assert found == {family.name: set(family.labels) for family in telemetry.FAMILIES}
 
 
-def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded: EmbeddedServer) -> None:
+def test_flights_like_the_training_data_neither_drift_nor_leave_its_range(loaded: EmbeddedServer) -> None:
     values = exported(loaded)
     indices = {labels: value for (name, labels), value in values.items() if name == "reentry_feature_psi"}
     assert max(indices.values()) < 0.25
@@ -191,7 +191,7 @@ def test_flights_of_the_training_s_kind_neither_drift_nor_leave_its_range(loaded
     assert outside < 0.02 * values["reentry_checked_steps_total", ()] * len(schema.SIMPLE_FEATURES)
 
 
-def test_features_that_no_version_looks_at_are_not_computed(loaded: EmbeddedServer) -> None:
+def test_features_that_no_version_uses_are_not_computed(loaded: EmbeddedServer) -> None:
     tracks = make_tracks(2, STEPS)
     with triton.InferenceServerClient(loaded.grpc_url) as client:
         features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
@@ -253,11 +253,11 @@ def of_the_server(query: str) -> bool:
 
 
 @pytest.mark.parametrize("query", [query for query in dashboard_queries() if of_the_server(query)])
-def test_every_panel_shows_something(prometheus: Prometheus, query: str) -> None:
+def test_every_panel_has_data(prometheus: Prometheus, query: str) -> None:
     until(lambda: any(np.isfinite(float(one["value"][1])) for one in prometheus.query(concrete(query))), seconds=10.0)
 
 
-def test_the_rules_find_nothing_to_say_of_a_server_that_is_well(prometheus: Prometheus) -> None:
+def test_no_alert_fires_for_a_healthy_server(prometheus: Prometheus) -> None:
     until(lambda: prometheus.query('reentry:feature_psi:avg{used="true"}') != [])
     firing = prometheus.query('ALERTS{alertstate="firing"}')
     assert firing == []
@@ -341,7 +341,7 @@ def answered(client: triton.InferenceServerClient, tracks: np.ndarray) -> bool:
     return True
 
 
-def test_a_new_version_takes_the_drift_of_the_one_before_away(tmp_path: Path) -> None:
+def test_a_new_version_resets_the_drift_of_the_previous_one(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     write_reference(repository / "reentry_lstm/1")
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=4)

@@ -14,7 +14,7 @@ from reentry.errors import ConfigError, ReentryError
 from reentry.serving import EmbeddedServer
 
 
-def test_throughput_is_the_answers_over_the_time_at_each_concurrency(server: EmbeddedServer) -> None:
+def test_throughput_is_the_number_of_answers_divided_by_the_time(server: EmbeddedServer) -> None:
     config = LoadConfig(concurrency=(1, 3), batch=2, steps=20, seconds=0.3)
     levels = measure_load(Endpoint.parse(f"grpc://{server.grpc_url}"), config, session=server.process_id)
     assert [level.concurrency for level in levels] == [1, 3]
@@ -29,7 +29,7 @@ def test_throughput_is_the_answers_over_the_time_at_each_concurrency(server: Emb
         assert 1e3 * min(level.latencies) <= level.percentile(50) <= level.percentile(99) <= 1e3 * max(level.latencies)
 
 
-def test_without_a_server_there_is_nothing_to_measure() -> None:
+def test_an_unreachable_server_is_an_error() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"grpc://127.0.0.1:{probe.getsockname()[1]}"
@@ -38,7 +38,7 @@ def test_without_a_server_there_is_nothing_to_measure() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"concurrency": ()}, {"concurrency": (0,)}, {"batch": 0}, {"seconds": 0.0}])
-def test_a_load_that_cannot_be_made_is_refused(wrong: dict) -> None:
+def test_an_impossible_load_is_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError):
         LoadConfig(**wrong)
 

@@ -39,7 +39,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_every_shown_block_is_of_commands() -> None:
+def test_every_code_block_of_the_readme_has_a_tested_language() -> None:
     languages = re.findall(r"^```(\w*)$", README, flags=re.MULTILINE)
     assert BLOCKS
     assert {language for language in languages if language} <= {

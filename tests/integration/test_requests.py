@@ -58,7 +58,7 @@ def datatype(tensor: schema.Tensor) -> str:
     return {"STRING": "BYTES"}.get(tensor.dtype, tensor.dtype)
 
 
-def test_there_is_an_example_for_each_way_to_ask() -> None:
+def test_the_page_has_an_example_for_each_client() -> None:
     assert len(PYTHON) == 3
     assert len(SHELL) == 1
 
@@ -85,14 +85,14 @@ def test_the_client_scores_a_table(server: EmbeddedServer, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("example", PYTHON[1:], ids=["http", "grpc"])
-def test_tritonclient_is_answered(server: EmbeddedServer, tmp_path: Path, example: str) -> None:
+def test_the_tritonclient_examples_get_an_answer(server: EmbeddedServer, tmp_path: Path, example: str) -> None:
     printed = run([sys.executable, "-c", of_server(example, server)], tmp_path)
     lengths = pd.read_csv(tmp_path / "test.csv")["track_id"].value_counts()
     shape = (1, lengths[0]) if "http" in example else (2, lengths.max())
     assert printed.startswith(str(shape))
 
 
-def test_curl_is_answered(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_the_curl_example_gets_an_answer(server: EmbeddedServer, tmp_path: Path) -> None:
     answer = json.loads(run(["sh", "-ec", of_server(SHELL[0], server)], tmp_path))
     assert {(each["name"], each["datatype"], tuple(each["shape"])) for each in answer["outputs"]} == {
         (tensor.name, datatype(tensor), (1, *(3 if size == -1 else size for size in tensor.dims)))
@@ -108,14 +108,14 @@ def test_the_served_configuration_gives_the_order_of_the_columns(server: Embedde
 @pytest.mark.parametrize(
     ("header", "tensors"), [("| input |", schema.ENSEMBLE.inputs), ("| output |", schema.ENSEMBLE.outputs)]
 )
-def test_the_tables_of_tensors_are_the_schema(header: str, tensors: tuple[schema.Tensor, ...]) -> None:
+def test_the_tables_of_tensors_match_the_schema(header: str, tensors: tuple[schema.Tensor, ...]) -> None:
     def shape(tensor: schema.Tensor) -> str:
         return "[" + ", ".join(["B", *("T" if size == -1 else str(size) for size in tensor.dims)]) + "]"
 
     assert [cells[:3] for cells in rows(header)] == [[each.name, datatype(each), shape(each)] for each in tensors]
 
 
-def test_the_table_of_columns_is_the_schema() -> None:
+def test_the_table_of_columns_matches_the_schema() -> None:
     table = rows("| column | name |")
     assert [(int(number), name) for number, name, *_ in table] == list(enumerate(schema.MEASUREMENT_COLUMNS))
     declared = {column.name: column for column in schema.TRACK_COLUMNS}
@@ -125,7 +125,7 @@ def test_the_table_of_columns_is_the_schema() -> None:
             assert span.startswith(f"{column.low:g} to {column.high:g}")
 
 
-def test_the_bounds_of_the_page_are_the_schema_s() -> None:
+def test_the_limits_on_the_page_match_the_schema() -> None:
     assert f"at most {schema.LONGEST_TRACK:,} steps and a request at most {schema.LARGEST_REQUEST:,}" in PAGE
     assert "-1 without an onset" in PAGE
     assert schema.NO_ONSET_TIMESTAMP == -1.0
