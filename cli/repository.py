@@ -32,14 +32,12 @@ Reason = Annotated[
     str | None, typer.Option(help="Reason for the change, recorded in labels.json with the metrics.", metavar="TEXT")
 ]
 
-DEFAULT_MODEL = REENTRY_LSTM.name
-
 _log = logging.getLogger(__name__)
 
 
 @repository.command("list")
 def list_versions(
-    place: RepositoryLocation = DEFAULT_REPOSITORY, model: Model = DEFAULT_MODEL, as_json: Json = False
+    place: RepositoryLocation = DEFAULT_REPOSITORY, model: Model = REENTRY_LSTM.name, as_json: Json = False
 ) -> None:
     """List the versions with labels, format, metric on the validation tracks, size and gate result.
 
@@ -83,7 +81,7 @@ def list_versions(
 def show(
     version: Annotated[str, typer.Argument(help="Version: a number, `candidate` or `production`.")],
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = DEFAULT_MODEL,
+    model: Model = REENTRY_LSTM.name,
     as_json: Json = False,
 ) -> None:
     """Show all details of a version, and whether its files match its manifest.
@@ -122,7 +120,7 @@ def promote(
         str, typer.Argument(help="Version: a number, `candidate`, or `production` to repair config.pbtxt.")
     ],
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = DEFAULT_MODEL,
+    model: Model = REENTRY_LSTM.name,
     url: Url = None,
     reason: Reason = None,
     gpu: Annotated[
@@ -153,7 +151,7 @@ def promote(
 @repository.command()
 def rollback(
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = DEFAULT_MODEL,
+    model: Model = REENTRY_LSTM.name,
     to: Annotated[
         int | None, typer.Option(help="Version to restore.  [default: the previous production version]")
     ] = None,
@@ -175,7 +173,7 @@ def rollback(
 @repository.command()
 def prune(
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = DEFAULT_MODEL,
+    model: Model = REENTRY_LSTM.name,
     keep: Annotated[int, typer.Option(min=0, help="Number of newest versions that are always kept.")] = 5,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the versions that would be removed; remove nothing.")
@@ -203,7 +201,7 @@ def prune(
 def diff(
     versions: Annotated[list[str] | None, typer.Argument(help="Two versions, by number or label.")] = None,
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = DEFAULT_MODEL,
+    model: Model = REENTRY_LSTM.name,
     url: Annotated[
         str | None,
         typer.Option(help="Compare config.pbtxt with the configuration of this running server.", metavar="URL"),

@@ -67,7 +67,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the slow files as slow, and run them first."""
-    rank = {REPOSITORY.parent / "tests" / name: number for number, name in enumerate(SLOW_FILES)}
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(SLOW_FILES)}
+    missing = [str(path) for path in rank if not path.exists()]
+    if missing:
+        raise pytest.UsageError(f"SLOW_FILES in tests/conftest.py names missing files: {', '.join(missing)}")
     for item in items:
         if item.path in rank:
             item.add_marker(pytest.mark.slow)

@@ -5,11 +5,11 @@
 # Usage: canary.sh start IMAGE [--weight N] | weight N | promote | abort | status     [--namespace NAMESPACE]
 #
 #   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; the stable release as it runs now, with this image;
-#                  takes its share once it has scored a track (default 10 %)
+#                  receives its share of the traffic after it has scored a track (default 10 %)
 #   weight N       share of whole tracks in percent; replicas follow it, 100 is as large as the stable release
-#   promote        the stable release becomes this version while the canary carries the traffic, then it goes
-#   abort          everything back to the stable release, the canary goes
-#   status         what runs, with which share
+#   promote        roll the stable release to this version while the canary carries the traffic, then remove the canary
+#   abort          return all traffic to the stable release and remove the canary
+#   status         show what runs and its share of the traffic
 #
 # Example: k8s/scripts/canary.sh start registry.example.com/reentry-triton:0.2.0-cpu --weight 5
 set -euo pipefail
@@ -37,7 +37,7 @@ done
 
 k() { kubectl -n "$namespace" "$@"; }
 
-# The stable release, or the canary, as the cluster has it now.
+# Read a live object of the stable release or of the canary.
 live() { field "$namespace" "$@"; }
 
 there() { [ -n "$(k get deployment reentry-canary --ignore-not-found -o name)" ]; }
@@ -86,7 +86,7 @@ write_live() {
 start() {
     local image=$1 share=$2 over stable
     check_weight "$share"
-    ! there || die "a canary is there already; fix: canary.sh promote or abort"
+    ! there || die "a canary already exists; fix: canary.sh promote or abort"
     over=$(mktemp -d "$K8S/.canary.XXXXXX")
     cleanup_paths+=("$over")
     cp "$K8S"/canary/*.yaml "$over"
@@ -106,7 +106,7 @@ start() {
     explain "$namespace" reentry-canary "canary.sh start: $image"
     if ! rollout "$namespace" reentry-canary ||
         ! "$K8S/scripts/health-check.sh" --namespace "$namespace" --service reentry-canary; then
-        die "the canary does not score and takes no traffic; fix: read its log, then canary.sh abort"
+        die "the canary does not score a track and receives no traffic; fix: read its log, then canary.sh abort"
     fi
     shift_to "$share"
 }
@@ -134,11 +134,11 @@ promote() {
     # Without traffic the autoscaler may have made it small.
     k scale deployment/reentry --replicas="$((stable > canary ? stable : canary))"
     rollout "$namespace" reentry ||
-        die "the stable release does not take it, the canary carries the traffic; fix: rollback.sh, then canary.sh abort"
+        die "the stable release cannot run this image, the canary carries the traffic; fix: rollback.sh, then canary.sh abort"
     "$K8S/scripts/health-check.sh" --namespace "$namespace"
     route 0
     remove
-    say "promoted $image; the overlay must say so too, or the next deploy brings the old one again"
+    say "promoted $image; update the overlay too, or the next deploy restores the old image"
 }
 
 abort() {

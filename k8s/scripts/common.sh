@@ -39,9 +39,9 @@ need() {
     done
 }
 
-# value OPTION [VALUE]: print the value, or fail when there is none.
+# value OPTION [VALUE]: print the value, or fail if it is missing.
 value() {
-    [ -n "${2:-}" ] || die "$1 wants a value; fix: see --help"
+    [ -n "${2:-}" ] || die "$1 requires a value; fix: see --help"
     printf '%s' "$2"
 }
 
@@ -51,7 +51,7 @@ image_fields() {
     printf '  - name: %s\n' "$name"
     case ${image##*/} in
     *@sha256:*) printf '    newName: %s\n    digest: %s\n' "${image%@*}" "${image##*@}" ;;
-    *:latest) die "image $image moves; fix: give a version or a digest" ;;
+    *:latest) die "the tag of image $image is not fixed; fix: give a version or a digest" ;;
     *:*) printf '    newName: %s\n    newTag: "%s"\n' "${image%:*}" "${image##*:}" ;;
     *) die "image $image is not pinned; fix: NAME:VERSION or NAME@sha256:DIGEST" ;;
     esac
@@ -66,7 +66,7 @@ forward() {
     pid=$!
     cleanup_pids+=("$pid")
     until forwarded=$(sed -n 's/^Forwarding from 127\.0\.0\.1:\([0-9]*\) .*/\1/p' "$log") && [ -n "$forwarded" ]; do
-        kill -0 "$pid" 2>/dev/null || die "no way to service/$2 in namespace $1: $(cat "$log")"
+        kill -0 "$pid" 2>/dev/null || die "cannot connect to service/$2 in namespace $1: $(cat "$log")"
         [ $SECONDS -lt $deadline ] || die "service/$2 in namespace $1 did not answer within 30 s"
         sleep 0.2
     done
@@ -81,7 +81,7 @@ explain() { kubectl -n "$1" annotate --overwrite "deployment/$2" "kubernetes.io/
 # Reasons for which a container never starts.
 HOPELESS='CrashLoopBackOff|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|CreateContainerConfigError'
 
-# stuck NAMESPACE DEPLOYMENT: print why a pod of the newest revision cannot start; fail while none is stuck.
+# stuck NAMESPACE DEPLOYMENT: print why a pod of the newest revision cannot start; fail if none is stuck.
 stuck() {
     local release generation observed revision hash pod container reason message last
     read -r release generation observed revision < <(kubectl -n "$1" get deployment "$2" -o go-template='

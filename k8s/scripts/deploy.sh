@@ -54,13 +54,13 @@ if [ -n "$dry_run" ]; then
 fi
 namespace=$(sed -n 's/^  namespace: //p' <<<"$manifests" | sort -u)
 [ -n "$namespace" ] && [ "$(wc -l <<<"$namespace")" = 1 ] ||
-    die "$folder is not one namespace's: ${namespace:-none}; fix: apply it with kubectl apply -k"
+    die "$folder has objects of several namespaces or none: ${namespace:-none}; fix: apply it with kubectl apply -k"
 
 say "applying $folder to namespace $namespace of $(kubectl config current-context)"
 # A dry run is not possible in a namespace that does not exist yet.
 if [ -n "$(kubectl get namespace "$namespace" --ignore-not-found -o name)" ]; then
     kubectl apply --dry-run=server -f - <<<"$manifests" >/dev/null ||
-        die "the cluster refuses a part of $folder, nothing was changed; fix: an administrator applies it once"
+        die "the cluster rejects an object of $folder, nothing was changed; fix: let an administrator apply it once"
 fi
 kubectl apply -f - <<<"$manifests"
 explain "$namespace" reentry "deploy.sh $overlay: $(field "$namespace" deployment reentry "$IMAGE_PATH")"

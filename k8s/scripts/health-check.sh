@@ -3,7 +3,7 @@
 #
 # Usage: health-check.sh [--url http://HOST:PORT] | [--namespace NAMESPACE [--service SERVICE]]
 #
-#   --url URL        where Triton speaks HTTP (default http://127.0.0.1:8000)
+#   --url URL        HTTP address of Triton (default http://127.0.0.1:8000)
 #   --namespace NS   reach it through a port forward into this namespace instead
 #   --service NAME   Service in that namespace (default reentry; a canary is reentry-canary)
 #
@@ -36,7 +36,7 @@ ask() { curl --silent --show-error --fail-with-body --max-time 10 "$@"; }
 
 for path in v2/health/live v2/health/ready v2/models/reentry/ready; do
     say "GET /$path"
-    ask "$url/$path" >/dev/null || die "$url/$path is not well; fix: read the server's log"
+    ask "$url/$path" >/dev/null || die "$url/$path reports a failure; fix: read the server's log"
 done
 
 say "POST /v2/models/reentry/infer, a track of two steps"
@@ -46,7 +46,7 @@ answer=$(ask "$url/v2/models/reentry/infer" --data '{"inputs": [
     {"name": "track_length", "datatype": "INT32", "shape": [1, 1], "data": [2]},
     {"name": "measurements", "datatype": "FP64", "shape": [1, 2, 6],
      "data": [0.0, 10.0, 20.0, 1000.0, 1.0, 1, 0.5, 10.0, 20.0, 1100.0, 1.0, 1]}]}') ||
-    die "a track was refused: ${answer:-no answer}"
+    die "the server rejected a track: ${answer:-no answer}"
 for output in reentry_probability onset_step model_version; do
     [[ $answer == *"\"$output\""* ]] || die "the answer lacks $output: $answer"
 done

@@ -12,7 +12,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 PROFILE=reentry
-# A name of its own for each run, or the pods would not notice a new image.
+# Each run gets an image name of its own, because pods do not notice a changed image of the same name.
 IMAGE=reentry-triton:0.1.0-cpu-$(date +%Y%m%d%H%M%S)
 OUT=artifacts/minikube
 
@@ -33,7 +33,7 @@ mkdir -p "$OUT"
 export KUBECONFIG=$PWD/$OUT/kubeconfig
 
 if ! compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || [ ! -f artifacts/data/test.csv ]; then
-    say "no model or no file to score yet: make run makes both"
+    say "model or file to score is missing: make run creates both"
     make run
 fi
 

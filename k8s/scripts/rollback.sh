@@ -26,7 +26,7 @@ need kubectl
 say "revisions in namespace $namespace"
 kubectl -n "$namespace" rollout history deployment/reentry
 kubectl -n "$namespace" rollout undo deployment/reentry --to-revision="$revision"
-rollout "$namespace" reentry || die "the revision gone back to does not start either; fix: --to-revision N"
+rollout "$namespace" reentry || die "the restored revision does not start either; fix: --to-revision N"
 "$K8S/scripts/health-check.sh" --namespace "$namespace"
 image=$(field "$namespace" deployment reentry "$IMAGE_PATH")
-say "rolled back to $image; the overlay must say so too, or the next deploy brings the other again"
+say "rolled back to $image; update the overlay too, or the next deploy restores the other image"

@@ -190,7 +190,7 @@ def test_the_health_check_fails_where_nobody_listens() -> None:
     check = [SCRIPTS / "health-check.sh", "--url", f"http://127.0.0.1:{free_port()}"]
     told = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert told.returncode == 1
-    assert "is not well" in told.stderr
+    assert "reports a failure" in told.stderr
 
 
 STABLE = triton("overlays/production")["image"]
@@ -222,7 +222,7 @@ def test_deploy_changes_nothing_where_the_cluster_refuses_a_part(cluster: Cluste
     told = cluster.run("deploy.sh", "production")
     assert told.returncode == 1
     assert cluster.forbidden in told.stderr
-    assert "nothing was changed; fix: an administrator" in told.stderr
+    assert "nothing was changed; fix: let an administrator" in told.stderr
     assert cluster.changes == ["apply --dry-run=server -f -"]
 
 

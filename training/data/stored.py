@@ -9,7 +9,6 @@ Shapes: K tracks, T steps of a track.
 from __future__ import annotations
 
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -152,25 +151,7 @@ class StoredSamples(CountedSamples):
         return values.reshape(-1, columns)
 
 
-class LazyPredictions(Sequence[Prediction], ABC):
-    """Predictions that are each computed or read when they are accessed."""
-
-    @abstractmethod
-    def at(self, index: int) -> Prediction:
-        """Prediction at an index between 0 and the length."""
-
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        chosen = range(len(self))[index]
-        return self.at(chosen) if isinstance(chosen, int) else [self.at(each) for each in chosen]
-
-
-class StoredPredictions(LazyPredictions):
+class StoredPredictions(Sequence[Prediction]):
     """Predictions whose probabilities are on disk, and whose tracks are read again from the samples.
 
     Args:
@@ -208,7 +189,17 @@ class StoredPredictions(LazyPredictions):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def at(self, index: int) -> Prediction:
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        chosen = range(len(self))[index]
+        return self._read(chosen) if isinstance(chosen, int) else [self._read(each) for each in chosen]
+
+    def _read(self, index: int) -> Prediction:
         """Read the probabilities and the track of one prediction."""
         start, end = _span(self._ends, index)
         probability = np.fromfile(self._path, self._dtype, end - start, offset=start * self._dtype.itemsize)
