@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,14 @@ def test_each_target_passes_its_variables_to_its_script(words: list, environment
     assert (ROOT / expected.split()[0]).is_file()
 
 
+@pytest.mark.parametrize(("words", "measured"), [((), False), (("COVERAGE=1",), True)])
+def test_the_tests_measure_coverage_on_request_and_fail_below_90_percent(words: tuple, measured: bool) -> None:
+    done = make("--dry-run", "test", *words)
+    (pytest_line,) = re.findall(r"/pytest (.+?)(?<!\\)\n", done.stdout, re.DOTALL)
+    assert ("--cov" in pytest_line.split()) == measured
+    assert ("--cov-fail-under=90" in pytest_line.split()) == measured
+
+
 def test_the_health_check_scores_a_track_on_a_running_server(server: EmbeddedServer) -> None:
     program("curl")
     done = make("health-check", f"URL=http://{server.http_url}")
@@ -142,7 +151,7 @@ def test_ci_installs_packages_at_once_and_continues_without_the_optional_ones(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("make test")
+    assert done.stdout.splitlines()[-1].startswith("make test COVERAGE=1 ")
     installs = [line for line in (checkout / "calls").read_text().splitlines() if "install" in line]
     assert len(installs) == attempts
     optional = ["curl", "kubernetes-client", "nginx-light", "prometheus", "prometheus-alertmanager"]
