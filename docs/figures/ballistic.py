@@ -39,7 +39,7 @@ def draw(path: Path) -> None:
 
         drawing, _ = np.random.SeedSequence(SEED, spawn_key=(0,)).spawn(2)  # as `ballistic_chunks` draws its first
         flights = fly(launch(draw_shots(shots, 1, np.random.default_rng(drawing))), 1.0)
-        speed = np.linalg.norm(flights.velocity - earth.rotation_velocity(flights.position), axis=0)
+        speed = np.linalg.norm(earth.velocity_through_air(flights.position, flights.velocity), axis=0)
         onset = int(np.argmax(reentry_phase(flights)))
         drag = np.maximum(flights.drag, 1e-9) / earth.STANDARD_GRAVITY
         for axis, values in zip(axes.flat[:3], (flights.height / 1e3, speed / 1e3, drag), strict=True):

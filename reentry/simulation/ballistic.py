@@ -138,7 +138,7 @@ def _chunk(config: BallisticConfig, number: int) -> pd.DataFrame:
             shot=flights.shot,
             time=flights.time,
             position=earth.to_ecef(flights.position, flights.time),
-            velocity=earth.to_ecef(flights.velocity - earth.rotation_velocity(flights.position), flights.time),
+            velocity=earth.to_ecef(earth.velocity_through_air(flights.position, flights.velocity), flights.time),
             brightness=brightness(flights, shots),
             reentry_phase=reentry_phase(flights),
         ),
@@ -171,7 +171,7 @@ def brightness(flights: Flights, shots: Shots) -> Float64:
     burnout = np.zeros(len(shots.latitude))
     np.maximum.at(burnout, flights.shot, np.where(flights.boosting, flights.time, 0.0))
     coasting = np.maximum(flights.time - burnout[flights.shot], 0.0)
-    through_air = flights.velocity - earth.rotation_velocity(flights.position)
+    through_air = earth.velocity_through_air(flights.position, flights.velocity)
     speed = np.sqrt(np.einsum("kn,kn->n", through_air, through_air))
     heat = HEATED * np.sqrt(density(flights.height) / HEATED_DENSITY) * (speed / HEATED_SPEED) ** 3
     body = AMBIENT + WARM * np.exp(-coasting / COOLING) + heat

@@ -44,7 +44,8 @@ def gravity(position: Float64, distance: Float64) -> Float64:
     polar = 5.0 * (position[2] / distance) ** 2
     pull = -MU / distance**3
     equatorial = 1.0 + oblate * (1.0 - polar)
-    acceleration: Float64 = position * (pull * np.stack([equatorial, equatorial, equatorial + 2.0 * oblate]))
+    acceleration: Float64 = position * (pull * equatorial)
+    acceleration[2] = position[2] * (pull * (equatorial + 2.0 * oblate))
     return acceleration
 
 
@@ -64,6 +65,14 @@ def height(position: Float64, distance: Float64) -> Float64:
 def rotation_velocity(position: Float64) -> Float64:
     """Return the velocity of the ground and the air, which rotate with the Earth, (3, K), m/s."""
     return np.stack([-ROTATION * position[1], ROTATION * position[0], np.zeros_like(position[0])])
+
+
+def velocity_through_air(position: Float64, velocity: Float64) -> Float64:
+    """Return the velocity relative to the air, which rotates with the Earth, (3, K), m/s."""
+    relative = velocity.copy()
+    relative[0] += ROTATION * position[1]
+    relative[1] -= ROTATION * position[0]
+    return relative
 
 
 def to_ecef(vectors: Float64, time: Float64) -> Float64:

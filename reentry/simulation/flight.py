@@ -76,6 +76,10 @@ class Bodies:
     """Burn time of the current stage so far, (K,), s."""
     stage: npt.NDArray[np.int64]
 
+    def coefficient(self) -> Float64:
+        """Return the present ballistic coefficients, (K,), kg/m^2."""
+        return np.where(self.boosting, _BOOSTER_COEFFICIENT, self.shots.ballistic_coefficient)
+
     def keep(self, flying: Bool) -> None:
         """Drop the bodies that are no longer in flight."""
         self.number, self.burnt, self.stage = self.number[flying], self.burnt[flying], self.stage[flying]
@@ -93,7 +97,7 @@ def fly(bodies: Bodies, step: float) -> Flights:
     while len(bodies.number) and number * step < LONGEST_FLIGHT:
         distance = _length(bodies.position)
         height = earth.height(bodies.position, distance)
-        drag = _length(_drag(bodies, bodies.position, bodies.velocity, height))
+        drag = _length(_drag(bodies.coefficient(), bodies.position, bodies.velocity, height))
         elapsed = np.full(len(distance), number * step)
         pieces.append((bodies.number, elapsed, bodies.position, bodies.velocity, drag, bodies.boosting, height))
         for part in range(substeps):
@@ -136,11 +140,12 @@ def launch(shots: Shots) -> Bodies:
 def _advance(bodies: Bodies, time: float, step: float) -> None:
     """Advance by one step of the classical Runge-Kutta method with constant thrust."""
     thrust = _thrust(bodies, time, step) if bodies.boosting.any() else None
+    coefficient = bodies.coefficient()
 
     def acceleration(position: Float64, velocity: Float64) -> Float64:
         distance = _length(position)
         total = earth.gravity(position, distance)
-        total += _drag(bodies, position, velocity, earth.height(position, distance))
+        total += _drag(coefficient, position, velocity, earth.height(position, distance))
         return total if thrust is None else total + thrust
 
     position, velocity = bodies.position, bodies.velocity
@@ -155,15 +160,14 @@ def _advance(bodies: Bodies, time: float, step: float) -> None:
     bodies.velocity = velocity + step / 6 * (first + 2 * second + 2 * third + fourth)
 
 
-def _drag(bodies: Bodies, position: Float64, velocity: Float64, height: Float64) -> Float64:
-    """Return the acceleration by drag of magnitude density * speed^2 / (2 * ballistic coefficient), (3, K), m/s^2.
+def _drag(coefficient: Float64, position: Float64, velocity: Float64, height: Float64) -> Float64:
+    """Return the acceleration by drag of magnitude density * speed^2 / (2 * coefficient), (3, K), m/s^2.
 
     The speed is relative to the air, which rotates with the Earth.
 
     Regan and Anandakrishnan, Dynamics of Atmospheric Re-Entry, chapter 6.
     """
-    through_air = velocity - earth.rotation_velocity(position)
-    coefficient = np.where(bodies.boosting, _BOOSTER_COEFFICIENT, bodies.shots.ballistic_coefficient)
+    through_air = earth.velocity_through_air(position, velocity)
     acceleration: Float64 = through_air * (-density(height) * _length(through_air) / (2.0 * coefficient))
     return acceleration
 
@@ -181,7 +185,7 @@ def _thrust(bodies: Bodies, time: float, step: float) -> Float64:
     up = position / distance
     forward = _cross(bodies.plane, up)
     forward /= _length(forward)
-    through_air = velocity - earth.rotation_velocity(position)
+    through_air = earth.velocity_through_air(position, velocity)
     path = np.arctan2(_dot(through_air, up), np.maximum(_dot(through_air, forward), 1e-3))
     turned = np.clip((time - _VERTICAL_RISE) / _PITCH_OVER, 0.0, 1.0)
     target = np.pi / 2 + (shots.elevation - np.pi / 2) * turned
@@ -242,7 +246,8 @@ def _length(vectors: Float64) -> Float64:
 
 
 def _dot(left: Float64, right: Float64) -> Float64:
-    product: Float64 = left[0] * right[0] + left[1] * right[1] + left[2] * right[2]
+    x, y, z = left * right
+    product: Float64 = x + y + z
     return product
 
 

@@ -60,7 +60,7 @@ def known_path(samples: Sequence[Sample], config: BallisticConfig) -> list[Predi
         flights = chunk.flights
         starts = np.searchsorted(flights.shot, np.arange(len(chunk.shots.distance) + 1))
         position = earth.to_ecef(flights.position, flights.time)
-        velocity = earth.to_ecef(flights.velocity - earth.rotation_velocity(flights.position), flights.time)
+        velocity = earth.to_ecef(earth.velocity_through_air(flights.position, flights.velocity), flights.time)
         drag = np.where(flights.boosting, 0.0, flights.drag)
         falling = np.einsum("kn,kn->n", flights.position, flights.velocity) < 0.0
         for shot, coefficient in enumerate(chunk.shots.ballistic_coefficient):
