@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,14 @@ from reentry.simulation.ballistic import TRACKS_PER_CHUNK, brightness, reentry_p
 from reentry.simulation.flight import Flights, fly, launch
 from reentry.simulation.shots import Shots, draw_shots
 from reentry.tracks import read_tracks
+from tests.flights import fly_once
 
 Float64 = npt.NDArray[np.float64]
 
 SHOTS: ShotConfig = ShotConfig()
+
+SHORT: ShotConfig = ShotConfig(distance=(1e5, 3e5))
+"""Shots that land within minutes, for tests in which the flights do not matter."""
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +92,18 @@ def test_every_flight_descends_to_the_ground_and_no_row_is_below_it(flights: Fli
 
 
 def test_lofted_shots_fly_higher_and_depressed_ones_lower_than_minimum_energy_ones() -> None:
-    apogees = []
-    for lofted, depressed in ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0)):
-        config = ShotConfig(distance=(3e6, 3e6), lofted=lofted, depressed=depressed, failed=0.0)
-        flown = fly(launch(draw_shots(config, 20, np.random.default_rng(1))), 2.0)
-        apogees.append(np.maximum.reduceat(flown.height, starts(flown)))
-    lofted_apogees, least_energy, depressed_apogees = apogees
+    drawn = [
+        draw_shots(
+            ShotConfig(distance=(3e6, 3e6), lofted=lofted, depressed=depressed, failed=0.0),
+            20,
+            np.random.default_rng(1),
+        )
+        for lofted, depressed in ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0))
+    ]
+    together = {field.name: np.concatenate([getattr(shots, field.name) for shots in drawn]) for field in fields(Shots)}
+    flown = fly(launch(Shots(**together)), 2.0)
+    apogees = np.maximum.reduceat(flown.height, starts(flown))
+    lofted_apogees, least_energy, depressed_apogees = apogees.reshape(3, 20)
     assert least_energy.mean() == pytest.approx(620_000, rel=0.1)
     assert lofted_apogees.min() > least_energy.max()
     assert depressed_apogees.max() < least_energy.min()
@@ -168,9 +178,12 @@ def test_the_heat_grows_with_the_root_of_the_density_and_the_cube_of_the_speed(s
 
 
 @pytest.mark.parametrize("severity", range(len(SEVERITIES)))
-def test_a_simulated_file_is_read_back_with_no_track_set_aside(tmp_path: Path, severity: int) -> None:
+def test_a_simulated_file_is_read_back_with_no_track_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, severity: int
+) -> None:
+    monkeypatch.setattr(ballistic, "fly", fly_once)  # a severity changes the sensors, not the flights
     path = tmp_path / "hard.parquet"
-    rows = simulate_file(path, profile="ballistic", tracks=60, seed=severity, severity=severity)
+    rows = simulate_file(path, profile="ballistic", tracks=60, seed=0, severity=severity)
     with read_tracks(path, labelled=True) as file:
         tracks = list(file)
         report = file.report
@@ -184,20 +197,20 @@ def test_a_simulated_file_is_read_back_with_no_track_set_aside(tmp_path: Path, s
 
 
 def test_only_the_same_seed_gives_the_same_tracks() -> None:
-    config = BallisticConfig(tracks=5, seed=4, sensors=of_severity(2))
+    config = BallisticConfig(tracks=5, seed=4, shots=SHORT, sensors=of_severity(2))
     first = simulate_ballistic(config)
     pd.testing.assert_frame_equal(first, simulate_ballistic(config))
     assert not first.equals(simulate_ballistic(replace(config, seed=5)))
 
 
 def test_omitting_labels_keeps_the_measurements() -> None:
-    config = BallisticConfig(tracks=3, sensors=of_severity(1))
+    config = BallisticConfig(tracks=3, shots=SHORT, sensors=of_severity(1))
     unlabelled = simulate_ballistic(replace(config, labels=False))
     pd.testing.assert_frame_equal(unlabelled, simulate_ballistic(config).drop(columns="reentry_phase"))
 
 
 def test_several_processes_give_the_same_rows_as_one_process() -> None:
-    config = BallisticConfig(tracks=TRACKS_PER_CHUNK + 2, step=10.0, shots=ShotConfig(distance=(3e5, 3e5)))
+    config = BallisticConfig(tracks=TRACKS_PER_CHUNK + 2, step=10.0, shots=ShotConfig(distance=(1e5, 1e5)))
     chunks = list(ballistic_chunks(config, processes=2))
     assert [chunk["track_id"].nunique() for chunk in chunks] == [TRACKS_PER_CHUNK, 2]
     pd.testing.assert_frame_equal(pd.concat(chunks, ignore_index=True), simulate_ballistic(config))
@@ -239,7 +252,7 @@ def has_ended(group: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_file_and_no_process(tmp_path: Path, number: signal.Signals) -> None:
     quick, out = tmp_path / "quick.toml", tmp_path / "out"
-    quick.write_text("[ballistic]\nstep = 10\n[shots]\ndistance = [300_000, 300_000]\n")
+    quick.write_text("[ballistic]\nstep = 10\n[shots]\ndistance = [100_000, 100_000]\n")
     out.mkdir()
     program = [
         str(Path(sys.executable).with_name("reentry")),

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 
 from reentry.decision import DecisionConfig
+from reentry.simulation import ballistic
 from reentry.simulation.ballistic import BallisticConfig, simulate_ballistic
 from reentry.simulation.sensors import SensorConfig
 from reentry.tracks import Track
+from tests.flights import fly_once
 from training.data.samples import Sample, samples_of
 from training.evaluation.metrics import Prediction, score
 from training.studies.known_path import known_path
 
 FLIGHTS = 24
+
+
+@pytest.fixture(autouse=True)
+def _flown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fly the shots once for all tests, which differ in the sensors only."""
+    monkeypatch.setattr(ballistic, "fly", fly_once)
 
 
 def seen(sensors: SensorConfig) -> tuple[list[Sample], BallisticConfig]:
