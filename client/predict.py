@@ -81,7 +81,13 @@ def predict_with_server(config: PredictConfig, repository: Path | None) -> Scori
             return predict_file(config)
         from reentry.serving import EmbeddedServer, ServerConfig
 
-        on_free_ports = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+        on_free_ports = ServerConfig(
+            model_repository=repository,
+            http_port=0,
+            grpc_port=0,
+            metrics_port=0,
+            drain_timeout=0.1,  # every request is answered, or given up, before the shutdown
+        )
         with EmbeddedServer(on_free_ports) as server:
             return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
 

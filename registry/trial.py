@@ -88,7 +88,14 @@ def _score(repository: Path, model: VersionedModel, version: int) -> None:
     for tensor in model.tensors.inputs:
         request.append(triton.InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype))
         request[-1].set_data_from_numpy(inputs[tensor.name])
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
+    config = ServerConfig(
+        model_repository=repository,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        instances=1,
+        drain_timeout=0.1,  # no request is in flight when the trial ends
+    )
     with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
         try:
             answer = client.infer(model.name, request, client_timeout=60.0)

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,16 @@ def make_repository(folder: Path) -> Path:
     return repository
 
 
+def on_free_ports(repository: Path, **settings: Any) -> ServerConfig:
+    """Settings of a server on free ports that shuts down within a second.
+
+    A Triton server stops the processes of its Python models one after the other, and needs more than a second for each.
+    With a short drain timeout the server does not wait for them.
+    """
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    return ServerConfig(model_repository=repository, **{"drain_timeout": 0.1, **ports, **settings})
+
+
 def grpc_key(server: EmbeddedServer) -> dict[str, str]:
     """Headers of a gRPC request that changes the server."""
     return {f"triton-grpc-protocol-{CONTROL_HEADER}": server.control_key}
@@ -119,6 +130,5 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(model_repository: Path) -> Iterator[EmbeddedServer]:
     """A running server on free ports, one for all tests."""
-    config = ServerConfig(model_repository=model_repository, http_port=0, grpc_port=0, metrics_port=0)
-    with EmbeddedServer(config) as running:
+    with EmbeddedServer(on_free_ports(model_repository)) as running:
         yield running

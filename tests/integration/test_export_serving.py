@@ -15,12 +15,12 @@ from export.sessions import OnnxSession
 from reentry import schema
 from reentry.decision import decide_tracks
 from reentry.features.track import track_features
-from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import EmbeddedServer
 from registry.formats import FORMATS, Format
 from registry.manifest import Manifest
 from registry.open import open_store
 from registry.store import manifest_of
-from tests.conftest import copy_repository
+from tests.conftest import copy_repository, on_free_ports
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.training_data import write_flights
 from training.config import ModelConfig, TrainConfig
@@ -48,7 +48,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_server(repository: Path) -> Iterator[EmbeddedServer]:
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+    config = on_free_ports(repository)
     with EmbeddedServer(config) as server:
         yield server
 

@@ -23,11 +23,11 @@ from client.predict import PredictConfig, predict_file
 from reentry import schema
 from reentry.drift import REFERENCE_FILE, Reference, watched_steps
 from reentry.features.track import track_features
-from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import EmbeddedServer
 from reentry.training_range import ranges_of
 from reentry.triton import telemetry
 from reentry.triton.feature_demand import mark_not_computed
-from tests.conftest import grpc_key, make_repository
+from tests.conftest import grpc_key, make_repository, on_free_ports
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
 from tests.toy_model import write_toy_model
@@ -59,7 +59,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
     """A server with two instances of track_decision, and a version that knows its training."""
     repository = make_repository(tmp_path_factory.mktemp("watched"))
     write_reference(repository / "reentry_lstm/1")
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=4)
+    config = on_free_ports(repository, instances=4)
     with EmbeddedServer(config) as server:
         yield server
 
@@ -202,7 +202,7 @@ def test_features_that_no_version_uses_are_not_computed(loaded: EmbeddedServer) 
 
 def test_a_direct_call_of_the_decision_cannot_spoil_a_metric(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
+    config = on_free_ports(repository, instances=1)
     tracks = make_tracks(1, STEPS)
     features = track_features(tracks)
     refused = [("started_at", np.array([[value]])) for value in (np.nan, -np.inf, -1e9, time.monotonic() + 1e6)]
@@ -276,7 +276,7 @@ def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_a
         outcomes.put(error)
 
     with (
-        EmbeddedServer(ServerConfig(model_repository=repository, **ports)) as server,
+        EmbeddedServer(on_free_ports(repository, **ports)) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         inputs = request_inputs(make_tracks(32, 1000))
@@ -295,7 +295,7 @@ def test_a_request_without_the_features_that_its_network_reads_is_refused_for_no
     repository = make_repository(tmp_path)
     network = repository / "reentry_lstm"
     write_reference(network / "1")
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1)
+    config = on_free_ports(repository, instances=1)
     tracks = make_tracks(2, STEPS)
 
     with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
@@ -344,7 +344,7 @@ def answered(client: triton.InferenceServerClient, tracks: np.ndarray) -> bool:
 def test_a_new_version_resets_the_drift_of_the_previous_one(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     write_reference(repository / "reentry_lstm/1")
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=4)
+    config = on_free_ports(repository, instances=4)
     with EmbeddedServer(config) as server, triton.InferenceServerClient(server.grpc_url) as client:
 
         def drift_of() -> set[str]:

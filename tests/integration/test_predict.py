@@ -33,6 +33,7 @@ from reentry.features.track import track_features
 from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from tests.conftest import on_free_ports
 from tests.processes import children_of, command_line
 from tests.toy_model import write_toy_model
 from tests.versions import pin
@@ -230,7 +231,7 @@ def own_server(model_repository: Path) -> Iterator[EmbeddedServer]:
 
 
 def ports(repository: Path, like: EmbeddedServer | None = None) -> ServerConfig:
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+    config = on_free_ports(repository)
     if like is None:
         return config
     http_port, grpc_port = (int(url.rpartition(":")[2]) for url in (like.http_url, like.grpc_url))

@@ -16,7 +16,7 @@ import tritonclient.grpc as triton
 
 from reentry import schema
 from reentry.errors import ClientError, RepositoryError, ServerError
-from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import EmbeddedServer
 from reentry.serving.repository import served_versions
 from registry import config_pbtxt, promotion
 from registry.inventory import Version
@@ -25,7 +25,7 @@ from registry.models import MODELS
 from registry.open import open_store
 from registry.promotion import promote, rollback
 from registry.store import VersionStore
-from tests.conftest import copy_repository
+from tests.conftest import copy_repository, on_free_ports
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.versions import IMAGERY, add_imagery, install, install_imagery, pin
 
@@ -122,7 +122,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def one_server(repository: Path) -> Iterator[EmbeddedServer]:
-    config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=2)
+    config = on_free_ports(repository, instances=2)
     with EmbeddedServer(config) as server:
         yield server
 
@@ -273,9 +273,7 @@ def test_a_repeated_promotion_brings_a_server_that_is_ahead_and_its_repository_t
 
 
 def test_a_server_with_a_control_key_changes_only_for_clients_with_that_key(store: VersionStore, untried: None) -> None:
-    config = ServerConfig(
-        model_repository=Path(store.location), http_port=0, grpc_port=0, metrics_port=0, control_key="a-key"
-    )
+    config = on_free_ports(Path(store.location), control_key="a-key")
     with EmbeddedServer(config) as running:
         url = f"http://{running.http_url}"
         with pytest.raises(ServerError) as refusal:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
-from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import EmbeddedServer
 from reentry.serving.http import CONTROL_HEADER
 from registry.live_server import LiveServer
+from tests.conftest import on_free_ports
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.processes import command_lines
 
@@ -25,9 +26,7 @@ REENTRY = Path(sys.executable).with_name("reentry")
 
 @pytest.fixture(scope="module")
 def exposed(model_repository: Path) -> Iterator[EmbeddedServer]:
-    config = ServerConfig(
-        model_repository=model_repository, address="0.0.0.0", http_port=0, grpc_port=0, metrics_port=0
-    )
+    config = on_free_ports(model_repository, address="0.0.0.0")
     with EmbeddedServer(config) as server:
         yield server
 

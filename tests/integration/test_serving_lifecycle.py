@@ -28,13 +28,13 @@ from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
 from reentry.features.track import track_features
 from reentry.runtime.signals import ENDING
-from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import EmbeddedServer
 from reentry.serving.doctor import examine
 from reentry.serving.http import load_model
 from reentry.serving.run_directory import RunDirectory, find_key
 from reentry.serving.stubs import StubWatch
 from registry.live_server import LiveServer
-from tests.conftest import copy_repository, grpc_key, make_repository
+from tests.conftest import copy_repository, grpc_key, make_repository, on_free_ports
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.processes import children_of, command_line
 from tests.toy_model import write_toy_model
@@ -46,13 +46,9 @@ from training.models.networks import ReentryLSTM
 REENTRY = Path(sys.executable).with_name("reentry")
 
 
-def config_for(repository: Path, **settings: object) -> ServerConfig:
-    return ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, **settings)
-
-
 def start_error(repository: Path, **settings: object) -> ServerError:
     """The error of a server that does not start."""
-    with pytest.raises(ServerError) as failure, EmbeddedServer(config_for(repository, **settings)):
+    with pytest.raises(ServerError) as failure, EmbeddedServer(on_free_ports(repository, **settings)):
         pass
     return failure.value
 
@@ -100,7 +96,7 @@ def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) ->
     write_toy_model(repository / "reentry_lstm/2/model.onnx", version=2, seed=1)
     pin(repository, 2)
     tracks = make_tracks(1, 30)
-    with EmbeddedServer(config_for(repository)) as other:
+    with EmbeddedServer(on_free_ports(repository)) as other:
         versions = []
         for each in (server, other):
             with triton.InferenceServerClient(each.grpc_url) as client:
@@ -111,7 +107,7 @@ def test_two_servers_run_side_by_side(server: EmbeddedServer, tmp_path: Path) ->
 
 
 def test_a_shutdown_leaves_no_files_and_no_processes_behind(tmp_path: Path) -> None:
-    with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
+    with EmbeddedServer(on_free_ports(make_repository(tmp_path), drain_timeout=10.0)) as server:
         folder, prefix = server.log_directory, server.shared_memory_prefix
         process = server.process_id
         assert list(Path("/dev/shm").glob(f"{prefix}*"))
@@ -126,7 +122,7 @@ def test_a_shutdown_leaves_no_files_and_no_processes_behind(tmp_path: Path) -> N
 def test_instances_and_threads_are_fitted_at_load_and_the_files_stay_unchanged(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     before = {path: path.read_bytes() for path in repository.glob("*/config.pbtxt")}
-    with EmbeddedServer(config_for(repository, instances=4, threads=2)) as server:
+    with EmbeddedServer(on_free_ports(repository, instances=4, threads=2)) as server:
         served = {}
         for name in ("reentry_lstm", "track_features", "track_decision"):
             with urllib.request.urlopen(f"http://{server.http_url}/v2/models/{name}/config") as answer:
@@ -138,7 +134,7 @@ def test_instances_and_threads_are_fitted_at_load_and_the_files_stay_unchanged(t
 
 
 def test_each_model_is_loaded_once_and_the_ensemble_last(tmp_path: Path) -> None:
-    with EmbeddedServer(config_for(make_repository(tmp_path), instances=4)) as server:
+    with EmbeddedServer(on_free_ports(make_repository(tmp_path), instances=4)) as server:
         log = server.server_log.read_text()
     loaded = re.findall(r"successfully loaded '(\w+)'", log)
     assert sorted(loaded) == server.models
@@ -146,7 +142,7 @@ def test_each_model_is_loaded_once_and_the_ensemble_last(tmp_path: Path) -> None
 
 
 def test_a_server_whose_files_fit_the_machine_listens_after_its_models_are_ready(tmp_path: Path) -> None:
-    with EmbeddedServer(config_for(make_repository(tmp_path), instances=2, threads=1)) as server:
+    with EmbeddedServer(on_free_ports(make_repository(tmp_path), instances=2, threads=1)) as server:
         log = server.server_log.read_text()
     loaded = [log.index(f"successfully loaded '{name}'") for name in server.models]
     assert max(loaded) < log.index("Started GRPCInferenceService") < log.index("Started HTTPService")
@@ -155,7 +151,7 @@ def test_a_server_whose_files_fit_the_machine_listens_after_its_models_are_ready
 
 def test_the_files_are_used_unchanged_without_model_control(tmp_path: Path) -> None:
     with (
-        EmbeddedServer(config_for(make_repository(tmp_path), model_control_mode="none")) as server,
+        EmbeddedServer(on_free_ports(make_repository(tmp_path), model_control_mode="none")) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         assert client.infer("reentry", request_inputs(make_tracks(1, 5))).as_numpy("reentry_phase").shape == (1, 5)
@@ -169,7 +165,7 @@ def test_a_port_in_use_is_named_with_the_option_to_change_it(model_repository: P
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        config = ServerConfig(model_repository=model_repository, http_port=0, grpc_port=port, metrics_port=0)
+        config = on_free_ports(model_repository, grpc_port=port)
         with pytest.raises(ServerError) as error, EmbeddedServer(config):
             pass
     assert error.value.problem.startswith(f"grpc port {port} cannot be used")
@@ -294,7 +290,7 @@ def test_the_command_reports_a_killed_process_of_a_model(model_repository: Path,
 def test_a_reloaded_model_does_not_count_as_killed(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     with (
-        EmbeddedServer(config_for(repository)) as server,
+        EmbeddedServer(on_free_ports(repository)) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         watch = StubWatch(server.process_id)
@@ -331,7 +327,7 @@ def test_requests_in_flight_are_answered_before_the_shutdown(tmp_path: Path) -> 
     def keep(result: object, error: Exception | None) -> None:
         outcomes.put(error)
 
-    with EmbeddedServer(config_for(make_repository(tmp_path))) as server:
+    with EmbeddedServer(on_free_ports(make_repository(tmp_path), drain_timeout=10.0)) as server:
         client = triton.InferenceServerClient(server.grpc_url)
         for _ in range(6):
             client.async_infer("reentry", inputs, keep)
@@ -341,7 +337,7 @@ def test_requests_in_flight_are_answered_before_the_shutdown(tmp_path: Path) -> 
 
 
 def test_the_doctor_starts_the_server(model_repository: Path) -> None:
-    checks = {check.name: check for check in examine(config_for(model_repository))}
+    checks = {check.name: check for check in examine(on_free_ports(model_repository))}
     assert {check.status for check in checks.values()} == {"ok"}
     assert checks["start"].found.startswith("4 models ready in ")
 
@@ -375,7 +371,7 @@ def test_an_exported_network_gives_the_results_of_pytorch(tmp_path: Path) -> Non
     with torch.no_grad():
         logits, _ = network(torch.from_numpy(track_features(tracks)))
     with (
-        EmbeddedServer(config_for(repository)) as server,
+        EmbeddedServer(on_free_ports(repository)) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         served = client.infer("reentry", request_inputs(tracks)).as_numpy("reentry_probability")

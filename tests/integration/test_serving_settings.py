@@ -14,10 +14,10 @@ import tritonclient.grpc as triton
 
 from reentry.errors import ServerError
 from reentry.schema import FEATURES
-from reentry.serving import EmbeddedServer, ServerConfig
+from reentry.serving import EmbeddedServer
 from reentry.serving.http import load_model
 from registry.config_pbtxt import differences, read
-from tests.conftest import make_repository
+from tests.conftest import make_repository, on_free_ports
 from tests.processes import children_of, command_line
 
 MODEL = "reentry_lstm"
@@ -31,9 +31,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def own_server(repository: Path) -> Iterator[EmbeddedServer]:
     """A server of this module alone, because its tests change the server's settings."""
-    config = ServerConfig(
-        model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, instances=1, threads=1, drain_timeout=1
-    )
+    config = on_free_ports(repository, instances=1, threads=1)
     with EmbeddedServer(config) as running:
         yield running
 
