@@ -28,7 +28,7 @@ from training.data.identity import DataIdentity, FlightIndex
 from training.data.samples import Chosen, Sample, sampling_stride
 from training.data.stored import StoredPredictions, open_labelled
 from training.evaluation.metrics import Metrics, Prediction, score
-from training.fit.fit import fit, predict
+from training.evaluation.predictions import predict
 from training.models.baselines import baselines, predict_with
 
 NETWORK: Final = "LSTM"
@@ -156,6 +156,8 @@ def open_evaluation(
             )
             runs = [_run(checkpoint, train, unseen, folder)]
             if seeds > 1:
+                from training.fit.fit import fit  # Lightning takes seconds to import
+
                 with progress("evaluating", seeds, "seeds") as advance:
                     advance(1)
                     for seed in range(checkpoint.seed + 1, checkpoint.seed + seeds):

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.tracks import Track
@@ -155,6 +154,8 @@ class MetricsAccumulator:
         )
         onset, found, error, step_error = (counts[name] for name in ("has_onset", "found_onset", "error", "step_error"))
         if self._binned is None:
+            from sklearn.metrics import roc_auc_score  # takes a second to import, and not every process scores
+
             labels, probability = np.concatenate(self._labels), np.concatenate(self._probabilities)
             roc_auc = float(roc_auc_score(labels, probability)) if 0 < labelled < steps else math.nan
             brier = float(np.mean((probability - labels) ** 2))

@@ -19,12 +19,12 @@ from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data.reference import reference_of
 from training.data.samples import Chosen, Sample, Statistics, split
-from training.evaluation.metrics import Prediction, score
+from training.evaluation.metrics import score
+from training.evaluation.predictions import predict
 from training.fit.module import OnEpoch, TrainingTask, quiet_lightning, run_epochs
 from training.fit.processes import in_processes
 from training.fit.resume import UnfinishedRun
 from training.fit.threads import one_thread
-from training.models.networks import ReentryNetwork
 
 STATISTICS_STEPS: Final = 1_000_000
 """Number of steps that the normalisation is computed from. A larger training split is sampled evenly."""
@@ -140,15 +140,6 @@ def fit(
         history=training.history,
         best_epoch=training.best_epoch,
     )
-
-
-@torch.no_grad()
-def predict(model: ReentryNetwork, samples: Sequence[Sample]) -> list[Prediction]:
-    """Predict whole tracks one after the other with a network in evaluation mode."""
-    return [
-        Prediction(track=sample.track, probability=torch.sigmoid(model(sample.features[None])[0][0]).numpy())
-        for sample in samples
-    ]
 
 
 @contextmanager

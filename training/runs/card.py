@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,9 +19,12 @@ from training.data.samples import Counts
 from training.evaluation.groups import Group, by_group
 from training.evaluation.metrics import FALSE_ALARM_SECONDS, onset_errors
 from training.evaluation.plots import errors_figure, reliability_figure, typical_step, write_files
+from training.evaluation.predictions import predict
 from training.evaluation.reliability import Reliability, reliability
 from training.evaluation.report import cell
-from training.fit.fit import Trained, predict
+
+if TYPE_CHECKING:  # Lightning takes seconds to import, and an export reads the card without it
+    from training.fit.fit import Trained
 
 CARD_NAME: Final = "model_card.md"
 ERRORS_NAME: Final = "onset_errors.png"

@@ -24,7 +24,8 @@ from reentry.simulation import simulate_file
 from training.config import ModelConfig, TrainConfig
 from training.data.samples import Sample, read_labelled
 from training.evaluation.metrics import score
-from training.fit.fit import fit, predict
+from training.evaluation.predictions import predict
+from training.fit.fit import fit
 
 SEEDS: Final = 3
 TRAINING_TRACKS: Final = 90

@@ -19,7 +19,8 @@ from reentry.simulation.trapezoid import LABEL_RULES
 from training.config import ModelConfig, TrainConfig
 from training.data.samples import Sample, read_labelled
 from training.evaluation.metrics import score
-from training.fit.fit import fit, predict
+from training.evaluation.predictions import predict
+from training.fit.fit import fit
 
 SEEDS: Final = 5
 TRAINING_TRACKS: Final = 90

@@ -21,7 +21,7 @@ from reentry.tracks import Track
 from training.checkpoint import load_checkpoint
 from training.data.samples import samples_of
 from training.evaluation.metrics import score
-from training.fit.fit import predict
+from training.evaluation.predictions import predict
 
 FLIGHTS: Final = 200
 SEED: Final = 555

@@ -33,8 +33,9 @@ from training.data.identity import DataIdentity
 from training.data.samples import Sample
 from training.data.stored import StoredSamples
 from training.evaluation.metrics import Prediction, score, without_nan
+from training.evaluation.predictions import predict
 from training.evaluation.reliability import reliability
-from training.fit.fit import fit, git_revision, predict
+from training.fit.fit import fit, git_revision
 from training.fit.threads import one_thread
 from training.models.baselines import AltitudeThreshold, BoostedTrees, DragThreshold, predict_with
 from training.studies.known_path import known_path

@@ -13,7 +13,8 @@ from tests.training_data import short_samples
 from training.config import ModelConfig, TrainConfig
 from training.data.samples import Sample
 from training.evaluation.metrics import score
-from training.fit.fit import Trained, fit, git_revision, predict
+from training.evaluation.predictions import predict
+from training.fit.fit import Trained, fit, git_revision
 
 SHAPE = ModelConfig(hidden=8)
 QUICK = TrainConfig(epochs=4, accelerator="cpu")
