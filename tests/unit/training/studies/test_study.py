@@ -130,7 +130,7 @@ def test_each_network_of_the_study_differs_from_the_first_in_one_setting() -> No
 
 def test_a_study_scores_every_severity_and_resumes_where_it_stopped(tmp_path: Path) -> None:
     lines: list[str] = []
-    rows = run_study(TINY, tmp_path, lines.append)
+    rows = run_study(TINY, tmp_path, lines.append, processes=2)
     names = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold", "known path"]
     assert methods(TINY) == names
     assert [(r.method, r.severity) for r in rows] == [(m, s) for m in names for s in (0, 2)]
@@ -144,7 +144,7 @@ def test_a_study_scores_every_severity_and_resumes_where_it_stopped(tmp_path: Pa
     finished = [r for r in rows if r.method != "altitude threshold"]
     write_rows(tmp_path / STUDY_NAME, TINY, finished)
     lines.clear()
-    again = run_study(TINY, tmp_path, lines.append)
+    again = run_study(TINY, tmp_path, lines.append, processes=1)
     assert [line.split(",")[0] for line in lines[4:]] == ["altitude threshold"]
     by_name = {(r.method, r.severity): r.metrics for r in again}
     assert by_name == {(r.method, r.severity): r.metrics for r in rows}  # the same seed, the same figures
