@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+import typer
 
 import cli
 from reentry.serving.doctor import _repository
@@ -36,6 +37,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert listing(folder) == before
 
 
+COMMAND = typer.main.get_command(cli.app)
+"""The command line as Typer builds it. `cli.main` builds it at each call, which takes longer than most cases."""
+
+
 def run(arguments: tuple[str, ...]) -> Ending:
     """Run a command in this process, and fail if it takes longer than `DEADLINE`."""
 
@@ -52,6 +57,7 @@ def run(arguments: tuple[str, ...]) -> Ending:
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr(sys, "argv", ["reentry", *arguments])
+            patch.setattr(cli, "app", COMMAND)
             cli.main()
         code: int | str | None = 0
     except SystemExit as end:

@@ -245,7 +245,7 @@ def has_ended(group: int) -> bool:
             os.killpg(group, 0)
         except ProcessLookupError:
             return True
-        os.sched_yield()
+        time.sleep(0.01)
     return False
 
 
@@ -266,7 +266,7 @@ def test_an_interrupted_run_leaves_no_file_and_no_process(tmp_path: Path, number
     with subprocess.Popen(program, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True) as run:
         while not list(out.iterdir()):  # wait until the first chunk is being written
             assert run.poll() is None
-            os.sched_yield()
+            time.sleep(0.01)
         os.killpg(run.pid, number)
         assert run.stderr is not None
         errors = run.stderr.read()  # returns when every process has closed it
