@@ -248,10 +248,13 @@ def _print_promotion(promotion: Promotion, url: str | None, *, as_json: bool) ->
 
     change = promotion.change
     if as_json:
-        typer.echo(json.dumps(asdict(change) | {"notes": promotion.notes, "url": url}))
+        remarks = {"warnings": promotion.warnings, "notes": promotion.notes}
+        typer.echo(json.dumps(asdict(change) | remarks | {"url": url}))
         return
     for note in promotion.notes:
         _log.info(note)
+    for warning in promotion.warnings:
+        _log.warning(warning)
     before = f", after version {change.previous}" if change.previous not in (None, change.version) else ""
     where = f" and serves at {url}" if url is not None else ""
     typer.echo(f"version {change.version} is in production{before}{where}")
