@@ -1,4 +1,4 @@
-"""A server that answers every connection with a response that Triton would never send."""
+"""A server that answers every connection with an invalid or unusual response."""
 
 from __future__ import annotations
 

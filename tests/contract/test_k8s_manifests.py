@@ -152,7 +152,7 @@ def test_each_violation_of_the_profile_is_detected(violation: str, spoil: Callab
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_containers_write_to_nothing_but_volumes(folder: str) -> None:
+def test_containers_write_only_to_volumes(folder: str) -> None:
     for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod(folder)["automountServiceAccountToken"] is False
