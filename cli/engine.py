@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_REPOSITORY, RepositoryFolder
+from cli.options import DEFAULT_REPOSITORY, ModelName, RepositoryFolder
+from reentry.schema import REENTRY_LSTM
 
 engine = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ _Work = Annotated[Path, typer.Option(help="Folder that all three steps share.")]
 def prepare(
     work: _Work,
     repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    model: ModelName = REENTRY_LSTM.name,
     fp16: Annotated[bool, typer.Option("--fp16", help="Allow TensorRT 10 to use half precision.")] = False,
 ) -> None:
     """Copy the repository, compute the expected answers for test flights, and write build.sh.
@@ -32,13 +34,14 @@ def prepare(
     from export.tensorrt.node import prepare as prepare_engine
 
     with files_in(work):
-        version = prepare_engine(repository, work, TensorRTConfig(fp16=fp16))
+        version = prepare_engine(repository, work, TensorRTConfig(fp16=fp16), model)
     typer.echo(f"version {version}: now run {work / 'build.sh'} on a machine with trtexec and the GPU")
 
 
 @engine.command()
 def install(
     work: _Work,
+    model: ModelName = REENTRY_LSTM.name,
     keep: Annotated[
         Path | None, typer.Option(help="Model repository that stores the engine for other nodes with this GPU.")
     ] = None,
@@ -51,7 +54,7 @@ def install(
     from export.tensorrt.node import install as install_engine
 
     with files_in(work):
-        report = install_engine(work, keep)
+        report = install_engine(work, keep, model)
     typer.echo(
         f"version {report['version']} is served as a TensorRT engine for {report['gpu']}: "
         f"{report['changed_phases']} of {report['steps']} steps in another phase, "

@@ -12,6 +12,7 @@ RepositoryFolder = Annotated[Path, typer.Option("--repository", help="Triton mod
 RepositoryLocation = Annotated[
     str, typer.Option("--repository", help="Triton model repository: a folder or s3://BUCKET/PREFIX.", metavar="PLACE")
 ]
+ModelName = Annotated[str, typer.Option("--model", help="Name of the model in the repository.", metavar="NAME")]
 
 DEFAULT_REPOSITORY = "model_repository"
 """Default of `RepositoryFolder` and `RepositoryLocation`."""

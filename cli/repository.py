@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import DEFAULT_REPOSITORY, Json, RepositoryLocation
+from cli.options import DEFAULT_REPOSITORY, Json, ModelName, RepositoryLocation
 from cli.tables import print_table
 from reentry.schema import REENTRY_LSTM
 
@@ -23,7 +23,6 @@ repository = typer.Typer(
     epilog="Example: `reentry repository list && reentry repository promote candidate --url http://127.0.0.1:8000`",
 )
 
-Model = Annotated[str, typer.Option("--model", help="Name of the model in the repository.", metavar="NAME")]
 Url = Annotated[
     str | None,
     typer.Option(help="Also switch this running server, without downtime: http://HOST:8000.", metavar="URL"),
@@ -37,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @repository.command("list")
 def list_versions(
-    place: RepositoryLocation = DEFAULT_REPOSITORY, model: Model = REENTRY_LSTM.name, as_json: Json = False
+    place: RepositoryLocation = DEFAULT_REPOSITORY, model: ModelName = REENTRY_LSTM.name, as_json: Json = False
 ) -> None:
     """List the versions with labels, format, metric on the validation tracks, size and gate result.
 
@@ -81,7 +80,7 @@ def list_versions(
 def show(
     version: Annotated[str, typer.Argument(help="Version: a number, `candidate` or `production`.")],
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = REENTRY_LSTM.name,
+    model: ModelName = REENTRY_LSTM.name,
     as_json: Json = False,
 ) -> None:
     """Show all details of a version, and whether its files match its manifest.
@@ -120,7 +119,7 @@ def promote(
         str, typer.Argument(help="Version: a number, `candidate`, or `production` to repair config.pbtxt.")
     ],
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = REENTRY_LSTM.name,
+    model: ModelName = REENTRY_LSTM.name,
     url: Url = None,
     reason: Reason = None,
     gpu: Annotated[
@@ -151,7 +150,7 @@ def promote(
 @repository.command()
 def rollback(
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = REENTRY_LSTM.name,
+    model: ModelName = REENTRY_LSTM.name,
     to: Annotated[
         int | None, typer.Option(help="Version to restore.  [default: the previous production version]")
     ] = None,
@@ -173,7 +172,7 @@ def rollback(
 @repository.command()
 def prune(
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = REENTRY_LSTM.name,
+    model: ModelName = REENTRY_LSTM.name,
     keep: Annotated[int, typer.Option(min=0, help="Number of newest versions that are always kept.")] = 5,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the versions that would be removed; remove nothing.")
@@ -201,7 +200,7 @@ def prune(
 def diff(
     versions: Annotated[list[str] | None, typer.Argument(help="Two versions, by number or label.")] = None,
     place: RepositoryLocation = DEFAULT_REPOSITORY,
-    model: Model = REENTRY_LSTM.name,
+    model: ModelName = REENTRY_LSTM.name,
     url: Annotated[
         str | None,
         typer.Option(help="Compare config.pbtxt with the configuration of this running server.", metavar="URL"),
@@ -249,10 +248,13 @@ def _print_promotion(promotion: Promotion, url: str | None, *, as_json: bool) ->
 
     change = promotion.change
     if as_json:
-        typer.echo(json.dumps(asdict(change) | {"notes": promotion.notes, "url": url}))
+        remarks = {"warnings": promotion.warnings, "notes": promotion.notes}
+        typer.echo(json.dumps(asdict(change) | remarks | {"url": url}))
         return
     for note in promotion.notes:
         _log.info(note)
+    for warning in promotion.warnings:
+        _log.warning(warning)
     before = f", after version {change.previous}" if change.previous not in (None, change.version) else ""
     where = f" and serves at {url}" if url is not None else ""
     typer.echo(f"version {change.version} is in production{before}{where}")

@@ -21,7 +21,7 @@ from registry import config_pbtxt
 from registry.inventory import ProductionState, Version, find, find_installed
 from registry.labels import Change, Record
 from registry.live_server import LiveServer
-from registry.rules import comparison_notes, require_servable, violations
+from registry.rules import comparison_warnings, require_servable, violations
 from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore
 from registry.trial import try_out
 
@@ -31,8 +31,10 @@ class Promotion:
     """Result of a promotion or a rollback."""
 
     change: Change
+    warnings: tuple[str, ...] = ()
+    """Warnings for the user, one line each: the version had no trial, or its metrics may not be comparable."""
     notes: tuple[str, ...] = ()
-    """Remarks for the user, one line each."""
+    """Repairs that the command made, one line each."""
 
 
 def promote(
@@ -66,8 +68,8 @@ def promote(
             where=store.location,
             fix="export a better version, or override with --reason 'WHY', which is recorded",
         )
-    notes = comparison_notes(version, state.production)
-    return _apply("promote", store, state, version, reason, violated, notes, server, gpu)
+    warnings = comparison_warnings(version, state.production)
+    return _apply("promote", store, state, version, reason, violated, warnings, server, gpu)
 
 
 def rollback(
@@ -172,15 +174,14 @@ def _apply(
     version: Version,
     reason: str | None,
     overridden: list[str],
-    notes: list[str],
+    warnings: list[str],
     server: LiveServer | None,
     gpu: bool | None,
 ) -> Promotion:
     """Change the server, labels.json and config.pbtxt, in this order, or none of them."""
     if server is not None and server.model != store.model.name:
         raise ConfigError("the server is for another model", expected=store.model.name, got=server.model)
-    if state.mismatch is not None:
-        notes = [f"repaired: {state.mismatch}", *notes]
+    notes = () if state.mismatch is None else (f"repaired: {state.mismatch}",)
     change = Change(
         version=version.number,
         previous=state.labels.production,
@@ -195,7 +196,7 @@ def _apply(
     pinned = state.config_for(version, gpu=gpu)
     current = server.config() if server is not None else None
     if server is not None and (untried := try_out(store, version, text)) is not None:
-        notes = [*notes, untried]
+        warnings = [*warnings, untried]
     try:
         if server is not None and current is not None:
             server.serve(current, text, pinned)
@@ -211,7 +212,7 @@ def _apply(
         if server is not None and current is not None:
             _restore(server, current, error)
         raise
-    return Promotion(change=change, notes=tuple(notes))
+    return Promotion(change=change, warnings=tuple(warnings), notes=notes)
 
 
 def _restore(server: LiveServer, config: str, error: BaseException) -> None:

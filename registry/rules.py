@@ -72,8 +72,8 @@ def violations(model: VersionedModel, version: Version, production: Version | No
     return found
 
 
-def comparison_notes(version: Version, production: Version | None) -> list[str]:
-    """Return a note if different data make the metrics of two versions hard to compare."""
+def comparison_warnings(version: Version, production: Version | None) -> list[str]:
+    """Return a warning if different data make the metrics of two versions hard to compare."""
     if version.manifest is None or production is None or production.manifest is None:
         return []
     differences = []

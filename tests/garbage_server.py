@@ -1,4 +1,4 @@
-"""A server that answers every connection with something that is not Triton's."""
+"""A server that answers every connection with an invalid or unusual response."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 Answer = Callable[[socket.socket], None]
+"""Function that answers a connection."""
 
 
 def _http(status: str, body: bytes, *headers: str) -> bytes:
@@ -70,7 +71,7 @@ FINAL: Final[dict[str, Answer]] = {
     "a broken chunk": _sends(_http("200 OK", b"zz\r\nhello", "Transfer-Encoding: chunked")),
     "a redirect to itself": _sends(_http("302 Found", b"", "Location: /v2", "Content-Length: 0", "Connection: close")),
 }
-"""Modes in which no server for inference listens."""
+"""Answers which show that the server at the address is not an inference server. The client does not retry."""
 
 AWAY: Final[dict[str, Answer]] = {
     "a connection that closes at once": _closes,
@@ -80,7 +81,7 @@ AWAY: Final[dict[str, Answer]] = {
     "half a header": _sends(b"HTTP/1.1 200 OK\r\nContent-Le"),
     "a bad gateway": _sends(_http("502 Bad Gateway", b"<html>bad gateway</html>")),
 }
-"""Modes in which a server may come back."""
+"""Answers of a server that may become available later. The client retries."""
 
 REFUSED: Final[dict[str, Answer]] = {
     "an error of a megabyte": _sends(
@@ -93,15 +94,16 @@ REFUSED: Final[dict[str, Answer]] = {
     "an error that is a number": _sends(_http("400 Bad Request", b'{"error": 7}')),
     "an error that is a list": _sends(_http("500 Internal Server Error", b"[]")),
 }
-"""Modes in which a server refuses every request."""
+"""Answers of a server that refuses every request."""
 
 LARGER_THAN_ANY_ANSWER: Final = {"a body that never ends": _never_ends}
+"""Answers that exceed the size limit of the client."""
 
 
 @contextmanager
 def garbage_server(answer: Answer) -> Iterator[str]:
-    """Listen on a free port of loopback, and give host:port."""
-    ended = threading.Event()
+    """Run a server on a free loopback port, and yield its host:port."""
+    stopped = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         with connection, suppress(OSError):
@@ -109,7 +111,7 @@ def garbage_server(answer: Answer) -> Iterator[str]:
             answer(connection)
 
     def accept() -> None:
-        while not ended.is_set():
+        while not stopped.is_set():
             try:
                 connection, _ = listener.accept()
             except OSError:
@@ -122,7 +124,7 @@ def garbage_server(answer: Answer) -> Iterator[str]:
         try:
             yield "{}:{}".format(*listener.getsockname())
         finally:
-            ended.set()
+            stopped.set()
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             thread.join(10.0)

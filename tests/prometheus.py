@@ -22,10 +22,10 @@ MONITORING = K8S / "monitoring"
 
 
 def scrape_config(target: str) -> dict[str, Any]:
-    """prometheus.yaml with one pod that is already found; its labels are what Kubernetes would say of it."""
+    """Return prometheus.yaml with two ports of one pod as static targets, in place of the discovery by Kubernetes."""
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
     (job,) = config["scrape_configs"]
-    del job["kubernetes_sd_configs"]  # Debian's Prometheus is built without
+    del job["kubernetes_sd_configs"]  # Debian's Prometheus does not support it
     found = {
         "__meta_kubernetes_namespace": "reentry",
         "__meta_kubernetes_pod_name": "reentry-0",
@@ -45,7 +45,7 @@ def scrape_config(target: str) -> dict[str, Any]:
 
 
 class Prometheus:
-    """Asks a running Prometheus."""
+    """A client of a running Prometheus."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -55,13 +55,13 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Series of an expression, now."""
+        """Return the current series of an expression."""
         return self.get("/api/v1/query", query=expression)["result"]
 
 
 @contextmanager
 def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """Scrape host:port every second, until the block ends."""
+    """Run a Prometheus that scrapes host:port every second, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -96,12 +96,21 @@ def prepare(repository: Path, work: Path, config: TensorRTConfig, model: str = D
         The version number.
 
     Raises:
-        RepositoryError: no single version is pinned, or the pinned version did not pass the gate in format `onnx`.
+        RepositoryError: the model has other tensors, no single version is pinned, or the pinned version did not pass
+            the gate in format `onnx`.
         ExportError: the folder is inside the repository.
     """
     if Path(os.path.realpath(work)).is_relative_to(os.path.realpath(repository)):  # resolve() raises on a loop of links
         raise ExportError("work folder is inside the repository", where=str(work), fix="choose a --work outside of it")
     store = open_store(repository, model)
+    if replace(store.model.tensors, name=schema.REENTRY_LSTM.name) != schema.REENTRY_LSTM:
+        raise RepositoryError(
+            "no engine can be built for this model",
+            where=store.location,
+            expected=f"a model with the input and output tensors of {schema.REENTRY_LSTM.name}",
+            got=model,
+            fix="correct --model",
+        )
     text = store.read(CONFIG_FILE).text or ""
     served = read(text, where=store.place(CONFIG_FILE))
     if len(served.version_policy.specific.versions) != 1:

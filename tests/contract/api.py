@@ -58,7 +58,7 @@ Key = tuple[str, str, str, str]
 """API version, plural, namespace and name of an object."""
 
 Objects = dict[str, list[Manifest]]
-"""Lists of objects, read in the order of their keys."""
+"""Objects in lists. The lists are read in the order of their keys."""
 
 
 def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
             length = 2 if words[0] == "api" else 3
             self._resources("/".join(words[1:length]), words[length:], parse_qs(parts.query))
         else:
-            self._missing()
+            self._not_found()
 
     def _resources(self, version: str, words: list[str], query: dict[str, list[str]]) -> None:
         if not words and version in KINDS:
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             if key[:2] == (version, words[0]) and namespace in ("", key[2])
         }
         if len(words) == 2:
-            self._answer(found[words[1]]) if words[1] in found else self._missing()
+            self._answer(found[words[1]]) if words[1] in found else self._not_found()
             return
         labels = dict(each.split("=") for each in query.get("labelSelector", [""])[0].split(",") if each)
         items = [live for live in found.values() if labels.items() <= live["metadata"].get("labels", {}).items()]
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _missing(self) -> None:
+    def _not_found(self) -> None:
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
         self._answer(status | {"message": f"{self.path} not found"}, 404)
 
@@ -163,13 +163,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def groups() -> Iterator[dict[str, Any]]:
+    """Yield the description of each API group, for API discovery."""
     for version in KINDS:
         if "/" in version:
-            named = {"groupVersion": version, "version": version.rpartition("/")[2]}
-            yield {"name": version.partition("/")[0], "versions": [named], "preferredVersion": named}
+            entry = {"groupVersion": version, "version": version.rpartition("/")[2]}
+            yield {"name": version.partition("/")[0], "versions": [entry], "preferredVersion": entry}
 
 
 def resources(version: str) -> dict[str, Any]:
+    """Return the list of the resources of an API version, for API discovery."""
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",

@@ -25,7 +25,7 @@ FOLDERS = (*DEPLOYED, "autoscaling", "edge", "tensorrt/job")
 Manifest = dict
 
 PACKAGES = {"kubectl": "kubernetes-client", "curl": "curl", "nginx": "nginx-light", "promtool": "prometheus"}
-"""Debian packages of the programs that the tests run."""
+"""Debian package of each program that the tests run."""
 
 
 def program(name: str) -> str:
@@ -38,18 +38,23 @@ def program(name: str) -> str:
 
 @functools.cache
 def build(folder: str) -> tuple[Manifest, ...]:
-    built = subprocess.run([program("kubectl"), "kustomize", K8S / folder], capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    return tuple(document for document in yaml.safe_load_all(built.stdout) if document)
+    """Return all manifests that kubectl builds from a folder."""
+    result = subprocess.run(
+        [program("kubectl"), "kustomize", K8S / folder], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return tuple(document for document in yaml.safe_load_all(result.stdout) if document)
 
 
 def every(folder: str, kind: str) -> list[Manifest]:
+    """Return all manifests of one kind in a folder."""
     return [manifest for manifest in build(folder) if manifest["kind"] == kind]
 
 
 def one(folder: str, kind: str, name: str | None = None) -> Manifest:
+    """Return the only manifest of one kind in a folder, or the one with the given name."""
     found = [manifest for manifest in every(folder, kind) if name in (None, manifest["metadata"]["name"])]
-    assert len(found) == 1, f"{folder} has {len(found)} of {kind} {name or ''}"
+    assert len(found) == 1, f"expected one {kind} {name or ''} in {folder}, got {len(found)}"
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""The manifests agree with each other, with the code, and with what a running server really has."""
+"""The Kubernetes manifests agree with each other, with the code, and with a running server."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tests.contract.manifests import (
 )
 
 EXIT_TIMEOUT = 30
-"""s that the image's entry command gives Triton to drain (--exit-timeout-secs)."""
+"""Seconds that the image's entry command gives Triton to drain (--exit-timeout-secs)."""
 
 LONGEST_DRAIN = EXIT_TIMEOUT + EXIT_TIMEOUT + 5
-"""s that `EmbeddedServer.stop` may take: the ensemble's requests, then Triton itself, then its stubs."""
+"""Longest duration of `EmbeddedServer.stop` in seconds: it drains the ensemble and Triton, then stops the stubs."""
 
 SERVER_MEMORY = 512 * 2**20
-"""Bytes that must be left beside the shared memory: the server and its Python models take 260 MB at rest."""
+"""Bytes that a pod needs in addition to its shared memory. The idle server and its Python models take 260 MB."""
 
 GRPC = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -50,20 +50,16 @@ CONTROL = {
     "TraceSetting",
     "LogSettings",
 }
-"""Calls that change the server for everybody."""
+"""Calls that change the server for all its clients."""
 
-
-HTTP_QUESTIONS = {
+HTTP_PATHS = {
     "/v2/health/live",
     "/v2/health/ready",
     f"/v2/models/{ENSEMBLE}",
     f"/v2/models/{ENSEMBLE}/config",
     f"/v2/models/{ENSEMBLE}/ready",
 }
-"""The paths that the gateway routes over HTTP."""
-
-LARGEST_REQUEST = 2**18
-"""The server takes at most so many steps in one request, padding included."""
+"""Paths that the gateway routes over HTTP."""
 
 
 def adapter_rule() -> Manifest:
@@ -72,7 +68,7 @@ def adapter_rule() -> Manifest:
 
 
 def sizes(folder: str) -> tuple[int, int]:
-    """Return the instances and threads that a pod is told."""
+    """Return the numbers of instances and threads in the environment of a pod."""
     instances, threads = (int(environment(folder)[f"REENTRY_{name}"]) for name in ("INSTANCES", "THREADS"))
     return instances, threads
 
@@ -103,7 +99,7 @@ def test_the_running_server_answers_the_probes(server: EmbeddedServer) -> None:
     }
     for probe in probes.values():
         assert probe["port"] == "http"
-        assert fetch(f"http://{server.http_url}{probe['path']}") == ""  # any status but 200 raises
+        assert fetch(f"http://{server.http_url}{probe['path']}") == ""  # an error status raises an exception
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
@@ -131,40 +127,41 @@ def test_routes_lead_to_ports_of_services_that_exist(folder: str) -> None:
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_gateway_routes_only_existing_read_only_calls(folder: str) -> None:
     methods = {method.name for method in GRPC.methods}
-    assert methods >= CONTROL, "the list of calls to keep out is out of date"
+    assert methods >= CONTROL, "CONTROL contains a call that Triton does not have"
     for _, _, path, backend in routes(folder):
         if backend["port"]["name"] == "grpc":
             method = path.rpartition("/")[2]
             assert method in methods - CONTROL
         else:
-            # Questions without a body. `infer` is not among them, nor is another model, nor `trace/setting`.
-            assert path in HTTP_QUESTIONS
+            # Requests without a body. The paths of `infer`, of `trace/setting` and of other models are not routed.
+            assert path in HTTP_PATHS
     for ingress in every(folder, "Ingress"):
         for rule in ingress["spec"]["rules"]:
             assert {path["pathType"] for path in rule["http"]["paths"]} == {"Exact"}
 
 
 def test_calls_of_our_client_are_routed() -> None:
-    # What tritonclient calls for `get_model_config` and `infer`, see client/connection.py.
+    # tritonclient makes these two calls for `get_model_config` and `infer`, see client/connection.py.
     routed = {path for ingress, _, path, _ in routes("overlays/production")}
     assert {f"/{GRPC.full_name}/ModelConfig", f"/{GRPC.full_name}/ModelInfer"} <= routed
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_bodies_are_bounded_by_the_largest_request(folder: str) -> None:
-    step = 8 * len(schema.MEASUREMENT_COLUMNS)  # bytes
-    assert BatchConfig().steps <= LARGEST_REQUEST
-    most = {}
+    largest = schema.LARGEST_REQUEST * 8 * len(schema.MEASUREMENT_COLUMNS)  # bytes
+    assert BatchConfig().steps <= schema.LARGEST_REQUEST
+    limits = {}
     for ingress in every(folder, "Ingress"):
         size = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
-        most[ingress["metadata"]["name"]] = int(size[:-1]) * {"k": 2**10, "m": 2**20}[size[-1]]  # as nginx reads them
-    assert most["reentry-http"] == 1024
-    assert LARGEST_REQUEST * step < most["reentry-grpc"] < 2 * LARGEST_REQUEST * step
-    assert 0 < most["reentry-feeds"] <= 64 * 2**20
+        unit = {"k": 2**10, "m": 2**20}[size[-1]]  # nginx counts in powers of two
+        limits[ingress["metadata"]["name"]] = int(size[:-1]) * unit
+    assert limits["reentry-http"] == 1024
+    assert largest < limits["reentry-grpc"] < 2 * largest
+    assert 0 < limits["reentry-feeds"] <= 64 * 2**20
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_pods_take_the_control_key_from_a_secret_that_need_not_be_there(folder: str) -> None:
+def test_pods_take_the_control_key_from_an_optional_secret(folder: str) -> None:
     (variable,) = triton(folder)["env"]
     assert variable["name"] == "REENTRY_CONTROL_KEY"
     assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
@@ -188,7 +185,7 @@ def test_feeds_are_hashed_by_their_id_over_a_service_of_their_own(folder: str) -
 
 def test_environments_do_not_share_a_host() -> None:
     hosts = [{host for _, host, _, _ in routes(f"overlays/{name}")} for name in ("minikube", "staging", "production")]
-    assert len(set.union(*hosts)) == sum(len(of_one) for of_one in hosts)
+    assert len(set.union(*hosts)) == sum(map(len, hosts))
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
@@ -204,14 +201,16 @@ def test_instances_and_threads_fit_the_cpus(folder: str) -> None:
     assert resources["requests"]["cpu"] == resources["limits"]["cpu"]
     cores = quantity(resources["limits"]["cpu"])
     instances, threads = sizes(folder)
-    # As `ServerConfig.fitted_instances` fits them to a machine; a laptop's pod has those of the files on less.
+    # `ServerConfig.fitted_instances` has the same rule. On minikube a pod has fewer CPUs and keeps the two instances of
+    # the model files.
     assert instances == (2 if folder == "overlays/minikube" else cores // (2 * threads))
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_pods_run_the_models_as_their_files_say_so_that_they_are_loaded_before_the_server_listens(folder: str) -> None:
+def test_pods_serve_each_model_with_the_configuration_of_its_file(folder: str) -> None:
     instances, threads = sizes(folder)
     config = ServerConfig(instances=instances, threads=threads)
+    # Triton then loads the models before it listens; a changed configuration would be loaded afterwards.
     models = [path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")]
     assert ENSEMBLE in models
     for name in models:
@@ -250,7 +249,7 @@ def test_the_autoscaler_holds_the_replicas_of_the_stable_release(folder: str) ->
 
 
 @pytest.mark.parametrize("folder", ENVIRONMENTS)
-def test_the_autoscaler_asks_for_a_metric_that_its_cluster_has(folder: str) -> None:
+def test_the_autoscaler_uses_a_metric_that_its_cluster_has(folder: str) -> None:
     (metric,) = one(folder, "HorizontalPodAutoscaler")["spec"]["metrics"]
     if folder == "overlays/minikube":
         assert metric["resource"]["name"] == "cpu"
@@ -269,10 +268,11 @@ def test_the_adapter_counts_a_series_of_the_running_server_without_the_ensemble(
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_the_quota_holds_the_largest_release_as_large_a_canary_and_what_terminates(folder: str) -> None:
+def test_the_quota_admits_the_largest_release_an_equally_large_canary_and_terminating_pods(folder: str) -> None:
     scaler = one(folder, "HorizontalPodAutoscaler")["spec"]
     surge = one(folder, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    # Blue/green: both may be full, and a rollout of either adds a pod while as many as one of them still terminate.
+    # Largest number of pods at once: both releases have all their replicas and surge pods, and the replicas of one
+    # earlier release are still terminating.
     pods = 2 * (scaler["maxReplicas"] + surge) + scaler["maxReplicas"]
     hard = one(folder, "ResourceQuota")["spec"]["hard"]
     limits = triton(folder)["resources"]["limits"]
@@ -290,12 +290,12 @@ def test_the_quota_holds_the_largest_release_as_large_a_canary_and_what_terminat
 
 def test_a_laptop_node_has_room_for_the_release_a_canary_and_a_surge_pod() -> None:
     (cpus,) = re.findall(r"minikube start .*--cpus (\d+)", (K8S / "scripts" / "minikube.sh").read_text())
-    system = 1.2  # cores that the control plane, Calico, CoreDNS, metrics-server and ingress-nginx request
+    system = 1.2  # CPUs that the control plane, Calico, CoreDNS, metrics-server and ingress-nginx request
     assert 3 * quantity(triton("overlays/minikube")["resources"]["requests"]["cpu"]) <= int(cpus) - system
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_pods_start_on_nodes_that_name_no_zone(folder: str) -> None:
+def test_pods_start_on_nodes_without_a_zone_label(folder: str) -> None:
     assert {each["whenUnsatisfiable"] for each in pod(folder)["topologySpreadConstraints"]} == {"ScheduleAnyway"}
 
 
@@ -318,7 +318,7 @@ def test_the_network_policy_opens_only_the_gateway_prometheus_dns_and_the_model_
     assert policy["policyTypes"] == ["Ingress", "Egress"]
 
     def opened(rules: list[Manifest], side: str) -> dict[str, set[object]]:
-        """Ports by namespace; every rule names one namespace."""
+        """Return the open ports by namespace. Every rule selects exactly one namespace."""
         found = {}
         for rule in rules:
             (peer,) = rule[side]
@@ -360,7 +360,7 @@ def test_every_object_that_a_pod_refers_to_exists_or_is_an_external_secret(folde
 
 
 @pytest.mark.parametrize("folder", ["models/pvc", "models/s3"])
-def test_models_from_elsewhere_are_mounted_read_only_where_the_image_looks(folder: str) -> None:
+def test_models_from_outside_the_image_are_mounted_read_only_at_its_models_path(folder: str) -> None:
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in triton(folder)["volumeMounts"]
 
 

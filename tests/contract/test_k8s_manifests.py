@@ -1,4 +1,4 @@
-"""Every overlay builds, is what Kubernetes takes, and keeps Pod Security's `restricted` profile."""
+"""Every overlay builds, is valid Kubernetes, and follows the `restricted` profile of Pod Security."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from tests.contract.manifests import DEPLOYED, FOLDERS, K8S, Manifest, build, every, one, pod
 
 OLDEST = "1.30"
-"""The oldest Kubernetes that does what the manifests ask for, see k8s/README.md."""
+"""Oldest version of Kubernetes with all features that the manifests use, see k8s/README.md."""
 
 VERSIONS = (OLDEST, "1.35", "1.36", "1.37")
-"""Versions of Kubernetes: the oldest, and those with upstream support."""
+"""Versions of Kubernetes: the oldest usable version, and the versions with upstream support."""
 
 
 def test_the_guide_names_the_oldest_kubernetes() -> None:
@@ -84,8 +84,8 @@ ALLOWED_VOLUMES = {
 }
 
 
-def breaches(spec: Manifest) -> Iterator[str]:
-    """What Pod Security's `restricted` profile refuses, by kubernetes.io's Pod Security Standards."""
+def violations(spec: Manifest) -> Iterator[str]:
+    """Yield each field of a pod specification that violates the `restricted` profile of the Pod Security Standards."""
     pod_context = spec.get("securityContext", {})
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(name):
@@ -97,17 +97,17 @@ def breaches(spec: Manifest) -> Iterator[str]:
         yield "sysctls"
     for container in [*spec["containers"], *spec.get("initContainers", []), *spec.get("ephemeralContainers", [])]:
         context = container.get("securityContext", {})
-        both = pod_context | context
+        effective = pod_context | context
         capabilities = context.get("capabilities", {})
         if context.get("privileged"):
             yield "privileged"
         if context.get("allowPrivilegeEscalation") is not False:
             yield "allowPrivilegeEscalation"
-        if both.get("runAsNonRoot") is not True:
+        if effective.get("runAsNonRoot") is not True:
             yield "runAsNonRoot"
-        if both.get("runAsUser") == 0:
+        if effective.get("runAsUser") == 0:
             yield "runAsUser"
-        if both.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        if effective.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
             yield "seccompProfile"
         if "ALL" not in capabilities.get("drop", []):
             yield "capabilities.drop"
@@ -123,12 +123,12 @@ def breaches(spec: Manifest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_pods_keep_the_restricted_profile(folder: str) -> None:
-    assert list(breaches(pod(folder))) == []
+def test_pods_follow_the_restricted_profile(folder: str) -> None:
+    assert list(violations(pod(folder))) == []
 
 
 @pytest.mark.parametrize(
-    ("breach", "spoil"),
+    ("violation", "spoil"),
     [
         ("hostNetwork", lambda spec, _: spec.update(hostNetwork=True)),
         ("volume host", lambda spec, _: spec["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
@@ -145,14 +145,14 @@ def test_pods_keep_the_restricted_profile(folder: str) -> None:
         ("probe.host", lambda spec, _: spec["containers"][0]["livenessProbe"]["httpGet"].update(host="10.0.0.1")),
     ],
 )
-def test_each_violation_of_the_profile_is_detected(breach: str, spoil: Callable[[Any, Any], object]) -> None:
+def test_each_violation_of_the_profile_is_detected(violation: str, spoil: Callable[[Any, Any], object]) -> None:
     spec = copy.deepcopy(pod("overlays/production"))
     spoil(spec, spec["containers"][0]["securityContext"])
-    assert list(breaches(spec)) == [breach]
+    assert list(violations(spec)) == [violation]
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_containers_write_to_nothing_but_volumes(folder: str) -> None:
+def test_containers_write_only_to_volumes(folder: str) -> None:
     for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod(folder)["automountServiceAccountToken"] is False
@@ -160,8 +160,8 @@ def test_containers_write_to_nothing_but_volumes(folder: str) -> None:
 
 def test_yamllint_finds_nothing_in_the_manifests() -> None:
     lint = [sys.executable, "-m", "yamllint", "--strict", "--config-file", K8S / ".yamllint.yaml", K8S]
-    found = subprocess.run(lint, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout
+    result = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
 
 
 def lists_of_ports(part: Any) -> Iterator[list[Manifest]]:
@@ -200,11 +200,11 @@ RESOURCES = {
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
 }
-"""The name of each kind in the rules of a role."""
+"""Resource name of each kind, as the rules of a role use it."""
 
 
 def rights(manifest: Manifest) -> set[str]:
-    """Return what deployers may do with an object of this kind."""
+    """Return the verbs that the deployer role allows on objects of this kind."""
     group = manifest["apiVersion"].rpartition("/")[0]
     return {
         verb
@@ -215,15 +215,15 @@ def rights(manifest: Manifest) -> set[str]:
 
 
 def is_canonical(quantity: str) -> bool:
-    """Tell whether the API server keeps a quantity as it is written: 1000m becomes 1, and 1024Mi becomes 1Gi."""
+    """Return whether the API server keeps a quantity as it is written. It changes 1000m to 1, and 1024Mi to 1Gi."""
     found = re.fullmatch(r"(\d+)(|m|Ki|Mi|Gi)", quantity)
     return found is not None and (found[1] == "0" or int(found[1]) % (1024 if "i" in found[2] else 1000) > 0)
 
 
 def changed_by_the_api(manifest: Manifest) -> Iterator[str]:
-    """Yield the fields that the API server adds inside lists, which `kubectl apply` compares as a whole, or rewrites.
+    """Yield the fields that the API server rewrites, or adds inside lists that `kubectl apply` compares as a whole.
 
-    The object then differs from the live one in every apply, and kubectl sends a PATCH.
+    With such a field a manifest always differs from the live object, so every apply sends a PATCH.
     """
     spec = manifest.get("spec", {})
     if manifest["kind"] == "NetworkPolicy":
@@ -251,19 +251,31 @@ def test_deployers_may_apply_all_of_an_overlay(folder: str) -> None:
     for manifest in build(folder):
         allowed = rights(manifest)
         assert "get" in allowed, manifest["kind"]
-        if not {"create", "patch"} <= allowed:  # the administrator's: an apply must find nothing to change
+        if not {"create", "patch"} <= allowed:  # an apply by a deployer must find no difference
             assert list(changed_by_the_api(manifest)) == [], manifest["kind"]
 
 
 @pytest.mark.parametrize(
     ("kind", "missing", "spoil"),
     [
-        ("NetworkPolicy", "ports.protocol", lambda it: it["spec"]["ingress"][0]["ports"][0].pop("protocol")),
-        ("LimitRange", "limits.default", lambda it: it["spec"]["limits"][0]["default"].pop("cpu")),
-        ("LimitRange", "limits.defaultRequest", lambda it: it["spec"]["limits"][0]["defaultRequest"].pop("memory")),
-        ("LimitRange", "limits quantity", lambda it: it["spec"]["limits"][0]["max"].update(cpu="16000m")),
-        ("ResourceQuota", "hard quantity", lambda it: it["spec"]["hard"].update({"limits.memory": "77824Mi"})),
-        ("RoleBinding", "subjects.apiGroup", lambda it: it["subjects"][0].pop("apiGroup")),
+        (
+            "NetworkPolicy",
+            "ports.protocol",
+            lambda manifest: manifest["spec"]["ingress"][0]["ports"][0].pop("protocol"),
+        ),
+        ("LimitRange", "limits.default", lambda manifest: manifest["spec"]["limits"][0]["default"].pop("cpu")),
+        (
+            "LimitRange",
+            "limits.defaultRequest",
+            lambda manifest: manifest["spec"]["limits"][0]["defaultRequest"].pop("memory"),
+        ),
+        ("LimitRange", "limits quantity", lambda manifest: manifest["spec"]["limits"][0]["max"].update(cpu="16000m")),
+        (
+            "ResourceQuota",
+            "hard quantity",
+            lambda manifest: manifest["spec"]["hard"].update({"limits.memory": "77824Mi"}),
+        ),
+        ("RoleBinding", "subjects.apiGroup", lambda manifest: manifest["subjects"][0].pop("apiGroup")),
     ],
 )
 def test_each_field_that_the_api_changes_is_detected(

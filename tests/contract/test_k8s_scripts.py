@@ -1,7 +1,7 @@
-"""The delivery scripts: what they ask of kubectl, in which order, and a health check that scores a real track.
+"""The delivery scripts run the right kubectl commands in the right order, and the health check scores a real track.
 
-There is no cluster here. A stand-in for kubectl writes down what it is asked, reads and builds with the real kubectl,
-and forwards ports to the real Triton of the tests.
+The tests need no cluster. A stand-in for kubectl records each command. It passes builds and reads to the real kubectl,
+and forwards ports to the Triton server of the tests.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
 TIMEOUT = 60.0
 
 STAND_IN = """#!/usr/bin/env bash
-# What changes a cluster is written down; what an apply would bring is there afterwards.
+# Records each command. Later commands can read the objects of an apply.
 set -euo pipefail
 [ "$1" = kustomize ] && exec "$KUBECTL" "$@"
 [ "$1 $2" = "patch --local" ] && exec "$KUBECTL" "$@"
-asked=$*
-printf '%s\\n' "${asked//$'\\n'/ }" >>"$STATE/asked"
+command=$*
+printf '%s\\n' "${command//$'\\n'/ }" >>"$STATE/commands"
 namespace=
 [ "$1" = -n ] && namespace=$2 && shift 2
 case "$*" in
@@ -50,15 +50,15 @@ port-forward*:8000) echo "Forwarding from 127.0.0.1:$HTTP_PORT -> 8000" && exec 
 port-forward*:8001) echo "Forwarding from 127.0.0.1:$GRPC_PORT -> 8001" && exec sleep 60 ;;
 rollout\\ status\\ deployment/"$BROKEN "*) echo "timed out" >&2 && exit 1 ;;
 rollout\\ status\\ deployment/"$STUCK "*) exec sleep 60 ;;
-rollout\\ status*) [ -z "$WATCHED" ] || until grep -q ' get pods ' "$STATE/asked"; do sleep 0.05; done ;;
-logs*--previous*) echo "its last words" ;;
+rollout\\ status*) [ -z "$WATCHED" ] || until grep -q ' get pods ' "$STATE/commands"; do sleep 0.05; done ;;
+logs*--previous*) echo "cannot load the model" ;;
 esac
 """
 
 
 @dataclass
 class Cluster:
-    """The stand-in for a cluster records what it is asked."""
+    """A stand-in for a cluster that records the kubectl commands of the scripts."""
 
     state: Path
     api: str
@@ -66,13 +66,13 @@ class Cluster:
     http_port: int
     grpc_port: int
     broken: str = "none"
-    """The Deployment whose rollout times out."""
+    """Name of the Deployment whose rollout times out."""
     stuck: str = "none"
-    """The Deployment whose rollout lasts until somebody ends the wait."""
+    """Name of the Deployment whose rollout continues until the script stops waiting for it."""
     watched: bool = False
-    """Whether a rollout ends only after the pods were looked at."""
+    """Whether a rollout ends only after the script has read the pods."""
     forbidden: str = ""
-    """What the API server answers to an apply that it refuses."""
+    """Error message with which the API server refuses an apply; empty if it accepts the apply."""
 
     def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -96,19 +96,20 @@ class Cluster:
             },
         )
 
-    def holds(self, *manifests: Manifest, name: str = "1-stable") -> None:
-        """Put objects into the cluster, as the API server completes them."""
-        self.keeps(*(as_live(manifest, replicas=3) for manifest in manifests), name=name)
+    def put(self, *manifests: Manifest, name: str = "1-stable") -> None:
+        """Put manifests into the cluster, with the fields that the API server adds."""
+        self.put_unchanged(*(as_live(manifest, replicas=3) for manifest in manifests), name=name)
 
-    def keeps(self, *objects: Manifest, name: str) -> None:
-        """Put objects into the cluster as they are."""
+    def put_unchanged(self, *objects: Manifest, name: str) -> None:
+        """Put objects into the cluster without changing them."""
         self.live[name] = list(objects)
 
     @property
     def changes(self) -> list[str]:
-        """What was asked that is not a question, without the namespace."""
-        asked = (self.state / "asked").read_text().splitlines() if (self.state / "asked").exists() else []
-        plain = [line.partition(" ")[2].partition(" ")[2] if line.startswith("-n ") else line for line in asked]
+        """Recorded commands without their namespace, except those that only read objects or logs."""
+        file = self.state / "commands"
+        lines = file.read_text().splitlines() if file.exists() else []
+        plain = [line.partition(" ")[2].partition(" ")[2] if line.startswith("-n ") else line for line in lines]
         return [line for line in plain if not line.startswith(("get", "logs", "config", "rollout history"))]
 
     @property
@@ -118,7 +119,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
-    """The cluster runs production with three replicas."""
+    """A cluster that runs the production overlay with three replicas."""
     program("kubectl")
     program("curl")
     stand_in = tmp_path / "kubectl"
@@ -128,25 +129,25 @@ def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
     ports = [int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url)]
     with serving(live, applied=tmp_path / "applied.yaml") as api:
         cluster = Cluster(state=tmp_path, api=api, live=live, http_port=ports[0], grpc_port=ports[1])
-        cluster.holds(*build("overlays/production"))
+        cluster.put(*build("overlays/production"))
         yield cluster
 
 
 @pytest.fixture
 def canary(cluster: Cluster) -> Cluster:
-    """The cluster runs a canary with two replicas."""
-    hold_canary(cluster, replicas=2)
+    """A cluster that also runs a canary with two replicas."""
+    put_canary(cluster, replicas=2)
     return cluster
 
 
-def hold_canary(cluster: Cluster, replicas: int) -> None:
+def put_canary(cluster: Cluster, replicas: int) -> None:
     deployment = copy.deepcopy(one("overlays/production", "Deployment"))
     deployment["metadata"]["name"] = "reentry-canary"
     deployment["spec"]["replicas"] = replicas
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
     for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
         labels["release"] = "canary"
-    cluster.holds(deployment, name="2-canary")
+    cluster.put(deployment, name="2-canary")
 
 
 def free_port() -> int:
@@ -157,57 +158,57 @@ def free_port() -> int:
 
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     shellcheck = Path(sys.executable).with_name("shellcheck")
-    found = subprocess.run(
+    result = subprocess.run(
         [shellcheck, "--external-sources", *COMMANDS, SCRIPTS / "common.sh"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("script", COMMANDS, ids=lambda path: path.stem)
-def test_every_script_fails_early_and_explains_itself(script: Path) -> None:
+def test_every_script_stops_at_the_first_error_and_has_a_help_text(script: Path) -> None:
     assert script.stat().st_mode & stat.S_IXUSR
     assert "\nset -euo pipefail\n" in script.read_text()
-    told = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert told.returncode == 0
-    assert f"Usage: {script.name}" in told.stdout
-    assert "Example: " in told.stdout
-    assert "set -" not in told.stdout
+    result = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert result.returncode == 0
+    assert f"Usage: {script.name}" in result.stdout
+    assert "Example: " in result.stdout
+    assert "set -" not in result.stdout
 
 
 def test_the_health_check_scores_a_track_on_the_running_server(server: EmbeddedServer) -> None:
     program("curl")
     check = [SCRIPTS / "health-check.sh", "--url", f"http://{server.http_url}"]
-    told = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert told.returncode == 0, told.stderr
-    assert "healthy: reentry_lstm version 1 answered" in told.stdout
+    result = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "healthy: reentry_lstm version 1 answered" in result.stdout
 
 
-def test_the_health_check_fails_where_nobody_listens() -> None:
+def test_the_health_check_fails_if_no_server_listens() -> None:
     program("curl")
     check = [SCRIPTS / "health-check.sh", "--url", f"http://127.0.0.1:{free_port()}"]
-    told = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert told.returncode == 1
-    assert "reports a failure" in told.stderr
+    result = subprocess.run(check, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert result.returncode == 1
+    assert "reports a failure" in result.stderr
 
 
 STABLE = triton("overlays/production")["image"]
 
 
-def explained(deployment: str, cause: str) -> str:
+def record_cause(deployment: str, cause: str) -> str:
     return f"annotate --overwrite deployment/{deployment} kubernetes.io/change-cause={cause}"
 
 
-def test_deploy_applies_the_pinned_image_waits_and_scores(cluster: Cluster) -> None:
-    cluster.holds(*build("overlays/staging"))
-    told = cluster.run("deploy.sh", "staging", "--image", IMAGE)
-    assert told.returncode == 0, told.stderr
+def test_deploy_applies_the_pinned_image_waits_and_scores_a_track(cluster: Cluster) -> None:
+    cluster.put(*build("overlays/staging"))
+    result = cluster.run("deploy.sh", "staging", "--image", IMAGE)
+    assert result.returncode == 0, result.stderr
     assert cluster.changes == [
         "apply --dry-run=server -f -",
         "apply -f -",
-        explained("reentry", f"deploy.sh staging: {IMAGE}"),
+        record_cause("reentry", f"deploy.sh staging: {IMAGE}"),
         "rollout status deployment/reentry --timeout=10m",
         "port-forward service/reentry :8000",
     ]
@@ -217,26 +218,26 @@ def test_deploy_applies_the_pinned_image_waits_and_scores(cluster: Cluster) -> N
     assert not list(K8S.glob(".deploy.*"))
 
 
-def test_deploy_changes_nothing_where_the_cluster_refuses_a_part(cluster: Cluster) -> None:
+def test_deploy_changes_nothing_if_the_cluster_refuses_an_object(cluster: Cluster) -> None:
     cluster.forbidden = 'networkpolicies "reentry" is forbidden: User "dee" cannot patch resource "networkpolicies"'
-    told = cluster.run("deploy.sh", "production")
-    assert told.returncode == 1
-    assert cluster.forbidden in told.stderr
-    assert "nothing was changed; fix: let an administrator" in told.stderr
+    result = cluster.run("deploy.sh", "production")
+    assert result.returncode == 1
+    assert cluster.forbidden in result.stderr
+    assert "nothing was changed; fix: let an administrator" in result.stderr
     assert cluster.changes == ["apply --dry-run=server -f -"]
 
 
 def test_the_first_deploy_creates_the_namespace(cluster: Cluster) -> None:
-    told = cluster.run("deploy.sh", "staging")  # the cluster has production alone
-    assert told.returncode == 0, told.stderr
+    result = cluster.run("deploy.sh", "staging")  # the cluster runs only production
+    assert result.returncode == 0, result.stderr
     assert cluster.changes[0] == "apply -f -"
 
 
 @pytest.mark.parametrize("image", ["registry.example.com/reentry-triton", "reentry-triton:latest", "host:5000/reentry"])
 def test_deploy_refuses_an_image_without_a_digest(cluster: Cluster, image: str) -> None:
-    told = cluster.run("deploy.sh", "production", "--image", image)
-    assert told.returncode == 1
-    assert "fix: " in told.stderr
+    result = cluster.run("deploy.sh", "production", "--image", image)
+    assert result.returncode == 1
+    assert "fix: " in result.stderr
     assert cluster.changes == []
 
 
@@ -248,16 +249,16 @@ def test_deploy_fails_when_the_new_pods_do_not_become_ready(cluster: Cluster) ->
         {"type": "Available", "status": "True", "message": "Deployment has minimum availability."},
         {"type": "ReplicaFailure", "status": "True", "message": reason},
     ]
-    cluster.keeps(deployment, name="2-broken")
-    told = cluster.run("deploy.sh", "production")
-    assert told.returncode == 1
-    assert f"error: {reason}\n" in told.stderr
-    assert "minimum availability" not in told.stderr
-    assert "the old ones serve" in told.stderr
+    cluster.put_unchanged(deployment, name="2-broken")
+    result = cluster.run("deploy.sh", "production")
+    assert result.returncode == 1
+    assert f"error: {reason}\n" in result.stderr
+    assert "minimum availability" not in result.stderr
+    assert "the old ones serve" in result.stderr
 
 
-def pod_of(revision: int, reason: str, *, init: bool = False) -> tuple[Manifest, Manifest]:
-    """Return a ReplicaSet of the stable release, and a pod of it in which one container waits."""
+def waiting_pod(revision: int, reason: str, *, init: bool = False) -> tuple[Manifest, Manifest]:
+    """Return a ReplicaSet of the stable release and one of its pods, which has a container in the state `waiting`."""
     labels = {"app.kubernetes.io/name": "reentry", "release": "stable", "pod-template-hash": f"hash{revision}"}
     metadata = {"name": f"reentry-hash{revision}", "namespace": "reentry", "labels": labels}
     annotations = {"deployment.kubernetes.io/revision": str(revision)}
@@ -276,33 +277,33 @@ def test_a_pod_that_cannot_start_ends_the_wait_and_its_last_message_is_printed(
     cluster: Cluster, reason: str, init: bool
 ) -> None:
     cluster.stuck = "reentry"
-    cluster.keeps(*pod_of(1, "PodInitializing"), *pod_of(2, reason, init=init), name="3-pods")
-    cluster.holds(*build("overlays/production"), name="4-applied")
-    told = cluster.run("deploy.sh", "production")
-    assert told.returncode == 1
+    cluster.put_unchanged(*waiting_pod(1, "PodInitializing"), *waiting_pod(2, reason, init=init), name="3-pods")
+    cluster.put(*build("overlays/production"), name="4-applied")
+    result = cluster.run("deploy.sh", "production")
+    assert result.returncode == 1
     container = "models" if init else "triton"
-    assert f"error: pod reentry-hash2-x, container {container}: {reason}: back-off 10s restarting" in told.stderr
-    assert "its last line: its last words" in told.stderr
-    assert "the old ones serve" in told.stderr
+    assert f"error: pod reentry-hash2-x, container {container}: {reason}: back-off 10s restarting" in result.stderr
+    assert "its last line: cannot load the model" in result.stderr
+    assert "the old ones serve" in result.stderr
     assert "port-forward service/reentry :8000" not in cluster.changes
 
 
 @pytest.mark.parametrize(
     "pods",
-    [pod_of(1, "CrashLoopBackOff"), pod_of(2, "ContainerCreating"), pod_of(2, "ErrImagePull")],
-    ids=["of the revision before", "still starting", "pulled once more"],
+    [waiting_pod(1, "CrashLoopBackOff"), waiting_pod(2, "ContainerCreating"), waiting_pod(2, "ErrImagePull")],
+    ids=["a pod of the previous revision", "a starting pod", "a pull that is retried"],
 )
 def test_a_rollout_succeeds_beside_pods_that_are_not_stuck(cluster: Cluster, pods: tuple[Manifest, Manifest]) -> None:
     cluster.watched = True
-    cluster.keeps(*pod_of(2, "ContainerCreating"), name="3-pods")
-    cluster.keeps(*pods, name="4-pods")
-    cluster.holds(*build("overlays/production"), name="5-applied")
-    told = cluster.run("deploy.sh", "production")
-    assert told.returncode == 0, told.stderr
-    assert "error" not in told.stderr
+    cluster.put_unchanged(*waiting_pod(2, "ContainerCreating"), name="3-pods")
+    cluster.put_unchanged(*pods, name="4-pods")
+    cluster.put(*build("overlays/production"), name="5-applied")
+    result = cluster.run("deploy.sh", "production")
+    assert result.returncode == 0, result.stderr
+    assert "error" not in result.stderr
 
 
-def test_minikube_goes_from_a_checkout_with_a_model_to_a_scored_file(
+def test_the_minikube_script_deploys_a_checkout_and_scores_a_file(
     cluster: Cluster, model_repository: Path, tmp_path: Path
 ) -> None:
     checkout = tmp_path / "checkout"
@@ -312,13 +313,13 @@ def test_minikube_goes_from_a_checkout_with_a_model_to_a_scored_file(
     tracks = simulate_trapezoid(TrapezoidConfig(tracks=2, seed=1, labels=False))
     write_tracks(checkout / "artifacts" / "data" / "test.csv", tracks)
     minikube = tmp_path / "minikube"
-    minikube.write_text('#!/bin/sh\necho "$*" >>"$STATE/minikube.asked"\n')
+    minikube.write_text('#!/bin/sh\necho "$*" >>"$STATE/minikube.commands"\n')
     minikube.chmod(0o755)
 
-    told = cluster.run("minikube.sh", scripts=checkout / "k8s" / "scripts")
+    result = cluster.run("minikube.sh", scripts=checkout / "k8s" / "scripts")
 
-    assert told.returncode == 0, told.stderr
-    start, build = (tmp_path / "minikube.asked").read_text().splitlines()
+    assert result.returncode == 0, result.stderr
+    start, build = (tmp_path / "minikube.commands").read_text().splitlines()
     assert start.startswith("start --profile reentry")
     (image,) = re.findall(r"--tag (reentry-triton:\S+) --file Dockerfile.triton --build-opt=target=cpu", build)
     (deployment,) = [manifest for manifest in cluster.applied if manifest["kind"] == "Deployment"]
@@ -329,16 +330,16 @@ def test_minikube_goes_from_a_checkout_with_a_model_to_a_scored_file(
 
 def test_rollback_stops_at_a_revision_that_cannot_start(cluster: Cluster) -> None:
     cluster.stuck = "reentry"
-    cluster.keeps(*pod_of(2, "CrashLoopBackOff"), name="3-pods")
-    told = cluster.run("rollback.sh")
-    assert told.returncode == 1
-    assert "CrashLoopBackOff" in told.stderr
-    assert "fix: --to-revision" in told.stderr
+    cluster.put_unchanged(*waiting_pod(2, "CrashLoopBackOff"), name="3-pods")
+    result = cluster.run("rollback.sh")
+    assert result.returncode == 1
+    assert "CrashLoopBackOff" in result.stderr
+    assert "fix: --to-revision" in result.stderr
 
 
 def test_rollback_returns_to_the_previous_revision_and_scores_a_track(cluster: Cluster) -> None:
-    told = cluster.run("rollback.sh")
-    assert told.returncode == 0, told.stderr
+    result = cluster.run("rollback.sh")
+    assert result.returncode == 0, result.stderr
     assert cluster.changes == [
         "rollout undo deployment/reentry --to-revision=0",
         "rollout status deployment/reentry --timeout=10m",
@@ -363,13 +364,13 @@ def route(weight: int) -> str:
 REMOVE = ["delete ingress -l release=canary", "delete deployment,service -l release=canary"]
 
 
-def test_a_canary_scores_a_track_before_it_takes_its_share(cluster: Cluster) -> None:
-    cluster.holds(*build("overlays/staging"))
-    told = cluster.run("canary.sh", "start", IMAGE, "--weight", "5", "--namespace", "reentry-staging")
-    assert told.returncode == 0, told.stderr
+def test_a_canary_scores_a_track_before_it_receives_traffic(cluster: Cluster) -> None:
+    cluster.put(*build("overlays/staging"))
+    result = cluster.run("canary.sh", "start", IMAGE, "--weight", "5", "--namespace", "reentry-staging")
+    assert result.returncode == 0, result.stderr
     assert cluster.changes == [
         "apply -f -",
-        explained("reentry-canary", f"canary.sh start: {IMAGE}"),
+        record_cause("reentry-canary", f"canary.sh start: {IMAGE}"),
         "rollout status deployment/reentry-canary --timeout=10m",
         "port-forward service/reentry-canary :8000",
         *resize(1),
@@ -380,12 +381,12 @@ def test_a_canary_scores_a_track_before_it_takes_its_share(cluster: Cluster) -> 
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_and_share(
+def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_and_weight(
     cluster: Cluster, folder: str
 ) -> None:
     namespace = one(folder, "Namespace")["metadata"]["name"]
-    cluster.holds(*build(folder))
-    cluster.broken = "reentry-canary"  # what was applied is enough
+    cluster.put(*build(folder))
+    cluster.broken = "reentry-canary"  # the applied manifests are enough for this test
     assert cluster.run("canary.sh", "start", IMAGE, "--namespace", namespace).returncode == 1
 
     applied = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in cluster.applied}
@@ -398,7 +399,7 @@ def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_an
     assert sorted(applied) == sorted((kind, f"{name}-canary") for kind, name in names)
     for (kind, _), manifest in applied.items():
         assert manifest["metadata"]["namespace"] == namespace
-        assert manifest["metadata"]["labels"]["release"] == "canary"  # by which it is removed
+        assert manifest["metadata"]["labels"]["release"] == "canary"  # the script removes the canary by this label
         assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
         assert set(manifest["metadata"]) <= {"name", "namespace", "labels", "annotations"}
         assert "clusterIP" not in manifest["spec"]
@@ -414,62 +415,62 @@ def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_an
     assert service["metadata"]["labels"] == stable_service["metadata"]["labels"] | {"release": "canary"}
     assert service["spec"]["selector"].items() <= labels.items()
     assert not service["spec"]["selector"].items() <= pod_labels(folder).items()
-    assert "replicas" not in deployment["spec"]  # one, until it takes a share
+    assert "replicas" not in deployment["spec"]  # Kubernetes then starts one replica
     expected = copy.deepcopy(pod(folder))
     for container in [*expected["containers"], *expected.get("initContainers", [])]:
         if container["image"] == triton(folder)["image"]:
             container["image"] = IMAGE
     got = deployment["spec"]["template"]["spec"]
-    for spread in got["topologySpreadConstraints"]:  # some versions of kustomize add the release
+    for spread in got["topologySpreadConstraints"]:  # some versions of kustomize add this label
         spread["labelSelector"]["matchLabels"].pop("release", None)
     assert got == expected
     assert service["spec"]["ports"] == stable_service["spec"]["ports"]
 
     for name in ("reentry-http", "reentry-grpc"):
         stable, canary = one(folder, "Ingress", name), applied["Ingress", f"{name}-canary"]
-        share = {"nginx.ingress.kubernetes.io/canary": "true", "nginx.ingress.kubernetes.io/canary-weight": "0"}
-        assert canary["metadata"]["annotations"] == stable["metadata"].get("annotations", {}) | share
+        weight = {"nginx.ingress.kubernetes.io/canary": "true", "nginx.ingress.kubernetes.io/canary-weight": "0"}
+        assert canary["metadata"]["annotations"] == stable["metadata"].get("annotations", {}) | weight
         rules = copy.deepcopy(stable["spec"])
         for path in rules["rules"][0]["http"]["paths"]:
             path["backend"]["service"]["name"] = "reentry-canary"
         assert canary["spec"] == rules
 
 
-def test_a_canary_that_does_not_score_takes_no_share(cluster: Cluster) -> None:
+def test_a_canary_that_fails_the_health_check_receives_no_traffic(cluster: Cluster) -> None:
     cluster.http_port = free_port()
-    told = cluster.run("canary.sh", "start", IMAGE)
-    assert told.returncode == 1
-    assert "fix: read its log, then canary.sh abort" in told.stderr
+    result = cluster.run("canary.sh", "start", IMAGE)
+    assert result.returncode == 1
+    assert "fix: read its log, then canary.sh abort" in result.stderr
     assert not [line for line in cluster.changes if line.startswith("annotate --overwrite ingress")]
 
 
 def test_a_second_canary_is_refused(canary: Cluster) -> None:
-    told = canary.run("canary.sh", "start", IMAGE)
-    assert told.returncode == 1
-    assert "promote or abort" in told.stderr
+    result = canary.run("canary.sh", "start", IMAGE)
+    assert result.returncode == 1
+    assert "promote or abort" in result.stderr
     assert canary.changes == []
 
 
 @pytest.mark.parametrize(("weight", "replicas"), [(34, 2), (50, 2), (100, 3)])
-def test_more_weight_comes_after_the_replicas_for_it(canary: Cluster, weight: int, replicas: int) -> None:
-    told = canary.run("canary.sh", "weight", str(weight))
-    assert told.returncode == 0, told.stderr
+def test_replicas_are_added_before_the_weight_rises(canary: Cluster, weight: int, replicas: int) -> None:
+    result = canary.run("canary.sh", "weight", str(weight))
+    assert result.returncode == 0, result.stderr
     assert canary.changes == [*resize(replicas), route(weight)]
 
 
 @pytest.mark.parametrize(("weight", "replicas"), [(0, 1), (33, 1), (50, 2)])
-def test_less_weight_comes_before_the_pods_go(cluster: Cluster, weight: int, replicas: int) -> None:
-    hold_canary(cluster, replicas=3)
-    told = cluster.run("canary.sh", "weight", str(weight))
-    assert told.returncode == 0, told.stderr
+def test_the_weight_falls_before_replicas_are_removed(cluster: Cluster, weight: int, replicas: int) -> None:
+    put_canary(cluster, replicas=3)
+    result = cluster.run("canary.sh", "weight", str(weight))
+    assert result.returncode == 0, result.stderr
     assert cluster.changes == [route(weight), *resize(replicas)]
 
 
 def test_a_canary_whose_pods_do_not_start_gets_no_more_weight(canary: Cluster) -> None:
     canary.broken = "reentry-canary"
-    told = canary.run("canary.sh", "weight", "100")
-    assert told.returncode == 1
-    assert "fix: canary.sh abort" in told.stderr
+    result = canary.run("canary.sh", "weight", "100")
+    assert result.returncode == 1
+    assert "fix: canary.sh abort" in result.stderr
     assert route(100) not in canary.changes
 
 
@@ -479,14 +480,14 @@ def test_a_weight_that_is_not_a_percentage_is_refused(canary: Cluster, weight: s
     assert canary.changes == []
 
 
-def test_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_scores(canary: Cluster) -> None:
-    told = canary.run("canary.sh", "promote")
-    assert told.returncode == 0, told.stderr
+def test_a_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_scores_a_track(canary: Cluster) -> None:
+    result = canary.run("canary.sh", "promote")
+    assert result.returncode == 0, result.stderr
     assert canary.changes == [
         *resize(3),
         route(100),
         f"set image deployment/reentry triton={IMAGE}",
-        explained("reentry", f"canary.sh promote: {IMAGE}"),
+        record_cause("reentry", f"canary.sh promote: {IMAGE}"),
         "scale deployment/reentry --replicas=3",
         "rollout status deployment/reentry --timeout=10m",
         "port-forward service/reentry :8000",
@@ -495,11 +496,11 @@ def test_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_scor
     ]
 
 
-def test_a_promotion_brings_the_image_to_every_container_that_runs_it(cluster: Cluster) -> None:
-    cluster.holds(*build("tensorrt/init"))
+def test_a_promotion_sets_the_image_of_every_container_that_runs_it(cluster: Cluster) -> None:
+    cluster.put(*build("tensorrt/init"))
     cluster.broken = "reentry-canary"
     assert cluster.run("canary.sh", "start", IMAGE).returncode == 1
-    cluster.holds(*cluster.applied, name="2-applied")
+    cluster.put(*cluster.applied, name="2-applied")
     cluster.broken = "reentry"
     assert cluster.run("canary.sh", "promote").returncode == 1
     engine = {container["name"]: container["image"] for container in pod("tensorrt/init")["initContainers"]}
@@ -509,22 +510,22 @@ def test_a_promotion_brings_the_image_to_every_container_that_runs_it(cluster: C
 
 def test_a_promotion_that_fails_leaves_the_traffic_on_the_canary(canary: Cluster) -> None:
     canary.broken = "reentry"
-    told = canary.run("canary.sh", "promote")
-    assert told.returncode == 1
-    assert "the canary carries the traffic" in told.stderr
+    result = canary.run("canary.sh", "promote")
+    assert result.returncode == 1
+    assert "the canary carries the traffic" in result.stderr
     assert route(0) not in canary.changes
     assert not set(REMOVE) & set(canary.changes)
 
 
-def test_abort_takes_the_traffic_away_before_the_pods(canary: Cluster) -> None:
-    told = canary.run("canary.sh", "abort")
-    assert told.returncode == 0, told.stderr
+def test_abort_removes_the_traffic_before_the_pods(canary: Cluster) -> None:
+    result = canary.run("canary.sh", "abort")
+    assert result.returncode == 0, result.stderr
     assert canary.changes == [route(0), *REMOVE]
 
 
 @pytest.mark.parametrize("command", ["promote", "abort", "weight"])
-def test_without_a_canary_there_is_nothing_to_move(cluster: Cluster, command: str) -> None:
-    told = cluster.run("canary.sh", command, *(["10"] if command == "weight" else []))
-    assert told.returncode == 1
-    assert "no canary" in told.stderr
+def test_a_canary_command_without_a_canary_is_an_error(cluster: Cluster, command: str) -> None:
+    result = cluster.run("canary.sh", command, *(["10"] if command == "weight" else []))
+    assert result.returncode == 1
+    assert "no canary" in result.stderr
     assert cluster.changes == []

@@ -13,26 +13,26 @@ from reentry import __version__
 from registry.config_pbtxt import pinned, read
 from registry.formats import FORMATS, Format
 from tests.contract.manifests import K8S, Manifest, one, pod, triton
-from tests.contract.test_k8s_manifests import breaches
+from tests.contract.test_k8s_manifests import violations
 
 CONFIG = (K8S.parent / "model_repository/reentry_lstm/config.pbtxt").read_text()
 STEPS = ("prepare", "build", "install")
 
 
 def job() -> Manifest:
-    """Pod specification of the job."""
+    """Return the pod specification of the job."""
     return one("tensorrt/job", "Job")["spec"]["template"]["spec"]
 
 
 def steps(folder: str) -> dict[str, Manifest]:
-    """Containers that build an engine, by name, in order."""
+    """Return the containers that build an engine, by name, in the order in which they run."""
     spec = job() if folder == "tensorrt/job" else pod(folder)
     containers = [*spec["initContainers"], *(spec["containers"] if folder == "tensorrt/job" else [])]
     return {container["name"]: container for container in containers}
 
 
 def test_the_pod_of_the_job_follows_the_restricted_profile_and_writes_only_to_volumes() -> None:
-    assert list(breaches(job())) == []
+    assert list(violations(job())) == []
     for container in steps("tensorrt/job").values():
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert re.search(r":\d[\w.-]*$", container["image"])
@@ -79,7 +79,7 @@ def test_the_image_that_serves_the_engine_builds_it_on_a_gpu(folder: str) -> Non
     assert containers["build"]["image"] == server["image"] == triton("overlays/gpu")["image"]
     assert containers["build"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     for name in ("prepare", "install"):
-        # The image has another name than the server's, because `deploy.sh --image` replaces that one.
+        # The image has its own name, because `deploy.sh --image` replaces every image with the name of the server's.
         assert containers[name]["image"] == f"registry.example.com/reentry-engine:{__version__}-cpu"
         assert "nvidia.com/gpu" not in containers[name]["resources"]["limits"]
     gpu = pod("overlays/gpu")
@@ -152,6 +152,6 @@ def test_the_accelerator_is_added_to_a_copy_and_its_engines_are_on_a_persistent_
 def test_the_optimisation_profile_covers_the_largest_batch_and_the_warm_up_of_the_server() -> None:
     assert read(CONFIG).max_batch_size == TensorRTConfig().batch[2]
     for warm_up in read(CONFIG).model_warmup:
-        steps_of, _ = warm_up.inputs["features"].dims
-        assert TensorRTConfig().time[0] <= steps_of <= TensorRTConfig().time[2]
+        track_length, _ = warm_up.inputs["features"].dims
+        assert TensorRTConfig().time[0] <= track_length <= TensorRTConfig().time[2]
         assert warm_up.batch_size <= TensorRTConfig().batch[2]

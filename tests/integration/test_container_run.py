@@ -1,7 +1,7 @@
-"""The cpu image, really built and run as a pod runs it: not root, read-only, without capabilities.
+"""The `cpu` image is built and then run as a pod runs it: not as root, read-only, and without capabilities.
 
-Wants podman, buildah, and root; a base image with Python 3.11, pulled or made by debootstrap; and a package index.
-The first run takes minutes, later ones reuse the layers.
+The tests need podman, buildah, root, a package index, and a base image with Python 3.11, which they pull or make with
+debootstrap. The first run takes minutes; later runs reuse the image layers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ IMAGE = "localhost/reentry-triton:test"
 BASE = "localhost/reentry-test-python:3.11"
 OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
 LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
-"""A small machine may have less than podman asks for by default."""
+"""Limits of a container. The defaults of podman may exceed the limits of a small machine."""
 
 RUNTIME = ("--runtime", "runc") if shutil.which("runc") else ()
 
@@ -45,9 +45,9 @@ GIGABYTE = 1_000_000_000
 
 
 def podman(*arguments: str | Path, check: bool = True) -> str:
-    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, done.stderr
-    return done.stdout.strip()
+    result = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 0 or not check, result.stderr
+    return result.stdout.strip()
 
 
 def inspect(thing: str) -> dict:
@@ -59,14 +59,14 @@ def exists(image: str) -> bool:
 
 
 def make_base(folder: Path) -> None:
-    """Debian with its own Python."""
+    """Make a base image of Debian with its own Python."""
     for step in (
         ["debootstrap", "--variant=minbase", "bookworm", folder],
         ["chroot", folder, "apt-get", "install", "-qq", "--no-install-recommends", "python3.11-venv", "libpython3.11"],
         ["sh", "-c", f"tar -C {folder} --exclude=./var/cache/apt -c . | podman import - {BASE}"],
     ):
-        done = subprocess.run(step, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode:
+        result = subprocess.run(step, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if result.returncode:
             pytest.skip(f"no base image: {' '.join(map(str, step[:2]))} failed")
     shutil.rmtree(folder)
 
@@ -78,9 +78,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     if os.geteuid() != 0:
-        pytest.skip("building with --isolation chroot takes root")
+        pytest.skip("building with --isolation chroot needs root")
     if sys.version_info[:2] != (3, 11):
-        pytest.skip("wheels are fetched by this Python for the image's 3.11")
+        pytest.skip("the image needs wheels for Python 3.11, and pip downloads wheels for the running Python")
     for image in (BASE, OFFICIAL_BASE):
         if exists(image):
             return image
@@ -88,7 +88,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     if pull.returncode == 0:
         return OFFICIAL_BASE
     if shutil.which("debootstrap") is None:
-        pytest.skip("no base image: no registry is reached, and debootstrap is not installed")
+        pytest.skip("no base image: no registry is reachable, and debootstrap is not installed")
     make_base(tmp_path_factory.mktemp("base") / "root")
     return BASE
 
@@ -110,26 +110,26 @@ def image(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         *("--build-arg", f"PYTHON_IMAGE={base}", "--build-arg", "REVISION=abc123"),
         *("--file", DOCKERFILE, "--target", "cpu", "--tag", IMAGE, context),
     ]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    result = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     return IMAGE
 
 
 def fetch_wheels(folder: Path) -> Path:
-    """The locked packages of the image."""
+    """Download the locked packages of the image into a folder, and return the folder."""
     lock = (ROOT / "requirements.lock").read_text()
     entries = dict(re.findall(r"^(([a-z0-9-]+)==(?:.*\\\n)*.*)$", lock, re.MULTILINE))
     wanted = [entry for entry, name in entries.items() if name in packages("SERVER") | {"setuptools"}]
     (folder / "locked.txt").write_text("\n".join(wanted))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*pip, "--require-hashes", "--dest", folder, "--requirement", folder / "locked.txt"],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        pytest.skip(f"no package index is reached: {done.stderr.strip().splitlines()[-1]}")
+    if result.returncode:
+        pytest.skip(f"no package index is reachable: {result.stderr.strip().splitlines()[-1]}")
     return folder
 
 
@@ -138,23 +138,23 @@ class Container:
     name: str
 
     def address(self, port: int) -> str:
-        """Where the host reaches a port of it."""
+        """Return the address on the host that leads to a port of the container."""
         return podman("port", self.name, str(port))
 
     def logs(self) -> str:
-        done = subprocess.run(["podman", "logs", self.name], capture_output=True, text=True, check=True)
-        return done.stdout + done.stderr
+        result = subprocess.run(["podman", "logs", self.name], capture_output=True, text=True, check=True)
+        return result.stdout + result.stderr
 
-    def well(self) -> bool:
-        """What the image's HEALTHCHECK says; without systemd podman does not run it by itself."""
+    def is_healthy(self) -> bool:
+        """Return whether the image's HEALTHCHECK succeeds. Without systemd, podman does not run it by itself."""
         command = inspect(IMAGE)["Healthcheck"]["Test"]
         assert command[0] == "CMD"
-        done = subprocess.run(["podman", "exec", self.name, *command[1:]], capture_output=True, check=False)
-        return done.returncode == 0
+        result = subprocess.run(["podman", "exec", self.name, *command[1:]], capture_output=True, check=False)
+        return result.returncode == 0
 
-    def wait_until_well(self) -> None:
+    def wait_until_healthy(self) -> None:
         deadline = time.monotonic() + 120
-        while not self.well():
+        while not self.is_healthy():
             assert inspect(self.name)["State"]["Running"], self.logs()
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.2)
@@ -171,7 +171,7 @@ def running(*options: str) -> Iterator[Container]:
         *(*options, IMAGE),
     )
     try:
-        container.wait_until_well()
+        container.wait_until_healthy()
         yield container
     finally:
         podman("rm", "--force", "--time", "0", container.name, check=False)
@@ -192,11 +192,11 @@ def test_the_image_is_small_and_labelled(image: str) -> None:
 
 
 def test_the_image_contains_no_compiler_no_training_code_and_no_build_index(image: str) -> None:
-    look = (
+    script = (
         "command -v gcc cc c++ g++ make; python3 -c 'import torch' 2>/dev/null && echo torch; "
         "python3 -c 'import pip' 2>/dev/null && echo pip; ls -d /wheels /build /root/.cache/pip 2>/dev/null; true"
     )
-    assert podman(*RUNTIME, "run", "--rm", *LIMITS, "--entrypoint", "sh", image, "-c", look) == ""
+    assert podman(*RUNTIME, "run", "--rm", *LIMITS, "--entrypoint", "sh", image, "-c", script) == ""
     assert not [name for name in inspect(image)["Config"]["Env"] if name.startswith(("PIP_", "UV_", "HTTP"))]
 
 
@@ -213,7 +213,7 @@ def test_the_container_scores_a_file_as_the_embedded_server_does(
         scored.append((out / "predictions.csv").read_bytes())
     assert scored[0] == scored[1]
     lines = [json.loads(line) for line in container.logs().splitlines() if line.startswith("{")]
-    assert {line["model_version"] for line in lines} == {1}  # the prediction log, where a cluster reads it
+    assert {line["model_version"] for line in lines} == {1}  # the prediction log, on standard output
 
 
 def test_the_environment_of_the_container_reaches_triton(container: Container) -> None:
@@ -237,10 +237,10 @@ def test_the_metrics_of_the_container_are_readable_from_outside(container: Conta
 
 
 def test_the_container_is_not_root_and_writes_only_to_tmp_and_shared_memory(container: Container) -> None:
-    look = (
+    script = (
         "id -u; for place in / /models /opt/reentry /var/tmp; do touch $place/x 2>/dev/null && echo $place; done; true"
     )
-    assert podman("exec", container.name, "sh", "-c", look) == "1000"
+    assert podman("exec", container.name, "sh", "-c", script) == "1000"
     assert "1000" in podman("exec", container.name, "sh", "-c", "cat /proc/1/status | grep Uid")
 
 
@@ -248,14 +248,14 @@ def test_sigterm_lets_requests_in_flight_finish_and_ends_with_status_0(image: st
     inputs = request_inputs(make_tracks(64, 1200))
     outcomes: queue.Queue[Exception | None] = queue.Queue()
 
-    def keep(result: object, error: Exception | None) -> None:
+    def record(result: object, error: Exception | None) -> None:
         outcomes.put(error)
 
     with running("--env", "REENTRY_INSTANCES=1") as container:
         client = triton.InferenceServerClient(container.address(8001))
         for _ in range(6):
-            client.async_infer("reentry", inputs, keep)
-        first = outcomes.get(timeout=60)  # the others wait or are inside, at different models
+            client.async_infer("reentry", inputs, record)
+        first = outcomes.get(timeout=60)  # the other requests are queued or being processed
         podman("kill", "--signal", "TERM", container.name)
         assert [first, *(outcomes.get(timeout=60) for _ in range(5))] == [None] * 6
         client.close()
@@ -264,13 +264,13 @@ def test_sigterm_lets_requests_in_flight_finish_and_ends_with_status_0(image: st
 
 
 def test_a_build_without_a_model_names_the_fix(base: str, image: str, tmp_path: Path) -> None:
-    # Its own small context: the stage that looks at the models needs nothing else.
+    # A small build context is enough, because the stage `models` reads nothing else.
     shutil.copy2(ROOT / "requirements.lock", tmp_path)
     (tmp_path / "model_repository/reentry_lstm").mkdir(parents=True)
     build = [
         *("buildah", "bud", "--isolation", "chroot", *LIMITS, "--layers", "--build-arg", f"PYTHON_IMAGE={base}"),
         *("--file", DOCKERFILE, "--target", "models", tmp_path),
     ]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "no model is installed; fix: reentry export" in done.stdout + done.stderr
+    result = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "no model is installed; fix: reentry export" in result.stdout + result.stderr

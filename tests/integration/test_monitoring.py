@@ -39,13 +39,13 @@ EXTERNAL = {
     "kube_pod_container_resource_limits": "kube-state-metrics",
     "kube_pod_container_status_restarts_total": "kube-state-metrics",
 }
-"""Metrics that the cluster has and no server."""
+"""Exporter of each metric that comes from the cluster and not from the server."""
 
 REQUESTS, TRACKS, STEPS = 120, 4, 100
 
 
 def write_reference(folder: Path, *used: str) -> None:
-    """The reference of a version trained on flights like those the tests send."""
+    """Write the drift reference of a version that was trained on flights like those that the tests send."""
     tracks = make_tracks(200, STEPS, seed=9)
     features = track_features(tracks)
     steps = features[:, watched_steps(STEPS)].reshape(-1, len(schema.FEATURES))
@@ -56,7 +56,7 @@ def write_reference(folder: Path, *used: str) -> None:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server with two instances of track_decision, and a version that knows its training."""
+    """A server with two instances of track_decision and a version that has a drift reference."""
     repository = make_repository(tmp_path_factory.mktemp("watched"))
     write_reference(repository / "reentry_lstm/1")
     config = on_free_ports(repository, instances=4)
@@ -66,14 +66,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
 
 @pytest.fixture(scope="module")
 def loaded(watched: EmbeddedServer) -> EmbeddedServer:
-    """The same after `REQUESTS` good requests and one broken."""
+    """The same server after `REQUESTS` valid requests and two invalid ones."""
 
-    def ask(number: int) -> None:
+    def send(number: int) -> None:
         with triton.InferenceServerClient(watched.grpc_url) as client:
             client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(TRACKS, STEPS, seed=number)))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(REQUESTS)))
+        list(pool.map(send, range(REQUESTS)))
     broken = make_tracks(1, STEPS)
     broken[0, 3, 3] = np.nan
     with triton.InferenceServerClient(watched.grpc_url) as client:
@@ -86,35 +86,35 @@ def loaded(watched: EmbeddedServer) -> EmbeddedServer:
 
 @pytest.fixture(scope="module")
 def prometheus(loaded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with a few seconds of a server at work."""
+    """A Prometheus that has scraped a server under load for a few seconds."""
     target = loaded.metrics_url.removeprefix("http://").removesuffix("/metrics")
     with running_prometheus(target, tmp_path_factory.mktemp("prometheus")) as running:
         inputs = request_inputs(make_tracks(TRACKS, STEPS))
         with triton.InferenceServerClient(loaded.grpc_url) as client:
 
-            def work() -> bool:
+            def has_rates() -> bool:
                 client.infer(schema.ENSEMBLE.name, inputs)
                 return bool(running.query("reentry:reentry_steps:ratio_rate1h > 0"))
 
-            until(work)
+            until(has_rates)
         yield running
 
 
 def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        assert time.monotonic() < deadline, f"condition does not hold after {seconds:g} s"
         time.sleep(0.05)
 
 
 def exported(server: EmbeddedServer) -> dict[tuple[str, tuple[str, ...]], float]:
-    """What the server exports, by name and labels."""
+    """Return the value of each metric that the server exports, by name and labels."""
     with urllib.request.urlopen(server.metrics_url) as answer:
         text = answer.read().decode()
     values = {}
     for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE):
         pairs = re.findall(r'(\w+)="([^"]*)"', labels)
-        values[name, tuple(f"{key}={held}" for key, held in sorted(pairs))] = float(value)
+        values[name, tuple(f"{key}={label}" for key, label in sorted(pairs))] = float(value)
     return values
 
 
@@ -138,13 +138,13 @@ def concrete(query: str) -> str:
 
 
 def selectors(query: str) -> set[str]:
-    """The metrics a query names, with what it asks of their labels."""
+    """Return the metrics in a query, with their label selectors."""
     return set(re.findall(r"[a-zA-Z_:][\w:]*\{[^}]*\}", query)) | set(re.findall(r"reentry:[\w:]+(?![\w:{])", query))
 
 
 def test_counts_of_two_instances_add_up(loaded: EmbeddedServer) -> None:
     values = exported(loaded)
-    assert values["reentry_requests_total", ("outcome=refused",)] == 2  # by features and by decision
+    assert values["reentry_requests_total", ("outcome=refused",)] == 2  # one by track_features, one by track_decision
     assert values["reentry_requests_total", ("outcome=answered",)] == REQUESTS
     assert values["reentry_tracks_total", ("model_version=1",)] == REQUESTS * TRACKS
     assert total(loaded, "reentry_predictions_total") == REQUESTS * TRACKS * STEPS
@@ -154,7 +154,7 @@ def test_counts_of_two_instances_add_up(loaded: EmbeddedServer) -> None:
     assert {"model_instance=track_decision_0_0", "model_instance=track_decision_0_1"} <= instances
 
 
-def test_a_refused_request_is_a_failure_to_the_ensemble_and_counted_twice(loaded: EmbeddedServer) -> None:
+def test_the_ensemble_counts_a_refused_request_as_two_failures(loaded: EmbeddedServer) -> None:
     values = exported(loaded)
     assert values["nv_inference_request_failure", ("model=reentry", "reason=OTHER", "version=1")] == 2 * 2
     assert values["nv_inference_request_success", ("model=reentry", "version=1")] == REQUESTS
@@ -200,7 +200,7 @@ def test_features_that_no_version_uses_are_not_computed(loaded: EmbeddedServer) 
     np.testing.assert_array_equal(features[:, :STEPS], expected)
 
 
-def test_a_direct_call_of_the_decision_cannot_spoil_a_metric(tmp_path: Path) -> None:
+def test_a_direct_call_of_track_decision_cannot_corrupt_a_metric(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     config = on_free_ports(repository, instances=1)
     tracks = make_tracks(1, STEPS)
@@ -220,7 +220,7 @@ def test_a_direct_call_of_the_decision_cannot_spoil_a_metric(tmp_path: Path) -> 
         for version in range(2, 52):
             decide(client, tracks, features, model_version=np.array([[version]]))
         client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
-        until(lambda: total(server, "reentry_tracks_total") == 51)  # the last to be handed over
+        until(lambda: total(server, "reentry_tracks_total") == 51)  # this metric is updated last
         values = exported(server)
     assert {labels for name, labels in values if name == "reentry_tracks_total"} == {
         ("model_version=1",),
@@ -239,20 +239,20 @@ def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometh
 
 
 @pytest.mark.parametrize("query", [*dashboard_queries(), *rule_queries()])
-def test_every_query_parses_and_names_what_the_server_exports(prometheus: Prometheus, query: str) -> None:
-    prometheus.query(concrete(query))  # an error of syntax or of types is a status 400, which raises
+def test_every_query_is_valid_and_uses_metrics_that_the_server_exports(prometheus: Prometheus, query: str) -> None:
+    prometheus.query(concrete(query))  # raises an exception if the query is invalid
     named = selectors(concrete(query))
     assert named
     for selector in named:
         if selector.partition("{")[0] not in EXTERNAL:
-            assert prometheus.query(selector), f"nothing is {selector}"
+            assert prometheus.query(selector), f"no series matches {selector}"
 
 
-def of_the_server(query: str) -> bool:
+def uses_only_server_metrics(query: str) -> bool:
     return not any(name in query for name in EXTERNAL)
 
 
-@pytest.mark.parametrize("query", [query for query in dashboard_queries() if of_the_server(query)])
+@pytest.mark.parametrize("query", [query for query in dashboard_queries() if uses_only_server_metrics(query)])
 def test_every_panel_has_data(prometheus: Prometheus, query: str) -> None:
     until(lambda: any(np.isfinite(float(one["value"][1])) for one in prometheus.query(concrete(query))), seconds=10.0)
 
@@ -265,14 +265,16 @@ def test_no_alert_fires_for_a_healthy_server(prometheus: Prometheus) -> None:
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
 
 
-def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_at_all(tmp_path: Path) -> None:
+def test_a_request_rejected_by_a_full_queue_counts_twice_for_the_ensemble_and_never_for_its_member(
+    tmp_path: Path,
+) -> None:
     repository = make_repository(tmp_path)
     config = repository / "track_features/config.pbtxt"
     config.write_text(config.read_text().replace("max_queue_size: 512", "max_queue_size: 1"))
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     outcomes: queue.Queue[Exception | None] = queue.Queue()
 
-    def keep(result: object, error: Exception | None) -> None:
+    def record(result: object, error: Exception | None) -> None:
         outcomes.put(error)
 
     with (
@@ -281,7 +283,7 @@ def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_a
     ):
         inputs = request_inputs(make_tracks(32, 1000))
         for _ in range(50):
-            client.async_infer(schema.ENSEMBLE.name, inputs, keep)
+            client.async_infer(schema.ENSEMBLE.name, inputs, record)
         rejected = sum(outcomes.get(timeout=60) is not None for _ in range(50))
         until(lambda: exported(server)["reentry_requests_total", ("outcome=answered",)] == 50 - rejected)
         values = exported(server)
@@ -291,7 +293,7 @@ def test_an_ensemble_counts_twice_what_a_full_queue_rejects_and_its_member_not_a
     assert values["nv_inference_request_success", ("model=reentry", "version=1")] == 50 - rejected
 
 
-def test_a_request_without_the_features_that_its_network_reads_is_refused_for_now(tmp_path: Path) -> None:
+def test_a_request_without_the_features_that_its_network_reads_gets_the_status_unavailable(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     network = repository / "reentry_lstm"
     write_reference(network / "1")
@@ -302,11 +304,11 @@ def test_a_request_without_the_features_that_its_network_reads_is_refused_for_no
         features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
         client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
         decide(client, tracks, features)
-        # From here on the version that answers looks at a robust feature, as after a promotion between the two steps.
+        # Now the network reads a robust feature, as if another version had been promoted between the two calls.
         write_reference(network / "1", "drag_long")
         with pytest.raises(InferenceServerException, match="not computed for this request") as refusal:
             decide(client, tracks, features)
-        assert refusal.value.status() == "StatusCode.UNAVAILABLE"  # which the client sends again
+        assert refusal.value.status() == "StatusCode.UNAVAILABLE"  # the client retries after this status
         until(lambda: answered(client, tracks))
         complete = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
         np.testing.assert_array_equal(complete[:, :STEPS], track_features(tracks))
@@ -315,7 +317,7 @@ def test_a_request_without_the_features_that_its_network_reads_is_refused_for_no
 def decide(
     client: triton.InferenceServerClient, tracks: np.ndarray, features: np.ndarray, **changes: np.ndarray
 ) -> None:
-    """Call track_decision directly, as nobody but the ensemble should."""
+    """Call track_decision directly. In production only the ensemble calls it."""
     batch = len(tracks)
     values = {
         schema.FEATURES_TENSOR: features,
@@ -324,8 +326,8 @@ def decide(
         schema.STARTED_AT: np.full((batch, 1), time.monotonic()),
     }
     inputs = request_inputs(tracks)
-    for tensor, usual in values.items():
-        value = changes.get(tensor.name, usual)
+    for tensor, default in values.items():
+        value = changes.get(tensor.name, default)
         inputs.append(triton.InferInput(tensor.name, value.shape, tensor.dtype))
         inputs[-1].set_data_from_numpy(value)
     client.infer(schema.TRACK_DECISION.name, inputs)
@@ -349,7 +351,7 @@ def test_a_new_version_resets_the_drift_of_the_previous_one(tmp_path: Path) -> N
 
         def drift_of() -> set[str]:
             inputs = request_inputs(make_tracks(60, STEPS))
-            with ThreadPoolExecutor(2) as pool:  # one for each instance of track_decision
+            with ThreadPoolExecutor(2) as pool:  # one request at a time for each instance of track_decision
                 list(pool.map(lambda _: client.infer(schema.ENSEMBLE.name, inputs), range(4)))
             labels = {label for (name, found) in exported(server) if name == "reentry_feature_psi" for label in found}
             return {label for label in labels if label.startswith("model_version")}

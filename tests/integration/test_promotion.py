@@ -187,7 +187,7 @@ def test_a_promotion_of_one_model_leaves_the_other_unchanged_in_the_same_server(
             (lambda: promote(store, 2, server=server), 2),
             (lambda: rollback(store, server=server), 1),
         ):
-            assert change().notes == ()  # each had a trial
+            assert change().warnings == ()  # each version had a trial
             assert (server.versions(), other.versions()) == ([number], [1])
             assert score_image(running) == number
     assert (load.errors, set(load.versions)) == ([], {1})

@@ -133,10 +133,27 @@ def test_a_reason_overrides_the_rule_and_a_rollback_restores_the_version_before(
         "version 3 is in production, after version 1",
         "overridden: its onset_rmse is 1.5 s, worse than 1 s of version 1 in production",
     ]
-    assert result.stderr.startswith("trained on other data than version 1")
+    assert result.stderr.startswith("warning: trained on other data than version 1")
     back = json.loads(done(repository, "rollback", "--json", "--reason", "the drill is over"))
     assert (back["version"], back["previous"], back["kind"], back["reason"]) == (1, 3, "rollback", "the drill is over")
     assert served_versions(repository, "reentry_lstm") == [1]
+
+
+def test_quiet_hides_the_repairs_of_a_promotion_but_not_its_warnings(repository: Path) -> None:
+    pin(repository, 2)
+    promotion = ["repository", "promote", "3", "--repository", str(repository), "--reason", "a drill"]
+    result = RUN.invoke(cli.app, ["--quiet", *promotion])
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning: trained on other data than version 1, so their metrics may not be comparable\n",
+    )
+
+
+def test_the_json_of_a_promotion_has_its_warnings_and_repairs(repository: Path) -> None:
+    pin(repository, 2)
+    shown = json.loads(done(repository, "promote", "3", "--json", "--reason", "a drill"))
+    assert shown["warnings"] == ["trained on other data than version 1, so their metrics may not be comparable"]
+    assert shown["notes"] == ["repaired: config.pbtxt serves version 2, and version 1 is in production"]
 
 
 def test_an_unused_label_and_an_unknown_word_are_named_in_the_error(

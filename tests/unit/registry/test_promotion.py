@@ -161,21 +161,21 @@ def test_the_error_for_a_missing_version_lists_the_existing_versions(store: Vers
     assert (failure.value.where, failure.value.expected) == (store.place(7), "1 or 2")
 
 
-def test_a_version_trained_on_other_data_is_promoted_with_a_note(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_trained_on_other_data_is_promoted_with_a_warning(store: VersionStore, tmp_path: Path) -> None:
     fill(store, tmp_path, 1.0)
     fill(store, tmp_path, 1.0, data_fingerprint="other")
     promote(store, 1)
-    (note,) = promote(store, 2).notes
-    assert note == "trained on other data than version 1, so their metrics may not be comparable"
+    (warning,) = promote(store, 2).warnings
+    assert warning == "trained on other data than version 1, so their metrics may not be comparable"
 
 
-def test_a_version_measured_on_other_tracks_is_promoted_with_a_note(store: VersionStore, tmp_path: Path) -> None:
+def test_a_version_measured_on_other_tracks_is_promoted_with_a_warning(store: VersionStore, tmp_path: Path) -> None:
     for tracks in ("one", "one", "other"):
         fill(store, tmp_path, 1.0, verification={"passed": True, "fingerprint": tracks})
     promote(store, 1)
-    assert promote(store, 2).notes == ()
-    (note,) = promote(store, 3).notes
-    assert note == "measured on other tracks than version 2, so their metrics may not be comparable"
+    assert promote(store, 2).warnings == ()
+    (warning,) = promote(store, 3).warnings
+    assert warning == "measured on other tracks than version 2, so their metrics may not be comparable"
 
 
 def test_a_version_for_another_schema_is_refused_despite_a_reason(store: VersionStore, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_an_engine_that_agrees_with_its_graph_is_served_and_cached(
     assert (repository / "reentry_lstm/config.pbtxt").read_text() == before  # the repository still serves ONNX
 
 
-def test_an_engine_is_built_for_a_model_of_another_name(
+def test_the_model_option_builds_an_engine_for_a_model_of_another_name(
     repository: Path,
     tmp_path: Path,
     on_the_node: Callable[..., subprocess.CompletedProcess[str]],
@@ -99,11 +99,24 @@ def test_an_engine_is_built_for_a_model_of_another_name(
     monkeypatch.setitem(MODELS, second.name, second)
     (repository / "reentry_lstm").rename(repository / second.name)
     work = work_in(tmp_path)
-    assert prepare(repository, work, TensorRTConfig(), second.name) == VERSION
+    run_command("prepare", "--repository", str(repository), "--work", str(work), "--model", second.name)
     assert on_the_node(work).returncode == 0
-    assert install(work, repository, second.name)["version"] == VERSION
+    run_command("install", "--work", str(work), "--keep", str(repository), "--model", second.name)
     assert read((work / "models/second_lstm/config.pbtxt").read_text()).backend == "tensorrt"
     assert len(list((repository / f"second_lstm/{VERSION}/engines").iterdir())) == 1
+
+
+def test_a_model_with_other_tensors_is_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, versions.IMAGERY.name, versions.IMAGERY)
+    versions.add_imagery(repository)
+    versions.install_imagery(repository, tmp_path, 1)
+    work = work_in(tmp_path)
+    with pytest.raises(RepositoryError, match="no engine can be built for this model") as error:
+        prepare(repository, work, TensorRTConfig(), versions.IMAGERY.name)
+    assert (error.value.got, error.value.fix) == (versions.IMAGERY.name, "correct --model")
+    assert not list(work.iterdir())
 
 
 def test_the_next_pod_takes_the_engine_from_the_cache_and_checks_it_again(
