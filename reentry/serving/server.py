@@ -219,7 +219,8 @@ class EmbeddedServer:
             # files, so a fitted configuration has to be loaded by request. A model that fails must not end the server:
             # the load request that follows returns the reason.
             command += ["--exit-on-error=false", *(f"--load-model={name}" for name in self.models)]
-        restriction = f"{_CONTROL_APIS}:{api.CONTROL_HEADER}={self.control_key}"
+        restricted = _CONTROL_APIS.removeprefix("shared-memory,") if config.open_shared_memory else _CONTROL_APIS
+        restriction = f"{restricted}:{api.CONTROL_HEADER}={self.control_key}"
         hidden = {}
         for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
             hidden[len(command)] = f"{flag}={restriction}"
