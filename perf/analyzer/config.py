@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -147,13 +147,20 @@ def steps_of(length: str) -> tuple[int, int]:
     return shortest, longest
 
 
-def read_config(path: Path | None) -> PerfConfig:
+def read_config(path: Path | None, *, protocols: Sequence[str] = ()) -> PerfConfig:
     """Read the table [perf] of a TOML file; without a file the defaults are returned.
+
+    Args:
+        path: the file, or None.
+        protocols: protocols if the file names none; empty for the default.
 
     Raises:
         ConfigError: the file is missing or not TOML, a table or key is unknown, or a value has the wrong type or range.
     """
-    return PerfConfig(**read_settings(path, {"perf": declared_types(PerfConfig)})["perf"])
+    settings = read_settings(path, {"perf": declared_types(PerfConfig)})["perf"]
+    if protocols:
+        settings.setdefault("protocols", tuple(protocols))
+    return PerfConfig(**settings)
 
 
 def _listed(values: tuple[Any, ...]) -> str:

@@ -20,6 +20,9 @@ from perf.scoring import draw_flights
 from reentry.schema import MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 from reentry.tracks import Track
 
+INPUTS: Final = (TRACK_ID_TENSOR.name, TRACK_LENGTH.name, MEASUREMENTS.name)
+"""Inputs that a file can have. A model may have some of them."""
+
 _LEAST_TRACKS: Final = 16
 _LEAST_REQUESTS: Final = 4
 """Number of different requests that perf_analyzer sends in turn, at least."""
@@ -30,8 +33,8 @@ def write_inputs(path: Path, *, inputs: Collection[str], batch: int, length: str
 
     Args:
         path: the file.
-        inputs: names of the model's inputs, all of them inputs of the ensemble.
-        batch: number of tracks B in one tracks.
+        inputs: names of the model's inputs, of `INPUTS`.
+        batch: number of tracks in one request.
         length: number of steps, or a range such as 600-1200.
         seed: random seed of the tracks and of their lengths.
     """
@@ -53,12 +56,12 @@ def _tracks(count: int, length: str, seed: int) -> list[Track]:
 
 def _rows(tracks: RequestBatch) -> list[dict[str, Array]]:
     """Return the tensors of each track without the batch axis; `measurements` is padded to the longest track."""
-    tensors = {
+    tensors: dict[str, Array] = {
         TRACK_ID_TENSOR.name: tracks.track_ids(),
         TRACK_LENGTH.name: tracks.lengths(),
         MEASUREMENTS.name: tracks.measurements(),
     }
-    return [{name: values[index] for name, values in tensors.items()} for index in range(len(tracks))]
+    return [dict(zip(tensors, values, strict=True)) for values in zip(*tensors.values(), strict=True)]
 
 
 def _encoded(values: Array) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
-from perf.analyzer.config import Workload
+from perf.analyzer.config import PerfConfig, Workload
 
-PERCENTILES = (50, 90, 95, 99)
+PERCENTILES: Final = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +81,43 @@ class WorkloadResult:
         if not self.stable:
             return "unstable"
         return "late" if self.figures.late else "stable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Highest:
+    """Highest level of a scenario that holds the objective. The other fields are those of its workloads."""
+
+    model: str
+    protocol: str
+    batch: int
+    length: str
+    load: str
+    level: float | None
+    """None if the lowest level does not hold it."""
+    at_limit: bool
+    """Whether the level is the highest of the configuration, so that a higher one may hold too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Results of a measurement, and everything that they depend on."""
+
+    config: PerfConfig
+    urls: tuple[str, ...]
+    """Addresses of the measured server; empty for an embedded one."""
+    objective: str | None
+    machine: dict[str, Any]
+    """Processor, number of cores and memory of the machine with the client, in GiB."""
+    versions: dict[str, str]
+    """Versions of the programs, by name."""
+    git_revision: str
+    results: list[WorkloadResult]
+    highest: list[Highest]
+    """Result of the search; empty without an objective."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a request failed, or no level of a scenario holds the objective."""
+        if self.objective is not None:
+            return any(each.level is None for each in self.highest)
+        return any(result.figures is None for result in self.results)
