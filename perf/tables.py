@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table; the first column holds words, the others figures."""
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> list[str]:
+    """Return the lines of a Markdown table; the first `words` columns hold words, the others figures."""
     return [
         "| " + " | ".join(titles) + " |",
-        "| --- |" + " ---: |" * (len(titles) - 1),
+        "|" + " --- |" * words + " ---: |" * (len(titles) - words),
         *("| " + " | ".join(row) + " |" for row in rows),
     ]

@@ -134,9 +134,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
 
 
 def _flat(part: str, content: Any) -> dict[str, Any]:
-    return (
-        {f"{part}.{name}": value for name, value in content.items()} if isinstance(content, dict) else {part: content}
-    )
+    if not isinstance(content, dict):
+        return {part: content}
+    return {f"{part}.{name}": value for name, value in content.items()}
 
 
 def _workload(row: Mapping[str, Any]) -> Workload:

@@ -86,4 +86,6 @@ def _cuda_runtime() -> Path | None:
 
 
 def _output(command: list[str], environment: Mapping[str, str]) -> str:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30).stdout
+    """Return what a program prints; perf_analyzer prints its version on standard error."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    return done.stdout + done.stderr

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from perf.analyzer.config import CONCURRENCY, Workload
 from perf.analyzer.results import Figures, Report
@@ -44,7 +44,9 @@ def throughput_figure(report: Report) -> Figure:
     axes.set_xlim(left=0.0)
     if lines:
         axes.set_yscale("log")
-        axes.legend(fontsize=8)
+        for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        figure.legend(fontsize=8, loc="outside upper center", ncols=2)
     axes.grid(visible=True, which="both", alpha=0.3)
     figure.suptitle("Throughput and latency", fontsize=11)
     _sign(figure, report)
@@ -65,7 +67,7 @@ def times_figure(report: Report) -> Figure:
     axes.set_yticks(range(len(measured)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("mean time of a request, ms")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=len(_COLOURS))
     figure.suptitle("Where the time of a request goes", fontsize=11)
     _sign(figure, report)
     return figure
@@ -86,10 +88,10 @@ def _scenario(workload: Workload) -> str:
 def _sign(figure: Figure, report: Report) -> None:
     """Write the origin of the measurement below the axes."""
     machine, versions, config = report.machine, report.versions, report.config
-    parts: Sequence[str] = (
+    parts = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
         f"server {versions['server']}, perf_analyzer {versions['perf_analyzer']}, onnxruntime "
-        f"{versions['onnxruntime']}, git revision {report.git_revision[:12]}",
-        f"windows of {config.window:g} s, stability {config.stability:g}%",
+        f"{versions['onnxruntime']}, git revision {report.git_revision[:12]}, windows of {config.window:g} s, "
+        f"stability {config.stability:g}%",
     )
-    figure.supxlabel("; ".join(parts[:1]) + "\n" + "; ".join(parts[1:]), fontsize=7, color="tab:grey")
+    figure.supxlabel("\n".join(parts), fontsize=7, color="tab:grey")

@@ -80,11 +80,11 @@ def markdown(report: Report) -> str:
     if report.objective is not None:
         lines += [f"Highest load that holds {report.objective}:", ""]
         lines += [*(_highest_line(each) for each in report.highest), ""]
-    lines += [*table(_LATENCIES, [_latency_cells(result) for result in report.results]), ""]
+    lines += [*table(_LATENCIES, [_latency_cells(result) for result in report.results], words=5), ""]
     lines += _notes(report)
     if measured:
         lines += ["Mean time of a request in ms, and where it goes:", ""]
-        lines += [*table(_TIMES, [_time_cells(result, figures) for result, figures in measured]), ""]
+        lines += [*table(_TIMES, [_time_cells(result, figures) for result, figures in measured], words=5), ""]
         lines += ["`other` is the network, the server outside of the models, and the steps between the members of an"]
         lines += ["ensemble. The times of an ensemble are the sums of those of its members:", ""]
         lines += [*_member_lines(measured)]
@@ -151,8 +151,9 @@ def _latency_cells(result: WorkloadResult) -> list[str]:
 
 def _time_cells(result: WorkloadResult, figures: Figures) -> list[str]:
     server = figures.server
-    times = (figures.mean, figures.client_send + figures.client_receive)
-    times += (server.queue, server.compute_input, server.compute_infer, server.compute_output, figures.other)
+    client = figures.client_send + figures.client_receive
+    parts = (client, server.queue, server.compute_input, server.compute_infer, server.compute_output, figures.other)
+    times = (figures.mean, *parts)
     return [*_workload_cells(result), *(f"{time:.2f}" for time in times)]
 
 
@@ -165,4 +166,4 @@ def _member_lines(measured: list[tuple[WorkloadResult, Figures]]) -> list[str]:
             values = (times.queue, times.compute_input, times.compute_infer, times.compute_output)
             of = f"{model}, {protocol}, batch {batch}, {length} steps"
             rows.append([name, of, load, *(f"{value:.2f}" for value in values)])
-    return table(titles, rows) if rows else []
+    return table(titles, rows, words=3) if rows else []
