@@ -6,8 +6,8 @@ import asyncio
 import importlib.metadata
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ def run_perf(
     """
     analyzer = find_analyzer()
     addresses = _addresses(config, [Endpoint.parse(url) for url in urls]) if urls else {}
+    server = None
     with ExitStack() as stack:
         if not urls:
             server = stack.enter_context(EmbeddedServer(_server_config(config, repository)))
@@ -61,6 +62,7 @@ def run_perf(
         measuring = Measuring(
             analyzer=analyzer, config=config, addresses=addresses, inputs=_input_files(config, inputs, folder)
         )
+        stack.enter_context(_reason_of_exit(server))
         results, highest = _search(measuring, objective) if objective else (_sweep(measuring), [])
     return Report(
         config=config,
@@ -72,6 +74,17 @@ def run_perf(
         results=results,
         highest=highest,
     )
+
+
+@contextmanager
+def _reason_of_exit(server: EmbeddedServer | None) -> Iterator[None]:
+    """Raise the reason for the exit of an embedded server in place of an error of its clients."""
+    try:
+        yield
+    except ClientError:
+        if server is not None and server.ended:
+            server.wait()
+        raise
 
 
 def _addresses(config: PerfConfig, endpoints: Sequence[Endpoint]) -> dict[str, str]:

@@ -113,6 +113,11 @@ class EmbeddedServer:
         """Process id of the running server."""
         return self._running_process().pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has exited by itself; `wait` then raises the reason."""
+        return self._running_process().poll() is not None
+
     def __enter__(self) -> Self:
         """Start the server and wait until every model is ready.
 
