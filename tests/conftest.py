@@ -20,6 +20,7 @@ SLOW_FILES = (
     "integration/test_readme.py",
     "integration/test_training_scale.py",
     "integration/test_serving_lifecycle.py",
+    "integration/test_perf_analyzer.py",
     "integration/test_predict.py",
     "unit/training/studies/test_study.py",
     "unit/reentry/simulation/test_ballistic.py",

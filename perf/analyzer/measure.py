@@ -25,6 +25,7 @@ from reentry.errors import ClientError
 _UNCHECKED: Final = "1000"
 """Percentage of --stability-percentage with which every result counts as stable."""
 _UNSTABLE: Final = "Failed to obtain stable measurement"
+_NO_ANSWER: Final = "No valid requests recorded"
 _RECORDING: Final = 10.0
 """Seconds that the recording of single requests may take at the measured throughput."""
 _START: Final = 60.0
@@ -63,7 +64,7 @@ class Measuring:
         """Measure one workload.
 
         Raises:
-            ClientError: perf_analyzer failed for another reason than a failed request.
+            ClientError: perf_analyzer failed for a reason that is no result, such as an invalid option.
         """
         with tempfile.TemporaryDirectory(prefix="reentry-perf-") as folder:
             stability = ["--stability-percentage", f"{self.config.stability:g}"]
@@ -151,14 +152,16 @@ class Measuring:
 
 
 def _failed(workload: Workload, run: _Run) -> WorkloadResult:
-    """Return the result of a workload whose request failed.
+    """Return the result of a workload without figures, because a request failed or none was answered in time.
 
     Raises:
         ClientError: perf_analyzer failed for another reason.
     """
     failure = failed_request(run.errors)
+    if _NO_ANSWER in run.errors:  # also one stalled request, if it takes longer than the window
+        failure = "no request was answered within a measurement window; use a longer window"
     if failure is not None:
-        _log.warning(f"{workload}: a request failed: {failure}")
+        _log.warning(f"{workload}: failed: {failure}")
         return WorkloadResult(workload=workload, stable=False, figures=None, failure=failure)
     lines = [line.strip() for line in run.errors.split("Usage:")[0].splitlines() if line.strip()]
     lines = [line for line in lines if line.lower().startswith("error:")] or lines[-1:]
@@ -169,6 +172,6 @@ def _failed(workload: Workload, run: _Run) -> WorkloadResult:
 def _fix(reason: str) -> str | None:
     if "restricted" in reason:
         return "omit --url, so that a server is started that lets perf_analyzer register shared memory"
-    if "requested model version" in reason or "valid requests" in reason:
-        return "a longer window in the table [perf] of --config: too few requests were answered within one"
+    if "requested model version" in reason:  # its message if the statistics of a window have no request
+        return "use a longer window in the table [perf] of --config"
     return None

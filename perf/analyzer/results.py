@@ -65,9 +65,9 @@ class WorkloadResult:
     stable: bool
     """Whether three successive windows agreed within the configured percentage."""
     figures: Figures | None
-    """None if a request failed."""
+    """None if a request failed or none was answered within a measurement window."""
     failure: str | None = None
-    """Reason of the first failed request; None if all were answered."""
+    """Reason why there are no figures; None if there are."""
     recorded: int = 0
     """Number of requests that were recorded one by one."""
     stalls: int = 0
@@ -117,7 +117,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether a request failed, or no level of a scenario holds the objective."""
+        """Whether a workload has no figures or, with an objective, no level of a scenario holds it."""
         if self.objective is not None:
             return any(each.level is None for each in self.highest)
         return any(result.figures is None for result in self.results)

@@ -23,14 +23,15 @@ from reentry.serving import EmbeddedServer
 CHECK = check_analyzer()
 pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.found}; {CHECK.fix}")
 
-SHORT = {"lengths": ("50",), "window": 0.2, "windows": 3, "recorded": 20}
+# A window is longer than the 500 ms that Triton's scheduler costs a request when it loses a wake-up.
+SHORT = {"lengths": ("50",), "window": 0.6, "windows": 3, "recorded": 0}
 
 
 def test_a_sweep_over_all_protocols_answers_every_request(model_repository: Path, tmp_path: Path) -> None:
     config = tmp_path / "perf.toml"
     config.write_text(
         '[perf]\nprotocols = ["grpc", "http", "shared-memory"]\nlengths = ["50"]\nconcurrency = [1, 4]\n'
-        "window = 0.2\nwindows = 3\nstability = 400\nrecorded = 0\n"
+        "window = 0.6\nwindows = 3\nstability = 400\nrecorded = 0\n"
     )
     arguments = ["--config", str(config), "--repository", str(model_repository), "--out", str(tmp_path / "out")]
     shown = CliRunner().invoke(cli.app, ["perf", "run", *arguments])
@@ -58,7 +59,7 @@ def test_a_sweep_over_all_protocols_answers_every_request(model_repository: Path
 
 def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(server: EmbeddedServer) -> None:
     config = PerfConfig(
-        **SHORT | {"lengths": ("20-60",)},
+        **SHORT | {"lengths": ("20-60",), "recorded": 20},
         batches=(3,),
         concurrency=(),
         rates=(30.0,),
@@ -80,6 +81,7 @@ def test_an_unstable_level_has_figures_and_does_not_hold_a_limit(server: Embedde
     report = run_perf(config, urls=[f"http://{server.http_url}"], repository=Path("none"), objective=Objective(99, 1e6))
     (result,) = report.results
     assert result.status == "unstable"
+    assert result.recorded == 0
     assert result.figures is not None
     assert [each.level for each in report.highest] == [None]
 
