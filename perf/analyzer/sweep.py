@@ -47,8 +47,8 @@ def run_perf(
         ConfigError: a URL is invalid, or the URL of a protocol is missing.
         ClientError: the server is unreachable, does not serve a model, or perf_analyzer failed.
     """
-    analyzer = find_analyzer()
     addresses = _addresses(config, [Endpoint.parse(url) for url in urls]) if urls else {}
+    analyzer = find_analyzer()
     server = None
     with ExitStack() as stack:
         if not urls:
