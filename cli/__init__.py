@@ -17,6 +17,7 @@ from cli.engine import engine
 from cli.evaluate import evaluate
 from cli.export import export
 from cli.logs import logs_on_stderr
+from cli.perf import perf
 from cli.predict import predict
 from cli.repository import repository
 from cli.runs import runs
@@ -39,6 +40,7 @@ for command in (simulate, train, evaluate, study, export, serve, predict, doctor
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
+app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")
 
 

@@ -28,10 +28,12 @@ def doctor(
 ) -> None:
     """Check whether this machine can serve, and print a fix for each problem.
 
-    The last check starts the server on free ports and stops it again. The exit status is 1 if a check fails.
+    The check "start" starts the server on free ports and stops it again. The last check is whether `reentry perf` can
+    run perf_analyzer; its problems are warnings. The exit status is 1 if a check fails.
 
     Example: `reentry doctor --json`
     """
+    from perf.analyzer.installation import check_analyzer
     from reentry.serving.config import ServerConfig
     from reentry.serving.doctor import examine
 
@@ -45,6 +47,7 @@ def doctor(
             threads=threads,
         )
     )
+    checks.append(check_analyzer())
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:

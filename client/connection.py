@@ -143,6 +143,30 @@ class Connection:
             answer = await self._client.get_model_config(model.name, **self._per_call)
             return int(answer.config.max_batch_size if self._endpoint.scheme == "grpc" else answer["max_batch_size"])
 
+    async def server_version(self) -> str:
+        """Return the version of the server.
+
+        Raises:
+            ServerUnavailableError: the server is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer = await self._client.get_server_metadata(**self._per_call)
+            return str(answer.version if self._endpoint.scheme == "grpc" else answer["version"])
+
+    async def input_names(self, model: str) -> tuple[str, ...]:
+        """Return the names of the inputs of a served model.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer = await self._client.get_model_metadata(model, **self._per_call)
+            if self._endpoint.scheme == "grpc":
+                return tuple(each.name for each in answer.inputs)
+            return tuple(str(each["name"]) for each in answer["inputs"])
+
     async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Send one request and return its outputs by tensor name.
 

@@ -198,9 +198,9 @@ def _table(
     return "\n".join(lines)
 
 
-def draw_flights(tracks: int, steps: int) -> list[Track]:
+def draw_flights(tracks: int, steps: int, *, seed: int = 0) -> list[Track]:
     """Simulate tracks that all have `steps` steps."""
-    table = simulate_trapezoid(TrapezoidConfig(tracks=tracks, shortest=steps, longest=steps, labels=False))
+    table = simulate_trapezoid(TrapezoidConfig(tracks=tracks, seed=seed, shortest=steps, longest=steps, labels=False))
     measurements = table[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(tracks, steps, -1)
     rows = np.arange(steps)
     return [

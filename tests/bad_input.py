@@ -209,6 +209,12 @@ SETTINGS: dict[str, str] = {
     "sensors_missing": "[sensors]\nmissing = nan\n",
     "sensors_burst": "[sensors]\nburst = [1, inf]\n",
     "ballistic_step": "[ballistic]\nstep = 0\n",
+    "perf_protocol": "[perf]\nprotocols = ['udp']\n",
+    "perf_window": "[perf]\nwindow = nan\n",
+    "perf_rates": "[perf]\nrates = [inf]\n",
+    "perf_length": "[perf]\nlengths = ['٩٠٠']\n",
+    "perf_batch": f"[perf]\nbatches = [{10**30}]\n",
+    "perf_empty": "[perf]\nconcurrency = []\n",
 }
 """Texts of invalid settings files, by file name."""
 
@@ -326,9 +332,19 @@ def _usage() -> Iterator[Case]:
     commands = ("simulate", "train", "evaluate", "study", "export", "serve", "predict", "doctor")
     commands += ("runs list", "runs compare", "repository list", "repository show", "repository promote")
     commands += ("repository rollback", "repository prune", "repository diff", "engine prepare", "engine install")
+    commands += ("perf run", "perf compare")
     for command in commands:
         yield Case((*command.split(), "--nothing"), (2,), "No such option")
-    for command in ("simulate", "train", "evaluate", "export", "predict", "runs compare", "repository show"):
+    for command in (
+        "simulate",
+        "train",
+        "evaluate",
+        "export",
+        "predict",
+        "runs compare",
+        "repository show",
+        "perf compare",
+    ):
         yield Case((*command.split(),), (2,), "Missing argument")
     for command in ("engine prepare", "engine install"):
         yield Case((*command.split(),), (2,), "Missing option")
@@ -339,11 +355,18 @@ def _usage() -> Iterator[Case]:
         "study x",
         "serve x",
         "doctor x",
+        "perf run x",
     ):
         yield Case(tuple(command.split()), (2,), "unexpected extra argument")
     yield Case(("nothing",), (2,), "No such command")
     yield Case(("repository", "nothing"), (2,), "No such command")
     yield Case(("runs", "nothing"), (2,), "No such command")
+    yield Case(("perf", "nothing"), (2,), "No such command")
+    yield Case(("perf", "compare", "report.json"), (2,), "Missing argument")
+    for slo in ("", "p99", "p99=10", "p98=10ms", "p99=0ms", "p99=1e9s", "p٩٩=10ms"):
+        yield Case(("perf", "run", "--slo", slo), (1,), "invalid objective")
+    for threshold in ("", "5", "0%", "100%", "nan%", "5 %"):
+        yield Case(("perf", "compare", "missing.json", "missing.json", "--threshold", threshold), (1,), "threshold")
     yield Case(("runs", "compare", "one"), (2,), "two runs or more")
     yield Case(("runs", "compare", "one", "other"), (1,), "no run one")
     yield Case(("serve", "--model-control-mode", "x"), (2,), "Invalid value")
@@ -382,10 +405,15 @@ def _checkpoints() -> Iterator[Case]:
 
 
 def _settings() -> Iterator[Case]:
+    for path, phrase in _paths("json").items():
+        yield Case(("perf", "compare", path, path), (1,), phrase)
+    for path in ("empty.csv", "binary.csv", "good.csv", "model.ckpt"):
+        yield Case(("perf", "compare", path, path), (1,), "not a report")
     for path, phrase in _paths("toml").items():
         if path:
             yield Case(("train", "good.csv", "--config", path), (1,), phrase)
             yield Case(("simulate", "x.csv", "--config", path), (1,), phrase)
+            yield Case(("perf", "run", "--config", path), (1,), phrase)
     for name in (*SETTINGS, "latin"):
         if name.startswith(("shots", "sensors", "ballistic")):
             yield Case(
@@ -393,6 +421,8 @@ def _settings() -> Iterator[Case]:
             )
         elif name.startswith("trapezoid"):
             yield Case(("simulate", "x.csv", "--config", f"{name}.toml"), (1,), "out of range")
+        elif name.startswith("perf"):
+            yield Case(("perf", "run", "--config", f"{name}.toml"), (1,))
         else:
             yield Case(("train", "good.csv", "--config", f"{name}.toml"), (1,))
 
@@ -483,6 +513,7 @@ _URLS = (
 def _urls() -> Iterator[Case]:
     for url in _URLS:
         yield Case(("predict", "missing.csv", "--url", url), (1,), "URL of a Triton server")
+        yield Case(("perf", "run", "--url", url), (1,), "URL of a Triton server")
         if url.startswith("http"):
             grpc = url.replace("http", "grpc", 1)
             yield Case(("predict", "missing.csv", "--url", grpc), (1,), "URL of a Triton server")
@@ -534,6 +565,7 @@ def _places() -> Iterator[Case]:
         yield Case(("train", "good.csv", "--out", out), (1,), "cannot be written")
         yield Case(("evaluate", "model.ckpt", "good.csv", "--out", out), (1,), "cannot be written")
         yield Case(("study", "--out", out), (1,), "cannot be written")
+        yield Case(("perf", "run", "--out", out), (1,), "cannot be written")
         yield Case(
             ("predict", "good.csv", "--url", f"grpc://{NO_SERVER}", "--patience", "0", "--out", out), (1,), "cannot"
         )
@@ -618,6 +650,8 @@ _MISSING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("engine", "prepare"): ("--repository", "missing", "--work", "work"),
     ("engine", "install"): ("--work", "missing"),
     ("runs", "list"): ("--nothing",),
+    ("perf", "run"): ("--repository", "missing"),
+    ("perf", "compare"): ("missing.json", "missing.json"),
     ("runs", "compare"): ("missing", "none"),
 }
 

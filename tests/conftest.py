@@ -26,6 +26,7 @@ SLOW_FILES = (
     "unit/training/fit/test_processes.py",
     "integration/test_promotion.py",
     "unit/perf/formats/test_benchmark.py",
+    "integration/test_perf_analyzer.py",
     "unit/reentry/simulation/test_ballistic.py",
     "unit/export/tensorrt/test_node.py",
     "unit/training/evaluation/test_evaluate.py",

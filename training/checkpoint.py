@@ -40,7 +40,7 @@ class Checkpoint:
     data_fingerprint: str
     """Fingerprint of all labelled tracks, training and validation; see `training.data.identity`."""
     git_revision: str
-    """Git commit of the program that trained it, see `training.fit.fit.git_revision`."""
+    """Git commit of the program that trained it, see `reentry.runtime.revision.git_revision`."""
     metrics: dict[str, float]
     """Metrics on the validation split."""
     validation_tracks: tuple[int, ...]

@@ -10,7 +10,6 @@ Shapes: B tracks, T steps, F features.
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from perf.formats.figures import BASELINE, FormatRow, Measured, rows_of
 from perf.formats.measure import REFERENCES, Spec
 from perf.formats.round_robin import BEFORE, ROUND, SWEEPS, RoundRobin
 from perf.formats.workers import FormatWorker
+from perf.machine import processor
 from reentry.errors import ConfigError, ExportError
 from reentry.runtime.cores import cores
 from reentry.runtime.progress import progress
@@ -126,7 +126,7 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         hidden=checkpoint.model_config.hidden,
         parameters=sum(each.numel() for each in checkpoint.model.parameters()),
         data=validation.source,
-        machine=f"{_processor()}, {cores()} cores",
+        machine=f"{processor()}, {cores()} cores",
         rows=rows_of({way: own for way, own in measured.items() if way not in left_out}, steps=config.steps),
         left_out=left_out,
     )
@@ -147,10 +147,3 @@ def _spec(way: str, config: BenchmarkConfig, checkpoint: Checkpoint, scratch: Pa
         hidden=checkpoint.model_config.hidden,
         threads=config.threads,
     )
-
-
-def _processor() -> str:
-    """Return the name of the processor from /proc/cpuinfo."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

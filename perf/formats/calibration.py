@@ -24,7 +24,7 @@ from export.graphs import whole_graph
 from export.quantize import dynamic_int8, static_int8
 from export.sessions import Array
 from export.validation import validation_of
-from perf.formats.report import table
+from perf.tables import table
 from reentry.decision import phase_of
 from reentry.errors import InputError, ReentryError
 from reentry.schema import FEATURES_TENSOR, PROBABILITY

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from perf.formats.benchmark import Benchmark
 from perf.formats.figures import BASELINE, FormatRow, Spread
 from perf.formats.measure import REFERENCES
+from perf.tables import table
 from reentry.runtime.files import whole_file
 
 _SPEED = (
@@ -129,15 +130,6 @@ def _panel(panel: Axes, title: str, ratios: Sequence[Spread | None], *, less: bo
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_title(title, fontsize=10)
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table; the first column holds words, the others figures."""
-    return [
-        "| " + " | ".join(titles) + " |",
-        "| --- |" + " ---: |" * (len(titles) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
 
 
 def _speed(row: FormatRow) -> list[str]:

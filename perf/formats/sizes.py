@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from perf.formats.benchmark import Benchmark, BenchmarkConfig, benchmark_formats
-from perf.formats.report import table
+from perf.tables import table
 from reentry.errors import ExportError, ReentryError
 from reentry.simulation import simulate_file
 from registry.formats import Format

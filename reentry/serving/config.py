@@ -55,6 +55,9 @@ class ServerConfig:
     """Whether both logs go to standard error, as in a container, instead of files that could fill a disk."""
     control_key: str = field(default="", repr=False)
     """Key that the server requires for model loading and other changes; empty for a random key."""
+    open_shared_memory: bool = False
+    """Whether every client may register shared memory without the control key. Only for measurements on loopback:
+    perf_analyzer cannot send the key with these requests."""
     memory_limit: int | None = None
     """MB that each process of the server may allocate beyond what it has when it is ready; None for the default of
     `reentry.serving.memory`. The processes are the server and each instance of a model."""

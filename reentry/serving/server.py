@@ -113,6 +113,11 @@ class EmbeddedServer:
         """Process id of the running server."""
         return self._running_process().pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has exited by itself; `wait` then raises the reason."""
+        return self._running_process().poll() is not None
+
     def __enter__(self) -> Self:
         """Start the server and wait until every model is ready.
 
@@ -219,7 +224,8 @@ class EmbeddedServer:
             # files, so a fitted configuration has to be loaded by request. A model that fails must not end the server:
             # the load request that follows returns the reason.
             command += ["--exit-on-error=false", *(f"--load-model={name}" for name in self.models)]
-        restriction = f"{_CONTROL_APIS}:{api.CONTROL_HEADER}={self.control_key}"
+        restricted = _CONTROL_APIS.removeprefix("shared-memory,") if config.open_shared_memory else _CONTROL_APIS
+        restriction = f"{restricted}:{api.CONTROL_HEADER}={self.control_key}"
         hidden = {}
         for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
             hidden[len(command)] = f"{flag}={restriction}"

@@ -154,6 +154,6 @@ def test_ci_installs_packages_at_once_and_continues_without_the_optional_ones(
     assert done.stdout.splitlines()[-1].startswith("make test COVERAGE=1 ")
     installs = [line for line in (checkout / "calls").read_text().splitlines() if "install" in line]
     assert len(installs) == attempts
-    optional = ["curl", "kubernetes-client", "nginx-light", "prometheus", "prometheus-alertmanager"]
+    optional = ["curl", "kubernetes-client", "libb64-0d", "nginx-light", "prometheus", "prometheus-alertmanager"]
     assert installs[0].split("--no-install-recommends ")[1].split()[1:] == optional
     assert installs[-1].split("--no-install-recommends ")[1].startswith("libpython3.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
 from reentry.runtime.progress import progress
+from reentry.runtime.revision import git_revision
 from reentry.runtime.signals import ended_by_signals
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, TrainConfig
@@ -152,19 +152,3 @@ def _interrupt_kept() -> Iterator[None]:
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise
-
-
-def git_revision() -> str:
-    """Git commit of this program, with the suffix "-dirty" if tracked files changed; "unknown" outside a checkout."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return answer.stdout.strip()

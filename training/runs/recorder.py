@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reentry.errors import InputError
+from reentry.runtime.revision import git_revision
 from reentry.schema import SCHEMA_VERSION
 from reentry.tracks import fingerprint
 from training.config import ModelConfig, TrainConfig
-from training.fit.fit import git_revision
 from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
 from training.runs.mlflow_store import URI_VARIABLE, experiment_of, first_line, open_store, quiet, tracking_uri, usable
 

@@ -24,6 +24,7 @@ from reentry.errors import ConfigError
 from reentry.runtime.cores import cores
 from reentry.runtime.files import whole_file
 from reentry.runtime.pool import in_order
+from reentry.runtime.revision import git_revision
 from reentry.runtime.signals import ended_by_signals
 from reentry.schema import SCHEMA_VERSION
 from reentry.simulation.ballistic import BallisticConfig
@@ -35,7 +36,7 @@ from training.data.stored import StoredSamples
 from training.evaluation.metrics import Prediction, score, without_nan
 from training.evaluation.predictions import predict
 from training.evaluation.reliability import reliability
-from training.fit.fit import fit, git_revision
+from training.fit.fit import fit
 from training.fit.threads import one_thread
 from training.models.baselines import AltitudeThreshold, BoostedTrees, DragThreshold, predict_with
 from training.studies.known_path import known_path

@@ -14,7 +14,7 @@ from training.config import ModelConfig, TrainConfig
 from training.data.samples import Sample
 from training.evaluation.metrics import score
 from training.evaluation.predictions import predict
-from training.fit.fit import Trained, fit, git_revision
+from training.fit.fit import Trained, fit
 
 SHAPE = ModelConfig(hidden=8)
 QUICK = TrainConfig(epochs=4, accelerator="cpu")
@@ -111,16 +111,6 @@ def test_a_nan_loss_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="diverged") as error:
         train(broken)
     assert error.value.got == f"learning rate {QUICK.learning_rate}"
-
-
-def test_the_revision_is_the_commit_of_the_checkout() -> None:
-    revision = git_revision()
-    assert revision == "unknown" or len(revision.removesuffix("-dirty")) == 40
-
-
-def test_the_revision_is_unknown_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
-    assert git_revision() == "unknown"
 
 
 def test_the_drift_reference_is_computed_from_the_training_split_alone(tmp_path: Path) -> None:

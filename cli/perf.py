@@ -1,0 +1,138 @@
+"""`reentry perf`: measures a Triton server with perf_analyzer and compares measurements."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.interruption import interruption
+from cli.options import DEFAULT_REPOSITORY, Json, RepositoryFolder
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    from perf.analyzer.compare import PerfComparison
+
+perf = typer.Typer(
+    no_args_is_help=True,
+    help="Measure a Triton server with perf_analyzer, and compare measurements.",
+    epilog="Example: `reentry perf run --out artifacts/perf && reentry perf compare before/perf.json "
+    "artifacts/perf/perf.json`, see docs/performance.md",
+)
+
+
+@perf.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with the table [perf]: models, protocols, batches, levels and more.")
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Running server: grpc://HOST:PORT or http://HOST:PORT; may be given once for each.  "
+            "[default: start an embedded server]",
+            metavar="URL",
+        ),
+    ] = None,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    out: Annotated[Path, typer.Option(help="Folder of perf.csv, perf.json, perf.md and two plots.")] = (
+        Path("artifacts/perf")
+    ),
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="Latency limit such as p99=10ms: search the highest load that holds it instead of measuring all.",
+            metavar="LIMIT",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure throughput, latency and where the time goes, at each load of the configuration.
+
+    The keys of the table [perf] are the fields of PerfConfig in perf/analyzer/config.py; docs/performance.md lists
+    them. A load whose throughput or latency did not become stable is reported as unstable. The exit status is 1 if a
+    request failed, or if no load holds the limit of --slo. `reentry doctor` says what perf_analyzer lacks.
+
+    Example: `reentry perf run --slo p99=10ms --out artifacts/perf`
+    """
+    from perf.analyzer.config import GRPC, HTTP, read_config
+    from reentry.runtime.files import check_writable
+
+    # Arguments are checked before the imports that take seconds.
+    schemes = [scheme for scheme in (GRPC, HTTP) if any(each.startswith(f"{scheme}://") for each in url or [])]
+    settings = read_config(config, protocols=schemes)
+
+    from perf.analyzer.slo import Objective
+
+    objective = None if slo is None else Objective.parse(slo)
+    check_writable(out)
+
+    from perf.analyzer.report import as_dict, markdown, write_report
+    from perf.analyzer.sweep import run_perf
+    from reentry.runtime.signals import ended_by_signals
+
+    with interruption("no report was written"), ended_by_signals():
+        report = run_perf(settings, urls=url or [], repository=repository, objective=objective)
+        written = write_report(report, out)
+    if as_json:
+        typer.echo(json.dumps(as_dict(report)))
+    else:
+        typer.echo(markdown(report))
+        typer.echo("\n".join(str(path) for path in written))
+    if report.failed:
+        raise typer.Exit(code=1)
+
+
+@perf.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="perf.json of the measurement to compare with.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="perf.json of the new measurement.")],
+    threshold: Annotated[
+        str, typer.Option(help="Loss of throughput, or increase of p99, from which B is a regression.")
+    ] = "5%",
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare measurements with other settings or of another machine.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two measurements; the exit status is 1 if B is a regression.
+
+    A workload is judged if it is stable in both. It is also a regression if a request failed in B only.
+
+    Example: `reentry perf compare before/perf.json after/perf.json --threshold 5%`
+    """
+    from dataclasses import asdict
+
+    from perf.analyzer.compare import compare_files, parse_threshold
+
+    found = compare_files(first, second, threshold=parse_threshold(threshold), force=force)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        _print_comparison(found)
+    if found.regressions:
+        raise typer.Exit(code=1)
+
+
+def _print_comparison(found: PerfComparison) -> None:
+    for name, (old, new) in found.differences.items():
+        typer.echo(f"different: {name}: {old} and {new}")
+    print_table(
+        ("workload", "tracks/s A", "tracks/s B", "change", "p99 A, ms", "p99 B, ms", "change", "result"),
+        (
+            (str(each.workload), *_cells(each.throughput, ",.0f"), *_cells(each.p99, ".2f"), each.verdict)
+            for each in found.workloads
+        ),
+    )
+    for name in found.only_one:
+        typer.echo(f"in one measurement only: {name}")
+    typer.echo(f"{len(found.regressions)} of {len(found.workloads)} workloads are worse")
+
+
+def _cells(pair: tuple[float, float] | None, form: str) -> tuple[str, str, str]:
+    if pair is None:
+        return "-", "-", "-"
+    old, new = pair
+    return f"{old:{form}}", f"{new:{form}}", f"{new / old - 1:+.1%}" if old else "-"

@@ -1,0 +1,123 @@
+"""Results of a measurement: figures of each workload. All times are in ms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perf.analyzer.config import PerfConfig, Workload
+
+PERCENTILES: Final = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTimes:
+    """Mean times of a request in the server."""
+
+    queue: float
+    compute_input: float
+    """Copying of the inputs to the model."""
+    compute_infer: float
+    """Running of the model."""
+    compute_output: float
+    """Copying of the outputs from the model."""
+
+    @property
+    def total(self) -> float:
+        """Sum of the four times."""
+        return self.queue + self.compute_input + self.compute_infer + self.compute_output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Figures of one workload over three measurement windows."""
+
+    requests: int
+    """Number of requests that were answered within the windows."""
+    tracks_per_second: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+    client_send: float
+    """Mean time in which the client writes a request."""
+    client_receive: float
+    """Mean time in which the client reads an answer."""
+    server: ServerTimes
+    """Times in the model; in an ensemble the sums of those of its members."""
+    members: dict[str, ServerTimes]
+    """Times in each member of an ensemble; empty for other models."""
+    late: float
+    """Percentage of the requests of a rate that were sent later than planned, 0 if there were almost none."""
+
+    @property
+    def other(self) -> float:
+        """Rest of the mean latency: network, server without models, and steps of an ensemble."""
+        return max(0.0, self.mean - self.client_send - self.client_receive - self.server.total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadResult:
+    """Result of one workload."""
+
+    workload: Workload
+    stable: bool
+    """Whether three successive windows agreed within the configured percentage."""
+    figures: Figures | None
+    """None if a request failed or none was answered within a measurement window."""
+    failure: str | None = None
+    """Reason why there are no figures; None if there are."""
+    recorded: int = 0
+    """Number of requests that were recorded one by one."""
+    stalls: int = 0
+    """Number of recorded requests that took longer than `perf.analyzer.output.STALL`."""
+
+    @property
+    def status(self) -> str:
+        """Whether the figures can be relied on: `stable`, `unstable`, `late` (the client missed the rate), `failed`."""
+        if self.figures is None:
+            return "failed"
+        if not self.stable:
+            return "unstable"
+        return "late" if self.figures.late else "stable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Highest:
+    """Highest level of a scenario that holds the objective. The other fields are those of its workloads."""
+
+    model: str
+    protocol: str
+    batch: int
+    length: str
+    load: str
+    level: float | None
+    """None if the lowest level does not hold it."""
+    at_limit: bool
+    """Whether the level is the highest of the configuration, so that a higher one may hold too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Results of a measurement, and everything that they depend on."""
+
+    config: PerfConfig
+    urls: tuple[str, ...]
+    """Addresses of the measured server; empty for an embedded one."""
+    objective: str | None
+    machine: dict[str, Any]
+    """Processor, number of cores and memory of the machine with the client, in GiB."""
+    versions: dict[str, str]
+    """Versions of the programs, by name."""
+    git_revision: str
+    results: list[WorkloadResult]
+    highest: list[Highest]
+    """Result of the search; empty without an objective."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a workload has no figures or, with an objective, no level of a scenario holds it."""
+        if self.objective is not None:
+            return any(each.level is None for each in self.highest)
+        return any(result.figures is None for result in self.results)

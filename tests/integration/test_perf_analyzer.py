@@ -1,0 +1,141 @@
+"""`reentry perf run` with the real perf_analyzer against a real Triton. No test looks at how long anything takes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+from perf.analyzer.config import PerfConfig
+from perf.analyzer.installation import check_analyzer
+from perf.analyzer.slo import Objective
+from perf.analyzer.sweep import run_perf
+from reentry.errors import ClientError, ConfigError
+from reentry.serving import EmbeddedServer
+
+CHECK = check_analyzer()
+pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.found}; {CHECK.fix}")
+
+# A window is longer than the 500 ms that Triton's scheduler costs a request when it loses a wake-up.
+SHORT = {"lengths": ("50",), "window": 0.6, "windows": 3, "recorded": 0}
+
+
+def test_a_sweep_over_all_protocols_answers_every_request(model_repository: Path, tmp_path: Path) -> None:
+    config = tmp_path / "perf.toml"
+    config.write_text(
+        '[perf]\nprotocols = ["grpc", "http", "shared-memory"]\nlengths = ["50"]\nconcurrency = [1, 4]\n'
+        "window = 0.6\nwindows = 3\nstability = 400\nrecorded = 0\n"
+    )
+    arguments = ["--config", str(config), "--repository", str(model_repository), "--out", str(tmp_path / "out")]
+    shown = CliRunner().invoke(cli.app, ["perf", "run", *arguments])
+    assert shown.exit_code == 0, shown.output
+    report = json.loads((tmp_path / "out/perf.json").read_text())
+    assert report["versions"]["server"] == "2.51.0"
+    assert report["versions"]["perf_analyzer"] == "2.51.0"
+    levels = [(result["protocol"], result["level"]) for result in report["results"]]
+    assert levels == [(protocol, level) for protocol in ("grpc", "http", "shared-memory") for level in (1, 4)]
+    for result in report["results"]:
+        figures = result["figures"]
+        assert result["failure"] is None
+        assert figures["requests"] > 0
+        assert 0.0 < figures["p50"] <= figures["p90"] <= figures["p95"] <= figures["p99"]
+        assert figures["members"].keys() == {"track_features", "reentry_lstm", "track_decision"}
+        assert (
+            0.0
+            < figures["server"]["compute_infer"]
+            == pytest.approx(sum(member["compute_infer"] for member in figures["members"].values()))
+        )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("perf.csv", "perf.json", "perf.md", "throughput.png", "times.png")
+    ]
+
+
+def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(server: EmbeddedServer) -> None:
+    config = PerfConfig(
+        **SHORT | {"lengths": ("20-60",), "recorded": 20},
+        batches=(3,),
+        concurrency=(),
+        rates=(30.0,),
+        distributions=("poisson",),
+        stability=500.0,
+    )
+    report = run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+    (result,) = report.results
+    assert (result.workload.load, result.workload.level) == ("poisson", 30.0)
+    assert result.failure is None
+    assert result.figures is not None
+    assert result.recorded == 30  # perf_analyzer sends requests for a second at least
+    assert report.urls == (f"grpc://{server.grpc_url}",)
+    assert report.versions["onnxruntime"] == "unknown"
+
+
+def test_an_unstable_level_has_figures_and_does_not_hold_a_limit(server: EmbeddedServer) -> None:
+    config = PerfConfig(**SHORT, protocols=("http",), concurrency=(1,), stability=0.1)
+    report = run_perf(config, urls=[f"http://{server.http_url}"], repository=Path("none"), objective=Objective(99, 1e6))
+    (result,) = report.results
+    assert result.status == "unstable"
+    assert result.recorded == 0
+    assert result.figures is not None
+    assert [each.level for each in report.highest] == [None]
+
+
+def test_a_queue_that_is_full_fails_the_level(server: EmbeddedServer) -> None:
+    config = PerfConfig(**SHORT, concurrency=(900,))
+    report = run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+    assert "queue size" in (report.results[0].failure or "")
+    assert report.failed
+
+
+def test_a_server_that_restricts_shared_memory_is_named_in_the_error(server: EmbeddedServer) -> None:
+    config = PerfConfig(**SHORT, protocols=("shared-memory",), concurrency=(1,))
+    with pytest.raises(ClientError, match="perf_analyzer failed") as error:
+        run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+    assert "restricted" in (error.value.got or "")
+    assert "omit --url" in (error.value.fix or "")
+
+
+def test_a_model_that_the_server_lacks_or_that_has_other_inputs_is_named(server: EmbeddedServer) -> None:
+    for model, problem in (("nothing", "unknown model"), ("reentry_lstm", "reentry_lstm cannot be measured")):
+        with pytest.raises(ClientError, match=problem):
+            run_perf(PerfConfig(models=(model,)), urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+
+
+def test_a_protocol_without_a_url_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no URL for the protocol http") as error:
+        run_perf(PerfConfig(protocols=("grpc", "http")), urls=["grpc://127.0.0.1:1"], repository=Path("none"))
+    assert error.value.expected == "http://HOST:PORT"
+
+
+def test_an_interrupted_run_ends_perf_analyzer_and_writes_nothing(server: EmbeddedServer, tmp_path: Path) -> None:
+    reentry = Path(sys.executable).with_name("reentry")
+    with subprocess.Popen(
+        [reentry, "perf", "run", "--url", f"grpc://{server.grpc_url}", "--out", tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        deadline = time.monotonic() + 60.0
+        while "perf_analyzer" not in "".join(map(_name_of, children.read_text().split())):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (child,) = children.read_text().split()
+        run.send_signal(signal.SIGTERM)
+        assert run.stderr is not None
+        assert "interrupted: no report was written" in run.stderr.read()
+    assert run.returncode == 130
+    assert not Path(f"/proc/{child}").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def _name_of(process: str) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:  # the process has ended
+        return ""
