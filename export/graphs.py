@@ -94,7 +94,7 @@ def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp
     network = ServedModel(_in_precision(checkpoint.model, precision), version)
     both = {0: BATCH_AXIS, 1: TIME_AXIS}
     axes = {"features": both, "reentry_probability": both, "model_version": {0: BATCH_AXIS}}
-    return _exported(network, (example,), REENTRY_LSTM, axes, checkpoint, "whole tracks")
+    return exported(network, (example,), REENTRY_LSTM, axes, checkpoint, "whole tracks")
 
 
 def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
@@ -108,7 +108,7 @@ def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp3
     example = (torch.zeros(2, len(FEATURES)), state, state)
     network = StepModel(_in_precision(checkpoint.model, precision), version)
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_STEP.inputs, *REENTRY_STEP.outputs)}
-    return _exported(network, example, REENTRY_STEP, axes, checkpoint, "one step")
+    return exported(network, example, REENTRY_STEP, axes, checkpoint, "one step")
 
 
 def metadata_of(graph: onnx.ModelProto) -> dict[str, str]:
@@ -164,7 +164,7 @@ def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
     return halved
 
 
-def _exported(
+def exported(
     network: nn.Module,
     example: tuple[Tensor, ...],
     tensors: Model,

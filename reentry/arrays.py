@@ -57,6 +57,12 @@ def step_numbers(x: Array) -> Array:
     return xp.cumulative_sum(xp.ones_like(x, dtype=xp.int64), axis=-1) - 1
 
 
+def up_to(condition: Array) -> Array:
+    """Whether a condition holds at each step and at all steps before it: (B, T) -> (B, T) bool."""
+    xp = namespace(condition)
+    return xp.cumulative_sum(converted(~condition, "int32"), axis=-1) == 0
+
+
 def quotient(dividend: Array, divisor: Array, where: Array) -> Array:
     """Divide where a condition holds; the result is 0 elsewhere."""
     if isinstance(divisor, np.ndarray):
