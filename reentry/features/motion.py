@@ -162,7 +162,7 @@ def _extrapolated(position: Array, velocity: Array, age: Array, current: Array) 
     xp = namespace(age)
     distance = xp.maximum(xp.sqrt(_dot(position, position)), 1.0)
     seconds = xp.minimum(age, LONGEST_FALL)
-    pull = GRAVITATION / distance**3  # 1/s2; the exporter would drop the sum of this and TURNING**2, which is below 1e-8
+    pull = GRAVITATION / distance**3  # 1/s2
     acceleration = [
         TURNING**2 * position[0] - pull * position[0] + 2.0 * TURNING * velocity[1],
         TURNING**2 * position[1] - pull * position[1] - 2.0 * TURNING * velocity[0],
