@@ -49,7 +49,9 @@ def phase_of(probability: Array, config: DecisionConfig | None = None, *, before
     xp = namespace(probability)
     # An even number leaves reentry and an odd number enters it, and later steps have larger numbers.
     number = 2 * (step_numbers(probability) + 1)
-    change = xp.where(probability >= config.enter, number + 1, xp.where(probability < config.leave, number, int(before)))
+    change = xp.where(
+        probability >= config.enter, number + 1, xp.where(probability < config.leave, number, int(before))
+    )
     return converted(running_maximum(change, 0) % 2, "uint8")
 
 

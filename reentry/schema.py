@@ -176,7 +176,12 @@ REENTRY_TRACK: Final = Model(
 )
 """The whole way from measurements to the onset in one ONNX graph. It cannot refuse a request, so it answers a fault in
 the measurements with the values of `INVALID`."""
-INVALID: Final = {PROBABILITY.name: float("nan"), PHASE.name: 255, ONSET_STEP.name: -2, ONSET_TIMESTAMP.name: float("nan")}
+INVALID: Final = {
+    PROBABILITY.name: float("nan"),
+    PHASE.name: 255,
+    ONSET_STEP.name: -2,
+    ONSET_TIMESTAMP.name: float("nan"),
+}
 """Outputs of `REENTRY_TRACK` for an invalid track: probability and phase from the step of the fault on, and both values
 of the onset."""
 REENTRY_STEP: Final = Model(

@@ -88,4 +88,4 @@ _LOG_DENSITY: Final = np.interp(
     [*_LAYER_ALTITUDES, *(altitude for altitude, _ in _UPPER_DENSITIES)],
     np.log([*map(_layer_density, _LAYER_ALTITUDES.tolist()), *(density for _, density in _UPPER_DENSITIES)]),
 )
-"""Logarithm of the density at multiples of `SPACING` from 0 to `HIGHEST`. The altitudes of both tables are multiples."""
+"""Logarithm of the density at multiples of `SPACING` up to `HIGHEST`. The altitudes of both tables are multiples."""

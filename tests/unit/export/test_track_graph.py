@@ -184,9 +184,8 @@ def test_a_feature_that_exceeds_float32_gets_no_number() -> None:
     flight = trapezoids()[0][:300].copy()
     flight[100, INTENSITY] = 1e300
     require_measurements(flight[None], np.array([300]))
-    with pytest.raises(ValueError, match="does not fit in float32"):
-        with np.errstate(over="ignore"):
-            require_features(track_features(flight[None]))
+    with pytest.raises(ValueError, match="does not fit in float32"), np.errstate(over="ignore"):
+        require_features(track_features(flight[None]))
     probability, _, onset_step, _, _ = run(every_feature, flight[None])
     assert np.isnan(probability[0, 100:]).all()
     assert not np.isnan(probability[0, :100]).any()
