@@ -11,8 +11,9 @@ import onnxruntime
 
 from export.graphs import Precision, step_graph, whole_graph
 from export.quantize import dynamic_int8
-from export.sessions import OnnxSession, Session
+from export.sessions import OnnxSession, Session, TrackSession
 from export.tensorrt.config import TensorRTConfig
+from export.track_graph import track_graph
 from registry.formats import FORMATS, Format
 from training.checkpoint import Checkpoint
 
@@ -35,7 +36,7 @@ def missing(export_format: Format) -> str | None:
 
 
 def build(export_format: Format, checkpoint: Checkpoint, version: int, folder: Path, config: TensorRTConfig) -> Session:
-    """Write both graphs of a format and load them.
+    """Write the graphs of a format, and load those over features.
 
     Args:
         export_format: a format for which `missing` returns None.
@@ -63,10 +64,21 @@ def build(export_format: Format, checkpoint: Checkpoint, version: int, folder: P
             return engines.build(*graphs, folder, config)
     half = export_format is Format.ONNX_FP16
     _save_onnx(checkpoint, version, whole, step, "fp16" if half else "fp32")
+    assert spec.track_file is not None
+    track = folder / spec.track_file
+    onnx.save(track_graph(checkpoint, version, "fp16" if half else "fp32"), track)
     if export_format is Format.ONNX_INT8:
-        for path in (whole, step):
+        for path in (whole, step, track):
             onnx.save(dynamic_int8(onnx.load(path)), path)
     return OnnxSession(whole, step, providers=(CUDA, CPU) if half else (CPU,))
+
+
+def track_session(export_format: Format, folder: Path) -> TrackSession | None:
+    """Load the graph from measurements to onsets that `build` wrote; None for a format without one."""
+    name = FORMATS[export_format].track_file
+    if name is None:
+        return None
+    return TrackSession(folder / name, providers=(CUDA, CPU) if export_format is Format.ONNX_FP16 else (CPU,))
 
 
 def _save_onnx(checkpoint: Checkpoint, version: int, whole: Path, step: Path, precision: Precision) -> None:

@@ -6,7 +6,8 @@ The checks run in this order, and each has its own error:
 2. Over a grid of batch sizes and lengths: every answer has the right shapes and version number and is finite; the
    probabilities equal PyTorch's; they do not change if the features that the network does not use are NaN; a prefix
    of a track gives the probabilities of the whole track, and so do steps with carried state.
-3. The task itself: phase and onset of every validation track, run alone, in batches and step by step.
+3. The task itself: phase and onset of every validation track, run alone, in batches, step by step, and by the graph
+   from measurements to onsets.
 
 A format that rounds (fp16, int8) differs in every value. The gate measures these differences and reports them, but
 judges such a format by the task alone.
@@ -24,8 +25,9 @@ import numpy as np
 import torch
 
 from export.config import ExportConfig
-from export.sessions import Array, Session
+from export.sessions import Array, Session, TrackSession
 from export.signature import CheckedSession
+from export.track_gate import CheckedTrackSession
 from export.validation import flight_features
 from reentry.decision import NO_ONSET, DecisionConfig, onset_of, phase_of
 from reentry.errors import ExportError
@@ -68,6 +70,10 @@ class Verification:
     """Share of differing steps in the tracks run step by step; None if steps of this format are too slow."""
     stepped_onset_moved: int | None
     """Largest shift of an onset in the tracks run step by step; None if steps of this format are too slow."""
+    measured_phase_share: float | None
+    """Share of differing steps by the graph from measurements to onsets; None for a format without this graph."""
+    measured_onset_moved: int | None
+    """Largest shift of an onset by the graph from measurements to onsets; None for a format without this graph."""
     metrics: dict[str, float | None]
     """Metrics of this format on the validation tracks; see `training.evaluation.metrics`."""
 
@@ -86,6 +92,7 @@ def verify(
     version: int,
     tolerance: Tolerance,
     validation: Sequence[Sample],
+    track: TrackSession | None = None,
 ) -> Verification:
     """Compare a format with the network that it was made from.
 
@@ -96,6 +103,7 @@ def verify(
         version: version number that the format must return.
         tolerance: largest differences that the format may have.
         validation: labelled tracks, at least one.
+        track: the format's graph from measurements to onsets; None without one.
 
     Raises:
         ExportError: a check failed.
@@ -112,6 +120,10 @@ def verify(
     if session.step_limit is None:
         some = validation[:STEPPED_TRACKS]
         stepped = gate.check_task("step by step", gate.predict_stepped(some), phases[:STEPPED_TRACKS])
+    fused: tuple[float, int] | tuple[None, None] = (None, None)
+    if track is not None:
+        predictions_of_graph = gate.check_track_graph(CheckedTrackSession(track, version), validation)
+        fused = gate.check_task("from measurements", predictions_of_graph, phases)
     return Verification(
         cases=len(differences),
         max_difference=values,
@@ -123,6 +135,8 @@ def verify(
         onset_moved=max(alone[1], batched[1]),
         stepped_phase_share=stepped[0],
         stepped_onset_moved=stepped[1],
+        measured_phase_share=fused[0],
+        measured_onset_moved=fused[1],
         metrics=without_nan(score(predictions, decision).as_dict()),
     )
 
@@ -163,9 +177,23 @@ class _Gate:
         """Run tracks step by step, all in one batch."""
         return _unpadded(samples, self.session.stepped(_padded(samples), "validation tracks"))
 
+    def check_track_graph(self, track: CheckedTrackSession, samples: Sequence[Sample]) -> list[Prediction]:
+        """Run the graph from measurements to onsets over single tracks, and compare its probabilities with PyTorch."""
+        track.require_refusal(samples[0])
+        predictions = []
+        for sample in samples:
+            prediction = track.predict(sample, self.decision)
+            where = f"validation track {sample.track.track_id}, from measurements"
+            self._difference(
+                "values against PyTorch", where, prediction.probability[None], self._reference(_padded([sample]))
+            )
+            predictions.append(prediction)
+        return predictions
+
     def reference_phase(self, sample: Sample) -> Array:
         """Phases (T,) of a track by PyTorch."""
-        return phase_of(self._reference(_padded([sample]))[0], self.decision)
+        phase: Array = phase_of(self._reference(_padded([sample]))[0], self.decision)
+        return phase
 
     def check_task(self, how: str, predictions: Sequence[Prediction], phases: Sequence[Array]) -> tuple[float, int]:
         """Compare phases with PyTorch's; return the share of differing steps and the largest shift of an onset."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
 import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
@@ -91,10 +93,10 @@ def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp
         ExportError: the network is not an LSTM.
     """
     example = torch.zeros(2, 3, len(FEATURES))  # the exporter would fix an axis of size 1
-    network = ServedModel(_in_precision(checkpoint.model, precision), version)
+    network = ServedModel(in_precision(checkpoint.model, precision), version)
     both = {0: BATCH_AXIS, 1: TIME_AXIS}
     axes = {"features": both, "reentry_probability": both, "model_version": {0: BATCH_AXIS}}
-    return _exported(network, (example,), REENTRY_LSTM, axes, checkpoint, "whole tracks")
+    return exported(network, (example,), REENTRY_LSTM, axes, checkpoint, "whole tracks")
 
 
 def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
@@ -106,9 +108,9 @@ def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp3
     config = checkpoint.model_config
     state = torch.zeros(2, config.layers, config.hidden)
     example = (torch.zeros(2, len(FEATURES)), state, state)
-    network = StepModel(_in_precision(checkpoint.model, precision), version)
+    network = StepModel(in_precision(checkpoint.model, precision), version)
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_STEP.inputs, *REENTRY_STEP.outputs)}
-    return _exported(network, example, REENTRY_STEP, axes, checkpoint, "one step")
+    return exported(network, example, REENTRY_STEP, axes, checkpoint, "one step")
 
 
 def metadata_of(graph: onnx.ModelProto) -> dict[str, str]:
@@ -137,6 +139,26 @@ def strip(model: onnx.ModelProto) -> None:
     model.opset_import.extend(used)
 
 
+def _simplified(path: Path) -> onnx.ModelProto:
+    """Compute what is constant, and compute nothing twice.
+
+    The optimizer's rewriting rules are left out: they take most of a minute for a thousand nodes, and drop the addition
+    of any constant below 1e-8, such as the square of the Earth's angular velocity.
+    """
+    model = ir.load(path)
+    onnxscript.optimizer.fold_constants_ir(model)
+    ir.passes.Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )(model)
+    return ir.to_proto(model)
+
+
 def _versions(row: Tensor, version: Tensor) -> Tensor:
     """The version number for each track, (B, 1) int64."""
     return torch.zeros_like(row, dtype=torch.int64) + version
@@ -150,7 +172,7 @@ def _exportable(model: ReentryNetwork) -> ReentryLSTM:
     return model
 
 
-def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
+def in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
     """The network, with LSTM, norm and head in half precision if so requested.
 
     Normalisation stays in single precision, because a feature of up to 1e5 m exceeds the range of half precision.
@@ -164,7 +186,7 @@ def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
     return halved
 
 
-def _exported(
+def exported(
     network: nn.Module,
     example: tuple[Tensor, ...],
     tensors: Model,
@@ -188,7 +210,7 @@ def _exported(
             output_names=[tensor.name for tensor in tensors.outputs],
             dynamic_axes=axes,
         )
-        graph = onnxscript.optimizer.optimize(onnx.load(path))
+        graph = _simplified(path)
     strip(graph)
     config = checkpoint.model_config
     metrics = {name: checkpoint.metrics[name] for name in _STATED_METRICS if name in checkpoint.metrics}

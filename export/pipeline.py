@@ -118,8 +118,8 @@ class _Exporter:
                 folder = Path(scratch)
                 session = builders.build(export_format, checkpoint, version, folder, config.tensorrt)
                 whole, step = folder / spec.whole_file, folder / spec.step_file
-                if spec.whole_file.endswith(".onnx"):
-                    check_signature(whole, step, checkpoint.model_config)
+                if spec.track_file is not None:
+                    check_signature(whole, step, folder / spec.track_file, checkpoint.model_config)
                 verification = verify(
                     session,
                     checkpoint,
@@ -127,6 +127,7 @@ class _Exporter:
                     version=version,
                     tolerance=spec.tolerance,
                     validation=self.validation.samples,
+                    track=builders.track_session(export_format, folder),
                 )
                 if checkpoint.reference is not None:
                     (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")

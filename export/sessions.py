@@ -80,6 +80,28 @@ class NamedTensorSession(ABC):
         return probability, Carried(hidden, cell), version
 
 
+class TrackSession:
+    """The graph from measurements to onsets, run by ONNX Runtime."""
+
+    def __init__(self, path: Path, *, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._graph = onnxruntime.InferenceSession(path, options, providers=list(providers))
+
+    def run(self, measurements: Array, track_length: Array) -> dict[str, Array]:
+        """Score measurements (B, T, M) float64 of tracks with lengths (B,).
+
+        Returns:
+            The outputs of `schema.REENTRY_TRACK` by name.
+        """
+        inputs = {
+            schema.MEASUREMENTS.name: np.ascontiguousarray(measurements, np.float64),
+            schema.TRACK_LENGTH.name: np.asarray(track_length, np.int32)[:, None],
+        }
+        names = [tensor.name for tensor in schema.REENTRY_TRACK.outputs]
+        return dict(zip(names, self._graph.run(names, inputs), strict=True))
+
+
 class OnnxSession(NamedTensorSession):
     """Both ONNX graphs of a version, run by ONNX Runtime."""
 

@@ -15,20 +15,27 @@ import onnx
 from export.graphs import BATCH_AXIS, TIME_AXIS
 from export.sessions import Array, Session, no_state
 from reentry.errors import ExportError
-from reentry.schema import HIDDEN_STATE, REENTRY_LSTM, REENTRY_STEP, Model, Tensor
+from reentry.schema import HIDDEN_STATE, REENTRY_LSTM, REENTRY_STEP, REENTRY_TRACK, Model, Tensor
 from training.config import ModelConfig
 
-_ONNX_TYPES: Final = {"FP32": onnx.TensorProto.FLOAT, "INT64": onnx.TensorProto.INT64}
+_ONNX_TYPES: Final = {
+    "FP32": onnx.TensorProto.FLOAT,
+    "FP64": onnx.TensorProto.DOUBLE,
+    "INT32": onnx.TensorProto.INT32,
+    "INT64": onnx.TensorProto.INT64,
+    "UINT8": onnx.TensorProto.UINT8,
+}
 
 
-def check_signature(whole: Path, step: Path, config: ModelConfig) -> None:
-    """Check the inputs and outputs of both ONNX graphs of a version.
+def check_signature(whole: Path, step: Path, track: Path, config: ModelConfig) -> None:
+    """Check the inputs and outputs of the three ONNX graphs of a version.
 
     Raises:
         ExportError: a name, an axis or a type differs.
     """
     _check(onnx.load(whole), REENTRY_LSTM, config)
     _check(onnx.load(step), REENTRY_STEP, config)
+    _check(onnx.load(track), REENTRY_TRACK, config)
 
 
 class CheckedSession:

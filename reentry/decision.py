@@ -1,16 +1,16 @@
 """Decision rule with hysteresis from probabilities to phase and onset, shared by evaluation, Triton and streams.
 
+The functions take arrays of numpy and of other libraries, see `reentry.arrays`.
+
 Shapes: B tracks, T steps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
+from reentry.arrays import Array, converted, namespace, running_maximum, step_numbers
 from reentry.errors import ConfigError
 from reentry.schema import NO_ONSET_TIMESTAMP
 
@@ -34,9 +34,7 @@ class DecisionConfig:
             )
 
 
-def phase_of(
-    probability: npt.NDArray[np.floating[Any]], config: DecisionConfig | None = None, *, before: bool = False
-) -> npt.NDArray[np.uint8]:
+def phase_of(probability: Array, config: DecisionConfig | None = None, *, before: bool = False) -> Array:
     """Phase of each step: 1 during reentry, else 0.
 
     Args:
@@ -45,30 +43,31 @@ def phase_of(
         before: whether the step before the first one was in reentry, so that a stream can continue its track.
 
     Returns:
-        Phase of the same shape as the probability.
+        Phase of the same shape as the probability, uint8.
     """
     config = config or DecisionConfig()
-    steps = np.arange(1, probability.shape[-1] + 1)
-    entered = np.maximum.accumulate(np.where(probability >= config.enter, steps, 0), axis=-1)
-    left = np.maximum.accumulate(np.where(probability < config.leave, steps, 0), axis=-1)
-    phase: npt.NDArray[np.uint8] = ((entered > left) | ((entered == left) & before)).astype(np.uint8)
-    return phase
+    xp = namespace(probability)
+    # An even number leaves reentry and an odd number enters it, and later steps have larger numbers.
+    number = 2 * (step_numbers(probability) + 1)
+    change = xp.where(
+        probability >= config.enter, number + 1, xp.where(probability < config.leave, number, int(before))
+    )
+    return converted(running_maximum(change, 0) % 2, "uint8")
 
 
-def onset_of(phase: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-    """First step of reentry, or `NO_ONSET`: (T,) -> (), (B, T) -> (B,)."""
+def onset_of(phase: Array) -> Array:
+    """First step of reentry, or `NO_ONSET`: (T,) -> (), (B, T) -> (B,) int32."""
+    xp = namespace(phase)
     if phase.shape[-1] == 0:
-        return np.full(phase.shape[:-1], NO_ONSET, dtype=np.int32)
-    inside = phase != 0
-    return np.where(inside.any(axis=-1), inside.argmax(axis=-1), NO_ONSET).astype(np.int32)
+        return xp.full(phase.shape[:-1], NO_ONSET, dtype=xp.int32)
+    inside = converted(phase != 0, "int32")
+    first = xp.where(xp.max(inside, axis=-1) > 0, xp.argmax(inside, axis=-1), NO_ONSET)
+    return converted(first, "int32")
 
 
 def decide_tracks(
-    probability: npt.NDArray[np.floating[Any]],
-    timestamp: npt.NDArray[np.float64],
-    track_length: npt.NDArray[np.integer[Any]],
-    config: DecisionConfig | None = None,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    probability: Array, timestamp: Array, track_length: Array, config: DecisionConfig | None = None
+) -> tuple[Array, Array, Array]:
     """Decide phase and onset of tracks that are padded on the right.
 
     Args:
@@ -78,11 +77,13 @@ def decide_tracks(
         config: the thresholds.
 
     Returns:
-        Phase (B, T), onset step (B,), and onset timestamp (B,), s. A track without an onset has `NO_ONSET` and
-        `NO_ONSET_TIMESTAMP`.
+        Phase (B, T) uint8, onset step (B,) int32, and onset timestamp (B,) float64, s. A track without an onset has
+        `NO_ONSET` and `NO_ONSET_TIMESTAMP`.
     """
+    xp = namespace(probability)
     phase = phase_of(probability, config)
-    inside = np.arange(phase.shape[1]) < track_length[:, None]
-    onset_step = onset_of(phase * inside)
-    onset_timestamp = timestamp[np.arange(len(timestamp)), np.maximum(onset_step, 0)]
-    return phase, onset_step, np.where(onset_step == NO_ONSET, NO_ONSET_TIMESTAMP, onset_timestamp)
+    inside = step_numbers(probability) < track_length[:, None]
+    onset_step = onset_of(xp.where(inside, phase, xp.zeros_like(phase)))
+    row = converted(xp.maximum(onset_step, 0), "int64")[:, None]
+    onset_timestamp = xp.take_along_axis(timestamp, row, axis=1)[:, 0]
+    return phase, onset_step, xp.where(onset_step == NO_ONSET, NO_ONSET_TIMESTAMP, onset_timestamp)

@@ -171,6 +171,19 @@ TRACK_DECISION: Final = Model(
     outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION, UNLIKE_TRAINING),
 )
 ENSEMBLE: Final = Model("reentry", (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS), TRACK_DECISION.outputs)
+REENTRY_TRACK: Final = Model(
+    "reentry_track", (TRACK_LENGTH, MEASUREMENTS), (PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION)
+)
+"""The whole way from measurements to the onset in one ONNX graph. It cannot refuse a request, so it answers a fault in
+the measurements with the values of `INVALID`."""
+INVALID: Final = {
+    PROBABILITY.name: float("nan"),
+    PHASE.name: 255,
+    ONSET_STEP.name: -2,
+    ONSET_TIMESTAMP.name: float("nan"),
+}
+"""Outputs of `REENTRY_TRACK` for an invalid track: probability and phase from the step of the fault on, and both values
+of the onset."""
 REENTRY_STEP: Final = Model(
     "reentry_step",
     inputs=(STEP_FEATURES, HIDDEN_STATE, CELL_STATE),

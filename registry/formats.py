@@ -51,6 +51,14 @@ class FormatSpec:
         """Name of the file with the graph over one step, in the same folder."""
         return f"step.{self.suffix}"
 
+    @property
+    def track_file(self) -> str | None:
+        """Name of the file with the graph from measurements to onsets, in the same folder; None without one.
+
+        TensorRT has no float64, which the features need, and TorchScript is only a reference.
+        """
+        return f"track.{self.suffix}" if self.suffix == "onnx" else None
+
 
 _EXACT: Final = Tolerance(probability=1e-5, phase_share=0.0, onset_steps=0)
 _ROUNDED: Final = Tolerance(probability=None, phase_share=0.001, onset_steps=1)

@@ -18,21 +18,18 @@ The result is the mean drag in a window that lies seconds in the past, and on de
 within seconds. So each drag is extrapolated to the current step by the ratio of the densities, at most tenfold.
 
 All operations, block sums included, are elementwise on lagged arrays, so a whole track and its stream give
-bit-identical results.
+bit-identical results. They work on float64 arrays of numpy and of other libraries, see `reentry.arrays`.
 
 Shapes: B tracks, T steps, N = HISTORY + T rows, n <= N rows that remain after differences and sums.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from reentry.arrays import Array, clipped, cosine, namespace, quotient
 from reentry.features.standard_atmosphere import log_density
-
-Float64 = npt.NDArray[np.float64]
 
 BLOCKS: Final = (2, 4, 8)
 """Numbers of measurements in a short, a medium and a long block."""
@@ -54,6 +51,8 @@ GRAVITATION: Final = 3.986004418e14
 
 TURNING: Final = 7.292115e-5
 """Angular velocity omega of the Earth, rad/s (WGS 84)."""
+
+RADIANS_PER_DEGREE: Final = math.pi / 180.0
 
 EQUATOR: Final = 6_378_137.0
 """Equatorial radius of the Earth, m (WGS 84)."""
@@ -94,27 +93,27 @@ mostly amplify the noise of a drag near zero."""
 class Motion(NamedTuple):
     """Estimated motion at each step; every array is (B, T)."""
 
-    speed: Float64
+    speed: Array
     """Speed relative to the rotating Earth, m/s."""
-    climb: Float64
+    climb: Array
     """Climb rate, m/s."""
-    log_dynamic_pressure: Float64
+    log_dynamic_pressure: Array
     """Dynamic pressure, as log10 of Pa."""
-    drags: tuple[Float64, ...]
+    drags: tuple[Array, ...]
     """Deceleration by drag for each block of `BLOCKS`, extrapolated from five blocks to the step, m/s2; negative under
     thrust."""
 
 
-def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float64, sensor: Float64) -> Motion:
+def motion(time: Array, latitude: Array, longitude: Array, altitude: Array, sensor: Array) -> Motion:
     """Estimate the motion at the steps from row HISTORY on: (B, N) each, in s, degrees and m -> (B, T) each."""
+    xp = namespace(time)
     steps = time.shape[-1] - HISTORY
     cleaned = _without_outliers(time, positions(latitude, longitude, altitude))
     position, log_air = cleaned[:3], log_density(cleaned[3])
-    air = np.exp(log_air)
+    air = xp.exp(log_air)
     travelled, elapsed = _increments(time, position, sensor)
-    drags: list[Float64] = []
-    position_sum, travelled_sum, elapsed_sum, age_sum = position, travelled, elapsed, np.zeros_like(elapsed)
-    speed_and_climb = np.zeros((2, *time.shape[:-1], steps))
+    drags: list[Array] = []
+    position_sum, travelled_sum, elapsed_sum, age_sum = position, travelled, elapsed, xp.zeros_like(elapsed)
     width = 1
     for block in BLOCKS:
         while width < block:
@@ -129,31 +128,30 @@ def motion(time: Float64, latitude: Float64, longitude: Float64, altitude: Float
         middle = _last(_doubled(position_sum, block), rows) / (2 * block)
         squared_speed = _dot(velocity, velocity)
         constant = _jacobi(middle, squared_speed)
-        drag = _drag(constant, np.sqrt(squared_speed), _last(duration, rows) / block, block, steps)
+        drag = _drag(constant, xp.sqrt(squared_speed), _last(duration, rows) / block, block, steps)
         # The fit gives the mean drag of the window without half a block at either end, so take the mean density there.
         mean_air = _last(_summed(air, MIDPOINTS * block), steps, block // 2) / (MIDPOINTS * block)
-        drags.append(drag * np.clip(_last(air, steps) / mean_air, 1.0 / LARGEST_DENSITY_RATIO, LARGEST_DENSITY_RATIO))
+        ratio = _last(air, steps) / mean_air
+        drags.append(drag * clipped(ratio, 1.0 / LARGEST_DENSITY_RATIO, LARGEST_DENSITY_RATIO))
         if block == SPEED_BLOCK:
             age = _last(_doubled(age_sum, block) + block * elapsed_sum[..., block:], steps) / (2 * block)
-            speed_and_climb = _extrapolated(_last(middle, steps), _last(velocity, steps), age, _last(position, steps))
-    speed = np.clip(speed_and_climb[0], SLOWEST, FASTEST)
-    pressure = _last(log_air, steps) + 2.0 * np.log(speed) + np.log(0.5)
+            speed, climb = _extrapolated(_last(middle, steps), _last(velocity, steps), age, _last(position, steps))
+    pressure = _last(log_air, steps) + 2.0 * xp.log(clipped(speed, SLOWEST, FASTEST)) + math.log(0.5)
     return Motion(
-        speed=np.minimum(speed_and_climb[0], FASTEST),
-        climb=np.clip(speed_and_climb[1], -FASTEST, FASTEST),
-        log_dynamic_pressure=np.maximum(pressure / np.log(10.0), THINNEST),
+        speed=xp.minimum(speed, FASTEST),
+        climb=clipped(climb, -FASTEST, FASTEST),
+        log_dynamic_pressure=xp.maximum(pressure / math.log(10.0), THINNEST),
         drags=tuple(drags),
     )
 
 
-def _dot(a: Float64, b: Float64) -> Float64:
+def _dot(a: Array | list[Array], b: Array | list[Array]) -> Array:
     """Dot product: (3, B, n) -> (B, n)."""
-    product: Float64 = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-    return product
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _extrapolated(position: Float64, velocity: Float64, age: Float64, current: Float64) -> Float64:
-    """Extrapolate a velocity by gravity and the Earth's rotation to the current step: speed and climb rate, (2, B, T).
+def _extrapolated(position: Array, velocity: Array, age: Array, current: Array) -> tuple[Array, Array]:
+    """Extrapolate a velocity by gravity and the Earth's rotation to the current step: speed and climb rate, (B, T).
 
     Args:
         position: position that the velocity belongs to, (3, B, T), m.
@@ -161,31 +159,33 @@ def _extrapolated(position: Float64, velocity: Float64, age: Float64, current: F
         age: age of the velocity, (B, T), s; limited to `LONGEST_FALL`.
         current: current position, which defines the vertical, (3, B, T), m.
     """
-    distance = np.maximum(np.sqrt(_dot(position, position)), 1.0)
-    seconds = np.minimum(age, LONGEST_FALL)
-    pull = GRAVITATION / distance**3 - TURNING**2
+    xp = namespace(age)
+    distance = xp.maximum(xp.sqrt(_dot(position, position)), 1.0)
+    seconds = xp.minimum(age, LONGEST_FALL)
+    pull = GRAVITATION / distance**3  # 1/s2
     acceleration = [
-        -pull * position[0] + 2.0 * TURNING * velocity[1],
-        -pull * position[1] - 2.0 * TURNING * velocity[0],
-        -(pull + TURNING**2) * position[2],
+        TURNING**2 * position[0] - pull * position[0] + 2.0 * TURNING * velocity[1],
+        TURNING**2 * position[1] - pull * position[1] - 2.0 * TURNING * velocity[0],
+        -pull * position[2],
     ]
-    later = np.stack([velocity[axis] + acceleration[axis] * seconds for axis in range(3)])
-    radius = np.maximum(np.sqrt(_dot(current, current)), 1.0)
-    return np.stack([np.sqrt(_dot(later, later)), _dot(later, current) / radius])
+    later = [velocity[axis] + acceleration[axis] * seconds for axis in range(3)]
+    radius = xp.maximum(xp.sqrt(_dot(current, current)), 1.0)
+    return xp.sqrt(_dot(later, later)), _dot(later, current) / radius
 
 
-def _last(x: Float64, rows: int, lag: int = 0) -> Float64:
+def _last(x: Array, rows: int, lag: int = 0) -> Array:
     """Select the last rows, or the same number of rows a given lag earlier: (..., n) -> (..., rows)."""
-    end = x.shape[-1] - lag
-    return x[..., end - rows : end]
+    # A trace records `first` and `lag`, which do not depend on T.
+    first = int(x.shape[-1]) - lag - int(rows)
+    return x[..., first : -lag or None]
 
 
-def _doubled(sums: Float64, width: int) -> Float64:
+def _doubled(sums: Array, width: int) -> Array:
     """Sums over 2 * width rows from the sums over width rows: (..., n) -> (..., n - width)."""
     return sums[..., width:] + sums[..., :-width]
 
 
-def _summed(x: Float64, count: int) -> Float64:
+def _summed(x: Array, count: int) -> Array:
     """Sums over the last `count` rows, where `count` is a power of two: (..., n) -> (..., n - count + 1)."""
     width = 1
     while width < count:
@@ -194,42 +194,44 @@ def _summed(x: Float64, count: int) -> Float64:
     return x
 
 
-def _inverse(x: Float64) -> Float64:
+def _inverse(x: Array) -> Array:
     """Reciprocal of a time in s, or 0 if the time is not longer than `SHORTEST_TIME`."""
-    return np.divide(1.0, x, out=np.zeros_like(x), where=x > SHORTEST_TIME)
+    return quotient(1.0, x, where=x > SHORTEST_TIME)
 
 
-def positions(latitude: Float64, longitude: Float64, altitude: Float64) -> Float64:
+def positions(latitude: Array, longitude: Array, altitude: Array) -> Array:
     """Positions in Earth-centred, Earth-fixed axes (WGS 84) and the altitude: (B, N) each -> (4, B, N), m."""
-    parallel, meridian = np.radians(latitude), np.radians(longitude)
-    sine, cosine = np.sin(parallel), np.cos(parallel)
-    normal = EQUATOR / np.sqrt(1.0 - ECCENTRICITY * sine**2)
-    from_axis = (normal + altitude) * cosine
+    xp = namespace(latitude)
+    parallel, meridian = latitude * RADIANS_PER_DEGREE, longitude * RADIANS_PER_DEGREE
+    sine = xp.sin(parallel)
+    normal = EQUATOR / xp.sqrt(1.0 - ECCENTRICITY * sine**2)
+    from_axis = (normal + altitude) * cosine(parallel)
     up = (normal * (1.0 - ECCENTRICITY) + altitude) * sine
-    return np.stack([from_axis * np.cos(meridian), from_axis * np.sin(meridian), up, altitude])
+    return xp.stack([from_axis * cosine(meridian), from_axis * xp.sin(meridian), up, altitude])
 
 
-def _without_outliers(time: Float64, position: Float64) -> Float64:
+def _without_outliers(time: Array, position: Array) -> Array:
     """Replace outliers by the median of three lines through pairs of earlier positions: (4, B, n) -> (4, B, n - 6)."""
+    xp = namespace(time)
     rows = time.shape[-1] - _CLEANING
 
-    def line(newer: int) -> Float64:
+    def line(newer: int) -> Array:
         since = _last(time, rows) - _last(time, rows, newer)
         share = since * _inverse(_last(time, rows, newer) - _last(time, rows, newer + 1))
         start = _last(position, rows, newer)
         return start + (start - _last(position, rows, newer + 1)) * share
 
     a, b, c = line(1), line(3), line(5)
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    expected = np.maximum(low, np.minimum(high, c))
-    spread = np.maximum(high, c) - np.minimum(low, c)
+    low, high = xp.minimum(a, b), xp.maximum(a, b)
+    expected = xp.maximum(low, xp.minimum(high, c))
+    spread = xp.maximum(high, c) - xp.minimum(low, c)
     measured = _last(position, rows)
-    error = np.abs(measured - expected)
-    is_outlier = error.max(axis=0) > OUTLIER + SPREADS * spread.max(axis=0)
-    return np.where(is_outlier, expected, measured)
+    error = xp.abs(measured - expected)
+    is_outlier = xp.max(error, axis=0) > OUTLIER + SPREADS * xp.max(spread, axis=0)
+    return xp.where(is_outlier, expected, measured)
 
 
-def _increments(time: Float64, position: Float64, sensor: Float64) -> tuple[Float64, Float64]:
+def _increments(time: Array, position: Array, sensor: Array) -> tuple[Array, Array]:
     """Displacement, (3, B, n - 5), m, and elapsed time, (B, n - 5), s, from each row to the next.
 
     The displacement across a handover is the velocity over the four steps before it times the elapsed time.
@@ -238,22 +240,20 @@ def _increments(time: Float64, position: Float64, sensor: Float64) -> tuple[Floa
     displacement = _last(position, rows) - _last(position, rows, 1)
     elapsed = _last(time, rows) - _last(time, rows, 1)
     handed_over = _last(sensor, rows) != _last(sensor, rows, 1)
-    if handed_over.any():
-        share = _inverse(_last(time, rows, 1) - _last(time, rows, _HANDOVER_HISTORY)) * elapsed
-        predicted = (_last(position, rows, 1) - _last(position, rows, _HANDOVER_HISTORY)) * share
-        displacement = np.where(handed_over, predicted, displacement)
-    return displacement, elapsed
+    share = _inverse(_last(time, rows, 1) - _last(time, rows, _HANDOVER_HISTORY)) * elapsed
+    predicted = (_last(position, rows, 1) - _last(position, rows, _HANDOVER_HISTORY)) * share
+    return namespace(time).where(handed_over, predicted, displacement), elapsed
 
 
-def _jacobi(position: Float64, squared_speed: Float64) -> Float64:
+def _jacobi(position: Array, squared_speed: Array) -> Array:
     """Jacobi constant, m2/s2, of positions (3, B, n) and squared speeds relative to the rotating Earth (B, n)."""
+    xp = namespace(position)
     from_axis = position[0] ** 2 + position[1] ** 2
-    distance = np.sqrt(from_axis + position[2] ** 2)
-    constant: Float64 = 0.5 * squared_speed - GRAVITATION / np.maximum(distance, 1.0) - 0.5 * TURNING**2 * from_axis
-    return constant
+    distance = xp.sqrt(from_axis + position[2] ** 2)
+    return 0.5 * squared_speed - GRAVITATION / xp.maximum(distance, 1.0) - 0.5 * TURNING**2 * from_axis
 
 
-def _drag(constant: Float64, speed: Float64, duration: Float64, block: int, steps: int) -> Float64:
+def _drag(constant: Array, speed: Array, duration: Array, block: int, steps: int) -> Array:
     """Fit a least-squares line to the Jacobi constants of MIDPOINTS velocities: drag, (B, T), m/s2.
 
     Args:
@@ -263,19 +263,19 @@ def _drag(constant: Float64, speed: Float64, duration: Float64, block: int, step
         block: number of measurements between consecutive velocities.
         steps: number of steps T.
     """
+    xp = namespace(constant)
     newest = _last(constant, steps)
-    times = [np.zeros_like(newest)]
+    times = [xp.zeros_like(newest)]
     for midpoint in range(1, MIDPOINTS):
         step = _last(duration, steps, block * (midpoint - 1)) + _last(duration, steps, block * midpoint)
         times.append(times[-1] - 0.5 * step)
     mean_time = (times[0] + times[1] + times[2] + times[3]) / MIDPOINTS
-    slope, spread = np.zeros_like(newest), np.zeros_like(newest)
+    slope, spread = xp.zeros_like(newest), xp.zeros_like(newest)
     for midpoint in range(MIDPOINTS):
         centred = times[midpoint] - mean_time
-        spread += centred * centred
-        slope += centred * (_last(constant, steps, block * midpoint) - newest)
+        spread = spread + centred * centred
+        slope = slope + centred * (_last(constant, steps, block * midpoint) - newest)
     total = _last(speed, steps)
     for midpoint in range(1, MIDPOINTS):
         total = total + _last(speed, steps, block * midpoint)
-    drag: Float64 = -slope * _inverse(spread) / np.maximum(total / MIDPOINTS, SLOWEST)
-    return drag
+    return -slope * _inverse(spread) / xp.maximum(total / MIDPOINTS, SLOWEST)

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-Float64 = npt.NDArray[np.float64]
+from reentry.arrays import Array, namespace, quotient
 
 LINES: Final = 7
 """Number of lines that predict a measurement, and number of rows between the two measurements of each line."""
@@ -28,8 +25,15 @@ SPREADS: Final = 5.0
 
 _MIDDLE: Final = LINES // 2
 
+_COMPARISONS: Final = (
+    *((0, 6), (2, 3), (4, 5), (0, 2), (1, 4), (3, 6), (0, 1), (2, 5)),
+    *((3, 4), (1, 2), (4, 6), (2, 3), (4, 5), (1, 2), (3, 4), (5, 6)),
+)
+"""Pairs of lines that are put in order one after the other, which sorts all seven: a sorting network (Knuth, The Art of
+Computer Programming, vol. 3, 5.3.4). Unlike a sort, it is elementwise."""
 
-def without_outliers(time: Float64, values: Float64, limit: float) -> Float64:
+
+def without_outliers(time: Array, values: Array, limit: float) -> Array:
     """Replace each value that is far from its prediction by that prediction.
 
     Args:
@@ -41,23 +45,26 @@ def without_outliers(time: Float64, values: Float64, limit: float) -> Float64:
     Returns:
         Values from row HISTORY on, (B, T). A step with fewer than HISTORY distinct times before it keeps its value.
     """
-    steps = values.shape[1] - HISTORY
+    xp = namespace(values)
+    # A trace records the bounds of these slices, which do not depend on T.
 
-    def lagged(x: Float64, lag: int) -> Float64:
-        end = x.shape[1] - lag
-        return x[:, end - steps : end]
+    def lagged(x: Array, lag: int) -> Array:
+        return x[:, HISTORY - lag : -lag or None]
 
     elapsed = time[:, LINES:] - time[:, :-LINES]
-    rate = np.divide(values[:, LINES:] - values[:, :-LINES], elapsed, out=np.zeros_like(elapsed), where=elapsed > 0.0)
+    rate = quotient(values[:, LINES:] - values[:, :-LINES], elapsed, where=elapsed > 0.0)
     now = lagged(time, 0)
-    lines = np.empty((LINES, *now.shape))
-    for line in range(LINES):
-        lag = line + 1
-        lines[line] = lagged(values, lag) + lagged(rate, lag) * (now - lagged(time, lag))
-    lines.sort(axis=0)
+    lines = []
+    for lag in range(1, LINES + 1):
+        slope = rate[:, LINES - lag : -lag]
+        lines.append(lagged(values, lag) + slope * (now - lagged(time, lag)))
+    for low, high in _COMPARISONS:
+        lines[low], lines[high] = xp.minimum(lines[low], lines[high]), xp.maximum(lines[low], lines[high])
     predicted = lines[_MIDDLE]
-    spread = (lines[_MIDDLE:] - lines[: LINES - _MIDDLE]).min(axis=0)  # narrowest range of any four lines
+    spread = lines[_MIDDLE] - lines[0]  # of any four lines, the narrowest range
+    for low in range(1, LINES - _MIDDLE):
+        spread = xp.minimum(spread, lines[low + _MIDDLE] - lines[low])
     measured = lagged(values, 0)
     predictable = lagged(time, HISTORY - 1) > lagged(time, HISTORY)
-    is_outlier = predictable & (np.abs(measured - predicted) > limit + SPREADS * spread)
-    return np.where(is_outlier, predicted, measured)
+    is_outlier = predictable & (xp.abs(measured - predicted) > limit + SPREADS * spread)
+    return xp.where(is_outlier, predicted, measured)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from reentry.arrays import Array, clipped, converted, namespace
 
 SPACING: Final = 1_000.0
 """Altitude difference between rows of the table, m."""
+
+HIGHEST: Final = 1_000_000.0
+"""Altitude above which the density is constant, m."""
 
 _EARTH_RADIUS: Final = 6_356_766.0
 """Earth radius in the definition of the geopotential altitude, m."""
@@ -52,9 +54,15 @@ _UPPER_DENSITIES: Final = (
 """Altitude, m, and density, kg/m3, above 86 km. The logarithm of the density is interpolated linearly."""
 
 
-def log_density(altitude: Float64) -> Float64:
+def log_density(altitude: Array) -> Array:
     """Natural logarithm of the density, kg/m3, at altitudes in m. It is constant below 0 km and above 1,000 km."""
-    return np.interp(altitude, _ALTITUDE, _LOG_DENSITY)
+    xp = namespace(altitude)
+    table = xp.asarray(_LOG_DENSITY)
+    row = clipped(altitude, 0.0, HIGHEST) / SPACING
+    below = xp.minimum(xp.floor(row), len(_LOG_DENSITY) - 2.0)
+    index = converted(below, "int64")
+    lower, upper = table[index], table[index + 1]
+    return lower + (upper - lower) * (row - below)
 
 
 def _layer_density(altitude: float) -> float:
@@ -75,7 +83,9 @@ def _layer_density(altitude: float) -> float:
 
 
 _LAYER_ALTITUDES: Final = np.arange(0.0, 86_001.0, SPACING)
-_ALTITUDE: Final = np.concatenate([_LAYER_ALTITUDES, [altitude for altitude, _ in _UPPER_DENSITIES]])
-_LOG_DENSITY: Final = np.log(
-    [*map(_layer_density, _LAYER_ALTITUDES.tolist()), *(density for _, density in _UPPER_DENSITIES)]
+_LOG_DENSITY: Final = np.interp(
+    np.arange(0.0, HIGHEST + 1.0, SPACING),
+    [*_LAYER_ALTITUDES, *(altitude for altitude, _ in _UPPER_DENSITIES)],
+    np.log([*map(_layer_density, _LAYER_ALTITUDES.tolist()), *(density for _, density in _UPPER_DENSITIES)]),
 )
+"""Logarithm of the density at multiples of `SPACING` up to `HIGHEST`. The altitudes of both tables are multiples."""

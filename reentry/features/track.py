@@ -14,19 +14,31 @@ Shapes: B tracks, T steps, M measurement columns, F features, S simple features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from reentry.arrays import (
+    Array,
+    arsinh,
+    clipped,
+    columns_of,
+    converted,
+    cosine,
+    namespace,
+    quotient,
+    running_maximum,
+    step_numbers,
+)
 from reentry.features import outliers
-from reentry.features.motion import HISTORY, SHORTEST_TIME, motion
+from reentry.features.motion import HISTORY, RADIANS_PER_DEGREE, SHORTEST_TIME, motion
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 WINDOW: Final = 5
 """Number of measurements that a slope is fitted to."""
@@ -110,9 +122,12 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     block = max(1, _BLOCK_STEPS // batch.shape[1])
     for start in range(0, len(batch), block):
         table, out = batch[start : start + block], features[start : start + block]
-        out[..., :_SIMPLE], _ = _simple_features(_with_history(table, _SIMPLE_HISTORY), None)
+        for index, column in enumerate(_simple_features(_with_history(table, _SIMPLE_HISTORY), None)[0].values()):
+            out[..., index] = column
         if robust:
-            out[..., _SIMPLE:], _ = _robust_features(_with_history(table, HISTORY), None)
+            columns = _robust_features(_with_history(table, HISTORY), None)[0]
+            for index, name in enumerate(ROBUST_FEATURES):
+                out[..., _SIMPLE + index] = columns[name]
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
 
@@ -121,8 +136,8 @@ class FeatureStream:
 
     def __init__(self) -> None:
         self._window: Float64 | None = None  # (1, HISTORY + 1, M), oldest first
-        self._simple_state: Float64 | None = None
-        self._robust_state: Float64 | None = None
+        self._simple_state: tuple[Float64, ...] | None = None
+        self._robust_state: tuple[Float64, ...] | None = None
 
     def step(self, measurement: Float64 | Sequence[float]) -> Float32:
         """Add the next measurement of the track, (M,), and return its features, (F,)."""
@@ -133,121 +148,144 @@ class FeatureStream:
             self._window = np.concatenate([self._window[:, 1:], newest], axis=1)
         simple, self._simple_state = _simple_features(self._window[:, -_SIMPLE_HISTORY - 1 :], self._simple_state)
         robust, self._robust_state = _robust_features(self._window, self._robust_state)
-        return np.concatenate([simple, robust], axis=-1).reshape(len(FEATURES))
+        columns = simple | robust
+        return np.array([columns[name][0, 0] for name in FEATURES], dtype=np.float32)
 
 
-def _with_history(tracks: Float64, rows: int) -> Float64:
+def named_features(measurements: Array, names: Sequence[str]) -> Array:
+    """Compute chosen features of whole tracks, with an array library of the caller's choice.
+
+    The exporter traces this function; everything else calls `track_features`.
+
+    Args:
+        measurements: finite measurements in time order, columns as `schema.MEASUREMENT_COLUMNS`, (B, T, M) float64.
+        names: names of `schema.FEATURES`.
+
+    Returns:
+        Features (B, T, len(names)) float32.
+    """
+    columns = _simple_features(_with_history(measurements, _SIMPLE_HISTORY), None)[0]
+    if not set(names).isdisjoint(ROBUST_FEATURES):
+        columns |= _robust_features(_with_history(measurements, HISTORY), None)[0]
+    return namespace(measurements).stack([converted(columns[name], "float32") for name in names], axis=-1)
+
+
+def _with_history(tracks: Array, rows: int) -> Array:
     """Prepend copies of the first measurement: (B, T, M) -> (B, rows + T, M)."""
-    return np.concatenate([np.repeat(tracks[:, :1], rows, axis=1), tracks], axis=1)
+    return namespace(tracks).concat([tracks[:, :1]] * rows + [tracks], axis=1)
 
 
-def _simple_features(history: Float64, state: Float64 | None) -> tuple[Float32, Float64]:
+def _simple_features(history: Array, state: Sequence[Array] | None) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Compute the simple features of the steps from row _SIMPLE_HISTORY on, and the state after the last step.
 
     Args:
         history: measurements, (B, _SIMPLE_HISTORY + T, M).
-        state: state before these steps, (5, B): the highest altitude and intensity, the time of the first measurement,
-            and the time and altitude at which the current descent was detected, infinite if the track is not
-            descending. None at the start of a track.
+        state: state before these steps, (B,) each: the highest altitude and intensity, the time of the first
+            measurement, and the time and altitude at which the current descent was detected, infinite if the track is
+            not descending. None at the start of a track.
 
     Returns:
-        Features (B, T, S), and the state (5, B).
+        Features by name, (B, T) float64 each, and the state.
     """
-    steps = history.shape[1] - _SIMPLE_HISTORY
-    columns = np.ascontiguousarray(np.moveaxis(history, -1, 0))  # (M, B, _SIMPLE_HISTORY + T)
+    xp = namespace(history)
+    columns = columns_of(history)  # (B, _SIMPLE_HISTORY + T) each
 
-    def lagged(column: int, lag: int) -> Float64:
-        view: Float64 = columns[column][:, _SIMPLE_HISTORY - lag : _SIMPLE_HISTORY - lag + steps]
-        return view
+    def lagged(column: int, lag: int) -> Array:
+        return columns[column][:, _SIMPLE_HISTORY - lag : -lag or None]
 
-    if state is None:
-        unset = np.full(len(history), np.inf)
-        state = np.stack([-unset, -unset, lagged(_TIME, 0)[:, 0], unset, unset])
     now = lagged(_TIME, 0)
+    if state is None:
+        unset = xp.full_like(now[:, 0], math.inf)
+        state = (-unset, -unset, now[:, 0], unset, unset)
+    first_peak, first_brightest, started, *descent = state
     ago = [lagged(_TIME, lag) - now for lag in range(WINDOW)]  # s, <= 0
     mean_ago = sum(ago[1:], ago[0]) / WINDOW
     centred = [a - mean_ago for a in ago]
     spread = sum((c * c for c in centred[1:]), centred[0] * centred[0])
     moving = spread > SHORTEST_TIME**2
-    weights = [np.divide(c, spread, out=np.zeros_like(c), where=moving) for c in centred]
+    weights = [quotient(c, spread, where=moving) for c in centred]
 
-    def slope(column: int, wrap: bool = False) -> Float64:
+    def slope(column: int, wrap: bool = False) -> Array:
         """Least-squares slope per second. Differences from the newest value keep the sums small."""
-        total: Float64 = np.zeros_like(spread)
+        total = xp.zeros_like(spread)
         newest = lagged(column, 0)
         for lag in range(1, WINDOW):
             change = lagged(column, lag) - newest
             if wrap:
-                change = (change + 180.0) % 360.0 - 180.0
-            total += weights[lag] * change
+                change = change - 360.0 * xp.floor((change + 180.0) / 360.0)
+            total = total + weights[lag] * change
         return total
 
     has_two_before = _has_two_before(ago[1], ago[2])
 
-    def running_peak(newest: Float64, previous: Float64, oldest: Float64, peak: Float64) -> Float64:
-        """Running maximum of the median of three, so that one outlier is never the peak; -inf before the third step."""
-        median = np.where(has_two_before, _median(newest, previous, oldest), -np.inf)
-        highest: Float64 = np.maximum(np.maximum.accumulate(median, axis=1), peak[:, None])
-        return highest
+    def robust_value(newest: Array, previous: Array, oldest: Array) -> Array:
+        """Median of three, so that one outlier is never the peak; -inf before the third step."""
+        return xp.where(has_two_before, _median(newest, previous, oldest), -math.inf)
 
-    def fraction(value: Float64, peak: Float64, floor: float) -> Float64:
+    def fraction(value: Array, peak: Array, floor: float) -> Array:
         """Value as a share of the peak: 1 at the peak, before a peak is known, and on a launch pad at sea level."""
-        fallen = np.where(peak > -np.inf, peak - value, 0.0)
-        share: Float64 = 1.0 - fallen / np.maximum(peak, floor)
-        return share
+        fallen = xp.where(peak > -math.inf, peak - value, 0.0)
+        return 1.0 - fallen / xp.maximum(peak, floor)
 
     filtered = outliers.without_outliers(
-        np.clip(columns[_TIME], -_LATEST, _LATEST), np.clip(columns[_ALTITUDE], -_HIGHEST, _HIGHEST), OUTLIER
+        clipped(columns[_TIME], -_LATEST, _LATEST), clipped(columns[_ALTITUDE], -_HIGHEST, _HIGHEST), OUTLIER
     )  # (B, 2 + T)
     height = filtered[:, 2:]
     # Neither a prediction nor an outlier may become the peak: at the end of a climb, predictions overshoot.
     measured = columns[_ALTITUDE][:, outliers.HISTORY :]
-    reliable = np.where(measured <= filtered, measured, -np.inf)
-    highest = running_peak(reliable[:, 2:], reliable[:, 1:-1], reliable[:, :-2], state[0])
+    reliable = xp.where(measured <= filtered, measured, -math.inf)
     intensity = [lagged(_INTENSITY, lag) for lag in range(3)]
-    brightest = running_peak(intensity[0], intensity[1], intensity[2], state[1])
-    descends = highest - height > np.maximum(FALLEN_SHARE * highest, LEAST_FALL)
-    descent_time, descent_height = _first_of_each_run(descends, now, height, state[3:])
-    elapsed = now - state[2][:, None]
+    peaks = running_maximum(
+        xp.stack(
+            [
+                robust_value(reliable[:, 2:], reliable[:, 1:-1], reliable[:, :-2]),
+                robust_value(intensity[0], intensity[1], intensity[2]),
+            ]
+        ),
+        -math.inf,
+    )
+    highest = xp.maximum(peaks[0], first_peak[:, None])
+    brightest = xp.maximum(peaks[1], first_brightest[:, None])
+    descends = highest - height > xp.maximum(FALLEN_SHARE * highest, LEAST_FALL)
+    descent_time, descent_height = _first_of_each_run(descends, now, height, descent)
+    elapsed = now - started[:, None]
     step = -_median(ago[1], ago[2] - ago[1], ago[3] - ago[2])
     north = slope(_LATITUDE) * METRES_PER_DEGREE
-    east = slope(_LONGITUDE, wrap=True) * METRES_PER_DEGREE * np.cos(np.radians(lagged(_LATITUDE, 0)))
+    east = slope(_LONGITUDE, wrap=True) * METRES_PER_DEGREE * cosine(lagged(_LATITUDE, 0) * RADIANS_PER_DEGREE)
     by_name = {
         "altitude": lagged(_ALTITUDE, 0),
         "altitude_fraction": fraction(height, highest, LOWEST_PEAK),
         "elapsed_fraction": _elapsed_fraction(elapsed + step, now - descent_time, descent_height - height, height),
         "climb_rate": slope(_ALTITUDE),
-        "ground_speed": np.hypot(north, east),
+        "ground_speed": xp.sqrt(north * north + east * east),
         "intensity": intensity[0],
         "intensity_fraction": fraction(intensity[0], brightest, DIMMEST_PEAK),
-        "time_step": np.clip(-ago[1], 0.0, LONGEST_STEP),
+        "time_step": clipped(-ago[1], 0.0, LONGEST_STEP),
     }
-    features = np.stack([by_name[name] for name in SIMPLE_FEATURES], axis=-1).astype(np.float32)
-    after = [highest[:, -1], brightest[:, -1], state[2], descent_time[:, -1], descent_height[:, -1]]
-    return features, np.stack(after)
+    return by_name, (highest[:, -1], brightest[:, -1], started, descent_time[:, -1], descent_height[:, -1])
 
 
-def _first_of_each_run(inside: Bool, time: Float64, value: Float64, before: Float64) -> tuple[Float64, Float64]:
+def _first_of_each_run(inside: Array, time: Array, value: Array, before: Sequence[Array]) -> tuple[Array, Array]:
     """Time and value at the start of the run of True that each step belongs to, (B, T); infinite where False.
 
     Args:
         inside: condition that forms the runs, (B, T).
         time: time, (B, T), s.
         value: value, (B, T).
-        before: time and value at the start of the run that the previous step belongs to, (2, B).
+        before: time and value at the start of the run that the previous step belongs to, (B,) each.
     """
-    was_inside = np.concatenate([np.isfinite(before[0])[:, None], inside[:, :-1]], axis=1)
-    start = np.where(inside & ~was_inside, np.arange(inside.shape[1]), -1)
-    start = np.maximum.accumulate(start, axis=1)
+    xp = namespace(time)
+    was_inside = xp.concat([xp.isfinite(before[0])[:, None], inside[:, :-1]], axis=1)
+    start = running_maximum(xp.where(inside & ~was_inside, step_numbers(time), -1), -1)
 
-    def at(x: Float64, earlier: Float64) -> Float64:
-        first = np.where(start >= 0, np.take_along_axis(x, np.maximum(start, 0), axis=1), earlier[:, None])
-        return np.where(inside, first, np.inf)
+    def at(x: Array, earlier: Array) -> Array:
+        first = xp.where(start >= 0, xp.take_along_axis(x, xp.maximum(start, 0), axis=1), earlier[:, None])
+        return xp.where(inside, first, math.inf)
 
     return at(time, before[0]), at(value, before[1])
 
 
-def _elapsed_fraction(elapsed: Float64, falling: Float64, fallen: Float64, height: Float64) -> Float64:
+def _elapsed_fraction(elapsed: Array, falling: Array, fallen: Array, height: Array) -> Array:
     """Elapsed share of the flight at the end of each step, from 0 to 1, if the descent continues at its mean rate.
 
     The remaining time is height / rate. The rate is `fallen / falling`, the mean over the descent so far, so that noise
@@ -260,68 +298,67 @@ def _elapsed_fraction(elapsed: Float64, falling: Float64, fallen: Float64, heigh
         fallen: fall since the descent was detected, (B, T), m.
         height: altitude, (B, T), m.
     """
-    known = np.isfinite(fallen) & (falling > 0.0) & (fallen > 0.0)
-    per_metre = np.divide(falling, fallen, out=np.zeros_like(falling), where=known)
-    total = elapsed + np.maximum(height, 0.0) * per_metre
-    share: Float64 = np.divide(elapsed, total, out=np.zeros_like(total), where=known & (total > 0.0))
-    return share
+    xp = namespace(fallen)
+    known = xp.isfinite(fallen) & (falling > 0.0) & (fallen > 0.0)
+    per_metre = quotient(falling, fallen, where=known)
+    total = elapsed + xp.maximum(height, 0.0) * per_metre
+    return quotient(elapsed, total, where=known & (total > 0.0))
 
 
-def _robust_features(history: Float64, state: Float64 | None) -> tuple[Float32, Float64]:
+def _robust_features(history: Array, state: Sequence[Array] | None) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Compute the robust features of the steps from row HISTORY on, and the state after the last step.
 
     Args:
         history: measurements, (B, HISTORY + T, M).
-        state: state before these steps, (2, B): the highest altitude, and the time of the last handover. None at the
+        state: state before these steps, (B,) each: the highest altitude, and the time of the last handover. None at the
             start of a track, which counts as a handover.
 
     Returns:
-        Features (B, T, F - S), and the state (2, B).
+        Features by name, (B, T) float64 each, and the state.
     """
-    columns = np.ascontiguousarray(np.moveaxis(history, -1, 0))  # (M, B, HISTORY + T)
-    time = np.clip(columns[_TIME], -_LATEST, _LATEST)
-    altitude = np.clip(columns[_ALTITUDE], -_HIGHEST, _HIGHEST)
+    xp = namespace(history)
+    columns = columns_of(history)  # (B, HISTORY + T) each
+    time = clipped(columns[_TIME], -_LATEST, _LATEST)
+    altitude = clipped(columns[_ALTITUDE], -_HIGHEST, _HIGHEST)
     sensor = columns[_SENSOR]
     moving = motion(time, columns[_LATITUDE], columns[_LONGITUDE], altitude, sensor)
 
     now = time[:, HISTORY:]
     height = _median(altitude[:, HISTORY:], altitude[:, HISTORY - 1 : -1], altitude[:, HISTORY - 2 : -2])
     has_two_before = _has_two_before(time[:, HISTORY - 1 : -1] - now, time[:, HISTORY - 2 : -2] - now)
-    counted = np.where(has_two_before, height, -np.inf)
-    changed = np.where(sensor[:, HISTORY:] != sensor[:, HISTORY - 1 : -1], now, -np.inf)
-    before = np.stack([counted[:, 0], now[:, 0]]) if state is None else state
-    highest = np.maximum(np.maximum.accumulate(counted, axis=1), before[0][:, None])
-    handed_over = np.maximum(np.maximum.accumulate(changed, axis=1), before[1][:, None])
+    counted = xp.where(has_two_before, height, -math.inf)
+    changed = xp.where(sensor[:, HISTORY:] != sensor[:, HISTORY - 1 : -1], now, -math.inf)
+    before = (counted[:, 0], now[:, 0]) if state is None else state
+    latest = running_maximum(xp.stack([counted, changed]), -math.inf)
+    highest, handed_over = (xp.maximum(latest[i], before[i][:, None]) for i in range(2))
 
-    light = np.clip(columns[_INTENSITY][:, HISTORY - RISE_STEPS - 6 :], DARKEST, _BRIGHTEST)
-    light = np.log(_median(light[:, 2:], light[:, 1:-1], light[:, :-2]))  # (B, 12 + T)
-    past = sum((light[:, lag : lag + now.shape[1]] for lag in range(1, 5)), light[:, : now.shape[1]]) / 5
+    light = clipped(columns[_INTENSITY][:, HISTORY - RISE_STEPS - 6 :], DARKEST, _BRIGHTEST)
+    light = xp.log(_median(light[:, 2:], light[:, 1:-1], light[:, :-2]))  # (B, 12 + T)
     newest = light[:, RISE_STEPS + 4 :]
+    past = sum((light[:, lag : lag - RISE_STEPS - 4] for lag in range(1, 5)), light[:, : -RISE_STEPS - 4]) / 5
     by_name = {
         "speed": moving.speed,
         "filtered_climb_rate": moving.climb,
         "log_dynamic_pressure": moving.log_dynamic_pressure,
         "log_intensity": newest,
         "log_intensity_rise": newest - past,
-        "handover": np.exp(-np.maximum(now - handed_over, 0.0) / HANDOVER_FADES),
-        "drop_from_peak": np.clip(highest - height, 0.0, DEEPEST_DROP),
+        "handover": xp.exp(-xp.maximum(now - handed_over, 0.0) / HANDOVER_FADES),
+        "drop_from_peak": clipped(highest - height, 0.0, DEEPEST_DROP),
     }
     for length, drag in zip(("short", "medium", "long"), moving.drags, strict=True):
-        by_name[f"drag_{length}"] = np.arcsinh(drag / DRAG_SCALE)
-    features = np.stack([by_name[name] for name in ROBUST_FEATURES], axis=-1).astype(np.float32)
-    return features, np.stack([highest[:, -1], handed_over[:, -1]])
+        by_name[f"drag_{length}"] = arsinh(drag / DRAG_SCALE)
+    return by_name, (highest[:, -1], handed_over[:, -1])
 
 
-def _has_two_before(previous: Float64, oldest: Float64) -> Bool:
+def _has_two_before(previous: Array, oldest: Array) -> Array:
     """Whether two measurements precede a step, given their times relative to it. The first of a track is repeated.
 
     With fewer than three measurements the median could be an outlier, which must not become the peak.
     """
-    different: Bool = previous > oldest
-    return different
+    return previous > oldest
 
 
-def _median(a: Float64, b: Float64, c: Float64) -> Float64:
+def _median(a: Array, b: Array, c: Array) -> Array:
     """Elementwise median of three arrays."""
-    median: Float64 = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    return median
+    xp = namespace(a)
+    return xp.maximum(xp.minimum(a, b), xp.minimum(xp.maximum(a, b), c))

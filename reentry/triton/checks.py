@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from reentry.arrays import Array, namespace, step_numbers, up_to
 from reentry.schema import (
     FEATURES,
     FEATURES_TENSOR,
@@ -109,6 +110,31 @@ def require_timestamps(timestamp: npt.NDArray[np.float64], track_length: npt.NDA
             f"track {track} of the request, row {row}, column {TIMESTAMP.name}: {_problem(_TIME, value, None)}, "
             f"got {value:.15g}"
         )
+
+
+def valid_steps(measurements: Array, track_length: Array) -> Array:
+    """Whether a track has no fault up to each step, by the rules of `require_measurements` for values and lengths.
+
+    The graph from measurements to onsets contains this function, because it has no other way to refuse a request.
+
+    Args:
+        measurements: (B, T, M) float64, also NaN or infinite.
+        track_length: number of steps of each track, (B, 1).
+
+    Returns:
+        (B, T) bool. A track with an invalid length has no valid step.
+    """
+    xp = namespace(measurements)
+    inside = (step_numbers(measurements[:, :, 0]) < track_length)[:, :, None]
+    low = xp.where(inside, xp.asarray(_LOW), -_LARGEST)
+    high = xp.where(inside, xp.asarray(_HIGH), _LARGEST)
+    valid = xp.all((measurements >= low) & (measurements <= high), axis=-1)
+    sensor, time = measurements[:, :, _SENSOR], measurements[:, :, _TIME]
+    valid = valid & (~inside[:, :, 0] | (sensor == xp.floor(sensor)))
+    forward = xp.concat([xp.ones_like(valid[:, :1]), time[:, 1:] >= time[:, :-1]], axis=1)
+    valid = valid & (~inside[:, :, 0] | forward)
+    valid = valid & (track_length >= 1) & (track_length <= measurements.shape[1])
+    return up_to(valid)
 
 
 def require_features(features: npt.NDArray[np.float32]) -> None:

@@ -15,8 +15,9 @@ from export.config import ExportConfig
 from export.gate import Verification, verify
 from export.graphs import step_graph, whole_graph
 from export.quantize import dynamic_int8
-from export.sessions import Array, Carried, OnnxSession
+from export.sessions import Array, Carried, OnnxSession, TrackSession
 from export.signature import check_signature
+from export.track_graph import track_graph
 from export.validation import flight_features
 from reentry.errors import ExportError
 from reentry.schema import FEATURES
@@ -42,10 +43,11 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 @pytest.fixture
-def paths(tmp_path: Path, checkpoint: Checkpoint) -> tuple[Path, Path]:
+def paths(tmp_path: Path, checkpoint: Checkpoint) -> tuple[Path, Path, Path]:
     onnx.save(whole_graph(checkpoint, 1), tmp_path / "model.onnx")
     onnx.save(step_graph(checkpoint, 1), tmp_path / "step.onnx")
-    return tmp_path / "model.onnx", tmp_path / "step.onnx"
+    onnx.save(track_graph(checkpoint, 1), tmp_path / "track.onnx")
+    return tmp_path / "model.onnx", tmp_path / "step.onnx", tmp_path / "track.onnx"
 
 
 class Changed:
@@ -55,11 +57,11 @@ class Changed:
 
     def __init__(
         self,
-        paths: tuple[Path, Path],
+        paths: tuple[Path, Path, Path],
         whole: Callable[[Array, Array], Array] = lambda _, probability: probability,
         step: Callable[[Array, Carried], tuple[Array, Carried]] = lambda probability, state: (probability, state),
     ) -> None:
-        self._session, self._whole, self._step = OnnxSession(*paths), whole, step
+        self._session, self._whole, self._step = OnnxSession(*paths[:2]), whole, step
 
     def whole(self, features: Array) -> tuple[Array, Array]:
         probability, version = self._session.whole(features)
@@ -71,7 +73,12 @@ class Changed:
 
 
 def gate(
-    session: object, checkpoint: Checkpoint, validation: list[Sample], tolerance: Tolerance = EXACT, version: int = 1
+    session: object,
+    checkpoint: Checkpoint,
+    validation: list[Sample],
+    tolerance: Tolerance = EXACT,
+    version: int = 1,
+    track: object = None,
 ) -> Verification:
     return verify(
         session,
@@ -80,14 +87,16 @@ def gate(
         version=version,
         tolerance=tolerance,
         validation=validation,
+        track=track,
     )
 
 
 def test_a_correct_format_passes_and_is_measured(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     check_signature(*paths, SHAPE)
-    found = gate(OnnxSession(*paths), checkpoint, validation)
+    found = gate(OnnxSession(*paths[:2]), checkpoint, validation, track=TrackSession(paths[2]))
+    assert (found.measured_phase_share, found.measured_onset_moved) == (0.0, 0)
     assert (found.cases, found.tracks, found.steps) == (6, 3, sum(len(sample.track) for sample in validation))
     assert found.max_difference <= 1e-5
     assert found.prefix_difference <= 1e-5
@@ -110,7 +119,7 @@ def retype(graph: onnx.ModelProto) -> None:
     graph.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["whole", "step"])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["whole", "step", "track"])
 @pytest.mark.parametrize(
     ("damage", "tensor", "check", "got"),
     [
@@ -121,7 +130,7 @@ def retype(graph: onnx.ModelProto) -> None:
 )
 @pytest.mark.parametrize("quantised", [False, True], ids=["fp32", "int8"])
 def test_a_graph_with_another_signature_is_rejected(
-    paths: tuple[Path, Path],
+    paths: tuple[Path, Path, Path],
     which: int,
     damage: Callable[[onnx.ModelProto], None],
     tensor: str,
@@ -167,7 +176,13 @@ def nudged(probability: Array, state: Carried) -> tuple[Array, Carried]:
     ids=["shape", "finite", "values", "step shape", "state shape", "step finite", "carried"],
 )
 def test_each_check_of_computed_values_rejects_a_wrong_value(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample], whole, step, where: str, check: str
+    paths: tuple[Path, Path, Path],
+    checkpoint: Checkpoint,
+    validation: list[Sample],
+    whole,
+    step,
+    where: str,
+    check: str,
 ) -> None:
     changes = {name: change for name, change in (("whole", whole), ("step", step)) if change is not None}
     with pytest.raises(ExportError) as error:
@@ -179,7 +194,7 @@ def test_each_check_of_computed_values_rejects_a_wrong_value(
 
 
 def test_a_format_that_reads_a_feature_its_network_does_not_use_is_rejected(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     other = FEATURES.index("drag_long")
 
@@ -208,17 +223,17 @@ def test_missing_features_do_not_change_a_network_that_does_not_use_them(
     np.testing.assert_array_equal(session.whole(hidden)[0], session.whole(features)[0])
 
 
-def test_a_state_that_is_carried_wrongly_is_rejected(paths: tuple[Path, Path], validation: list[Sample]) -> None:
+def test_a_state_that_is_carried_wrongly_is_rejected(paths: tuple[Path, Path, Path], validation: list[Sample]) -> None:
     other = checkpoint_of(ModelConfig(hidden=8))  # its output depends on the carried state
     onnx.save(whole_graph(other, 1), paths[0])
     onnx.save(step_graph(other, 1), paths[1])
-    gate(OnnxSession(*paths), other, validation)
+    gate(OnnxSession(*paths[:2]), other, validation)
     with pytest.raises(ExportError, match="check failed: carried state"):
         gate(Changed(paths, step=nudged), other, validation)
 
 
 def test_the_prefix_check_rejects_a_format_that_reads_the_future(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def future(_: Array, probability: Array) -> Array:  # within the tolerance from PyTorch, but not from each other
         return probability + np.float32({40: 6e-6, 20: -6e-6}.get(probability.shape[1], 0.0))
@@ -228,25 +243,25 @@ def test_the_prefix_check_rejects_a_format_that_reads_the_future(
 
 
 def test_a_format_that_returns_another_version_is_rejected(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     with pytest.raises(ExportError, match="check failed: version") as error:
-        gate(OnnxSession(*paths), checkpoint, validation, version=2)
+        gate(OnnxSession(*paths[:2]), checkpoint, validation, version=2)
     assert (error.value.expected, error.value.got) == ("[[2]]", "[[1]]")
 
 
 def test_a_step_graph_of_another_version_is_rejected(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     onnx.save(step_graph(checkpoint, 7), paths[1])
     with pytest.raises(ExportError, match="check failed: version") as error:
-        gate(OnnxSession(*paths), checkpoint, validation)
+        gate(OnnxSession(*paths[:2]), checkpoint, validation)
     assert str(error.value.where).endswith("step 0")
     assert (error.value.expected, error.value.got) == ("[[1]]", "[[7]]")
 
 
 def test_a_format_that_does_not_run_is_rejected(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def fail(_: Array, __: Array) -> Array:
         raise RuntimeError("no kernel")
@@ -263,7 +278,7 @@ def onset_later(steps: int) -> Callable[[Array, Array], Array]:
 
 
 def test_a_rounded_format_must_keep_the_onset_of_every_track(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     phases = replace(ROUNDED, phase_share=1.0)
     found = gate(Changed(paths, whole=onset_later(1)), checkpoint, validation, phases)
@@ -275,7 +290,7 @@ def test_a_rounded_format_must_keep_the_onset_of_every_track(
 
 
 def test_differences_of_a_rounded_format_are_measured_but_not_rejected(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     found = gate(Changed(paths, whole=at_step(0, 0.3)), checkpoint, validation, ROUNDED)
     assert found.max_difference == pytest.approx(0.3, abs=1e-3)
@@ -283,7 +298,7 @@ def test_differences_of_a_rounded_format_are_measured_but_not_rejected(
 
 
 def test_a_rounded_format_must_keep_the_phases_of_all_steps(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def flicker(_: Array, probability: Array) -> Array:
         probability[:, -3:] = 0.0  # after the onset, which does not move
@@ -297,7 +312,7 @@ def test_a_rounded_format_must_keep_the_phases_of_all_steps(
 
 
 def test_a_rounded_format_must_pass_the_task_in_batches(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def batch_dependent(features: Array, probability: Array) -> Array:  # the first track of a batch has no reentry
         if len(probability) > 1:
@@ -309,18 +324,18 @@ def test_a_rounded_format_must_pass_the_task_in_batches(
 
 
 def test_a_rounded_format_must_pass_the_task_step_by_step(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     with pytest.raises(ExportError, match="onset, tracks run step by step"):
         gate(Changed(paths, step=lambda p, s: (p * 0, s)), checkpoint, validation, ROUNDED)
 
 
 def test_wrong_int8_weights_are_rejected(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     for path in paths:
         onnx.save(dynamic_int8(onnx.load(path)), path)
-    gate(OnnxSession(*paths), checkpoint, validation, ROUNDED)
+    gate(OnnxSession(*paths[:2]), checkpoint, validation, ROUNDED)
     graph = onnx.load(paths[0])
     head = next(
         tensor
@@ -330,11 +345,11 @@ def test_wrong_int8_weights_are_rejected(
     head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
     onnx.save(graph, paths[0])
     with pytest.raises(ExportError, match="tracks run alone"):
-        gate(OnnxSession(*paths), checkpoint, validation, ROUNDED)
+        gate(OnnxSession(*paths[:2]), checkpoint, validation, ROUNDED)
 
 
 def test_a_format_with_a_step_limit_runs_only_that_many_steps(
-    paths: tuple[Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     steps = []
     session = Changed(paths, step=lambda p, s: (steps.append(len(p)), (p, s))[1])
@@ -354,3 +369,52 @@ def test_flight_features_are_whole_flights_or_sections_of_flights() -> None:
     assert section.shape == (3, 50, len(FEATURES))
     np.testing.assert_array_equal(section, flight_features(3, 50, seed=5))
     assert (flight_features(3, 50, seed=6) != section).any()
+
+
+class ChangedTrack:
+    """The correct graph from measurements to onsets, with one output changed."""
+
+    def __init__(self, path: Path, name: str, change: Callable[[Array], Array]) -> None:
+        self._session, self._name, self._change = TrackSession(path), name, change
+
+    def run(self, measurements: Array, track_length: Array) -> dict[str, Array]:
+        outputs = self._session.run(measurements, track_length)
+        return outputs | {self._name: self._change(outputs[self._name])}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "check"),
+    [
+        ("reentry_probability", lambda p: np.nan_to_num(p, nan=0.1), "invalid measurements"),
+        ("onset_step", lambda step: np.maximum(step, -1), "invalid measurements"),
+        ("onset_timestamp", np.nan_to_num, "invalid measurements"),
+        ("reentry_probability", lambda p: p + np.float32(1e-4), "values against PyTorch"),
+        ("reentry_probability", lambda p: p[:, 1:], "shapes"),
+        ("reentry_phase", lambda phase: phase ^ np.where(phase < 2, 1, 0).astype(np.uint8), "decision"),
+        ("onset_step", lambda step: step + (step >= 0), "decision"),
+        ("onset_timestamp", lambda time: time + 1.0, "decision"),
+        ("model_version", lambda version: version + 1, "version"),
+    ],
+)
+def test_a_wrong_graph_from_measurements_to_onsets_is_rejected(
+    paths: tuple[Path, Path, Path],
+    checkpoint: Checkpoint,
+    validation: list[Sample],
+    name: str,
+    change: Callable[[Array], Array],
+    check: str,
+) -> None:
+    wrong = ChangedTrack(paths[2], name, change)
+    with pytest.raises(ExportError, match=f"check failed: {check}"):
+        gate(OnnxSession(*paths[:2]), checkpoint, validation, track=wrong)
+
+
+def test_a_graph_from_measurements_that_does_not_run_is_rejected(
+    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+) -> None:
+    class Broken:
+        def run(self, *_: Array) -> dict[str, Array]:
+            raise RuntimeError("bad node")
+
+    with pytest.raises(ExportError, match="does not run: bad node"):
+        gate(OnnxSession(*paths[:2]), checkpoint, validation, track=Broken())

@@ -1,0 +1,89 @@
+"""Exports the graph from measurements to onsets: features, network and decision, traced from the code of the project.
+
+Shapes: B tracks, T steps, M measurement columns, I features of the network.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.onnx import symbolic_helper
+from torch.onnx.utils import register_custom_op_symbolic
+
+from export.graphs import BATCH_AXIS, OPSET, TIME_AXIS, Precision, ServedModel, exported, in_precision
+from reentry.arrays import converted, namespace, up_to
+from reentry.decision import decide_tracks
+from reentry.features.track import named_features
+from reentry.schema import (
+    FEATURES,
+    INVALID,
+    MEASUREMENT_COLUMNS,
+    ONSET_STEP,
+    ONSET_TIMESTAMP,
+    PHASE,
+    PROBABILITY,
+    REENTRY_TRACK,
+)
+from reentry.triton.checks import valid_steps
+from training.checkpoint import Checkpoint
+from training.models.networks import ReentryNetwork
+
+
+class TrackModel(nn.Module):
+    """The graph from measurements to onsets."""
+
+    def __init__(self, model: ReentryNetwork, version: int) -> None:
+        super().__init__()
+        used = sorted({*model.chosen.tolist(), *model.shares.tolist()})
+        self.names = [FEATURES[index] for index in used]
+        reduced = copy.deepcopy(model)  # it takes features (B, T, I), only those that it uses
+        reduced.chosen = torch.tensor([used.index(feature) for feature in model.chosen.tolist()])
+        reduced.shares = torch.tensor([used.index(share) for share in model.shares.tolist()], dtype=torch.int64)
+        self.served = ServedModel(reduced, version)
+
+    def forward(self, track_length: Tensor, measurements: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Lengths (B, 1) int32 and measurements (B, T, M) float64 -> the outputs of `schema.REENTRY_TRACK`."""
+        xp = namespace(measurements)
+        valid = valid_steps(measurements, track_length)
+        # The features must be finite, because an LSTM returns plausible numbers for NaN.
+        features = named_features(xp.where(valid[:, :, None], measurements, 0.0), self.names)
+        fits = xp.all(xp.abs(features) <= torch.finfo(torch.float32).max, axis=-1)
+        valid = valid & up_to(fits)
+        probability, version = self.served(xp.where(valid[:, :, None], features, 0.0))
+        probability = xp.where(valid, probability, INVALID[PROBABILITY.name])
+        phase, step, timestamp = decide_tracks(probability, measurements[:, :, 0], track_length[:, 0])
+        whole = valid[:, -1]
+        return (
+            probability,
+            converted(xp.where(valid, converted(phase, "int32"), INVALID[PHASE.name]), "uint8"),
+            converted(xp.where(whole, step, INVALID[ONSET_STEP.name]), "int32")[:, None],
+            xp.where(whole, timestamp, INVALID[ONSET_TIMESTAMP.name])[:, None],
+            version,
+        )
+
+
+def track_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
+    """Export the graph from measurements to onsets, with the tensors of `schema.REENTRY_TRACK`.
+
+    Only the features that the network uses are in the graph.
+
+    Raises:
+        ExportError: the network is not an LSTM.
+    """
+    # The exporter does not know this function of the array API standard.
+    register_custom_op_symbolic("aten::take_along_dim", _take_along_axis, OPSET)
+    lengths = torch.tensor([[3], [2]], dtype=torch.int32)
+    example = (lengths, torch.zeros(2, 3, len(MEASUREMENT_COLUMNS), dtype=torch.float64))
+    axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_TRACK.inputs, *REENTRY_TRACK.outputs)}
+    for tensor in (REENTRY_TRACK.inputs[1], PROBABILITY, PHASE):
+        axes[tensor.name][1] = TIME_AXIS
+    network = TrackModel(in_precision(checkpoint.model, precision), version)
+    return exported(network, example, REENTRY_TRACK, axes, checkpoint, "measurements")
+
+
+def _take_along_axis(graph: Any, x: Any, index: Any, axis: Any) -> Any:
+    return graph.op("GatherElements", x, index, axis_i=symbolic_helper._maybe_get_const(axis, "i"))
