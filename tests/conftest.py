@@ -32,6 +32,7 @@ SLOW_FILES = (
     "unit/training/evaluation/test_evaluate.py",
     "unit/cli/test_bad_input.py",
     "unit/training/studies/test_known_path.py",
+    "unit/export/test_track_graph.py",
     "unit/export/test_pipeline.py",
     "unit/registry/test_store.py",
     "unit/registry/test_models.py",
