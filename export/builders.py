@@ -64,21 +64,27 @@ def build(export_format: Format, checkpoint: Checkpoint, version: int, folder: P
             return engines.build(*graphs, folder, config)
     half = export_format is Format.ONNX_FP16
     _save_onnx(checkpoint, version, whole, step, "fp16" if half else "fp32")
-    assert spec.track_file is not None
-    track = folder / spec.track_file
-    onnx.save(track_graph(checkpoint, version, "fp16" if half else "fp32"), track)
     if export_format is Format.ONNX_INT8:
-        for path in (whole, step, track):
+        for path in (whole, step):
             onnx.save(dynamic_int8(onnx.load(path)), path)
     return OnnxSession(whole, step, providers=(CUDA, CPU) if half else (CPU,))
 
 
-def track_session(export_format: Format, folder: Path) -> TrackSession | None:
-    """Load the graph from measurements to onsets that `build` wrote; None for a format without one."""
+def build_track(export_format: Format, checkpoint: Checkpoint, version: int, folder: Path) -> TrackSession | None:
+    """Write the graph from measurements to onsets of a format and load it; return None for a format without one.
+
+    Its network has int8 weights in the format int8, and fp32 weights in all others: it runs on CPUs, where ONNX Runtime
+    cannot run an fp16 LSTM.
+
+    Raises:
+        ExportError: the network is not an LSTM.
+    """
     name = FORMATS[export_format].track_file
     if name is None:
         return None
-    return TrackSession(folder / name, providers=(CUDA, CPU) if export_format is Format.ONNX_FP16 else (CPU,))
+    graph = track_graph(checkpoint, version)
+    onnx.save(dynamic_int8(graph) if export_format is Format.ONNX_INT8 else graph, folder / name)
+    return TrackSession(folder / name)
 
 
 def _save_onnx(checkpoint: Checkpoint, version: int, whole: Path, step: Path, precision: Precision) -> None:

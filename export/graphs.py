@@ -93,7 +93,7 @@ def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp
         ExportError: the network is not an LSTM.
     """
     example = torch.zeros(2, 3, len(FEATURES))  # the exporter would fix an axis of size 1
-    network = ServedModel(in_precision(checkpoint.model, precision), version)
+    network = ServedModel(_in_precision(checkpoint.model, precision), version)
     both = {0: BATCH_AXIS, 1: TIME_AXIS}
     axes = {"features": both, "reentry_probability": both, "model_version": {0: BATCH_AXIS}}
     return exported(network, (example,), REENTRY_LSTM, axes, checkpoint, "whole tracks")
@@ -108,7 +108,7 @@ def step_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp3
     config = checkpoint.model_config
     state = torch.zeros(2, config.layers, config.hidden)
     example = (torch.zeros(2, len(FEATURES)), state, state)
-    network = StepModel(in_precision(checkpoint.model, precision), version)
+    network = StepModel(_in_precision(checkpoint.model, precision), version)
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_STEP.inputs, *REENTRY_STEP.outputs)}
     return exported(network, example, REENTRY_STEP, axes, checkpoint, "one step")
 
@@ -172,7 +172,7 @@ def _exportable(model: ReentryNetwork) -> ReentryLSTM:
     return model
 
 
-def in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
+def _in_precision(model: ReentryNetwork, precision: Precision) -> ReentryLSTM:
     """The network, with LSTM, norm and head in half precision if so requested.
 
     Normalisation stays in single precision, because a feature of up to 1e5 m exceeds the range of half precision.

@@ -20,7 +20,7 @@ from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
 from reentry.drift import REFERENCE_FILE
 from reentry.errors import ExportError, ReentryError, RepositoryError
-from registry.formats import FORMATS, Format
+from registry.formats import FORMATS, TRACK_FILE, Format
 from registry.labels import Record
 from registry.manifest import MANIFEST_FILE, Manifest
 from registry.open import open_store
@@ -118,8 +118,9 @@ class _Exporter:
                 folder = Path(scratch)
                 session = builders.build(export_format, checkpoint, version, folder, config.tensorrt)
                 whole, step = folder / spec.whole_file, folder / spec.step_file
-                if spec.track_file is not None:
-                    check_signature(whole, step, folder / spec.track_file, checkpoint.model_config)
+                track = builders.build_track(export_format, checkpoint, version, folder)
+                if spec.whole_file.endswith(".onnx"):
+                    check_signature(whole, step, folder / TRACK_FILE, checkpoint.model_config)
                 verification = verify(
                     session,
                     checkpoint,
@@ -127,7 +128,7 @@ class _Exporter:
                     version=version,
                     tolerance=spec.tolerance,
                     validation=self.validation.samples,
-                    track=builders.track_session(export_format, folder),
+                    track=track,
                 )
                 if checkpoint.reference is not None:
                     (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")

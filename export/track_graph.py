@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 from torch.onnx.utils import register_custom_op_symbolic
 
-from export.graphs import BATCH_AXIS, OPSET, TIME_AXIS, Precision, ServedModel, exported, in_precision
+from export.graphs import BATCH_AXIS, OPSET, TIME_AXIS, ServedModel, exported
 from reentry.arrays import converted, namespace, up_to
 from reentry.decision import decide_tracks
 from reentry.features.track import named_features
@@ -66,7 +66,7 @@ class TrackModel(nn.Module):
         )
 
 
-def track_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
+def track_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
     """Export the graph from measurements to onsets, with the tensors of `schema.REENTRY_TRACK`.
 
     Only the features that the network uses are in the graph.
@@ -81,8 +81,7 @@ def track_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_TRACK.inputs, *REENTRY_TRACK.outputs)}
     for tensor in (REENTRY_TRACK.inputs[1], PROBABILITY, PHASE):
         axes[tensor.name][1] = TIME_AXIS
-    network = TrackModel(in_precision(checkpoint.model, precision), version)
-    return exported(network, example, REENTRY_TRACK, axes, checkpoint, "measurements")
+    return exported(TrackModel(checkpoint.model, version), example, REENTRY_TRACK, axes, checkpoint, "measurements")
 
 
 def _take_along_axis(graph: Any, x: Any, index: Any, axis: Any) -> Any:

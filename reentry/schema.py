@@ -191,5 +191,5 @@ REENTRY_STEP: Final = Model(
 )
 """The network for one step of a live track, whose state the caller keeps. It is a file beside each version of
 reentry_lstm, not a model of the repository."""
-MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE)
+MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE, REENTRY_TRACK)
 """Models of the repository."""

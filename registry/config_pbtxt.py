@@ -51,6 +51,13 @@ def read(text: str, *, where: str = "config.pbtxt") -> ModelConfig:
     return config
 
 
+def as_json(text: str) -> str:
+    """Return the text of a config.pbtxt as JSON, in which Triton's load request takes it."""
+    from google.protobuf.json_format import MessageToJson
+
+    return MessageToJson(read(text), preserving_proto_field_name=True)
+
+
 def pinned(text: str, *, version: int, spec: FormatSpec, gpu: bool = False) -> str:
     """Return the text of config.pbtxt changed so that it serves one version only.
 

@@ -40,6 +40,10 @@ class FolderStore:
         self.model = model
         self._folder = repository / model.name
 
+    def beside(self, model: VersionedModel) -> FolderStore:
+        """See `VersionStore`."""
+        return FolderStore(Path(self.location), model)
+
     def place(self, name: str | int) -> str:
         """See `VersionStore`."""
         return str(self._folder / str(name))

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+TRACK_FILE: Final = "track.onnx"
+"""File with the graph from measurements to onsets in the folder of a version. It is an ONNX graph in every format that
+is served, because TensorRT has no float64, which the features need."""
+
 
 class Format(StrEnum):
     """An export format, as `reentry export --format` takes it."""
@@ -53,11 +57,8 @@ class FormatSpec:
 
     @property
     def track_file(self) -> str | None:
-        """Name of the file with the graph from measurements to onsets, in the same folder; None without one.
-
-        TensorRT has no float64, which the features need, and TorchScript is only a reference.
-        """
-        return f"track.{self.suffix}" if self.suffix == "onnx" else None
+        """Name of the file with the graph from measurements to onsets, in the same folder; None if it is not served."""
+        return TRACK_FILE if self.backend else None
 
 
 _EXACT: Final = Tolerance(probability=1e-5, phase_share=0.0, onset_steps=0)

@@ -64,6 +64,10 @@ class LiveServer:
                 self._address, self._key = local, found  # not "localhost", which may be another server over IPv6
         self._timeout = timeout
 
+    def for_model(self, model: str) -> LiveServer:
+        """Return the same server for another of its models."""
+        return LiveServer(self.url, model, key=self._key, timeout=self._timeout)
+
     def config(self) -> str:
         """Return the model's current configuration, as the JSON of the server's answer.
 
@@ -157,9 +161,7 @@ def merged_config(current: str, before: str, after: str) -> str:
 
     Settings that the server adapted to its machine stay, unless the backend changes; then the file applies as it is.
     """
-    from google.protobuf.json_format import MessageToDict
-
-    old, new = (MessageToDict(config_pbtxt.read(text), preserving_proto_field_name=True) for text in (before, after))
+    old, new = (json.loads(config_pbtxt.as_json(text)) for text in (before, after))
     config: dict[str, Any] = json.loads(current)
     if config.get("backend") != new.get("backend"):
         return json.dumps(new)

@@ -15,7 +15,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.schema import FEATURES_TENSOR, MEASUREMENT_COLUMNS, PROBABILITY, REENTRY_LSTM, SCHEMA_VERSION, Model
+from reentry.schema import (
+    FEATURES_TENSOR,
+    MEASUREMENT_COLUMNS,
+    MEASUREMENTS,
+    PROBABILITY,
+    REENTRY_LSTM,
+    REENTRY_TRACK,
+    SCHEMA_VERSION,
+    TRACK_LENGTH,
+    Model,
+)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Arrays by tensor name; the first dimension of each is the batch."""
@@ -47,26 +57,44 @@ class VersionedModel:
         return self.tensors.name
 
 
-def _flight_features() -> Arrays:
-    """Features of two simulated flights, (B, T, F)."""
+def _flight_measurements() -> Arrays:
+    """Lengths (B, 1) and measurements (B, T, M) of two simulated flights."""
     # Imported here: an image that only serves has no simulation.
-    from reentry.features.track import track_features
     from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 
     steps = 600
     flights = simulate_trapezoid(TrapezoidConfig(tracks=2, shortest=steps, longest=steps, labels=False))
     measurements = flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(2, steps, -1)
-    return {FEATURES_TENSOR.name: track_features(measurements)}
+    return {TRACK_LENGTH.name: np.full((2, 1), steps, np.int32), MEASUREMENTS.name: measurements}
+
+
+def _flight_features() -> Arrays:
+    """Features of two simulated flights, (B, T, F)."""
+    from reentry.features.track import track_features
+
+    return {FEATURES_TENSOR.name: track_features(_flight_measurements()[MEASUREMENTS.name])}
 
 
 def _probability_fault(inputs: Arrays, outputs: Arrays) -> str | None:
-    tracks, probability = inputs[FEATURES_TENSOR.name].shape[:2], outputs[PROBABILITY.name]
+    by_step = inputs.get(FEATURES_TENSOR.name, inputs.get(MEASUREMENTS.name))
+    assert by_step is not None
+    tracks, probability = by_step.shape[:2], outputs[PROBABILITY.name]
     if probability.shape != tracks:
         return f"{PROBABILITY.name} has shape {probability.shape} for tracks of shape {tracks}"
     if not np.all((probability >= 0) & (probability <= 1)):  # also true for NaN
         return f"{PROBABILITY.name} is not between 0 and 1 for a simulated flight"
     return None
 
+
+TRACK_MODEL: Final = VersionedModel(
+    tensors=REENTRY_TRACK,
+    schema_version=SCHEMA_VERSION,
+    metric="onset_rmse",
+    unit="s",
+    trial_inputs=_flight_measurements,
+    trial_fault=_probability_fault,
+)
+"""The model whose versions `registry.track_model` derives from those of reentry_lstm; users do not manage them."""
 
 MODELS: Final = {
     model.name: model

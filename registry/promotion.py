@@ -23,6 +23,7 @@ from registry.labels import Change, Record
 from registry.live_server import LiveServer
 from registry.rules import comparison_warnings, require_servable, violations
 from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore
+from registry.track_model import track_model_follows
 from registry.trial import try_out
 
 
@@ -198,16 +199,18 @@ def _apply(
     if server is not None and (untried := try_out(store, version, text)) is not None:
         warnings = [*warnings, untried]
     try:
-        if server is not None and current is not None:
-            server.serve(current, text, pinned)
-        if version.number != state.labels.production:
-            state.record.replace(store, state.labels.after(change))
-        if pinned != text:
-            try:
-                store.write(CONFIG_FILE, pinned, over=state.config)
-            except BaseException:
-                Record.of(store).replace(store, state.labels)
-                raise
+        with track_model_follows(store, version, server) as not_followed:
+            if server is not None and current is not None:
+                server.serve(current, text, pinned)
+            if version.number != state.labels.production:
+                state.record.replace(store, state.labels.after(change))
+            if pinned != text:
+                try:
+                    store.write(CONFIG_FILE, pinned, over=state.config)
+                except BaseException:
+                    Record.of(store).replace(store, state.labels)
+                    raise
+        warnings = [*warnings, *not_followed]
     except BaseException as error:
         if server is not None and current is not None:
             _restore(server, current, error)

@@ -42,6 +42,10 @@ class ObjectStore:
         # No cache: another command may change the store between two reads.
         self._files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
 
+    def beside(self, model: VersionedModel) -> ObjectStore:
+        """See `VersionStore`."""
+        return ObjectStore(self.location, model)
+
     def place(self, name: str | int) -> str:
         """See `VersionStore`."""
         return f"{self.location}/{self.model.name}/{name}"

@@ -46,6 +46,9 @@ class VersionStore(Protocol):
     model: VersionedModel
     """Model whose versions these are."""
 
+    def beside(self, model: VersionedModel) -> VersionStore:
+        """Return the versions of another model in the same repository."""
+
     def place(self, name: str | int) -> str:
         """Return the path or URL of a version, or of a file beside the versions."""
 

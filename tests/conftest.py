@@ -84,7 +84,8 @@ def copy_repository(folder: Path) -> Path:
     """The project's repository without versions of the network, as a clone has it: version 1 is the one to serve."""
 
     def left_out(parent: str, names: list[str]) -> set[str]:
-        versions = {name for name in names if name.isdigit()} if Path(parent).name == "reentry_lstm" else set()
+        is_versioned = Path(parent).name in ("reentry_lstm", "reentry_track")
+        versions = {name for name in names if name.isdigit()} if is_versioned else set()
         return versions | {"__pycache__", "labels.json"}
 
     repository = shutil.copytree(REPOSITORY, folder / "model_repository", ignore=left_out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reentry.errors import ServerError
+from reentry.schema import REENTRY_TRACK
 from reentry.serving.config import ServerConfig
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def models_of(repository: Path) -> list[str]:
             expected="folders with a config.pbtxt",
             fix="set --repository",
         )
+    # A version of an earlier release has no graph from measurements to onsets; the ensemble does not need it.
+    if REENTRY_TRACK.name in names and not installed_versions(repository / REENTRY_TRACK.name):
+        names.remove(REENTRY_TRACK.name)
     for name in names:
         if not installed_versions(repository / name):
             raise ServerError(f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION)

@@ -10,6 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from reentry import schema
 from reentry.serving.repository import ensembles_of, models_of, read_model_config
+from tests.conftest import make_repository
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 CONFIGS = {model.name: read_model_config(REPOSITORY, model.name) for model in schema.MODELS}
@@ -91,3 +92,15 @@ def test_the_thresholds_are_written_in_the_code_alone() -> None:
 def test_the_ensemble_is_made_of_the_other_three(model_repository: Path) -> None:
     assert models_of(model_repository) == ["reentry", "reentry_lstm", "track_decision", "track_features"]
     assert ensembles_of(model_repository) == {"reentry": ["track_features", "reentry_lstm", "track_decision"]}
+
+
+def test_reentry_track_is_served_once_it_has_a_version(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    assert schema.REENTRY_TRACK.name not in models_of(repository)
+    (repository / schema.REENTRY_TRACK.name / "1").mkdir()
+    assert schema.REENTRY_TRACK.name in models_of(repository)
+
+
+def test_the_graph_is_warmed_up_with_measurements() -> None:
+    for warm_up in CONFIGS[schema.REENTRY_TRACK.name].model_warmup:
+        assert warm_up.inputs["measurements"].dims[-1] == len(schema.MEASUREMENT_COLUMNS)

@@ -66,9 +66,23 @@ def graph_bytes(manifest: Manifest) -> int:
     return manifest.files[spec.whole_file].bytes + manifest.files[spec.step_file].bytes
 
 
-def served(server: EmbeddedServer, tracks: np.ndarray) -> triton.InferResult:
+def served(server: EmbeddedServer, tracks: np.ndarray, model: schema.Model = schema.ENSEMBLE) -> triton.InferResult:
+    names = {tensor.name for tensor in model.inputs}
+    inputs = [tensor for tensor in request_inputs(tracks) if tensor.name() in names]
     with triton.InferenceServerClient(server.grpc_url) as client:
-        return client.infer(schema.ENSEMBLE.name, request_inputs(tracks))
+        return client.infer(model.name, inputs)
+
+
+def assert_one_graph_answers_as_the_ensemble(server: EmbeddedServer, version: int) -> None:
+    for batch, steps in SHAPES:
+        tracks = make_tracks(batch, steps)
+        answer, expected = served(server, tracks, schema.REENTRY_TRACK), served(server, tracks)
+        np.testing.assert_allclose(
+            answer.as_numpy("reentry_probability"), expected.as_numpy("reentry_probability"), rtol=0.0, atol=1e-5
+        )
+        for tensor in schema.REENTRY_TRACK.outputs[1:]:
+            np.testing.assert_array_equal(answer.as_numpy(tensor.name), expected.as_numpy(tensor.name))
+        assert set(answer.as_numpy("model_version").ravel()) == {version}
 
 
 def test_both_versions_come_from_one_checkpoint(repository: Path) -> None:
@@ -92,6 +106,30 @@ def test_the_server_returns_the_fp32_probabilities_of_this_process(
         np.testing.assert_array_equal(answer.as_numpy("reentry_probability"), expected)
 
 
+def test_one_graph_answers_as_the_ensemble(one_server: EmbeddedServer) -> None:
+    with triton.InferenceServerClient(one_server.grpc_url) as client:
+        metadata = client.get_model_metadata(schema.REENTRY_TRACK.name)
+    for served_tensors, declared in (
+        (metadata.inputs, schema.REENTRY_TRACK.inputs),
+        (metadata.outputs, schema.REENTRY_TRACK.outputs),
+    ):
+        assert {(t.name, t.datatype, tuple(t.shape[1:])) for t in served_tensors} == {
+            (t.name, t.dtype, t.dims) for t in declared
+        }
+    assert_one_graph_answers_as_the_ensemble(one_server, version=1)
+
+
+def test_the_graph_answers_an_invalid_measurement_of_a_batch_with_no_number(one_server: EmbeddedServer) -> None:
+    tracks = make_tracks(2, 64)
+    expected = served(one_server, tracks, schema.REENTRY_TRACK)
+    tracks[1, 40, 3] = np.nan
+    answer = served(one_server, tracks, schema.REENTRY_TRACK)
+    probability = answer.as_numpy("reentry_probability")
+    np.testing.assert_array_equal(probability[0], expected.as_numpy("reentry_probability")[0])
+    assert np.isnan(probability[1, 40:]).all()
+    assert answer.as_numpy("onset_step")[1, 0] == schema.INVALID["onset_step"]
+
+
 def test_the_server_returns_the_int8_phases_of_this_process_after_promotion(
     repository: Path, one_server: EmbeddedServer
 ) -> None:
@@ -106,5 +144,6 @@ def test_the_server_returns_the_int8_phases_of_this_process_after_promotion(
         assert set(answer.as_numpy("model_version").ravel()) == {2}
         np.testing.assert_array_equal(answer.as_numpy("reentry_phase"), phase)
         np.testing.assert_array_equal(answer.as_numpy("onset_step")[:, 0], onset)
+    assert_one_graph_answers_as_the_ensemble(one_server, version=2)
     assert phase.any(), "the tracks have no reentry"
     assert not phase.all()
