@@ -22,7 +22,7 @@ from perf.analyzer.output import STALL, failed_request, read_figures, read_laten
 from perf.analyzer.results import Figures, WorkloadResult
 from reentry.errors import ClientError
 
-_UNCHECKED: Final = "1000"
+_UNCHECKED: Final = "1000000"
 """Percentage of --stability-percentage with which every result counts as stable."""
 _UNSTABLE: Final = "Failed to obtain stable measurement"
 _NO_ANSWER: Final = "No valid requests recorded"
@@ -158,6 +158,8 @@ def _failed(workload: Workload, run: _Run) -> WorkloadResult:
         ClientError: perf_analyzer failed for another reason.
     """
     failure = failed_request(run.errors)
+    if run.unstable:
+        failure = "no measurement even without the stability check; use a longer window"
     if _NO_ANSWER in run.errors:  # also one stalled request, if it takes longer than the window
         failure = "no request was answered within a measurement window; use a longer window"
     if failure is not None:

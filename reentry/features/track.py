@@ -35,7 +35,7 @@ from reentry.arrays import (
 )
 from reentry.features import outliers
 from reentry.features.motion import HISTORY, RADIANS_PER_DEGREE, SHORTEST_TIME, motion
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -85,8 +85,6 @@ _BLOCK_STEPS: Final = 4096
 _LATEST, _HIGHEST, _BRIGHTEST = 1e11, 1e8, 1e30
 """Limits of time (s), altitude (m) and intensity that keep the robust features finite."""
 
-_SIMPLE: Final = len(SIMPLE_FEATURES)
-
 _SIMPLE_HISTORY: Final = outliers.HISTORY + 2
 """Number of measurements before a step on which its simple features depend: two earlier altitudes need a prediction."""
 
@@ -122,12 +120,11 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     block = max(1, _BLOCK_STEPS // batch.shape[1])
     for start in range(0, len(batch), block):
         table, out = batch[start : start + block], features[start : start + block]
-        for index, column in enumerate(_simple_features(_with_history(table, _SIMPLE_HISTORY), None)[0].values()):
-            out[..., index] = column
+        columns = _simple_features(_with_history(table, _SIMPLE_HISTORY), None)[0]
         if robust:
-            columns = _robust_features(_with_history(table, HISTORY), None)[0]
-            for index, name in enumerate(ROBUST_FEATURES):
-                out[..., _SIMPLE + index] = columns[name]
+            columns |= _robust_features(_with_history(table, HISTORY), None)[0]
+        for name, column in columns.items():
+            out[..., FEATURES.index(name)] = column
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
 

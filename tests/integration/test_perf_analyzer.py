@@ -19,6 +19,7 @@ from perf.analyzer.slo import Objective
 from perf.analyzer.sweep import run_perf
 from reentry.errors import ClientError, ConfigError
 from reentry.serving import EmbeddedServer
+from tests.conftest import make_repository
 
 CHECK = check_analyzer()
 pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.found}; {CHECK.fix}")
@@ -86,9 +87,11 @@ def test_an_unstable_level_has_figures_and_does_not_hold_a_limit(server: Embedde
     assert [each.level for each in report.highest] == [None]
 
 
-def test_a_queue_that_is_full_fails_the_level(server: EmbeddedServer) -> None:
-    config = PerfConfig(**SHORT, concurrency=(900,))
-    report = run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+def test_a_queue_that_is_full_fails_the_level(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    features = repository / "track_features" / "config.pbtxt"
+    features.write_text(features.read_text().replace("max_queue_size: 512", "max_queue_size: 1"))
+    report = run_perf(PerfConfig(**SHORT, concurrency=(64,)), urls=[], repository=repository)
     assert "queue size" in (report.results[0].failure or "")
     assert report.failed
 

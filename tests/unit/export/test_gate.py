@@ -42,12 +42,20 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return flights(tmp_path_factory.mktemp("flights"))
 
 
+@pytest.fixture(scope="module")
+def graphs(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
+    return {
+        "model.onnx": whole_graph(checkpoint, 1),
+        "step.onnx": step_graph(checkpoint, 1),
+        "track.onnx": track_graph(checkpoint, 1),
+    }
+
+
 @pytest.fixture
-def paths(tmp_path: Path, checkpoint: Checkpoint) -> tuple[Path, Path, Path]:
-    onnx.save(whole_graph(checkpoint, 1), tmp_path / "model.onnx")
-    onnx.save(step_graph(checkpoint, 1), tmp_path / "step.onnx")
-    onnx.save(track_graph(checkpoint, 1), tmp_path / "track.onnx")
-    return tmp_path / "model.onnx", tmp_path / "step.onnx", tmp_path / "track.onnx"
+def paths(tmp_path: Path, graphs: dict[str, onnx.ModelProto]) -> tuple[Path, ...]:
+    for name, graph in graphs.items():
+        onnx.save(graph, tmp_path / name)
+    return tuple(tmp_path / name for name in graphs)
 
 
 class Changed:
@@ -57,7 +65,7 @@ class Changed:
 
     def __init__(
         self,
-        paths: tuple[Path, Path, Path],
+        paths: tuple[Path, ...],
         whole: Callable[[Array, Array], Array] = lambda _, probability: probability,
         step: Callable[[Array, Carried], tuple[Array, Carried]] = lambda probability, state: (probability, state),
     ) -> None:
@@ -92,7 +100,7 @@ def gate(
 
 
 def test_a_correct_format_passes_and_is_measured(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     check_signature(*paths, SHAPE)
     found = gate(OnnxSession(*paths[:2]), checkpoint, validation, track=TrackSession(paths[2]))
@@ -130,7 +138,7 @@ def retype(graph: onnx.ModelProto) -> None:
 )
 @pytest.mark.parametrize("quantised", [False, True], ids=["fp32", "int8"])
 def test_a_graph_with_another_signature_is_rejected(
-    paths: tuple[Path, Path, Path],
+    paths: tuple[Path, ...],
     which: int,
     damage: Callable[[onnx.ModelProto], None],
     tensor: str,
@@ -176,7 +184,7 @@ def nudged(probability: Array, state: Carried) -> tuple[Array, Carried]:
     ids=["shape", "finite", "values", "step shape", "state shape", "step finite", "carried"],
 )
 def test_each_check_of_computed_values_rejects_a_wrong_value(
-    paths: tuple[Path, Path, Path],
+    paths: tuple[Path, ...],
     checkpoint: Checkpoint,
     validation: list[Sample],
     whole,
@@ -194,7 +202,7 @@ def test_each_check_of_computed_values_rejects_a_wrong_value(
 
 
 def test_a_format_that_reads_a_feature_its_network_does_not_use_is_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     other = FEATURES.index("drag_long")
 
@@ -223,7 +231,7 @@ def test_missing_features_do_not_change_a_network_that_does_not_use_them(
     np.testing.assert_array_equal(session.whole(hidden)[0], session.whole(features)[0])
 
 
-def test_a_state_that_is_carried_wrongly_is_rejected(paths: tuple[Path, Path, Path], validation: list[Sample]) -> None:
+def test_a_state_that_is_carried_wrongly_is_rejected(paths: tuple[Path, ...], validation: list[Sample]) -> None:
     other = checkpoint_of(ModelConfig(hidden=8))  # its output depends on the carried state
     onnx.save(whole_graph(other, 1), paths[0])
     onnx.save(step_graph(other, 1), paths[1])
@@ -233,7 +241,7 @@ def test_a_state_that_is_carried_wrongly_is_rejected(paths: tuple[Path, Path, Pa
 
 
 def test_the_prefix_check_rejects_a_format_that_reads_the_future(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def future(_: Array, probability: Array) -> Array:  # within the tolerance from PyTorch, but not from each other
         return probability + np.float32({40: 6e-6, 20: -6e-6}.get(probability.shape[1], 0.0))
@@ -243,7 +251,7 @@ def test_the_prefix_check_rejects_a_format_that_reads_the_future(
 
 
 def test_a_format_that_returns_another_version_is_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     with pytest.raises(ExportError, match="check failed: version") as error:
         gate(OnnxSession(*paths[:2]), checkpoint, validation, version=2)
@@ -251,7 +259,7 @@ def test_a_format_that_returns_another_version_is_rejected(
 
 
 def test_a_step_graph_of_another_version_is_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     onnx.save(step_graph(checkpoint, 7), paths[1])
     with pytest.raises(ExportError, match="check failed: version") as error:
@@ -261,7 +269,7 @@ def test_a_step_graph_of_another_version_is_rejected(
 
 
 def test_a_format_that_does_not_run_is_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def fail(_: Array, __: Array) -> Array:
         raise RuntimeError("no kernel")
@@ -278,7 +286,7 @@ def onset_later(steps: int) -> Callable[[Array, Array], Array]:
 
 
 def test_a_rounded_format_must_keep_the_onset_of_every_track(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     phases = replace(ROUNDED, phase_share=1.0)
     found = gate(Changed(paths, whole=onset_later(1)), checkpoint, validation, phases)
@@ -290,7 +298,7 @@ def test_a_rounded_format_must_keep_the_onset_of_every_track(
 
 
 def test_differences_of_a_rounded_format_are_measured_but_not_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     found = gate(Changed(paths, whole=at_step(0, 0.3)), checkpoint, validation, ROUNDED)
     assert found.max_difference == pytest.approx(0.3, abs=1e-3)
@@ -298,7 +306,7 @@ def test_differences_of_a_rounded_format_are_measured_but_not_rejected(
 
 
 def test_a_rounded_format_must_keep_the_phases_of_all_steps(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def flicker(_: Array, probability: Array) -> Array:
         probability[:, -3:] = 0.0  # after the onset, which does not move
@@ -312,7 +320,7 @@ def test_a_rounded_format_must_keep_the_phases_of_all_steps(
 
 
 def test_a_rounded_format_must_pass_the_task_in_batches(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     def batch_dependent(features: Array, probability: Array) -> Array:  # the first track of a batch has no reentry
         if len(probability) > 1:
@@ -324,14 +332,14 @@ def test_a_rounded_format_must_pass_the_task_in_batches(
 
 
 def test_a_rounded_format_must_pass_the_task_step_by_step(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     with pytest.raises(ExportError, match="onset, tracks run step by step"):
         gate(Changed(paths, step=lambda p, s: (p * 0, s)), checkpoint, validation, ROUNDED)
 
 
 def test_wrong_int8_weights_are_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     for path in paths:
         onnx.save(dynamic_int8(onnx.load(path)), path)
@@ -349,7 +357,7 @@ def test_wrong_int8_weights_are_rejected(
 
 
 def test_a_format_with_a_step_limit_runs_only_that_many_steps(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     steps = []
     session = Changed(paths, step=lambda p, s: (steps.append(len(p)), (p, s))[1])
@@ -397,7 +405,7 @@ class ChangedTrack:
     ],
 )
 def test_a_wrong_graph_from_measurements_to_onsets_is_rejected(
-    paths: tuple[Path, Path, Path],
+    paths: tuple[Path, ...],
     checkpoint: Checkpoint,
     validation: list[Sample],
     name: str,
@@ -410,7 +418,7 @@ def test_a_wrong_graph_from_measurements_to_onsets_is_rejected(
 
 
 def test_a_graph_from_measurements_that_does_not_run_is_rejected(
-    paths: tuple[Path, Path, Path], checkpoint: Checkpoint, validation: list[Sample]
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
     class Broken:
         def run(self, *_: Array) -> dict[str, Array]:
