@@ -15,7 +15,7 @@ from torch.onnx import symbolic_helper
 from torch.onnx.utils import register_custom_op_symbolic
 
 from export.graphs import BATCH_AXIS, OPSET, TIME_AXIS, ServedModel, exported
-from reentry.arrays import converted, namespace, up_to
+from reentry.arrays import columns_of, converted, namespace, up_to
 from reentry.decision import decide_tracks
 from reentry.features.track import named_features
 from reentry.schema import (
@@ -49,11 +49,14 @@ class TrackModel(nn.Module):
         """Lengths (B, 1) int32 and measurements (B, T, M) float64 -> the outputs of `schema.REENTRY_TRACK`."""
         xp = namespace(measurements)
         valid = valid_steps(measurements, track_length)
+        columns = [xp.where(valid, column, 0.0) for column in columns_of(measurements)]
+        features = named_features(columns, self.names).values()
         # The features must be finite, because an LSTM returns plausible numbers for NaN.
-        features = named_features(xp.where(valid[:, :, None], measurements, 0.0), self.names)
-        fits = xp.all(xp.abs(features) <= torch.finfo(torch.float32).max, axis=-1)
-        valid = valid & up_to(fits)
-        probability, version = self.served(xp.where(valid[:, :, None], features, 0.0))
+        largest = torch.finfo(torch.float32).max
+        for feature in features:
+            valid = valid & up_to(xp.abs(feature) <= largest)
+        inputs = [converted(xp.where(valid, feature, 0.0), "float32") for feature in features]
+        probability, version = self.served(xp.stack(inputs, axis=-1))
         probability = xp.where(valid, probability, INVALID[PROBABILITY.name])
         phase, step, timestamp = decide_tracks(probability, measurements[:, :, 0], track_length[:, 0])
         whole = valid[:, -1]

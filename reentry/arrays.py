@@ -104,8 +104,8 @@ def _maximum_by_blocks(x: Array, lowest: float) -> Array:
     xp = namespace(x)
     steps = x.shape[-1]
     rows = xp.reshape(x, (-1, steps))
-    padding = xp.full_like(rows[:, :1], lowest)
-    padded = xp.concat([rows] + [padding] * (_BLOCK - 1), axis=-1)
+    padding = xp.minimum(rows[:, :1], xp.full(_BLOCK - 1, lowest, dtype=rows.dtype))  # `lowest`, for any number of rows
+    padded = xp.concat([rows, padding], axis=-1)
     blocks = (steps + _BLOCK - 1) // _BLOCK
     within = xp.reshape(padded[:, : blocks * _BLOCK], (-1, blocks, _BLOCK))
     width = 1

@@ -26,7 +26,6 @@ from reentry.arrays import (
     arsinh,
     clipped,
     columns_of,
-    converted,
     cosine,
     namespace,
     quotient,
@@ -35,7 +34,7 @@ from reentry.arrays import (
 )
 from reentry.features import outliers
 from reentry.features.motion import HISTORY, RADIANS_PER_DEGREE, SHORTEST_TIME, motion
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -120,10 +119,8 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     block = max(1, _BLOCK_STEPS // batch.shape[1])
     for start in range(0, len(batch), block):
         table, out = batch[start : start + block], features[start : start + block]
-        columns = _simple_features(_with_history(table, _SIMPLE_HISTORY), None)[0]
-        if robust:
-            columns |= _robust_features(_with_history(table, HISTORY), None)[0]
-        for name, column in columns.items():
+        names = FEATURES if robust else SIMPLE_FEATURES
+        for name, column in named_features(columns_of(table), names).items():
             out[..., FEATURES.index(name)] = column
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
@@ -140,43 +137,48 @@ class FeatureStream:
         """Add the next measurement of the track, (M,), and return its features, (F,)."""
         newest = np.asarray(measurement, dtype=np.float64)[None, None]
         if self._window is None:
-            self._window = _with_history(newest, HISTORY)
+            self._window = np.repeat(newest, HISTORY + 1, axis=1)
         else:
             self._window = np.concatenate([self._window[:, 1:], newest], axis=1)
-        simple, self._simple_state = _simple_features(self._window[:, -_SIMPLE_HISTORY - 1 :], self._simple_state)
-        robust, self._robust_state = _robust_features(self._window, self._robust_state)
+        history = columns_of(self._window)
+        recent = [column[:, -_SIMPLE_HISTORY - 1 :] for column in history]
+        simple, self._simple_state = _simple_features(recent, self._simple_state)
+        robust, self._robust_state = _robust_features(history, self._robust_state)
         columns = simple | robust
         return np.array([columns[name][0, 0] for name in FEATURES], dtype=np.float32)
 
 
-def named_features(measurements: Array, names: Sequence[str]) -> Array:
+def named_features(columns: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
     """Compute chosen features of whole tracks, with an array library of the caller's choice.
 
     The exporter traces this function; everything else calls `track_features`.
 
     Args:
-        measurements: finite measurements in time order, columns as `schema.MEASUREMENT_COLUMNS`, (B, T, M) float64.
+        columns: finite measurements in time order, a column (B, T) float64 for each of `schema.MEASUREMENT_COLUMNS`.
         names: names of `schema.FEATURES`.
 
     Returns:
-        Features (B, T, len(names)) float32.
+        Features by name, (B, T) float64 each, not yet rounded to float32.
     """
-    columns = _simple_features(_with_history(measurements, _SIMPLE_HISTORY), None)[0]
+    by_name = _simple_features(_with_history(columns, _SIMPLE_HISTORY), None)[0]
     if not set(names).isdisjoint(ROBUST_FEATURES):
-        columns |= _robust_features(_with_history(measurements, HISTORY), None)[0]
-    return namespace(measurements).stack([converted(columns[name], "float32") for name in names], axis=-1)
+        by_name |= _robust_features(_with_history(columns, HISTORY), None)[0]
+    return {name: by_name[name] for name in names}
 
 
-def _with_history(tracks: Array, rows: int) -> Array:
-    """Prepend copies of the first measurement: (B, T, M) -> (B, rows + T, M)."""
-    return namespace(tracks).concat([tracks[:, :1]] * rows + [tracks], axis=1)
+def _with_history(columns: Sequence[Array], rows: int) -> list[Array]:
+    """Prepend copies of the first measurement: (B, T) -> (B, rows + T) for each column."""
+    xp = namespace(columns[0])
+    return [xp.concat([column[:, :1]] * rows + [column], axis=1) for column in columns]
 
 
-def _simple_features(history: Array, state: Sequence[Array] | None) -> tuple[dict[str, Array], tuple[Array, ...]]:
+def _simple_features(
+    columns: Sequence[Array], state: Sequence[Array] | None
+) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Compute the simple features of the steps from row _SIMPLE_HISTORY on, and the state after the last step.
 
     Args:
-        history: measurements, (B, _SIMPLE_HISTORY + T, M).
+        columns: measurements, (B, _SIMPLE_HISTORY + T) for each column.
         state: state before these steps, (B,) each: the highest altitude and intensity, the time of the first
             measurement, and the time and altitude at which the current descent was detected, infinite if the track is
             not descending. None at the start of a track.
@@ -184,8 +186,7 @@ def _simple_features(history: Array, state: Sequence[Array] | None) -> tuple[dic
     Returns:
         Features by name, (B, T) float64 each, and the state.
     """
-    xp = namespace(history)
-    columns = columns_of(history)  # (B, _SIMPLE_HISTORY + T) each
+    xp = namespace(columns[0])
 
     def lagged(column: int, lag: int) -> Array:
         return columns[column][:, _SIMPLE_HISTORY - lag : -lag or None]
@@ -302,19 +303,20 @@ def _elapsed_fraction(elapsed: Array, falling: Array, fallen: Array, height: Arr
     return quotient(elapsed, total, where=known & (total > 0.0))
 
 
-def _robust_features(history: Array, state: Sequence[Array] | None) -> tuple[dict[str, Array], tuple[Array, ...]]:
+def _robust_features(
+    columns: Sequence[Array], state: Sequence[Array] | None
+) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Compute the robust features of the steps from row HISTORY on, and the state after the last step.
 
     Args:
-        history: measurements, (B, HISTORY + T, M).
+        columns: measurements, (B, HISTORY + T) for each column.
         state: state before these steps, (B,) each: the highest altitude, and the time of the last handover. None at the
             start of a track, which counts as a handover.
 
     Returns:
         Features by name, (B, T) float64 each, and the state.
     """
-    xp = namespace(history)
-    columns = columns_of(history)  # (B, HISTORY + T) each
+    xp = namespace(columns[0])
     time = clipped(columns[_TIME], -_LATEST, _LATEST)
     altitude = clipped(columns[_ALTITUDE], -_HIGHEST, _HIGHEST)
     sensor = columns[_SENSOR]

@@ -125,16 +125,13 @@ def valid_steps(measurements: Array, track_length: Array) -> Array:
         (B, T) bool. A track with an invalid length has no valid step.
     """
     xp = namespace(measurements)
-    inside = (step_numbers(measurements[:, :, 0]) < track_length)[:, :, None]
-    low = xp.where(inside, xp.asarray(_LOW), -_LARGEST)
-    high = xp.where(inside, xp.asarray(_HIGH), _LARGEST)
-    valid = xp.all((measurements >= low) & (measurements <= high), axis=-1)
     sensor, time = measurements[:, :, _SENSOR], measurements[:, :, _TIME]
-    valid = valid & (~inside[:, :, 0] | (sensor == xp.floor(sensor)))
-    forward = xp.concat([xp.ones_like(valid[:, :1]), time[:, 1:] >= time[:, :-1]], axis=1)
-    valid = valid & (~inside[:, :, 0] | forward)
-    valid = valid & (track_length >= 1) & (track_length <= measurements.shape[1])
-    return up_to(valid)
+    in_range = xp.all((measurements >= xp.asarray(_LOW)) & (measurements <= xp.asarray(_HIGH)), axis=-1)
+    forward = xp.concat([xp.ones_like(in_range[:, :1]), time[:, 1:] >= time[:, :-1]], axis=1)
+    padding = step_numbers(sensor) >= track_length
+    finite = xp.all(xp.abs(measurements) <= _LARGEST, axis=-1)
+    valid = (in_range & forward & (sensor == xp.floor(sensor))) | (padding & finite)
+    return up_to(valid & (track_length >= 1) & (track_length <= measurements.shape[1]))
 
 
 def require_features(features: npt.NDArray[np.float32]) -> None:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 
 from export.track_graph import track_graph
+from reentry.arrays import columns_of
 from reentry.decision import decide_tracks
 from reentry.features.track import named_features, track_features
 from reentry.padding import pad_steps
@@ -112,7 +113,8 @@ def test_uneven_steps_gaps_outliers_and_handovers_get_the_same_answer(measuremen
 @given(flown())
 @settings(deadline=None, max_examples=60)
 def test_torch_computes_the_features_of_numpy(measurements: np.ndarray) -> None:
-    got = named_features(torch.from_numpy(measurements[None]), FEATURES).numpy()
+    by_name = named_features(columns_of(torch.from_numpy(measurements[None])), FEATURES)
+    got = np.stack([by_name[name].numpy() for name in FEATURES], axis=-1).astype(np.float32)
     np.testing.assert_allclose(got, track_features(measurements[None]), rtol=1e-5, atol=1e-6)
 
 
