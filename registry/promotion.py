@@ -2,7 +2,8 @@
 
 Triton serves the version that config.pbtxt pins. labels.json records which version is in production. A promotion
 changes the running server first, if one is given, after a trial of the version in a private server; then labels.json,
-then config.pbtxt, each in one step. If a step fails, the steps before it are undone.
+then config.pbtxt, each in one step. If a step fails, the steps before it are undone. The model reentry_track follows
+reentry_lstm before that, see `registry.track_model`.
 
 A command that is killed in between leaves one of two states. If the server is ahead of the repository, repeating the
 command completes the promotion. If config.pbtxt is behind labels.json, the next command that changes anything repairs

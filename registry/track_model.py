@@ -21,7 +21,7 @@ from registry.inventory import Version
 from registry.live_server import LiveServer, merged_config
 from registry.manifest import MANIFEST_FILE, Manifest
 from registry.models import TRACK_MODEL
-from registry.store import CONFIG_FILE, VersionStore, file_entries, manifest_of
+from registry.store import CONFIG_FILE, Stored, VersionStore, file_entries, manifest_of
 
 _SPEC = FORMATS[Format.ONNX]
 
@@ -36,23 +36,25 @@ def track_model_follows(store: VersionStore, version: Version, server: LiveServe
         server: running server that changes to the version too.
 
     Yields:
-        Warnings for the user, one line each.
+        Warnings for the user, one line each; complete after the block.
 
     Raises:
         RepositoryError: the repository cannot be written; nothing has changed.
         ServerError, ClientError: the server cannot load the graph or does not answer; nothing has changed.
     """
+    warnings: list[str] = []
     track = store.beside(TRACK_MODEL)
-    config = track.read(CONFIG_FILE)
-    if store.model.name != REENTRY_LSTM.name or config.text is None:
-        yield []
+    config = track.read(CONFIG_FILE) if store.model.name == REENTRY_LSTM.name else Stored(None, None)
+    if config.text is None:
+        yield warnings
         return
     if TRACK_FILE not in version.files:
         served = ", ".join(map(str, track.versions())) or "none"
-        yield [
+        warnings.append(
             f"version {version.number} has no {TRACK_FILE}, so {TRACK_MODEL.name} does not change; it has version "
             f"{served}; fix: export the checkpoint again"
-        ]
+        )
+        yield warnings
         return
     _publish(store, track, version.number)
     pinned = config_pbtxt.pinned(config.text, version=version.number, spec=_SPEC, gpu=config_pbtxt.on_gpu(config.text))
@@ -64,13 +66,16 @@ def track_model_follows(store: VersionStore, version: Version, server: LiveServe
             live.load(config_pbtxt.as_json(pinned) if current is None else merged_config(current, config.text, pinned))
         if pinned != config.text:
             track.write(CONFIG_FILE, pinned, over=config)
-        yield []
+        yield warnings
     except BaseException as error:
         _undo(track, config.text, live, current, error)
         raise
-    for number in track.versions():
-        if number != version.number and number not in before:
-            track.remove(number)
+    try:
+        for number in track.versions():
+            if number != version.number and number not in before:
+                track.remove(number)
+    except RepositoryError as error:  # the version is in production all the same
+        warnings.append(f"old versions of {TRACK_MODEL.name} stay: {error}")
 
 
 def _publish(store: VersionStore, track: VersionStore, number: int) -> None:

@@ -126,6 +126,22 @@ def test_a_promotion_that_fails_leaves_reentry_track_as_it_was(
     assert Record.of(store).labels.production == 1
 
 
+def test_old_graphs_that_cannot_be_removed_are_a_warning(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, tmp_path, 1, 2, 3)
+    promote(store, 1)
+    promote(store, 2)
+
+    def fail(self: VersionStore, version: int) -> None:
+        raise RepositoryError("not permitted")
+
+    monkeypatch.setattr(type(store), "remove", fail)
+    assert promote(store, 3).warnings == ("old versions of reentry_track stay: not permitted",)
+    assert served(store)[1] == [3]
+    assert Record.of(store).labels.production == 3
+
+
 class Server(LiveServer):
     """A running server that keeps the configuration of each model, and cannot load version 2 of one model.
 
