@@ -11,6 +11,7 @@ import copy
 import json
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -59,11 +60,16 @@ class ServedModel(_VersionedModel):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) -> probability (B, T) and version (B, 1)."""
+        chosen, shares = (features.index_select(-1, x).unbind(-1) for x in (self.model.chosen, self.model.shares))
+        return self.from_columns(chosen, shares)
+
+    def from_columns(self, chosen: Sequence[Tensor], shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The same from the columns (B, T) that `ReentryNetwork.from_columns` takes."""
         config, weight = self.model.config, self.model.head.weight
         # Without an explicit initial state the exporter fixes its batch size to that of the example.
-        start = torch.zeros(config.layers, features.shape[0], config.hidden, dtype=weight.dtype)
-        logits, _ = self.model(features, (start, start))
-        return torch.sigmoid(logits), _versions(features[:, 0, :1], self.version)
+        start = torch.zeros(config.layers, chosen[0].shape[0], config.hidden, dtype=weight.dtype)
+        logits, _ = self.model.from_columns(chosen, shares, (start, start))
+        return torch.sigmoid(logits), _versions(chosen[0][:, 0].unsqueeze(-1), self.version)
 
 
 class StepModel(_VersionedModel):

@@ -5,7 +5,6 @@ Shapes: B tracks, T steps, M measurement columns, I features of the network.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import onnx
@@ -38,28 +37,29 @@ class TrackModel(nn.Module):
 
     def __init__(self, model: ReentryNetwork, version: int) -> None:
         super().__init__()
-        used = sorted({*model.chosen.tolist(), *model.shares.tolist()})
-        self.names = [FEATURES[index] for index in used]
-        reduced = copy.deepcopy(model)  # it takes features (B, T, I), only those that it uses
-        reduced.chosen = torch.tensor([used.index(feature) for feature in model.chosen.tolist()])
-        reduced.shares = torch.tensor([used.index(share) for share in model.shares.tolist()], dtype=torch.int64)
-        self.served = ServedModel(reduced, version)
+        self.chosen, self.shares = (
+            [FEATURES[index] for index in indices.tolist()] for indices in (model.chosen, model.shares)
+        )
+        self.served = ServedModel(model, version)
 
     def forward(self, track_length: Tensor, measurements: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Lengths (B, 1) int32 and measurements (B, T, M) float64 -> the outputs of `schema.REENTRY_TRACK`."""
         xp = namespace(measurements)
         valid = valid_steps(measurements, track_length)
         columns = [xp.where(valid, column, 0.0) for column in columns_of(measurements)]
-        features = named_features(columns, self.names).values()
+        features = named_features(columns, [*self.chosen, *self.shares])
         # The features must be finite, because an LSTM returns plausible numbers for NaN.
         largest = torch.finfo(torch.float32).max
-        for feature in features:
+        for feature in features.values():
             valid = valid & up_to(xp.abs(feature) <= largest)
-        inputs = [converted(xp.where(valid, feature, 0.0), "float32") for feature in features]
-        probability, version = self.served(xp.stack(inputs, axis=-1))
+        inputs = {name: converted(xp.where(valid, x, 0.0), "float32") for name, x in features.items()}
+        probability, version = self.served.from_columns(
+            [inputs[name] for name in self.chosen], [inputs[name] for name in self.shares]
+        )
         probability = xp.where(valid, probability, INVALID[PROBABILITY.name])
         phase, step, timestamp = decide_tracks(probability, measurements[:, :, 0], track_length[:, 0])
-        whole = valid[:, -1]
+        last = xp.minimum(xp.maximum(track_length, 1), measurements.shape[1]) - 1
+        whole = xp.take_along_axis(valid, converted(last, "int64"), axis=1)[:, 0]
         return (
             probability,
             converted(xp.where(valid, converted(phase, "int32"), INVALID[PHASE.name]), "uint8"),

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.arrays import Array, namespace, step_numbers, up_to
+from reentry.arrays import Array, columns_of, namespace, up_to
 from reentry.schema import (
     FEATURES,
     FEATURES_TENSOR,
@@ -115,7 +115,8 @@ def require_timestamps(timestamp: npt.NDArray[np.float64], track_length: npt.NDA
 def valid_steps(measurements: Array, track_length: Array) -> Array:
     """Whether a track has no fault up to each step, by the rules of `require_measurements` for values and lengths.
 
-    The graph from measurements to onsets contains this function, because it has no other way to refuse a request.
+    The graph from measurements to onsets contains this function, because it has no other way to refuse a request. The
+    rules apply to the padding too.
 
     Args:
         measurements: (B, T, M) float64, also NaN or infinite.
@@ -126,11 +127,10 @@ def valid_steps(measurements: Array, track_length: Array) -> Array:
     """
     xp = namespace(measurements)
     sensor, time = measurements[:, :, _SENSOR], measurements[:, :, _TIME]
-    in_range = xp.all((measurements >= xp.asarray(_LOW)) & (measurements <= xp.asarray(_HIGH)), axis=-1)
-    forward = xp.concat([xp.ones_like(in_range[:, :1]), time[:, 1:] >= time[:, :-1]], axis=1)
-    padding = step_numbers(sensor) >= track_length
-    finite = xp.all(xp.abs(measurements) <= _LARGEST, axis=-1)
-    valid = (in_range & forward & (sensor == xp.floor(sensor))) | (padding & finite)
+    before = xp.concat([time[:, :1], time[:, :-1]], axis=1)
+    valid = (time >= before) & (sensor == xp.floor(sensor))
+    for column, low, high in zip(columns_of(measurements), _LOW.tolist(), _HIGH.tolist(), strict=True):
+        valid = valid & (column >= low) & (column <= high)
     return up_to(valid & (track_length >= 1) & (track_length <= measurements.shape[1]))
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -103,14 +104,30 @@ class ReentryNetwork(nn.Module, ABC):
         Returns:
             (B, T), and the state after the last step.
         """
-        x = (features.index_select(-1, self.chosen) - self.mean) / self.std
-        fractions = features.index_select(-1, self.shares).unsqueeze(-1)  # (B, T, P, 1)
-        if len(self.shares) and len(self.turns):
-            angles = 2 * math.pi * (fractions * self.turns).flatten(-2)  # (B, T, P K)
-            x = torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)
-        if len(self.shares) and len(self.widths):
-            magnified = torch.clamp((fractions - self.centres.unsqueeze(-1)) / self.widths, -1.0, 1.0)
-            x = torch.cat([x, magnified.flatten(-2)], dim=-1)
+        chosen, shares = (features.index_select(-1, indices).unbind(-1) for indices in (self.chosen, self.shares))
+        return self.from_columns(chosen, shares, state)
+
+    def from_columns(
+        self, chosen: Sequence[Tensor], fractions: Sequence[Tensor], state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Compute the logits of reentry from single features. ONNX Runtime is fastest with one column at a time.
+
+        Args:
+            chosen: features that the network uses, I tensors (B, T).
+            fractions: fraction features among them, P tensors (B, T).
+            state: state after the earlier steps; None at the start of the tracks.
+
+        Returns:
+            (B, T), and the state after the last step.
+        """
+        # Indices rather than iterators over buffers, which a trace would keep as nodes that split constants.
+        inputs = [(feature - self.mean[i]) / self.std[i] for i, feature in enumerate(chosen)]
+        turns, widths = range(len(self.turns)), range(len(self.widths))
+        angles = [2 * math.pi * (fraction * self.turns[k]) for fraction in fractions for k in turns]
+        inputs += [torch.sin(angle) for angle in angles] + [torch.cos(angle) for angle in angles]
+        for p, fraction in enumerate(fractions):
+            inputs += [torch.clamp((fraction - self.centres[p]) / self.widths[k], -1.0, 1.0) for k in widths]
+        x = torch.stack(inputs, dim=-1)
         # An export may have half-precision layers. Unnormalised features, up to 1e5 m, do not fit into half precision.
         hidden, state = self.run(x.to(self.head.weight.dtype), state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
