@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.interruption import interruption
-from cli.options import DEFAULT_REPOSITORY, Json, RepositoryFolder
+from cli.options import DEFAULT_REPOSITORY, Json
 from cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -36,7 +36,13 @@ def run(
             metavar="URL",
         ),
     ] = None,
-    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Triton model repository, a folder. With --url, only the ceiling needs it.  "
+            f"[default: {DEFAULT_REPOSITORY}; with --url none]"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of perf.csv, perf.json, perf.md and two plots.")] = (
         Path("artifacts/perf")
     ),
@@ -52,8 +58,9 @@ def run(
     """Measure throughput, latency and where the time goes, at each load of the configuration.
 
     The keys of the table [perf] are the fields of PerfConfig in perf/analyzer/config.py; docs/performance.md lists
-    them. A load whose throughput or latency did not become stable is reported as unstable. The exit status is 1 if a
-    request failed, or if no load holds the limit of --slo. `reentry doctor` says what perf_analyzer lacks.
+    them. A load whose throughput or latency did not become stable is reported as unstable. The report compares the
+    server with its ceiling: ONNX Runtime in this process, without a server. The exit status is 1 if a request failed,
+    or if no load holds the limit of --slo. `reentry doctor` says what perf_analyzer lacks.
 
     Example: `reentry perf run --slo p99=10ms --out artifacts/perf`
     """
@@ -68,13 +75,14 @@ def run(
 
     objective = None if slo is None else Objective.parse(slo)
     check_writable(out)
+    place = repository if repository is not None or url else Path(DEFAULT_REPOSITORY)
 
     from perf.analyzer.report import as_dict, markdown, write_report
     from perf.analyzer.sweep import run_perf
     from reentry.runtime.signals import ended_by_signals
 
     with interruption("no report was written"), ended_by_signals():
-        report = run_perf(settings, urls=url or [], repository=repository, objective=objective)
+        report = run_perf(settings, urls=url or [], repository=place, objective=objective)
         written = write_report(report, out)
     if as_json:
         typer.echo(json.dumps(as_dict(report)))

@@ -8,7 +8,7 @@ Shapes: B tracks, T steps, F features, L layers, H hidden units.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -49,6 +49,24 @@ class Session(Protocol):
 
     def step(self, features: Array, state: Carried) -> tuple[Array, Carried, Array]:
         """Features (B, F) float32 and state -> probability (B, 1), next state, and model version (B, 1) int64."""
+
+
+def live_steps(session: Session, rows: Sequence[Array], start: Carried) -> Iterator[Array]:
+    """Run one step at each `next`, with the state of the previous step, without end.
+
+    Args:
+        session: the loaded format.
+        rows: features (B, F) float32 of each step of B tracks. After the last step the tracks start over.
+        start: state before the first step.
+
+    Yields:
+        The probability (B, 1) of each step.
+    """
+    while True:
+        state = start
+        for row in rows:
+            probability, state, _ = session.step(row, state)
+            yield probability
 
 
 class NamedTensorSession(ABC):

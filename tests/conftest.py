@@ -47,6 +47,7 @@ SLOW_FILES = (
     "unit/training/studies/test_known_path.py",
     "unit/reentry/features/test_motion.py",
     "unit/training/runs/test_card.py",
+    "unit/perf/analyzer/test_ceiling.py",
     "unit/export/test_graphs.py",
     "unit/training/runs/test_recorder.py",
     "unit/export/tensorrt/test_export.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perf.analyzer.config import PerfConfig, Workload
-from perf.analyzer.results import Figures, Highest, Report, ServerTimes, WorkloadResult
+from perf.analyzer.results import Ceiling, CeilingRate, Figures, Highest, Report, ServerTimes, WorkloadResult
 
 
 def make_result(
@@ -31,6 +31,12 @@ def make_result(
     return WorkloadResult(**fields | changed)
 
 
+def make_rate(rate: float = 2000.0, **changed: Any) -> CeilingRate:
+    """A rate of one track at a time in one thread; `changed` are fields of the rate."""
+    fields: dict[str, Any] = {"graph": "track.onnx", "batch": 1, "length": "900", "workers": 1, "threads": 1}
+    return CeilingRate(**fields | {"windows": (0.95 * rate, 1.1 * rate, rate)} | changed)
+
+
 def make_report(*results: WorkloadResult, highest: tuple[Highest, ...] = (), **changed: Any) -> Report:
     """A report of an embedded server; `changed` are fields of the report."""
     fields: dict[str, Any] = {
@@ -40,5 +46,6 @@ def make_report(*results: WorkloadResult, highest: tuple[Highest, ...] = (), **c
         "machine": {"processor": "a processor", "cores": 2, "memory_gib": 24},
         "versions": {"reentry": "0.1.0", "server": "2.51.0", "perf_analyzer": "2.51.0", "onnxruntime": "1.31.1"},
         "git_revision": "abcd",
+        "ceiling": Ceiling(version=3, rates=(make_rate(),)),
     }
     return Report(results=list(results), highest=list(highest), **fields | changed)

@@ -16,6 +16,8 @@ from reentry.runtime.arguments import require_file
 _KEYS: Final = ("config", "objective", "machine", "versions", "git_revision", "results")
 _COMPARED: Final = ("config", "objective", "machine")
 """What must be the same in both measurements. Versions and revision may differ: they are what is compared."""
+_NOT_COMPARED: Final = {"config.ceiling"}
+"""Settings that change no figure of a workload."""
 _WORKLOAD: Final = ("model", "protocol", "batch", "length", "load", "level")
 _FIX: Final = "give a perf.json that `reentry perf run` wrote"
 
@@ -128,7 +130,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
     for part in _COMPARED:
         ours, theirs = (_flat(part, content[part]) for content in (old, new))
         for name in ours | theirs:
-            if ours.get(name) != theirs.get(name):
+            if name not in _NOT_COMPARED and ours.get(name) != theirs.get(name):
                 found[name] = (ours.get(name), theirs.get(name))
     return found
 

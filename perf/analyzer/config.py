@@ -81,6 +81,8 @@ class PerfConfig:
     """Number of requests of each workload that are recorded one by one, to count the stalled ones; 0 to skip this."""
     seed: int = 0
     """Random seed of the simulated tracks."""
+    ceiling: bool = True
+    """Whether ONNX Runtime scores the same tracks in this process too, as the ceiling of any server's throughput."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("protocols", PROTOCOLS), ("distributions", DISTRIBUTIONS)):

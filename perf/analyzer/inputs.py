@@ -1,6 +1,6 @@
 """Input files of perf_analyzer, made of simulated tracks, because the server refuses random numbers.
 
-Shapes: B tracks of the file, T steps, M measurement columns.
+Shapes: B tracks of a request, T steps, M measurement columns.
 """
 
 from __future__ import annotations
@@ -38,12 +38,31 @@ def write_inputs(path: Path, *, inputs: Collection[str], batch: int, length: str
         length: number of steps, or a range such as 600-1200.
         seed: random seed of the tracks and of their lengths.
     """
-    tracks = _tracks(batch * max(_LEAST_REQUESTS, _LEAST_TRACKS // batch), length, seed)
-    # perf_analyzer joins any successive tracks of the file to a batch, so all of them need the same shape.
-    groups = [RequestBatch((track,)) for track in tracks] if batch == 1 else [RequestBatch(tuple(tracks))]
+    groups = _groups(batch, length, seed)
     rows = [{name: row[name] for name in inputs} for group in groups for row in _rows(group)]
     content = {"data": [{name: _encoded(values) for name, values in row.items()} for row in rows]}
     path.write_text(json.dumps(content))
+
+
+def requests_of(*, batch: int, length: str, seed: int) -> list[tuple[Array, Array]]:
+    """Return the requests that perf_analyzer makes of the file of the same settings.
+
+    Returns:
+        Measurements (B, T, M) float64 and track lengths (B,) int32 of each request.
+    """
+    requests = []
+    for group in _groups(batch, length, seed):
+        measurements, lengths = group.measurements(), group.lengths()[:, 0]
+        slices = [slice(start, start + batch) for start in range(0, len(group), batch)]
+        requests += [(measurements[rows], lengths[rows]) for rows in slices]
+    return requests
+
+
+def _groups(batch: int, length: str, seed: int) -> list[RequestBatch]:
+    """Draw the tracks of a file, in groups that are padded to one shape."""
+    tracks = _tracks(batch * max(_LEAST_REQUESTS, _LEAST_TRACKS // batch), length, seed)
+    # perf_analyzer joins any successive tracks of the file to a batch, so all of them need the same shape.
+    return [RequestBatch((track,)) for track in tracks] if batch == 1 else [RequestBatch(tuple(tracks))]
 
 
 def _tracks(count: int, length: str, seed: int) -> list[Track]:

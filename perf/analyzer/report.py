@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perf.analyzer.config import CONCURRENCY
+from perf.analyzer.headline import ceiling_dict, ceiling_lines, headline_lines
 from perf.analyzer.output import STALL
 from perf.analyzer.results import PERCENTILES, Figures, Highest, Report, WorkloadResult
 from perf.tables import table
@@ -52,6 +53,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     return asdict(report) | {
         "config": report.config.as_dict(),
         "results": [_result_dict(result) for result in report.results],
+        "ceiling": ceiling_dict(report),
     }
 
 
@@ -74,9 +76,10 @@ def as_csv(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Return the Markdown report: origin, table of latencies, search, table of times."""
+    """Return the Markdown report: headline, origin, ceiling, table of latencies, search, table of times."""
     measured = [(result, result.figures) for result in report.results if result.figures is not None]
-    lines = ["# Performance", "", *_origin(report), ""]
+    lines = ["# Performance", "", *headline_lines(report), "", *_origin(report), ""]
+    lines += ceiling_lines(report)
     if report.objective is not None:
         lines += [f"Highest load that holds {report.objective}:", ""]
         lines += [*(_highest_line(each) for each in report.highest), ""]

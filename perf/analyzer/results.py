@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from perf.analyzer.config import PerfConfig, Workload
@@ -99,6 +100,58 @@ class Highest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CeilingRate:
+    """Throughput of ONNX Runtime in process, of one graph with one batch, length and arrangement of threads."""
+
+    graph: str
+    """Name of the file of the graph: `track.onnx` takes measurements of whole tracks, `step.onnx` one step."""
+    batch: int
+    """Number of tracks in one run."""
+    length: str | None
+    """Length of the tracks as in a workload; None for one step at a time."""
+    workers: int
+    """Number of runs at once, each in a thread of its own that shares the session."""
+    threads: int
+    """Number of threads of ONNX Runtime within one run."""
+    windows: tuple[float, ...]
+    """Tracks per second in each window; for one step at a time, steps per second."""
+
+    @property
+    def median(self) -> float:
+        """Median of the windows."""
+        return statistics.median(self.windows)
+
+    def stable(self, percentage: float) -> bool:
+        """Return whether each window differs from their mean by at most a percentage."""
+        mean = statistics.fmean(self.windows)
+        return all(abs(window - mean) <= mean * percentage / 100.0 for window in self.windows)
+
+    @property
+    def arrangement(self) -> str:
+        """Arrangement of the threads in words."""
+        runs, threads = ("s" if count > 1 else "" for count in (self.workers, self.threads))
+        return f"{self.workers} run{runs} at once, {self.threads} thread{threads} each"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """Throughput of ONNX Runtime in this process, without a server, for the tracks of the workloads."""
+
+    version: int | None = None
+    """Version of the network; None if it is unknown."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Reason why a graph was not measured, by the name of its file."""
+    remote: bool = False
+    """Whether the server was given by its address, so that it may run on another machine."""
+    rates: tuple[CeilingRate, ...] = ()
+
+    def best(self, graph: str, batch: int, length: str | None) -> CeilingRate | None:
+        """Return the rate of the best arrangement; None if there is none."""
+        rates = [each for each in self.rates if (each.graph, each.batch, each.length) == (graph, batch, length)]
+        return max(rates, key=lambda each: each.median, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Results of a measurement, and everything that they depend on."""
 
@@ -114,6 +167,7 @@ class Report:
     results: list[WorkloadResult]
     highest: list[Highest]
     """Result of the search; empty without an objective."""
+    ceiling: Ceiling
 
     @property
     def failed(self) -> bool:

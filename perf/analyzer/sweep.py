@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.connection import Connection, Endpoint
+from perf.analyzer.ceiling import WINDOWS, CeilingMeasurement
 from perf.analyzer.config import CONCURRENCY, GRPC, HTTP, SHARED_MEMORY, PerfConfig, Workload
 from perf.analyzer.inputs import INPUTS, write_inputs
 from perf.analyzer.installation import Analyzer, find_analyzer
 from perf.analyzer.measure import Measuring
+from perf.analyzer.production import find_production
 from perf.analyzer.results import Highest, Report, WorkloadResult
 from perf.analyzer.slo import Objective, highest_level
 from perf.machine import memory_gib, processor
@@ -32,26 +34,34 @@ _log = logging.getLogger(__name__)
 
 
 def run_perf(
-    config: PerfConfig, *, urls: Sequence[str] = (), repository: Path, objective: Objective | None = None
+    config: PerfConfig, *, urls: Sequence[str] = (), repository: Path | None = None, objective: Objective | None = None
 ) -> Report:
     """Measure all workloads of `config`, or search the highest level of each scenario that holds an objective.
+
+    The ceiling is measured before and after, while no client uses the server.
 
     Args:
         config: settings.
         urls: addresses of a running server, one for each protocol; empty to start an embedded server.
-        repository: model repository of the embedded server.
+        repository: model repository of the server. With `urls`, None if it is not on this machine, so that there is
+            no ceiling.
         objective: latency limit; None to measure all workloads.
 
     Raises:
         ReentryError: perf_analyzer or a part of the server is missing.
-        ConfigError: a URL is invalid, or the URL of a protocol is missing.
+        ConfigError: a URL is invalid, or the URL of a protocol or the repository is missing.
+        ServerError: the repository is invalid.
+        RepositoryError: a graph of the repository does not run in this process.
         ClientError: the server is unreachable, does not serve a model, or perf_analyzer failed.
     """
+    if repository is None and not urls:
+        raise ConfigError("no server to measure", expected="a model repository, or the URL of a server")
     addresses = _addresses(config, [Endpoint.parse(url) for url in urls]) if urls else {}
     analyzer = find_analyzer()
+    ceiling = CeilingMeasurement(config, find_production(config, repository))
     server = None
     with ExitStack() as stack:
-        if not urls:
+        if repository is not None and not urls:
             server = stack.enter_context(EmbeddedServer(_server_config(config, repository)))
             addresses = {GRPC: server.grpc_url, SHARED_MEMORY: server.grpc_url, HTTP: server.http_url}
             _log.info(f"embedded server with {', '.join(server.models)}; it shares {cores()} cores with the client")
@@ -62,8 +72,11 @@ def run_perf(
         measuring = Measuring(
             analyzer=analyzer, config=config, addresses=addresses, inputs=_input_files(config, inputs, folder)
         )
+        ceiling.measure()
         stack.enter_context(_reason_of_exit(server))
         results, highest = _search(measuring, objective) if objective else (_sweep(measuring), [])
+    for _ in range(WINDOWS - 1):
+        ceiling.measure()
     return Report(
         config=config,
         urls=tuple(urls),
@@ -73,6 +86,7 @@ def run_perf(
         git_revision=git_revision(),
         results=results,
         highest=highest,
+        ceiling=ceiling.ceiling(remote=bool(urls)),
     )
 
 

@@ -18,12 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 
-from export.sessions import Array, Carried, OnnxSession, Session, no_state
+from export.sessions import Array, Carried, OnnxSession, Session, live_steps, no_state
 from registry.formats import FORMATS, Format
 
 PYTORCH: Final = "PyTorch"
@@ -86,7 +87,9 @@ class Measurement:
 
     def step(self, seconds: float) -> dict[str, Any]:
         """Measure single steps of one track, each with the state of the previous step."""
-        return {"samples": samples_of(self._steps(), seconds)}
+        rows = [np.ascontiguousarray(row) for row in self._features[0, :, None]]  # (1, F) each
+        steps = live_steps(self._loaded(), rows, self._start())
+        return {"samples": samples_of(partial(next, steps), seconds)}
 
     def whole(self, batch: int, seconds: float) -> dict[str, Any]:
         """Measure runs over all steps of `batch` tracks."""
@@ -105,21 +108,6 @@ class Measurement:
 
     def _start(self) -> Carried:
         return no_state(1, self._spec.layers, self._spec.hidden)
-
-    def _steps(self) -> Callable[[], None]:
-        """Return a function that runs the next step of the first track, and starts over after its last step."""
-        session = self._loaded()
-        rows = [np.ascontiguousarray(row) for row in self._features[0, :, None]]  # (1, F) each
-        state, at = self._start(), 0
-
-        def step() -> None:
-            nonlocal state, at
-            if at == len(rows):
-                state, at = self._start(), 0
-            _, state, _ = session.step(rows[at], state)
-            at += 1
-
-        return step
 
 
 def samples_of(work: Callable[[], object], seconds: float) -> list[float]:

@@ -13,13 +13,19 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from export.track_graph import track_graph
+from perf.analyzer import ceiling
 from perf.analyzer.config import PerfConfig
+from perf.analyzer.headline import shares_of
 from perf.analyzer.installation import check_analyzer
 from perf.analyzer.slo import Objective
 from perf.analyzer.sweep import run_perf
 from reentry.errors import ClientError, ConfigError
 from reentry.serving import EmbeddedServer
 from tests.conftest import make_repository
+from tests.exporting import deciding
+from tests.versions import bare_repository, install
+from training.config import ModelConfig
 
 CHECK = check_analyzer()
 pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.found}; {CHECK.fix}")
@@ -42,6 +48,8 @@ def test_a_sweep_over_all_protocols_answers_every_request(model_repository: Path
     assert report["versions"]["perf_analyzer"] == "2.51.0"
     levels = [(result["protocol"], result["level"]) for result in report["results"]]
     assert levels == [(protocol, level) for protocol in ("grpc", "http", "shared-memory") for level in (1, 4)]
+    assert "manifest" in report["ceiling"]["missing"]["track.onnx"]
+    assert report["ceiling"]["rates"] == []
     for result in report["results"]:
         figures = result["figures"]
         assert result["failure"] is None
@@ -58,7 +66,13 @@ def test_a_sweep_over_all_protocols_answers_every_request(model_repository: Path
     ]
 
 
-def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(server: EmbeddedServer) -> None:
+def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = track_graph(deciding(ModelConfig(hidden=8)), 1).SerializeToString()
+    repository = bare_repository(tmp_path)
+    install(repository, tmp_path, 1, files={"track.onnx": graph})
+    monkeypatch.setattr(ceiling, "cores", lambda: 1)
     config = PerfConfig(
         **SHORT | {"lengths": ("20-60",), "recorded": 20},
         batches=(3,),
@@ -67,7 +81,7 @@ def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(server:
         distributions=("poisson",),
         stability=500.0,
     )
-    report = run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+    report = run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=repository)
     (result,) = report.results
     assert (result.workload.load, result.workload.level) == ("poisson", 30.0)
     assert result.failure is None
@@ -75,12 +89,19 @@ def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(server:
     assert result.recorded == 30  # perf_analyzer sends requests for a second at least
     assert report.urls == (f"grpc://{server.grpc_url}",)
     assert report.versions["onnxruntime"] == "unknown"
+    (rate,) = report.ceiling.rates
+    assert (rate.batch, rate.length, len(rate.windows)) == (3, "20-60", 3)
+    assert report.ceiling.remote
+    assert report.ceiling.missing.keys() == {"step.onnx"}
+    (share,) = shares_of(report)
+    assert share.share == result.figures.tracks_per_second / rate.median
 
 
 def test_an_unstable_level_has_figures_and_does_not_hold_a_limit(server: EmbeddedServer) -> None:
     config = PerfConfig(**SHORT, protocols=("http",), concurrency=(1,), stability=0.1)
-    report = run_perf(config, urls=[f"http://{server.http_url}"], repository=Path("none"), objective=Objective(99, 1e6))
+    report = run_perf(config, urls=[f"http://{server.http_url}"], objective=Objective(99, 1e6))
     (result,) = report.results
+    assert "--repository" in report.ceiling.missing["track.onnx"]
     assert result.status == "unstable"
     assert result.recorded == 0
     assert result.figures is not None
@@ -99,7 +120,7 @@ def test_a_queue_that_is_full_fails_the_level(tmp_path: Path) -> None:
 def test_a_server_that_restricts_shared_memory_is_named_in_the_error(server: EmbeddedServer) -> None:
     config = PerfConfig(**SHORT, protocols=("shared-memory",), concurrency=(1,))
     with pytest.raises(ClientError, match="perf_analyzer failed") as error:
-        run_perf(config, urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+        run_perf(config, urls=[f"grpc://{server.grpc_url}"])
     assert "restricted" in (error.value.got or "")
     assert "omit --url" in (error.value.fix or "")
 
@@ -107,12 +128,17 @@ def test_a_server_that_restricts_shared_memory_is_named_in_the_error(server: Emb
 def test_a_model_that_the_server_lacks_or_that_has_other_inputs_is_named(server: EmbeddedServer) -> None:
     for model, problem in (("nothing", "unknown model"), ("reentry_lstm", "reentry_lstm cannot be measured")):
         with pytest.raises(ClientError, match=problem):
-            run_perf(PerfConfig(models=(model,)), urls=[f"grpc://{server.grpc_url}"], repository=Path("none"))
+            run_perf(PerfConfig(models=(model,)), urls=[f"grpc://{server.grpc_url}"])
+
+
+def test_a_measurement_needs_a_repository_or_a_url() -> None:
+    with pytest.raises(ConfigError, match="no server to measure"):
+        run_perf(PerfConfig())
 
 
 def test_a_protocol_without_a_url_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no URL for the protocol http") as error:
-        run_perf(PerfConfig(protocols=("grpc", "http")), urls=["grpc://127.0.0.1:1"], repository=Path("none"))
+        run_perf(PerfConfig(protocols=("grpc", "http")), urls=["grpc://127.0.0.1:1"])
     assert error.value.expected == "http://HOST:PORT"
 
 

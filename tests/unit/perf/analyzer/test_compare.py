@@ -83,6 +83,13 @@ def test_measurements_of_other_settings_or_machines_are_compared_only_if_forced(
     assert found.differences["machine.cores"] == (2, 4)
 
 
+def test_measurements_with_and_without_a_ceiling_are_compared(tmp_path: Path) -> None:
+    old = make_report(make_result())
+    found = compared(tmp_path, old, replace(old, config=replace(old.config, ceiling=False)))
+    assert found.differences == {}
+    assert [each.verdict for each in found.workloads] == ["same"]
+
+
 def test_versions_and_the_revision_may_differ(tmp_path: Path) -> None:
     old = make_report(make_result())
     found = compared(tmp_path, old, replace(old, git_revision="other", versions=old.versions | {"server": "2.60.0"}))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perf.analyzer.inputs import INPUTS, write_inputs
+from perf.analyzer.inputs import INPUTS, requests_of, write_inputs
 from perf.scoring import draw_flights
 
 
@@ -49,6 +49,18 @@ def test_tracks_of_a_batch_are_padded_to_one_shape(tmp_path: Path) -> None:
     assert len(rows) % 8 == 0
     (shape,) = {row["measurements"].shape for row in rows}
     assert shape == (max(int(row["track_length"][0]) for row in rows), 6)
+
+
+def test_requests_are_the_tracks_of_the_file_in_turn(tmp_path: Path) -> None:
+    for batch in (1, 8):
+        rows = rows_of(tmp_path / "in.json", length="20-60", batch=batch)
+        requests = requests_of(batch=batch, length="20-60", seed=3)
+        assert {len(measurements) for measurements, _ in requests} == {batch}
+        tracks = [own for measurements, _ in requests for own in measurements]
+        lengths = [steps for _, own in requests for steps in own.tolist()]
+        assert lengths == [int(row["track_length"][0]) for row in rows]
+        for track, row in zip(tracks, rows, strict=True):
+            np.testing.assert_array_equal(track, row["measurements"])
 
 
 def test_a_model_gets_only_the_inputs_that_it_has(tmp_path: Path) -> None:
