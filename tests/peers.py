@@ -24,7 +24,7 @@ def make_answer(**changed: Any) -> dict[str, np.ndarray]:
 
 def make_turn(tracks_per_second: float = 1000.0, **changed: float) -> Turn:
     """Figures of one round; `changed` are fields of the turn."""
-    fields = {"p50": 3.0, "p99": 6.0, "cpu": 0.5, "memory": 200.0, "start": 2.0}
+    fields = {"p50": 3.0, "p99": 6.0, "cpu": 0.5, "memory": 200.0, "start": 2.0, "others": 1.0}
     return Turn(tracks_per_second=tracks_per_second, **fields | changed)
 
 

@@ -27,6 +27,7 @@ from perf.peers.protocols import ask
 from perf.peers.results import Comparison, PeerResult, PeersConfig, Turn
 from perf.peers.server_process import ServerProcess
 from perf.peers.wrk import find_wrk, run_wrk, write_requests, wrk_version
+from perf.processor import machine_cpu_seconds
 from perf.scoring import draw_flights
 from reentry import __version__
 from reentry.errors import ClientError, ConfigError, ReentryError, ServerError
@@ -124,9 +125,10 @@ def measure_turn(
             except OSError as error:
                 raise ClientError(f"no answer: {error}", got=server.last_messages()) from error
             require_agreement(expected, got)
-        before = tree_cpu_seconds(server.process_id)
+        before, all_before = tree_cpu_seconds(server.process_id), machine_cpu_seconds()
         figures = run_wrk(url, Path(folder), len(tracks), connections=config.connections, seconds=config.seconds)
-        spent = tree_cpu_seconds(server.process_id) - before
+        spent, all_spent = tree_cpu_seconds(server.process_id) - before, machine_cpu_seconds() - all_before
+        others = max(0.0, all_spent - spent - figures.cpu_seconds)
         return Turn(
             tracks_per_second=figures.per_second,
             p50=figures.p50,
@@ -134,6 +136,7 @@ def measure_turn(
             cpu=spent / figures.requests * 1e3,
             memory=tree_memory(server.process_id) / 1e6,
             start=start,
+            others=100.0 * others / (figures.seconds * cores()),
         )
 
 

@@ -178,6 +178,7 @@ def _mlserver_variables(launch: Launch) -> dict[str, str]:
         "MLSERVER_GRPC_PORT": str(launch.port + 1),
         "MLSERVER_METRICS_PORT": str(launch.port + 2),
         "MLSERVER_PARALLEL_WORKERS": str(launch.workers),
+        "MLSERVER_METRICS_DIR": str(launch.folder),
         "MLSERVER_DEBUG": "false",
         "MLSERVER_MODEL_NAME": _MLSERVER_MODEL,
         "MLSERVER_MODEL_IMPLEMENTATION": f"{_APPS}.mlserver_onnx.TrackRuntime",

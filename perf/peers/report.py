@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,9 @@ from reentry.runtime.files import whole_file
 
 MARKDOWN_FILE: Final = "peers.md"
 JSON_FILE: Final = "peers.json"
+
+QUIET: Final = 5.0
+"""Largest share of the cores, in %, that other programs may use during a measurement that can be relied on."""
 
 _TITLES: Final = (
     *("server", "body", "tracks/s", "p50 ms", "p99 ms", "CPU ms/track"),
@@ -66,6 +70,7 @@ def markdown(comparison: Comparison) -> str:
         f"{config.warm_up} s, measured for {config.seconds} s and stopped, one after another",
         f"- every server gave the answers of the graph before it was measured: probabilities within {TOLERANCE:g}, all "
         "other outputs equal",
+        _others_line(comparison.results),
         "",
         *table(_TITLES, _rows(comparison.results), words=2),
         "",
@@ -82,6 +87,18 @@ def markdown(comparison: Comparison) -> str:
         ("server", "versions", "settings"), [_setting_cells(result) for result in comparison.results], words=3
     )
     return "\n".join(lines) + "\n"
+
+
+def _others_line(results: Sequence[PeerResult]) -> str:
+    shares = [turn.others for result in results for turn in result.turns]
+    if not shares:
+        return "- nothing was measured"
+    share = (
+        f"- other programs used {statistics.median(shares):.0f} % of the cores meanwhile, at most {max(shares):.0f} %"
+    )
+    if max(shares) <= QUIET:
+        return share
+    return f"{share}. **The machine was not quiet**: measure again, and rely on no figure but CPU and memory"
 
 
 def _rows(results: Sequence[PeerResult]) -> list[list[str]]:

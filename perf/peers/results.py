@@ -64,6 +64,8 @@ class Turn:
     """Proportional set size of all processes after the load, MB."""
     start: float
     """Time from the start of the first process to the first answer, s."""
+    others: float
+    """Share of the cores that programs other than the server and the load generator used meanwhile, %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,9 @@ class ServerProcess:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, folder: Path) -> None:
         self._command = list(command)
-        self._environment = os.environ | environment
+        # Stored byte code halves the time of the imports.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self._environment = {**inherited, **environment}
         self._folder = folder
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed at the end of the block
         self._process: subprocess.Popen[bytes] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ class WrkFigures:
     """Median latency, ms."""
     p99: float
     """99th percentile of the latency, ms."""
+    cpu_seconds: float
+    """Processor time of wrk itself."""
 
     @property
     def per_second(self) -> float:
@@ -81,6 +84,7 @@ def run_wrk(url: str, folder: Path, count: int, *, connections: int, seconds: in
     """
     command = [find_wrk(), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
     command += ["--timeout", f"{_TIMEOUT}s", "--script", str(SCRIPT), url, "--", str(folder), str(count)]
+    before = _children_seconds()
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 3 * _TIMEOUT
     )
@@ -88,11 +92,15 @@ def run_wrk(url: str, folder: Path, count: int, *, connections: int, seconds: in
         raise ClientError(
             f"wrk ended with status {done.returncode}", where=url, got=(done.stderr or done.stdout)[-300:]
         )
-    return read_figures(done.stdout)
+    return read_figures(done.stdout, cpu_seconds=_children_seconds() - before)
 
 
-def read_figures(output: str) -> WrkFigures:
+def read_figures(output: str, *, cpu_seconds: float) -> WrkFigures:
     """Read what wrk and `load.lua` printed.
+
+    Args:
+        output: standard output of wrk.
+        cpu_seconds: processor time that wrk used.
 
     Raises:
         ClientError: a request failed, none was answered, or the line of `load.lua` is missing.
@@ -112,4 +120,11 @@ def read_figures(output: str) -> WrkFigures:
         seconds=content["microseconds"] / 1e6,
         p50=content["p50"] / 1e3,
         p99=content["p99"] / 1e3,
+        cpu_seconds=cpu_seconds,
     )
+
+
+def _children_seconds() -> float:
+    """Return the processor time of the child processes of this program that have ended, s."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

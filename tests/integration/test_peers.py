@@ -111,6 +111,7 @@ def test_a_server_with_the_answers_of_the_graph_is_measured(graph: Path) -> None
     assert 0 < turn.cpu < 1e3
     assert 10 < turn.memory < 2e3
     assert 0 < turn.start < 60
+    assert 0 <= turn.others <= 100
 
 
 def test_a_server_that_ends_is_an_error_with_its_last_messages(tmp_path: Path) -> None:

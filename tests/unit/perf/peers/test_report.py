@@ -52,6 +52,15 @@ def test_a_failed_server_is_listed_with_its_reason() -> None:
     assert "Not measured" not in markdown(make_comparison(TRITON))
 
 
+def test_the_report_says_whether_other_programs_used_the_cores() -> None:
+    quiet = markdown(make_comparison(make_peer("A", make_turn(others=1.0), make_turn(others=2.0))))
+    assert "other programs used 2 % of the cores meanwhile, at most 2 %" in quiet
+    assert "not quiet" not in quiet
+    assert "at most 40 %. **The machine was not quiet**" in markdown(
+        make_comparison(make_peer("A", make_turn(others=40.0)))
+    )
+
+
 def test_both_files_name_machine_versions_settings_and_revision(tmp_path: Path) -> None:
     written = write_report(make_comparison(TRITON, FASTER), tmp_path)
     assert [path.name for path in written] == ["peers.md", "peers.json"]

@@ -31,7 +31,7 @@ def output(**changed: int) -> str:
 
 
 def test_the_figures_are_in_milliseconds_and_per_second() -> None:
-    figures = read_figures(output())
+    figures = read_figures(output(), cpu_seconds=1.5)
     assert (figures.requests, figures.seconds, figures.p50, figures.p99) == (13250, 5.01, 2.87, 5.512)
     assert figures.per_second == pytest.approx(2644.71, abs=0.01)
 
@@ -39,18 +39,18 @@ def test_the_figures_are_in_milliseconds_and_per_second() -> None:
 @pytest.mark.parametrize("kind", ["connect", "read", "write", "status", "timeout"])
 def test_a_run_with_a_failed_request_has_no_figures(kind: str) -> None:
     with pytest.raises(ClientError) as caught:
-        read_figures(output(**{kind: 3}))
+        read_figures(output(**{kind: 3}), cpu_seconds=1.5)
     assert caught.value.got == f"{kind} 3; 13250 answers"
 
 
 def test_a_run_without_an_answer_has_no_figures() -> None:
     with pytest.raises(ClientError, match="no request was answered"):
-        read_figures(output(requests=0))
+        read_figures(output(requests=0), cpu_seconds=1.5)
 
 
 def test_output_without_the_line_of_the_script_is_an_error() -> None:
     with pytest.raises(ClientError) as caught:
-        read_figures("unable to connect to 127.0.0.1:1 Connection refused")
+        read_figures("unable to connect to 127.0.0.1:1 Connection refused", cpu_seconds=0.0)
     assert "Connection refused" in str(caught.value.got)
 
 
