@@ -56,7 +56,7 @@ def compare(config: PeersConfig) -> Comparison:
         ConfigError: a name in `config.only` is unknown.
         ReentryError: wrk, the exported version or the checkpoint is missing.
     """
-    chosen = _chosen(config.only)
+    chosen, revision = _chosen(config.only), git_revision()
     find_wrk()
     models_of(config.repository)
     model = served_model(config.repository)
@@ -74,7 +74,7 @@ def compare(config: PeersConfig) -> Comparison:
         config=config,
         machine={"processor": processor(), "cores": cores(), "memory_gib": memory_gib()},
         versions={"reentry": __version__, "python": platform.python_version(), "wrk": wrk_version()},
-        git_revision=git_revision(),
+        git_revision=revision,
         results=results,
     )
 

@@ -98,7 +98,7 @@ def _others_line(results: Sequence[PeerResult]) -> str:
     )
     if max(shares) <= QUIET:
         return share
-    return f"{share}. **The machine was not quiet**: measure again, and rely on no figure but CPU and memory"
+    return f"{share}. **The machine was not quiet**: measure again; only memory and install size can be relied on"
 
 
 def _rows(results: Sequence[PeerResult]) -> list[list[str]]:
