@@ -7,6 +7,12 @@ import os
 from pathlib import Path
 
 
+def machine_cpu_seconds() -> float:
+    """Return the time that all processes of the machine and its kernel have used since the boot, s."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def cpu_seconds(session: int) -> float:
     """Return the user and system time that the processes of a session have used, s. See proc(5) for the fields."""
     ticks = 0
