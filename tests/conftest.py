@@ -102,8 +102,9 @@ def copy_repository(folder: Path) -> Path:
 
 
 def make_repository(folder: Path) -> Path:
-    """The same with version 1 of a small network."""
+    """The same with version 1 of a small network, which has no graph from measurements to onsets."""
     repository = copy_repository(folder)
+    shutil.rmtree(repository / "reentry_track")
     write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
     return repository
 

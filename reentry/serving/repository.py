@@ -21,7 +21,7 @@ FIRST_VERSION: Final = "reentry export CHECKPOINT"
 
 
 def models_of(repository: Path) -> list[str]:
-    """Return the names of the models in a repository.
+    """Return the names of the models in a repository, without reentry_track if it has no version.
 
     Raises:
         ServerError: the folder is not a repository, a configuration is invalid, a model has no version, or the version
@@ -46,6 +46,21 @@ def models_of(repository: Path) -> list[str]:
             raise ServerError(f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION)
         served_versions(repository, name)
     return names
+
+
+def require_track_versions(repository: Path) -> None:
+    """Check that reentry_track has a version, if the repository holds it.
+
+    Raises:
+        ServerError: it has none, and a server that loads every folder of a repository would not start.
+    """
+    model = repository / REENTRY_TRACK.name
+    if model.is_dir() and not installed_versions(model):
+        raise ServerError(
+            f"no version of {model.name} is installed, and without explicit model control Triton loads every model",
+            where=str(model),
+            fix=f"export the checkpoint again, or remove the folder {model.name}",
+        )
 
 
 def served_versions(repository: Path, name: str) -> list[int]:

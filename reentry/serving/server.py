@@ -23,7 +23,7 @@ from reentry.serving.installation import Installation, find_installation, progra
 from reentry.serving.launch import launch
 from reentry.serving.log import last_error, uncaught_exception
 from reentry.serving.memory import limit_memory
-from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile
+from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile, require_track_versions
 from reentry.serving.run_directory import RunDirectory
 from reentry.serving.stubs import StubWatch
 from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE
@@ -127,6 +127,8 @@ class EmbeddedServer:
             InputError: the log directory is not writable.
         """
         self.models = models_of(self.config.model_repository)
+        if self.config.model_control_mode != "explicit":
+            require_track_versions(self.config.model_repository)
         self._ensembles = ensembles_of(self.config.model_repository)
         installation = find_installation()
         require_libraries(installation)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from reentry import schema
-from reentry.serving.repository import ensembles_of, models_of, read_model_config
+from reentry.errors import ServerError
+from reentry.serving.repository import ensembles_of, models_of, read_model_config, require_track_versions
 from tests.conftest import make_repository
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -95,10 +97,16 @@ def test_the_ensemble_is_made_of_the_other_three(model_repository: Path) -> None
 
 
 def test_reentry_track_is_served_once_it_has_a_version(tmp_path: Path) -> None:
-    repository = make_repository(tmp_path)
-    assert schema.REENTRY_TRACK.name not in models_of(repository)
-    (repository / schema.REENTRY_TRACK.name / "1").mkdir()
-    assert schema.REENTRY_TRACK.name in models_of(repository)
+    repository = make_repository(tmp_path / "toy")
+    name = schema.REENTRY_TRACK.name
+    shutil.copytree(REPOSITORY / name, repository / name, ignore=shutil.ignore_patterns("[0-9]*"))
+    assert name not in models_of(repository)
+    with pytest.raises(ServerError, match="no version of reentry_track is installed") as error:
+        require_track_versions(repository)
+    assert "remove the folder" in str(error.value.fix)
+    (repository / name / "1").mkdir()
+    assert name in models_of(repository)
+    require_track_versions(repository)
 
 
 def test_the_graph_is_warmed_up_with_measurements() -> None:
