@@ -55,8 +55,10 @@ def find_production(config: PerfConfig, repository: Path | None) -> Production:
         manifest = manifest_of(store, version)
     except ReentryError as error:
         return _nothing(str(error), version)
-    if FORMATS[manifest.format].track_file != TRACK_GRAPH:
-        return _nothing(f"version {version} has the format {manifest.format}, which has no such graph", version)
+    if FORMATS[manifest.format].suffix != "onnx":
+        return _nothing(
+            f"version {version} has the format {manifest.format}, whose graphs ONNX Runtime does not run", version
+        )
     if manifest.format is Format.ONNX_FP16 or on_gpu(store.read(CONFIG_FILE).text or ""):
         return _nothing(f"version {version} runs on a GPU, and this process would run it on the CPU", version)
     missing = {

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.builders import build
+from export.builders import build, build_track
 from export.tensorrt.config import TensorRTConfig
 from perf.analyzer import ceiling
 from perf.analyzer.ceiling import CeilingMeasurement, arrangements, runs_per_second, step_runs, track_runs
@@ -34,7 +34,9 @@ CONFIG = PerfConfig(batches=(1, 3), lengths=("20", "12-20"), window=0.1)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graphs of a version."""
     made = tmp_path_factory.mktemp("version")
-    build(Format.ONNX, deciding(ModelConfig(hidden=HIDDEN, layers=LAYERS)), VERSION, made, TensorRTConfig())
+    checkpoint = deciding(ModelConfig(hidden=HIDDEN, layers=LAYERS))
+    build(Format.ONNX, checkpoint, VERSION, made, TensorRTConfig())
+    build_track(Format.ONNX, checkpoint, VERSION, made)
     return made
 
 
