@@ -5,9 +5,10 @@ changes the running server first, if one is given, after a trial of the version 
 then config.pbtxt, each in one step. If a step fails, the steps before it are undone. The model reentry_track follows
 reentry_lstm before that, see `registry.track_model`.
 
-A command that is killed in between leaves one of two states. If the server is ahead of the repository, repeating the
-command completes the promotion. If config.pbtxt is behind labels.json, the next command that changes anything repairs
-it and reports that.
+A command that is killed in between leaves one of three states. If the server is ahead of the repository, or
+reentry_track ahead of reentry_lstm, repeating the command completes the promotion, and promoting the version in
+production takes it back. If config.pbtxt is behind labels.json, the next command that changes anything repairs it and
+reports that.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from reentry.errors import ReentryError
 from reentry.schema import REENTRY_LSTM
 from reentry.serving.repository import models_of, served_versions
 from registry.config_pbtxt import on_gpu
-from registry.formats import FORMATS, Format
+from registry.formats import FORMATS, TRACK_FILE, Format
 from registry.open import open_store
 from registry.store import CONFIG_FILE, manifest_of
 
-TRACK_GRAPH: Final = "track.onnx"
-STEP_GRAPH: Final = "step.onnx"
+TRACK_GRAPH: Final = TRACK_FILE
+STEP_GRAPH: Final = FORMATS[Format.ONNX].step_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

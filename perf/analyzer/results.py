@@ -146,7 +146,7 @@ class Ceiling:
     rates: tuple[CeilingRate, ...] = ()
 
     def best(self, graph: str, batch: int, length: str | None) -> CeilingRate | None:
-        """Return the rate of the best arrangement; None if there is none."""
+        """Return the rate of the best arrangement, or None if no arrangement was measured."""
         rates = [each for each in self.rates if (each.graph, each.batch, each.length) == (graph, batch, length)]
         return max(rates, key=lambda each: each.median, default=None)
 

@@ -90,6 +90,10 @@ class ServerConfig:
                 require_between(name, count, 1, most)
         if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
             raise ConfigError("invalid character in control_key", expected="letters, digits and . _ ~ -")
+        if self.open_shared_memory and self.address != LOOPBACK:
+            raise ConfigError(
+                "open_shared_memory lets every client map the server's memory", expected=LOOPBACK, got=self.address
+            )
         if self.model_control_mode not in get_args(ModelControlMode):
             raise ConfigError(
                 "unknown model_control_mode",

@@ -9,7 +9,7 @@ import pytest
 
 from reentry.errors import RepositoryError, ServerError
 from registry import config_pbtxt
-from registry.formats import TRACK_FILE, Format
+from registry.formats import FORMATS, TRACK_FILE, Format
 from registry.labels import Record
 from registry.live_server import LiveServer
 from registry.models import TRACK_MODEL
@@ -124,6 +124,20 @@ def test_a_promotion_that_fails_leaves_reentry_track_as_it_was(
         promote(store, 2)
     assert store.beside(TRACK_MODEL).read(CONFIG_FILE).text == before
     assert Record.of(store).labels.production == 1
+
+
+def test_promoting_production_again_takes_back_a_model_that_a_killed_command_left_ahead(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    fill(store, tmp_path, 1, 2)
+    promote(store, 2)
+    promote(store, 1)
+    track = store.beside(TRACK_MODEL)
+    before = track.read(CONFIG_FILE)
+    ahead = config_pbtxt.pinned(before.text or "", version=2, spec=FORMATS[Format.ONNX])
+    track.write(CONFIG_FILE, ahead, over=before)
+    promote(store, 1)
+    assert served(store) == ([1, 2], [1], ["track 1"])
 
 
 def test_old_graphs_that_cannot_be_removed_are_a_warning(

@@ -263,3 +263,10 @@ def test_a_symbolic_link_that_loops_is_a_clear_error(model_repository: Path, tmp
     with pytest.raises((InputError, ServerError)) as error, EmbeddedServer(config):
         pass
     assert str(link) in (error.value.where or "")
+
+
+def test_open_shared_memory_is_refused_on_an_address_that_others_reach() -> None:
+    ServerConfig(open_shared_memory=True)
+    with pytest.raises(ConfigError, match="open_shared_memory") as error:
+        ServerConfig(open_shared_memory=True, address="0.0.0.0")
+    assert (error.value.expected, error.value.got) == ("127.0.0.1", "0.0.0.0")
