@@ -48,7 +48,7 @@ def throughput_figure(report: Report) -> Figure:
             axis_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         figure.legend(fontsize=8, loc="outside upper center", ncols=2)
     axes.grid(visible=True, which="both", alpha=0.3)
-    figure.suptitle("Throughput and latency", fontsize=11)
+    axes.set_title("Throughput and latency", fontsize=11)
     _sign(figure, report)
     return figure
 
@@ -68,7 +68,7 @@ def times_figure(report: Report) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("mean time of a request, ms")
     figure.legend(fontsize=8, loc="outside upper center", ncols=len(_COLOURS))
-    figure.suptitle("Where the time of a request goes", fontsize=11)
+    axes.set_title("Where the time of a request goes", fontsize=11)
     _sign(figure, report)
     return figure
 
