@@ -58,18 +58,25 @@ class _VersionedModel(nn.Module):
 class ServedModel(_VersionedModel):
     """The graph over whole tracks: probabilities, and the version number."""
 
+    def __init__(self, model: ReentryNetwork, version: int) -> None:
+        super().__init__(model, version)
+        self.lstm = copy.copy(self.model.lstm)  # with the same weights
+        self.lstm.batch_first = False  # as the LSTM of ONNX, which saves two transpositions
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) -> probability (B, T) and version (B, 1)."""
         chosen, shares = (features.index_select(-1, x).unbind(-1) for x in (self.model.chosen, self.model.shares))
         return self.from_columns(chosen, shares)
 
     def from_columns(self, chosen: Sequence[Tensor], shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The same from the columns (B, T) that `ReentryNetwork.from_columns` takes."""
-        config, weight = self.model.config, self.model.head.weight
+        """The same from the columns (B, T) that `ReentryNetwork.inputs` takes."""
+        config, weight, bias = self.model.config, self.model.head.weight, self.model.head.bias
+        x = torch.stack(self.model.inputs(chosen, shares), dim=1).permute(2, 0, 1)  # (T, B, I)
         # Without an explicit initial state the exporter fixes its batch size to that of the example.
-        start = torch.zeros(config.layers, chosen[0].shape[0], config.hidden, dtype=weight.dtype)
-        logits, _ = self.model.from_columns(chosen, shares, (start, start))
-        return torch.sigmoid(logits), _versions(chosen[0][:, 0].unsqueeze(-1), self.version)
+        start = torch.zeros(config.layers, x.shape[1], config.hidden, dtype=weight.dtype)
+        hidden, _ = self.lstm(x.to(weight.dtype), (start, start))
+        logits = (self.model.norm(hidden) @ weight.T).squeeze(-1) + bias[0]  # ONNX Runtime adds slowly to (T, B, 1)
+        return torch.sigmoid(logits.T.float()), _versions(chosen[0][:, 0].unsqueeze(-1), self.version)
 
 
 class StepModel(_VersionedModel):

@@ -5,16 +5,12 @@ Shapes: B tracks, T steps, M measurement columns, I features of the network.
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.onnx import symbolic_helper
-from torch.onnx.utils import register_custom_op_symbolic
 
-from export.graphs import BATCH_AXIS, OPSET, TIME_AXIS, ServedModel, exported
-from reentry.arrays import columns_of, converted, namespace, up_to
+from export.graphs import BATCH_AXIS, TIME_AXIS, ServedModel, exported
+from reentry.arrays import at_steps, converted, namespace, up_to
 from reentry.decision import decide_tracks
 from reentry.features.track import named_features
 from reentry.schema import (
@@ -45,21 +41,25 @@ class TrackModel(nn.Module):
     def forward(self, track_length: Tensor, measurements: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Lengths (B, 1) int32 and measurements (B, T, M) float64 -> the outputs of `schema.REENTRY_TRACK`."""
         xp = namespace(measurements)
-        valid = valid_steps(measurements, track_length)
-        columns = [xp.where(valid, column, 0.0) for column in columns_of(measurements)]
-        features = named_features(columns, [*self.chosen, *self.shares])
+        tracks, steps, width = measurements.shape
+        # ONNX Runtime is slow at operations along a short last axis. It would move them back there, without a reshape.
+        columns = xp.reshape(xp.permute_dims(measurements, (2, 0, 1)), (width, tracks, steps))
+        valid = valid_steps(columns, track_length)
+        finite = [xp.where(valid, columns[i], 0.0) for i in range(width)]
+        features = named_features(finite, [*self.chosen, *self.shares])
         # The features must be finite, because an LSTM returns plausible numbers for NaN.
         largest = torch.finfo(torch.float32).max
         for feature in features.values():
-            valid = valid & up_to(xp.abs(feature) <= largest)
+            valid = valid & (xp.abs(feature) <= largest)
+        valid = up_to(valid)
         inputs = {name: converted(xp.where(valid, x, 0.0), "float32") for name, x in features.items()}
         probability, version = self.served.from_columns(
             [inputs[name] for name in self.chosen], [inputs[name] for name in self.shares]
         )
         probability = xp.where(valid, probability, INVALID[PROBABILITY.name])
-        phase, step, timestamp = decide_tracks(probability, measurements[:, :, 0], track_length[:, 0])
+        phase, step, timestamp = decide_tracks(probability, columns[0], track_length[:, 0])
         last = xp.minimum(xp.maximum(track_length, 1), measurements.shape[1]) - 1
-        whole = xp.take_along_axis(valid, converted(last, "int64"), axis=1)[:, 0]
+        whole = at_steps(valid, converted(last, "int64"))[:, 0]
         return (
             probability,
             converted(xp.where(valid, converted(phase, "int32"), INVALID[PHASE.name]), "uint8"),
@@ -77,15 +77,9 @@ def track_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
     Raises:
         ExportError: the network is not an LSTM.
     """
-    # The exporter does not know this function of the array API standard.
-    register_custom_op_symbolic("aten::take_along_dim", _take_along_axis, OPSET)
     lengths = torch.tensor([[3], [2]], dtype=torch.int32)
     example = (lengths, torch.zeros(2, 3, len(MEASUREMENT_COLUMNS), dtype=torch.float64))
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*REENTRY_TRACK.inputs, *REENTRY_TRACK.outputs)}
     for tensor in (REENTRY_TRACK.inputs[1], PROBABILITY, PHASE):
         axes[tensor.name][1] = TIME_AXIS
     return exported(TrackModel(checkpoint.model, version), example, REENTRY_TRACK, axes, checkpoint, "measurements")
-
-
-def _take_along_axis(graph: Any, x: Any, index: Any, axis: Any) -> Any:
-    return graph.op("GatherElements", x, index, axis_i=symbolic_helper._maybe_get_const(axis, "i"))

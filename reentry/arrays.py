@@ -21,7 +21,7 @@ import numpy as np
 Array = Any
 """An array of numpy, or a tensor of a library that follows the array API standard."""
 
-_BLOCK: Final = 128
+_BLOCK: Final = 64
 """Number of steps in a block of `_maximum_by_blocks`."""
 
 
@@ -52,9 +52,20 @@ def columns_of(table: Array) -> list[Array]:
 
 
 def step_numbers(x: Array) -> Array:
-    """Numbers of the steps 0, 1, ..., T - 1 of each track: (B, T) -> (B, T) int64."""
+    """Numbers of the steps of tracks: (B, T) -> 0, 1, ..., T - 1, (T,) int64."""
     xp = namespace(x)
-    return xp.cumulative_sum(xp.ones_like(x, dtype=xp.int64), axis=-1) - 1
+    return xp.arange(x.shape[-1], dtype=xp.int64)
+
+
+def repeated(x: Array, count: int) -> Array:
+    """Repeat a single step: (B, 1) -> (B, count)."""
+    return np.repeat(x, count, axis=-1) if isinstance(x, np.ndarray) else x.expand(-1, count)
+
+
+def at_steps(x: Array, steps: Array) -> Array:
+    """Values at given steps of each track: (B, T) and (B, N) int64 -> (B, N)."""
+    # The exporter handles negative indices of `take_along_axis` with further operations, which it cannot leave out.
+    return np.take_along_axis(x, steps, axis=-1) if isinstance(x, np.ndarray) else x.gather(-1, steps)
 
 
 def up_to(condition: Array) -> Array:
@@ -83,38 +94,49 @@ def arsinh(x: Array) -> Array:
     return xp.sign(x) * xp.log(size + xp.sqrt(size * size + 1.0))
 
 
+def latest(event: Array, number: Array, before: int) -> Array:
+    """Number of the latest event up to each step.
+
+    Args:
+        event: whether there is an event, (..., T); (B, T) for tensors.
+        number: integers that increase along the steps of each track, (..., T), all above `before`.
+        before: the result before the first event.
+    """
+    xp = namespace(event)
+    numbers = xp.where(event, number, before)
+    if isinstance(event, np.ndarray):
+        return np.maximum.accumulate(numbers, axis=-1)
+    # ONNX has no running maximum, but a cumulative sum: event k of a track is written to entry k of a table.
+    count = xp.cumulative_sum(converted(event, "int64"), axis=-1)
+    table = xp.concat([xp.full_like(numbers[:, :1], before), numbers], axis=-1)
+    return table.scatter(-1, xp.where(event, count, 0), numbers).gather(-1, count)
+
+
 def running_maximum(x: Array, lowest: float) -> Array:
-    """Maximum of the steps up to each step: (..., T) -> (..., T).
+    """Maximum of the steps up to each step: (B, T) -> (B, T).
 
     Args:
         x: the values.
         lowest: a value that no element is below.
     """
-    if isinstance(x, np.ndarray):
-        return np.maximum.accumulate(x, axis=-1)
-    return _maximum_by_blocks(x, lowest)
+    return np.maximum.accumulate(x, axis=-1) if isinstance(x, np.ndarray) else _maximum_by_blocks(x, lowest)
 
 
 def _maximum_by_blocks(x: Array, lowest: float) -> Array:
     """Compute `running_maximum` with operations that ONNX has.
 
-    Within blocks of 128 steps, the maximum over 1, 2, 4, ... steps is the maximum of two maxima over half as many. The
-    result is its maximum with the largest end of the blocks before.
+    The maximum over 1, 2, 4, ..., 64 steps is the maximum of two maxima over half as many. The result is its maximum
+    with the largest of the whole blocks of 64 steps before.
     """
     xp = namespace(x)
-    steps = x.shape[-1]
-    rows = xp.reshape(x, (-1, steps))
-    padding = xp.minimum(rows[:, :1], xp.full(_BLOCK - 1, lowest, dtype=rows.dtype))  # `lowest`, for any number of rows
-    padded = xp.concat([rows, padding], axis=-1)
-    blocks = (steps + _BLOCK - 1) // _BLOCK
-    within = xp.reshape(padded[:, : blocks * _BLOCK], (-1, blocks, _BLOCK))
+    start = xp.full_like(x[:, :1], lowest)
+    recent = xp.concat([repeated(start, _BLOCK - 1), x], axis=-1)
     width = 1
     while width < _BLOCK:
-        within = xp.concat([within[..., :width], xp.maximum(within[..., width:], within[..., :-width])], axis=-1)
+        recent = xp.maximum(recent[:, width:], recent[:, :-width])
         width *= 2
-    end = within[..., -1]  # (rows, blocks)
-    number = step_numbers(end[:1])[0]
-    earlier = number[None, :] < number[:, None]
-    before = xp.max(xp.where(earlier, end[:, None, :], lowest), axis=-1)
-    maxima = xp.reshape(xp.maximum(within, before[..., None]), (-1, blocks * _BLOCK))[:, :steps]
-    return xp.reshape(maxima, x.shape)
+    blocks = xp.concat([start, recent[:, _BLOCK - 1 :: _BLOCK]], axis=-1)
+    number = step_numbers(blocks)
+    earlier = xp.max(xp.where(number <= number[:, None], blocks[:, None, :], lowest), axis=-1)
+    earlier = earlier[:, :, None].expand(-1, -1, _BLOCK).flatten(1)[:, : x.shape[-1]]
+    return xp.maximum(recent, earlier)

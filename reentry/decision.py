@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from reentry.arrays import Array, converted, namespace, running_maximum, step_numbers
+from reentry.arrays import Array, at_steps, converted, latest, namespace, step_numbers
 from reentry.errors import ConfigError
 from reentry.schema import NO_ONSET_TIMESTAMP
 
@@ -46,13 +46,10 @@ def phase_of(probability: Array, config: DecisionConfig | None = None, *, before
         Phase of the same shape as the probability, uint8.
     """
     config = config or DecisionConfig()
-    xp = namespace(probability)
     # An even number leaves reentry and an odd number enters it, and later steps have larger numbers.
-    number = 2 * (step_numbers(probability) + 1)
-    change = xp.where(
-        probability >= config.enter, number + 1, xp.where(probability < config.leave, number, int(before))
-    )
-    return converted(running_maximum(change, 0) % 2, "uint8")
+    enters, leaves = probability >= config.enter, probability < config.leave
+    number = converted(2 * (step_numbers(probability) + 1), "int32") + converted(enters, "int32")
+    return converted(latest(enters | leaves, number, int(before)) % 2, "uint8")
 
 
 def onset_of(phase: Array) -> Array:
@@ -85,5 +82,5 @@ def decide_tracks(
     inside = step_numbers(probability) < track_length[:, None]
     onset_step = onset_of(xp.where(inside, phase, xp.zeros_like(phase)))
     row = converted(xp.maximum(onset_step, 0), "int64")[:, None]
-    onset_timestamp = xp.take_along_axis(timestamp, row, axis=1)[:, 0]
+    onset_timestamp = at_steps(timestamp, row)[:, 0]
     return phase, onset_step, xp.where(onset_step == NO_ONSET, NO_ONSET_TIMESTAMP, onset_timestamp)

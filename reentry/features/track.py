@@ -24,11 +24,14 @@ import numpy.typing as npt
 from reentry.arrays import (
     Array,
     arsinh,
+    at_steps,
     clipped,
     columns_of,
     cosine,
+    latest,
     namespace,
     quotient,
+    repeated,
     running_maximum,
     step_numbers,
 )
@@ -169,7 +172,7 @@ def named_features(columns: Sequence[Array], names: Sequence[str]) -> dict[str, 
 def _with_history(columns: Sequence[Array], rows: int) -> list[Array]:
     """Prepend copies of the first measurement: (B, T) -> (B, rows + T) for each column."""
     xp = namespace(columns[0])
-    return [xp.concat([column[:, :1]] * rows + [column], axis=1) for column in columns]
+    return [xp.concat([repeated(column[:, :1], rows), column], axis=1) for column in columns]
 
 
 def _simple_features(
@@ -233,17 +236,13 @@ def _simple_features(
     measured = columns[_ALTITUDE][:, outliers.HISTORY :]
     reliable = xp.where(measured <= filtered, measured, -math.inf)
     intensity = [lagged(_INTENSITY, lag) for lag in range(3)]
-    peaks = running_maximum(
-        xp.stack(
-            [
-                robust_value(reliable[:, 2:], reliable[:, 1:-1], reliable[:, :-2]),
-                robust_value(intensity[0], intensity[1], intensity[2]),
-            ]
-        ),
-        -math.inf,
-    )
-    highest = xp.maximum(peaks[0], first_peak[:, None])
-    brightest = xp.maximum(peaks[1], first_brightest[:, None])
+
+    def peak(newest: Array, previous: Array, oldest: Array, earlier: Array) -> Array:
+        """Highest value up to each step; an outlier is never the peak, because each value is a median of three."""
+        return xp.maximum(running_maximum(robust_value(newest, previous, oldest), -math.inf), earlier[:, None])
+
+    highest = peak(reliable[:, 2:], reliable[:, 1:-1], reliable[:, :-2], first_peak)
+    brightest = peak(intensity[0], intensity[1], intensity[2], first_brightest)
     descends = highest - height > xp.maximum(FALLEN_SHARE * highest, LEAST_FALL)
     descent_time, descent_height = _first_of_each_run(descends, now, height, descent)
     elapsed = now - started[:, None]
@@ -273,12 +272,12 @@ def _first_of_each_run(inside: Array, time: Array, value: Array, before: Sequenc
         before: time and value at the start of the run that the previous step belongs to, (B,) each.
     """
     xp = namespace(time)
-    was_inside = xp.concat([xp.isfinite(before[0])[:, None], inside[:, :-1]], axis=1)
-    start = running_maximum(xp.where(inside & ~was_inside, step_numbers(time), -1), -1)
+    was_inside = xp.concat([(before[0] < math.inf)[:, None], inside[:, :-1]], axis=1)
+    start = latest(inside & ~was_inside, step_numbers(time), -1)
+    known, row = start >= 0, xp.maximum(start, 0)
 
     def at(x: Array, earlier: Array) -> Array:
-        first = xp.where(start >= 0, xp.take_along_axis(x, xp.maximum(start, 0), axis=1), earlier[:, None])
-        return xp.where(inside, first, math.inf)
+        return xp.where(inside, xp.where(known, at_steps(x, row), earlier[:, None]), math.inf)
 
     return at(time, before[0]), at(value, before[1])
 
@@ -297,7 +296,7 @@ def _elapsed_fraction(elapsed: Array, falling: Array, fallen: Array, height: Arr
         height: altitude, (B, T), m.
     """
     xp = namespace(fallen)
-    known = xp.isfinite(fallen) & (falling > 0.0) & (fallen > 0.0)
+    known = (xp.abs(fallen) < math.inf) & (falling > 0.0) & (fallen > 0.0)
     per_metre = quotient(falling, fallen, where=known)
     total = elapsed + xp.maximum(height, 0.0) * per_metre
     return quotient(elapsed, total, where=known & (total > 0.0))
@@ -328,8 +327,10 @@ def _robust_features(
     counted = xp.where(has_two_before, height, -math.inf)
     changed = xp.where(sensor[:, HISTORY:] != sensor[:, HISTORY - 1 : -1], now, -math.inf)
     before = (counted[:, 0], now[:, 0]) if state is None else state
-    latest = running_maximum(xp.stack([counted, changed]), -math.inf)
-    highest, handed_over = (xp.maximum(latest[i], before[i][:, None]) for i in range(2))
+    highest, handed_over = (
+        xp.maximum(running_maximum(x, -math.inf), earlier[:, None])
+        for x, earlier in zip((counted, changed), before, strict=True)
+    )
 
     light = clipped(columns[_INTENSITY][:, HISTORY - RISE_STEPS - 6 :], DARKEST, _BRIGHTEST)
     light = xp.log(_median(light[:, 2:], light[:, 1:-1], light[:, :-2]))  # (B, 12 + T)

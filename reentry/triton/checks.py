@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from reentry.arrays import Array, columns_of, namespace, up_to
+from reentry.arrays import Array, converted, namespace
 from reentry.schema import (
     FEATURES,
     FEATURES_TENSOR,
@@ -112,26 +112,26 @@ def require_timestamps(timestamp: npt.NDArray[np.float64], track_length: npt.NDA
         )
 
 
-def valid_steps(measurements: Array, track_length: Array) -> Array:
-    """Whether a track has no fault up to each step, by the rules of `require_measurements` for values and lengths.
+def valid_steps(columns: Array, track_length: Array) -> Array:
+    """Whether each step has no fault, by the rules of `require_measurements` for values and lengths.
 
     The graph from measurements to onsets contains this function, because it has no other way to refuse a request. The
     rules apply to the padding too.
 
     Args:
-        measurements: (B, T, M) float64, also NaN or infinite.
+        columns: measurements with the columns first, (M, B, T) float64, also NaN or infinite.
         track_length: number of steps of each track, (B, 1).
 
     Returns:
         (B, T) bool. A track with an invalid length has no valid step.
     """
-    xp = namespace(measurements)
-    sensor, time = measurements[:, :, _SENSOR], measurements[:, :, _TIME]
-    before = xp.concat([time[:, :1], time[:, :-1]], axis=1)
-    valid = (time >= before) & (sensor == xp.floor(sensor))
-    for column, low, high in zip(columns_of(measurements), _LOW.tolist(), _HIGH.tolist(), strict=True):
-        valid = valid & (column >= low) & (column <= high)
-    return up_to(valid & (track_length >= 1) & (track_length <= measurements.shape[1]))
+    xp = namespace(columns)
+    low, high = (xp.asarray(limits, dtype=xp.float64)[:, None, None] for limits in (_LOW.tolist(), _HIGH.tolist()))
+    inside = xp.min(converted((columns >= low) & (columns <= high), "uint8"), axis=0) == 1  # False for NaN
+    time, sensor = columns[_TIME], columns[_SENSOR]
+    forwards = time >= xp.concat([time[:, :1], time[:, :-1]], axis=1)
+    in_length = (track_length >= 1) & (track_length <= time.shape[-1])
+    return inside & forwards & (sensor == xp.floor(sensor)) & in_length
 
 
 def require_features(features: npt.NDArray[np.float32]) -> None:

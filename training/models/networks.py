@@ -105,20 +105,21 @@ class ReentryNetwork(nn.Module, ABC):
             (B, T), and the state after the last step.
         """
         chosen, shares = (features.index_select(-1, indices).unbind(-1) for indices in (self.chosen, self.shares))
-        return self.from_columns(chosen, shares, state)
+        x = torch.stack(self.inputs(chosen, shares), dim=-1)
+        # An export may have half-precision layers. Unnormalised features, up to 1e5 m, do not fit into half precision.
+        hidden, state = self.run(x.to(self.head.weight.dtype), state)  # (B, T, H)
+        logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
+        return logits.float(), state
 
-    def from_columns(
-        self, chosen: Sequence[Tensor], fractions: Sequence[Tensor], state: State | None = None
-    ) -> tuple[Tensor, State]:
-        """Compute the logits of reentry from single features. ONNX Runtime is fastest with one column at a time.
+    def inputs(self, chosen: Sequence[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the inputs of the layers from single features. ONNX Runtime is fastest with one column at a time.
 
         Args:
             chosen: features that the network uses, I tensors (B, T).
             fractions: fraction features among them, P tensors (B, T).
-            state: state after the earlier steps; None at the start of the tracks.
 
         Returns:
-            (B, T), and the state after the last step.
+            Normalised features, harmonics and magnified views, (B, T) each.
         """
         # Indices rather than iterators over buffers, which a trace would keep as nodes that split constants.
         inputs = [(feature - self.mean[i]) / self.std[i] for i, feature in enumerate(chosen)]
@@ -127,11 +128,7 @@ class ReentryNetwork(nn.Module, ABC):
         inputs += [torch.sin(angle) for angle in angles] + [torch.cos(angle) for angle in angles]
         for p, fraction in enumerate(fractions):
             inputs += [torch.clamp((fraction - self.centres[p]) / self.widths[k], -1.0, 1.0) for k in widths]
-        x = torch.stack(inputs, dim=-1)
-        # An export may have half-precision layers. Unnormalised features, up to 1e5 m, do not fit into half precision.
-        hidden, state = self.run(x.to(self.head.weight.dtype), state)  # (B, T, H)
-        logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
-        return logits.float(), state
+        return inputs
 
 
 class ReentryLSTM(ReentryNetwork):
