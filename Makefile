@@ -18,13 +18,13 @@ GPU ?=
 
 # Program that builds the image: the first of these that is installed, or ENGINE=podman.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine) >/dev/null && echo $(engine))))
-# Target of Dockerfile.triton: cpu, gpu or client.
+# Target of Dockerfile.triton: cpu, gpu, client or perf.
 TARGET ?= cpu
 # Registry in front of the image name, as in ghcr.io/owner. Leave it empty for an image that is not pushed.
 REGISTRY ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-TAG ?= $(VERSION)$(if $(filter client,$(TARGET)),,-$(TARGET))
-NAME := $(REGISTRY:%=%/)$(if $(filter client,$(TARGET)),reentry-client,reentry-triton)
+TAG ?= $(VERSION)$(if $(filter client perf,$(TARGET)),,-$(TARGET))
+NAME := $(REGISTRY:%=%/)$(if $(filter client perf,$(TARGET)),reentry-$(TARGET),reentry-triton)
 IMAGE ?= $(NAME):$(TAG)
 # Further options of the image build, such as --cache-from.
 BUILD_FLAGS ?=
@@ -131,7 +131,7 @@ lock: ## re-resolve pyproject.toml into requirements.lock
 		--override lock-overrides.txt --no-annotate --no-header --output-file requirements.lock \
 		$(addprefix --no-emit-package ,$(CUDA_PACKAGES))
 
-build: ## build the image, TARGET=cpu, gpu or client, with the installed model (trains one if there is none)
+build: ## build the image, TARGET=cpu, gpu, client or perf, with the installed model (trains one if there is none)
 	@[ -n "$(ENGINE)" ] || { echo "error: docker, podman and buildah are missing; fix: install one of them" >&2; exit 1; }
 	@compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
 	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \

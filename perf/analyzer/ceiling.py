@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from export.sessions import Array, OnnxSession, TrackSession, live_steps, no_state
 from perf.analyzer.config import PerfConfig
 from perf.analyzer.inputs import requests_of
 from perf.analyzer.production import STEP_GRAPH, TRACK_GRAPH, Production
@@ -30,6 +29,9 @@ from reentry.errors import RepositoryError
 from reentry.features.track import track_features
 from reentry.runtime.cores import cores
 from registry.formats import FORMATS, Format
+
+if TYPE_CHECKING:
+    from export.sessions import Array
 
 STEP_BATCHES: Final = (1, 64)
 """Numbers of live tracks that advance by one step in one run of the step graph."""
@@ -112,6 +114,8 @@ def track_runs(graph: Path, requests: Sequence[tuple[Array, Array]], workers: in
 
     Each `next` scores a request and returns the outputs by name. Worker n starts with request n; requests repeat.
     """
+    from export.sessions import TrackSession  # ONNX Runtime is not needed to measure a server elsewhere
+
     session = TrackSession(graph, threads=threads)
     starts = [worker % len(requests) for worker in range(workers)]
     return [(session.run(*request) for request in cycle([*requests[start:], *requests[:start]])) for start in starts]
@@ -129,6 +133,8 @@ def step_runs(folder: Path, features: Array, state: tuple[int, int], workers: in
         workers: number of workers.
         threads: number of threads within one run.
     """
+    from export.sessions import OnnxSession, live_steps, no_state
+
     spec = FORMATS[Format.ONNX]
     session = OnnxSession(folder / spec.whole_file, folder / spec.step_file, threads=threads)
     rows = [np.ascontiguousarray(row) for row in features.swapaxes(0, 1)]

@@ -27,7 +27,7 @@ from tests.contract.test_k8s_agreement import EXIT_TIMEOUT
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile.triton"
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
-RUN = ("cpu", "gpu", "client")
+RUN = ("cpu", "gpu", "client", "perf")
 SERVE = ("cpu", "gpu")
 
 
@@ -156,8 +156,7 @@ def test_base_images_are_arguments_with_a_version() -> None:
 
 @pytest.mark.parametrize("stage", RUN)
 def test_every_image_runs_without_root_and_has_labels(stage: str) -> None:
-    (user,) = arguments(stage, "USER")
-    assert user == "1000:1000"
+    assert arguments(stage, "USER")[-1] == "1000:1000"
     labels = pairs(stage, "LABEL")
     assert labels["org.opencontainers.image.version"] == __version__
     assert {"title", "description", "revision", "licenses"} <= {label.rpartition(".")[2] for label in labels}
@@ -240,11 +239,20 @@ def test_the_client_image_has_exactly_the_packages_it_imports() -> None:
     assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}
 
 
-@pytest.mark.parametrize("kind", ["SERVER", "CLIENT"])
+def test_the_perf_image_has_every_package_that_measuring_a_server_imports() -> None:
+    # ONNX Runtime gives the ceiling, which needs the model repository and is not measured for a server elsewhere.
+    statements = "\n".join(line for line in imports_of("perf/analyzer/*.py").splitlines() if "export." not in line)
+    # matplotlib needs contourpy for contours alone; perf_analyzer is linked with the CUDA runtime.
+    needed = imported_by("perf", statements) | {"contourpy", "nvidia-cuda-runtime-cu12"}
+    assert needed - packages("CLIENT") == packages("PERF")
+
+
+@pytest.mark.parametrize("kind", ["SERVER", "CLIENT", "PERF"])
 def test_every_package_of_an_image_is_locked(kind: str) -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     assert packages(kind) <= locked
-    assert not packages(kind) & {"torch", "lightning", "scipy", "scikit-learn", "matplotlib"}
+    assert not packages(kind) & {"torch", "lightning", "scipy", "scikit-learn"}
+    assert (kind == "PERF") == ("matplotlib" in packages(kind))
 
 
 def test_the_build_context_holds_exactly_what_the_image_copies() -> None:
