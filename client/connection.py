@@ -132,6 +132,16 @@ class Connection:
         """Protocol and address of the server."""
         return self._endpoint
 
+    async def is_ready(self, model: Model) -> bool:
+        """Return whether the server serves a model.
+
+        Raises:
+            ServerUnavailableError: the server is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            return bool(await self._client.is_model_ready(model.name, **self._per_call))
+
     async def max_batch(self, model: Model) -> int:
         """Return the largest number of tracks that the served model accepts in one request.
 
@@ -142,6 +152,28 @@ class Connection:
         with _translated(self._endpoint):
             answer = await self._client.get_model_config(model.name, **self._per_call)
             return int(answer.config.max_batch_size if self._endpoint.scheme == "grpc" else answer["max_batch_size"])
+
+    async def parameters(self, model: Model) -> list[str]:
+        """Return the names of the parameters in the configuration of a served model.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer = await self._client.get_model_config(model.name, **self._per_call)
+            return sorted(answer.config.parameters if self._endpoint.scheme == "grpc" else answer["parameters"])
+
+    async def versions(self, model: Model) -> list[str]:
+        """Return the versions of a model that the server serves.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer = await self._client.get_model_metadata(model.name, **self._per_call)
+            return sorted(answer.versions if self._endpoint.scheme == "grpc" else answer["versions"])
 
     async def server_version(self) -> str:
         """Return the version of the server.
