@@ -36,6 +36,7 @@ SLOW_FILES = (
     "unit/export/tensorrt/test_node.py",
     "integration/test_monitoring.py",
     "integration/test_export_serving.py",
+    "integration/test_fast_path.py",
     "unit/perf/formats/test_benchmark.py",
     "unit/training/data/test_identity.py",
     "unit/registry/test_models.py",

@@ -24,26 +24,37 @@ from reentry import schema
 from reentry.serving import EmbeddedServer
 from reentry.serving import http as api
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from registry import promotion
 from registry.formats import TRACK_FILE, Format
+from registry.live_server import LiveServer
+from registry.open import open_store
 from tests.conftest import copy_repository, on_free_ports
 from tests.exporting import deciding
 from tests.integration.test_monitoring import exported, total, until
 from tests.integration.test_serving import make_tracks, request_inputs
+from tests.versions import install
+from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 
 TRACKS = 60
 FAST = schema.REENTRY_FAST.name
 
 
+def network() -> Checkpoint:
+    """A small network that finds onsets in simulated flights."""
+    checkpoint = deciding(ModelConfig(hidden=8, layers=1))
+    checkpoint.model.chosen[-1] = schema.FEATURES.index("intensity")  # so that the graph checks it
+    return checkpoint
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with both graphs of a small network that finds onsets in simulated flights."""
+    """A repository with both graphs of the small network."""
     folder = tmp_path_factory.mktemp("fast")
     repository = copy_repository(folder)
     version = repository / "reentry_lstm/1"
     version.mkdir()
-    checkpoint = deciding(ModelConfig(hidden=8, layers=1))
-    checkpoint.model.chosen[-1] = schema.FEATURES.index("intensity")  # so that the graph checks it
+    checkpoint = network()
     build(Format.ONNX, checkpoint, 1, version, TensorRTConfig())
     build_track(Format.ONNX, checkpoint, 1, version)
     (repository / "reentry_track/1").mkdir()
@@ -184,6 +195,27 @@ def test_a_direct_call_of_track_monitor_cannot_corrupt_a_metric(client: triton.I
         with pytest.raises(InferenceServerException, match=tensor.name) as refusal:
             call({tensor: value})
         assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_the_first_promotion_with_a_graph_lets_a_running_server_load_the_ensemble(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "try_out", lambda *_: None)  # a promotion without this server is tested elsewhere
+    copy = shutil.copytree(repository, tmp_path / "copy")
+    shutil.rmtree(copy / "reentry_track/1")
+    checkpoint, version = network(), tmp_path / "graphs"
+    version.mkdir()
+    build(Format.ONNX, checkpoint, 2, version, TensorRTConfig())
+    build_track(Format.ONNX, checkpoint, 2, version)
+    install(copy, tmp_path, 2, files={path.name: path.read_bytes() for path in version.iterdir()})
+    with EmbeddedServer(on_free_ports(copy, instances=4)) as server:
+        assert FAST not in server.models
+        assert promotion.promote(open_store(copy), 2, server=LiveServer(f"http://{server.http_url}")).warnings == ()
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            answer = client.infer(FAST, request_inputs(make_tracks(2, 64)))
+            served = client.get_model_config("reentry_track", as_json=True)["config"]
+    assert answer.as_numpy("model_version").tolist() == [[2], [2]]
+    assert served["version_policy"]["specific"]["versions"] == ["2"]
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
