@@ -103,22 +103,26 @@ class Connection:
             timeout: longest wait for one answer, s.
         """
         self._endpoint = endpoint
+        self._timeout = timeout
         self._per_call: dict[str, float] = {}
         if endpoint.scheme == "grpc":
-            import tritonclient.grpc as protocol
             from tritonclient.grpc.aio import InferenceServerClient
+            from tritonclient.grpc.service_pb2 import ModelInferResponse
+
+            from client.grpc_request import METHOD
 
             self._client = InferenceServerClient(endpoint.address, channel_args=_GRPC_OPTIONS)
             self._per_call = {"client_timeout": timeout}
+            self._call = self._client._channel.unary_unary(
+                METHOD, request_serializer=None, response_deserializer=ModelInferResponse.FromString
+            )
         else:
-            import tritonclient.http as protocol
             from tritonclient.http.aio import InferenceServerClient
 
             # aiohttp warns of a body over 1 MiB that is passed as bytes, which is how tritonclient passes every body.
             warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
             self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
             self._client._stub._response_class = _bounded_response()  # tritonclient has no setting for it
-        self._input = protocol.InferInput
         _log.debug("connecting to %s, timeout %g s", endpoint, timeout)
 
     async def __aenter__(self) -> Connection:
@@ -210,16 +214,34 @@ class Connection:
             ServerUnavailableError: the server did not answer.
             RefusedError: the server refused the request.
         """
-        tensors = [self._input(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
-        for tensor in tensors:
-            tensor.set_data_from_numpy(inputs[tensor.name()])
+        send = self._infer_over_grpc if self._endpoint.scheme == "grpc" else self._infer_over_http
         with _translated(self._endpoint):
-            result = await self._client.infer(model.name, tensors, **self._per_call)
+            result = await send(model, inputs)
             outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
             missing = [name for name, values in outputs.items() if values is None]
             if missing:
                 raise ValueError(f"the answer has no tensor {', '.join(missing)}")
         return outputs
+
+    async def _infer_over_grpc(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+        from grpc import RpcError
+        from tritonclient.grpc import InferResult
+        from tritonclient.utils import InferenceServerException
+
+        from client.grpc_request import encoded_request
+
+        try:
+            return InferResult(await self._call(encoded_request(model, inputs), timeout=self._timeout))
+        except RpcError as error:
+            raise InferenceServerException(error.details(), status=str(error.code())) from error
+
+    async def _infer_over_http(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+        from tritonclient.http import InferInput
+
+        tensors = [InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
+        for tensor in tensors:
+            tensor.set_data_from_numpy(inputs[tensor.name()])
+        return await self._client.infer(model.name, tensors)
 
 
 def _bounded_response() -> type[Any]:

@@ -190,14 +190,14 @@ class TrackMetrics:
             features: features, (B, K, F); None if the model has none, and the request does not count for drift.
             seconds: inference time of the request, s; None if the model does not know it.
         """
-        steps = int(track_length.sum())
+        steps = sum(track_length.tolist())
         scored = phase if steps == phase.size else phase * (np.arange(phase.shape[1]) < track_length[:, None])
         self._records.append(
             _RequestRecord(
                 tracks=len(phase),
                 steps=steps,
                 reentry_steps=int(np.count_nonzero(scored)),
-                onsets=int(np.count_nonzero(onset_step != NO_ONSET)),
+                onsets=len(onset_step) - onset_step.tolist().count(NO_ONSET),
                 seconds=seconds,
                 model_version=model_version,
                 features=None if features is None else self._sample(features, track_length),
