@@ -64,10 +64,12 @@ class RequestBatch:
 
     def measurements(self) -> npt.NDArray[np.float64]:
         """Measurements, (B, T, M); a shorter track is padded with its last row."""
-        joined = np.empty((len(self.tracks), self.longest, self.tracks[0].measurements.shape[1]))
-        for track, row in zip(self.tracks, joined, strict=True):
-            row[: len(track)] = track.measurements
-            row[len(track) :] = track.measurements[-1]
+        longest = self.longest
+        joined = np.empty((len(self.tracks), longest, self.tracks[0].measurements.shape[1]))
+        for track, rows in zip(self.tracks, joined, strict=True):
+            rows[: len(track)] = track.measurements
+            if len(track) < longest:
+                rows[len(track) :] = track.measurements[-1]
         return joined
 
     def lengths(self) -> npt.NDArray[np.int32]:
