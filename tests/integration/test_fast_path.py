@@ -30,7 +30,7 @@ from registry.live_server import LiveServer
 from registry.open import open_store
 from tests.conftest import copy_repository, on_free_ports
 from tests.exporting import deciding
-from tests.integration.test_monitoring import exported, total, until
+from tests.integration.test_monitoring import exported, total, until, write_reference
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.versions import install
 from training.checkpoint import Checkpoint
@@ -57,6 +57,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = network()
     build(Format.ONNX, checkpoint, 1, version, TensorRTConfig())
     build_track(Format.ONNX, checkpoint, 1, version)
+    write_reference(version)
     (repository / "reentry_track/1").mkdir()
     shutil.copy(version / TRACK_FILE, repository / "reentry_track/1/model.onnx")
     return repository
@@ -228,10 +229,13 @@ def test_a_file_gets_the_same_results_from_both_models(
     summary = predict_file(config)
     assert summary.tracks == TRACKS
     assert requests.models.count(FAST) >= 5
+    found = [json.loads(line)["unlike_training"] for line in (config.out / "inference.jsonl").read_text().splitlines()]
+    assert 8 < summary.compared == sum(each is not None for each in found) < TRACKS
+    assert f"{summary.compared} tracks compared with the training data" in summary.summary()
     monkeypatch.setattr(routing, "FIRST_TRACKS", TRACKS)
     requests.models.clear()
     alone = replace(config, out=config.out.with_name("alone"))
-    predict_file(alone)
+    assert "compared" not in predict_file(alone).summary()
     assert set(requests.models) == {schema.ENSEMBLE.name}
     rows, expected = (pd.read_csv(each.out / "predictions.csv") for each in (config, alone))
     np.testing.assert_allclose(rows["reentry_probability"], expected["reentry_probability"], rtol=0.0, atol=1e-5)
