@@ -12,8 +12,9 @@ from itertools import islice
 from typing import Final
 
 from client.batching import BatchConfig, RequestBatch, batches
-from client.connection import Connection, RefusedError, ServerUnavailableError
+from client.connection import Connection
 from client.retry import Retry
+from reentry.errors import ClientError
 from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_TRACK, TRACK_DECISION, Model
 from reentry.tracks import Track
 
@@ -55,7 +56,7 @@ class Routing:
                 if obstacle is None:
                     accepted = min(accepted, await connection.max_batch(REENTRY_FAST))
                     model = REENTRY_FAST
-            except (ServerUnavailableError, RefusedError) as error:
+            except ClientError as error:  # only `reentry` has to answer
                 obstacle = error.problem
             _log.debug("%s scores the tracks%s", model.name, f", because {obstacle}" if obstacle else "")
         tracks = max(1, min(config.tracks, accepted))

@@ -12,6 +12,7 @@ from client.batching import BatchConfig
 from client.connection import Endpoint, RefusedError, ServerUnavailableError
 from client.retry import Retry, RetryConfig
 from client.routing import FIRST_TRACKS, SAMPLED, Routing
+from reentry.errors import ClientError
 from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS, REENTRY_FAST, REENTRY_LSTM, TRACK_DECISION, Model
 from reentry.tracks import Track
 
@@ -95,6 +96,7 @@ def test_requests_hold_as_many_tracks_as_both_models_accept() -> None:
         ({"versions_of": {REENTRY_LSTM.name: ["4"]}}, "reentry_lstm serves version 4, reentry_track 3"),
         ({"error": ServerUnavailableError("away")}, "away"),
         ({"error": RefusedError("forbidden")}, "forbidden"),
+        ({"error": ClientError("no Triton server listens there")}, "no Triton server listens there"),
     ],
 )
 def test_the_ensemble_scores_all_tracks_if_the_answers_could_differ(
