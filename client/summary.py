@@ -31,6 +31,10 @@ class ScoringSummary:
     """Version of the model; None if no track was scored."""
     seconds: float
     """Time from the first request to the last answer, s, without reading and writing the files."""
+    reading_seconds: float
+    """Time to read and check the file, s."""
+    writing_seconds: float
+    """Time to write the results, s."""
     unlike_training: list[UnlikeTraining] | None = None
     """Quantities in which tracks lie outside the training range; None if the server cannot compare."""
     notes: str

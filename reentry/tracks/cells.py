@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ import pandas as pd
 import pandera.pandas as pa
 
 from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TIMESTAMP, TRACK_COLUMNS, TRACK_ID, Column
-from reentry.tracks.sources import FIELDS
+from reentry.tracks.csv_numbers import Numbers
+from reentry.tracks.sources import FIELDS, Chunk
 
 NO_LABEL: Final = -1
 
@@ -33,16 +34,17 @@ RECORD: Final = np.dtype(
 Records = npt.NDArray[np.void]
 
 _FAULT_COLUMNS: Final = ["row", "column", "problem", "got"]
+_NO_FAULTS: Final = pd.DataFrame(columns=_FAULT_COLUMNS)
 _WHOLE_ROW: Final = ""
 _NOT_WHOLE: Final = "not a whole number"
 _TOO_LARGE: Final = "does not fit in 64 bits"
 
 
-def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[np.int64], pd.DataFrame]:
-    """Parse a chunk of `Source.chunks` and find all faulty cells.
+def parse(chunk: Chunk, *, labelled: bool) -> tuple[Records, npt.NDArray[np.int64], pd.DataFrame]:
+    """Parse a chunk of N rows and find all faulty cells.
 
     Args:
-        chunk: N rows, indexed by row number.
+        chunk: N rows.
         labelled: Whether every row needs a label of 0 or 1. If False, any other label is treated as missing.
 
     Returns:
@@ -50,10 +52,53 @@ def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[
         the numbers of the rows without a readable track id. Third, a table of faults, sorted by row and with at most
         one fault per cell; its columns are `row`, `column` ("" for the whole row), `problem` and `got`.
     """
+    if chunk.numbers is not None and _without_faults(chunk.numbers, labelled=labelled):
+        rows = np.arange(chunk.first, chunk.first + chunk.rows)
+        return _records(rows, chunk.numbers), rows[:0], _NO_FAULTS
+    return _parse_cells(chunk.cells(), labelled=labelled)
+
+
+def _without_faults(numbers: Numbers, *, labelled: bool) -> bool:
+    """Whether no cell has a fault that `track_schema` would find."""
+    for column in (*TRACK_COLUMNS, *((REENTRY_PHASE,) if labelled else ())):
+        if column in (TRACK_ID, SENSOR_ID):
+            continue
+        values = numbers[column.name]
+        if column in (TIMESTAMP, REENTRY_PHASE) and np.isnan(values).any():
+            return False
+        # Without missing values, a column of which all are missing has no lowest value and is left to the other parser.
+        lowest, highest = np.fmin.reduce(values), np.fmax.reduce(values)
+        low = np.finfo(np.float64).min if column.low is None else column.low
+        high = np.finfo(np.float64).max if column.high is None else column.high
+        if not (low <= lowest and highest <= high):
+            return False
+    return not labelled or bool(np.isin(numbers[REENTRY_PHASE.name], (0.0, 1.0)).all())
+
+
+def _records(rows: npt.NDArray[np.int64], numbers: Numbers) -> Records:
+    records = np.empty(len(rows), dtype=RECORD)
+    records["row"] = rows
+    records["track_id"] = numbers[TRACK_ID.name]
+    for position, name in enumerate(MEASUREMENT_COLUMNS):
+        records["measurement"][:, position] = numbers[name]
+    records["reentry_phase"] = NO_LABEL
+    if REENTRY_PHASE.name in numbers:
+        label = numbers[REENTRY_PHASE.name]
+        records["reentry_phase"] = np.where((label == 0) | (label == 1), label, NO_LABEL).astype(np.int8)
+    return records
+
+
+def _parse_cells(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[np.int64], pd.DataFrame]:
+    """Parse cells of any content, see `parse`.
+
+    Args:
+        chunk: N rows, as `Chunk.cells` documents.
+        labelled: See `parse`.
+    """
     track_id, has_track, track_faults = _ids(chunk, TRACK_ID)
     sensor_id, has_sensor, sensor_faults = _ids(chunk, SENSOR_ID)
     faults = [track_faults, sensor_faults]
-    numbers: dict[str, npt.NDArray[np.float64]] = {}
+    numbers: dict[str, npt.NDArray[Any]] = {}
     for column in (*TRACK_COLUMNS, REENTRY_PHASE):
         if column in (TRACK_ID, SENSOR_ID) or column.name not in chunk:
             continue
@@ -63,13 +108,7 @@ def parse(chunk: pd.DataFrame, *, labelled: bool) -> tuple[Records, npt.NDArray[
     faults.append(_violations(pd.DataFrame(numbers, index=chunk.index, copy=False), labelled=labelled))
 
     numbers[SENSOR_ID.name] = np.where(has_sensor, sensor_id.astype(np.float64), np.nan)
-    records = np.empty(len(chunk), dtype=RECORD)
-    records["row"] = chunk.index
-    records["track_id"] = track_id
-    for position, name in enumerate(MEASUREMENT_COLUMNS):
-        records["measurement"][:, position] = numbers[name]
-    label = numbers.get(REENTRY_PHASE.name, np.full(len(chunk), np.nan))
-    records["reentry_phase"] = np.where((label == 0) | (label == 1), label, NO_LABEL).astype(np.int8)
+    records = _records(chunk.index.to_numpy(), {**numbers, TRACK_ID.name: track_id})
 
     if FIELDS in chunk:
         misfits = chunk[FIELDS].dropna()
