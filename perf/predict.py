@@ -156,7 +156,7 @@ def run_benchmark(*, largest: int, formats: Sequence[str], repository: Path, out
         largest: largest number of tracks in a file; the sizes are the powers of ten from `SMALLEST` up to it, and it.
         formats: formats to measure, of `FORMATS`.
         repository: model repository with an exported version.
-        out: folder of the result; the track files are made there one at a time and removed again.
+        out: folder of the result; the track files are made there and removed again.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -170,19 +170,23 @@ def run_benchmark(*, largest: int, formats: Sequence[str], repository: Path, out
     sizes = [size for size in powers if size < largest] + [largest]
     out.mkdir(parents=True, exist_ok=True)
     runs = []
+    busy, lasted = 0.0, 0.0
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0)
     with tempfile.TemporaryDirectory(dir=out) as temporary, EmbeddedServer(config) as server:
         folder, url = Path(temporary), f"grpc://{server.grpc_url}"
-        spent, begun = 0.0, 0.0
-        for size in [SMALLEST, *sizes]:  # the first run warms up the server
+
+        def made(size: int, suffix: str) -> Path:
+            write_tracks(folder / f"tracks.{suffix}", repeated_tracks(size))
+            return folder / f"tracks.{suffix}"
+
+        measure(made(SMALLEST, formats[0]), url, folder / "results")  # warms up the server
+        for size in sizes:
             for suffix in formats:
-                source = folder / f"tracks.{suffix}"
-                write_tracks(source, repeated_tracks(size))
-                before, clock = machine_cpu_seconds(), time.perf_counter()
+                source = made(size, suffix)
+                before = machine_cpu_seconds()
                 runs.append(measure(source, url, folder / "results"))
-                spent += machine_cpu_seconds() - before
-                begun += time.perf_counter() - clock
-                source.unlink()
+                busy += machine_cpu_seconds() - before
+                lasted += runs[-1].wall_seconds
     scale = PredictScale(
         machine={"processor": processor(), "cores": cores(), "memory_gib": memory_gib()},
         versions={
@@ -193,8 +197,8 @@ def run_benchmark(*, largest: int, formats: Sequence[str], repository: Path, out
             "pyarrow": pa.__version__,
         },
         git_revision=git_revision(),
-        busy=spent / begun / cores(),
-        runs=runs[len(formats) :],
+        busy=busy / lasted / cores(),
+        runs=runs,
     )
     _write(scale, out)
     return scale
