@@ -56,6 +56,8 @@ class CsvRecords:
                 self._byte_order_mark = BYTE_ORDER_MARK if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else ""
                 file.seek(len(self._byte_order_mark))
                 self.header, self._start = self._read_header(file)
+                file.seek(0)
+                self._head = file.read(self._start)
         except OSError as error:
             raise TrackFileError("cannot be read", where=str(path), got=error.strerror) from error
         try:
@@ -98,7 +100,7 @@ class CsvRecords:
         try:
             with self.path.open("rb") as file:
                 if seen is not None:
-                    seen(file.read(self._start))
+                    seen(self._head)  # the bytes whose columns are used, even if the file has been replaced since
                 file.seek(self._start)
                 while not final:
                     data = file.read(max(BLOCK_BYTES, len(rest)))  # growing reads scan a long record only a few times

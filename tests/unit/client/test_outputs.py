@@ -15,12 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client import outputs
 from client.journal import Score
 from client.outputs import RowResults, TrackResult, write_outputs
-from reentry.errors import TrackFileError
+from reentry.errors import InputError, TrackFileError
+from reentry.runtime import scratch
 from reentry.simulation import simulate_file
 from reentry.tracks import ReadReport, SetAside, Track, csv_records, fingerprint, read_tracks
 from reentry.tracks.sources import row_texts
+from tests.full_disk import room_for
 
 
 def track_of(rows: list[int], steps: list[int], track_id: int = 1) -> Track:
@@ -308,7 +311,7 @@ def test_a_file_with_other_content_is_an_error_and_replaces_no_results(tmp_path:
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == old
 
 
-def test_rows_written_in_chunks_are_the_same_as_rows_written_at_once(
+def test_rows_written_in_blocks_from_disk_are_the_same_as_rows_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "t.csv"
@@ -316,5 +319,13 @@ def test_rows_written_in_chunks_are_the_same_as_rows_written_at_once(
     pair = (track_of(list(range(10)), list(range(10))), score_of([0] * 5 + [1] * 5))
     whole = (write(source, [pair]) / "predictions.csv").read_text()
     monkeypatch.setattr(csv_records, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(outputs, "_ROWS_IN_MEMORY", 3)
     assert (write(source, [pair]) / "predictions.csv").read_text() == whole
     assert whole.splitlines()[-1] == "9,1.000000,1"
+
+
+def test_results_of_a_large_file_need_room_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
+    with room_for(10_000), pytest.raises(InputError, match="cannot be written: File too large"):
+        RowResults(10_000)
