@@ -221,12 +221,20 @@ def markdown(scale: PredictScale) -> str:
     """Return the report as Markdown."""
     machine = scale.machine
     versions = ", ".join(f"{name} {version}" for name, version in scale.versions.items())
-    titles = ("format", "tracks", "rows", "wall s", *(f"{phase} ms/track" for phase in _PHASES), "CPU s", "peak MiB")
+    titles = (
+        "format",
+        "tracks",
+        "rows",
+        "wall s",
+        *(f"{phase} ms/track" for phase in _PHASES),
+        "CPU ms/track",
+        "peak MiB",
+    )
     rows = [
         [
             *(run.format, f"{run.tracks:,}", f"{run.rows:,}", f"{run.wall_seconds:.2f}"),
             *(f"{cost:.3f}" for cost in run.ms_per_track.values()),
-            *(f"{run.cpu_seconds:.2f}", f"{run.peak_mib:,.0f}"),
+            *(f"{1e3 * run.cpu_seconds / run.tracks:.3f}", f"{run.peak_mib:,.0f}"),
         ]
         for run in scale.runs
     ]
@@ -255,14 +263,16 @@ def plot(scale: PredictScale) -> Figure:
         cost, memory = axes[0][column], axes[1][column]
         for phase, colour in _PHASES.items():
             cost.plot(tracks, [run.ms_per_track[phase] for run in runs], "o-", color=colour, label=phase)
+        cpu = [1e3 * run.cpu_seconds / run.tracks for run in runs]
+        cost.plot(tracks, cpu, "--", color="black", label="processor time of the client")
         memory.plot(tracks, [run.peak_mib for run in runs], "o-", color="tab:red")
         cost.set_title(name)
         cost.set_yscale("log")
         memory.set_xscale("log")
-        memory.set_ylim(bottom=0.0)
         memory.set_xlabel("tracks")
-    axes[0][0].set_ylabel("wall time per track, ms")
+    axes[0][0].set_ylabel("time per track, ms; solid lines: wall time")
     axes[1][0].set_ylabel("peak memory of the client, MiB")
+    axes[1][0].set_ylim(bottom=0.0)
     axes[0][0].legend()
     for each in axes.flat:
         each.grid(visible=True, alpha=0.3)

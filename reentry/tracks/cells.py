@@ -135,6 +135,8 @@ def _checks(column: Column) -> list[pa.Check]:
 def _violations(rows: npt.NDArray[np.int64], numbers: Numbers, *, labelled: bool) -> pd.DataFrame:
     """Return the faults that `track_schema` finds in rows, (N,), and their columns, (N,) each."""
     schema = track_schema(labelled=labelled)
+    if not len(rows):
+        return _NO_FAULTS
     wrong = [each for name in schema.columns if len(each := _outside(_COLUMNS[name], numbers[name]))]
     if not wrong:
         return _NO_FAULTS
