@@ -58,7 +58,7 @@ class PredictRun:
     wall_seconds: float
     """Time from the start of the process to its end, s."""
     start_seconds: float
-    """Part of it outside the three phases: imports, connecting, and the end of the process."""
+    """Part of it outside the three phases: imports, and the removal of temporary files at the end."""
     read_seconds: float
     score_seconds: float
     write_seconds: float
@@ -245,7 +245,7 @@ def markdown(scale: PredictScale) -> str:
         "- client and server share the machine",
         f"- versions: {versions}; git revision {scale.git_revision}",
         f"- all programs together used {scale.busy:.0%} of the cores during the runs",
-        "- start: imports, connecting, and the end of the process; CPU and peak: the client process alone",
+        "- start: imports, and the removal of temporary files at the end; CPU and peak: the client process alone",
         "",
         *table(titles, rows),
     ]
