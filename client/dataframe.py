@@ -27,7 +27,7 @@ from reentry.errors import ConfigError, InputError
 from reentry.schema import PHASE, PROBABILITY, SENSOR_ID, TRACK_ID
 from reentry.tracks import RepairConfig, TrackFile
 from reentry.tracks.formats import check_columns
-from reentry.tracks.sources import Source
+from reentry.tracks.sources import Chunk, Source
 
 _NAME: Final = Path("DataFrame")
 """Name of the table in errors, in place of the name of a file."""
@@ -118,8 +118,11 @@ class _FrameSource(Source):
         super().__init__(_NAME, columns, 0)
         self._frame = frame.set_axis(pd.RangeIndex(len(frame))).set_axis(list(columns), axis="columns")
 
-    def chunks(self) -> Iterator[pd.DataFrame]:
+    def chunks(self) -> Iterator[Chunk]:
         """See `Source.chunks`."""
+        yield Chunk(first=0, rows=len(self._frame), numbers=None, cells=self._cells)
+
+    def _cells(self) -> pd.DataFrame:
         chunk = {}
         for name in self.track_columns:
             cells = self._frame[name]
@@ -128,11 +131,7 @@ class _FrameSource(Source):
             elif not (pd.api.types.is_float_dtype(cells) or pd.api.types.is_integer_dtype(cells)):
                 cells = cells.astype(object)
             chunk[name] = cells
-        yield pd.DataFrame(chunk, index=self._frame.index)
-
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """See `Source.tables`."""
-        yield self._frame
+        return pd.DataFrame(chunk, index=self._frame.index)
 
 
 def _run(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:

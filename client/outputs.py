@@ -1,7 +1,7 @@
 """Result files of a scored file: predictions for each row, onsets, the inference log, and rows that were set aside.
 
-The rows of the input are read a second time and copied as text. No digit of the user's file changes, and only the
-results are held in memory, five bytes for each row.
+The rows of the input are read a second time and copied as text. No digit of the user's file changes. The results of
+the rows, five bytes each, are held in memory, or in a temporary file if there are many.
 
 Shapes: N rows of the file or of a track, T steps.
 """
@@ -10,49 +10,90 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from client.journal import Score
 from client.training_comparison import quantities_of
 from reentry.decision import NO_ONSET
 from reentry.errors import TrackFileError
-from reentry.runtime.files import whole_file
+from reentry.runtime.ahead import one_ahead
+from reentry.runtime.files import whole_file, writing
+from reentry.runtime.scratch import ScratchArray
 from reentry.schema import PHASE, PROBABILITY
-from reentry.tracks import ReadReport, Track, fingerprint
-from reentry.tracks.csv_records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
-from reentry.tracks.sources import row_texts
+from reentry.tracks import ReadReport, Track
+from reentry.tracks.csv_records import BYTE_ORDER_MARK, csv_line, fields_of
+from reentry.tracks.sources import RowTexts
+from reentry.tracks.text_blocks import ENCODING
 
-ROWS_AT_ONCE: Final = 65_536
 NOT_SCORED: Final = 255
 """Value of the phase in a row that was not scored."""
+
+_ROWS_IN_MEMORY: Final = 2**22
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class RowResults:
     """Probability and phase for each row of a file."""
 
     def __init__(self, row_count: int) -> None:
-        self.probability = np.full(row_count, np.nan, dtype=np.float32)
+        """Mark every row as not scored.
+
+        Raises:
+            InputError: the temporary folder has no room for the results of a large file.
+        """
+        with writing(Path(tempfile.gettempdir())):
+            self._scratch = ScratchArray(row_count, np.float32(np.nan)), ScratchArray(row_count, np.uint8(NOT_SCORED))
+        self.probability: npt.NDArray[np.float32] = self._scratch[0].values
         """Probability of each row, (N,); NaN if the row was not scored."""
-        self.phase = np.full(row_count, NOT_SCORED, dtype=np.uint8)
+        self.phase: npt.NDArray[np.uint8] = self._scratch[1].values
         """Phase of each row, (N,); `NOT_SCORED` if the row was not scored."""
+        self._touched = 0
 
     def take(self, track: Track, score: Score) -> None:
         """Set the rows of a track from the results of its steps."""
         self.probability[track.rows] = score.probability[track.steps]
         self.phase[track.rows] = score.phase[track.steps]
+        self._bound_memory(len(track.rows))
 
-    def text(self, start: int, stop: int) -> Iterator[str]:
-        """Format the results of rows start ... stop - 1 as the last two cells of their CSV lines."""
-        probabilities, phases = self.probability[start:stop].tolist(), self.phase[start:stop].tolist()
-        for probability, phase in zip(probabilities, phases, strict=True):
-            yield "," if phase == NOT_SCORED else f"{probability:.6f},{phase}"
+    def _bound_memory(self, rows: int) -> None:
+        """Release the memory of the arrays whenever another `_ROWS_IN_MEMORY` rows have been written or read."""
+        self._touched += rows
+        if self._touched >= _ROWS_IN_MEMORY:
+            self._touched = 0
+            for each in self._scratch:
+                each.release()
+
+    def cells(self, start: int, stop: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+        """Format the results of rows start ... stop - 1 as the last two cells of their CSV lines.
+
+        Returns:
+            A tuple of two arrays for R rows and K characters. First, the ASCII text of each row such as ",0.250000,1",
+            (R, K). Second, whether the character is part of the row, (R, K). A row that was not scored has two commas.
+        """
+        self._bound_memory(stop - start)
+        phase = self.phase[start:stop]
+        scored = phase != NOT_SCORED
+        text = np.tile(np.frombuffer(b",0.000000,0", np.uint8), (len(phase), 1))
+        # The product is exact in float64, so that its rounding is that of the format ".6f".
+        probability = np.where(scored, self.probability[start:stop], 0.0).astype(np.float64)
+        left = np.rint(probability * 1e6).astype(np.uint32)
+        for place in (8, 7, 6, 5, 4, 3, 1):
+            left, digit = np.divmod(left, np.uint32(10))
+            text[:, place] += digit.astype(np.uint8)
+        text[:, -1] += np.where(scored, phase, 0).astype(np.uint8)
+        used = np.ones(text.shape, dtype=np.bool_)
+        text[~scored, :2] = ord(",")
+        used[~scored, 2:] = False
+        return text, used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,28 +185,50 @@ def write_outputs(
         if files.set_aside is not None:
             with stack.enter_context(whole_file(files.set_aside)).open("w", encoding=ENCODING, newline="") as out:
                 out.writelines(report.lines_set_aside())
-        _write_predictions(stack.enter_context(whole_file(files.predictions)), report.path, rows)
-        if fingerprint(report.path) != source:
-            raise TrackFileError("changed while it was scored", where=str(report.path), fix="score it again")
+        texts = RowTexts(report.path)
+        written = _write_predictions(stack.enter_context(whole_file(files.predictions)), texts, rows)
+        if written != len(rows.probability) or texts.fingerprint != source:
+            raise TrackFileError(
+                "changed while it was scored",
+                where=str(report.path),
+                expected=f"{len(rows.probability)} rows" if written != len(rows.probability) else None,
+                fix="score it again",
+            )
     if files.set_aside is None:
         (folder / "set_aside.csv").unlink(missing_ok=True)
     return files
 
 
-def _write_predictions(path: Path, source: Path, rows: RowResults) -> None:
-    lines = row_texts(source)
-    with path.open("w", encoding=ENCODING, newline="") as out:
-        out.write(_header(next(lines)) + "\n")
-        total, written = len(rows.probability), 0
-        for start in range(0, total, ROWS_AT_ONCE):
-            stop = min(start + ROWS_AT_ONCE, total)
-            chunk = list(islice(lines, stop - start))
-            out.writelines(f"{line},{text}\n" for line, text in zip(chunk, rows.text(start, stop), strict=False))
-            written += len(chunk)
-        if written < total or next(lines, None) is not None:
-            raise TrackFileError(
-                "changed while it was scored", where=str(source), expected=f"{total} rows", fix="score it again"
-            )
+def _write_predictions(path: Path, texts: RowTexts, rows: RowResults) -> int:
+    """Write the rows of the file with their results, and return their number; it stops if the file has too many."""
+    total, written = len(rows.phase), 0
+    with path.open("wb") as out:
+        out.write(f"{_header(texts.header)}\n".encode(ENCODING))
+        for lines, ends in one_ahead(block.row_bytes() for block in texts.blocks()):
+            start, written = written, written + len(ends)
+            if written > total:
+                break
+            out.write(_appended(lines, ends, *rows.cells(start, written)).data)
+    return written
+
+
+def _appended(lines: Bytes, ends: npt.NDArray[np.int64], cells: Bytes, used: npt.NDArray[np.bool_]) -> Bytes:
+    """Append cells to R lines.
+
+    Args:
+        lines: Characters of all lines, (N,).
+        ends: Position behind the newline of each line, (R,).
+        cells: Characters to append to each line, (R, K).
+        used: Whether the character is to be appended, (R, K); the first ones of each line are.
+    """
+    lengths = used.sum(axis=1)
+    places = ((ends - 1 + np.cumsum(lengths) - lengths)[:, None] + np.arange(cells.shape[1]))[used]
+    result = np.empty(len(lines) + len(places), dtype=np.uint8)
+    is_line = np.ones(len(result), dtype=np.bool_)
+    is_line[places] = False
+    result[places] = cells[used]
+    result[is_line] = lines
+    return result
 
 
 def _header(line: str) -> str:

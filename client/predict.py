@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,9 @@ from reentry.runtime.files import remove_leftovers, writing
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals, run_until_ended
 from reentry.schema import ENSEMBLE
-from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
+from reentry.tracks import SetAside, Track, TrackFile, read_tracks
 from reentry.tracks.formats import PARQUET_SUFFIXES, file_format
-from reentry.tracks.sources import open_source, row_texts
+from reentry.tracks.parquet import check_writable_as_text
 
 JOURNAL_NAME = ".predict.journal"
 
@@ -107,14 +106,14 @@ def predict_file(config: PredictConfig) -> ScoringSummary:
         ClientError: the server did not answer; the scores so far are kept for the next run.
     """
     _refuse_own_results(config)
-    open_source(config.source)  # checks the kind of file before all of its bytes are read
-    source = fingerprint(config.source)
+    begun = time.perf_counter()
     with read_tracks(config.source) as file:
         if file_format(config.source) in PARQUET_SUFFIXES:
-            deque(row_texts(config.source), maxlen=0)  # finds a column that cannot be written before the scoring
+            check_writable_as_text(config.source)
+        reading_seconds = time.perf_counter() - begun
         with writing(config.out):
             config.out.mkdir(parents=True, exist_ok=True)
-        with Journal(config.out / JOURNAL_NAME, {"file": source, "program": __version__}) as journal:
+        with Journal(config.out / JOURNAL_NAME, {"file": file.fingerprint, "program": __version__}) as journal:
             for path in OutputFiles.of(config.out).paths():
                 remove_leftovers(path)
             if journal.outdated:
@@ -122,7 +121,7 @@ def predict_file(config: PredictConfig) -> ScoringSummary:
             elif len(journal):
                 _log.info("resuming: an interrupted run has scored %d tracks", len(journal))
             run = _score_by_one_model(config, file, journal)
-            summary = run.write(source)
+            summary = run.write(reading_seconds)
             journal.remove()
             return summary
 
@@ -240,11 +239,15 @@ class _Run:
         self._tracks.append(TrackResult.of(track, outcome))
         self._comparison.add(outcome.unlike_training)
 
-    def write(self, source: str) -> ScoringSummary:
-        """Write the result files if the file still has the fingerprint `source`."""
+    def write(self, reading_seconds: float) -> ScoringSummary:
+        """Write the result files if the input file, read in `reading_seconds`, has not changed since."""
+        begun = time.perf_counter()
         read = self._file.report
         report = replace(read, set_aside=[*read.set_aside, *self._refused])
-        files = write_outputs(self._config.out, report=report, source=source, rows=self._rows, tracks=self._tracks)
+        files = write_outputs(
+            self._config.out, report=report, source=self._file.fingerprint, rows=self._rows, tracks=self._tracks
+        )
+        writing_seconds = time.perf_counter() - begun
         version = self._tracks[0].model_version if self._tracks else None
         for warning in self._comparison.warnings(version):
             _log.warning(warning)
@@ -260,6 +263,8 @@ class _Run:
             model_version=version,
             seconds=self._seconds,
             compared=self._comparison.compared,
+            reading_seconds=reading_seconds,
+            writing_seconds=writing_seconds,
             unlike_training=self._comparison.unlike(),
             notes=report.summary(),
         )

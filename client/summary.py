@@ -31,6 +31,10 @@ class ScoringSummary:
     """Version of the model; None if no track was scored."""
     seconds: float
     """Time from the first request to the last answer, s, without reading and writing the files."""
+    reading_seconds: float
+    """Time to read and check the file, s."""
+    writing_seconds: float
+    """Time to write the results, s."""
     compared: int = 0
     """Number of tracks that the server compared with the training data: all, or a sample."""
     unlike_training: list[UnlikeTraining] | None = None

@@ -62,6 +62,8 @@ SLOW_FILES = (
     "unit/training/models/test_baselines.py",
     "unit/reentry/tracks/test_properties.py",
     "unit/client/test_outputs.py",
+    "unit/reentry/tracks/test_csv_numbers.py",
+    "integration/test_perf_predict.py",
     "unit/training/fit/test_fit.py",
     "unit/training/fit/test_resume.py",
     "unit/training/studies/test_label_rules.py",

@@ -13,8 +13,7 @@ import codecs
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -23,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import TrackFileError
+from reentry.tracks.text_blocks import ENCODING, Block, Lines
 
 BLOCK_BYTES: Final = 2**20
 LONGEST_RECORD: Final = 2**26
 """Maximum size of a record in bytes, so that an unclosed quote does not fill the memory."""
-ENCODING: Final = "latin-1"
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8.decode(ENCODING)
 
 _COMMA, _NEWLINE, _QUOTE = ord(","), ord("\n"), ord('"')
@@ -36,23 +35,6 @@ _CSV_LINE_END = "\r\n"  # makes csv.writer quote every field that contains eithe
 _BLANK = " \t\r\n\v\f"
 
 csv.field_size_limit(sys.maxsize)  # the default is 131,072 characters; the limit is global to the process
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """Consecutive rows of a CSV file, without the blank lines between them."""
-
-    rows: int
-    parsed: bytes
-    """Lines for the CSV parser, each with exactly as many fields as the header."""
-    texts: Sequence[str] | None
-    """Unchanged text of each row without its line end; None if it equals the lines of `parsed`."""
-    misfits: dict[int, int]
-    """Number of fields of each row with the wrong number of fields, by row number within the block."""
-
-    def row_texts(self) -> Sequence[str]:
-        """Return the unchanged text of each row; a row with the wrong number of fields is truncated or padded."""
-        return self.parsed.decode(ENCODING)[:-1].split("\n") if self.texts is None else self.texts
 
 
 class CsvRecords:
@@ -74,6 +56,8 @@ class CsvRecords:
                 self._byte_order_mark = BYTE_ORDER_MARK if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else ""
                 file.seek(len(self._byte_order_mark))
                 self.header, self._start = self._read_header(file)
+                file.seek(0)
+                self._head = file.read(self._start)
         except OSError as error:
             raise TrackFileError("cannot be read", where=str(path), got=error.strerror) from error
         try:
@@ -86,14 +70,27 @@ class CsvRecords:
         self._width = len(self.names)
         self._fewest_fields = next((n for n in range(self._width, 0, -1) if self.names[n - 1]), 0)
 
-    def texts(self) -> Iterator[str]:
-        """Yield the unchanged text of the header and of each row in `ENCODING`, without line ends."""
-        yield self._byte_order_mark + self.header
-        for block in self.blocks():
-            yield from block.row_texts()
+    @property
+    def header_text(self) -> str:
+        """Unchanged text of the header in `ENCODING`, with its byte order mark and without its line end."""
+        return self._byte_order_mark + self.header
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the rows in blocks.
+    def blocks(self, seen: Callable[[bytes], object] | None = None) -> Iterator[Block]:
+        """Yield the rows in blocks; see `lines` for `seen` and the errors."""
+        for lines in self.lines(seen):
+            block = self.split(lines)
+            if block.rows:
+                yield block
+
+    def split(self, lines: Lines) -> Block:
+        """Split lines into rows."""
+        return self._parse_block(lines.text)[0] if lines.block is None else lines.block
+
+    def lines(self, seen: Callable[[bytes], object] | None = None) -> Iterator[Lines]:
+        """Yield the lines below the header.
+
+        Args:
+            seen: function that is called with the bytes of the whole file, part by part in their order.
 
         Raises:
             TrackFileError: The file cannot be read, contains a NUL byte or an unclosed quote, or has a row that is too
@@ -102,22 +99,29 @@ class CsvRecords:
         rest, final = b"", False
         try:
             with self.path.open("rb") as file:
+                if seen is not None:
+                    seen(self._head)  # the bytes whose columns are used, even if the file has been replaced since
                 file.seek(self._start)
                 while not final:
                     data = file.read(max(BLOCK_BYTES, len(rest)))  # growing reads scan a long record only a few times
+                    if seen is not None:
+                        seen(data)
                     if b"\0" in data:
                         raise self._nul_byte(file.tell() - len(data) + data.index(b"\0"))
                     final = not data
                     text = rest + data
                     end = _end_of_last_line(text, final)
-                    block, open_record = self._parse_block(text[:end])
-                    rest = open_record + text[end:]
-                    if final and open_record:
-                        raise self._unclosed_quote(file.tell() - len(rest))
+                    lines, rest = text[:end], text[end:]
+                    block = None
+                    if b'"' in lines:
+                        block, open_record = self._parse_block(lines)
+                        rest = open_record + rest
+                        if final and open_record:
+                            raise self._unclosed_quote(file.tell() - len(rest))
                     if len(rest) > LONGEST_RECORD:
                         raise self._row_too_long(file.tell() - len(rest))
-                    if block.rows:
-                        yield block
+                    if lines:
+                        yield Lines(text=lines, block=block)
         except OSError as error:
             raise TrackFileError("cannot be read", where=str(self.path), got=error.strerror) from error
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
 from reentry.errors import TrackFileError
-from reentry.tracks.csv_records import ENCODING, csv_line, split_records
+from reentry.schema import REENTRY_PHASE, TRACK_COLUMNS
+from reentry.tracks.csv_numbers import Numbers
+from reentry.tracks.csv_records import split_records
+from reentry.tracks.text_blocks import Block
 
 _TEXT_BATCH_ROWS: Final = 65_536
 
@@ -59,8 +64,30 @@ def batches(path: Path, *, columns: Sequence[str] | None, rows: int) -> Iterator
         yield from file.iter_batches(batch_size=rows, columns=columns)
 
 
-def parquet_texts(path: Path) -> Iterator[str]:
-    """Yield the column names and then each row as CSV text in `ENCODING`, without a line end.
+def parquet_numbers(batch: pa.RecordBatch, columns: Iterable[str], *, ids: Collection[str]) -> Numbers | None:
+    """Convert columns of a batch to numbers, or return None if one is not numeric or an id is missing or not an int64.
+
+    Args:
+        batch: Rows of the file.
+        columns: Names of the columns to convert.
+        ids: Names of the columns of ids.
+    """
+    numbers = {}
+    for name in columns:
+        column, kind = batch.column(name), batch.column(name).type
+        if name in ids:
+            if not pa.types.is_integer(kind) or pa.types.is_uint64(kind) or column.null_count:
+                return None
+            numbers[name] = column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            numbers[name] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+        else:
+            return None
+    return numbers
+
+
+def parquet_blocks(path: Path) -> Iterator[Block]:
+    """Yield the rows as CSV text in blocks.
 
     Nested values become JSON, and maps become lists of pairs. Binary values become hexadecimal digits. Times in an
     unknown time zone become UTC.
@@ -68,8 +95,6 @@ def parquet_texts(path: Path) -> Iterator[str]:
     Raises:
         TrackFileError: The file is not readable as Parquet.
     """
-    with open_parquet(path) as file:
-        yield csv_line(file.schema_arrow.names).encode().decode(ENCODING)
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
     for batch in batches(path, columns=None, rows=_TEXT_BATCH_ROWS):
         with parquet_errors(path):
@@ -77,7 +102,27 @@ def parquet_texts(path: Path) -> Iterator[str]:
             table = pa.RecordBatch.from_arrays(columns, names=list(map(str, range(len(columns)))))
             buffer = pa.BufferOutputStream()
             pyarrow.csv.write_csv(table, buffer, write_options=options)
-        yield from split_records(buffer.getvalue().to_pybytes())
+        text = buffer.getvalue().to_pybytes()
+        texts = list(split_records(text)) if b'"' in text else None  # only text with quotes has line ends within a row
+        yield Block(rows=batch.num_rows, parsed=text, texts=texts, misfits={})
+
+
+def check_writable_as_text(path: Path) -> None:
+    """Check that `parquet_blocks` can write every row. The columns of tracks must have been read before.
+
+    Raises:
+        TrackFileError: A column is not readable, or cannot be written.
+    """
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+    known = {column.name for column in (*TRACK_COLUMNS, REENTRY_PHASE)}
+    if not all(field.name in known and _is_plain(field.type) for field in schema):
+        deque(parquet_blocks(path), maxlen=0)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether pyarrow writes every value of a type as CSV."""
+    return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
 
 
 def _writable(column: pa.Array) -> pa.Array:

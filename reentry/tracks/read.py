@@ -84,6 +84,11 @@ class TrackFile:
         return self.report.rows
 
     @property
+    def fingerprint(self) -> str:
+        """`fingerprint` of the file that was read."""
+        return self._source.fingerprint
+
+    @property
     def track_count(self) -> int:
         """Number of good tracks."""
         return self.report.tracks
@@ -125,8 +130,8 @@ class TrackFile:
                 without_track.append(rows)
                 with self._disk_errors():
                     self._rows.append(records)
-                self.report.rows += len(chunk)
-                advance(len(chunk))
+                self.report.rows += chunk.rows
+                advance(chunk.rows)
         if self.report.rows == 0:
             raise TrackFileError("no rows", where=str(self.path), expected="rows of tracks below the header")
         rows = np.concatenate(without_track)

@@ -70,6 +70,10 @@ def repair_track(records: Records, config: RepairConfig) -> Repaired:
         Unrepairable: The track has fewer than two distinct rows, one sensor has two different rows with the same
             timestamp, or more consecutive cells are missing than `config` allows.
     """
+    if _needs_no_repair(records):
+        every_row = np.arange(len(records))
+        track = _track(records, records["measurement"].copy(), records["reentry_phase"], every_row)
+        return Repaired(track=track, repairs=Counter(), notes=Counter())
     repairs: Counter[Repair] = Counter()
     records = _sort(records, repairs)
     rows, track_id = records["row"], int(records["track_id"][0])
@@ -107,14 +111,31 @@ def repair_track(records: Records, config: RepairConfig) -> Repaired:
         measurements = _interpolate(measurements, earlier, fraction)
         labels = labels[earlier]
         steps = np.flatnonzero(fraction == 0.0)[steps]
-    track = Track(
-        track_id=track_id,
+    return Repaired(track=_track(records, measurements, labels, steps), repairs=+repairs, notes=+notes)
+
+
+def _track(records: Records, measurements: Floats, labels: npt.NDArray[np.int8], steps: Ints) -> Track:
+    """Build a track from rows in time order, (N,), and its measurements, (T', M), labels, (T',), and steps, (N,)."""
+    return Track(
+        track_id=int(records["track_id"][0]),
         measurements=measurements,
-        reentry_phase=None if (labels == NO_LABEL).any() else labels,
-        rows=rows.copy(),
+        reentry_phase=None if (labels == NO_LABEL).any() else labels.copy(),
+        rows=records["row"].copy(),
         steps=steps,
     )
-    return Repaired(track=track, repairs=+repairs, notes=+notes)
+
+
+def _needs_no_repair(records: Records) -> bool:
+    """Whether rows, (N,), are in time order with even steps and without missing cells, as in most tracks.
+
+    The check is quick but strict: it may be False for a track that needs no repair.
+    """
+    if len(records) < 2 or np.isnan(records["measurement"]).any():
+        return False
+    differences = np.diff(records["measurement"][:, _TIME])
+    shortest, longest = differences.min(), differences.max()
+    # Half the tolerance leaves room for rounding. No step is then a gap, whatever the median step is.
+    return bool(shortest > 0.0 and longest <= (1.0 + EVENNESS / 2) * shortest)
 
 
 def _sort(records: Records, repairs: Counter[Repair]) -> Records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.runtime.files import whole_file
-from reentry.tracks.csv_records import BYTE_ORDER_MARK, ENCODING, csv_line, fields_of
-from reentry.tracks.sources import row_texts
+from reentry.tracks.csv_records import BYTE_ORDER_MARK, csv_line, fields_of
+from reentry.tracks.sources import RowTexts
+from reentry.tracks.text_blocks import ENCODING
 
 FAULTS_SHOWN: Final = 20
 ROW_COLUMN: Final = "set_aside_row"
@@ -125,8 +127,8 @@ class ReadReport:
         """Yield the lines that `write_set_aside` writes, decoded as latin-1."""
         reasons = {row: each.reason for each in self.set_aside for row in each.rows.tolist()}
         added = (ROW_COLUMN, REASON_COLUMN)
-        texts = row_texts(self.path)
-        header = next(texts).removeprefix(BYTE_ORDER_MARK)
+        texts = RowTexts(self.path)
+        header = texts.header.removeprefix(BYTE_ORDER_MARK)
         names = fields_of(header)
         # The file may itself be a set-aside file, whose two added columns are replaced.
         kept = [position for position, name in enumerate(names) if name.strip() not in added]
@@ -138,6 +140,10 @@ class ReadReport:
             return f"{text},{csv_line(more).encode().decode(ENCODING)}\n"
 
         yield line(header, added)
-        for row, text in enumerate(texts):
-            if row in reasons:
-                yield line(text, (str(row), reasons[row]))
+        rows, first = sorted(reasons), 0
+        for block in texts.blocks():
+            inside = rows[bisect_left(rows, first) : bisect_left(rows, first + block.rows)]
+            lines = block.row_texts() if inside else ()
+            for row in inside:
+                yield line(lines[row - first], (str(row), reasons[row]))
+            first += block.rows

@@ -9,7 +9,9 @@ import io
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +19,40 @@ import pandas as pd
 import pyarrow as pa
 
 from reentry.errors import TrackFileError
+from reentry.runtime.ahead import one_ahead
 from reentry.schema import REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
-from reentry.tracks.csv_records import Block, CsvRecords
+from reentry.tracks.csv_numbers import Numbers, parse_numbers
+from reentry.tracks.csv_records import CsvRecords, csv_line
+from reentry.tracks.fingerprint import fingerprint, start_fingerprint
 from reentry.tracks.formats import CSV_SUFFIXES, check_columns, file_format
-from reentry.tracks.parquet import batches, open_parquet, parquet_errors, parquet_texts
+from reentry.tracks.parquet import batches, open_parquet, parquet_blocks, parquet_errors, parquet_numbers
+from reentry.tracks.text_blocks import ENCODING, Block, Lines
 
 CHUNK_ROWS: Final = 262_144
+"""Number of rows in a chunk of a Parquet file. A chunk of a CSV file is a block of `csv_records`."""
 FIELDS: Final = "number of fields"
 """Column of a CSV chunk that is NaN, or "9 instead of 8" for a row with the wrong number of fields."""
 
 _IDS: Final = (TRACK_ID.name, SENSOR_ID.name)
 _WRONG_DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive rows of a file, with the `track_columns` of its source."""
+
+    first: int
+    """Number of the first row."""
+    rows: int
+    """Number of rows."""
+    numbers: Numbers | None
+    """The columns as numbers; None if a cell is not a number, or an id is missing or not an int64."""
+    cells: Callable[[], pd.DataFrame]
+    """Function that parses all cells one by one, whatever they contain.
+
+    The table is indexed by row number. Id columns are categorical text. The other columns are numeric, or objects if a
+    cell is not a number. The table also has the column `FIELDS` if a row has the wrong number of fields.
+    """
 
 
 class Source(ABC):
@@ -39,6 +64,8 @@ class Source(ABC):
         """All columns, in file order."""
         self.size = size
         """Approximate memory that the rows take, in bytes."""
+        self.fingerprint = ""
+        """`fingerprint` of the file whose chunks were read; empty before the last chunk, and for other sources."""
 
     @property
     def track_columns(self) -> list[str]:
@@ -46,12 +73,8 @@ class Source(ABC):
         return [c.name for c in (*TRACK_COLUMNS, REENTRY_PHASE) if c.name in self.columns]
 
     @abstractmethod
-    def chunks(self) -> Iterator[pd.DataFrame]:
-        """Yield the `track_columns` of all rows in file order, indexed by row number.
-
-        Id columns are categorical text. The other columns are numeric, or objects if a cell is not a number. A CSV
-        chunk also has the column `FIELDS` if one of its rows has the wrong number of fields.
-        """
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield all rows in file order."""
 
 
 class CsvSource(Source):
@@ -62,68 +85,65 @@ class CsvSource(Source):
         _check_delimiter(path, self._records)
         check_columns(path, self._records.names)
         super().__init__(path, self._records.names, path.stat().st_size)
+        self._positions = {name: self.columns.index(name) for name in self.track_columns}
 
-    def chunks(self) -> Iterator[pd.DataFrame]:
+    def chunks(self) -> Iterator[Chunk]:
         """Yield chunks of rows, see `Source.chunks`."""
-        rows = _Rows(self._records.blocks(), width=len(self.columns))
-        positions = {self.columns.index(name): name for name in self.track_columns}
-        types: dict[Hashable, str] = {position: "category" for position, name in positions.items() if name in _IDS}
-        read = 0
+        digest, first = start_fingerprint(), 0
+        for lines, numbers in one_ahead(self._parsed(digest.update)):
+            if numbers is not None:
+                rows = len(numbers[TRACK_ID.name])
+                chunk = Chunk(first=first, rows=rows, numbers=numbers, cells=partial(self._cells, lines, first))
+            else:
+                block = self._records.split(lines)
+                rows = block.rows
+                chunk = Chunk(first=first, rows=rows, numbers=None, cells=partial(self._cells_of_block, block, first))
+            if rows:
+                yield chunk
+            first += rows
+        self.fingerprint = digest.hexdigest()
+
+    def _parsed(self, seen: Callable[[bytes], object]) -> Iterator[tuple[Lines, Numbers | None]]:
+        for lines in self._records.lines(seen):
+            quick = lines.block is None
+            yield (
+                lines,
+                parse_numbers(lines.text, width=len(self.columns), positions=self._positions) if quick else None,
+            )
+
+    def _cells(self, lines: Lines, first: int) -> pd.DataFrame:
+        return self._cells_of_block(self._records.split(lines), first)
+
+    def _cells_of_block(self, block: Block, first: int) -> pd.DataFrame:
+        """Parse the cells of a block, see `Chunk.cells`."""
+        names = {position: name for name, position in self._positions.items()}
+        types: dict[Hashable, str] = {self._positions[name]: "category" for name in _IDS}
+        text = block.parsed if block.parsed.isascii() else block.parsed.decode(errors="replace").encode()
+        if first > 0:
+            text = b"\n" + text  # pandas drops a byte order mark at the start, where it is not one of the file
         try:
-            with pd.read_csv(
-                rows,
+            cells = pd.read_csv(
+                io.BytesIO(text),
                 header=None,
                 names=list(range(len(self.columns))),
-                usecols=list(positions),
+                usecols=list(names),
                 index_col=False,
                 dtype=types,
                 float_precision="round_trip",
                 low_memory=False,
-                chunksize=CHUNK_ROWS,
-            ) as chunks:
-                for chunk in chunks:
-                    read += len(chunk)
-                    chunk.columns = pd.Index([positions[position] for position in chunk.columns])
-                    misfits = rows.misfits_before(read)
-                    yield chunk.assign(**{FIELDS: pd.Series(misfits)}) if misfits else chunk
+            )
         except pd.errors.ParserError as error:
             raise TrackFileError("not readable as CSV", where=str(self.path), got=str(error)) from error
-        if read != rows.count:
+        if len(cells) != block.rows:
             raise TrackFileError(
-                "not readable as CSV", where=str(self.path), expected=f"{rows.count} rows", got=f"{read}"
+                "not readable as CSV", where=str(self.path), expected=f"{block.rows} rows", got=f"{len(cells)}"
             )
-
-
-class _Rows(io.RawIOBase):
-    """File-like object through which pandas reads blocks of rows as UTF-8; invalid bytes are replaced."""
-
-    mode = "r"  # keeps pandas from decoding and encoding the bytes again
-
-    def __init__(self, blocks: Iterator[Block], width: int) -> None:
-        self._blocks = blocks
-        self._width = width
-        self._misfits: dict[int, str] = {}
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, _size: int | None = -1) -> bytes:
-        """Return the next block, whatever its size."""
-        block = next(self._blocks, None)
-        if block is None:
-            return b""
-        for row, fields in block.misfits.items():
-            self._misfits[self.count + row] = f"{fields} instead of {self._width}"
-        self.count += block.rows
-        if block.parsed.isascii():
-            return block.parsed
-        return block.parsed.decode("utf-8", errors="replace").encode()
-
-    def misfits_before(self, row: int) -> dict[int, str]:
-        """Remove and return the wrong numbers of fields of rows before `row`, by row number."""
-        numbers = [number for number in self._misfits if number < row]
-        return {number: self._misfits.pop(number) for number in numbers}
+        cells = cells.rename(columns=names)
+        cells.index = pd.RangeIndex(first, first + block.rows)
+        if block.misfits:
+            misfits = {first + row: f"{fields} instead of {len(self.columns)}" for row, fields in block.misfits.items()}
+            cells[FIELDS] = pd.Series(misfits)
+        return cells
 
 
 class ParquetSource(Source):
@@ -137,16 +157,62 @@ class ParquetSource(Source):
                 _check_type(path, file.schema_arrow.field(name))
             super().__init__(path, columns, file.metadata.num_rows * 8 * len(TRACK_COLUMNS))
 
-    def chunks(self) -> Iterator[pd.DataFrame]:
+    def chunks(self) -> Iterator[Chunk]:
         """Yield chunks of rows, see `Source.chunks`."""
-        first = 0
-        for batch in batches(self.path, columns=self.track_columns, rows=CHUNK_ROWS):
-            with parquet_errors(self.path):
-                cells = {name: _series(name, batch.column(name)) for name in self.track_columns}
-            chunk = pd.DataFrame(cells, copy=False)
-            chunk.index = pd.RangeIndex(first, first + batch.num_rows)
-            yield chunk
+        # The file is hashed before it is read, so that any later change is noticed.
+        found, first = fingerprint(self.path), 0
+        for batch in one_ahead(batches(self.path, columns=self.track_columns, rows=CHUNK_ROWS)):
+            if batch.num_rows:
+                yield Chunk(
+                    first=first,
+                    rows=batch.num_rows,
+                    numbers=parquet_numbers(batch, self.track_columns, ids=_IDS),
+                    cells=partial(self._cells, batch, first),
+                )
             first += batch.num_rows
+        self.fingerprint = found
+
+    def _cells(self, batch: pa.RecordBatch, first: int) -> pd.DataFrame:
+        with parquet_errors(self.path):
+            cells = {name: _series(name, batch.column(name)) for name in self.track_columns}
+        table = pd.DataFrame(cells, copy=False)
+        table.index = pd.RangeIndex(first, first + batch.num_rows)
+        return table
+
+
+class RowTexts:
+    """The rows of a file as CSV text: unchanged for a CSV file, converted for a Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            TrackFileError: The file cannot be read.
+        """
+        self._path = path
+        self._records = CsvRecords(path) if file_format(path) in CSV_SUFFIXES else None
+        self.fingerprint = ""
+        """`fingerprint` of the file whose rows were read; empty before the last one."""
+        if self._records is not None:
+            self.header = self._records.header_text
+            """Header as text without a line end, decoded as latin-1."""
+        else:
+            with open_parquet(path) as file:
+                self.header = csv_line(file.schema_arrow.names).encode().decode(ENCODING)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows in blocks.
+
+        Raises:
+            TrackFileError: The file cannot be read.
+        """
+        if self._records is not None:
+            digest = start_fingerprint()
+            yield from self._records.blocks(digest.update)
+            self.fingerprint = digest.hexdigest()
+        else:
+            yield from parquet_blocks(self._path)
+            self.fingerprint = fingerprint(self._path)
 
 
 def row_texts(path: Path) -> Iterator[str]:
@@ -155,7 +221,10 @@ def row_texts(path: Path) -> Iterator[str]:
     Raises:
         TrackFileError: The file cannot be read.
     """
-    return CsvRecords(path).texts() if file_format(path) in CSV_SUFFIXES else parquet_texts(path)
+    rows = RowTexts(path)
+    yield rows.header
+    for block in rows.blocks():
+        yield from block.row_texts()
 
 
 def open_source(path: Path) -> Source:
@@ -201,7 +270,7 @@ def _check_type(path: Path, column: pa.Field) -> None:
 
 
 def _series(name: str, values: pa.Array) -> pd.Series[float]:
-    """Convert one column of a batch to the form that `Source.chunks` documents."""
+    """Convert one column of a batch to the form that `Chunk.cells` documents."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if name in _IDS:

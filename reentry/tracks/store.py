@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from reentry.tracks.cells import RECORD, Records
 
@@ -28,7 +29,8 @@ class MemoryStore:
 
     def tracks(self) -> Iterator[Records]:
         """Yield the rows of each track in file order; the tracks come in order of first appearance."""
-        if self._chunks:
+        rows = sum(map(len, self._chunks))
+        if rows:
             yield from _split(np.concatenate(self._chunks))
 
     def close(self) -> None:
@@ -53,18 +55,14 @@ class DiskStore:
         """Add the next chunk of rows, in file order."""
         if not len(records):
             return
-        ids, first, inverse = np.unique(records["track_id"], return_index=True, return_inverse=True)
-        for track_id in ids[np.argsort(first)].tolist():
-            self._ordinals.setdefault(track_id, len(self._ordinals))
-        part_of = np.array([self._ordinals[i] for i in ids.tolist()], dtype=np.int64)[inverse] // TRACKS_PER_PART
-        order = np.argsort(part_of, kind="stable")
-        parts, starts = np.unique(part_of[order], return_index=True)
+        starts, ids = _runs(records)
+        ordinals = [self._ordinals.setdefault(track_id, len(self._ordinals)) for track_id in ids.tolist()]
+        part_of_run = np.array(ordinals) // TRACKS_PER_PART
         offset = self._file.seek(0, os.SEEK_END)
-        for part, rows in zip(parts.tolist(), np.split(order, starts[1:]), strict=True):
-            piece = records[rows].tobytes()
-            self._file.write(piece)
-            self._pieces.setdefault(part, []).append((offset, len(piece)))
-            offset += len(piece)
+        for part, piece in _pieces(records, starts, part_of_run):
+            size = self._file.write(piece.tobytes())
+            self._pieces.setdefault(part, []).append((offset, size))
+            offset += size
         self._file.flush()
 
     def tracks(self) -> Iterator[Records]:
@@ -81,10 +79,39 @@ class DiskStore:
 
 def _split(records: Records) -> Iterator[Records]:
     """Yield one array for each track, in order of first appearance."""
-    _, first, inverse, counts = np.unique(
-        records["track_id"], return_index=True, return_inverse=True, return_counts=True
-    )
-    by_appearance = np.argsort(first)
-    order = np.argsort(np.argsort(by_appearance)[inverse], kind="stable")
-    for rows in np.split(order, np.cumsum(counts[by_appearance]))[:-1]:
-        yield records[rows]
+    starts, ids = _runs(records)
+    ordinals: dict[int, int] = {}
+    for _, rows in _pieces(records, starts, np.array([ordinals.setdefault(i, len(ordinals)) for i in ids.tolist()])):
+        yield rows
+
+
+def _runs(records: Records) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first row of each run of rows of one track, and the track ids of the runs, (R,) each.
+
+    In most files a track is a single run, so that work on runs is much less than work on rows.
+    """
+    track_id = records["track_id"]
+    starts = np.append(0, np.flatnonzero(track_id[1:] != track_id[:-1]) + 1)
+    return starts, track_id[starts]
+
+
+def _pieces(
+    records: Records, starts: npt.NDArray[np.int64], group: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, Records]]:
+    """Yield each group of runs in ascending order, with its rows in file order.
+
+    Args:
+        records: Rows, (N,).
+        starts: First row of each run, (R,).
+        group: Group of each run, (R,).
+    """
+    changes = np.append(0, np.flatnonzero(np.diff(group)) + 1)
+    if (np.diff(group[changes]) > 0).all():  # every group is one slice of the rows
+        for start, stop, run in zip(starts[changes], [*starts[changes[1:]], len(records)], changes, strict=True):
+            yield int(group[run]), records[start:stop]
+        return
+    of_row = np.repeat(group, np.diff(starts, append=len(records)))
+    order = np.argsort(of_row, kind="stable")
+    groups, first = np.unique(of_row[order], return_index=True)
+    for each, rows in zip(groups.tolist(), np.split(order, first[1:]), strict=True):
+        yield each, records[rows]

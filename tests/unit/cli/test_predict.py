@@ -69,6 +69,8 @@ def prediction() -> ScoringSummary:
         rows_set_aside=100,
         model_version=7,
         seconds=0.25,
+        reading_seconds=1.0,
+        writing_seconds=0.5,
         notes="t.csv: 2,000 rows, 3 good tracks",
     )
 

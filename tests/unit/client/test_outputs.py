@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from client import outputs
 from client.journal import Score
 from client.outputs import RowResults, TrackResult, write_outputs
-from reentry.errors import TrackFileError
+from reentry.errors import InputError, TrackFileError
+from reentry.runtime import scratch
 from reentry.simulation import simulate_file
-from reentry.tracks import ReadReport, SetAside, Track, fingerprint, read_tracks
+from reentry.tracks import ReadReport, SetAside, Track, csv_records, fingerprint, read_tracks
 from reentry.tracks.sources import row_texts
+from tests.full_disk import room_for
 
 
 def track_of(rows: list[int], steps: list[int], track_id: int = 1) -> Track:
@@ -66,6 +68,11 @@ def write(source: Path, pairs: list[tuple[Track, Score]], set_aside: list[SetAsi
     return source.parent / "out"
 
 
+def cells(rows: RowResults, start: int, stop: int) -> list[str]:
+    text, used = rows.cells(start, stop)
+    return [line[kept].tobytes().decode() for line, kept in zip(text, used, strict=True)]
+
+
 def test_rows_of_one_step_share_its_result_and_an_onset_at_a_filled_step_is_at_the_next_row() -> None:
     # Rows 5 and 3 repeat each other (step 0); step 1 was filled into a gap; row 8 is step 2.
     track, score = track_of([5, 3, 8], [0, 0, 2]), score_of([0, 1, 1])
@@ -73,7 +80,27 @@ def test_rows_of_one_step_share_its_result_and_an_onset_at_a_filled_step_is_at_t
     assert (result.first_row, result.rows, result.onset_row, result.onset_timestamp) == (3, 3, 2, 101.0)
     rows = RowResults(9)
     rows.take(track, score)
-    assert list(rows.text(2, 9)) == [",", "0.000000,0", ",", "0.000000,0", ",", ",", "1.000000,1"]
+    assert cells(rows, 2, 9) == [",,", ",0.000000,0", ",,", ",0.000000,0", ",,", ",,", ",1.000000,1"]
+
+
+def test_probabilities_are_written_as_python_formats_them() -> None:
+    rng = np.random.default_rng(0)
+    halves = (np.arange(0, 1_000_000, 7, dtype=np.float64) + 0.5) / 1e6
+    edges = [
+        0.0,
+        1.0,
+        np.nextafter(np.float32(1), np.float32(0)),
+        np.finfo(np.float32).smallest_subnormal,
+        0.5,
+        2.0**-7,
+    ]
+    rows = RowResults(0)
+    rows.probability = np.concatenate([edges, halves, rng.random(10_000), rng.random(1000) ** 20]).astype(np.float32)
+    rows.phase = rng.integers(0, 2, len(rows.probability)).astype(np.uint8)
+    assert cells(rows, 0, len(rows.phase)) == [
+        f",{probability:.6f},{phase}"
+        for probability, phase in zip(rows.probability.tolist(), rows.phase.tolist(), strict=True)
+    ]
 
 
 def test_a_track_without_onset_has_empty_fields(tmp_path: Path) -> None:
@@ -284,13 +311,21 @@ def test_a_file_with_other_content_is_an_error_and_replaces_no_results(tmp_path:
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == old
 
 
-def test_rows_written_in_chunks_are_the_same_as_rows_written_at_once(
+def test_rows_written_in_blocks_from_disk_are_the_same_as_rows_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a\n" + "".join(f"{row}\n" for row in range(10)))
     pair = (track_of(list(range(10)), list(range(10))), score_of([0] * 5 + [1] * 5))
     whole = (write(source, [pair]) / "predictions.csv").read_text()
-    monkeypatch.setattr(outputs, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(csv_records, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(outputs, "_ROWS_IN_MEMORY", 3)
     assert (write(source, [pair]) / "predictions.csv").read_text() == whole
     assert whole.splitlines()[-1] == "9,1.000000,1"
+
+
+def test_results_of_a_large_file_need_room_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
+    with room_for(10_000), pytest.raises(InputError, match="cannot be written: File too large"):
+        RowResults(10_000)

@@ -75,10 +75,10 @@ def test_a_file_that_is_replaced_while_it_is_scored_gives_no_results(
         if when == "score_all":
             replace()
 
-    def write_later(self: predict._Run, source: str) -> predict.ScoringSummary:
+    def write_later(self: predict._Run, reading_seconds: float) -> predict.ScoringSummary:
         if when == "write":
             replace()
-        return write(self, source)
+        return write(self, reading_seconds)
 
     monkeypatch.setattr(predict._Run, "score_all", score_all)
     monkeypatch.setattr(predict._Run, "write", write_later)

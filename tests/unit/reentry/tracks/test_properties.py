@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
-from reentry.tracks import Track, read_tracks, write_tracks
+from reentry.tracks import RepairConfig, Track, read_tracks, repair, store, write_tracks
+from reentry.tracks.cells import RECORD, Records
 
 FLIGHTS = simulate_trapezoid(TrapezoidConfig(tracks=4, shortest=10, longest=14, seed=1))
 ROWS = len(FLIGHTS)
@@ -100,3 +102,73 @@ def test_every_row_is_in_a_track_or_set_aside_exactly_once(
                 assert len(track) >= 2
                 assert 0 <= track.steps.min() <= track.steps.max() < len(track)
                 assert (track.reentry_phase is not None) or not labelled
+
+
+def records_of(times: list[float], missing: list[int], labels: list[int]) -> Records:
+    records = np.zeros(len(times), dtype=RECORD)
+    records["row"] = np.arange(len(times)) + 100
+    records["track_id"] = 4
+    records["measurement"] = np.random.default_rng(len(times)).uniform(-50.0, 50.0, (len(times), 6))
+    records["measurement"][:, 0] = times
+    records["measurement"][:, 5] = 1
+    for row in missing:
+        records["measurement"][row % len(times), 3] = np.nan
+    records["reentry_phase"] = np.resize(labels, len(times))
+    return records
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(st.sampled_from([0.5, 0.5, 0.5, 0.51, 0.49, 0.525, 1.0, 1.5, 3.0, 0.0, -0.5]), max_size=12),
+    even=st.booleans(),
+    missing=st.lists(st.integers(0, 12), max_size=1),
+    labels=st.lists(st.integers(-1, 1), min_size=1, max_size=3),
+    longest_gap=st.sampled_from([0, 5]),
+)
+def test_a_track_that_needs_no_repair_is_the_same_with_and_without_the_quick_check(
+    steps: list[float], even: bool, missing: list[int], labels: list[int], longest_gap: int
+) -> None:
+    times = (1.7e9 + np.cumsum([0.0, *(sorted(steps)[-1:] * len(steps) if even else steps)])).tolist()
+    found = []
+    for quick in (True, False):
+        records = records_of(times, missing, labels)
+        before = records.copy()
+        with pytest.MonkeyPatch.context() as patch:
+            if not quick:
+                patch.setattr(repair, "_needs_no_repair", lambda _: False)
+            try:
+                done = repair.repair_track(records, RepairConfig(longest_gap=longest_gap))
+            except repair.Unrepairable as error:
+                found.append(error.faults)
+                continue
+        track = done.track
+        phase = None if track.reentry_phase is None else track.reentry_phase.tolist()
+        steps_and_rows = track.steps.tolist(), track.rows.tolist(), phase
+        found.append([track.track_id, track.measurements.tolist(), *steps_and_rows, done.repairs, done.notes])
+        track.measurements[:] = -1.0  # the track is a copy: the rows stay as they are
+        assert records.tobytes() == before.tobytes()
+    assert found[0] == found[1]
+
+
+@settings(deadline=None)
+@given(
+    chunks=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=6),
+    tracks_per_part=st.sampled_from([1, 2, 256]),
+)
+def test_stores_return_the_rows_of_each_track_in_order_of_first_appearance(
+    chunks: list[list[int]], tracks_per_part: int
+) -> None:
+    ids = [track_id for chunk in chunks for track_id in chunk]
+    expected = {track_id: [row for row, other in enumerate(ids) if other == track_id] for track_id in ids}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "TRACKS_PER_PART", tracks_per_part)
+        for rows in (store.MemoryStore(), store.DiskStore()):
+            first = 0
+            for chunk in chunks:
+                records = np.zeros(len(chunk), dtype=RECORD)
+                records["row"], records["track_id"] = np.arange(first, first + len(chunk)), chunk
+                rows.append(records)
+                first += len(chunk)
+            found = [(int(each["track_id"][0]), each["row"].tolist()) for each in rows.tracks()]
+            rows.close()
+            assert found == list(expected.items())
