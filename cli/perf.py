@@ -172,6 +172,46 @@ def apply(
 
 
 @perf.command()
+def overload(
+    model: Annotated[str, typer.Option(help="Model to measure.")] = "reentry_track",
+    url: Annotated[
+        str | None,
+        typer.Option(help="HTTP URL of a running server.  [default: start an embedded server]", metavar="URL"),
+    ] = None,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    tuned: Annotated[
+        Path | None, typer.Option(help="Tuned settings of the embedded server, as in `reentry serve`.", metavar="FILE")
+    ] = None,
+    factor: Annotated[float, typer.Option(help="Rate of the requests as a multiple of the capacity.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="Duration of each part, s.")] = 5.0,
+    out: Annotated[Path, typer.Option(help="Folder of overload.json and overload.md.")] = Path("artifacts/overload"),
+    as_json: Json = False,
+) -> None:
+    """Measure what a server does with twice the requests that it can answer.
+
+    Clients in a closed loop find the capacity. Then requests are sent at twice that rate, whether or not earlier ones
+    are answered. The report has the accepted requests and their latency, the share that was refused, how fast, and the
+    reason. It says so if the generator was late, because the latency is then not the server's.
+
+    Example: `reentry perf overload --url http://127.0.0.1:8000`
+    """
+    from perf.overload import OverloadConfig, as_dict, markdown, measure_overload, write_reports
+    from reentry.runtime.files import check_writable
+    from reentry.runtime.signals import ended_by_signals
+
+    config = OverloadConfig(model=model, factor=factor, seconds=seconds)
+    check_writable(out)
+    with interruption("no report was written"), ended_by_signals():
+        report = measure_overload(config, url=url, repository=repository, tuned=tuned)
+        written = write_reports(report, out)
+    if as_json:
+        typer.echo(json.dumps(as_dict(report)))
+    else:
+        typer.echo(markdown(report))
+        typer.echo("\n".join(str(path) for path in written))
+
+
+@perf.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="perf.json of the measurement to compare with.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="perf.json of the new measurement.")],

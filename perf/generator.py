@@ -1,26 +1,26 @@
-"""Load generator over gRPC that records each request: in a closed loop, or at a rate without waiting for answers.
+"""Load generator over HTTP that records each request: in a closed loop, or at a rate without waiting for answers.
 
-It sends messages that are encoded once, and does not decode the answers, so that it takes little of the processor time
-that it may share with the server. Clients in a closed loop send their next request after the last answer. An open loop
-has a schedule, as independent users have. Its latencies count from the scheduled time: if the generator sends a request
-late, the wait is part of the latency, and the lateness is reported as well.
-
-Shapes: B tracks of a request, T steps.
+It sends requests that are encoded once and reads only the status and the length of the answers, over kept-alive
+connections, so that it takes little of the processor time that it may share with the server. Clients in a closed loop
+send their next request after the last answer. An open loop has a schedule, as independent users have. Its latencies
+count from the scheduled time: if the generator sends a request late, the wait is part of the latency, and the lateness
+is recorded as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from client.batching import RequestBatch
-from client.connection import Array, Connection, Endpoint
+from client.connection import Array, Connection, Endpoint, ServerUnavailableError
 from perf.analyzer.inputs import INPUTS
 from perf.scoring import draw_flights
 from reentry.errors import ClientError
@@ -29,11 +29,15 @@ from reentry.schema import MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 LATE: Final = 5.0
 """Lateness in ms from which a request of an open loop counts as late."""
 
-_METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 _TIMEOUT: Final = 30.0
-"""Seconds for one answer."""
-_LARGEST_MESSAGE: Final = 2**31 - 1
+"""Seconds without any answer after which the requests in flight have failed."""
+_MOST_CONNECTIONS: Final = 5_000
+"""Number of connections from which an open loop waits for answers, and sends late."""
 _TENSORS: Final = {tensor.name: tensor for tensor in (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS)}
+_OK: Final = 200
+_UNAVAILABLE: Final = 503
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_STATUS: Final = slice(len("HTTP/1.1 "), len("HTTP/1.1 200"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,7 @@ class Load:
     """The requests to send, and the server."""
 
     address: str
-    """Address of the server for gRPC as host:port."""
+    """Address of the server for HTTP as host:port."""
     messages: Sequence[bytes]
     """Encoded requests, which are sent in turn."""
 
@@ -52,10 +56,12 @@ class Record:
 
     latencies: list[float] = field(default_factory=list)
     """Latency of each answered request; in an open loop from the scheduled time."""
+    in_time: list[float] = field(default_factory=list)
+    """Those of the latencies whose request was sent at most `LATE` ms after its scheduled time."""
     refusal_times: list[float] = field(default_factory=list)
     """Time from a request to its refusal."""
     refusals: Counter[str] = field(default_factory=Counter)
-    """Number of requests that the server refused as UNAVAILABLE, by its reason."""
+    """Number of requests that the server refused with status 503, by its reason."""
     failures: Counter[str] = field(default_factory=Counter)
     """Number of requests that failed in another way, by status and reason."""
     lateness: list[float] = field(default_factory=list)
@@ -65,7 +71,7 @@ class Record:
 
     @property
     def sent(self) -> int:
-        """Number of requests."""
+        """Number of requests that were answered or refused, or that failed."""
         return len(self.latencies) + self.refusals.total() + self.failures.total()
 
     @property
@@ -92,7 +98,7 @@ def prepare(address: str, model: str, *, steps: Sequence[int], batch: int = 1, s
     """Encode one request for each length, of simulated tracks, for a model that is served at an address.
 
     Args:
-        address: gRPC address of the server as host:port.
+        address: HTTP address of the server as host:port.
         model: name of the model.
         steps: number of steps of the tracks of each request.
         batch: number of tracks in one request.
@@ -104,14 +110,14 @@ def prepare(address: str, model: str, *, steps: Sequence[int], batch: int = 1, s
     """
 
     async def names() -> tuple[str, ...]:
-        async with Connection(Endpoint(scheme="grpc", address=address), timeout=_TIMEOUT) as connection:
+        async with Connection(Endpoint(scheme="http", address=address), timeout=_TIMEOUT) as connection:
             return await connection.input_names(model)
 
     inputs = asyncio.run(names())
     if not set(inputs) <= set(INPUTS):
         raise ClientError(
             f"the model {model} cannot be measured",
-            where=f"grpc://{address}",
+            where=f"http://{address}",
             expected=f"inputs among {', '.join(INPUTS)}",
             got=", ".join(inputs),
         )
@@ -123,19 +129,26 @@ def prepare(address: str, model: str, *, steps: Sequence[int], batch: int = 1, s
             TRACK_LENGTH.name: group.lengths(),
             MEASUREMENTS.name: group.measurements(),
         }
-        messages.append(encoded(model, {name: tensors[name] for name in inputs}))
+        messages.append(encoded(address, model, {name: tensors[name] for name in inputs}))
     return Load(address=address, messages=messages)
 
 
-def encoded(model: str, inputs: Mapping[str, Array]) -> bytes:
-    """Return the message of an inference request with inputs by tensor name."""
-    from tritonclient.grpc.service_pb2 import ModelInferRequest
+def encoded(address: str, model: str, inputs: Mapping[str, Array]) -> bytes:
+    """Return an inference request with inputs by tensor name, which asks for binary outputs, as the bytes to send."""
+    from tritonclient.http import InferenceServerClient, InferInput
 
-    request = ModelInferRequest(model_name=model)
+    tensors = []
     for name, values in inputs.items():
-        request.inputs.add(name=name, datatype=_TENSORS[name].dtype, shape=values.shape)
-        request.raw_input_contents.append(np.ascontiguousarray(values).tobytes())
-    return bytes(request.SerializeToString())
+        tensors.append(InferInput(name, list(values.shape), _TENSORS[name].dtype))
+        tensors[-1].set_data_from_numpy(values)
+    body, header_length = InferenceServerClient.generate_request_body(tensors)
+    lines = (
+        f"POST /v2/models/{model}/infer HTTP/1.1",
+        f"Host: {address}",
+        f"Inference-Header-Content-Length: {header_length}",
+        f"Content-Length: {len(body)}",
+    )
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + bytes(body)
 
 
 def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: float = float("inf")) -> Record:
@@ -148,19 +161,22 @@ def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: 
         seconds: duration after which no request is sent.
 
     Raises:
-        ClientError: a request failed in another way than by a refusal.
+        ServerUnavailableError: the server is unreachable.
+        ClientError: a request failed in another way than by a refusal, or was not answered in time.
     """
 
     async def run() -> Record:
-        async with _Sender(load) as sender:
-            numbers = _numbers(count, seconds)
+        numbers = _numbers(count, seconds)
 
-            async def client() -> None:
-                for number in numbers:
-                    await sender.send(number, time.perf_counter())
+        def next_request(channel: _Channel) -> None:
+            number = next(numbers, None)
+            if number is not None:
+                sender.send(channel, number, time.perf_counter())
 
-            await asyncio.gather(*(client() for _ in range(clients)))
-            return sender.finished()
+        sender = _Sender(load, next_request)
+        for channel in [await sender.connect() for _ in range(clients)]:
+            next_request(channel)
+        return await sender.finished()
 
     return asyncio.run(run())
 
@@ -174,78 +190,150 @@ def open_loop(load: Load, *, rate: float, seconds: float) -> Record:
         seconds: duration of the sending.
 
     Raises:
-        ClientError: a request failed in another way than by a refusal.
+        ServerUnavailableError: the server is unreachable.
+        ClientError: a request failed in another way than by a refusal, or was not answered in time.
     """
 
     async def run() -> Record:
-        async with _Sender(load) as sender:
-            begun = time.perf_counter()
-            requests = set()
-            for number in range(round(rate * seconds)):
-                due = begun + number / rate
-                # A pause of 0 lets answers arrive in between; the clock of the event loop is not exact below 1 ms.
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                sender.record.lateness.append((time.perf_counter() - due) * 1e3)
-                request = asyncio.ensure_future(sender.send(number, due))
-                requests.add(request)
-                request.add_done_callback(requests.discard)
-            await asyncio.gather(*requests)
-            return sender.finished()
+        idle: list[_Channel] = []
+        sender = _Sender(load, idle.append)
+        begun = time.perf_counter()
+        for number in range(round(rate * seconds)):
+            due = begun + number / rate
+            wait = due - time.perf_counter()
+            if wait > 0.0:
+                await asyncio.sleep(wait)
+            while not idle and sender.connections >= _MOST_CONNECTIONS:
+                await asyncio.sleep(0.0)
+            channel = idle.pop() if idle else await sender.connect()
+            sender.record.lateness.append((time.perf_counter() - due) * 1e3)
+            sender.send(channel, number, due)
+        return await sender.finished()
 
     return asyncio.run(run())
 
 
+class _Channel(asyncio.Protocol):
+    """A kept-alive connection with at most one request in flight."""
+
+    def __init__(self, answered: Callable[[_Channel, int, bytes], None]) -> None:
+        self._answered = answered
+        self._received = b""
+        self.transport: asyncio.Transport | None = None
+        self.due: float | None = None
+        """Time at which the request in flight was due; None if there is none."""
+        self.in_time = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received = self._received + data if self._received else data
+        head = self._received.find(b"\r\n\r\n")
+        if head < 0:
+            return
+        length = _LENGTH.search(self._received, 0, head)
+        begin = head + 4
+        end = begin + (int(length[1]) if length else 0)
+        if len(self._received) >= end:
+            received, self._received = self._received, b""
+            self._answered(self, int(received[_STATUS]), received[begin:end])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.due is not None:
+            self._answered(self, 0, str(exc or "the server closed the connection").encode())
+
+
 class _Sender:
-    """A gRPC channel that sends encoded requests and records what becomes of them."""
+    """Sends encoded requests and records what becomes of them."""
 
-    def __init__(self, load: Load) -> None:
-        import grpc
-
+    def __init__(self, load: Load, ready: Callable[[_Channel], None]) -> None:
         self._load = load
-        self._unavailable = grpc.StatusCode.UNAVAILABLE
-        self._error = grpc.aio.AioRpcError
-        limits = [(f"grpc.max_{way}_message_length", _LARGEST_MESSAGE) for way in ("send", "receive")]
-        self._channel = grpc.aio.insecure_channel(load.address, options=limits)
-        self._call = self._channel.unary_unary(_METHOD)
-        self._begun = 0.0
+        self._ready = ready
+        self._channels: list[_Channel] = []
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._begun = time.perf_counter()
         self.record = Record()
 
-    async def __aenter__(self) -> _Sender:
-        await self._channel.channel_ready()
-        self._begun = time.perf_counter()
-        return self
+    @property
+    def connections(self) -> int:
+        """Number of connections."""
+        return len(self._channels)
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._channel.close()
-
-    async def send(self, number: int, due: float) -> None:
-        """Send a request and record the time from when it was due to its answer or refusal."""
-        messages = self._load.messages
+    async def connect(self) -> _Channel:
+        """Open a connection."""
+        host, _, port = self._load.address.rpartition(":")
         try:
-            await self._call(messages[number % len(messages)], timeout=_TIMEOUT)
-        except self._error as error:
-            reason = str(error.details())
-            if error.code() is self._unavailable:
-                self.record.refusals[reason] += 1
-                self.record.refusal_times.append((time.perf_counter() - due) * 1e3)
-            else:
-                self.record.failures[f"{error.code().name}: {reason}"] += 1
-        else:
-            self.record.latencies.append((time.perf_counter() - due) * 1e3)
+            _, channel = await asyncio.get_running_loop().create_connection(
+                lambda: _Channel(self._answered), host.strip("[]"), int(port)
+            )
+        except OSError as error:
+            raise ServerUnavailableError(str(error), where=f"http://{self._load.address}") from error
+        self._channels.append(channel)
+        return channel
 
-    def finished(self) -> Record:
-        """Return the record.
+    def send(self, channel: _Channel, number: int, due: float) -> None:
+        """Send a request that was due at a time."""
+        messages = self._load.messages
+        channel.due, channel.in_time = due, (time.perf_counter() - due) * 1e3 <= LATE
+        self._in_flight += 1
+        self._idle.clear()
+        assert channel.transport is not None, "set by create_connection"
+        channel.transport.write(messages[number % len(messages)])
+
+    async def finished(self) -> Record:
+        """Wait for the answers to all requests, and return the record.
 
         Raises:
-            ClientError: a request failed in another way than by a refusal.
+            ClientError: a request failed in another way than by a refusal, or was not answered in time.
         """
+        while self._in_flight:
+            answered = self.record.sent
+            try:
+                await asyncio.wait_for(self._idle.wait(), _TIMEOUT)
+            except TimeoutError:
+                if self.record.sent == answered:
+                    self.record.failures[f"no answer within {_TIMEOUT:g} s"] += self._in_flight
+                    break
         self.record.seconds = time.perf_counter() - self._begun
+        for channel in self._channels:
+            channel.due = None
+            if channel.transport is not None:
+                channel.transport.abort()
         if self.record.failures:
             reason, count = self.record.failures.most_common(1)[0]
-            raise ClientError(
-                f"{count:,} of {self.record.sent:,} requests failed", where=self._load.address, got=reason
-            )
+            where = f"http://{self._load.address}"
+            raise ClientError(f"{count:,} of {self.record.sent:,} requests failed", where=where, got=reason)
         return self.record
+
+    def _answered(self, channel: _Channel, status: int, body: bytes) -> None:
+        """Record an answer, and hand the connection over for the next request. Status 0 is a lost connection."""
+        assert channel.due is not None, "set by `send`"
+        latency = (time.perf_counter() - channel.due) * 1e3
+        channel.due = None
+        record = self.record
+        if status == _OK:
+            record.latencies.append(latency)
+            if channel.in_time:
+                record.in_time.append(latency)
+        elif status == _UNAVAILABLE:
+            record.refusals[_reason(body)] += 1
+            record.refusal_times.append(latency)
+        else:
+            record.failures[f"HTTP status {status}: {_reason(body)}" if status else body.decode(errors="replace")] += 1
+        self._in_flight -= 1
+        if status:
+            self._ready(channel)
+        if not self._in_flight:
+            self._idle.set()
+
+
+def _reason(body: bytes) -> str:
+    """Return the reason in the JSON body of an error of Triton, or the start of another body."""
+    found = re.search(rb'"error":"(.*?)"\}?', body)
+    return (found[1] if found else body[:300]).decode(errors="replace")
 
 
 def _numbers(count: int | None, seconds: float) -> Iterator[int]:
