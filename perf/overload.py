@@ -126,8 +126,8 @@ class OverloadReport:
 
     @property
     def capacity(self) -> Level:
-        """The part in the closed loop with the highest throughput, without refusals if there is one."""
-        return max(self.closed, key=lambda each: (not each.refused, each.accepted))
+        """The part in the closed loop with the highest throughput."""
+        return max(self.closed, key=lambda each: each.accepted)
 
     @property
     def ratio(self) -> float | None:
@@ -216,8 +216,8 @@ def markdown(report: OverloadReport) -> str:
         lines += [
             "",
             "**The figures of the open loop cannot be relied on: the generator sent "
-            f"{overload.late:.0%} of the requests more than {LATE:g} ms late.** Run it on another machine with --url, or "
-            "on an idle one.",
+            f"{overload.late:.0%} of the requests more than {LATE:g} ms late.** Run it on an idle machine, or on "
+            "another one with --url.",
         ]
     return "\n".join(lines).rstrip() + "\n"
 

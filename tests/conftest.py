@@ -140,6 +140,30 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared: read only. A repository whose ensemble and reentry_track run the same small network."""
+    from export.graphs import whole_graph
+    from export.track_graph import track_graph
+    from tests.exporting import deciding
+    from training.config import ModelConfig
+
+    repository = copy_repository(tmp_path_factory.mktemp("paths"))
+    checkpoint = deciding(ModelConfig(hidden=8))
+    for name, graph in (("reentry_lstm", whole_graph(checkpoint, 1)), ("reentry_track", track_graph(checkpoint, 1))):
+        (repository / name / "1").mkdir()
+        (repository / name / "1" / "model.onnx").write_bytes(graph.SerializeToString())
+    return repository
+
+
+@pytest.fixture(scope="session")
+def track_alone(two_paths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared: read only. A repository that holds only reentry_track, so that its server starts fast."""
+    repository = tmp_path_factory.mktemp("alone") / "model_repository"
+    shutil.copytree(two_paths / "reentry_track", repository / "reentry_track")
+    return repository
+
+
+@pytest.fixture(scope="session")
 def server(model_repository: Path) -> Iterator[EmbeddedServer]:
     """A running server on free ports, one for all tests."""
     with EmbeddedServer(on_free_ports(model_repository)) as running:
