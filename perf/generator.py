@@ -31,6 +31,8 @@ LATE: Final = 5.0
 
 _TIMEOUT: Final = 30.0
 """Seconds without any answer after which the requests in flight have failed."""
+_PAUSE: Final = 0.01
+"""Seconds that a client in a closed loop waits after a refusal, so that a full queue is not polled in a busy loop."""
 _MOST_CONNECTIONS: Final = 5_000
 """Number of connections from which an open loop waits for answers, and sends late."""
 _TENSORS: Final = {tensor.name: tensor for tensor in (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS)}
@@ -59,7 +61,7 @@ class Record:
     in_time: list[float] = field(default_factory=list)
     """Those of the latencies whose request was sent at most `LATE` ms after its scheduled time."""
     refusal_times: list[float] = field(default_factory=list)
-    """Time from a request to its refusal."""
+    """Time to the refusal of each refused request that was sent in time."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Number of requests that the server refused with status 503, by its reason."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -173,7 +175,7 @@ def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: 
             if number is not None:
                 sender.send(channel, number, time.perf_counter())
 
-        sender = _Sender(load, next_request)
+        sender = _Sender(load, next_request, pause=_PAUSE)
         for channel in [await sender.connect() for _ in range(clients)]:
             next_request(channel)
         return await sender.finished()
@@ -248,9 +250,17 @@ class _Channel(asyncio.Protocol):
 class _Sender:
     """Sends encoded requests and records what becomes of them."""
 
-    def __init__(self, load: Load, ready: Callable[[_Channel], None]) -> None:
+    def __init__(self, load: Load, ready: Callable[[_Channel], None], *, pause: float = 0.0) -> None:
+        """Prepare to send.
+
+        Args:
+            load: requests and server.
+            ready: receives each connection whose request was answered or refused.
+            pause: seconds after a refusal before the connection is handed over.
+        """
         self._load = load
         self._ready = ready
+        self._pause = pause
         self._channels: list[_Channel] = []
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -320,11 +330,18 @@ class _Sender:
                 record.in_time.append(latency)
         elif status == _UNAVAILABLE:
             record.refusals[_reason(body)] += 1
-            record.refusal_times.append(latency)
+            if channel.in_time:
+                record.refusal_times.append(latency)
         else:
             record.failures[f"HTTP status {status}: {_reason(body)}" if status else body.decode(errors="replace")] += 1
+        if status == _UNAVAILABLE and self._pause:
+            asyncio.get_running_loop().call_later(self._pause, self._hand_over, channel)
+        else:
+            self._hand_over(channel)
+
+    def _hand_over(self, channel: _Channel) -> None:
         self._in_flight -= 1
-        if status:
+        if channel.transport is not None and not channel.transport.is_closing():
             self._ready(channel)
         if not self._in_flight:
             self._idle.set()

@@ -87,7 +87,7 @@ class Level:
     refused: float
     """Share of the requests that the server refused."""
     refusal_p99: float | None
-    """99th percentile of the time to a refusal."""
+    """99th percentile of the time to a refusal, of the requests that were sent in time."""
     reasons: dict[str, int]
     """Number of refusals by the server's reason."""
     late: float

@@ -27,6 +27,7 @@ from perf.tables import table
 from perf.tuning.candidates import Subject, described
 from perf.tuning.overlay import as_toml
 from reentry.errors import ConfigError, ReentryError
+from reentry.runtime.cores import cores
 from reentry.schema import ENSEMBLE, REENTRY_TRACK
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.tuned import ModelTuning
@@ -36,7 +37,7 @@ STEPS: Final = (60, 70, 80, 90, 100)
 CLIENTS: Final = (2, 8, 32)
 """Numbers of clients. The fewer there are, the longer it takes until another request wakes the batcher."""
 QUEUE: Final = 64
-"""Bound of the queue in the settings that have one."""
+"""Bound of the queue in the settings that have one; more than the clients, so that no request is refused."""
 
 _WARM_UP: Final = 200
 """Number of requests before the first ones that count."""
@@ -46,15 +47,12 @@ _log = logging.getLogger(__name__)
 
 
 def settings_to_compare(subject: Subject) -> list[ModelTuning]:
-    """Return the settings of a model's queue: the present ones, and for a model with one network each other kind."""
-    present = subject.present
+    """Return the settings to compare: those of an ensemble, or each kind of queue for a model of ONNX Runtime."""
     if subject.pythons:
-        return [present]
-    plain = ModelTuning(instances=present.instances, threads=present.threads, batching=False)
+        return [subject.present]
+    plain = ModelTuning(instances=cores(), threads=1, batching=False)
     bounded = replace(plain, max_queue_size=QUEUE)
-    spare = replace(bounded, instances=(present.instances or 1) + 1)
-    kinds = [present, plain, replace(plain, batching=True), bounded, spare]
-    return list(dict.fromkeys(kinds))
+    return [plain, replace(plain, batching=True), bounded, replace(bounded, instances=cores() + 1)]
 
 
 def measure_stalls(address: str, model: str, *, requests: int, clients: Sequence[int] = CLIENTS) -> dict[int, Record]:

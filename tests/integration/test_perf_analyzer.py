@@ -81,7 +81,7 @@ def test_a_sweep_over_all_paths_and_protocols_answers_every_request_alike(two_pa
     for one, other in zip(*answers, strict=True):
         np.testing.assert_allclose(one[PROBABILITY.name], other[PROBABILITY.name], atol=1e-5)
         np.testing.assert_array_equal(one[ONSET_STEP.name], other[ONSET_STEP.name])
-    assert {int(answer[ONSET_STEP.name]) for answer in answers[0]} - {-1}, "no track has an onset"
+    assert {int(answer[ONSET_STEP.name].item()) for answer in answers[0]} - {-1}, "no track has an onset"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("perf.csv", "perf.json", "perf.md", "throughput.png", "times.png")
     ]
