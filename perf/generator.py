@@ -13,18 +13,15 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from client.batching import RequestBatch
-from client.connection import Array, Connection, Endpoint, ServerUnavailableError
-from perf.analyzer.inputs import INPUTS
-from perf.scoring import draw_flights
+from client.connection import ServerUnavailableError
+from perf.messages import Load
 from reentry.errors import ClientError
-from reentry.schema import MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 
 LATE: Final = 5.0
 """Lateness in ms from which a request of an open loop counts as late."""
@@ -35,21 +32,10 @@ _PAUSE: Final = 0.01
 """Seconds that a client in a closed loop waits after a refusal, so that a full queue is not polled in a busy loop."""
 _MOST_CONNECTIONS: Final = 5_000
 """Number of connections from which an open loop waits for answers, and sends late."""
-_TENSORS: Final = {tensor.name: tensor for tensor in (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS)}
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STATUS: Final = slice(len("HTTP/1.1 "), len("HTTP/1.1 200"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """The requests to send, and the server."""
-
-    address: str
-    """Address of the server for HTTP as host:port."""
-    messages: Sequence[bytes]
-    """Encoded requests, which are sent in turn."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,63 +80,6 @@ class Record:
 def percentile(times: Sequence[float], percent: float) -> float:
     """Return a percentile of times; NaN if there are none."""
     return float(np.percentile(times, percent)) if times else float("nan")
-
-
-def prepare(address: str, model: str, *, steps: Sequence[int], batch: int = 1, seed: int = 0) -> Load:
-    """Encode one request for each length, of simulated tracks, for a model that is served at an address.
-
-    Args:
-        address: HTTP address of the server as host:port.
-        model: name of the model.
-        steps: number of steps of the tracks of each request.
-        batch: number of tracks in one request.
-        seed: random seed of the tracks.
-
-    Raises:
-        ServerUnavailableError: the server or the model is not available.
-        ClientError: the model has other inputs.
-    """
-
-    async def names() -> tuple[str, ...]:
-        async with Connection(Endpoint(scheme="http", address=address), timeout=_TIMEOUT) as connection:
-            return await connection.input_names(model)
-
-    inputs = asyncio.run(names())
-    if not set(inputs) <= set(INPUTS):
-        raise ClientError(
-            f"the model {model} cannot be measured",
-            where=f"http://{address}",
-            expected=f"inputs among {', '.join(INPUTS)}",
-            got=", ".join(inputs),
-        )
-    messages = []
-    for number, length in enumerate(steps):
-        group = RequestBatch(tuple(draw_flights(batch, length, seed=seed + number)))
-        tensors: dict[str, Array] = {
-            TRACK_ID_TENSOR.name: group.track_ids(),
-            TRACK_LENGTH.name: group.lengths(),
-            MEASUREMENTS.name: group.measurements(),
-        }
-        messages.append(encoded(address, model, {name: tensors[name] for name in inputs}))
-    return Load(address=address, messages=messages)
-
-
-def encoded(address: str, model: str, inputs: Mapping[str, Array]) -> bytes:
-    """Return an inference request with inputs by tensor name, which asks for binary outputs, as the bytes to send."""
-    from tritonclient.http import InferenceServerClient, InferInput
-
-    tensors = []
-    for name, values in inputs.items():
-        tensors.append(InferInput(name, list(values.shape), _TENSORS[name].dtype))
-        tensors[-1].set_data_from_numpy(values)
-    body, header_length = InferenceServerClient.generate_request_body(tensors)
-    lines = (
-        f"POST /v2/models/{model}/infer HTTP/1.1",
-        f"Host: {address}",
-        f"Inference-Header-Content-Length: {header_length}",
-        f"Content-Length: {len(body)}",
-    )
-    return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + bytes(body)
 
 
 def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: float = float("inf")) -> Record:
@@ -290,8 +219,10 @@ class _Sender:
         channel.due, channel.in_time = due, (time.perf_counter() - due) * 1e3 <= LATE
         self._in_flight += 1
         self._idle.clear()
-        assert channel.transport is not None, "set by create_connection"
-        channel.transport.write(messages[number % len(messages)])
+        if channel.transport is None or channel.transport.is_closing():
+            self._answered(channel, 0, b"the server closed the connection")
+        else:
+            channel.transport.write(messages[number % len(messages)])
 
     async def finished(self) -> Record:
         """Wait for the answers to all requests, and return the record.

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from client.connection import Endpoint
-from perf.generator import LATE, Load, Record, closed_loop, open_loop, percentile, prepare
+from perf.generator import LATE, Record, closed_loop, open_loop, percentile
 from perf.machine import machine
+from perf.messages import Load, http_address, prepare
 from perf.tables import table
 from reentry import __version__
 from reentry.errors import ClientError, ConfigError
@@ -226,10 +226,7 @@ def markdown(report: OverloadReport) -> str:
 def _address(url: str | None, repository: Path, tuned: Path | None) -> Iterator[str]:
     """Yield the HTTP address of the running server, or of an embedded one."""
     if url is not None:
-        endpoint = Endpoint.parse(url)
-        if endpoint.scheme != "http":
-            raise ConfigError("not an HTTP URL", expected="http://HOST:PORT", got=url)
-        yield endpoint.address
+        yield http_address(url)
         return
     config = ServerConfig(model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, tuned=tuned)
     with EmbeddedServer(config) as server:

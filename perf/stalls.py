@@ -20,13 +20,13 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
-from client.connection import Endpoint
 from perf.analyzer.output import STALL
-from perf.generator import Record, closed_loop, prepare
+from perf.generator import Record, closed_loop
+from perf.messages import http_address, prepare
 from perf.tables import table
 from perf.tuning.candidates import Subject, described
 from perf.tuning.overlay import as_toml
-from reentry.errors import ConfigError, ReentryError
+from reentry.errors import ReentryError
 from reentry.runtime.cores import cores
 from reentry.schema import ENSEMBLE, REENTRY_TRACK
 from reentry.serving import EmbeddedServer, ServerConfig
@@ -113,10 +113,7 @@ def main(
     try:
         for name in model or [REENTRY_TRACK.name, ENSEMBLE.name]:
             if url is not None:
-                endpoint = Endpoint.parse(url)
-                if endpoint.scheme != "http":
-                    raise ConfigError("not an HTTP URL", expected="http://HOST:PORT", got=url)
-                records = measure_stalls(endpoint.address, name, requests=requests)
+                records = measure_stalls(http_address(url), name, requests=requests)
                 rows += [_row(name, "as served", clients, record) for clients, record in records.items()]
                 continue
             subject = Subject.of(repository, name)

@@ -11,7 +11,13 @@ from perf.tuning.config import TuneConfig
 from reentry.errors import ConfigError
 from reentry.runtime.cores import cores
 from reentry.serving import ServerConfig
-from reentry.serving.repository import fitted_config, models_of, python_instances, read_model_config
+from reentry.serving.repository import (
+    FIRST_VERSION,
+    fitted_config,
+    models_of,
+    python_instances,
+    read_model_config,
+)
 from reentry.serving.tuned import ModelTuning, tuning_of
 
 _OVERSUBSCRIBED: Final = 2
@@ -43,7 +49,10 @@ class Subject:
         """
         names = models_of(repository)
         if model not in names:
-            raise ConfigError(f"unknown model {model}", where=str(repository), expected=", ".join(names))
+            fix = FIRST_VERSION if (repository / model).is_dir() else None
+            raise ConfigError(
+                f"no model {model} with a version", where=str(repository), expected=", ".join(names), fix=fix
+            )
         steps = read_model_config(repository, model).ensemble_scheduling.step
         configs = {
             name: read_model_config(repository, name) for name in ([step.model_name for step in steps] or [model])

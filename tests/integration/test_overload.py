@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from perf.generator import Load, closed_loop, open_loop, prepare
+from perf.generator import closed_loop, open_loop
+from perf.messages import Load, prepare
 from perf.stalls import measure_stalls
 from reentry.errors import ClientError
 from reentry.serving import EmbeddedServer

@@ -107,7 +107,7 @@ def test_the_members_of_an_ensemble_follow_its_networks(tmp_path: Path) -> None:
         "track_features": 2,
         "track_decision": 2,
     }
-    for model, phrase in (("nothing", "unknown model nothing"), ("track_features", "nothing to tune")):
+    for model, phrase in (("nothing", "no model nothing"), ("track_features", "nothing to tune")):
         with pytest.raises(ConfigError, match=phrase):
             Subject.of(repository, model)
     assert REPOSITORY.is_dir()
