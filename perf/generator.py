@@ -25,13 +25,15 @@ from reentry.errors import ClientError
 
 LATE: Final = 5.0
 """Lateness in ms from which a request of an open loop counts as late."""
+CONNECTIONS: Final = 800
+"""Largest number of requests in flight in an open loop. It fits the usual limit of 1,024 open files."""
 
 _TIMEOUT: Final = 30.0
 """Seconds without any answer after which the requests in flight have failed."""
 _PAUSE: Final = 0.01
 """Seconds that a client in a closed loop waits after a refusal, so that a full queue is not polled in a busy loop."""
-_MOST_CONNECTIONS: Final = 5_000
-"""Number of connections from which an open loop waits for answers, and sends late."""
+_TURN: Final = 8
+"""Number of late requests that are sent before answers are read."""
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -54,6 +56,8 @@ class Record:
     """Number of requests that failed in another way, by status and reason."""
     lateness: list[float] = field(default_factory=list)
     """Time from the scheduled sending of each request to the actual one; empty for a closed loop."""
+    overrun: bool = False
+    """Whether an open loop ended early, because `CONNECTIONS` requests were unanswered."""
     seconds: float = 0.0
     """Duration of the run, from the first request to the last answer."""
 
@@ -97,7 +101,7 @@ def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: 
     """
 
     async def run() -> Record:
-        numbers = _numbers(count, seconds)
+        numbers = _numbers(count, seconds)  # begins with the first request
 
         def next_request(channel: _Channel) -> None:
             number = next(numbers, None)
@@ -105,7 +109,9 @@ def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: 
                 sender.send(channel, number, time.perf_counter())
 
         sender = _Sender(load, next_request, pause=_PAUSE)
-        for channel in [await sender.connect() for _ in range(clients)]:
+        channels = [await sender.connect() for _ in range(clients)]
+        sender.begin()
+        for channel in channels:
             next_request(channel)
         return await sender.finished()
 
@@ -114,6 +120,8 @@ def closed_loop(load: Load, *, clients: int, count: int | None = None, seconds: 
 
 def open_loop(load: Load, *, rate: float, seconds: float) -> Record:
     """Send requests at a constant rate, whether or not earlier ones are answered, and wait for all answers.
+
+    The loop ends early if `CONNECTIONS` requests are unanswered, since the server then queues without a useful bound.
 
     Args:
         load: requests and server.
@@ -128,17 +136,21 @@ def open_loop(load: Load, *, rate: float, seconds: float) -> Record:
     async def run() -> Record:
         idle: list[_Channel] = []
         sender = _Sender(load, idle.append)
-        begun = time.perf_counter()
-        for number in range(round(rate * seconds)):
+        count = round(rate * seconds)
+        idle += [await sender.connect() for _ in range(min(CONNECTIONS, count))]
+        begun = sender.begin()
+        for number in range(count):
             due = begun + number / rate
             wait = due - time.perf_counter()
             if wait > 0.0:
                 await asyncio.sleep(wait)
-            while not idle and sender.connections >= _MOST_CONNECTIONS:
-                await asyncio.sleep(0.0)
-            channel = idle.pop() if idle else await sender.connect()
+            elif number % _TURN == 0:
+                await asyncio.sleep(0.0)  # answers are read even if the schedule is late
+            if not idle:
+                sender.record.overrun = True
+                break
             sender.record.lateness.append((time.perf_counter() - due) * 1e3)
-            sender.send(channel, number, due)
+            sender.send(idle.pop(), number, due)
         return await sender.finished()
 
     return asyncio.run(run())
@@ -193,13 +205,13 @@ class _Sender:
         self._channels: list[_Channel] = []
         self._in_flight = 0
         self._idle = asyncio.Event()
-        self._begun = time.perf_counter()
+        self._begun = 0.0
         self.record = Record()
 
-    @property
-    def connections(self) -> int:
-        """Number of connections."""
-        return len(self._channels)
+    def begin(self) -> float:
+        """Return the time, from which the duration of the run counts."""
+        self._begun = time.perf_counter()
+        return self._begun
 
     async def connect(self) -> _Channel:
         """Open a connection."""

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from perf.generator import LATE, Record, closed_loop, open_loop, percentile
+from perf.generator import CONNECTIONS, LATE, Record, closed_loop, open_loop, percentile
 from perf.machine import machine
 from perf.messages import Load, http_address, prepare
 from perf.tables import table
@@ -92,6 +92,8 @@ class Level:
     """Number of refusals by the server's reason."""
     late: float
     """Share of the requests that were sent more than `perf.generator.LATE` ms after their time."""
+    overrun: bool
+    """Whether the part ended early, because `perf.generator.CONNECTIONS` requests were unanswered."""
 
     @classmethod
     def of(cls, load: str, record: Record, offered: float | None = None) -> Level:
@@ -108,6 +110,7 @@ class Level:
             refusal_p99=_figure(percentile(record.refusal_times, 99)),
             reasons=dict(record.refusals),
             late=record.late_share,
+            overrun=record.overrun,
         )
 
 
@@ -131,8 +134,8 @@ class OverloadReport:
 
     @property
     def ratio(self) -> float | None:
-        """p99 of accepted requests in overload, divided by that at capacity; None if one of them is missing."""
-        if self.overload.p99 is None or not self.capacity.p99:
+        """p99 of accepted requests in overload, divided by that at capacity; None if there is none to rely on."""
+        if self.overload.p99 is None or not self.capacity.p99 or not self.reliable or self.overload.overrun:
             return None
         return self.overload.p99 / self.capacity.p99
 
@@ -197,7 +200,10 @@ def markdown(report: OverloadReport) -> str:
     """Return the report in Markdown."""
     overload, host = report.overload, report.machine
     titles = ("load", "offered/s", "accepted/s", "p50 ms", "p99 ms", "max ms", "refused", "refusal p99 ms", "late")
-    share = "unknown" if report.ratio is None else f"{report.ratio:.1f} times that at capacity"
+    if overload.overrun:
+        share = f"not bounded, the run was ended with {CONNECTIONS} requests unanswered"
+    else:
+        share = "unknown" if report.ratio is None else f"{report.ratio:.1f} times that at capacity"
     lines = [
         f"# Overload of {report.config.model}",
         "",

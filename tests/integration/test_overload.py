@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from perf import generator
 from perf.generator import closed_loop, open_loop
 from perf.messages import Load, prepare
 from perf.stalls import measure_stalls
@@ -57,6 +58,14 @@ def test_an_open_loop_sends_each_request_of_its_schedule_without_waiting_for_ans
     assert record.refusals.total() > 0
     assert len(record.in_time) <= len(record.latencies)
     assert all(lateness >= 0.0 for lateness in record.lateness)
+
+
+def test_an_open_loop_ends_once_too_many_requests_are_unanswered(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "CONNECTIONS", 3)
+    record = open_loop(load, rate=1e6, seconds=0.001)
+    assert record.overrun
+    assert 3 <= record.sent < 1000
+    assert not record.failures
 
 
 def test_another_failure_than_a_refusal_ends_the_measurement(short_queue: EmbeddedServer, load: Load) -> None:
