@@ -22,6 +22,8 @@ from reentry.serving.tuned import ModelTuning, tuning_of
 
 _OVERSUBSCRIBED: Final = 2
 """Threads of all instances for each core from which a candidate is left out."""
+_QUEUE: Final = 64
+"""Bound of the queue with dynamic batching if there is none now."""
 
 Axis = Callable[[ModelTuning], Iterator[ModelTuning]]
 """Function that yields the candidates that differ from the given one in one setting."""
@@ -92,8 +94,10 @@ def axes(subject: Subject, config: TuneConfig) -> Mapping[str, Axis]:
             # Without batching, a bound of the queue that is configured now stays.
             off = ModelTuning(batching=False) if subject.present.batching else subject.present
             yield _with_queue(now, off)
+        # Without a bound, the best settings for throughput would take away the protection against overload.
+        sizes = config.queue_sizes or (subject.present.max_queue_size or _QUEUE,)
         for delay in config.queue_delays:
-            for size in config.queue_sizes:
+            for size in sizes:
                 on = ModelTuning(batching=True, max_queue_size=size, max_queue_delay_microseconds=delay)
                 yield _with_queue(now, on)
 

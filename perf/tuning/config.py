@@ -37,8 +37,8 @@ class TuneConfig:
     queue_delays: tuple[int, ...] = (0, 1000)
     """Microseconds that a request may wait for others to join its batch, to try with dynamic batching; empty to leave
     dynamic batching as it is."""
-    queue_sizes: tuple[int, ...] = (0, 64)
-    """Numbers of requests that may wait with dynamic batching; 0 for no bound."""
+    queue_sizes: tuple[int, ...] = ()
+    """Numbers of requests that may wait with dynamic batching, 0 for no bound; empty for the present bound, or 64."""
     finalists: int = 2
     """Number of candidates that are confirmed in turns with the present settings."""
     turns: int = 3
@@ -58,8 +58,6 @@ class TuneConfig:
                 raise ConfigError(f"duplicate value in {name}", expected="each value once", got=str(values))
         require_between("finalists", self.finalists, 1, 10)
         require_between("turns", self.turns, 1, 100)
-        if self.queue_delays and not self.queue_sizes:
-            raise ConfigError("queue_delays without queue_sizes", expected="at least one size, 0 for no bound")
 
     @property
     def fitted_instances(self) -> tuple[int, ...]:

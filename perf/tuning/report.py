@@ -129,12 +129,17 @@ def _headline(report: TuneReport) -> str:
     now, best, better = report.now, report.best, report.better
     speed = f"now {now.median:,.0f} tracks/s"
     if best is None:
-        return f"{speed}; no settings hold {report.objective or 'without failed or stalled requests'} in each turn"
+        return f"{speed}; no settings run in each turn {_conditions(report)}"
     if better is None:
         return f"{speed}; no settings are better by more than the noise, so the present ones stay"
     if not now.holds:
-        return f"{speed}, which do not hold {report.objective or 'without stalls'}; best {better.median:,.0f} tracks/s"
+        return f"{speed}, but not in each turn {_conditions(report)}; best {better.median:,.0f} tracks/s"
     return f"{speed}, best {better.median:,.0f} ({better.median / now.median - 1:+.0%})"
+
+
+def _conditions(report: TuneReport) -> str:
+    limit = "" if report.objective is None else f"within {report.objective} and "
+    return f"{limit}without failed or stalled requests"
 
 
 def _rows(report: TuneReport) -> list[dict[str, Any]]:
