@@ -132,8 +132,8 @@ def _headline(report: TuneReport) -> str:
         return f"{speed}; no settings run in each turn {_conditions(report)}"
     if better is None:
         return f"{speed}; no settings are better by more than the noise, so the present ones stay"
-    if not now.holds:
-        return f"{speed}, but not in each turn {_conditions(report)}; best {better.median:,.0f} tracks/s"
+    if now.held == 0:
+        return f"{speed}, in no turn {_conditions(report)}; best {better.median:,.0f} tracks/s"
     return f"{speed}, best {better.median:,.0f} ({better.median / now.median - 1:+.0%})"
 
 
@@ -152,7 +152,7 @@ def _finalist_dict(finalist: Finalist) -> dict[str, Any]:
     return {
         "settings": asdict(finalist.settings),
         "present": finalist.present,
-        "holds": finalist.holds,
+        "held": finalist.held,
         "batch": finalist.workload.batch,
         "concurrency": finalist.workload.level,
         "tracks_per_second": finalist.median,
@@ -169,7 +169,7 @@ def _finalist_cells(finalist: Finalist) -> list[str]:
         *(f"{each:,.0f}" for each in (finalist.median, min(speeds), max(speeds))),
         "-" if p99 is None else f"{p99:.1f}",
         str(finalist.stalls) if finalist.settings.queued else "-",
-        "holds" if finalist.holds else "does not hold",
+        f"held in {finalist.held} of {len(finalist.turns)}",
     ]
 
 

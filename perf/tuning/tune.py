@@ -50,8 +50,13 @@ class Finalist:
     present: bool
     """Whether these are the present settings of the server."""
     turns: tuple[WorkloadResult, ...]
-    holds: bool
-    """Whether each turn answered every request, held the limit and had no stalled request."""
+    held: int
+    """Number of turns that answered every request, held the limit and had no stalled request."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether each turn held."""
+        return self.held == len(self.turns)
 
     @property
     def workload(self) -> Workload:
@@ -104,13 +109,13 @@ class TuneReport(Origin):
     def better(self) -> Finalist | None:
         """The best finalist, if it is better than the present settings by more than the noise, or None.
 
-        It is if each of its turns was faster than each turn of the present settings, or if the present ones do not
-        hold the limit.
+        It is if each of its turns was faster than each turn of the present settings, or if the present ones held in no
+        turn.
         """
         best = self.best
         if best is None or best.present:
             return None
-        return best if not self.now.holds or min(best.throughputs) > max(self.now.throughputs) else None
+        return best if self.now.held == 0 or min(best.throughputs) > max(self.now.throughputs) else None
 
 
 def tune(
@@ -217,7 +222,7 @@ def _confirm(
             settings=each,
             present=each == present,
             turns=tuple(results),
-            holds=all(qualifies(result, each, objective) for result in results),
+            held=sum(qualifies(result, each, objective) for result in results),
         )
         for each, results in turns.items()
     ]
