@@ -15,7 +15,6 @@ from reentry.schema import REENTRY_TRACK
 
 _SHORT: Final[dict[str, Any]] = {
     "batches": (1, 16),
-    "concurrency": (4, 16),
     "window": 1.0,
     "windows": 4,
     "stability": 20.0,
@@ -87,7 +86,9 @@ def read_tune_config(path: Path | None, *, model: str | None = None) -> tuple[Pe
             or the settings have several models, protocols or lengths, or rates.
     """
     tables = read_settings(path, {"perf": declared_types(PerfConfig), "tune": declared_types(TuneConfig)})
-    settings = _SHORT | {"models": (REENTRY_TRACK.name,)} | tables["perf"]
+    # More requests in flight could exceed the bound of the queue.
+    own = {"models": (REENTRY_TRACK.name,), "concurrency": (cores(), 2 * cores())}
+    settings = _SHORT | own | tables["perf"]
     if model is not None:
         settings["models"] = (model,)
     config = PerfConfig(**settings)

@@ -84,7 +84,7 @@ def test_single_requests_of_reentry_track_are_queued_up_to_a_bound_with_a_spare_
     config = CONFIGS["reentry_track"]
     policy = config.dynamic_batching.default_queue_policy
     assert list(config.dynamic_batching.preferred_batch_size) == [1]
-    assert (policy.max_queue_size, policy.timeout_action) == (16, policy.REJECT)
+    assert (policy.max_queue_size, policy.timeout_action) == (8, policy.REJECT)
     others = CONFIGS["reentry_lstm"].instance_group[0].count
     assert config.instance_group[0].count == others + 1
 
