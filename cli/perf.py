@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.interruption import interruption
-from cli.options import DEFAULT_REPOSITORY, Json
+from cli.options import DEFAULT_REPOSITORY, Json, RepositoryFolder
 from cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 perf = typer.Typer(
     no_args_is_help=True,
-    help="Measure a Triton server with perf_analyzer, and compare measurements.",
+    help="Measure and tune a Triton server, and compare measurements.",
     epilog="Example: `reentry perf run --out artifacts/perf && reentry perf compare before/perf.json "
     "artifacts/perf/perf.json`, see docs/performance.md",
 )
@@ -91,6 +91,124 @@ def run(
         typer.echo("\n".join(str(path) for path in written))
     if report.failed:
         raise typer.Exit(code=1)
+
+
+@perf.command()
+def tune(
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="Latency limit such as p99=10ms that the settings must hold.  [default: the most tracks per second]",
+            metavar="LIMIT",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model to tune.  [default: that of --config, or reentry_track]")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with the tables [perf], for the clients, and [tune], for the settings to try."),
+    ] = None,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    out: Annotated[
+        Path, typer.Option(help="Folder of tune.csv, tune.json, tune.md and tuned.toml, and of unfinished work.")
+    ] = Path("artifacts/tune"),
+    as_json: Json = False,
+) -> None:
+    """Search the settings of a model that score the most tracks on this machine, within a latency limit.
+
+    Starts an embedded server for each candidate: instances, threads, dynamic batching and its queue. Each is measured
+    with each batch and concurrency of the clients. The best are then measured again in turns with the present settings.
+    tuned.toml is written only if they are better by more than the noise; `reentry serve --tuned` and
+    `reentry perf apply` use it. The model repository stays unchanged. After an interruption, the same command goes on
+    with the next candidate. The exit status is 1 if no settings hold the limit.
+
+    Example: `reentry perf tune --slo p99=10ms --out artifacts/tune`
+    """
+    from perf.tuning.config import read_tune_config
+    from reentry.runtime.files import check_writable
+
+    settings, search = read_tune_config(config, model=model)
+
+    from perf.analyzer.slo import Objective
+
+    objective = None if slo is None else Objective.parse(slo)
+    check_writable(out)
+
+    from perf.tuning.report import as_dict, markdown, write_reports
+    from perf.tuning.tune import JOURNAL
+    from perf.tuning.tune import tune as run_search
+    from reentry.runtime.signals import ended_by_signals
+
+    with interruption(f"finished candidates are kept in {out / JOURNAL}"), ended_by_signals():
+        report = run_search(settings, search, repository=repository, out=out, objective=objective)
+        written = write_reports(report, out)
+        (out / JOURNAL).unlink(missing_ok=True)
+    if as_json:
+        typer.echo(json.dumps(as_dict(report)))
+    else:
+        typer.echo(markdown(report))
+        typer.echo("\n".join(str(path) for path in written))
+    if report.best is None:
+        raise typer.Exit(code=1)
+
+
+@perf.command()
+def apply(
+    tuned: Annotated[Path, typer.Argument(metavar="FILE", help="tuned.toml that `reentry perf tune` wrote.")],
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+) -> None:
+    """Write tuned settings into the config.pbtxt files of a model repository, for the official Triton container.
+
+    Comments and all other fields stay. A running server has to load the models again. `reentry serve` needs
+    `--tuned FILE` instead, because it fits instances and threads to its own machine.
+
+    Example: `reentry perf apply artifacts/tune/tuned.toml --repository model_repository`
+    """
+    from perf.tuning.overlay import apply_to_repository
+
+    changed = apply_to_repository(tuned, repository)
+    typer.echo("\n".join(f"changed {path}" for path in changed) or "nothing to change")
+
+
+@perf.command()
+def overload(
+    model: Annotated[str, typer.Option(help="Model to measure.")] = "reentry_track",
+    url: Annotated[
+        str | None,
+        typer.Option(help="HTTP URL of a running server.  [default: start an embedded server]", metavar="URL"),
+    ] = None,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    tuned: Annotated[
+        Path | None, typer.Option(help="Tuned settings of the embedded server, as in `reentry serve`.", metavar="FILE")
+    ] = None,
+    factor: Annotated[float, typer.Option(help="Rate of the requests as a multiple of the capacity.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="Duration of each part, s.")] = 5.0,
+    out: Annotated[Path, typer.Option(help="Folder of overload.json and overload.md.")] = Path("artifacts/overload"),
+    as_json: Json = False,
+) -> None:
+    """Measure what a server does with twice the requests that it can answer.
+
+    Clients in a closed loop find the capacity. Then requests are sent at twice that rate, whether or not earlier ones
+    are answered. The report has the accepted requests and their latency, the share that was refused, how fast, and the
+    reason. It says so if the generator was late, because the latency is then not the server's.
+
+    Example: `reentry perf overload --url http://127.0.0.1:8000`
+    """
+    from perf.overload import OverloadConfig, as_dict, markdown, measure_overload, write_reports
+    from reentry.runtime.files import check_writable
+    from reentry.runtime.signals import ended_by_signals
+
+    config = OverloadConfig(model=model, factor=factor, seconds=seconds)
+    check_writable(out)
+    with interruption("no report was written"), ended_by_signals():
+        report = measure_overload(config, url=url, repository=repository, tuned=tuned)
+        written = write_reports(report, out)
+    if as_json:
+        typer.echo(json.dumps(as_dict(report)))
+    else:
+        typer.echo(markdown(report))
+        typer.echo("\n".join(str(path) for path in written))
 
 
 @perf.command()

@@ -54,6 +54,15 @@ def serve(
             "that more than 1 can slow it down.  [default: 1]",
         ),
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="REENTRY_TUNED",
+            help="File tuned.toml of `reentry perf tune`: settings of the models for this machine, in place of "
+            "--instances and --threads. The model repository stays unchanged.",
+            metavar="FILE",
+        ),
+    ] = None,
     drain_timeout: Annotated[
         float,
         typer.Option(envvar="REENTRY_DRAIN_TIMEOUT", help="Seconds for the requests in flight to finish at shutdown."),
@@ -98,6 +107,7 @@ def serve(
         address=address,
         instances=instances,
         threads=threads,
+        tuned=tuned,
         model_control_mode=model_control_mode.value,
         log_directory=None if log_dir == "-" else Path(log_dir),
         log_to_stderr=log_dir == "-",

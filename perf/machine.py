@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
+
+from reentry.runtime.cores import cores
+
+
+def machine() -> dict[str, Any]:
+    """Return processor, number of cores and memory (GiB) for a report."""
+    return {"processor": processor(), "cores": cores(), "memory_gib": memory_gib()}
 
 
 def processor() -> str:

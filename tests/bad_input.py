@@ -332,7 +332,7 @@ def _usage() -> Iterator[Case]:
     commands = ("simulate", "train", "evaluate", "study", "export", "serve", "predict", "doctor")
     commands += ("runs list", "runs compare", "repository list", "repository show", "repository promote")
     commands += ("repository rollback", "repository prune", "repository diff", "engine prepare", "engine install")
-    commands += ("perf run", "perf compare")
+    commands += ("perf run", "perf tune", "perf apply", "perf overload", "perf compare")
     for command in commands:
         yield Case((*command.split(), "--nothing"), (2,), "No such option")
     for command in (
@@ -365,6 +365,7 @@ def _usage() -> Iterator[Case]:
     yield Case(("perf", "compare", "report.json"), (2,), "Missing argument")
     for slo in ("", "p99", "p99=10", "p98=10ms", "p99=0ms", "p99=1e9s", "p٩٩=10ms"):
         yield Case(("perf", "run", "--slo", slo), (1,), "invalid objective")
+        yield Case(("perf", "tune", "--slo", slo), (1,), "invalid objective")
     for threshold in ("", "5", "0%", "100%", "nan%", "5 %"):
         yield Case(("perf", "compare", "missing.json", "missing.json", "--threshold", threshold), (1,), "threshold")
     yield Case(("runs", "compare", "one"), (2,), "two runs or more")
@@ -651,6 +652,9 @@ _MISSING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("engine", "install"): ("--work", "missing"),
     ("runs", "list"): ("--nothing",),
     ("perf", "run"): ("--repository", "missing"),
+    ("perf", "tune"): ("--repository", "missing"),
+    ("perf", "apply"): ("missing.toml",),
+    ("perf", "overload"): ("--repository", "missing"),
     ("perf", "compare"): ("missing.json", "missing.json"),
     ("runs", "compare"): ("missing", "none"),
 }

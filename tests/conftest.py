@@ -35,6 +35,7 @@ SLOW_FILES = (
     "unit/registry/test_store.py",
     "unit/export/tensorrt/test_node.py",
     "integration/test_monitoring.py",
+    "integration/test_overload.py",
     "integration/test_export_serving.py",
     "integration/test_fast_path.py",
     "unit/perf/formats/test_benchmark.py",
@@ -141,6 +142,30 @@ def store_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared: read only."""
     return make_repository(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def two_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared: read only. A repository whose ensemble and reentry_track run the same small network."""
+    from export.graphs import whole_graph
+    from export.track_graph import track_graph
+    from tests.exporting import deciding
+    from training.config import ModelConfig
+
+    repository = copy_repository(tmp_path_factory.mktemp("paths"))
+    checkpoint = deciding(ModelConfig(hidden=8))
+    for name, graph in (("reentry_lstm", whole_graph(checkpoint, 1)), ("reentry_track", track_graph(checkpoint, 1))):
+        (repository / name / "1").mkdir()
+        (repository / name / "1" / "model.onnx").write_bytes(graph.SerializeToString())
+    return repository
+
+
+@pytest.fixture(scope="session")
+def track_alone(two_paths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared: read only. A repository that holds only reentry_track, so that its server starts fast."""
+    repository = tmp_path_factory.mktemp("alone") / "model_repository"
+    shutil.copytree(two_paths / "reentry_track", repository / "reentry_track")
+    return repository
 
 
 @pytest.fixture(scope="session")

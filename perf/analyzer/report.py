@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 from perf.analyzer.config import CONCURRENCY
 from perf.analyzer.headline import ceiling_dict, ceiling_lines, headline_lines
 from perf.analyzer.output import STALL
-from perf.analyzer.results import PERCENTILES, Figures, Highest, Report, WorkloadResult
+from perf.analyzer.results import PERCENTILES, Figures, Highest, Origin, Report, WorkloadResult
 from perf.tables import table
 from reentry.runtime.files import whole_file
 
@@ -52,33 +53,42 @@ def as_dict(report: Report) -> dict[str, Any]:
     """Return the report as JSON content; all times are in ms."""
     return asdict(report) | {
         "config": report.config.as_dict(),
-        "results": [_result_dict(result) for result in report.results],
+        "results": [result_dict(result) for result in report.results],
         "ceiling": ceiling_dict(report),
     }
 
 
 def as_csv(report: Report) -> str:
     """Return one row for each workload, with the origin of the measurement in each row; all times are in ms."""
-    origin = {**report.machine, **{f"{name}_version": version for name, version in report.versions.items()}}
-    origin |= {"git_revision": report.git_revision, "config": json.dumps(report.config.as_dict())}
-    rows = []
-    for result in report.results:
-        content = _result_dict(result)
-        figures = content.pop("figures") or {}
-        figures.pop("members", None)
-        rows.append(content | figures | figures.pop("server", {}) | origin)
-    columns = dict.fromkeys(name for row in rows for name in row if name != "server")
+    return rows_as_csv([result_row(result) for result in report.results], report)
+
+
+def rows_as_csv(rows: Sequence[Mapping[str, Any]], origin: Origin) -> str:
+    """Return rows as CSV, with the origin of the measurement in each row."""
+    common = {**origin.machine, **{f"{name}_version": version for name, version in origin.versions.items()}}
+    common |= {"git_revision": origin.git_revision, "config": json.dumps(origin.config.as_dict())}
+    rows = [{**row, **common} for row in rows]
+    columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 
 
+def result_row(result: WorkloadResult) -> dict[str, Any]:
+    """Return the result of a workload as one row, without the members of an ensemble; all times are in ms."""
+    content = result_dict(result)
+    figures = content.pop("figures") or {}
+    figures.pop("members", None)
+    server = figures.pop("server", {})
+    return {**content, **figures, **server}
+
+
 def markdown(report: Report) -> str:
     """Return the Markdown report: headline, origin, ceiling, table of latencies, search, table of times."""
     measured = [(result, result.figures) for result in report.results if result.figures is not None]
-    lines = ["# Performance", "", *headline_lines(report), "", *_origin(report), ""]
+    lines = ["# Performance", "", *headline_lines(report), "", *origin_lines(report), ""]
     lines += ceiling_lines(report)
     if report.objective is not None:
         lines += [f"Highest load that holds {report.objective}:", ""]
@@ -94,7 +104,8 @@ def markdown(report: Report) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _origin(report: Report) -> list[str]:
+def origin_lines(report: Origin) -> list[str]:
+    """Return the origin of a measurement in Markdown: machine, server, versions and windows."""
     machine, config = report.machine, report.config
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     place = ", ".join(report.urls) if report.urls else "an embedded one, which shares the machine with the client"
@@ -129,7 +140,8 @@ def _highest_line(highest: Highest) -> str:
     return f"- {scenario}: **{highest.level:g}**{unit}{end}"
 
 
-def _result_dict(result: WorkloadResult) -> dict[str, Any]:
+def result_dict(result: WorkloadResult) -> dict[str, Any]:
+    """Return the result of a workload as JSON content; all times are in ms."""
     content = asdict(result)
     workload = content.pop("workload")
     if result.figures is not None:

@@ -152,11 +152,11 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Results of a measurement, and everything that they depend on."""
+class Origin:
+    """Everything that the results of a measurement depend on."""
 
     config: PerfConfig
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = ()
     """Addresses of the measured server; empty for an embedded one."""
     objective: str | None
     machine: dict[str, Any]
@@ -164,6 +164,12 @@ class Report:
     versions: dict[str, str]
     """Versions of the programs, by name."""
     git_revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(Origin):
+    """Results of a measurement."""
+
     results: list[WorkloadResult]
     highest: list[Highest]
     """Result of the search; empty without an objective."""

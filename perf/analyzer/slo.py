@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from perf.analyzer.results import PERCENTILES, WorkloadResult
+from perf.analyzer.results import PERCENTILES, Figures, WorkloadResult
 from reentry.errors import ConfigError
 
 _PRECISION: Final = 1.05
@@ -46,9 +46,11 @@ class Objective:
 
     def held_by(self, result: WorkloadResult) -> bool:
         """Return whether a result holds the limit. A result whose figures cannot be relied on does not."""
-        if result.figures is None or result.status != "stable":
-            return False
-        return bool(getattr(result.figures, f"p{self.percentile}") <= self.limit)
+        return result.figures is not None and result.status == "stable" and self.met_by(result.figures)
+
+    def met_by(self, figures: Figures) -> bool:
+        """Return whether figures are within the limit, whether or not they can be relied on."""
+        return bool(getattr(figures, f"p{self.percentile}") <= self.limit)
 
 
 def highest_level(levels: Sequence[float], holds: Callable[[float], bool], *, whole: bool) -> float | None:

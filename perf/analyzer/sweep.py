@@ -20,7 +20,7 @@ from perf.analyzer.measure import Measuring
 from perf.analyzer.production import find_production
 from perf.analyzer.results import Highest, Report, WorkloadResult
 from perf.analyzer.slo import Objective, highest_level
-from perf.machine import memory_gib, processor
+from perf.machine import machine
 from reentry import __version__
 from reentry.errors import ClientError, ConfigError
 from reentry.runtime.cores import cores
@@ -59,21 +59,11 @@ def run_perf(
     addresses = _addresses(config, [Endpoint.parse(url) for url in urls]) if urls else {}
     analyzer = find_analyzer()
     ceiling = CeilingMeasurement(config, find_production(config, repository))
-    server = None
     with ExitStack() as stack:
         if repository is not None and not urls:
-            server = stack.enter_context(EmbeddedServer(_server_config(config, repository)))
-            addresses = {GRPC: server.grpc_url, SHARED_MEMORY: server.grpc_url, HTTP: server.http_url}
-            _log.info(f"embedded server with {', '.join(server.models)}; it shares {cores()} cores with the client")
-        scheme = HTTP if config.protocols[0] == HTTP else GRPC
-        endpoint = Endpoint(scheme=scheme, address=addresses[config.protocols[0]])
-        version, inputs = asyncio.run(_served(endpoint, config.models))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-perf-")))
-        measuring = Measuring(
-            analyzer=analyzer, config=config, addresses=addresses, inputs=_input_files(config, inputs, folder)
-        )
+            addresses = stack.enter_context(embedded_server(config, repository))
+        measuring, version = stack.enter_context(prepared(config, analyzer, addresses))
         ceiling.measure()
-        stack.enter_context(_reason_of_exit(server))
         results, highest = _search(measuring, objective) if objective else (_sweep(measuring), [])
     for _ in range(WINDOWS - 1):
         ceiling.measure()
@@ -81,8 +71,8 @@ def run_perf(
         config=config,
         urls=tuple(urls),
         objective=None if objective is None else str(objective),
-        machine={"processor": processor(), "cores": cores(), "memory_gib": memory_gib()},
-        versions=_versions(analyzer, version, embedded=not urls),
+        machine=machine(),
+        versions=versions(analyzer, version, embedded=not urls),
         git_revision=git_revision(),
         results=results,
         highest=highest,
@@ -91,14 +81,48 @@ def run_perf(
 
 
 @contextmanager
-def _reason_of_exit(server: EmbeddedServer | None) -> Iterator[None]:
-    """Raise the reason for the exit of an embedded server in place of an error of its clients."""
-    try:
-        yield
-    except ClientError:
-        if server is not None and server.ended:
-            server.wait()
-        raise
+def embedded_server(config: PerfConfig, repository: Path, *, tuned: Path | None = None) -> Iterator[dict[str, str]]:
+    """Run an embedded server, and yield its addresses by protocol.
+
+    Args:
+        config: settings of the measurement.
+        repository: model repository of the server, which stays unchanged.
+        tuned: tuned settings for the server; None for those of `reentry serve`.
+
+    Raises:
+        ServerError: the server does not start. An exit while a client uses it is raised in place of the client's error.
+    """
+    settings = ServerConfig(
+        model_repository=repository,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        tuned=tuned,
+        open_shared_memory=SHARED_MEMORY in config.protocols,
+    )
+    with EmbeddedServer(settings) as server:
+        _log.info(f"embedded server with {', '.join(server.models)}; it shares {cores()} cores with the client")
+        try:
+            yield {GRPC: server.grpc_url, SHARED_MEMORY: server.grpc_url, HTTP: server.http_url}
+        except ClientError:
+            if server.ended:
+                server.wait()
+            raise
+
+
+@contextmanager
+def prepared(config: PerfConfig, analyzer: Analyzer, addresses: Mapping[str, str]) -> Iterator[tuple[Measuring, str]]:
+    """Write the input files for the models of a server, and yield what measures them and the server's version.
+
+    Raises:
+        ClientError: the server is unreachable, or a model cannot be measured.
+    """
+    scheme = HTTP if config.protocols[0] == HTTP else GRPC
+    endpoint = Endpoint(scheme=scheme, address=addresses[config.protocols[0]])
+    version, inputs = asyncio.run(_served(endpoint, config.models))
+    with tempfile.TemporaryDirectory(prefix="reentry-perf-") as folder:
+        files = _input_files(config, inputs, Path(folder))
+        yield Measuring(analyzer=analyzer, config=config, addresses=addresses, inputs=files), version
 
 
 def _addresses(config: PerfConfig, endpoints: Sequence[Endpoint]) -> dict[str, str]:
@@ -117,16 +141,6 @@ def _addresses(config: PerfConfig, endpoints: Sequence[Endpoint]) -> dict[str, s
             fix="repeat --url, or change protocols in the table [perf] of --config",
         )
     return found
-
-
-def _server_config(config: PerfConfig, repository: Path) -> ServerConfig:
-    return ServerConfig(
-        model_repository=repository,
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-        open_shared_memory=SHARED_MEMORY in config.protocols,
-    )
 
 
 async def _served(endpoint: Endpoint, models: Sequence[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
@@ -191,7 +205,7 @@ def _measured(measuring: Measuring, workload: Workload, position: str) -> Worklo
     return result
 
 
-def _versions(analyzer: Analyzer, server: str, *, embedded: bool) -> dict[str, str]:
+def versions(analyzer: Analyzer, server: str, *, embedded: bool) -> dict[str, str]:
     """Return the versions by program. The onnxruntime of a remote server is unknown."""
     runtime = importlib.metadata.version("onnxruntime") if embedded else "unknown"
     return {"reentry": __version__, "server": server, "perf_analyzer": analyzer.version(), "onnxruntime": runtime}

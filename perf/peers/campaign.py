@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from export.sessions import TrackSession
-from perf.machine import memory_gib, processor
+from perf.machine import machine
 from perf.peers.agreement import require_agreement
 from perf.peers.apps.track_bytes import Array
 from perf.peers.contestants import ROOT, Contestant, Launch, contestants
@@ -72,7 +72,7 @@ def compare(config: PeersConfig) -> Comparison:
                 results[index] = _with_turn(results[index], contestant, config, model, tracks, answers)
     return Comparison(
         config=config,
-        machine={"processor": processor(), "cores": cores(), "memory_gib": memory_gib()},
+        machine=machine(),
         versions={"reentry": __version__, "python": platform.python_version(), "wrk": wrk_version()},
         git_revision=revision,
         results=results,

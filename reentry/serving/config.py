@@ -46,6 +46,9 @@ class ServerConfig:
     """Instances of each network; None for as many as the cores hold. Explicit mode only."""
     threads: int | None = None
     """Threads of each instance; None for 1. Explicit mode only."""
+    tuned: Path | None = None
+    """File of `reentry.serving.tuned` whose settings replace those of the configuration files, and the fitted counts of
+    instances and threads. Explicit mode only."""
     model_control_mode: ModelControlMode = "explicit"
     """`explicit` loads the models of the repository at the start and others on request. `none` and `poll` are Triton's
     own modes, which use the configuration files unchanged."""
@@ -100,10 +103,14 @@ class ServerConfig:
                 expected=" or ".join(get_args(ModelControlMode)),
                 got=self.model_control_mode,
             )
-        if self.model_control_mode != "explicit" and (self.instances or self.threads):
+        if self.model_control_mode != "explicit" and (self.instances or self.threads or self.tuned):
             raise ConfigError(
                 f"instances and threads cannot be chosen in model control mode {self.model_control_mode}",
                 fix="use --model-control-mode explicit, or write them into the config.pbtxt files",
+            )
+        if self.tuned and (self.instances or self.threads):
+            raise ConfigError(
+                "instances and threads are chosen twice", fix="give either tuned, or instances and threads"
             )
         for name, seconds in (("start_timeout", self.start_timeout), ("drain_timeout", self.drain_timeout)):
             require_between(name, seconds, 0.001, _LONGEST_WAIT, unit="s")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import compileall
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reentry.errors import ServerError
+from reentry.runtime.cores import cores
 from reentry.schema import REENTRY_FAST, REENTRY_TRACK, TRACK_GRAPH_MODELS
 from reentry.serving.config import ServerConfig
+from reentry.serving.tuned import ModelTuning, read_tuned, tuned_config, tuning_of
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -166,29 +169,61 @@ def read_model_config(repository: Path, name: str) -> ModelConfig:
     return config
 
 
-def fitted_model_config(repository: Path, name: str, config: ServerConfig) -> str | None:
-    """Fit the configuration of a model to the cores of this machine.
+def tuned_settings(repository: Path, names: Sequence[str], config: ServerConfig) -> dict[str, ModelTuning]:
+    """Read the tuned settings of a server by model; empty if it has none.
 
-    Networks get the instances and threads of `config`. Python models get half as many instances, because a feature or
-    decision pass takes about as long as the network's, so three busy processes share two cores.
+    Raises:
+        ConfigError: the file is missing or invalid, or does not suit the models of the repository.
+        ServerError: a configuration in the repository is invalid.
+    """
+    if config.tuned is None:
+        return {}
+    return read_tuned(config.tuned, {name: read_model_config(repository, name) for name in names}, cores=cores())
+
+
+def fitted_model_config(
+    repository: Path, name: str, config: ServerConfig, tuning: ModelTuning | None = None
+) -> str | None:
+    """Fit the configuration of a model to the cores of this machine, and apply its tuned settings.
 
     Returns:
-        The configuration as JSON for Triton's load request, or None if the file needs no change or requests GPUs.
+        The configuration as JSON for Triton's load request, or None if the file needs no change.
     """
     from google.protobuf.json_format import MessageToJson
 
     model = read_model_config(repository, name)
-    # An ensemble has no instances, and the cores do not determine how many instances a GPU holds.
-    if model.HasField("ensemble_scheduling") or any(group.kind == group.KIND_GPU for group in model.instance_group):
-        return None
+    fitted = fitted_config(model, config)
+    if tuning is not None:
+        fitted = tuned_config(fitted, tuning)
+    return None if fitted == model else MessageToJson(fitted, preserving_proto_field_name=True)
+
+
+def fitted_config(model: ModelConfig, config: ServerConfig) -> ModelConfig:
+    """Return a copy of a model's configuration with instances and threads that suit the cores of this machine.
+
+    Networks get the instances and threads of `config`, and one spare instance if their queue is bounded without
+    batching. Python models get half as many instances, because a feature or decision pass takes about as long as the
+    network's, so three busy processes share two cores. Ensembles and models on GPUs stay as they are.
+    """
     fitted = type(model)()
     fitted.CopyFrom(model)
+    # An ensemble has no instances, and the cores do not determine how many instances a GPU holds.
+    if model.HasField("ensemble_scheduling") or any(group.kind == group.KIND_GPU for group in model.instance_group):
+        return fitted
     del fitted.instance_group[:]
     group = fitted.instance_group.add()
     group.kind = group.KIND_CPU
     if model.backend == "onnxruntime":
-        group.count = config.fitted_instances
+        tuning = tuning_of(model)
+        # Triton's batcher can miss the end of an execution while all instances are busy, and then waits for 500 ms.
+        spare = 1 if tuning.max_queue_size and not tuning.batching else 0
+        group.count = config.fitted_instances + spare
         fitted.parameters["intra_op_thread_count"].string_value = str(config.fitted_threads)
     else:
-        group.count = max(1, config.fitted_instances // 2)
-    return None if fitted == model else MessageToJson(fitted, preserving_proto_field_name=True)
+        group.count = python_instances(config.fitted_instances)
+    return fitted
+
+
+def python_instances(networks: int) -> int:
+    """Return the number of instances of a Python model beside a number of instances of a network."""
+    return max(1, networks // 2)

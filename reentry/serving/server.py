@@ -23,7 +23,14 @@ from reentry.serving.installation import Installation, find_installation, progra
 from reentry.serving.launch import launch
 from reentry.serving.log import last_error, uncaught_exception
 from reentry.serving.memory import limit_memory
-from reentry.serving.repository import ensembles_of, fitted_model_config, models_of, precompile, require_track_versions
+from reentry.serving.repository import (
+    ensembles_of,
+    fitted_model_config,
+    models_of,
+    precompile,
+    require_track_versions,
+    tuned_settings,
+)
 from reentry.serving.run_directory import RunDirectory
 from reentry.serving.stubs import StubWatch
 from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE
@@ -124,6 +131,7 @@ class EmbeddedServer:
         Raises:
             ServerError: a port is in use, a part of the server or a version of a model is missing, a model cannot be
                 loaded, or the server exited or missed the deadline. The error includes the server's own reason.
+            ConfigError: the tuned settings are invalid or do not suit the models.
             InputError: the log directory is not writable.
         """
         self.models = models_of(self.config.model_repository)
@@ -135,8 +143,11 @@ class EmbeddedServer:
         self.config = with_free_ports(self.config)
         if self.config.model_control_mode == "explicit":
             repository = self.config.model_repository
+            tuned = tuned_settings(repository, self.models, self.config)
             precompile(repository)
-            self._fitted = {name: fitted_model_config(repository, name, self.config) for name in self.models}
+            self._fitted = {
+                name: fitted_model_config(repository, name, self.config, tuned.get(name)) for name in self.models
+            }
         self._run_directory = RunDirectory()
         try:
             self._run_directory.write_key(self.http_url, self.control_key)

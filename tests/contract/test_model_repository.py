@@ -81,6 +81,15 @@ def test_queues_are_bounded_and_reject_further_requests(name: str) -> None:
     assert policy.timeout_action == policy.REJECT
 
 
+def test_single_requests_of_reentry_track_are_queued_up_to_a_bound_with_a_spare_instance() -> None:
+    config = CONFIGS["reentry_track"]
+    policy = config.dynamic_batching.default_queue_policy
+    assert list(config.dynamic_batching.preferred_batch_size) == [1]
+    assert (policy.max_queue_size, policy.timeout_action) == (8, policy.REJECT)
+    others = CONFIGS["reentry_lstm"].instance_group[0].count
+    assert config.instance_group[0].count == others + 1
+
+
 def test_the_network_is_warmed_up_with_its_own_number_of_features() -> None:
     warm_ups = CONFIGS["reentry_lstm"].model_warmup
     assert len(warm_ups) == 2

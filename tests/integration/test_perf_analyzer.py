@@ -1,31 +1,46 @@
-"""`reentry perf run` with the real perf_analyzer against a real Triton. No test looks at how long anything takes."""
+"""The real perf_analyzer against a real Triton, in sweeps and searches. No test looks at how long anything takes."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import cli
-from export.track_graph import track_graph
+from client.batching import RequestBatch
+from client.connection import Array, Connection, Endpoint
 from perf.analyzer import ceiling
 from perf.analyzer.config import PerfConfig
 from perf.analyzer.headline import shares_of
 from perf.analyzer.installation import check_analyzer
 from perf.analyzer.slo import Objective
 from perf.analyzer.sweep import run_perf
+from perf.scoring import draw_flights
 from reentry.errors import ClientError, ConfigError
+from reentry.runtime.cores import cores
+from reentry.schema import (
+    ENSEMBLE,
+    MEASUREMENTS,
+    ONSET_STEP,
+    PROBABILITY,
+    REENTRY_TRACK,
+    TRACK_ID_TENSOR,
+    TRACK_LENGTH,
+    Model,
+)
 from reentry.serving import EmbeddedServer
-from tests.conftest import make_repository
-from tests.exporting import deciding
+from tests.conftest import make_repository, on_free_ports
 from tests.versions import bare_repository, install
-from training.config import ModelConfig
 
 CHECK = check_analyzer()
 pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.found}; {CHECK.fix}")
@@ -34,42 +49,93 @@ pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.f
 SHORT = {"lengths": ("50",), "window": 0.6, "windows": 3, "recorded": 0}
 
 
-def test_a_sweep_over_all_protocols_answers_every_request(model_repository: Path, tmp_path: Path) -> None:
+def test_a_sweep_over_all_paths_and_protocols_answers_every_request_alike(two_paths: Path, tmp_path: Path) -> None:
     config = tmp_path / "perf.toml"
     config.write_text(
-        '[perf]\nprotocols = ["grpc", "http", "shared-memory"]\nlengths = ["50"]\nconcurrency = [1, 4]\n'
-        "window = 0.6\nwindows = 3\nstability = 400\nrecorded = 0\n"
+        '[perf]\nmodels = ["reentry", "reentry_track"]\nprotocols = ["grpc", "http", "shared-memory"]\n'
+        'lengths = ["50"]\nconcurrency = [4]\nwindow = 0.6\nwindows = 3\nstability = 400\nrecorded = 0\n'
     )
-    arguments = ["--config", str(config), "--repository", str(model_repository), "--out", str(tmp_path / "out")]
-    shown = CliRunner().invoke(cli.app, ["perf", "run", *arguments])
+    with EmbeddedServer(on_free_ports(two_paths, open_shared_memory=True)) as server:
+        urls = ["--url", f"grpc://{server.grpc_url}", "--url", f"http://{server.http_url}"]
+        arguments = ["--config", str(config), "--repository", str(two_paths), "--out", str(tmp_path / "out"), *urls]
+        shown = CliRunner().invoke(cli.app, ["perf", "run", *arguments])
+        answers = [asyncio.run(answers_of(server, model)) for model in (ENSEMBLE, REENTRY_TRACK)]
     assert shown.exit_code == 0, shown.output
     report = json.loads((tmp_path / "out/perf.json").read_text())
     assert report["versions"]["server"] == "2.51.0"
     assert report["versions"]["perf_analyzer"] == "2.51.0"
-    levels = [(result["protocol"], result["level"]) for result in report["results"]]
-    assert levels == [(protocol, level) for protocol in ("grpc", "http", "shared-memory") for level in (1, 4)]
+    paths = [(result["model"], result["protocol"]) for result in report["results"]]
+    models, protocols = ("reentry", "reentry_track"), ("grpc", "http", "shared-memory")
+    assert paths == [(model, protocol) for model in models for protocol in protocols]
     assert "manifest" in report["ceiling"]["missing"]["track.onnx"]
     assert report["ceiling"]["rates"] == []
     for result in report["results"]:
-        figures = result["figures"]
+        figures, members = result["figures"], result["figures"]["members"]
         assert result["failure"] is None
         assert figures["requests"] > 0
         assert 0.0 < figures["p50"] <= figures["p90"] <= figures["p95"] <= figures["p99"]
-        assert figures["members"].keys() == {"track_features", "reentry_lstm", "track_decision"}
-        assert (
-            0.0
-            < figures["server"]["compute_infer"]
-            == pytest.approx(sum(member["compute_infer"] for member in figures["members"].values()))
-        )
+        assert figures["server"]["compute_infer"] > 0.0
+        if result["model"] == "reentry":
+            assert members.keys() == {"track_features", "reentry_lstm", "track_decision"}
+            times = sum(member["compute_infer"] for member in members.values())
+            assert figures["server"]["compute_infer"] == pytest.approx(times)
+        else:
+            assert members == {}
+    for one, other in zip(*answers, strict=True):
+        np.testing.assert_allclose(one[PROBABILITY.name], other[PROBABILITY.name], atol=1e-5)
+        np.testing.assert_array_equal(one[ONSET_STEP.name], other[ONSET_STEP.name])
+    assert {int(answer[ONSET_STEP.name].item()) for answer in answers[0]} - {-1}, "no track has an onset"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("perf.csv", "perf.json", "perf.md", "throughput.png", "times.png")
     ]
 
 
+async def answers_of(server: EmbeddedServer, model: Model) -> list[dict[str, Array]]:
+    """Answers of a model to single tracks of several lengths."""
+    async with Connection(Endpoint.parse(f"grpc://{server.grpc_url}"), timeout=60.0) as connection:
+        groups = [RequestBatch((draw_flights(1, steps, seed=steps)[0],)) for steps in (20, 50, 200)]
+        inputs = [
+            {
+                TRACK_ID_TENSOR.name: group.track_ids(),
+                TRACK_LENGTH.name: group.lengths(),
+                MEASUREMENTS.name: group.measurements(),
+            }
+            for group in groups
+        ]
+        return [await connection.infer(model, values) for values in inputs]
+
+
+def test_a_search_measures_each_candidate_and_confirms_the_best_in_turns(track_alone: Path, tmp_path: Path) -> None:
+    repository, out = tmp_path / "repository", tmp_path / "out"
+    shutil.copytree(track_alone, repository)
+    pbtxt = repository / "reentry_track/config.pbtxt"
+    # Without a bounded queue no request can stall for longer than a window.
+    before = re.sub(r"\ndynamic_batching \{.*?\n\}\n", "\n", pbtxt.read_text(), flags=re.DOTALL)
+    pbtxt.write_text(before)
+    config = tmp_path / "tune.toml"
+    config.write_text(
+        '[perf]\nbatches = [1]\nconcurrency = [2]\nlengths = ["50"]\nwindow = 0.3\nwindows = 3\nstability = 500\n'
+        f"recorded = 0\n[tune]\ninstances = [{cores() + 1}]\nthreads = [1]\nqueue_delays = []\nturns = 1\n"
+    )
+    arguments = ["--config", str(config), "--repository", str(repository), "--out", str(out), "--slo", "p99=600s"]
+    shown = CliRunner().invoke(cli.app, ["perf", "tune", *arguments])
+    assert shown.exit_code == 0, shown.output
+    assert pbtxt.read_text() == before
+    report = json.loads((out / "tune.json").read_text())
+    assert report["objective"] == "p99 <= 600000 ms"
+    assert report["versions"]["server"] == "2.51.0"
+    assert [each["settings"]["instances"] for each in report["candidates"]] == [cores(), cores() + 1]
+    assert all(result["failure"] is None for each in report["candidates"] for result in each["results"])
+    assert [each["present"] for each in report["finalists"]] == [True, False]
+    assert [len(each["turns"]) for each in report["finalists"]] == [1, 1]
+    names = {path.name for path in out.iterdir()}
+    assert names == {"tune.csv", "tune.json", "tune.md"} | ({"tuned.toml"} if report["better"] else set())
+
+
 def test_batches_of_mixed_lengths_are_sent_at_a_rate_to_a_running_server(
-    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: EmbeddedServer, two_paths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = track_graph(deciding(ModelConfig(hidden=8)), 1).SerializeToString()
+    graph = (two_paths / "reentry_track/1/model.onnx").read_bytes()
     repository = bare_repository(tmp_path)
     install(repository, tmp_path, 1, files={"track.onnx": graph})
     monkeypatch.setattr(ceiling, "cores", lambda: 1)

@@ -19,6 +19,7 @@ from reentry.serving.http import cause_of, is_live, is_ready
 from reentry.serving.installation import find_installation, require_libraries, require_packages
 from reentry.serving.log import last_error, uncaught_exception
 from reentry.serving.repository import fitted_model_config
+from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,13 @@ def test_a_fitted_configuration_changes_only_instances_and_threads(model_reposit
     assert fitted["parameters"]["intra_op_thread_count"] == {"string_value": "2"}
     assert fitted["max_batch_size"] == 64
     assert [warm_up["name"] for warm_up in fitted["model_warmup"]] == ["one track", "a batch"]
+
+
+def test_a_bounded_queue_without_batching_has_a_spare_instance() -> None:
+    text = fitted_model_config(REPOSITORY, "reentry_track", ServerConfig(instances=5, threads=1))
+    assert text is not None
+    assert json.loads(text)["instance_group"] == [{"kind": "KIND_CPU", "count": 6}]
+    assert fitted_model_config(REPOSITORY, "reentry_track", ServerConfig(instances=2, threads=1)) is None
 
 
 def test_a_configuration_for_gpus_is_not_fitted_to_cores(tmp_path: Path, model_repository: Path) -> None:
