@@ -19,8 +19,8 @@ from reentry.serving import EmbeddedServer
 from tests.conftest import on_free_ports
 
 REASON = "Exceeds maximum queue size"
-QUEUE = "[reentry_track]\ninstances = 1\nbatching = false\nmax_queue_size = 1\n"
-"""One request runs, one waits, and further ones are refused."""
+QUEUE = "[reentry_track]\ninstances = 2\nbatching = false\nmax_queue_size = 1\n"
+"""Two requests run, one waits, and further ones are refused."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_burst_gives_some_answers_and_some_refusals_and_none_hangs(load: Load)
     record = closed_loop(load, clients=32, count=96)
     assert record.sent == 96
     assert len(record.latencies) >= 2
-    assert record.refusals.total() >= 29  # of the first 32 requests, one runs and one waits
+    assert record.refusals.total() >= 29  # of the first 32 requests, two run and one waits
     assert all(REASON in reason for reason in record.refusals)
     assert not record.failures
     assert record.lateness == []
@@ -84,12 +84,12 @@ def test_the_command_reports_the_capacity_and_the_refusals_above_it(
     short_queue: EmbeddedServer, tmp_path: Path
 ) -> None:
     place = ["--url", f"http://{short_queue.http_url}", "--out", str(tmp_path)]
-    shown = CliRunner().invoke(cli.app, ["perf", "overload", "--seconds", "0.3", "--factor", "20", *place])
+    shown = CliRunner().invoke(cli.app, ["perf", "overload", "--seconds", "0.3", "--factor", "50", *place])
     assert shown.exit_code == 0, shown.output
     report = json.loads((tmp_path / "overload.json").read_text())
     assert report["capacity"] == max(level["accepted"] for level in report["closed"])
     overload = report["overload"]
-    assert overload["offered"] == pytest.approx(20 * report["capacity"])
+    assert overload["offered"] == pytest.approx(50 * report["capacity"])
     assert overload["offered"] > overload["accepted"] > 0.0
     assert 0.0 < overload["refused"] < 1.0
     assert all(REASON in reason for reason in overload["reasons"])
