@@ -201,9 +201,9 @@ def fitted_model_config(
 def fitted_config(model: ModelConfig, config: ServerConfig) -> ModelConfig:
     """Return a copy of a model's configuration with instances and threads that suit the cores of this machine.
 
-    Networks get the instances and threads of `config`, and one spare instance if their queue is bounded without
-    batching. Python models get half as many instances, because a feature or decision pass takes about as long as the
-    network's, so three busy processes share two cores. Ensembles and models on GPUs stay as they are.
+    Networks get the instances and threads of `config`. Python models get half as many instances, because a feature or
+    decision pass takes about as long as the network's, so three busy processes share two cores. A model whose queue is
+    bounded gets a spare instance. Ensembles and models on GPUs stay as they are.
     """
     fitted = type(model)()
     fitted.CopyFrom(model)
@@ -213,14 +213,13 @@ def fitted_config(model: ModelConfig, config: ServerConfig) -> ModelConfig:
     del fitted.instance_group[:]
     group = fitted.instance_group.add()
     group.kind = group.KIND_CPU
+    # Triton's batcher can miss the end of an execution while all instances are busy, and then waits for 500 ms.
+    spare = 1 if tuning_of(model).max_queue_size else 0
     if model.backend == "onnxruntime":
-        tuning = tuning_of(model)
-        # Triton's batcher can miss the end of an execution while all instances are busy, and then waits for 500 ms.
-        spare = 1 if tuning.max_queue_size and not tuning.batching else 0
         group.count = config.fitted_instances + spare
         fitted.parameters["intra_op_thread_count"].string_value = str(config.fitted_threads)
     else:
-        group.count = python_instances(config.fitted_instances)
+        group.count = python_instances(config.fitted_instances) + spare
     return fitted
 
 

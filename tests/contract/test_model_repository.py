@@ -81,13 +81,18 @@ def test_queues_are_bounded_and_reject_further_requests(name: str) -> None:
     assert policy.timeout_action == policy.REJECT
 
 
-def test_single_requests_of_reentry_track_are_queued_up_to_a_bound_with_a_spare_instance() -> None:
+def test_single_requests_of_reentry_track_are_joined_and_queued_up_to_a_bound() -> None:
     config = CONFIGS["reentry_track"]
     policy = config.dynamic_batching.default_queue_policy
-    assert list(config.dynamic_batching.preferred_batch_size) == [1]
-    assert (policy.max_queue_size, policy.timeout_action) == (8, policy.REJECT)
-    others = CONFIGS["reentry_lstm"].instance_group[0].count
-    assert config.instance_group[0].count == others + 1
+    assert not config.dynamic_batching.preferred_batch_size  # so requests of equal length are joined
+    assert (policy.max_queue_size, policy.timeout_action) == (16, policy.REJECT)
+
+
+def test_a_model_with_a_bounded_queue_has_a_spare_instance() -> None:
+    bounded = {name for name, config in CONFIGS.items() if config.dynamic_batching.default_queue_policy.max_queue_size}
+    assert bounded == {"reentry_lstm", "reentry_track", "track_features"}
+    counts = {name: CONFIGS[name].instance_group[0].count for name in bounded}
+    assert counts == {"reentry_lstm": 3, "reentry_track": 3, "track_features": 2}  # for two cores
 
 
 def test_the_network_is_warmed_up_with_its_own_number_of_features() -> None:

@@ -54,12 +54,13 @@ def processes(server: EmbeddedServer) -> list[Path]:
 
 
 def threads(server: EmbeddedServer) -> int:
-    """Return the number of threads of the network's instance, once its predecessor has exited."""
+    """Return the number of threads of each of the network's two instances, once their predecessors have exited."""
     deadline = time.monotonic() + 30
-    while len(found := processes(server)) != 1 and time.monotonic() < deadline:
+    while len(found := processes(server)) != 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    (process,) = found
-    return len(list((process / "task").iterdir()))
+    one, other = (len(list((process / "task").iterdir())) for process in found)
+    assert one == other
+    return one
 
 
 def probabilities(server: EmbeddedServer) -> np.ndarray:
@@ -74,9 +75,9 @@ def test_the_running_configuration_differs_from_the_file_only_in_the_fitted_sett
     own_server: EmbeddedServer, repository: Path
 ) -> None:
     file = (repository / MODEL / "config.pbtxt").read_text()
-    assert read(file).instance_group[0].count == 2
+    assert read(file).instance_group[0].count == 3
     assert differences(file, config_of(own_server)) == [
-        "instance_group[0].count: 2 in the file, 1 in the server (fitted to its machine by `reentry serve`)"
+        "instance_group[0].count: 3 in the file, 2 in the server (fitted to its machine by `reentry serve`)"
     ]
     for name in ("track_features", "track_decision", "reentry"):
         with urllib.request.urlopen(f"http://{own_server.http_url}/v2/models/{name}/config") as answer:

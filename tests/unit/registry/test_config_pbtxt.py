@@ -38,7 +38,7 @@ def test_a_version_is_pinned_with_the_backend_file_and_processor_of_its_format(
     assert list(config.version_policy.specific.versions) == [7]
     assert (config.backend, config.default_model_filename) == (backend, file)
     assert [(config.instance_group[0].Kind.Name(group.kind), group.count) for group in config.instance_group] == [
-        (kind, 2)
+        (kind, 3)
     ]
     # Nothing else has changed, and every comment is still there.
     expected = read(FILE)

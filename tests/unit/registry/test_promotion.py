@@ -461,7 +461,7 @@ def test_a_change_of_backend_takes_the_whole_configuration_from_the_file(store: 
     after = before.replace('"onnxruntime"', '"tensorrt"')
     changed = json.loads(merged_config('{"backend": "onnxruntime", "instance_group": []}', before, after))
     assert changed["backend"] == "tensorrt"
-    assert changed["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
+    assert changed["instance_group"] == [{"kind": "KIND_CPU", "count": 3}]
 
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:8001", "127.0.0.1:8000", "http://", "http://host/models"])

@@ -89,13 +89,13 @@ def test_a_fitted_configuration_changes_only_instances_and_threads(model_reposit
     text = fitted_model_config(model_repository, "reentry_lstm", ServerConfig(instances=3, threads=2))
     assert text is not None
     fitted = json.loads(text)
-    assert fitted["instance_group"] == [{"kind": "KIND_CPU", "count": 3}]
+    assert fitted["instance_group"] == [{"kind": "KIND_CPU", "count": 4}]  # and the spare one
     assert fitted["parameters"]["intra_op_thread_count"] == {"string_value": "2"}
     assert fitted["max_batch_size"] == 64
     assert [warm_up["name"] for warm_up in fitted["model_warmup"]] == ["one track", "a batch"]
 
 
-def test_a_bounded_queue_without_batching_has_a_spare_instance() -> None:
+def test_a_model_with_a_bounded_queue_has_a_spare_instance() -> None:
     text = fitted_model_config(REPOSITORY, "reentry_track", ServerConfig(instances=5, threads=1))
     assert text is not None
     assert json.loads(text)["instance_group"] == [{"kind": "KIND_CPU", "count": 6}]

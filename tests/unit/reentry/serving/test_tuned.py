@@ -126,7 +126,7 @@ def test_applied_settings_change_only_their_fields_in_the_repository(tmp_path: P
     repository = make_repository(tmp_path)
     before = {name: (repository / name / "config.pbtxt").read_text() for name in models_of(repository)}
     path = written(
-        tmp_path, as_toml({"reentry_lstm": ModelTuning(instances=4), "track_features": ModelTuning(instances=1)})
+        tmp_path, as_toml({"reentry_lstm": ModelTuning(instances=4), "track_features": ModelTuning(instances=2)})
     )
     assert apply_to_repository(path, repository) == [repository / "reentry_lstm" / "config.pbtxt"]
     after = {name: (repository / name / "config.pbtxt").read_text() for name in models_of(repository)}
