@@ -9,12 +9,12 @@ from typing import Final
 
 from perf.peers.apps.settings import CHECKPOINT, MODEL, PORT, WORKERS
 from perf.peers.protocols import KServeBase64, KServeBinary, PlainJson, Protocol, RawBytes
-from reentry.schema import ENSEMBLE, REENTRY_TRACK
+from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_TRACK
 
 ROOT: Final = Path(__file__).parents[2]
 """Root of the checkout, from which every server runs."""
 
-TRITON_MODELS: Final = (REENTRY_TRACK, ENSEMBLE)
+TRITON_MODELS: Final = (REENTRY_TRACK, REENTRY_FAST, ENSEMBLE)
 """Models of the repository that Triton is measured with, each as a contestant of its own."""
 
 _APPS: Final = "perf.peers.apps"
