@@ -119,7 +119,9 @@ def running_maximum(x: Array, lowest: float) -> Array:
         x: the values.
         lowest: a value that no element is below.
     """
-    return np.maximum.accumulate(x, axis=-1) if isinstance(x, np.ndarray) else _maximum_by_blocks(x, lowest)
+    if isinstance(x, np.ndarray):
+        return np.maximum.accumulate(x, axis=-1)
+    return x if x.shape[-1] == 1 else _maximum_by_blocks(x, lowest)
 
 
 def _maximum_by_blocks(x: Array, lowest: float) -> Array:
