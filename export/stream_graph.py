@@ -1,7 +1,7 @@
-"""Exports the graph of a live track: one measurement and the state after the earlier ones -> phase, onset, next state.
+"""Exports the graph of a live track: one measurement and the state after the earlier ones -> answer and next state.
 
-Triton keeps the state of each track between its requests (implicit state). It is one tensor of a fixed size, so that the
-configuration of the model does not depend on the network. All zeros stand for a track without a measurement.
+Triton keeps the state of each track between its requests (implicit state). It is one tensor of a fixed size, so that
+the configuration of the model does not depend on the network. All zeros stand for a track without a measurement.
 
 A measurement does not change the state if it is invalid, older than the latest one, or a repetition of a recent one.
 
@@ -67,9 +67,8 @@ class StreamModel(nn.Module):
         self.layers = StepLayers(model, version)
         self.rows = window_rows(self.names)
         units = model.config.layers * model.config.hidden
-        self.sizes = _State(
-            1, 1, 1, 1, 1, SIMPLE_STATE, ROBUST_STATE, units, units, self.rows * len(MEASUREMENT_COLUMNS)
-        )
+        # In the order of `_State`.
+        self.sizes = [1, 1, 1, 1, 1, SIMPLE_STATE, ROBUST_STATE, units, units, self.rows * len(MEASUREMENT_COLUMNS)]
 
     @property
     def size(self) -> int:
@@ -79,7 +78,7 @@ class StreamModel(nn.Module):
     def forward(self, measurement: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         """Measurement (B, M) and state (B, N), float64 -> the outputs of `schema.REENTRY_STREAM`, next state last."""
         xp = namespace(measurement)
-        old = _State(*torch.split(state[:, : self.size], list(self.sizes), dim=1))
+        old = _State(*torch.split(state[:, : self.size], self.sizes, dim=1))
         window = old.window.reshape(-1, self.rows, len(MEASUREMENT_COLUMNS))
         columns = measurement.T[:, :, None]  # (M, B, 1)
         valid = valid_steps(columns, torch.ones(1, 1, dtype=torch.int32))[:, 0]
@@ -114,7 +113,7 @@ class StreamModel(nn.Module):
             window=after.window.flatten(1),
         )
         kept = xp.where(moves, torch.cat(new, dim=1), state[:, : self.size])
-        answer = _State(*torch.split(kept, list(self.sizes), dim=1))
+        answer = _State(*torch.split(kept, self.sizes, dim=1))
         # A late or repeated measurement gets the answer of the latest one, and an invalid one gets no number.
         answered = valid[:, None]
         timestamp = xp.where(answer.onset > 0.0, answer.onset_timestamp, NO_ONSET_TIMESTAMP)

@@ -1,12 +1,11 @@
 """Implicit state of sequences, which Triton gives to C++ backends alone: a Python-based backend keeps it itself.
 
-Triton forms the sequences: it refuses a request without START for an unknown or idle one, and gives a batch at most one
-request of each. Here the state of each sequence is zero at START, is kept until its next request, and is dropped at END.
+Triton forms the sequences: it refuses a request without START for an unknown or idle one, and gives a batch at most
+one request of each. Here the state of each sequence is zero at START, kept until its next request, and dropped at END.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ START, END = 1, 2
 """Flags of a request: TRITONSERVER_REQUEST_FLAG_SEQUENCE_START and _END."""
 
 _GRACE: Final = 10.0
-"""Time after the idle limit of the server at which a state is dropped here, s. The server alone decides what is idle."""
+"""Time after the idle limit at which a state is dropped here, s. The server decides which sequence is idle."""
 
 
 class SequenceStates:
@@ -43,7 +42,7 @@ class SequenceStates:
             raise SettingError("sequence_batching.control_input is not supported; the state is zero at START")
         states = settings.get("state", [])
         self.inputs, self.outputs = (
-            [{"name": state[f"{kind}_name"], "data_type": state["data_type"], "dims": state["dims"]} for state in states]
+            [{"name": each[f"{kind}_name"], "data_type": each["data_type"], "dims": each["dims"]} for each in states]
             for kind in ("input", "output")
         )
         self._initial = [_zero(state) for state in states]
@@ -96,12 +95,10 @@ def _zero(state: dict[str, Any]) -> Array:
     initial = state.get("initial_state", [])
     if len(initial) != 1 or not initial[0].get("zero_data"):
         raise SettingError(
-            f"sequence_batching.state {name}: give initial_state {{ zero_data: true }}; without it the C++ backend starts "
-            "with random numbers"
+            f"sequence_batching.state {name}: expected initial_state {{ zero_data: true }}; without it the C++ backend "
+            "starts with random numbers"
         )
     dims = [int(size) for size in state["dims"]]
     if min(dims, default=1) < 1 or dims != [int(size) for size in initial[0]["dims"]]:
-        raise SettingError(f"sequence_batching.state {name}: expected fixed dims, the same for initial_state. Got: {dims}")
-    if math.prod(dims) > 2**20:
-        raise SettingError(f"sequence_batching.state {name}: expected at most 2^20 numbers. Got: {math.prod(dims)}")
+        raise SettingError(f"sequence_batching.state {name}: expected fixed dims, as for initial_state. Got: {dims}")
     return np.zeros([1, *dims], pb_utils.triton_string_to_numpy(state["data_type"]))
