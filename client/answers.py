@@ -16,7 +16,6 @@ from client.connection import Array
 from reentry.decision import NO_ONSET, onset_of
 from reentry.errors import ClientError
 from reentry.schema import (
-    ENSEMBLE,
     MODEL_VERSION,
     NO_ONSET_TIMESTAMP,
     ONSET_STEP,
@@ -56,7 +55,7 @@ def require_answer(batch: RequestBatch, answer: Mapping[str, Array | None], *, w
 
 def _faults(batch: RequestBatch, answer: Mapping[str, Array | None]) -> Iterator[Fault]:
     """Find faults one by one; each check relies on the checks before it, so only the first fault is meaningful."""
-    for tensor in ENSEMBLE.outputs:
+    for tensor in batch.model.outputs:
         yield from _form_faults(tensor, answer.get(tensor.name), batch)
     outputs = {name: values for name, values in answer.items() if values is not None}
     lowest, highest = outputs[MODEL_VERSION.name].min(), outputs[MODEL_VERSION.name].max()

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import ConfigError
-from reentry.padding import pad_steps
 from reentry.runtime.arguments import require_between
+from reentry.schema import ENSEMBLE, Model
 from reentry.tracks import Track
 
 FREE_PADDING: Final = 16
@@ -51,6 +51,8 @@ class RequestBatch:
     """Tracks that are sent in one request."""
 
     tracks: tuple[Track, ...]
+    model: Model = ENSEMBLE
+    """Model that scores the tracks."""
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -62,7 +64,13 @@ class RequestBatch:
 
     def measurements(self) -> npt.NDArray[np.float64]:
         """Measurements, (B, T, M); a shorter track is padded with its last row."""
-        return np.concatenate([pad_steps(track.measurements[None], self.longest) for track in self.tracks])
+        longest = self.longest
+        joined = np.empty((len(self.tracks), longest, self.tracks[0].measurements.shape[1]))
+        for track, rows in zip(self.tracks, joined, strict=True):
+            rows[: len(track)] = track.measurements
+            if len(track) < longest:
+                rows[len(track) :] = track.measurements[-1]
+        return joined
 
     def lengths(self) -> npt.NDArray[np.int32]:
         """Number of steps of each track before padding, (B, 1)."""
@@ -73,7 +81,7 @@ class RequestBatch:
         return np.array([[track.track_id] for track in self.tracks], dtype=np.int64)
 
     def singles(self) -> list[RequestBatch]:
-        """The same tracks, each in a request of its own."""
+        """The same tracks, each in a request of its own to `reentry`."""
         return [RequestBatch((track,)) for track in self.tracks]
 
 

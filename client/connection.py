@@ -103,22 +103,26 @@ class Connection:
             timeout: longest wait for one answer, s.
         """
         self._endpoint = endpoint
+        self._timeout = timeout
         self._per_call: dict[str, float] = {}
         if endpoint.scheme == "grpc":
-            import tritonclient.grpc as protocol
             from tritonclient.grpc.aio import InferenceServerClient
+            from tritonclient.grpc.service_pb2 import ModelInferResponse
+
+            from client.grpc_request import METHOD
 
             self._client = InferenceServerClient(endpoint.address, channel_args=_GRPC_OPTIONS)
             self._per_call = {"client_timeout": timeout}
+            self._call = self._client._channel.unary_unary(
+                METHOD, request_serializer=None, response_deserializer=ModelInferResponse.FromString
+            )
         else:
-            import tritonclient.http as protocol
             from tritonclient.http.aio import InferenceServerClient
 
             # aiohttp warns of a body over 1 MiB that is passed as bytes, which is how tritonclient passes every body.
             warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
             self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
             self._client._stub._response_class = _bounded_response()  # tritonclient has no setting for it
-        self._input = protocol.InferInput
         _log.debug("connecting to %s, timeout %g s", endpoint, timeout)
 
     async def __aenter__(self) -> Connection:
@@ -132,6 +136,16 @@ class Connection:
         """Protocol and address of the server."""
         return self._endpoint
 
+    async def is_ready(self, model: Model) -> bool:
+        """Return whether the server serves a model.
+
+        Raises:
+            ServerUnavailableError: the server is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            return bool(await self._client.is_model_ready(model.name, **self._per_call))
+
     async def max_batch(self, model: Model) -> int:
         """Return the largest number of tracks that the served model accepts in one request.
 
@@ -142,6 +156,28 @@ class Connection:
         with _translated(self._endpoint):
             answer = await self._client.get_model_config(model.name, **self._per_call)
             return int(answer.config.max_batch_size if self._endpoint.scheme == "grpc" else answer["max_batch_size"])
+
+    async def parameters(self, model: Model) -> list[str]:
+        """Return the names of the parameters in the configuration of a served model.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer = await self._client.get_model_config(model.name, **self._per_call)
+            return sorted(answer.config.parameters if self._endpoint.scheme == "grpc" else answer["parameters"])
+
+    async def versions(self, model: Model) -> list[str]:
+        """Return the versions of a model that the server serves.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer = await self._client.get_model_metadata(model.name, **self._per_call)
+            return sorted(answer.versions if self._endpoint.scheme == "grpc" else answer["versions"])
 
     async def server_version(self) -> str:
         """Return the version of the server.
@@ -178,16 +214,34 @@ class Connection:
             ServerUnavailableError: the server did not answer.
             RefusedError: the server refused the request.
         """
-        tensors = [self._input(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
-        for tensor in tensors:
-            tensor.set_data_from_numpy(inputs[tensor.name()])
+        send = self._infer_over_grpc if self._endpoint.scheme == "grpc" else self._infer_over_http
         with _translated(self._endpoint):
-            result = await self._client.infer(model.name, tensors, **self._per_call)
+            result = await send(model, inputs)
             outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
             missing = [name for name, values in outputs.items() if values is None]
             if missing:
                 raise ValueError(f"the answer has no tensor {', '.join(missing)}")
         return outputs
+
+    async def _infer_over_grpc(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+        from grpc import RpcError
+        from tritonclient.grpc import InferResult
+        from tritonclient.utils import InferenceServerException
+
+        from client.grpc_request import encoded_request
+
+        try:
+            return InferResult(await self._call(encoded_request(model, inputs), timeout=self._timeout))
+        except RpcError as error:
+            raise InferenceServerException(error.details(), status=str(error.code())) from error
+
+    async def _infer_over_http(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+        from tritonclient.http import InferInput
+
+        tensors = [InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
+        for tensor in tensors:
+            tensor.set_data_from_numpy(inputs[tensor.name()])
+        return await self._client.infer(model.name, tensors)
 
 
 def _bounded_response() -> type[Any]:

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import pandas as pd
 
-from client.batching import BatchConfig, batches
+from client.batching import BatchConfig
 from client.connection import Connection, Endpoint
 from client.journal import Score
 from client.outputs import NOT_SCORED, RowResults, TrackResult
 from client.retry import Retry, RetryConfig
-from client.scoring import Outcome, batching_for, score
+from client.routing import Routing
+from client.scoring import Outcome, score
 from reentry.errors import ConfigError, InputError
 from reentry.schema import PHASE, PROBABILITY, SENSOR_ID, TRACK_ID
 from reentry.tracks import RepairConfig, TrackFile
@@ -93,14 +94,18 @@ class Reentry:
         with TrackFile(source, labelled=False, config=RepairConfig(), in_memory_bytes=sys.maxsize) as file:
             return _frame_scores(tracks.index, file, _run(self._score_all(file)))
 
-    async def _score_all(self, file: TrackFile) -> list[Outcome]:
+    async def _score_all(self, file: TrackFile, *, fast: bool = True) -> list[Outcome]:
         retry = Retry(self._endpoint, self._retry)
         outcomes = []
         async with Connection(self._endpoint, timeout=self._timeout) as connection:
-            todo = batches(file, await batching_for(connection, retry, BatchConfig()))
+            routing = await Routing.of(connection, retry, BatchConfig(), fast=fast)
+            todo = routing.requests(file)
             async with aclosing(score(todo, connection, retry, concurrency=_CONCURRENCY)) as answers:
                 async for answer in answers:
                     outcomes += answer
+        versions = {outcome.model_version for _, outcome in outcomes if isinstance(outcome, Score)}
+        if fast and len(versions) > 1:  # during a promotion the two models may serve different versions
+            return await self._score_all(file, fast=False)
         return outcomes
 
 

@@ -45,7 +45,7 @@ class Score:
     """Time of the answer, UTC, ISO 8601."""
     unlike_training: str | None = None
     """Quantities of the track outside the range of the training data, in the format of
-    `reentry.training_range.to_json`; None if the server has no training range to compare with."""
+    `reentry.training_range.to_json`; empty if the server has no training range, None if the track was not compared."""
     probability: npt.NDArray[np.float32] = field(repr=False)
     """Probability of reentry at each step, (T,)."""
     phase: npt.NDArray[np.uint8] = field(repr=False)

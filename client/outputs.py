@@ -73,7 +73,7 @@ class TrackResult:
     tracks_in_request: int
     time: str
     unlike_training: tuple[str, ...] | None
-    """Names of the quantities outside the training range; None if the server cannot compare them."""
+    """Names of the quantities outside the training range; None if the track was not compared."""
 
     @classmethod
     def of(cls, track: Track, score: Score) -> Self:

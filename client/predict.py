@@ -14,12 +14,13 @@ from typing import Final
 
 import numpy as np
 
-from client.batching import BatchConfig, RequestBatch, batches
+from client.batching import BatchConfig, RequestBatch
 from client.connection import Connection, Endpoint
 from client.journal import Journal, Score
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
-from client.scoring import Refusal, batching_for, score
+from client.routing import Routing
+from client.scoring import Refusal, score
 from client.summary import ScoringSummary
 from client.training_comparison import TrainingComparison
 from reentry import __version__
@@ -28,6 +29,7 @@ from reentry.runtime.arguments import require_between
 from reentry.runtime.files import remove_leftovers, writing
 from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals, run_until_ended
+from reentry.schema import ENSEMBLE
 from reentry.tracks import SetAside, Track, TrackFile, fingerprint, read_tracks
 from reentry.tracks.formats import PARQUET_SUFFIXES, file_format
 from reentry.tracks.sources import open_source, row_texts
@@ -128,11 +130,13 @@ def predict_file(config: PredictConfig) -> ScoringSummary:
 def _score_by_one_model(config: PredictConfig, file: TrackFile, journal: Journal) -> _Run:
     """Score the file, from the start whenever the model changes.
 
+    `reentry` and `reentry_fast` may serve different versions during a promotion, so only the first run uses both.
+
     Raises:
         ClientError: the model changed in each of `_MOST_STARTS` runs.
     """
-    for _ in range(_MOST_STARTS):
-        run = _Run(config, file, journal)
+    for start in range(_MOST_STARTS):
+        run = _Run(config, file, journal, fast=start == 0)
         try:
             run_until_ended(run.score_all)
         except KeyboardInterrupt:
@@ -166,8 +170,9 @@ def _refuse_own_results(config: PredictConfig) -> None:
 class _Run:
     """One pass over a file, in which one model version scores all tracks."""
 
-    def __init__(self, config: PredictConfig, file: TrackFile, journal: Journal) -> None:
+    def __init__(self, config: PredictConfig, file: TrackFile, journal: Journal, *, fast: bool) -> None:
         self._config = config
+        self._fast = fast
         self._file = file
         self._journal = journal
         self._rows = RowResults(file.row_count)
@@ -184,9 +189,9 @@ class _Run:
         begun = time.perf_counter()
         with progress("scoring", self._file.track_count, "tracks") as advance:
             async with Connection(endpoint, timeout=self._config.timeout) as connection:
-                batching = await batching_for(connection, retry, self._config.batching)
-                await self._check_journal(connection, retry)
-                todo = batches(self._unscored(advance), batching)
+                routing = await Routing.of(connection, retry, self._config.batching, fast=self._fast)
+                await self._check_journal(connection, retry, routing)
+                todo = routing.requests(self._unscored(advance))
                 async with aclosing(score(todo, connection, retry, concurrency=self._config.concurrency)) as answers:
                     async for answer in answers:
                         for track, outcome in answer:
@@ -210,13 +215,14 @@ class _Run:
             else:
                 yield track
 
-    async def _check_journal(self, connection: Connection, retry: Retry) -> None:
+    async def _check_journal(self, connection: Connection, retry: Retry, routing: Routing) -> None:
         """Score one track of the journal a second time, to detect that the model has changed."""
         track = next((track for track in self._file if track.track_id in self._journal), None)
         if track is None:
             return
         kept = self._journal[track.track_id]
-        async with aclosing(score([RequestBatch((track,))], connection, retry, concurrency=1)) as answers:
+        again = RequestBatch((track,), routing.model if kept.unlike_training is None else ENSEMBLE)
+        async with aclosing(score([again], connection, retry, concurrency=1)) as answers:
             [(_, now)] = await anext(answers)
         if isinstance(now, Refusal):
             raise _ModelChangedError(f"the model refuses track {track.track_id}, which it had scored")
@@ -253,6 +259,7 @@ class _Run:
             rows_set_aside=report.rows_set_aside,
             model_version=version,
             seconds=self._seconds,
+            compared=self._comparison.compared,
             unlike_training=self._comparison.unlike(),
             notes=report.summary(),
         )

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from client.answers import require_answer
-from client.batching import BatchConfig, RequestBatch
-from client.connection import Array, Connection, RefusedError
+from client.batching import RequestBatch
+from client.connection import Array, Connection, RefusedError, ServerUnavailableError
 from client.journal import Score
 from client.retry import Retry
 from client.training_comparison import unlike_training
@@ -46,6 +46,10 @@ class Refusal:
 Outcome = tuple[Track, Score | Refusal]
 
 
+class _OtherModelError(Exception):
+    """The model of a request is unavailable, but the server serves `reentry`."""
+
+
 async def score(
     batches: Iterable[RequestBatch], connection: Connection, retry: Retry, *, concurrency: int
 ) -> AsyncGenerator[list[Outcome], None]:
@@ -72,18 +76,6 @@ async def score(
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-async def batching_for(connection: Connection, retry: Retry, config: BatchConfig) -> BatchConfig:
-    """Reduce the tracks in one request to what the server accepts.
-
-    Raises:
-        ClientError: the server did not answer.
-    """
-    accepted = await retry(lambda: connection.max_batch(ENSEMBLE))
-    tracks = max(1, min(config.tracks, accepted))
-    _log.debug("%s accepts %d tracks in one request; sending up to %d", connection.endpoint, accepted, tracks)
-    return replace(config, tracks=tracks)
-
-
 async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry) -> list[Outcome]:
     inputs: dict[str, Array] = {
         TRACK_ID_TENSOR.name: batch.track_ids(),
@@ -95,12 +87,20 @@ async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry
     async def send() -> dict[str, Array]:
         nonlocal sent
         sent = time.perf_counter()
-        return await connection.infer(ENSEMBLE, inputs)
+        try:
+            return await connection.infer(batch.model, inputs)
+        except ServerUnavailableError as error:
+            if batch.model is not ENSEMBLE and await connection.is_ready(ENSEMBLE):
+                raise _OtherModelError(error.problem) from error
+            raise
 
     try:
         answer = await retry(send)
+    except _OtherModelError as error:
+        _log.debug("%s is unavailable, sending the request to %s: %s", batch.model.name, ENSEMBLE.name, error)
+        return await _score_batch(replace(batch, model=ENSEMBLE), connection, retry)
     except RefusedError as error:
-        if len(batch) == 1:
+        if len(batch) == 1 and batch.model is ENSEMBLE:
             return [(batch.tracks[0], Refusal(reason=f"refused by the server: {error.problem}"))]
         _log.debug("a request of %d tracks was refused; sending them one by one: %s", len(batch), error.problem)
         return [outcome for single in batch.singles() for outcome in await _score_batch(single, connection, retry)]

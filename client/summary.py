@@ -31,8 +31,10 @@ class ScoringSummary:
     """Version of the model; None if no track was scored."""
     seconds: float
     """Time from the first request to the last answer, s, without reading and writing the files."""
+    compared: int = 0
+    """Number of tracks that the server compared with the training data: all, or a sample."""
     unlike_training: list[UnlikeTraining] | None = None
-    """Quantities in which tracks lie outside the training range; None if the server cannot compare."""
+    """Quantities in which compared tracks lie outside the training range; None if the server cannot compare."""
     notes: str
     """Repairs made and rows set aside while reading, as text."""
 
@@ -48,6 +50,7 @@ class ScoringSummary:
             + (f" by model version {self.model_version}" if self.model_version is not None else "")
             + (f", {self.resumed:,} of them in an earlier run" if self.resumed else ""),
             f"{self.onsets:,} {'enters' if self.onsets == 1 else 'enter'} reentry",
+            f"{self.compared:,} tracks compared with the training data" if 0 < self.compared < self.tracks else "",
             self.notes,
             f"results: {self.files.predictions}, {self.files.onsets.name}, {self.files.inference.name}",
         ]

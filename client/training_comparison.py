@@ -38,15 +38,18 @@ class TrainingComparison:
 
     def __init__(self) -> None:
         self._tracks = 0
-        self._unknown = 0
+        self._range_unknown = False
+        self.compared = 0
+        """Number of tracks that the server compared with the training data."""
         self._unlike: dict[str, UnlikeTraining] = {}
 
     def add(self, text: str | None) -> None:
-        """Count a track with the server's findings as JSON, or None if the server could not compare it."""
+        """Count a track with `Score.unlike_training`."""
         self._tracks += 1
-        if text is None:
-            self._unknown += 1
+        if not text:
+            self._range_unknown |= text is not None
             return
+        self.compared += 1
         for finding in from_json(text):
             before = self._unlike.get(finding.quantity)
             self._unlike[finding.quantity] = UnlikeTraining(
@@ -60,7 +63,7 @@ class TrainingComparison:
 
     def unlike(self) -> list[UnlikeTraining] | None:
         """Return the quantities outside the training range; None if the server compared no track."""
-        if self._tracks == self._unknown:
+        if not self.compared:
             return None
         order = {quantity.name: index for index, quantity in enumerate(QUANTITIES)}
         return sorted(self._unlike.values(), key=lambda each: (order.get(each.quantity, len(order)), each.quantity))
@@ -68,30 +71,31 @@ class TrainingComparison:
     def warnings(self, model_version: int | None) -> list[str]:
         """Return one line for each quantity, and one line for all features whose distribution drifted."""
         unlike = self.unlike()
-        if not self._tracks:
-            return []
         if unlike is None:
-            return [
+            missing = (
                 "the tracks were not compared with the training data: the server has no training range for model "
                 f"version {model_version}; fix: train and export again with this release"
-            ]
+            )
+            return [missing] if self._range_unknown else []
         known = {quantity.name: quantity for quantity in QUANTITIES}
         lines = [self._line(known[each.quantity], each) for each in unlike if each.quantity in known]
         drifted = sorted((each for each in unlike if each.quantity not in known), key=lambda each: -each.tracks)
         if drifted:
             features = ", ".join(
-                f"{each.quantity.removeprefix(f'{DRIFT}.')} ({each.tracks:,} of {self._tracks:,} tracks)"
-                for each in drifted
+                f"{each.quantity.removeprefix(f'{DRIFT}.')} ({each.tracks:,} of {self._total})" for each in drifted
             )
             lines.append(f"features with a distribution that no training track has: {features}")
         return [f"unlike the training of model version {model_version}: {line}" for line in lines]
+
+    @property
+    def _total(self) -> str:
+        return f"{self.compared:,} {'tracks' if self.compared == self._tracks else 'compared tracks'}"
 
     def _line(self, quantity: Quantity, unlike: UnlikeTraining) -> str:
         mistake = next((f" ({text}?)" for factor, text in quantity.misread if _explains(unlike, factor)), "")
         return (
             f"{quantity.title} {_span(unlike.lowest, unlike.highest, quantity.unit)} in {unlike.tracks:,} of "
-            f"{self._tracks:,} tracks, {_span(unlike.training_low, unlike.training_high, quantity.unit)} in training"
-            + mistake
+            f"{self._total}, {_span(unlike.training_low, unlike.training_high, quantity.unit)} in training" + mistake
         )
 
 
@@ -99,11 +103,11 @@ def unlike_training(tensor: npt.NDArray[Any] | None, track: int) -> str | None:
     """Return the server's findings for one track of an answer, as JSON.
 
     Args:
-        tensor: the output `unlike_training`, (B, 1); None from a server of an older release.
+        tensor: the output `unlike_training`, (B, 1); None if the model has no such output.
         track: index of the track in the request.
 
     Returns:
-        The findings; None if the server has no training range to compare with.
+        The findings; empty if the server has no training range to compare with, None if it compared no track.
 
     Raises:
         ClientError: the text is not a list of findings.
@@ -111,10 +115,9 @@ def unlike_training(tensor: npt.NDArray[Any] | None, track: int) -> str | None:
     if tensor is None:
         return None
     text = np.asarray(tensor).reshape(-1)[track]
-    if not text:
-        return None
     try:
-        from_json(text)
+        if text:
+            from_json(text)
         return text.decode() if isinstance(text, bytes) else str(text)
     except ValueError as error:
         raise ClientError(f"the server's answer is invalid: {UNLIKE_TRAINING.name}: {error}") from error
@@ -122,7 +125,7 @@ def unlike_training(tensor: npt.NDArray[Any] | None, track: int) -> str | None:
 
 def quantities_of(text: str | None) -> tuple[str, ...] | None:
     """Return the names of the quantities in the findings of a track, interned because most tracks share them."""
-    return None if text is None else tuple(sys.intern(finding.quantity) for finding in from_json(text))
+    return None if not text else tuple(sys.intern(finding.quantity) for finding in from_json(text))
 
 
 def _explains(unlike: UnlikeTraining, factor: float) -> bool:

@@ -184,6 +184,17 @@ INVALID: Final = {
 }
 """Outputs of `REENTRY_TRACK` for an invalid track: probability and phase from the step of the fault on, and both values
 of the onset."""
+TRACK_MONITOR: Final = Model(
+    "track_monitor",
+    inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION),
+    outputs=(ONSET_STEP,),
+)
+"""Refuses the invalid tracks of `REENTRY_TRACK`, writes the prediction log and counts. It returns a tensor that it only
+passes on, so that an answer waits for it and a refusal replaces the answer."""
+REENTRY_FAST: Final = Model("reentry_fast", ENSEMBLE.inputs, REENTRY_TRACK.outputs)
+"""The ensemble of `REENTRY_TRACK` and `TRACK_MONITOR`: the fastest way to score tracks."""
+TRACK_GRAPH_MODELS: Final = (REENTRY_TRACK, TRACK_MONITOR, REENTRY_FAST)
+"""Models that are served only if `REENTRY_TRACK` has a version."""
 REENTRY_STEP: Final = Model(
     "reentry_step",
     inputs=(STEP_FEATURES, HIDDEN_STATE, CELL_STATE),
@@ -213,5 +224,5 @@ REENTRY_STREAM: Final = Model(
     outputs=(STREAM_PROBABILITY, STREAM_PHASE, ONSET, ONSET_TIMESTAMP, ACCEPTED, MODEL_VERSION, NEXT_STREAM_STATE),
 )
 """One measurement of a live track. Triton keeps the state of each track: clients neither send nor get it."""
-MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE, REENTRY_TRACK)
+MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE, *TRACK_GRAPH_MODELS)
 """Models of the repository."""

@@ -110,8 +110,10 @@ class LiveServer:
         """
         self.load(merged_config(current, before, after))
 
-    def load(self, config: str) -> None:
+    def load(self, config: str | None = None) -> None:
         """Load the model with a complete JSON configuration, and wait until only the versions that it pins answer.
+
+        Without a configuration the server loads the model with the file in its own repository.
 
         Raises:
             ServerError: the server cannot load it; it still serves the old versions.
@@ -119,7 +121,7 @@ class LiveServer:
         """
         with self._request_errors():
             api.load_model(self._address, self.model, config, key=self._key, timeout=self._timeout)
-        policy = json.loads(config).get("version_policy", {})
+        policy = json.loads(config or "{}").get("version_policy", {})
         pinned = sorted(int(version) for version in policy.get("specific", {}).get("versions", []))
         deadline = time.monotonic() + self._timeout
         while pinned and (answering := self.versions()) != pinned:

@@ -1,7 +1,8 @@
 """The model `reentry_track`, which serves the graph from measurements to onsets of the version in production.
 
 It has no labels of its own. A promotion or a rollback of reentry_lstm copies `track.onnx` of the version to
-<repository>/reentry_track/<N>/model.onnx and pins it there too, so that both models serve one checkpoint.
+<repository>/reentry_track/<N>/model.onnx and pins it there too, so that both models serve one checkpoint. A running
+server that had no version of reentry_track then loads the ensemble reentry_fast too, which needs one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reentry.errors import ReentryError, RepositoryError, ServerError
-from reentry.schema import REENTRY_LSTM
+from reentry.schema import REENTRY_FAST, REENTRY_LSTM
 from registry import config_pbtxt
 from registry.formats import FORMATS, TRACK_FILE, Format
 from registry.inventory import Version
@@ -64,6 +65,7 @@ def track_model_follows(store: VersionStore, version: Version, server: LiveServe
     try:
         if live is not None:
             live.load(config_pbtxt.as_json(pinned) if current is None else merged_config(current, config.text, pinned))
+            warnings += _ensemble_follows(live.for_model(REENTRY_FAST.name))
         if pinned != config.text:
             track.write(CONFIG_FILE, pinned, over=config)
         yield warnings
@@ -94,6 +96,17 @@ def _publish(store: VersionStore, track: VersionStore, number: int) -> None:
         (folder / MANIFEST_FILE).write_text(own.to_json())
         with suppress(FileExistsError):  # another command has just published it
             track.install(folder, number)
+
+
+def _ensemble_follows(live: LiveServer) -> list[str]:
+    """Let a server load reentry_fast, unless it serves it already; return a warning if it cannot."""
+    try:
+        # Before config.pbtxt of reentry_track is written: Triton would load a member whose files have changed again.
+        if _config_of(live) is None:
+            live.load()
+    except ServerError as error:
+        return [f"{live.model} is not served, so clients use the slower reentry: {error}"]
+    return []
 
 
 def _config_of(live: LiveServer) -> str | None:

@@ -36,6 +36,7 @@ SLOW_FILES = (
     "unit/export/tensorrt/test_node.py",
     "integration/test_monitoring.py",
     "integration/test_export_serving.py",
+    "integration/test_fast_path.py",
     "unit/perf/formats/test_benchmark.py",
     "unit/training/data/test_identity.py",
     "unit/registry/test_models.py",
@@ -104,7 +105,8 @@ def copy_repository(folder: Path) -> Path:
 def make_repository(folder: Path) -> Path:
     """The same with version 1 of a small network, which has no graph from measurements to onsets."""
     repository = copy_repository(folder)
-    shutil.rmtree(repository / "reentry_track")
+    for name in ("reentry_track", "track_monitor", "reentry_fast"):
+        shutil.rmtree(repository / name)
     write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
     return repository
 

@@ -21,8 +21,11 @@ _JOB = 'job="reentry",namespace=~"$namespace"'
 _RATE = "[$__rate_interval]"
 _POD = 'namespace=~"$namespace",container="triton"'
 _DURATION = f"sum by (le) (rate(reentry_inference_duration_seconds_bucket{{{_JOB}}}{_RATE}))"
+_ENSEMBLES = "reentry|reentry_fast"
+_ENSEMBLE = f'{_JOB},model=~"{_ENSEMBLES}"'
+_MEMBER = f'{_JOB},model!~"{_ENSEMBLES}"'
 # Triton counts each failure twice, see rules.yaml.
-_FAILED = f'0.5 * sum(rate(nv_inference_request_failure{{{_JOB},model="reentry",reason!="CANCELED"}}{_RATE}))'
+_FAILED = f'0.5 * sum(rate(nv_inference_request_failure{{{_ENSEMBLE},reason!="CANCELED"}}{_RATE}))'
 _LSTM = f'{_JOB},model="reentry_lstm"'
 
 
@@ -59,7 +62,7 @@ PANELS: Final = (
         unit="percentunit",
         queries={
             "lost": f'clamp_min({_FAILED} - sum(rate(reentry_requests_total{{{_JOB},outcome="refused"}}{_RATE})), 0) / '
-            f'({_FAILED} + sum(rate(nv_inference_request_success{{{_JOB},model="reentry"}}{_RATE})))'
+            f"({_FAILED} + sum(rate(nv_inference_request_success{{{_ENSEMBLE}}}{_RATE})))"
         },
         note="Requests that timed out, failed, or were rejected by a full queue. The budget is 0.1 % over 30 days.",
         threshold=0.05,
@@ -68,14 +71,23 @@ PANELS: Final = (
         title="Time from features to answer",
         unit="s",
         queries={f"p{percent}": f"histogram_quantile({percent / 100:g}, {_DURATION})" for percent in (50, 95, 99)},
-        note="Time of a request inside the server, without its time in the queue of track_features.",
+        note="Time of a request to reentry inside the server, without its time in the queue of track_features.",
         threshold=0.25,
+    ),
+    Panel(
+        title="Mean time of a request",
+        unit="s",
+        queries={
+            "{{model}}": f"sum by (model) (rate(nv_inference_request_duration_us{{{_ENSEMBLE}}}{_RATE})) "
+            f"/ 1e6 / sum by (model) (rate(nv_inference_request_success{{{_ENSEMBLE}}}{_RATE}))"
+        },
+        note="Time of a request to each ensemble inside the server, queues included.",
     ),
     Panel(
         title="Waiting requests",
         unit="short",
         queries={
-            "{{model}}": f'sum by (model) (nv_inference_pending_request_count{{{_JOB},model!="reentry"}})',
+            "{{model}}": f"sum by (model) (nv_inference_pending_request_count{{{_MEMBER}}})",
         },
         note="Total over all pods. The autoscaler targets 32 requests per pod.",
     ),
@@ -83,8 +95,8 @@ PANELS: Final = (
         title="Time in queue",
         unit="s",
         queries={
-            "{{model}}": f'sum by (model) (rate(nv_inference_queue_duration_us{{{_JOB},model!="reentry"}}{_RATE})) '
-            f'/ 1e6 / sum by (model) (rate(nv_inference_request_success{{{_JOB},model!="reentry"}}{_RATE}))'
+            "{{model}}": f"sum by (model) (rate(nv_inference_queue_duration_us{{{_MEMBER}}}{_RATE})) "
+            f"/ 1e6 / sum by (model) (rate(nv_inference_request_success{{{_MEMBER}}}{_RATE}))"
         },
         note="Mean time per request.",
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reentry.errors import ServerError
-from reentry.schema import REENTRY_TRACK
+from reentry.schema import REENTRY_FAST, REENTRY_TRACK, TRACK_GRAPH_MODELS
 from reentry.serving.config import ServerConfig
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ FIRST_VERSION: Final = "reentry export CHECKPOINT"
 
 
 def models_of(repository: Path) -> list[str]:
-    """Return the names of the models in a repository, without reentry_track if it has no version.
+    """Return the names of the models in a repository, without `TRACK_GRAPH_MODELS` if reentry_track has no version.
 
     Raises:
         ServerError: the folder is not a repository, a configuration is invalid, a model has no version, or the version
@@ -38,9 +38,10 @@ def models_of(repository: Path) -> list[str]:
             expected="folders with a config.pbtxt",
             fix="set --repository",
         )
-    # A version of an earlier release has no graph from measurements to onsets; the ensemble does not need it.
-    if REENTRY_TRACK.name in names and not installed_versions(repository / REENTRY_TRACK.name):
-        names.remove(REENTRY_TRACK.name)
+    # A version of an earlier release has no graph from measurements to onsets; the ensemble `reentry` does not need it.
+    if not _has_track_version(repository):
+        without = {model.name for model in TRACK_GRAPH_MODELS}
+        names = [name for name in names if name not in without]
     for name in names:
         if not installed_versions(repository / name):
             raise ServerError(f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION)
@@ -49,18 +50,24 @@ def models_of(repository: Path) -> list[str]:
 
 
 def require_track_versions(repository: Path) -> None:
-    """Check that reentry_track has a version, if the repository holds it.
+    """Check that reentry_track has a version, if the repository holds it or the ensemble reentry_fast.
 
     Raises:
         ServerError: it has none, and a server that loads every folder of a repository would not start.
     """
-    model = repository / REENTRY_TRACK.name
-    if model.is_dir() and not installed_versions(model):
+    unusable = [model.name for model in (REENTRY_TRACK, REENTRY_FAST) if (repository / model.name).is_dir()]
+    if unusable and not _has_track_version(repository):
         raise ServerError(
-            f"no version of {model.name} is installed, and without explicit model control Triton loads every model",
-            where=str(model),
-            fix=f"export the checkpoint again, or remove the folder {model.name}",
+            f"no version of {REENTRY_TRACK.name} is installed, and without explicit model control Triton loads every "
+            "model",
+            where=str(repository / REENTRY_TRACK.name),
+            fix=f"export the checkpoint again, or remove the folder {' and the folder '.join(unusable)}",
         )
+
+
+def _has_track_version(repository: Path) -> bool:
+    model = repository / REENTRY_TRACK.name
+    return model.is_dir() and bool(installed_versions(model))
 
 
 def served_versions(repository: Path, name: str) -> list[int]:

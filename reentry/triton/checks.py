@@ -14,13 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.arrays import Array, converted, namespace
+from reentry.decision import NO_ONSET
 from reentry.schema import (
+    ENSEMBLE,
     FEATURES,
     FEATURES_TENSOR,
+    INVALID,
     LARGEST_REQUEST,
     LONGEST_TRACK,
     MEASUREMENT_COLUMNS,
     MODEL_VERSION,
+    NO_ONSET_TIMESTAMP,
+    ONSET_STEP,
+    ONSET_TIMESTAMP,
+    PHASE,
     PROBABILITY,
     SENSOR_ID,
     STARTED_AT,
@@ -51,13 +58,7 @@ def require_measurements(measurements: npt.NDArray[np.float64], track_length: np
     tracks, steps = measurements.shape[:2]
     if steps == 0:
         raise ValueError("expected at least one measurement, got none")
-    if steps > LONGEST_TRACK:
-        raise ValueError(f"expected at most {LONGEST_TRACK:,} steps of a track, padding included, got {steps:,}")
-    if tracks * steps > LARGEST_REQUEST:
-        raise ValueError(
-            f"expected at most {LARGEST_REQUEST:,} steps in one request, padding included, got {tracks * steps:,}; "
-            "fix: send fewer tracks at once"
-        )
+    _require_size(tracks, steps)
     require_lengths(track_length, steps)
     columns = np.ascontiguousarray(np.moveaxis(measurements, -1, 0))  # (M, B, T) is 5 times faster
     with np.errstate(invalid="ignore"):
@@ -78,6 +79,16 @@ def require_measurements(measurements: npt.NDArray[np.float64], track_length: np
             f"track {track} of the request, row {row}, column {MEASUREMENT_COLUMNS[column]}: "
             f"{_problem(column, value, previous)}, got {value:.15g}; "
             f"fix: give the columns in the order {', '.join(MEASUREMENT_COLUMNS)}"
+        )
+
+
+def _require_size(tracks: int, steps: int) -> None:
+    if steps > LONGEST_TRACK:
+        raise ValueError(f"expected at most {LONGEST_TRACK:,} steps of a track, padding included, got {steps:,}")
+    if tracks * steps > LARGEST_REQUEST:
+        raise ValueError(
+            f"expected at most {LARGEST_REQUEST:,} steps in one request, padding included, got {tracks * steps:,}; "
+            "fix: send fewer tracks at once"
         )
 
 
@@ -155,13 +166,12 @@ def require_lengths(track_length: npt.NDArray[np.integer[Any]], steps: int) -> N
     Raises:
         ValueError: names the track and its length.
     """
-    wrong = (track_length < 1) | (track_length > steps)
-    if wrong.any():
-        track = int(wrong.argmax())
-        raise ValueError(
-            f"track {track} of the request: expected track_length from 1 to {steps}, the steps of measurements, "
-            f"got {track_length[track]}"
-        )
+    for track, length in enumerate(track_length.tolist()):
+        if not 1 <= length <= steps:
+            raise ValueError(
+                f"track {track} of the request: expected track_length from 1 to {steps}, the steps of measurements, "
+                f"got {length}"
+            )
 
 
 def require_decidable(
@@ -198,13 +208,67 @@ def require_decidable(
             f"track {track} of the request, row {row}: expected {PROBABILITY.name} from 0 to 1, "
             f"got {probability[track, row]}"
         )
-    if model_version.min() < 1 or model_version.min() != model_version.max():
-        raise ValueError(
-            f"{MODEL_VERSION.name}: expected one version for the whole request, at least 1, "
-            f"got {model_version.min()} to {model_version.max()}"
-        )
+    _require_one_version(model_version)
     if not ((started_at <= now) & (started_at >= now - LONGEST_INFERENCE)).all():
         raise ValueError(
             f"{STARTED_AT.name}: expected a time of the server's monotonic clock ({now:.3f} s now), not in the future "
             f"and at most {LONGEST_INFERENCE:,.0f} s ago, got {started_at.tolist()}"
         )
+
+
+def _require_one_version(model_version: npt.NDArray[np.integer[Any]]) -> None:
+    versions = set(model_version.tolist())
+    if len(versions) > 1 or min(versions) < 1:
+        raise ValueError(
+            f"{MODEL_VERSION.name}: expected one version for the whole request, at least 1, "
+            f"got {min(versions)} to {max(versions)}"
+        )
+
+
+def require_scored(
+    phase: npt.NDArray[np.uint8],
+    track_length: npt.NDArray[np.integer[Any]],
+    onset_step: npt.NDArray[np.integer[Any]],
+    onset_timestamp: npt.NDArray[np.float64],
+    model_version: npt.NDArray[np.integer[Any]],
+) -> None:
+    """Reject an answer of `reentry_track` that has an invalid track, and inputs of `track_monitor` that it never gives.
+
+    Values in the padding do not matter.
+
+    Args:
+        phase: phase, (B, T).
+        track_length: number of steps of each track, (B,).
+        onset_step: onset of each track, (B,).
+        onset_timestamp: Unix time of the onset, (B,), s.
+        model_version: version of the network, (B,).
+
+    Raises:
+        ValueError: names the first invalid track and the row of its fault, or the tensor with an impossible value.
+    """
+    steps = phase.shape[1]
+    _require_size(len(phase), steps)
+    require_lengths(track_length, steps)
+    _require_one_version(model_version)
+    if phase.max() > 1:
+        faulty = (phase > 1) & (np.arange(steps) < track_length[:, None])
+        if faulty.any():
+            track, row = (int(index) for index in np.unravel_index(int(faulty.argmax()), faulty.shape))
+            if phase[track, row] == INVALID[PHASE.name]:
+                raise ValueError(
+                    f"track {track} of the request: invalid from row {row} on; fix: send the track to the model "
+                    f"{ENSEMBLE.name}, which names the invalid column and value"
+                )
+            raise ValueError(
+                f"track {track} of the request, row {row}: expected {PHASE.name} 0 or 1, got {phase[track, row]}"
+            )
+    earliest, latest = float(_LOW[_TIME]), float(_HIGH[_TIME])
+    values = zip(track_length.tolist(), onset_step.tolist(), onset_timestamp.tolist(), strict=True)
+    for track, (length, step, timestamp) in enumerate(values):
+        if step == NO_ONSET and timestamp == NO_ONSET_TIMESTAMP:
+            continue
+        if not (0 <= step < length and earliest <= timestamp <= latest):
+            raise ValueError(
+                f"track {track} of the request: expected {ONSET_STEP.name} {NO_ONSET} and {ONSET_TIMESTAMP.name} "
+                f"{NO_ONSET_TIMESTAMP:g}, or a step below {length} and its Unix time, got {step} and {timestamp:.15g}"
+            )

@@ -8,7 +8,6 @@ Shapes: B tracks.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -58,27 +57,27 @@ class PredictionLog:
         onset_step: npt.NDArray[np.integer[Any]],
         onset_timestamp: npt.NDArray[np.float64],
         model_version: npt.NDArray[np.integer[Any]],
-        started_at: npt.NDArray[np.float64],
+        started_at: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Add a line for each track; all arrays are (B,).
 
         The inference time runs from the start of the feature computation until now. It includes the queues between the
-        models, but neither the queue before the features nor the transfer to the client.
+        models, but neither the queue before the features nor the transfer to the client. It is null if `started_at` is
+        None, because no model saw the start.
         """
         now = self._clock()
+        inference = ["null"] * len(track_id)
+        if started_at is not None:
+            inference = [f"{1e3 * (now - started):.3f}" for started in started_at.tolist()]
         time_of_day = datetime.now(UTC).isoformat(timespec="milliseconds")
-        columns = (track_id, rows, onset_step, onset_timestamp, model_version, started_at)
-        for track, steps, onset, onset_time, version, started in zip(*(c.tolist() for c in columns), strict=True):
-            line = {
-                "time": time_of_day,
-                "track_id": track,
-                "rows": steps,
-                "onset_step": None if onset == NO_ONSET else onset,
-                "onset_timestamp": None if onset == NO_ONSET else onset_time,
-                "inference_ms": round(1e3 * (now - started), 3),
-                "model_version": version,
-            }
-            self._lines.append(json.dumps(line) + "\n")
+        columns = (column.tolist() for column in (track_id, rows, onset_step, onset_timestamp, model_version))
+        for track, steps, onset, onset_time, version, milliseconds in zip(*columns, inference, strict=True):
+            step, timestamp = ("null", "null") if onset == NO_ONSET else (onset, onset_time)
+            # JSON as text, because json.dumps takes several times as long.
+            self._lines.append(
+                f'{{"time": "{time_of_day}", "track_id": {track}, "rows": {steps}, "onset_step": {step}, '
+                f'"onset_timestamp": {timestamp}, "inference_ms": {milliseconds}, "model_version": {version}}}\n'
+            )
 
     def write(self) -> None:
         """Write the collected lines."""

@@ -133,14 +133,17 @@ class _RequestRecord:
     steps: int
     reentry_steps: int
     onsets: int
-    seconds: float
+    seconds: float | None
     model_version: int
-    features: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None
     """Features of the sampled steps, (N, F)."""
 
 
 class TrackMetrics:
-    """Metrics of the tracks that `track_decision` scores."""
+    """Metrics of the tracks that `track_decision` scores and `track_monitor` sees.
+
+    Each series of the server is the sum over both models. Drift and durations come from `track_decision` alone.
+    """
 
     def __init__(self, registry: Registry, *, network: Path, model_instance: str) -> None:
         """Create the series, and start the thread that updates them.
@@ -170,38 +173,45 @@ class TrackMetrics:
     def add(
         self,
         *,
-        features: npt.NDArray[np.float32],
         phase: npt.NDArray[np.uint8],
         track_length: npt.NDArray[np.integer[Any]],
         onset_step: npt.NDArray[np.integer[Any]],
         model_version: int,
-        seconds: float,
+        features: npt.NDArray[np.float32] | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Record an answered request.
 
         Args:
-            features: features, (B, K, F).
             phase: phase, (B, T).
             track_length: number of steps of each track, (B,).
             onset_step: onset of each track, (B,).
             model_version: version of the network.
-            seconds: inference time of the request, s.
+            features: features, (B, K, F); None if the model has none, and the request does not count for drift.
+            seconds: inference time of the request, s; None if the model does not know it.
         """
-        start = self._requests % STEP_STRIDE  # differs between requests, so that every step is sampled
-        self._requests += 1
-        sampled = watched_steps(features.shape[1], every=STEP_STRIDE, start=start)
-        inside = np.arange(phase.shape[1]) < track_length[:, None]
+        steps = sum(track_length.tolist())
+        scored = phase if steps == phase.size else phase * (np.arange(phase.shape[1]) < track_length[:, None])
         self._records.append(
             _RequestRecord(
                 tracks=len(phase),
-                steps=int(track_length.sum()),
-                reentry_steps=int(np.count_nonzero(phase * inside)),
-                onsets=int(np.count_nonzero(onset_step != NO_ONSET)),
+                steps=steps,
+                reentry_steps=int(np.count_nonzero(scored)),
+                onsets=len(onset_step) - onset_step.tolist().count(NO_ONSET),
                 seconds=seconds,
                 model_version=model_version,
-                features=features[:, sampled][sampled < track_length[:, None]],
+                features=None if features is None else self._sample(features, track_length),
             )
         )
+
+    def _sample(
+        self, features: npt.NDArray[np.float32], track_length: npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[np.float32]:
+        """Take the sampled steps from the features of a request: (B, K, F) -> (N, F)."""
+        start = self._requests % STEP_STRIDE  # differs between requests, so that every step is sampled
+        self._requests += 1
+        sampled = watched_steps(features.shape[1], every=STEP_STRIDE, start=start)
+        return features[:, sampled][sampled < track_length[:, None]]
 
     def flush(self) -> None:
         """Update the series with the requests recorded so far."""
@@ -213,7 +223,7 @@ class TrackMetrics:
         self._count(PREDICTIONS, PHASES[0], by=sum(record.steps for record in records) - reentry_steps)
         self._count(PREDICTIONS, PHASES[1], by=reentry_steps)
         self._count(ONSETS, by=sum(record.onsets for record in records))
-        durations = [record.seconds for record in records]
+        durations = [record.seconds for record in records if record.seconds is not None]
         for label, bound in _BOUNDS.items():
             self._count(DURATION_BUCKET, label, by=sum(duration <= bound for duration in durations))
         self._count(DURATION_SUM, by=sum(durations))
@@ -224,9 +234,9 @@ class TrackMetrics:
         for version, tracks in versions.items():
             label = self._label(version)
             self._count(TRACKS, label, by=tracks)
-            if label != OTHER:
-                features = np.concatenate([record.features for record in records if record.model_version == version])
-                self._measure_drift(version, features, tracks)
+            features = [r.features for r in records if r.model_version == version and r.features is not None]
+            if label != OTHER and features:
+                self._measure_drift(version, np.concatenate(features), tracks)
 
     def close(self) -> None:
         """Stop the thread, and update the series a last time."""

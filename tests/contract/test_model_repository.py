@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from reentry import schema
 from reentry.errors import ServerError
 from reentry.serving.repository import ensembles_of, models_of, read_model_config, require_track_versions
-from tests.conftest import make_repository
+from tests.conftest import copy_repository
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 CONFIGS = {model.name: read_model_config(REPOSITORY, model.name) for model in schema.MODELS}
@@ -51,8 +51,9 @@ def test_the_schema_declares_every_model_of_the_repository() -> None:
     assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == {model.name for model in schema.MODELS}
 
 
-def test_the_ensemble_is_wired_to_inputs_that_exist_with_their_types() -> None:
-    ensemble = CONFIGS[schema.ENSEMBLE.name]
+@pytest.mark.parametrize("model", [schema.ENSEMBLE, schema.REENTRY_FAST], ids=lambda model: model.name)
+def test_an_ensemble_is_wired_to_inputs_that_exist_with_their_types(model: schema.Model) -> None:
+    ensemble = CONFIGS[model.name]
     known = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in ensemble.input}
     for step in ensemble.ensemble_scheduling.step:
         member = CONFIGS[step.model_name]
@@ -96,17 +97,28 @@ def test_the_ensemble_is_made_of_the_other_three(model_repository: Path) -> None
     assert ensembles_of(model_repository) == {"reentry": ["track_features", "reentry_lstm", "track_decision"]}
 
 
-def test_reentry_track_is_served_once_it_has_a_version(tmp_path: Path) -> None:
-    repository = make_repository(tmp_path / "toy")
-    name = schema.REENTRY_TRACK.name
-    shutil.copytree(REPOSITORY / name, repository / name, ignore=shutil.ignore_patterns("[0-9]*"))
-    assert name not in models_of(repository)
+def test_reentry_track_and_its_ensemble_are_served_once_it_has_a_version(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path / "toy")
+    (repository / schema.REENTRY_LSTM.name / "1").mkdir()
+    names = {model.name for model in schema.TRACK_GRAPH_MODELS}
+    assert names.isdisjoint(models_of(repository))
     with pytest.raises(ServerError, match="no version of reentry_track is installed") as error:
         require_track_versions(repository)
-    assert "remove the folder" in str(error.value.fix)
-    (repository / name / "1").mkdir()
-    assert name in models_of(repository)
+    assert "remove the folder reentry_track and the folder reentry_fast" in str(error.value.fix)
+    (repository / schema.REENTRY_TRACK.name / "1").mkdir()
+    assert names <= set(models_of(repository))
+    assert ensembles_of(repository)[schema.REENTRY_FAST.name] == ["reentry_track", "track_monitor"]
     require_track_versions(repository)
+
+
+def test_an_ensemble_without_the_folder_of_its_graph_is_not_served(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path)
+    (repository / schema.REENTRY_LSTM.name / "1").mkdir()
+    shutil.rmtree(repository / schema.REENTRY_TRACK.name)
+    assert schema.REENTRY_FAST.name not in models_of(repository)
+    with pytest.raises(ServerError, match="no version of reentry_track is installed") as error:
+        require_track_versions(repository)
+    assert str(error.value.fix).endswith("remove the folder reentry_fast")
 
 
 def test_the_graph_is_warmed_up_with_measurements() -> None:

@@ -76,13 +76,15 @@ def served(server: EmbeddedServer, tracks: np.ndarray, model: schema.Model = sch
 def assert_one_graph_answers_as_the_ensemble(server: EmbeddedServer, version: int) -> None:
     for batch, steps in SHAPES:
         tracks = make_tracks(batch, steps)
-        answer, expected = served(server, tracks, schema.REENTRY_TRACK), served(server, tracks)
-        np.testing.assert_allclose(
-            answer.as_numpy("reentry_probability"), expected.as_numpy("reentry_probability"), rtol=0.0, atol=1e-5
-        )
-        for tensor in schema.REENTRY_TRACK.outputs[1:]:
-            np.testing.assert_array_equal(answer.as_numpy(tensor.name), expected.as_numpy(tensor.name))
-        assert set(answer.as_numpy("model_version").ravel()) == {version}
+        expected = served(server, tracks)
+        for model in (schema.REENTRY_TRACK, schema.REENTRY_FAST):
+            answer = served(server, tracks, model)
+            np.testing.assert_allclose(
+                answer.as_numpy("reentry_probability"), expected.as_numpy("reentry_probability"), rtol=0.0, atol=1e-5
+            )
+            for tensor in model.outputs[1:]:
+                np.testing.assert_array_equal(answer.as_numpy(tensor.name), expected.as_numpy(tensor.name))
+            assert set(answer.as_numpy("model_version").ravel()) == {version}
 
 
 def test_both_versions_come_from_one_checkpoint(repository: Path) -> None:

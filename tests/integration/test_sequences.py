@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,24 +20,22 @@ from tests.unit.export.test_stream_graph import default, stream, trapezoids
 
 MODEL = "reentry_stream"
 SLOTS, IDLE = 4, 3.0
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
+CONFIG = Path(__file__).parents[1] / "reentry_stream.pbtxt"
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.InferenceServerClient]:
     """Client of a server with few slots for each instance and a short idle time."""
     repository = tmp_path_factory.mktemp("repository")
-    shutil.copytree(REPOSITORY / MODEL, repository / MODEL)
-    config = repository / MODEL / "config.pbtxt"
-    text = config.read_text()
+    (repository / MODEL / "1").mkdir(parents=True)
+    text = CONFIG.read_text()
     for setting, value in (
         (r"max_sequence_idle_microseconds: \d+", f"max_sequence_idle_microseconds: {IDLE * 1e6:.0f}"),
         (r"max_candidate_sequences: \d+", f"max_candidate_sequences: {SLOTS}"),
     ):
         text, changes = re.subn(setting, value, text)
         assert changes == 1
-    config.write_text(text)
-    (repository / MODEL / "1").mkdir()
+    (repository / MODEL / "config.pbtxt").write_text(text)
     onnx.save(stream_graph(default(), 1), repository / MODEL / "1" / "model.onnx")
     on_free_ports = ServerConfig(
         model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, drain_timeout=0.1

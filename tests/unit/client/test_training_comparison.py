@@ -20,11 +20,15 @@ LOW = found("apogee", 105.0, 100_250.0, 119_600.0)
 LOW_TOO = found("apogee", 118.5, 100_250.0, 119_600.0)
 
 
-def compared(*tracks: list[Finding] | None) -> TrainingComparison:
+def compared(*tracks: list[Finding] | str | None) -> TrainingComparison:
     counted = TrainingComparison()
     for findings in tracks:
-        counted.add(None if findings is None else to_json(findings))
+        counted.add(to_json(findings) if isinstance(findings, list) else findings)
     return counted
+
+
+RANGE_UNKNOWN = ""
+NOT_IN_SAMPLE = None
 
 
 def test_each_quantity_is_one_warning_with_its_training_range() -> None:
@@ -79,11 +83,19 @@ def test_a_file_like_the_training_data_gives_no_warning() -> None:
 
 
 def test_a_server_without_a_training_range_gives_one_warning() -> None:
-    counted = compared(None, None)
-    assert counted.unlike() is None
+    counted = compared(RANGE_UNKNOWN, NOT_IN_SAMPLE, RANGE_UNKNOWN)
+    assert (counted.unlike(), counted.compared) == (None, 0)
     [line] = counted.warnings(4)
     assert "not compared with the training" in line
     assert "version 4" in line
+
+
+def test_a_comparison_of_a_sample_states_its_size() -> None:
+    counted = compared([LONG], [], NOT_IN_SAMPLE, [found("drift.altitude", 9.0, 0.6, 3.0)], NOT_IN_SAMPLE)
+    assert counted.compared == 3
+    rows, drift = counted.warnings(3)
+    assert "in 1 of 3 compared tracks, 601 to 1200 in training" in rows
+    assert drift.endswith(": altitude (1 of 3 compared tracks)")
 
 
 def test_a_file_without_a_scored_track_gives_no_warning() -> None:
@@ -94,7 +106,8 @@ def test_the_findings_of_each_track_are_taken_from_the_answer() -> None:
     answer = np.array([[b"[]"], [to_json([SLOW]).encode()], [b""]], dtype=np.object_)
     texts = [unlike_training(answer, track) for track in range(3)]
     assert [quantities_of(text) for text in texts] == [(), ("time_step",), None]
-    assert unlike_training(None, 0) is None
+    assert texts[2] == RANGE_UNKNOWN
+    assert unlike_training(None, 0) is NOT_IN_SAMPLE
 
 
 @pytest.mark.parametrize("text", [b"{", b"[7]", b"\xff"])

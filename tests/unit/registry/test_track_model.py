@@ -179,13 +179,13 @@ class Server(LiveServer):
             raise ServerError("the server has no configuration of it")
         return self.configs[self.model]
 
-    def load(self, config: str) -> None:
-        if self.model == self.fails_for and versions_in(config) == ["2"]:
+    def load(self, config: str | None = None) -> None:
+        if self.model == self.fails_for and (config is None or versions_in(config) == ["2"]):
             raise ServerError("the model does not load")
-        self.configs[self.model] = config
+        self.configs[self.model] = config or json.dumps({"name": self.model})
 
     def versions_by_model(self) -> dict[str, list[str]]:
-        return {name: versions_in(config) for name, config in self.configs.items()}
+        return {name: versions_in(config) for name, config in self.configs.items() if name != "reentry_fast"}
 
 
 def versions_in(config: str) -> list[str]:
@@ -215,6 +215,18 @@ def test_a_server_that_does_not_serve_reentry_track_yet_loads_it(folder_store: V
     server = Server()
     del server.configs["reentry_track"]
     promote(folder_store, 2, server=server)
+    assert server.versions_by_model() == {"reentry_lstm": ["2"], "reentry_track": ["2"]}
+
+
+@pytest.mark.parametrize("fails_for", ["", "reentry_fast"])
+def test_a_server_loads_the_ensemble_of_the_graph_or_the_promotion_warns(
+    folder_store: VersionStore, fails_for: str
+) -> None:
+    server = Server(fails_for=fails_for)
+    warnings = promote(folder_store, 2, server=server).warnings
+    assert ("reentry_fast" in server.configs) == (not fails_for)
+    assert [line for line in warnings if "reentry_fast is not served" in line] == list(warnings)
+    assert len(warnings) == bool(fails_for)
     assert server.versions_by_model() == {"reentry_lstm": ["2"], "reentry_track": ["2"]}
 
 

@@ -13,6 +13,7 @@ from reentry.triton.checks import (
     require_features,
     require_lengths,
     require_measurements,
+    require_scored,
     require_timestamps,
 )
 
@@ -198,3 +199,48 @@ def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
 def test_invalid_inputs_of_a_direct_call_are_refused(change: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         require_decidable(**DECIDABLE | change, steps=5, now=NOW)
+
+
+def scored(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    """An answer of the graph for a track with an onset, and for one of 3 steps without an onset, with changes."""
+    answer = {
+        "phase": np.array([[0, 0, 1, 1], [0, 0, 0, 255]], dtype=np.uint8),
+        "track_length": np.array([4, 3]),
+        "onset_step": np.array([2, -1]),
+        "onset_timestamp": np.array([1.7e9, -1.0]),
+        "model_version": np.array([3, 3]),
+    }
+    return answer | changes
+
+
+def test_an_answer_of_the_graph_is_accepted_whatever_its_padding_holds() -> None:
+    require_scored(**scored())
+
+
+def test_the_first_invalid_row_of_a_track_is_named() -> None:
+    phase = np.array([[0, 0, 1, 1], [0, 255, 255, 255]], dtype=np.uint8)
+    answer = scored(phase=phase, onset_step=np.array([2, -2]), onset_timestamp=np.array([1.7e9, np.nan]))
+    with pytest.raises(ValueError, match=r"track 1 of the request: invalid from row 1 on; fix: .* the model reentry,"):
+        require_scored(**answer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"track_length": np.array([4, 5])}, "track 1 of the request: expected track_length from 1 to 4"),
+        ({"track_length": np.array([0, 3])}, "track 0 of the request: expected track_length"),
+        ({"model_version": np.array([3, 4])}, "expected one version for the whole request, at least 1, got 3 to 4"),
+        ({"model_version": np.array([0, 0])}, "at least 1, got 0 to 0"),
+        ({"phase": np.full((2, 4), 7, dtype=np.uint8)}, "track 0 of the request, row 0: expected reentry_phase 0 or 1"),
+        ({"onset_step": np.array([4, -1])}, "track 0 of the request: expected onset_step -1"),
+        ({"onset_step": np.array([2, -2])}, "track 1 of the request: .*got -2 and -1"),
+        ({"onset_step": np.array([-1, -1])}, "track 0 of the request: .*got -1 and 1700000000"),
+        ({"onset_timestamp": np.array([np.nan, -1.0])}, "track 0 of the request: .*got 2 and nan"),
+        ({"onset_timestamp": np.array([1e300, -1.0])}, "got 2 and 1e[+]300"),
+        ({"phase": np.zeros((2, LONGEST_TRACK + 1), dtype=np.uint8)}, f"at most {LONGEST_TRACK:,} steps"),
+        ({"phase": np.zeros((4, LARGEST_REQUEST // 4 + 1), dtype=np.uint8)}, f"at most {LARGEST_REQUEST:,} steps"),
+    ],
+)
+def test_values_that_the_graph_never_gives_are_refused(changes: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_scored(**scored(**changes))

@@ -15,7 +15,7 @@ from reentry.schema import NO_ONSET_TIMESTAMP
 from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
 
 
-def add(log: PredictionLog, **changes: np.ndarray) -> None:
+def add(log: PredictionLog, **changes: np.ndarray | None) -> None:
     columns = {
         "track_id": np.array([7, 8]),
         "rows": np.array([900, 600]),
@@ -44,6 +44,14 @@ def test_each_track_is_one_json_line_with_its_inference_time(tmp_path: Path) -> 
         "model_version": 3,
     }
     assert (second["onset_step"], second["onset_timestamp"], second["inference_ms"]) == (None, None, 250.0)
+
+
+def test_the_inference_time_is_null_if_no_model_saw_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    log = PredictionLog.open(path)
+    add(log, started_at=None)
+    log.close()
+    assert [json.loads(line)["inference_ms"] for line in path.read_text().splitlines()] == [None, None]
 
 
 def test_several_processes_append_to_the_file_that_the_environment_names(

@@ -98,6 +98,25 @@ def test_answered_requests_are_counted(tmp_path: Path) -> None:
     assert value[telemetry.DURATION_SUM.name,] == pytest.approx(0.033)
 
 
+def test_a_model_without_features_and_durations_counts_the_rest(tmp_path: Path, reference: Reference) -> None:
+    install(tmp_path, 1, reference)
+    backend = Backend()
+    metrics = track_metrics(backend, tmp_path)
+    phase = np.zeros((2, 60), dtype=np.uint8)
+    phase[:, 40:] = 1
+    metrics.add(phase=phase, track_length=np.array([50, 60]), onset_step=np.array([40, -1]), model_version=1)
+    record(metrics, flights(3, seed=1))
+    metrics.close()
+    value = backend.values
+    assert value["reentry_requests_total", "answered"] == 2
+    assert value["reentry_tracks_total", "1"] == 5
+    assert value["reentry_onsets_total",] == 1 + 3
+    assert value["reentry_predictions_total", "reentry"] == 10 + 20 + 3 * STEPS // 2
+    assert value["reentry_predictions_total", "flight"] == 40 + 40 + 3 * STEPS // 2
+    assert value[telemetry.DURATION_COUNT.name,] == 1
+    assert value["reentry_checked_steps_total",] == 3 * len(range(1, STEPS, 16))  # only of the request with features
+
+
 def test_padding_is_not_counted(tmp_path: Path, reference: Reference) -> None:
     install(tmp_path, 1, reference)
     backend = Backend()
