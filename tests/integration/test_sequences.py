@@ -19,7 +19,7 @@ from reentry.serving import EmbeddedServer, ServerConfig
 from tests.unit.export.test_stream_graph import default, stream, trapezoids
 
 MODEL = "reentry_stream"
-SLOTS, IDLE = 4, 3.0
+SLOTS, IDLE = 8, 3.0
 CONFIG = Path(__file__).parents[1] / "reentry_stream.pbtxt"
 
 
@@ -115,21 +115,32 @@ def test_requests_of_many_sequences_are_joined_into_one_run(client: triton.Infer
         (model,) = client.get_inference_statistics(MODEL).model_stats
         return {each.batch_size: each.compute_infer.count for each in model.batch_stats}
 
-    before, answers = batches(), queue.Queue[float | Exception]()
+    def send_all(row: int, *, start: bool = False, end: bool = False) -> None:
+        """Send a row of every sequence at once, and check the answers."""
+        for track in range(SLOTS):
+            client.async_infer(
+                MODEL, inputs(trapezoids()[0][row]), take,
+                sequence_id=f"joined/{track}", sequence_start=start, sequence_end=end,
+            )  # fmt: skip
+        got = [answers.get(timeout=30) for _ in range(SLOTS)]
+        np.testing.assert_allclose(got, np.full(SLOTS, probability[row]), rtol=0.0, atol=1e-6)
 
     def take(result: triton.InferResult | None, error: Exception | None) -> None:
         answers.put(error or float(result.as_numpy("reentry_probability")[0, 0]))
 
-    tracks = 2 * SLOTS
-    for row in range(3):
-        for track in range(tracks):
-            client.async_infer(
-                MODEL, inputs(trapezoids()[0][row]), take,
-                sequence_id=f"joined/{track}", sequence_start=row == 0, sequence_end=row == 2,
-            )  # fmt: skip
-        got = [answers.get(timeout=30) for _ in range(tracks)]
-        np.testing.assert_allclose(got, np.full(tracks, expected(3)[row]), rtol=0.0, atol=1e-6)
-    assert any(count > before.get(size, 0) for size, count in batches().items() if size > 1)
+    before, answers = batches(), queue.Queue[float | Exception]()
+    rows = 100
+    probability = expected(rows)
+    send_all(0, start=True)
+    row = 1
+    while row < rows - 1:  # requests wait for a run that has begun, sooner or later
+        send_all(row)
+        row += 1
+        if any(count > before.get(size, 0) for size, count in batches().items() if size > 1):
+            break
+    else:
+        pytest.fail("no two requests were joined")
+    send_all(row, end=True)
 
 
 def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.InferenceServerClient) -> None:
