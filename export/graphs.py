@@ -96,6 +96,25 @@ class StepModel(_VersionedModel):
         )
 
 
+class StepLayers(_VersionedModel):
+    """The network over one step, from single features: part of the graph of a live track."""
+
+    def forward(
+        self, chosen: Sequence[Tensor], shares: Sequence[Tensor], hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features (B,) each and states (B, L * H) -> probability (B, 1), next states (B, L * H), version (B, 1)."""
+        config, dtype = self.model.config, self.model.head.weight.dtype
+        x = torch.stack(self.model.inputs(chosen, shares), dim=-1).unsqueeze(1)  # (B, 1, I)
+        before = [
+            state.reshape(-1, config.layers, config.hidden).transpose(0, 1).contiguous().to(dtype)
+            for state in (hidden, cell)
+        ]
+        output, after = self.model.run(x.to(dtype), (before[0], before[1]))
+        logits = self.model.head(self.model.norm(output))[:, 0]
+        next_hidden, next_cell = (state.transpose(0, 1).flatten(1).float() for state in after)
+        return torch.sigmoid(logits.float()), next_hidden, next_cell, _versions(logits, self.version)
+
+
 def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
     """Export the graph over whole tracks, with the tensors of `schema.REENTRY_LSTM`.
 

@@ -106,6 +106,8 @@ def latest(event: Array, number: Array, before: int) -> Array:
     numbers = xp.where(event, number, before)
     if isinstance(event, np.ndarray):
         return np.maximum.accumulate(numbers, axis=-1)
+    if event.shape[-1] == 1:
+        return numbers
     # ONNX has no running maximum, but a cumulative sum: event k of a track is written to entry k of a table.
     count = xp.cumulative_sum(converted(event, "int64"), axis=-1)
     table = xp.concat([xp.full_like(numbers[:, :1], before), numbers], axis=-1)
@@ -119,7 +121,9 @@ def running_maximum(x: Array, lowest: float) -> Array:
         x: the values.
         lowest: a value that no element is below.
     """
-    return np.maximum.accumulate(x, axis=-1) if isinstance(x, np.ndarray) else _maximum_by_blocks(x, lowest)
+    if isinstance(x, np.ndarray):
+        return np.maximum.accumulate(x, axis=-1)
+    return x if x.shape[-1] == 1 else _maximum_by_blocks(x, lowest)
 
 
 def _maximum_by_blocks(x: Array, lowest: float) -> Array:

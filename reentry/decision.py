@@ -52,6 +52,13 @@ def phase_of(probability: Array, config: DecisionConfig | None = None, *, before
     return converted(latest(enters | leaves, number, int(before)) % 2, "uint8")
 
 
+def next_phase(probability: Array, before: Array, config: DecisionConfig | None = None) -> Array:
+    """Phase after one more step, 1.0 during reentry, else 0.0, from the phase before it; any common shape."""
+    config = config or DecisionConfig()
+    xp = namespace(probability)
+    return xp.where(probability >= config.enter, 1.0, xp.where(probability < config.leave, 0.0, before))
+
+
 def onset_of(phase: Array) -> Array:
     """First step of reentry, or `NO_ONSET`: (T,) -> (), (B, T) -> (B,) int32."""
     xp = namespace(phase)

@@ -202,5 +202,27 @@ REENTRY_STEP: Final = Model(
 )
 """The network for one step of a live track, whose state the caller keeps. It is a file beside each version of
 reentry_lstm, not a model of the repository."""
+STATE_SIZE: Final = 1024
+"""Numbers in the state of a live track. A network that needs fewer leaves the rest 0."""
+MEASUREMENT: Final = Tensor(
+    "measurement",
+    "FP64",
+    (len(MEASUREMENT_COLUMNS),),
+    "columns as MEASUREMENT_COLUMNS, one measurement of a live track",
+)
+STREAM_PROBABILITY: Final = Tensor("reentry_probability", "FP32", (1,), "probability of reentry at this measurement")
+STREAM_PHASE: Final = Tensor("reentry_phase", "UINT8", (1,), "1 during reentry")
+ONSET: Final = Tensor("onset", "UINT8", (1,), "1 at the measurement with which the first reentry of the track begins")
+ACCEPTED: Final = Tensor(
+    "accepted", "UINT8", (1,), "0: the measurement is invalid, late or repeated, and changed nothing"
+)
+STREAM_STATE: Final = Tensor("state", "FP64", (STATE_SIZE,), "state of a live track; 0 before its first measurement")
+NEXT_STREAM_STATE: Final = Tensor("next_state", "FP64", (STATE_SIZE,), "`state` for the next measurement of the track")
+REENTRY_STREAM: Final = Model(
+    "reentry_stream",
+    inputs=(MEASUREMENT, STREAM_STATE),
+    outputs=(STREAM_PROBABILITY, STREAM_PHASE, ONSET, ONSET_TIMESTAMP, ACCEPTED, MODEL_VERSION, NEXT_STREAM_STATE),
+)
+"""One measurement of a live track. Triton keeps the state of each track: clients neither send nor get it."""
 MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE, *TRACK_GRAPH_MODELS)
 """Models of the repository."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,10 @@ _LATEST, _HIGHEST, _BRIGHTEST = 1e11, 1e8, 1e30
 _SIMPLE_HISTORY: Final = outliers.HISTORY + 2
 """Number of measurements before a step on which its simple features depend: two earlier altitudes need a prediction."""
 
+SIMPLE_STATE: Final = 5
+ROBUST_STATE: Final = 2
+"""Numbers that `_simple_features` and `_robust_features` pass from step to step."""
+
 _TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY, _SENSOR = (
     MEASUREMENT_COLUMNS.index(name)
     for name in ("timestamp", "latitude", "longitude", "altitude", "radiometric_intensity", "sensor_id")
@@ -128,27 +132,72 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
 
+class FeatureState(NamedTuple):
+    """What the features of the next step depend on, for B tracks. All zeros stand for tracks without a measurement."""
+
+    steps: Array
+    """Number of measurements so far, (B,) float64."""
+    window: Array
+    """The latest measurements, oldest first, (B, `window_rows`, M) float64."""
+    simple: Array
+    """State of the simple features, (B, `SIMPLE_STATE`) float64."""
+    robust: Array
+    """State of the robust features, (B, `ROBUST_STATE`) float64."""
+
+
 class FeatureStream:
     """Computes the features of one live track, one measurement at a time."""
 
     def __init__(self) -> None:
-        self._window: Float64 | None = None  # (1, HISTORY + 1, M), oldest first
-        self._simple_state: tuple[Float64, ...] | None = None
-        self._robust_state: tuple[Float64, ...] | None = None
+        rows = window_rows(FEATURES)
+        self._state = FeatureState(
+            np.zeros(1), np.zeros((1, rows, len(MEASUREMENT_COLUMNS))), np.zeros((1, SIMPLE_STATE)),
+            np.zeros((1, ROBUST_STATE)),
+        )  # fmt: skip
 
     def step(self, measurement: Float64 | Sequence[float]) -> Float32:
         """Add the next measurement of the track, (M,), and return its features, (F,)."""
-        newest = np.asarray(measurement, dtype=np.float64)[None, None]
-        if self._window is None:
-            self._window = np.repeat(newest, HISTORY + 1, axis=1)
-        else:
-            self._window = np.concatenate([self._window[:, 1:], newest], axis=1)
-        history = columns_of(self._window)
-        recent = [column[:, -_SIMPLE_HISTORY - 1 :] for column in history]
-        simple, self._simple_state = _simple_features(recent, self._simple_state)
-        robust, self._robust_state = _robust_features(history, self._robust_state)
-        columns = simple | robust
-        return np.array([columns[name][0, 0] for name in FEATURES], dtype=np.float32)
+        newest = np.asarray(measurement, dtype=np.float64)[None]
+        columns, self._state = next_features(newest, self._state, FEATURES)
+        return np.array([columns[name][0] for name in FEATURES], dtype=np.float32)
+
+
+def window_rows(names: Sequence[str]) -> int:
+    """Number of measurements in the window of `FeatureState` for the features with these names."""
+    return 1 + (_SIMPLE_HISTORY if set(names).isdisjoint(ROBUST_FEATURES) else HISTORY)
+
+
+def next_features(
+    measurement: Array, state: FeatureState, names: Sequence[str]
+) -> tuple[dict[str, Array], FeatureState]:
+    """Compute features of the next step of live tracks, with an array library of the caller's choice.
+
+    Args:
+        measurement: the next measurement of each track, finite and in time order, (B, M) float64.
+        state: state after the earlier measurements, with a window of `window_rows(names)` rows.
+        names: names of `schema.FEATURES`.
+
+    Returns:
+        Features by name, (B,) float64 each, and the next state.
+    """
+    xp = namespace(measurement)
+    first = state.steps == 0.0
+    newest = measurement[:, None, :]
+    window = xp.where(first[:, None, None], newest, xp.concat([state.window[:, 1:], newest], axis=1))
+    columns = columns_of(window)
+    now, unset = measurement[:, _TIME], xp.full_like(measurement[:, _TIME], math.inf)
+
+    def at_start(values: Sequence[Array], later: Array) -> list[Array]:
+        return [xp.where(first, value, later[:, i]) for i, value in enumerate(values)]
+
+    recent = [column[:, -_SIMPLE_HISTORY - 1 :] for column in columns]
+    by_name, simple = _simple_features(recent, at_start((-unset, -unset, now, unset, unset), state.simple))
+    robust: Sequence[Array] = [state.robust[:, i] for i in range(ROBUST_STATE)]
+    if not set(names).isdisjoint(ROBUST_FEATURES):
+        more, robust = _robust_features(columns, at_start((-unset, now), state.robust))
+        by_name |= more
+    after = FeatureState(state.steps + 1.0, window, xp.stack(simple, axis=-1), xp.stack(robust, axis=-1))
+    return {name: by_name[name][:, 0] for name in names}, after
 
 
 def named_features(columns: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
@@ -177,7 +226,7 @@ def _with_history(columns: Sequence[Array], rows: int) -> list[Array]:
 
 def _simple_features(
     columns: Sequence[Array], state: Sequence[Array] | None
-) -> tuple[dict[str, Array], tuple[Array, ...]]:
+) -> tuple[dict[str, Array], Sequence[Array]]:
     """Compute the simple features of the steps from row _SIMPLE_HISTORY on, and the state after the last step.
 
     Args:
@@ -304,7 +353,7 @@ def _elapsed_fraction(elapsed: Array, falling: Array, fallen: Array, height: Arr
 
 def _robust_features(
     columns: Sequence[Array], state: Sequence[Array] | None
-) -> tuple[dict[str, Array], tuple[Array, ...]]:
+) -> tuple[dict[str, Array], Sequence[Array]]:
     """Compute the robust features of the steps from row HISTORY on, and the state after the last step.
 
     Args:

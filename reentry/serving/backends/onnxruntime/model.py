@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+from reentry.serving.backends.onnxruntime.sequences import SequenceStates
 from reentry.serving.backends.onnxruntime.settings import (
     SettingError,
     open_session,
@@ -61,6 +62,7 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / _file_name(config)
         try:
             refuse_unsupported(config)
+            self._sequences = SequenceStates(config)
             where = providers(args["model_instance_kind"], args["model_instance_device_id"])
             self._session = open_session(path, config, where)
         except SettingError as error:
@@ -68,6 +70,10 @@ class TritonPythonModel:
         except Exception as error:  # onnxruntime's errors have no other base class
             raise pb_utils.TritonModelException(f"{path} is not a valid ONNX model: {_first_line(error)}") from None
         self._run_options = run_options(config)
+        config["input"] += self._sequences.inputs
+        config["output"] += self._sequences.outputs
+        self._graph_inputs = [tensor["name"] for tensor in config["input"]]
+        self._graph_outputs = [tensor["name"] for tensor in config["output"]]
         _compare("input", config["input"], self._session.get_inputs(), batched=self._batched)
         _compare("output", config["output"], self._session.get_outputs(), batched=self._batched)
         for arrays in _warm_up_inputs(config, self._session.get_inputs(), batched=self._batched):
@@ -84,9 +90,15 @@ class TritonPythonModel:
             for request in requests
         ]
         groups: defaultdict[object, list[int]] = defaultdict(list)
-        for index, arrays in enumerate(inputs):
-            groups[tuple(array.shape[1:] for array in arrays) if self._batched else index].append(index)
         responses: dict[int, pb_utils.InferenceResponse] = {}
+        for index, arrays in enumerate(inputs):
+            try:
+                arrays += self._sequences.before(requests[index])
+            except ValueError as error:
+                invalid = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+                responses[index] = pb_utils.InferenceResponse(error=invalid)
+            else:
+                groups[tuple(array.shape[1:] for array in arrays) if self._batched else index].append(index)
         for members in groups.values():
             try:
                 outputs = self._run([inputs[index] for index in members])
@@ -95,6 +107,7 @@ class TritonPythonModel:
                 responses.update({index: pb_utils.InferenceResponse(error=failure) for index in members})
             else:
                 for index, arrays in zip(members, outputs, strict=True):
+                    self._sequences.keep(requests[index], arrays[len(self._outputs) :])
                     responses[index] = self._response(requests[index], arrays)
         return [responses[index] for index in range(len(requests))]
 
@@ -105,7 +118,7 @@ class TritonPythonModel:
         joined = [np.concatenate(arrays) for arrays in zip(*requests, strict=True)]
         sizes = [len(arrays[0]) for arrays in requests]
         outputs = self._run_session(joined)
-        for name, output in zip(self._outputs, outputs, strict=True):
+        for name, output in zip(self._graph_outputs, outputs, strict=True):
             if len(output) != sum(sizes):
                 raise ValueError(
                     f"output {name}: expected {sum(sizes)} rows, one for each track of the batch. Got: {len(output)}"
@@ -115,14 +128,14 @@ class TritonPythonModel:
 
     def _run_session(self, arrays: list[Array]) -> list[Array]:
         outputs: list[Array] = self._session.run(
-            self._outputs, dict(zip(self._inputs, arrays, strict=True)), self._run_options
+            self._graph_outputs, dict(zip(self._graph_inputs, arrays, strict=True)), self._run_options
         )
         return outputs
 
     def _response(self, request: pb_utils.InferenceRequest, arrays: list[Array]) -> pb_utils.InferenceResponse:
         requested = set(request.requested_output_names())
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, a) for name, a in zip(self._outputs, arrays, strict=True) if name in requested]
+            [pb_utils.Tensor(name, a) for name, a in zip(self._graph_outputs, arrays, strict=True) if name in requested]
         )
 
     def finalize(self) -> None:

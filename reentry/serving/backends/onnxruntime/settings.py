@@ -75,6 +75,7 @@ _SUPPORTED: Final = (
     "version_policy",
     "instance_group of KIND_CPU, KIND_GPU and KIND_AUTO",
     "dynamic_batching",
+    "sequence_batching of the strategy oldest",
     "model_warmup",
     "default_model_filename",
     "optimization.graph.level",
@@ -99,7 +100,6 @@ def refuse_unsupported(config: dict[str, Any]) -> None:
     """Raise SettingError for the first setting that is not supported or has an invalid value."""
     optimization = config.get("optimization", {})
     unsupported = {
-        "sequence_batching": config.get("sequence_batching"),
         "model_operations": config.get("model_operations", {}).get("op_library_filename"),
         "model_transaction_policy.decoupled": config.get("model_transaction_policy", {}).get("decoupled"),
         "cc_model_filenames": config.get("cc_model_filenames"),

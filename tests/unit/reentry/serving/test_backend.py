@@ -33,15 +33,21 @@ class Tensor:
 
 
 class Request:
-    def __init__(self, outputs: list[str], **inputs: np.ndarray) -> None:
-        self.inputs, self.outputs = inputs, outputs
+    def __init__(self, outputs: list[str], sequence: int | str = 0, flags: int = 0, **inputs: np.ndarray) -> None:
+        self.inputs, self.outputs, self.sequence, self.set_flags = inputs, outputs, sequence, flags
 
     def requested_output_names(self) -> list[str]:
         return self.outputs
 
+    def correlation_id(self) -> int | str:
+        return self.sequence
+
+    def flags(self) -> int:
+        return self.set_flags
+
 
 class TritonError(Exception):
-    INTERNAL = 13
+    INTERNAL, INVALID_ARG = 13, 3
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -236,7 +242,7 @@ def test_an_output_without_one_row_for_each_track_is_an_error(backend: types.Mod
             "share_session_between_instances: expected false.* Got: 'true'",
         ),
         ({"parameters": {"intra_op_thread_count": {"string_value": "two"}}}, "expected a count.*'two'"),
-        ({"sequence_batching": {"oldest": {}}}, "sequence_batching is not supported"),
+        ({"sequence_batching": {"direct": {}}}, "sequence_batching: only the strategy oldest is supported"),
         (
             {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}}},
             "optimization.execution_accelerators is not supported",
@@ -487,3 +493,85 @@ def test_every_graph_level_of_triton_gives_the_same_numbers(
     np.testing.assert_allclose(
         answer.outputs["reentry_probability"], plain.outputs["reentry_probability"], rtol=0, atol=1e-6
     )
+
+
+START, END = 1, 2
+COUNT = {
+    "input_name": "count",
+    "output_name": "next_count",
+    "data_type": "TYPE_FP32",
+    "dims": ["1"],
+    "initial_state": [{"name": "start", "data_type": "TYPE_FP32", "dims": ["1"], "zero_data": True}],
+}
+SEQUENCES = {"max_sequence_idle_microseconds": "2000000", "oldest": {"max_candidate_sequences": 8}, "state": [COUNT]}
+
+
+@pytest.fixture
+def counting(backend: types.ModuleType, tmp_path: Path):
+    """A model that adds its input to the state of the sequence, and the clock of its states."""
+    vectors = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 1]) for n in ("x", "count", "total", "next_count")
+    ]
+    nodes = [helper.make_node("Add", ["x", "count"], [name]) for name in ("total", "next_count")]
+    graph = helper.make_graph(nodes, "count", vectors[:2], vectors[2:])
+    (tmp_path / "1").mkdir()
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "1/model.onnx")
+    now = [0.0]
+    model = load(
+        backend,
+        tmp_path,
+        input=[{"name": "x", "data_type": "TYPE_FP32", "dims": ["1"]}],
+        output=[{"name": "total", "data_type": "TYPE_FP32", "dims": ["1"]}],
+        sequence_batching=SEQUENCES,
+    )
+    model._sequences._clock = lambda: now[0]
+
+    def add(value: float, sequence: int | str, flags: int = 0) -> Request:
+        return Request(["total"], sequence, flags, x=np.array([[value]], np.float32))
+
+    def total(*requests: Request) -> list[float | str]:
+        answers = model.execute(list(requests))
+        return [str(each.error) if each.error else each.outputs["total"].item() for each in answers]
+
+    return add, total, now, model._sequences
+
+
+def test_each_sequence_has_its_own_state_and_one_run_serves_many(counting) -> None:
+    add, total, _, _ = counting
+    assert total(add(1.0, "a", START), add(10.0, 7, START)) == [1.0, 10.0]
+    assert total(add(10.0, 7), add(1.0, "a")) == [20.0, 2.0]
+    assert total(add(5.0, "a", START)) == [5.0]
+
+
+def test_a_sequence_without_a_state_is_refused_and_the_others_of_the_batch_are_answered(counting) -> None:
+    add, total, _, states = counting
+    assert total(add(1.0, "a", START), add(1.0, "b", START | END)) == [1.0, 1.0]
+    answers = total(add(1.0, "a"), add(1.0, "b"), add(1.0, "c", START))
+    assert answers[::2] == [2.0, 1.0]
+    assert "sequence b has no state: the first request of a sequence must specify the START flag" in answers[1]
+    assert len(states) == 2
+
+
+def test_the_states_of_long_idle_sequences_are_dropped(counting) -> None:
+    add, total, now, states = counting
+    total(add(1.0, "old", START), add(1.0, "kept", START))
+    now[0] = 6.0
+    total(add(1.0, "kept"))
+    now[0] = 13.0
+    assert total(add(1.0, "kept")) == [3.0]
+    assert len(states) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"initial_state": []}, "expected initial_state { zero_data: true }"),
+        ({"initial_state": [{"data_file": "start.bin", "dims": ["1"]}]}, "expected initial_state { zero_data: true }"),
+        ({"dims": ["-1"]}, "expected fixed dims, as for initial_state"),
+    ],
+)
+def test_a_state_without_a_zero_start_or_a_fixed_size_is_refused(
+    backend: types.ModuleType, folder: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(TritonModelException, match=message):
+        load(backend, folder, sequence_batching=SEQUENCES | {"state": [COUNT | change]})

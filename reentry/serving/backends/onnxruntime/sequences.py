@@ -1,0 +1,104 @@
+"""Implicit state of sequences, which Triton gives to C++ backends alone: a Python-based backend keeps it itself.
+
+Triton forms the sequences: it refuses a request without START for an unknown or idle one, and gives a batch at most
+one request of each. Here the state of each sequence is zero at START, kept until its next request, and dropped at END.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from reentry.serving.backends.onnxruntime.settings import SettingError
+
+Array = npt.NDArray[Any]
+
+START, END = 1, 2
+"""Flags of a request: TRITONSERVER_REQUEST_FLAG_SEQUENCE_START and _END."""
+
+_GRACE: Final = 10.0
+"""Time after the idle limit at which a state is dropped here, s. The server decides which sequence is idle."""
+
+
+class SequenceStates:
+    """The states of the sequences of one instance. A configuration without sequence batching has none."""
+
+    def __init__(self, config: dict[str, Any], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the states that the configuration declares.
+
+        Raises:
+            SettingError: the sequence batching is not of the kind that this backend supports.
+        """
+        settings = config.get("sequence_batching") or {}
+        if settings and "oldest" not in settings:
+            raise SettingError("sequence_batching: only the strategy oldest is supported")
+        if settings.get("control_input"):
+            raise SettingError("sequence_batching.control_input is not supported; the state is zero at START")
+        states = settings.get("state", [])
+        self.inputs, self.outputs = (
+            [{"name": each[f"{kind}_name"], "data_type": each["data_type"], "dims": each["dims"]} for each in states]
+            for kind in ("input", "output")
+        )
+        self._initial = [_zero(state) for state in states]
+        self._idle = int(settings.get("max_sequence_idle_microseconds", 1_000_000)) / 1e6 + _GRACE
+        self._clock = clock
+        self._kept: OrderedDict[int | str, tuple[float, list[Array]]] = OrderedDict()  # the longest unused first
+
+    def __len__(self) -> int:
+        """Number of sequences with a state."""
+        return len(self._kept)
+
+    def before(self, request: pb_utils.InferenceRequest) -> list[Array]:
+        """Return the states of a request's sequence, (1, ...) each.
+
+        Raises:
+            ValueError: the sequence is unknown and the request does not start it.
+        """
+        if not self.inputs or request.flags() & START:
+            return self._initial
+        kept = self._kept.get(request.correlation_id())
+        if kept is None:
+            raise ValueError(
+                f"sequence {request.correlation_id()} has no state: the first request of a sequence must specify the "
+                "START flag"
+            )
+        return kept[1]
+
+    def keep(self, request: pb_utils.InferenceRequest, states: Sequence[Array]) -> None:
+        """Keep the states of a request's sequence after its run, or drop them at its end."""
+        if not self.inputs:
+            return
+        now, name = self._clock(), request.correlation_id()
+        self._kept.pop(name, None)
+        if not request.flags() & END:
+            self._kept[name] = now, list(states)
+        while self._kept:
+            oldest = next(iter(self._kept))
+            if now - self._kept[oldest][0] <= self._idle:
+                break
+            del self._kept[oldest]
+
+
+def _zero(state: dict[str, Any]) -> Array:
+    """Return the initial value of a state, (1, ...).
+
+    Raises:
+        SettingError: it is not declared to be zero, or the state has no fixed size.
+    """
+    name = state["input_name"]
+    initial = state.get("initial_state", [])
+    if len(initial) != 1 or not initial[0].get("zero_data"):
+        raise SettingError(
+            f"sequence_batching.state {name}: expected initial_state {{ zero_data: true }}; without it the C++ backend "
+            "starts with random numbers"
+        )
+    dims = [int(size) for size in state["dims"]]
+    if min(dims, default=1) < 1 or dims != [int(size) for size in initial[0]["dims"]]:
+        raise SettingError(f"sequence_batching.state {name}: expected fixed dims, as for initial_state. Got: {dims}")
+    return np.zeros([1, *dims], pb_utils.triton_string_to_numpy(state["data_type"]))

@@ -1,0 +1,162 @@
+"""Sequences of the embedded onnxruntime backend on the real server, against the documented semantics of Triton."""
+
+from __future__ import annotations
+
+import queue
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from export.stream_graph import stream_graph
+from reentry.serving import EmbeddedServer, ServerConfig
+from tests.unit.export.test_stream_graph import default, stream, trapezoids
+
+MODEL = "reentry_stream"
+SLOTS, IDLE = 8, 3.0
+CONFIG = Path(__file__).parents[1] / "reentry_stream.pbtxt"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.InferenceServerClient]:
+    """Client of a server with few slots for each instance and a short idle time."""
+    repository = tmp_path_factory.mktemp("repository")
+    (repository / MODEL / "1").mkdir(parents=True)
+    text = CONFIG.read_text()
+    for setting, value in (
+        (r"max_sequence_idle_microseconds: \d+", f"max_sequence_idle_microseconds: {IDLE * 1e6:.0f}"),
+        (r"max_candidate_sequences: \d+", f"max_candidate_sequences: {SLOTS}"),
+    ):
+        text, changes = re.subn(setting, value, text)
+        assert changes == 1
+    (repository / MODEL / "config.pbtxt").write_text(text)
+    onnx.save(stream_graph(default(), 1), repository / MODEL / "1" / "model.onnx")
+    on_free_ports = ServerConfig(
+        model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, drain_timeout=0.1
+    )
+    with EmbeddedServer(on_free_ports) as server, triton.InferenceServerClient(server.grpc_url) as connected:
+        yield connected
+
+
+def inputs(row: np.ndarray) -> list[triton.InferInput]:
+    tensor = triton.InferInput("measurement", [1, len(row)], "FP64")
+    return [tensor.set_data_from_numpy(row[None])]
+
+
+def send(
+    client: triton.InferenceServerClient, row: int, track: str | int, *, start: bool = False, end: bool = False
+) -> float:
+    """Send a row of a flight, and return the probability."""
+    answer = client.infer(
+        MODEL, inputs(trapezoids()[0][row]), sequence_id=track, sequence_start=start, sequence_end=end
+    )
+    return float(answer.as_numpy("reentry_probability")[0, 0])
+
+
+def expected(rows: int) -> list[float]:
+    return [float(answer["reentry_probability"][0, 0]) for answer in stream(default, trapezoids()[0][:rows])]
+
+
+def test_the_state_is_kept_between_the_requests_of_a_sequence(client: triton.InferenceServerClient) -> None:
+    got = [send(client, row, "kept", start=row == 0, end=row == 29) for row in range(30)]
+    np.testing.assert_allclose(got, expected(30), rtol=0.0, atol=1e-6)
+
+
+def test_start_resets_the_state_also_within_a_sequence(client: triton.InferenceServerClient) -> None:
+    first = [send(client, row, "reset", start=row == 0) for row in range(5)]
+    again = [send(client, row, "reset", start=row == 0, end=row == 4) for row in range(5)]
+    assert first == again
+
+
+@pytest.mark.parametrize("track", ["never started", "ended"])
+def test_a_request_without_start_is_refused(client: triton.InferenceServerClient, track: str) -> None:
+    if track == "ended":
+        send(client, 0, track, start=True, end=True)
+    with pytest.raises(InferenceServerException, match="must specify the START flag") as refused:
+        send(client, 1, track)
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_an_idle_sequence_is_dropped_and_the_others_go_on(client: triton.InferenceServerClient) -> None:
+    send(client, 0, "idle", start=True)
+    before = [send(client, 0, "active", start=True)]
+    row, begun = 1, time.monotonic()
+    while time.monotonic() - begun < IDLE + 1.0:
+        before.append(send(client, row, "active"))
+        row += 1
+        time.sleep(0.1)
+    with pytest.raises(InferenceServerException, match="must specify the START flag"):
+        send(client, 1, "idle")
+    before.append(send(client, row, "active", end=True))
+    np.testing.assert_allclose(before, expected(row + 1), rtol=0.0, atol=1e-6)
+
+
+def test_the_correlation_id_zero_is_refused(client: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="non-zero or non-empty correlation ID"):
+        send(client, 0, 0, start=True)
+
+
+def test_a_request_of_the_wrong_shape_leaves_the_state_intact(client: triton.InferenceServerClient) -> None:
+    got = [send(client, 0, "shape", start=True)]
+    with pytest.raises(InferenceServerException, match="unexpected shape"):
+        client.infer(MODEL, inputs(np.zeros(5)), sequence_id="shape")
+    got += [send(client, row, "shape", end=row == 3) for row in range(1, 4)]
+    np.testing.assert_allclose(got, expected(4), rtol=0.0, atol=1e-6)
+
+
+def test_requests_of_many_sequences_are_joined_into_one_run(client: triton.InferenceServerClient) -> None:
+    def batches() -> dict[int, int]:
+        (model,) = client.get_inference_statistics(MODEL).model_stats
+        return {each.batch_size: each.compute_infer.count for each in model.batch_stats}
+
+    def send_all(row: int, *, start: bool = False, end: bool = False) -> None:
+        """Send a row of every sequence at once, and check the answers."""
+        for track in range(SLOTS):
+            client.async_infer(
+                MODEL, inputs(trapezoids()[0][row]), take,
+                sequence_id=f"joined/{track}", sequence_start=start, sequence_end=end,
+            )  # fmt: skip
+        got = [answers.get(timeout=30) for _ in range(SLOTS)]
+        np.testing.assert_allclose(got, np.full(SLOTS, probability[row]), rtol=0.0, atol=1e-6)
+
+    def take(result: triton.InferResult | None, error: Exception | None) -> None:
+        answers.put(error or float(result.as_numpy("reentry_probability")[0, 0]))
+
+    before, answers = batches(), queue.Queue[float | Exception]()
+    rows = 100
+    probability = expected(rows)
+    send_all(0, start=True)
+    row = 1
+    while row < rows - 1:  # requests wait for a run that has begun, sooner or later
+        send_all(row)
+        row += 1
+        if any(count > before.get(size, 0) for size, count in batches().items() if size > 1):
+            break
+    else:
+        pytest.fail("no two requests were joined")
+    send_all(row, end=True)
+
+
+def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.InferenceServerClient) -> None:
+    time.sleep(IDLE + 1.0)  # the slots of earlier tests come back
+    (instances,) = client.get_model_config(MODEL).config.instance_group
+    slots = instances.count * SLOTS  # the server sets the count to that of the cores
+    for track in range(slots):
+        send(client, 0, f"slot/{track}", start=True)
+    answered = queue.Queue[object]()
+    client.async_infer(
+        MODEL, inputs(trapezoids()[0][0]), lambda result, error: answered.put(error or result),
+        sequence_id="one too many", sequence_start=True, sequence_end=True,
+    )  # fmt: skip
+    with pytest.raises(queue.Empty):
+        answered.get(timeout=0.5)
+    send(client, 1, "slot/0", end=True)
+    assert isinstance(answered.get(timeout=30), triton.InferResult)
+    for track in range(1, slots):
+        send(client, 1, f"slot/{track}", end=True)
