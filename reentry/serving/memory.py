@@ -22,6 +22,10 @@ ENOUGH: Final = 2 << 30
 """Bytes that are enough for any request. The largest measured use of one process was 0.9 GiB, for a track of a million
 steps. A batch of 64 tracks of 10,000 steps used 0.4 GiB."""
 
+INSTANCE: Final = 256 << 20
+"""Bytes of address space that the server reserves for each instance of a Python model or network, mostly for threads. A
+reload can start as many instances as there are. A server that cannot start their threads crashes."""
+
 
 def default_memory_limit() -> int:
     """Return the default limit in bytes: `ENOUGH`, but at most half of the memory."""
@@ -31,13 +35,15 @@ def default_memory_limit() -> int:
 def limit_memory(server: int, limit: int) -> None:
     """Limit a server and its children to `limit` bytes of address space beyond their present use.
 
-    Children that the server starts later, for a reloaded model, inherit the limit of the server.
+    The server may use `INSTANCE` bytes more for each child, so that it can reload its models. Children that it starts
+    later, for a reloaded model, inherit its limit.
     """
-    for process in (server, *children_of(server)):
+    children = children_of(server)
+    for process in (server, *children):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has exited
             pages = int(Path("/proc", str(process), "statm").read_text().split()[0])
             _, hard = resource.prlimit(process, resource.RLIMIT_AS)
-            size = pages * os.sysconf("SC_PAGE_SIZE") + limit
+            size = pages * os.sysconf("SC_PAGE_SIZE") + limit + (len(children) * INSTANCE if process == server else 0)
             bound = size if hard == resource.RLIM_INFINITY else min(size, hard)
             resource.prlimit(process, resource.RLIMIT_AS, (bound, bound))
 

@@ -62,7 +62,7 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / _file_name(config)
         try:
             refuse_unsupported(config)
-            self._sequences = SequenceStates(config)
+            self._sequences = SequenceStates(config, pb_utils.triton_string_to_numpy)
             where = providers(args["model_instance_kind"], args["model_instance_device_id"])
             self._session = open_session(path, config, where)
         except SettingError as error:

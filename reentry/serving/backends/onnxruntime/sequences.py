@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import triton_python_backend_utils as pb_utils
 
 from reentry.serving.backends.onnxruntime.settings import SettingError
 
@@ -29,8 +28,19 @@ _GRACE: Final = 10.0
 class SequenceStates:
     """The states of the sequences of one instance. A configuration without sequence batching has none."""
 
-    def __init__(self, config: dict[str, Any], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        numpy_type: Callable[[str], type[np.generic]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Read the states that the configuration declares.
+
+        Args:
+            config: configuration of the model.
+            numpy_type: function that returns the numpy type of a type of Triton.
+            clock: time in s.
 
         Raises:
             SettingError: the sequence batching is not of the kind that this backend supports.
@@ -45,7 +55,7 @@ class SequenceStates:
             [{"name": each[f"{kind}_name"], "data_type": each["data_type"], "dims": each["dims"]} for each in states]
             for kind in ("input", "output")
         )
-        self._initial = [_zero(state) for state in states]
+        self._initial = [_zero(state, numpy_type(state["data_type"])) for state in states]
         self._idle = int(settings.get("max_sequence_idle_microseconds", 1_000_000)) / 1e6 + _GRACE
         self._clock = clock
         self._kept: OrderedDict[int | str, tuple[float, list[Array]]] = OrderedDict()  # the longest unused first
@@ -54,8 +64,8 @@ class SequenceStates:
         """Number of sequences with a state."""
         return len(self._kept)
 
-    def before(self, request: pb_utils.InferenceRequest) -> list[Array]:
-        """Return the states of a request's sequence, (1, ...) each.
+    def before(self, request: Any) -> list[Array]:
+        """Return the states of the sequence of a request of Triton, (1, ...) each.
 
         Raises:
             ValueError: the sequence is unknown and the request does not start it.
@@ -70,7 +80,7 @@ class SequenceStates:
             )
         return kept[1]
 
-    def keep(self, request: pb_utils.InferenceRequest, states: Sequence[Array]) -> None:
+    def keep(self, request: Any, states: Sequence[Array]) -> None:
         """Keep the states of a request's sequence after its run, or drop them at its end."""
         if not self.inputs:
             return
@@ -85,7 +95,7 @@ class SequenceStates:
             del self._kept[oldest]
 
 
-def _zero(state: dict[str, Any]) -> Array:
+def _zero(state: dict[str, Any], dtype: type[np.generic]) -> Array:
     """Return the initial value of a state, (1, ...).
 
     Raises:
@@ -101,4 +111,4 @@ def _zero(state: dict[str, Any]) -> Array:
     dims = [int(size) for size in state["dims"]]
     if min(dims, default=1) < 1 or dims != [int(size) for size in initial[0]["dims"]]:
         raise SettingError(f"sequence_batching.state {name}: expected fixed dims, as for initial_state. Got: {dims}")
-    return np.zeros([1, *dims], pb_utils.triton_string_to_numpy(state["data_type"]))
+    return np.zeros([1, *dims], dtype)
