@@ -383,19 +383,15 @@ def test_another_model_with_the_same_version_is_detected_by_its_answer_and_score
 def test_no_track_is_set_aside_while_the_process_of_a_model_is_dead(
     many: PredictConfig, own_server: EmbeddedServer
 ) -> None:
-    stub = stub_of("track_features", own_server)
-    config = run_until_patience_ends(
-        many, own_server, lambda: os.kill(stub, signal.SIGKILL), "no answer from the server .* is not healthy"
-    )
+    stubs = [stub for stub in children_of(own_server.process_id) if "/track_features/" in command_line(stub)]
+    assert stubs
+
+    def kill() -> None:
+        for stub in stubs:  # each instance has one
+            os.kill(stub, signal.SIGKILL)
+
+    config = run_until_patience_ends(many, own_server, kill, "no answer from the server .* is not healthy")
     assert [path.name for path in config.out.iterdir()] == [JOURNAL_NAME]
-
-
-def stub_of(model: str, server: EmbeddedServer) -> int:
-    """Return the process id of a Python model."""
-    for child in children_of(server.process_id):
-        if f"{model}_0_0" in command_line(child):
-            return child
-    raise AssertionError(f"no process of {model}")
 
 
 def test_a_changed_file_is_scored_from_the_start(
