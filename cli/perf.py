@@ -120,7 +120,7 @@ def tune(
     Starts an embedded server for each candidate: instances, threads, dynamic batching and its queue. Each is measured
     with each batch and concurrency of the clients. The best are then measured again in turns with the present settings.
     tuned.toml is written only if they are better by more than the noise; `reentry serve --tuned` and
-    `reentry perf apply` use it. The model repository stays unchanged. After an interruption, the same command goes on
+    `reentry perf apply` use it. The model repository stays unchanged. After an interruption, the same command continues
     with the next candidate. The exit status is 1 if no settings hold the limit.
 
     Example: `reentry perf tune --slo p99=10ms --out artifacts/tune`

@@ -89,7 +89,7 @@ PANELS: Final = (
         queries={
             "{{model}}": f"sum by (model) (nv_inference_pending_request_count{{{_MEMBER}}})",
         },
-        note="Total over all pods. The autoscaler targets 32 requests per pod.",
+        note="Total over all pods. The autoscaler targets 8 requests per pod.",
     ),
     Panel(
         title="Time in queue",

@@ -201,8 +201,8 @@ def test_instances_and_threads_fit_the_cpus(folder: str) -> None:
     assert resources["requests"]["cpu"] == resources["limits"]["cpu"]
     cores = quantity(resources["limits"]["cpu"])
     instances, threads = sizes(folder)
-    # `ServerConfig.fitted_instances` has the same rule. On minikube a pod has fewer CPUs and keeps the two instances of
-    # the model files.
+    # `ServerConfig.fitted_instances` has the same rule. On minikube a pod has fewer CPUs and keeps the two instances
+    # that the model files suit, beside the spare ones of bounded queues.
     assert instances == (2 if folder == "overlays/minikube" else cores // (2 * threads))
 
 
