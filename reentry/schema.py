@@ -224,5 +224,44 @@ REENTRY_STREAM: Final = Model(
     outputs=(STREAM_PROBABILITY, STREAM_PHASE, ONSET, ONSET_TIMESTAMP, ACCEPTED, MODEL_VERSION, NEXT_STREAM_STATE),
 )
 """One measurement of a live track. Triton keeps the state of each track: clients neither send nor get it."""
+LARGEST_SCAN: Final = 10_000
+"""Maximum number of measurements in one scan."""
+SCAN_TRACK_ID: Final = Tensor("track_id", "INT64", (-1,), "track of each measurement")
+SCAN_MEASUREMENTS: Final = Tensor(
+    "measurements",
+    "FP64",
+    (-1, len(MEASUREMENT_COLUMNS)),
+    "columns as MEASUREMENT_COLUMNS, one row for each measurement",
+)
+SCAN_PROBABILITY: Final = Tensor("reentry_probability", "FP32", (-1,), "probability of reentry at each measurement")
+SCAN_PHASE: Final = Tensor("reentry_phase", "UINT8", (-1,), "1 during reentry")
+SCAN_ONSET: Final = Tensor("onset", "UINT8", (-1,), ONSET.meaning)
+SCAN_ONSET_TIMESTAMP: Final = Tensor("onset_timestamp", "FP64", (-1,), ONSET_TIMESTAMP.meaning)
+SCAN_ACCEPTED: Final = Tensor("accepted", "UINT8", (-1,), ACCEPTED.meaning)
+STARTED: Final = Tensor(
+    "started",
+    "UINT8",
+    (-1,),
+    "1: the first accepted measurement of a track that the server does not know, or no longer",
+)
+REENTRY_SCAN: Final = Model(
+    "reentry_scan",
+    inputs=(SCAN_TRACK_ID, SCAN_MEASUREMENTS),
+    outputs=(
+        *(SCAN_PROBABILITY, SCAN_PHASE, SCAN_ONSET, SCAN_ONSET_TIMESTAMP, SCAN_ACCEPTED, STARTED),
+        MODEL_VERSION,
+    ),
+)
+"""The measurements of one scan of a sensor, of many live tracks. A sequence is a feed, whose tracks the model keeps."""
+RECURRENT_STATE: Final = Tensor(
+    "recurrent_state", "FP32", (-1,), "state of the LSTM; missing numbers count as 0, the start of a track"
+)
+NEXT_RECURRENT_STATE: Final = Tensor("next_recurrent_state", "FP32", (-1,), "recurrent_state for the next step")
+SCAN_STEP: Final = Model(
+    "scan_step",
+    inputs=(STEP_FEATURES, RECURRENT_STATE),
+    outputs=(STEP_PROBABILITY, NEXT_RECURRENT_STATE, MODEL_VERSION),
+)
+"""The network for one step of many live tracks, which `REENTRY_SCAN` calls."""
 MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE, *TRACK_GRAPH_MODELS)
 """Models of the repository."""
