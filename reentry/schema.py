@@ -231,7 +231,7 @@ SCAN_MEASUREMENTS: Final = Tensor(
     "measurements",
     "FP64",
     (-1, len(MEASUREMENT_COLUMNS)),
-    "columns as MEASUREMENT_COLUMNS, one row for each measurement",
+    "columns as MEASUREMENT_COLUMNS, a row for each measurement",
 )
 SCAN_PROBABILITY: Final = Tensor("reentry_probability", "FP32", (-1,), "probability of reentry at each measurement")
 SCAN_PHASE: Final = Tensor("reentry_phase", "UINT8", (-1,), "1 during reentry")
@@ -242,7 +242,7 @@ STARTED: Final = Tensor(
     "started",
     "UINT8",
     (-1,),
-    "1: the first accepted measurement of a track that the server does not know, or no longer",
+    "1: the first accepted measurement of a track that the server does not know, or no more",
 )
 REENTRY_SCAN: Final = Model(
     "reentry_scan",
