@@ -105,7 +105,8 @@ class LiveTracks:
         self.after.kept.extend(start)
 
         def keep(values: Sequence[Array]) -> None:
-            self.after.kept[place] = values
+            # A copy, because a value may share its memory with another kept one.
+            self.after.kept[place] = [np.array(x) if isinstance(x, np.ndarray) else x for x in values]
 
         if self._kept is None:
             return start, keep
