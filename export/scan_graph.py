@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import BATCH_AXIS, StepLayers, exported
-from reentry.schema import FEATURES, RECURRENT_STATE, SCAN_STEP
+from reentry.schema import FEATURES, NEXT_RECURRENT_STATE, RECURRENT_STATE, SCAN_STEP
 from training.checkpoint import Checkpoint
 from training.models.networks import ReentryNetwork
 
 WIDTH_AXIS: Final = "width"
 """Axis of the given state, which may be narrower or wider than that of the network."""
+
+NEXT_WIDTH_AXIS: Final = "next_width"
+"""Axis of the next state."""
 
 
 class ScanModel(nn.Module):
@@ -38,7 +41,9 @@ class ScanModel(nn.Module):
         columns = features.unbind(-1)
         chosen, shares = ([columns[index] for index in indices] for indices in (self.chosen, self.shares))
         probability, next_hidden, next_cell, version = self.layers(chosen, shares, hidden, cell)
-        return probability, torch.cat([next_hidden, next_cell], dim=1), version
+        # Further numbers of the given state are passed on. So the width of the next state is not fixed in the graph, and
+        # one configuration of the model suits all networks.
+        return probability, torch.cat([next_hidden, next_cell, recurrent_state[:, size:]], dim=1), version
 
 
 def scan_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
@@ -50,4 +55,5 @@ def scan_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
     example = (torch.zeros(2, len(FEATURES)), torch.zeros(2, 3))  # the exporter would fix an axis of size 1
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*SCAN_STEP.inputs, *SCAN_STEP.outputs)}
     axes[RECURRENT_STATE.name][1] = WIDTH_AXIS
+    axes[NEXT_RECURRENT_STATE.name][1] = NEXT_WIDTH_AXIS
     return exported(ScanModel(checkpoint.model, version), example, SCAN_STEP, axes, checkpoint, "one scan")

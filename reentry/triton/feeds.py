@@ -66,7 +66,8 @@ class Feeds:
         try:
             feed = self._opened(name, start=bool(flags & START))
             self._metrics.expired(feed.drop_silent())
-            answer = feed.scan(track_id, measurements)
+            # The last request of a feed may be empty.
+            answer = feed.scan(track_id, measurements) if len(track_id) or not flags & END else ScanAnswer.invalid(0)
         except ValueError as error:
             self._metrics.refused()
             raise RefusalError(str(error)) from error
