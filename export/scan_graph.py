@@ -41,8 +41,8 @@ class ScanModel(nn.Module):
         columns = features.unbind(-1)
         chosen, shares = ([columns[index] for index in indices] for indices in (self.chosen, self.shares))
         probability, next_hidden, next_cell, version = self.layers(chosen, shares, hidden, cell)
-        # Further numbers of the given state are passed on, which leaves the width of the next state open: one configuration
-        # of the model suits all networks.
+        # Further numbers of the given state are passed on. This leaves the width of the next state open, so that one
+        # configuration of the model suits all networks.
         return probability, torch.cat([next_hidden, next_cell, recurrent_state[:, size:]], dim=1), version
 
 
