@@ -31,6 +31,7 @@ SLOW_FILES = (
     "unit/reentry/simulation/test_ballistic.py",
     "integration/test_perf_analyzer.py",
     "unit/export/test_stream_graph.py",
+    "unit/export/test_live_equality.py",
     "integration/test_fast_path.py",
     "integration/test_sequences.py",
     "unit/export/test_track_graph.py",
