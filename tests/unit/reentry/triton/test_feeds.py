@@ -17,7 +17,6 @@ from tests.unit.reentry.triton.test_live_feed import IDLE, Clock, network
 from tests.unit.reentry.triton.test_telemetry import Backend
 
 
-
 class World:
     """Feeds with a clock, metrics and a network that a test can change."""
 
