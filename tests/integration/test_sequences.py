@@ -6,7 +6,6 @@ import queue
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,11 +15,12 @@ from tritonclient.utils import InferenceServerException
 
 from export.stream_graph import stream_graph
 from reentry.serving import EmbeddedServer, ServerConfig
+from tests.conftest import REPOSITORY
 from tests.unit.export.test_stream_graph import default, stream, trapezoids
 
 MODEL = "reentry_stream"
 SLOTS, IDLE = 8, 3.0
-CONFIG = Path(__file__).parents[1] / "reentry_stream.pbtxt"
+CONFIG = REPOSITORY / MODEL / "config.pbtxt"
 
 
 @pytest.fixture(scope="module")
