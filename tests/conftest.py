@@ -35,6 +35,7 @@ SLOW_FILES = (
     "unit/export/test_live_equality.py",
     "integration/test_fast_path.py",
     "integration/test_sequences.py",
+    "integration/test_scan.py",
     "unit/export/test_track_graph.py",
     "unit/reentry/triton/test_live_feed.py",
     "unit/training/evaluation/test_evaluate.py",
