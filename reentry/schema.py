@@ -293,6 +293,6 @@ which TensorRT does not have."""
 MODELS: Final = (
     *(TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE),
     *(REENTRY_TRACK, TRACK_MONITOR, REENTRY_FAST),
-    *(REENTRY_STREAM, SCAN_STEP),
+    *(REENTRY_STREAM, SCAN_STEP, REENTRY_SCAN),
 )
 """Models of the repository."""
