@@ -204,9 +204,10 @@ def fitted_config(model: ModelConfig, config: ServerConfig) -> ModelConfig:
     """Return a copy of a model's configuration with instances and threads that suit the cores of this machine.
 
     Networks get the instances and threads of `config`. Python models get half as many instances, because a feature or
-    decision pass takes about as long as the network's, so three busy processes share two cores. A model whose queue is
-    bounded gets a spare instance. A model with sequences keeps its total number of slots for them. Ensembles and models
-    on GPUs stay as they are.
+    decision pass takes about as long as the network's, so three busy processes share two cores. One with sequences gets
+    as many as the networks, because each instance answers its own sequences one by one. A model whose queue is bounded
+    gets a spare instance. A model with sequences keeps its total number of slots for them. Ensembles and models on GPUs
+    stay as they are.
     """
     fitted = type(model)()
     fitted.CopyFrom(model)
@@ -215,11 +216,11 @@ def fitted_config(model: ModelConfig, config: ServerConfig) -> ModelConfig:
         return fitted
     # Triton's batcher can miss the end of an execution while all instances are busy, and then waits for 500 ms.
     spare = 1 if tuning_of(model).max_queue_size else 0
+    count = config.fitted_instances
     if model.backend == "onnxruntime":
-        count = config.fitted_instances
         fitted.parameters["intra_op_thread_count"].string_value = str(config.fitted_threads)
-    else:
-        count = python_instances(config.fitted_instances)
+    elif not model.HasField("sequence_batching"):
+        count = python_instances(count)
     set_instances(fitted, count + spare)
     fitted.instance_group[0].kind = fitted.instance_group[0].KIND_CPU
     return fitted
