@@ -117,7 +117,7 @@ def make_repository(folder: Path) -> Path:
     """The same with version 1 of a small network, which has no graphs for the derived models."""
     repository = copy_repository(folder)
     for model in (model for derived in DERIVED_MODELS for model in derived.served_with):
-        shutil.rmtree(repository / model.name, ignore_errors=True)
+        shutil.rmtree(repository / model.name)
     write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
     return repository
 

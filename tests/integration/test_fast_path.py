@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from client import Reentry, routing
 from client.connection import Array, Connection
 from client.predict import PredictConfig, predict_file
-from export.builders import build
+from export.builders import build, build_derived
 from export.tensorrt.config import TensorRTConfig
 from export.track_graph import track_graph
 from reentry import schema
@@ -209,7 +209,7 @@ def test_the_first_promotion_with_a_graph_lets_a_running_server_load_the_ensembl
     checkpoint, version = network(), tmp_path / "graphs"
     version.mkdir()
     build(Format.ONNX, checkpoint, 2, version, TensorRTConfig())
-    onnx.save(track_graph(checkpoint, 2), version / schema.TRACK_GRAPH.file)
+    build_derived(Format.ONNX, checkpoint, 2, version)
     install(copy, tmp_path, 2, files={path.name: path.read_bytes() for path in version.iterdir()})
     with EmbeddedServer(on_free_ports(copy, instances=4)) as server:
         assert FAST not in server.models
