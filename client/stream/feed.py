@@ -142,6 +142,11 @@ class Feed:
         return self._state.statistics
 
     @property
+    def model_version(self) -> int:
+        """Version of the network that gave the latest answer; 0 before the first one."""
+        return self._state.model_version
+
+    @property
     def tracks(self) -> TrackTable:
         """The live tracks."""
         return self._state.tracks

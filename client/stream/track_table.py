@@ -50,7 +50,22 @@ class TrackTable:
         self._ids = np.zeros(0, np.int64)  # sorted
         self._slots = np.zeros(0, np.int32)  # slot of each of `_ids`
         self._free = list(range(63, -1, -1))
+        self.begun = 0
+        """Number of tracks since the start."""
         self._resting: list[int] = []  # slots of dropped tracks whose measurements are still in the replay buffer
+
+    def latest(self, track_id: int) -> tuple[str, float]:
+        """Return the phase of a track, `reentry`, `flight` or `dropped`, and its latest probability."""
+        position = int(np.searchsorted(self._ids, track_id))
+        if position == len(self._ids) or self._ids[position] != track_id:
+            return "dropped", float("nan")
+        slot = self._slots[position]
+        return ("reentry" if self.phase[slot] else "flight"), float(self.probability[slot])
+
+    @property
+    def in_reentry(self) -> int:
+        """Number of live tracks in reentry."""
+        return int(np.count_nonzero(self.phase[self._slots]))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -92,6 +107,7 @@ class TrackTable:
             for name in _COLUMNS:
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros_like(getattr(self, name))]))
             self._free = list(range(2 * size - 1, size - 1, -1)) + self._free
+        self.begun += len(track_ids)
         slots = np.array([self._free.pop() for _ in range(len(track_ids))], np.int32)
         for name in _COLUMNS:
             getattr(self, name)[slots] = 0
