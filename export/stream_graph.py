@@ -5,56 +5,34 @@ the configuration of the model does not depend on the network. All zeros stand f
 
 A measurement does not change the state if it is invalid, older than the latest one, or a repetition of a recent one.
 
-Shapes: B tracks, M measurement columns, R rows of the window, L layers, H hidden units.
+Shapes: B tracks, M measurement columns, N numbers of the state.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import math
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from export.graphs import BATCH_AXIS, StepLayers, exported
+from reentry import live_tracks
 from reentry.arrays import converted, namespace
-from reentry.decision import next_phase
 from reentry.errors import ExportError
-from reentry.features.track import ROBUST_STATE, SIMPLE_STATE, FeatureState, next_features, window_rows
+from reentry.features.history import LiveState, LiveTracks
 from reentry.schema import (
     FEATURES,
     INVALID,
     MEASUREMENT_COLUMNS,
-    NO_ONSET_TIMESTAMP,
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
     REENTRY_STREAM,
     STATE_SIZE,
-    TIMESTAMP,
 )
-from reentry.triton.checks import valid_steps
 from training.checkpoint import Checkpoint
 from training.models.networks import ReentryNetwork
-
-_TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
-
-
-class _State(NamedTuple):
-    """Parts of the state in their order in the tensor, each flattened to (B, size)."""
-
-    steps: Tensor
-    """Number of measurements that changed the state."""
-    probability: Tensor
-    phase: Tensor
-    onset: Tensor
-    """1 after the onset, else 0."""
-    onset_timestamp: Tensor
-    simple: Tensor
-    robust: Tensor
-    hidden: Tensor
-    cell: Tensor
-    window: Tensor
 
 
 class StreamModel(nn.Module):
@@ -62,70 +40,79 @@ class StreamModel(nn.Module):
 
     def __init__(self, model: ReentryNetwork, version: int) -> None:
         super().__init__()
-        self.names = [FEATURES[index] for index in model.chosen.tolist()]
-        self.share_names = [FEATURES[index] for index in model.shares.tolist()]
+        self.chosen, self.shares = (
+            [FEATURES[index] for index in indices.tolist()] for indices in (model.chosen, model.shares)
+        )
         self.layers = StepLayers(model, version)
-        self.rows = window_rows(self.names)
-        units = model.config.layers * model.config.hidden
-        # In the order of `_State`.
-        self.sizes = [1, 1, 1, 1, 1, SIMPLE_STATE, ROBUST_STATE, units, units, self.rows * len(MEASUREMENT_COLUMNS)]
+        self.units = model.config.layers * model.config.hidden
+        start = self._step(torch.zeros(len(MEASUREMENT_COLUMNS), 1, dtype=torch.float64), LiveTracks(None, None))[1]
+        self.kept = [part.shape[1:] for part in start.kept]
+        self.recent = [(*part.shape[:-2], part.shape[-1]) for part in start.recent]
 
     @property
     def size(self) -> int:
-        """Numbers of the state that the network needs."""
-        return sum(self.sizes)
+        """Numbers of the state that the network needs. The first one is 1 after the first measurement."""
+        return 1 + sum(map(math.prod, [*self.kept, *self.recent]))
 
     def forward(self, measurement: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         """Measurement (B, M) and state (B, N), float64 -> the outputs of `schema.REENTRY_STREAM`, next state last."""
         xp = namespace(measurement)
-        old = _State(*torch.split(state[:, : self.size], self.sizes, dim=1))
-        window = old.window.reshape(-1, self.rows, len(MEASUREMENT_COLUMNS))
-        columns = measurement.T[:, :, None]  # (M, B, 1)
-        valid = valid_steps(columns, torch.ones(1, 1, dtype=torch.int32))[:, 0]
-        known = old.steps[:, 0] > 0.0
-        late = measurement[:, _TIME] < window[:, -1, _TIME]
-        repeated = xp.any(xp.all(window == measurement[:, None, :], axis=2), axis=1)
-        fresh = ~(known & (late | repeated))
-
-        finite = xp.where(valid[:, None], measurement, 0.0)
-        before = FeatureState(old.steps[:, 0], window, old.simple, old.robust)
-        features, after = next_features(finite, before, [*self.names, *self.share_names])
-        largest = torch.finfo(torch.float32).max
-        for feature in features.values():
-            valid = valid & (xp.abs(feature) <= largest)
-        inputs = {name: converted(xp.where(valid, x, 0.0), "float32") for name, x in features.items()}
-        probability, hidden, cell, version = self.layers(
-            [inputs[name] for name in self.names], [inputs[name] for name in self.share_names], old.hidden, old.cell
-        )
-        phase = next_phase(probability, old.phase)
-        begins = (phase > 0) & (old.onset == 0.0)
-        moves = (valid & fresh)[:, None]
-        new = _State(
-            steps=after.steps[:, None],
-            probability=probability.double(),
-            phase=phase,
-            onset=xp.where(begins, 1.0, old.onset),
-            onset_timestamp=xp.where(begins, measurement[:, _TIME : _TIME + 1], old.onset_timestamp),
-            simple=after.simple,
-            robust=after.robust,
-            hidden=hidden.double(),
-            cell=cell.double(),
-            window=after.window.flatten(1),
-        )
-        kept = xp.where(moves, torch.cat(new, dim=1), state[:, : self.size])
-        answer = _State(*torch.split(kept, self.sizes, dim=1))
+        columns = measurement.T  # (M, B)
+        first = state[:, 0] == 0.0
+        before = self._parts(state)
+        valid = live_tracks.is_valid(columns)
+        moves = valid & (first | live_tracks.is_fresh(columns, before))
+        (finite, begins, version), after = self._step(xp.where(valid, columns, 0.0), LiveTracks(before, first))
+        valid, moves = valid & finite, moves & finite
+        flat = torch.cat([torch.ones_like(state[:, :1]), *self._flat(after)], dim=1)
+        kept = xp.where(moves[:, None], flat, state[:, : self.size])
         # A late or repeated measurement gets the answer of the latest one, and an invalid one gets no number.
+        old, new = live_tracks.answer_of(before), live_tracks.answer_of(after)
+        probability, phase, onset_timestamp = (xp.where(moves[:, None], y, x) for x, y in zip(old, new, strict=True))
         answered = valid[:, None]
-        timestamp = xp.where(answer.onset > 0.0, answer.onset_timestamp, NO_ONSET_TIMESTAMP)
         return (
-            xp.where(answered, converted(answer.probability, "float32"), INVALID[PROBABILITY.name]),
-            converted(xp.where(answered, answer.phase, float(INVALID[PHASE.name])), "uint8"),
-            converted(moves & begins, "uint8"),
-            xp.where(answered, timestamp, INVALID[ONSET_TIMESTAMP.name]),
-            converted(moves, "uint8"),
+            xp.where(answered, converted(probability, "float32"), INVALID[PROBABILITY.name]),
+            converted(xp.where(answered, phase, float(INVALID[PHASE.name])), "uint8"),
+            converted((moves & begins)[:, None], "uint8"),
+            xp.where(answered, onset_timestamp, INVALID[ONSET_TIMESTAMP.name]),
+            converted(moves[:, None], "uint8"),
             version,
             torch.cat([kept, state[:, self.size :]], dim=1),
         )
+
+    def _step(self, columns: Tensor, history: LiveTracks) -> tuple[tuple[Tensor, Tensor, Tensor], LiveState]:
+        """Advance tracks: (M, B) -> whether the features are finite, whether reentry begins, version, and the state."""
+        versions: list[Tensor] = []
+
+        def network(features: dict[str, Tensor]) -> Tensor:
+            start = torch.zeros(1, self.units, dtype=torch.float64)
+            (hidden, cell), keep = history.carried([start, start])
+            outputs: tuple[Tensor, ...] = self.layers(
+                [features[name] for name in self.chosen], [features[name] for name in self.shares], hidden, cell
+            )
+            probability, hidden, cell, version = outputs
+            keep([hidden.double(), cell.double()])
+            versions.append(version)
+            return probability
+
+        step = live_tracks.step(columns, history, [*self.chosen, *self.shares], network)
+        return (step.finite, step.begins, versions[0]), history.after
+
+    def _parts(self, state: Tensor) -> LiveState:
+        """Split the state, (B, N), into its parts."""
+        shapes = [*self.kept, *self.recent]
+        parts = torch.split(state[:, 1 : self.size], [math.prod(shape) for shape in shapes], dim=1)
+        split = [
+            part if len(shape) == 1 else part.reshape(-1, *shape).transpose(0, 1)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+        return LiveState(split[: len(self.kept)], split[len(self.kept) :])
+
+    @staticmethod
+    def _flat(state: LiveState) -> list[Tensor]:
+        """Reverse `_parts`, as parts of (B, size) each."""
+        parts: list[Tensor] = [*state.kept, *state.recent]
+        return [part if part.ndim == 2 else part.transpose(0, 1).flatten(1) for part in parts]
 
 
 def stream_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:

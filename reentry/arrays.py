@@ -58,8 +58,8 @@ def step_numbers(x: Array) -> Array:
 
 
 def repeated(x: Array, count: int) -> Array:
-    """Repeat a single step: (B, 1) -> (B, count)."""
-    return np.repeat(x, count, axis=-1) if isinstance(x, np.ndarray) else x.expand(-1, count)
+    """Repeat a single step: (..., 1) -> (..., count)."""
+    return np.repeat(x, count, axis=-1) if isinstance(x, np.ndarray) else x.expand(*[-1] * (x.ndim - 1), count)
 
 
 def at_steps(x: Array, steps: Array) -> Array:

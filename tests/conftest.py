@@ -34,6 +34,7 @@ SLOW_FILES = (
     "integration/test_fast_path.py",
     "integration/test_sequences.py",
     "unit/export/test_track_graph.py",
+    "unit/reentry/triton/test_live_feed.py",
     "unit/training/evaluation/test_evaluate.py",
     "unit/registry/test_store.py",
     "unit/export/tensorrt/test_node.py",

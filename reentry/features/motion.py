@@ -29,6 +29,7 @@ import math
 from typing import Final, NamedTuple
 
 from reentry.arrays import Array, clipped, cosine, namespace, quotient
+from reentry.features.history import History, last
 from reentry.features.standard_atmosphere import log_density
 
 BLOCKS: Final = (2, 4, 8)
@@ -37,13 +38,16 @@ BLOCKS: Final = (2, 4, 8)
 MIDPOINTS: Final = 4
 """Number of velocities, one block apart, that a drag is fitted to."""
 
-_CLEANING: Final = 6
+CLEANING: Final = 6
 """Number of earlier measurements that predict a position: three pairs."""
 
 _HANDOVER_HISTORY: Final = 5
 """Number of measurements before a handover that its velocity is computed from."""
 
-HISTORY: Final = _CLEANING + _HANDOVER_HISTORY + (MIDPOINTS + 1) * BLOCKS[-1] - 2
+_DEPTH: Final = (MIDPOINTS + 1) * BLOCKS[-1] - 2
+"""Number of increments before a step on which its motion depends."""
+
+HISTORY: Final = CLEANING + _HANDOVER_HISTORY + _DEPTH
 """Number of measurements before a step on which its motion depends."""
 
 GRAVITATION: Final = 3.986004418e14
@@ -104,39 +108,53 @@ class Motion(NamedTuple):
     thrust."""
 
 
-def motion(time: Array, latitude: Array, longitude: Array, altitude: Array, sensor: Array) -> Motion:
-    """Estimate the motion at the steps from row HISTORY on: (B, N) each, in s, degrees and m -> (B, T) each."""
+def motion(time: Array, latitude: Array, longitude: Array, altitude: Array, sensor: Array, history: History) -> Motion:
+    """Estimate the motion at the steps from row HISTORY on: (B, N) each, in s, degrees and m -> (B, T) each.
+
+    Live tracks have one row of latitude, longitude and altitude, CLEANING + 1 of the time and two of the sensor.
+    """
     xp = namespace(time)
-    steps = time.shape[-1] - HISTORY
-    cleaned = _without_outliers(time, positions(latitude, longitude, altitude))
+    measured = positions(latitude, longitude, altitude)
+    cleaned = _without_outliers(time, history.extended(measured, CLEANING))
     position, log_air = cleaned[:3], log_density(cleaned[3])
     air = xp.exp(log_air)
-    travelled, elapsed = _increments(time, position, sensor)
+    travelled, elapsed = _increments(time, history.extended(position, _HANDOVER_HISTORY), sensor)
+    steps = int(elapsed.shape[-1]) - history.rows(0, _DEPTH)
     drags: list[Array] = []
     position_sum, travelled_sum, elapsed_sum, age_sum = position, travelled, elapsed, xp.zeros_like(elapsed)
+    air_sum, air_width = air, 1
     width = 1
     for block in BLOCKS:
         while width < block:
-            age_sum = _doubled(age_sum, width) + width * elapsed_sum[..., width:]
-            position_sum, travelled_sum, elapsed_sum = (
-                _doubled(x, width) for x in (position_sum, travelled_sum, elapsed_sum)
-            )
+            earlier_elapsed = history.extended(elapsed_sum, width)
+            age_sum = _doubled(age_sum, width, history) + width * earlier_elapsed[..., width:]
+            position_sum, travelled_sum = (_doubled(x, width, history) for x in (position_sum, travelled_sum))
+            elapsed_sum = earlier_elapsed[..., width:] + earlier_elapsed[..., :-width]
             width *= 2
-        rows = MIDPOINTS * block - block + steps
-        moved, duration = _summed(travelled_sum, block), _summed(elapsed_sum, block)
-        velocity = _last(moved * _inverse(duration), rows)
-        middle = _last(_doubled(position_sum, block), rows) / (2 * block)
+        lags = (MIDPOINTS - 1) * block
+        rows = history.rows(steps, lags)
+        moved, duration = (_summed(x, block, history) for x in (travelled_sum, elapsed_sum))
+        velocity = last(moved * _inverse(duration), rows)
+        middle = last(_doubled(position_sum, block, history), rows) / (2 * block)
         squared_speed = _dot(velocity, velocity)
-        constant = _jacobi(middle, squared_speed)
-        drag = _drag(constant, xp.sqrt(squared_speed), _last(duration, rows) / block, block, steps)
+        constant, speeds, durations = (
+            history.extended(x, lags)
+            for x in (_jacobi(middle, squared_speed), xp.sqrt(squared_speed), last(duration, rows) / block)
+        )
+        drag = _drag(constant, speeds, durations, block, steps)
         # The fit gives the mean drag of the window without half a block at either end, so take the mean density there.
-        mean_air = _last(_summed(air, MIDPOINTS * block), steps, block // 2) / (MIDPOINTS * block)
-        ratio = _last(air, steps) / mean_air
+        while air_width < MIDPOINTS * block:
+            air_sum = _doubled(air_sum, air_width, history)
+            air_width *= 2
+        mean_air = last(history.extended(air_sum, block // 2), steps, block // 2) / (MIDPOINTS * block)
+        ratio = last(air, steps) / mean_air
         drags.append(drag * clipped(ratio, 1.0 / LARGEST_DENSITY_RATIO, LARGEST_DENSITY_RATIO))
         if block == SPEED_BLOCK:
-            age = _last(_doubled(age_sum, block) + block * elapsed_sum[..., block:], steps) / (2 * block)
-            speed, climb = _extrapolated(_last(middle, steps), _last(velocity, steps), age, _last(position, steps))
-    pressure = _last(log_air, steps) + 2.0 * xp.log(clipped(speed, SLOWEST, FASTEST)) + math.log(0.5)
+            earlier_elapsed = history.extended(elapsed_sum, block)
+            ages = _doubled(age_sum, block, history) + block * earlier_elapsed[..., block:]
+            age = last(ages, steps) / (2 * block)
+            speed, climb = _extrapolated(last(middle, steps), last(velocity, steps), age, last(position, steps))
+    pressure = last(log_air, steps) + 2.0 * xp.log(clipped(speed, SLOWEST, FASTEST)) + math.log(0.5)
     return Motion(
         speed=xp.minimum(speed, FASTEST),
         climb=clipped(climb, -FASTEST, FASTEST),
@@ -173,23 +191,17 @@ def _extrapolated(position: Array, velocity: Array, age: Array, current: Array) 
     return xp.sqrt(_dot(later, later)), _dot(later, current) / radius
 
 
-def _last(x: Array, rows: int, lag: int = 0) -> Array:
-    """Select the last rows, or the same number of rows a given lag earlier: (..., n) -> (..., rows)."""
-    # A trace records `first` and `lag`, which do not depend on T.
-    first = int(x.shape[-1]) - lag - int(rows)
-    return x[..., first : -lag or None]
-
-
-def _doubled(sums: Array, width: int) -> Array:
+def _doubled(sums: Array, width: int, history: History) -> Array:
     """Sums over 2 * width rows from the sums over width rows: (..., n) -> (..., n - width)."""
+    sums = history.extended(sums, width)
     return sums[..., width:] + sums[..., :-width]
 
 
-def _summed(x: Array, count: int) -> Array:
+def _summed(x: Array, count: int, history: History) -> Array:
     """Sums over the last `count` rows, where `count` is a power of two: (..., n) -> (..., n - count + 1)."""
     width = 1
     while width < count:
-        x = _doubled(x, width)
+        x = _doubled(x, width, history)
         width *= 2
     return x
 
@@ -213,19 +225,19 @@ def positions(latitude: Array, longitude: Array, altitude: Array) -> Array:
 def _without_outliers(time: Array, position: Array) -> Array:
     """Replace outliers by the median of three lines through pairs of earlier positions: (4, B, n) -> (4, B, n - 6)."""
     xp = namespace(time)
-    rows = time.shape[-1] - _CLEANING
+    rows = time.shape[-1] - CLEANING
 
     def line(newer: int) -> Array:
-        since = _last(time, rows) - _last(time, rows, newer)
-        share = since * _inverse(_last(time, rows, newer) - _last(time, rows, newer + 1))
-        start = _last(position, rows, newer)
-        return start + (start - _last(position, rows, newer + 1)) * share
+        since = last(time, rows) - last(time, rows, newer)
+        share = since * _inverse(last(time, rows, newer) - last(time, rows, newer + 1))
+        start = last(position, rows, newer)
+        return start + (start - last(position, rows, newer + 1)) * share
 
     a, b, c = line(1), line(3), line(5)
     low, high = xp.minimum(a, b), xp.maximum(a, b)
     expected = xp.maximum(low, xp.minimum(high, c))
     spread = xp.maximum(high, c) - xp.minimum(low, c)
-    measured = _last(position, rows)
+    measured = last(position, rows)
     error = xp.abs(measured - expected)
     is_outlier = xp.max(error, axis=0) > OUTLIER + SPREADS * xp.max(spread, axis=0)
     return xp.where(is_outlier, expected, measured)
@@ -237,11 +249,11 @@ def _increments(time: Array, position: Array, sensor: Array) -> tuple[Array, Arr
     The displacement across a handover is the velocity over the four steps before it times the elapsed time.
     """
     rows = position.shape[-1] - _HANDOVER_HISTORY
-    displacement = _last(position, rows) - _last(position, rows, 1)
-    elapsed = _last(time, rows) - _last(time, rows, 1)
-    handed_over = _last(sensor, rows) != _last(sensor, rows, 1)
-    share = _inverse(_last(time, rows, 1) - _last(time, rows, _HANDOVER_HISTORY)) * elapsed
-    predicted = (_last(position, rows, 1) - _last(position, rows, _HANDOVER_HISTORY)) * share
+    displacement = last(position, rows) - last(position, rows, 1)
+    elapsed = last(time, rows) - last(time, rows, 1)
+    handed_over = last(sensor, rows) != last(sensor, rows, 1)
+    share = _inverse(last(time, rows, 1) - last(time, rows, _HANDOVER_HISTORY)) * elapsed
+    predicted = (last(position, rows, 1) - last(position, rows, _HANDOVER_HISTORY)) * share
     return namespace(time).where(handed_over, predicted, displacement), elapsed
 
 
@@ -264,18 +276,18 @@ def _drag(constant: Array, speed: Array, duration: Array, block: int, steps: int
         steps: number of steps T.
     """
     xp = namespace(constant)
-    newest = _last(constant, steps)
+    newest = last(constant, steps)
     times = [xp.zeros_like(newest)]
     for midpoint in range(1, MIDPOINTS):
-        step = _last(duration, steps, block * (midpoint - 1)) + _last(duration, steps, block * midpoint)
+        step = last(duration, steps, block * (midpoint - 1)) + last(duration, steps, block * midpoint)
         times.append(times[-1] - 0.5 * step)
     mean_time = (times[0] + times[1] + times[2] + times[3]) / MIDPOINTS
     slope, spread = xp.zeros_like(newest), xp.zeros_like(newest)
     for midpoint in range(MIDPOINTS):
         centred = times[midpoint] - mean_time
         spread = spread + centred * centred
-        slope = slope + centred * (_last(constant, steps, block * midpoint) - newest)
-    total = _last(speed, steps)
+        slope = slope + centred * (last(constant, steps, block * midpoint) - newest)
+    total = last(speed, steps)
     for midpoint in range(1, MIDPOINTS):
-        total = total + _last(speed, steps, block * midpoint)
+        total = total + last(speed, steps, block * midpoint)
     return -slope * _inverse(spread) / xp.maximum(total / MIDPOINTS, SLOWEST)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from reentry.arrays import Array, namespace, quotient
+from reentry.features.history import History, last
 
 LINES: Final = 7
 """Number of lines that predict a measurement, and number of rows between the two measurements of each line."""
@@ -33,38 +34,39 @@ _COMPARISONS: Final = (
 Computer Programming, vol. 3, 5.3.4). Unlike a sort, it is elementwise."""
 
 
-def without_outliers(time: Array, values: Array, limit: float) -> Array:
+def without_outliers(time: Array, values: Array, limit: float, history: History) -> Array:
     """Replace each value that is far from its prediction by that prediction.
 
     Args:
-        time: time in non-decreasing order, (B, N), s.
-        values: finite values, (B, N).
+        time: time in non-decreasing order, with HISTORY earlier rows, (B, N), s.
+        values: finite values, with `LINES` earlier rows at least, (B, n).
         limit: difference from the prediction that is always accepted, in the unit of `values`. More is accepted where
             the lines disagree because the quantity is noisy or curved.
+        history: earlier rates of change.
 
     Returns:
-        Values from row HISTORY on, (B, T). A step with fewer than HISTORY distinct times before it keeps its value.
+        Values from row HISTORY of the time on, (B, T). A step with fewer than HISTORY distinct times before it keeps
+        its value.
     """
     xp = namespace(values)
     # A trace records the bounds of these slices, which do not depend on T.
-
-    def lagged(x: Array, lag: int) -> Array:
-        return x[:, HISTORY - lag : -lag or None]
-
-    elapsed = time[:, LINES:] - time[:, :-LINES]
-    rate = quotient(values[:, LINES:] - values[:, :-LINES], elapsed, where=elapsed > 0.0)
-    now = lagged(time, 0)
-    lines = []
-    for lag in range(1, LINES + 1):
-        slope = rate[:, LINES - lag : -lag]
-        lines.append(lagged(values, lag) + slope * (now - lagged(time, lag)))
+    steps = time.shape[-1] - HISTORY
+    rows = history.rows(steps, LINES)
+    elapsed = last(time, rows) - last(time, rows, LINES)
+    change = last(values, rows) - last(values, rows, LINES)
+    rate = history.extended(quotient(change, elapsed, where=elapsed > 0.0), LINES)
+    now = last(time, steps)
+    lines = [
+        last(values, steps, lag) + last(rate, steps, lag) * (now - last(time, steps, lag))
+        for lag in range(1, LINES + 1)
+    ]
     for low, high in _COMPARISONS:
         lines[low], lines[high] = xp.minimum(lines[low], lines[high]), xp.maximum(lines[low], lines[high])
     predicted = lines[_MIDDLE]
     spread = lines[_MIDDLE] - lines[0]  # of any four lines, the narrowest range
     for low in range(1, LINES - _MIDDLE):
         spread = xp.minimum(spread, lines[low + _MIDDLE] - lines[low])
-    measured = lagged(values, 0)
-    predictable = lagged(time, HISTORY - 1) > lagged(time, HISTORY)
+    measured = last(values, steps)
+    predictable = last(time, steps, HISTORY - 1) > last(time, steps, HISTORY)
     is_outlier = predictable & (xp.abs(measured - predicted) > limit + SPREADS * spread)
     return xp.where(is_outlier, predicted, measured)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,8 @@ from reentry.arrays import (
     step_numbers,
 )
 from reentry.features import outliers
-from reentry.features.motion import HISTORY, RADIANS_PER_DEGREE, SHORTEST_TIME, motion
+from reentry.features.history import History, LiveState, LiveTracks, WholeTracks, last
+from reentry.features.motion import CLEANING, HISTORY, RADIANS_PER_DEGREE, SHORTEST_TIME, motion
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 
 Float64 = npt.NDArray[np.float64]
@@ -90,10 +91,6 @@ _LATEST, _HIGHEST, _BRIGHTEST = 1e11, 1e8, 1e30
 _SIMPLE_HISTORY: Final = outliers.HISTORY + 2
 """Number of measurements before a step on which its simple features depend: two earlier altitudes need a prediction."""
 
-SIMPLE_STATE: Final = 5
-ROBUST_STATE: Final = 2
-"""Numbers that `_simple_features` and `_robust_features` pass from step to step."""
-
 _TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY, _SENSOR = (
     MEASUREMENT_COLUMNS.index(name)
     for name in ("timestamp", "latitude", "longitude", "altitude", "radiometric_intensity", "sensor_id")
@@ -132,72 +129,35 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
 
 
-class FeatureState(NamedTuple):
-    """What the features of the next step depend on, for B tracks. All zeros stand for tracks without a measurement."""
-
-    steps: Array
-    """Number of measurements so far, (B,) float64."""
-    window: Array
-    """The latest measurements, oldest first, (B, `window_rows`, M) float64."""
-    simple: Array
-    """State of the simple features, (B, `SIMPLE_STATE`) float64."""
-    robust: Array
-    """State of the robust features, (B, `ROBUST_STATE`) float64."""
-
-
 class FeatureStream:
     """Computes the features of one live track, one measurement at a time."""
 
     def __init__(self) -> None:
-        rows = window_rows(FEATURES)
-        self._state = FeatureState(
-            np.zeros(1), np.zeros((1, rows, len(MEASUREMENT_COLUMNS))), np.zeros((1, SIMPLE_STATE)),
-            np.zeros((1, ROBUST_STATE)),
-        )  # fmt: skip
+        self._state: LiveState | None = None
 
     def step(self, measurement: Float64 | Sequence[float]) -> Float32:
         """Add the next measurement of the track, (M,), and return its features, (F,)."""
-        newest = np.asarray(measurement, dtype=np.float64)[None]
-        columns, self._state = next_features(newest, self._state, FEATURES)
+        newest = np.asarray(measurement, dtype=np.float64)[:, None]
+        history = LiveTracks(self._state, None)
+        columns = next_features(list(newest), history, FEATURES)
+        self._state = history.after
         return np.array([columns[name][0] for name in FEATURES], dtype=np.float32)
 
 
-def window_rows(names: Sequence[str]) -> int:
-    """Number of measurements in the window of `FeatureState` for the features with these names."""
-    return 1 + (_SIMPLE_HISTORY if set(names).isdisjoint(ROBUST_FEATURES) else HISTORY)
-
-
-def next_features(
-    measurement: Array, state: FeatureState, names: Sequence[str]
-) -> tuple[dict[str, Array], FeatureState]:
+def next_features(measurement: Sequence[Array], history: LiveTracks, names: Sequence[str]) -> dict[str, Array]:
     """Compute features of the next step of live tracks, with an array library of the caller's choice.
 
     Args:
-        measurement: the next measurement of each track, finite and in time order, (B, M) float64.
-        state: state after the earlier measurements, with a window of `window_rows(names)` rows.
+        measurement: the next measurement of each track, finite and in time order, a column (B,) float64 for each of
+            `schema.MEASUREMENT_COLUMNS`.
+        history: values from the previous step, at which this function was called with the same names.
         names: names of `schema.FEATURES`.
 
     Returns:
-        Features by name, (B,) float64 each, and the next state.
+        Features by name, (B,) float64 each.
     """
-    xp = namespace(measurement)
-    first = state.steps == 0.0
-    newest = measurement[:, None, :]
-    window = xp.where(first[:, None, None], newest, xp.concat([state.window[:, 1:], newest], axis=1))
-    columns = columns_of(window)
-    now, unset = measurement[:, _TIME], xp.full_like(measurement[:, _TIME], math.inf)
-
-    def at_start(values: Sequence[Array], later: Array) -> list[Array]:
-        return [xp.where(first, value, later[:, i]) for i, value in enumerate(values)]
-
-    recent = [column[:, -_SIMPLE_HISTORY - 1 :] for column in columns]
-    by_name, simple = _simple_features(recent, at_start((-unset, -unset, now, unset, unset), state.simple))
-    robust: Sequence[Array] = [state.robust[:, i] for i in range(ROBUST_STATE)]
-    if not set(names).isdisjoint(ROBUST_FEATURES):
-        more, robust = _robust_features(columns, at_start((-unset, now), state.robust))
-        by_name |= more
-    after = FeatureState(state.steps + 1.0, window, xp.stack(simple, axis=-1), xp.stack(robust, axis=-1))
-    return {name: by_name[name][:, 0] for name in names}, after
+    by_name = _features([column[:, None] for column in measurement], history, names)
+    return {name: column[:, 0] for name, column in by_name.items()}
 
 
 def named_features(columns: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
@@ -212,42 +172,50 @@ def named_features(columns: Sequence[Array], names: Sequence[str]) -> dict[str, 
     Returns:
         Features by name, (B, T) float64 each, not yet rounded to float32.
     """
-    by_name = _simple_features(_with_history(columns, _SIMPLE_HISTORY), None)[0]
+    return _features(columns, WholeTracks(), names)
+
+
+def _features(columns: Sequence[Array], history: History, names: Sequence[str]) -> dict[str, Array]:
+    """Compute chosen features of each step of `columns`, (B, T) each."""
+    by_name = _simple_features(_with_history(columns, history.rows(0, _SIMPLE_HISTORY)), history)
     if not set(names).isdisjoint(ROBUST_FEATURES):
-        by_name |= _robust_features(_with_history(columns, HISTORY), None)[0]
+        by_name |= _robust_features(_with_history(columns, history.rows(0, HISTORY)), history)
     return {name: by_name[name] for name in names}
 
 
 def _with_history(columns: Sequence[Array], rows: int) -> list[Array]:
     """Prepend copies of the first measurement: (B, T) -> (B, rows + T) for each column."""
+    if rows == 0:
+        return list(columns)
     xp = namespace(columns[0])
     return [xp.concat([repeated(column[:, :1], rows), column], axis=1) for column in columns]
 
 
-def _simple_features(
-    columns: Sequence[Array], state: Sequence[Array] | None
-) -> tuple[dict[str, Array], Sequence[Array]]:
-    """Compute the simple features of the steps from row _SIMPLE_HISTORY on, and the state after the last step.
+def _simple_features(columns: Sequence[Array], history: History) -> dict[str, Array]:
+    """Compute the simple features of T steps, (B, T) float64 each.
 
     Args:
-        columns: measurements, (B, _SIMPLE_HISTORY + T) for each column.
-        state: state before these steps, (B,) each: the highest altitude and intensity, the time of the first
-            measurement, and the time and altitude at which the current descent was detected, infinite if the track is
-            not descending. None at the start of a track.
-
-    Returns:
-        Features by name, (B, T) float64 each, and the state.
+        columns: measurements, (B, n) for each column: the steps, and of whole tracks _SIMPLE_HISTORY rows before them.
+        history: earlier values of live tracks.
     """
     xp = namespace(columns[0])
+    time, altitude = columns[_TIME], columns[_ALTITUDE]
+    seen = {
+        column: history.extended(columns[column], lags)
+        for column, lags in (
+            (_TIME, WINDOW - 1),
+            (_LATITUDE, WINDOW - 1),
+            (_LONGITUDE, WINDOW - 1),
+            (_ALTITUDE, WINDOW - 1),
+            (_INTENSITY, 2),
+        )
+    }
+    steps = int(time.shape[-1]) - history.rows(0, _SIMPLE_HISTORY)
 
     def lagged(column: int, lag: int) -> Array:
-        return columns[column][:, _SIMPLE_HISTORY - lag : -lag or None]
+        return last(seen[column], steps, lag)
 
     now = lagged(_TIME, 0)
-    if state is None:
-        unset = xp.full_like(now[:, 0], math.inf)
-        state = (-unset, -unset, now[:, 0], unset, unset)
-    first_peak, first_brightest, started, *descent = state
     ago = [lagged(_TIME, lag) - now for lag in range(WINDOW)]  # s, <= 0
     mean_ago = sum(ago[1:], ago[0]) / WINDOW
     centred = [a - mean_ago for a in ago]
@@ -278,27 +246,29 @@ def _simple_features(
         return 1.0 - fallen / xp.maximum(peak, floor)
 
     filtered = outliers.without_outliers(
-        clipped(columns[_TIME], -_LATEST, _LATEST), clipped(columns[_ALTITUDE], -_HIGHEST, _HIGHEST), OUTLIER
-    )  # (B, 2 + T)
-    height = filtered[:, 2:]
+        history.extended(clipped(time, -_LATEST, _LATEST), outliers.HISTORY),
+        history.extended(clipped(altitude, -_HIGHEST, _HIGHEST), outliers.LINES),
+        OUTLIER,
+        history,
+    )  # whole tracks: (B, 2 + T)
+    height = last(filtered, steps)
     # Neither a prediction nor an outlier may become the peak: at the end of a climb, predictions overshoot.
-    measured = columns[_ALTITUDE][:, outliers.HISTORY :]
-    reliable = xp.where(measured <= filtered, measured, -math.inf)
+    measured = last(altitude, filtered.shape[-1])
+    reliable = history.extended(xp.where(measured <= filtered, measured, -math.inf), 2)
     intensity = [lagged(_INTENSITY, lag) for lag in range(3)]
 
-    def peak(newest: Array, previous: Array, oldest: Array, earlier: Array) -> Array:
-        """Highest value up to each step; an outlier is never the peak, because each value is a median of three."""
-        return xp.maximum(running_maximum(robust_value(newest, previous, oldest), -math.inf), earlier[:, None])
-
-    highest = peak(reliable[:, 2:], reliable[:, 1:-1], reliable[:, :-2], first_peak)
-    brightest = peak(intensity[0], intensity[1], intensity[2], first_brightest)
+    # An outlier is never the peak, because each value is a median of three.
+    highest = _maximum_so_far(robust_value(*(last(reliable, steps, lag) for lag in range(3))), history)
+    brightest = _maximum_so_far(robust_value(*intensity), history)
     descends = highest - height > xp.maximum(FALLEN_SHARE * highest, LEAST_FALL)
-    descent_time, descent_height = _first_of_each_run(descends, now, height, descent)
-    elapsed = now - started[:, None]
+    descent_time, descent_height = _first_of_each_run(descends, now, height, history)
+    (started,), keep = history.carried([now[:, :1]])
+    keep([started])
+    elapsed = now - started
     step = -_median(ago[1], ago[2] - ago[1], ago[3] - ago[2])
     north = slope(_LATITUDE) * METRES_PER_DEGREE
     east = slope(_LONGITUDE, wrap=True) * METRES_PER_DEGREE * cosine(lagged(_LATITUDE, 0) * RADIANS_PER_DEGREE)
-    by_name = {
+    return {
         "altitude": lagged(_ALTITUDE, 0),
         "altitude_fraction": fraction(height, highest, LOWEST_PEAK),
         "elapsed_fraction": _elapsed_fraction(elapsed + step, now - descent_time, descent_height - height, height),
@@ -308,27 +278,38 @@ def _simple_features(
         "intensity_fraction": fraction(intensity[0], brightest, DIMMEST_PEAK),
         "time_step": clipped(-ago[1], 0.0, LONGEST_STEP),
     }
-    return by_name, (highest[:, -1], brightest[:, -1], started, descent_time[:, -1], descent_height[:, -1])
 
 
-def _first_of_each_run(inside: Array, time: Array, value: Array, before: Sequence[Array]) -> tuple[Array, Array]:
+def _maximum_so_far(x: Array, history: History, start: Array | None = None) -> Array:
+    """Maximum of the steps up to each step, (B, T), and of the value `start` at the start of the track, (B, 1)."""
+    xp = namespace(x)
+    (before,), keep = history.carried([xp.full_like(x[:, :1], -math.inf) if start is None else start])
+    highest = xp.maximum(running_maximum(x, -math.inf), before)
+    keep([highest[:, -1:]])
+    return highest
+
+
+def _first_of_each_run(inside: Array, time: Array, value: Array, history: History) -> tuple[Array, Array]:
     """Time and value at the start of the run of True that each step belongs to, (B, T); infinite where False.
 
     Args:
         inside: condition that forms the runs, (B, T).
         time: time, (B, T), s.
         value: value, (B, T).
-        before: time and value at the start of the run that the previous step belongs to, (B,) each.
+        history: time and value at the start of the run that the step before belongs to.
     """
     xp = namespace(time)
-    was_inside = xp.concat([(before[0] < math.inf)[:, None], inside[:, :-1]], axis=1)
+    before, keep = history.carried([xp.full_like(time[:, :1], math.inf)] * 2)
+    was_inside = xp.concat([before[0] < math.inf, inside[:, :-1]], axis=1)
     start = latest(inside & ~was_inside, step_numbers(time), -1)
     known, row = start >= 0, xp.maximum(start, 0)
 
     def at(x: Array, earlier: Array) -> Array:
-        return xp.where(inside, xp.where(known, at_steps(x, row), earlier[:, None]), math.inf)
+        return xp.where(inside, xp.where(known, at_steps(x, row), earlier), math.inf)
 
-    return at(time, before[0]), at(value, before[1])
+    first = at(time, before[0]), at(value, before[1])
+    keep([x[:, -1:] for x in first])
+    return first
 
 
 def _elapsed_fraction(elapsed: Array, falling: Array, fallen: Array, height: Array) -> Array:
@@ -351,40 +332,37 @@ def _elapsed_fraction(elapsed: Array, falling: Array, fallen: Array, height: Arr
     return quotient(elapsed, total, where=known & (total > 0.0))
 
 
-def _robust_features(
-    columns: Sequence[Array], state: Sequence[Array] | None
-) -> tuple[dict[str, Array], Sequence[Array]]:
-    """Compute the robust features of the steps from row HISTORY on, and the state after the last step.
+def _robust_features(columns: Sequence[Array], history: History) -> dict[str, Array]:
+    """Compute the robust features of T steps, (B, T) float64 each.
 
     Args:
-        columns: measurements, (B, HISTORY + T) for each column.
-        state: state before these steps, (B,) each: the highest altitude, and the time of the last handover. None at the
-            start of a track, which counts as a handover.
-
-    Returns:
-        Features by name, (B, T) float64 each, and the state.
+        columns: measurements, (B, n) for each column: the steps, and of whole tracks HISTORY rows before them.
+        history: earlier values of live tracks.
     """
     xp = namespace(columns[0])
-    time = clipped(columns[_TIME], -_LATEST, _LATEST)
+    time = history.extended(clipped(columns[_TIME], -_LATEST, _LATEST), CLEANING)
     altitude = clipped(columns[_ALTITUDE], -_HIGHEST, _HIGHEST)
-    sensor = columns[_SENSOR]
-    moving = motion(time, columns[_LATITUDE], columns[_LONGITUDE], altitude, sensor)
+    sensor = history.extended(columns[_SENSOR], 1)
+    moving = motion(time, columns[_LATITUDE], columns[_LONGITUDE], altitude, sensor, history)
 
-    now = time[:, HISTORY:]
-    height = _median(altitude[:, HISTORY:], altitude[:, HISTORY - 1 : -1], altitude[:, HISTORY - 2 : -2])
-    has_two_before = _has_two_before(time[:, HISTORY - 1 : -1] - now, time[:, HISTORY - 2 : -2] - now)
+    steps = int(columns[_TIME].shape[-1]) - history.rows(0, HISTORY)
+    now = last(time, steps)
+    altitude = history.extended(altitude, 2)
+    height = _median(*(last(altitude, steps, lag) for lag in range(3)))
+    has_two_before = _has_two_before(last(time, steps, 1) - now, last(time, steps, 2) - now)
     counted = xp.where(has_two_before, height, -math.inf)
-    changed = xp.where(sensor[:, HISTORY:] != sensor[:, HISTORY - 1 : -1], now, -math.inf)
-    before = (counted[:, 0], now[:, 0]) if state is None else state
-    highest, handed_over = (
-        xp.maximum(running_maximum(x, -math.inf), earlier[:, None])
-        for x, earlier in zip((counted, changed), before, strict=True)
-    )
+    highest = _maximum_so_far(counted, history, counted[:, :1])
+    # The start of a track counts as a handover.
+    changed = xp.where(last(sensor, steps) != last(sensor, steps, 1), now, -math.inf)
+    handed_over = _maximum_so_far(changed, history, now[:, :1])
 
-    light = clipped(columns[_INTENSITY][:, HISTORY - RISE_STEPS - 6 :], DARKEST, _BRIGHTEST)
-    light = xp.log(_median(light[:, 2:], light[:, 1:-1], light[:, :-2]))  # (B, 12 + T)
-    newest = light[:, RISE_STEPS + 4 :]
-    past = sum((light[:, lag : lag - RISE_STEPS - 4] for lag in range(1, 5)), light[:, : -RISE_STEPS - 4]) / 5
+    rows = history.rows(steps, RISE_STEPS + 4)
+    light = history.extended(clipped(columns[_INTENSITY], DARKEST, _BRIGHTEST), 2)
+    light = history.extended(xp.log(_median(*(last(light, rows, lag) for lag in range(3)))), RISE_STEPS + 4)
+    newest = last(light, steps)
+    past = (
+        sum((last(light, steps, RISE_STEPS + 4 - lag) for lag in range(1, 5)), last(light, steps, RISE_STEPS + 4)) / 5
+    )
     by_name = {
         "speed": moving.speed,
         "filtered_climb_rate": moving.climb,
@@ -396,7 +374,7 @@ def _robust_features(
     }
     for length, drag in zip(("short", "medium", "long"), moving.drags, strict=True):
         by_name[f"drag_{length}"] = arsinh(drag / DRAG_SCALE)
-    return by_name, (highest[:, -1], handed_over[:, -1])
+    return by_name
 
 
 def _has_two_before(previous: Array, oldest: Array) -> Array:

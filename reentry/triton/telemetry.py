@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -125,6 +126,29 @@ class Registry:
         self._families.pop(family.name, None)
 
 
+class Periodic:
+    """A thread that sends metrics once in `FLUSH_SECONDS`."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._flush = flush
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread, and send a last time."""
+        self._stop.set()
+        self._thread.join()
+        self._flush()
+
+    def _run(self) -> None:
+        while not self._stop.wait(FLUSH_SECONDS):
+            try:
+                self._flush()
+            except Exception as error:  # a failure of the metrics must not stop the predictions
+                _LOG.error("metrics were lost: %r", error)
+
+
 @dataclass(frozen=True, slots=True)
 class _RequestRecord:
     """Numbers of one answered request, kept until the next update."""
@@ -166,9 +190,7 @@ class TrackMetrics:
                 registry.series(family, value)
         for family in (ONSETS, DURATION_SUM, DURATION_COUNT):
             registry.series(family)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._flush_regularly, name="metrics", daemon=True)
-        self._thread.start()
+        self._thread = Periodic(self.flush)
 
     def add(
         self,
@@ -240,9 +262,7 @@ class TrackMetrics:
 
     def close(self) -> None:
         """Stop the thread, and update the series a last time."""
-        self._stop.set()
-        self._thread.join()
-        self.flush()
+        self._thread.close()
 
     def _label(self, version: int) -> str:
         """Label of a version, or `OTHER` if the version does not exist or there are too many to know."""
@@ -295,10 +315,3 @@ class TrackMetrics:
     def _count(self, family: Family, *labels: str, by: float) -> None:
         if by:
             self._registry.series(family, *labels).increment(by)
-
-    def _flush_regularly(self) -> None:
-        while not self._stop.wait(FLUSH_SECONDS):
-            try:
-                self.flush()
-            except Exception as error:  # a failure of the metrics must not stop the predictions
-                _LOG.error("metrics were lost: %r", error)

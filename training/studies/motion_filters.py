@@ -17,6 +17,7 @@ import numpy.typing as npt
 import typer
 
 from reentry.features import motion
+from reentry.features.history import WholeTracks
 from reentry.simulation import ballistic, earth
 from reentry.simulation.ballistic import BallisticConfig
 from reentry.simulation.flight import fly, launch
@@ -92,7 +93,7 @@ def by_blocks(measurements: Array, block: int) -> Estimate:
     first = np.repeat(measurements[:1], motion.HISTORY, axis=0)
     columns = np.ascontiguousarray(np.concatenate([first, measurements]).T)[:, None]
     time, latitude, longitude, altitude, _, sensor = columns
-    found = motion.motion(time, latitude, longitude, altitude, sensor)
+    found = motion.motion(time, latitude, longitude, altitude, sensor, WholeTracks())
     return {"speed": found.speed[0], "climb": found.climb[0], "drag": found.drags[motion.BLOCKS.index(block)][0]}
 
 

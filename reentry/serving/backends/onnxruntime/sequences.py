@@ -6,41 +6,27 @@ one request of each. Here the state of each sequence is zero at START, kept unti
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reentry.serving.backends.onnxruntime.settings import SettingError
+from reentry.triton.sequences import END, START, Sequences
 
 Array = npt.NDArray[Any]
-
-START, END = 1, 2
-"""Flags of a request: TRITONSERVER_REQUEST_FLAG_SEQUENCE_START and _END."""
-
-_GRACE: Final = 10.0
-"""Time after the idle limit at which a state is dropped here, s. The server decides which sequence is idle."""
 
 
 class SequenceStates:
     """The states of the sequences of one instance. A configuration without sequence batching has none."""
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        numpy_type: Callable[[str], type[np.generic]],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: dict[str, Any], numpy_type: Callable[[str], type[np.generic]]) -> None:
         """Read the states that the configuration declares.
 
         Args:
             config: configuration of the model.
             numpy_type: function that returns the numpy type of a type of Triton.
-            clock: time in s.
 
         Raises:
             SettingError: the sequence batching is not of the kind that this backend supports.
@@ -56,9 +42,8 @@ class SequenceStates:
             for kind in ("input", "output")
         )
         self._initial = [_zero(state, numpy_type(state["data_type"])) for state in states]
-        self._idle = int(settings.get("max_sequence_idle_microseconds", 1_000_000)) / 1e6 + _GRACE
-        self._clock = clock
-        self._kept: OrderedDict[int | str, tuple[float, list[Array]]] = OrderedDict()  # the longest unused first
+        idle = int(settings.get("max_sequence_idle_microseconds", 1_000_000)) / 1e6
+        self._kept: Sequences[list[Array]] = Sequences(idle)
 
     def __len__(self) -> int:
         """Number of sequences with a state."""
@@ -78,21 +63,17 @@ class SequenceStates:
                 f"sequence {request.correlation_id()} has no state: the first request of a sequence must specify the "
                 "START flag"
             )
-        return kept[1]
+        return kept
 
     def keep(self, request: Any, states: Sequence[Array]) -> None:
         """Keep the states of a request's sequence after its run, or drop them at its end."""
         if not self.inputs:
             return
-        now, name = self._clock(), request.correlation_id()
-        self._kept.pop(name, None)
-        if not request.flags() & END:
-            self._kept[name] = now, list(states)
-        while self._kept:
-            oldest = next(iter(self._kept))
-            if now - self._kept[oldest][0] <= self._idle:
-                break
-            del self._kept[oldest]
+        if request.flags() & END:
+            self._kept.drop(request.correlation_id())
+        else:
+            self._kept.put(request.correlation_id(), list(states))
+        self._kept.drop_idle()
 
 
 def _zero(state: dict[str, Any], dtype: type[np.generic]) -> Array:

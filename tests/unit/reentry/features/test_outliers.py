@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reentry.features.history import WholeTracks
 from reentry.features.outliers import HISTORY, without_outliers
 
 
@@ -12,7 +13,7 @@ def cleaned(values: np.ndarray, *, step: float = 1.0, limit: float = 10.0) -> np
     """Filtered values of a whole track, whose first value is repeated before its start."""
     time = step * np.arange(len(values), dtype=float)
     padded = [np.concatenate([np.repeat(x[:1], HISTORY), x])[None] for x in (time, values)]
-    return without_outliers(*padded, limit)[0]
+    return without_outliers(*padded, limit, WholeTracks())[0]
 
 
 @pytest.mark.parametrize("burst", [(500.0,), (-500.0, 400.0), (900.0, 900.0, 900.0), (50.0, -800.0, 300.0)])
@@ -49,4 +50,4 @@ def test_the_first_measurements_are_kept_because_they_have_no_prediction() -> No
 
 def test_measurements_of_equal_time_are_never_outliers() -> None:
     time, values = np.zeros((1, 40)), np.random.default_rng(0).normal(0.0, 1e6, (1, 40))
-    np.testing.assert_array_equal(without_outliers(time, values, 10.0), values[:, HISTORY:])
+    np.testing.assert_array_equal(without_outliers(time, values, 10.0, WholeTracks()), values[:, HISTORY:])

@@ -524,7 +524,7 @@ def counting(backend: types.ModuleType, tmp_path: Path):
         output=[{"name": "total", "data_type": "TYPE_FP32", "dims": ["1"]}],
         sequence_batching=SEQUENCES,
     )
-    model._sequences._clock = lambda: now[0]
+    model._sequences._kept._clock = lambda: now[0]
 
     def add(value: float, sequence: int | str, flags: int = 0) -> Request:
         return Request(["total"], sequence, flags, x=np.array([[value]], np.float32))

@@ -1,0 +1,109 @@
+"""The live feeds of a model instance: when one begins, ends, is lost or is idle.
+
+Shapes: N measurements of a scan, M measurement columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from reentry.triton.live_feed import LiveFeed, LostFeedError, Network, ScanAnswer
+from reentry.triton.live_metrics import LiveMetrics
+from reentry.triton.sequences import END, START, Sequences
+
+
+class RefusalError(Exception):
+    """The scan is refused; the message is for the client."""
+
+
+class Feeds:
+    """The live feeds of a model instance, by the correlation id of their sequences."""
+
+    def __init__(
+        self,
+        network: Network,
+        robust_demand: Callable[[], bool],
+        *,
+        idle: float,
+        metrics: LiveMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin without feeds.
+
+        Args:
+            network: the network.
+            robust_demand: function that returns whether the network needs the robust features.
+            idle: time without a measurement after which a track is dropped, and without a scan after which a feed is
+                dropped, s.
+            metrics: the metrics.
+            clock: current time, s.
+        """
+        self._network, self._robust_demand = network, robust_demand
+        self._idle, self._metrics, self._clock = idle, metrics, clock
+        self._feeds: Sequences[LiveFeed] = Sequences(idle, clock)
+
+    def scan(
+        self, name: int | str, flags: int, track_id: npt.NDArray[np.int64], measurements: npt.NDArray[np.float64]
+    ) -> tuple[ScanAnswer, int]:
+        """Answer the scan of a feed.
+
+        Args:
+            name: correlation id of the feed.
+            flags: flags of the request.
+            track_id: track of each measurement, (N,).
+            measurements: the measurements, (N, M).
+
+        Returns:
+            The answer, and the version of the network; 0 if no measurement of the feed was valid so far.
+
+        Raises:
+            RefusalError: the scan is invalid, and nothing has changed; or the feed has no state.
+        """
+        try:
+            feed = self._opened(name, start=bool(flags & START))
+            self._metrics.expired(feed.drop_silent())
+            # The last request of a feed may be empty.
+            answer = feed.scan(track_id, measurements) if len(track_id) or not flags & END else ScanAnswer.invalid(0)
+        except ValueError as error:
+            self._metrics.refused()
+            raise RefusalError(str(error)) from error
+        except Exception as error:
+            # The scan may have moved some of the tracks, so the feed cannot go on.
+            self._feeds.drop(name)
+            self._metrics.refused()
+            self._metrics.lost()
+            self._count()
+            raise RefusalError(
+                f"feed {name} has no state here: {error}. The first request of a sequence must specify the START flag. "
+                "Fix: send START, and the measurements of all live tracks again"
+            ) from error
+        if flags & END:
+            self._feeds.drop(name)
+        self._metrics.answered(answer)
+        self._metrics.expired(sum(map(len, self._feeds.drop_idle())))
+        self._count()
+        return answer, feed.version or 0
+
+    def _opened(self, name: int | str, *, start: bool) -> LiveFeed:
+        """Return a feed, or begin it.
+
+        Raises:
+            LostFeedError: there is no such feed, or it lacks features that the network needs.
+        """
+        robust = self._robust_demand()
+        feed = None if start else self._feeds.get(name)
+        if start:
+            feed = LiveFeed(self._network, robust=robust, idle=self._idle, clock=self._clock)
+        if feed is None:
+            raise LostFeedError("it is unknown")
+        if robust and not feed.robust:
+            raise LostFeedError("a new version of the network needs further features")
+        self._feeds.put(name, feed)
+        return feed
+
+    def _count(self) -> None:
+        self._metrics.live(len(self._feeds), sum(map(len, self._feeds.values())))
