@@ -34,6 +34,7 @@ from client.stream.track_table import TrackTable
 from reentry.errors import ClientError, ConfigError, InputError
 from reentry.runtime.arguments import require_between
 from reentry.schema import LARGEST_SCAN, MEASUREMENT_COLUMNS, REENTRY_SCAN, REENTRY_STREAM
+from reentry.triton.live_feed import LARGEST_FEED
 
 Mode = Literal["scan", "tracks"]
 """`scan`: one request for the measurements of all tracks; `tracks`: one request for each measurement."""
@@ -166,10 +167,17 @@ class Feed:
             ClientError: no server answered within the patience of the configuration, or the feed has ended.
         """
         tracks, rows = _checked(track_ids, measurements)
+        return await self._send(tracks, rows)
+
+    async def _send(self, tracks: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> Answers:
         if self._failure is not None:
             raise self._failure
         if self._task is None or self._closing:
             raise ClientError("the feed is not open", where=self.name, fix="use it inside `async with`")
+        if self._config.mode == "scan":
+            beyond = self._state.tracks.beyond(tracks, LARGEST_FEED)
+            if beyond.any():
+                return await self._send_known(tracks, rows, ~beyond)
         works = []
         for first in range(0, len(tracks), LARGEST_SCAN):
             work = self._state.hand(tracks[first : first + LARGEST_SCAN], rows[first : first + LARGEST_SCAN])
@@ -178,6 +186,18 @@ class Feed:
                 self._session.add(work)
         parts = [await work.future for work in works]
         return parts[0] if len(parts) == 1 else Answers.joined(parts)
+
+    async def _send_known(
+        self, tracks: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], sent: npt.NDArray[np.bool_]
+    ) -> Answers:
+        """Send only the measurements for whose tracks the server has room."""
+        reason = (
+            f"the feed has {len(self._state.tracks):,} live tracks, and a server keeps at most {LARGEST_FEED:,}; "
+            "split the tracks into several feeds"
+        )
+        self._state.statistics.rejected["no_slot"] += int(np.count_nonzero(~sent))
+        answers = await self._send(tracks[sent], rows[sent]) if sent.any() else Answers.empty(0)
+        return answers.spread(sent, reason)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

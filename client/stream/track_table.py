@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 _COLUMNS: Final = {
     "track_id": np.int64,
     "live": np.bool_,  # the slot holds a track
-    "last_seen": np.float64,  # monotonic time, s, at which the latest measurement was handed over or answered
+    "last_seen": np.float64,  # monotonic time, s, of the latest answer to a valid measurement
     "started": np.bool_,  # the server has the state of the track
     "alerted": np.bool_,  # the alert of the track was given
     "accepted": np.int64,  # number of accepted measurements
@@ -75,17 +75,33 @@ class TrackTable:
         """Slots of all live tracks."""
         return self._slots
 
-    def slots_of(self, track_ids: npt.NDArray[np.int64]) -> Slots:
-        """Return the slot of each measurement, (N,) -> (N,); unknown tracks get one."""
-        if not len(self._ids):
-            self._add(np.unique(track_ids))
-        position = np.minimum(np.searchsorted(self._ids, track_ids), len(self._ids) - 1)
-        unknown = self._ids[position] != track_ids
-        if unknown.any():
-            self._add(np.unique(track_ids[unknown]))
-            position = np.searchsorted(self._ids, track_ids)
-        slots: Slots = self._slots[position]
+    def slots_of(self, track_ids: npt.NDArray[np.int64], now: float) -> Slots:
+        """Return the slot of each measurement, (N,) -> (N,); tracks that are new at the time `now` get one."""
+        known = self.known(track_ids)
+        if not known.all():
+            self._add(np.unique(track_ids[~known]), now)
+        slots: Slots = self._slots[np.searchsorted(self._ids, track_ids)]
         return slots
+
+    def known(self, track_ids: npt.NDArray[np.int64]) -> Bools:
+        """Return whether the track of each measurement is live, (N,) -> (N,)."""
+        if not len(self._ids):
+            return np.zeros(len(track_ids), np.bool_)
+        place = np.minimum(np.searchsorted(self._ids, track_ids), len(self._ids) - 1)
+        known: Bools = self._ids[place] == track_ids
+        return known
+
+    def beyond(self, track_ids: npt.NDArray[np.int64], most: int) -> Bools:
+        """Return which measurements belong to new tracks for which there is no room, (N,) -> (N,).
+
+        Args:
+            track_ids: track of each measurement, (N,).
+            most: largest number of live tracks.
+        """
+        if len(self) + len(track_ids) <= most:
+            return np.zeros(len(track_ids), np.bool_)
+        new = np.unique(track_ids[~self.known(track_ids)])
+        return np.isin(track_ids, new[max(0, most - len(self)) :])
 
     def drop(self, slots: Slots) -> None:
         """Forget tracks."""
@@ -100,7 +116,7 @@ class TrackTable:
         self._free += self._resting
         self._resting = []
 
-    def _add(self, track_ids: npt.NDArray[np.int64]) -> None:
+    def _add(self, track_ids: npt.NDArray[np.int64], now: float) -> None:
         """Give slots to tracks, sorted and without duplicates."""
         while len(self._free) < len(track_ids):
             size = len(self.live)
@@ -113,6 +129,7 @@ class TrackTable:
             getattr(self, name)[slots] = 0
         self.track_id[slots] = track_ids
         self.live[slots] = True
+        self.last_seen[slots] = now
         self.probability[slots] = np.nan
         place = np.searchsorted(self._ids, track_ids)
         self._ids = np.insert(self._ids, place, track_ids)
