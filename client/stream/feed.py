@@ -62,7 +62,7 @@ class FeedConfig:
     def __post_init__(self) -> None:
         require_between("timeout", self.timeout, 0.001, 86_400, unit="s")
         require_between("idle time", self.idle, 0.001, 86_400, unit="s")
-        require_between("measurements in the replay buffer", self.buffer, 1, 2**31 - 1)
+        require_between("measurements in the replay buffer", self.buffer, LARGEST_SCAN, 2**31 - 1)
         if self.mode not in ("scan", "tracks"):
             raise ConfigError("unknown mode of a feed", expected="scan or tracks", got=repr(self.mode))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import sys
 import time
@@ -24,7 +25,7 @@ from client.stream.pace import Pace
 from client.stream.servers import grpc_endpoints
 from client.stream.source import TIME, JsonLines, Scan, file_scans, split
 from client.stream.statistics import percentiles
-from reentry.errors import ReentryError
+from reentry.errors import ConfigError, ReentryError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.files import writing
 from reentry.runtime.signals import ended_by_signals, run_until_ended
@@ -43,6 +44,8 @@ _BETWEEN_LOOKS: Final = 0.25
 """Time between two looks of whoever shows the run, s."""
 _ALERTS_SHOWN: Final = 10
 """Number of the latest alerts that are kept to be shown."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         grpc_endpoints(self.urls)
+        if self.name == "":
+            raise ConfigError("a feed without a name", expected="a name that no other feed has")
         require_between("duration of a scan", self.interval, 0.0, 86_400, unit="s")
         if self.metrics_port is not None:
             require_between("metrics port", self.metrics_port, 0, 65_535)
@@ -170,7 +175,9 @@ def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSu
         else:
             file = stack.enter_context(read_tracks(Path(config.source)))
             scans = _as_async(file_scans(file, config.interval))
-        stack.enter_context(serving_metrics(config.metrics_port, lambda: list(run.feeds.values())))
+        port = stack.enter_context(serving_metrics(config.metrics_port, lambda: list(run.feeds.values())))
+        if port is not None:
+            _log.info("metrics: http://127.0.0.1:%d/metrics", port)
         run_until_ended(lambda: run.stream(scans, show))
         return run.summary(file.report if file else None, lines.bad)
 

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.grpc as triton
 
@@ -22,12 +21,11 @@ from client.retry import RetryConfig
 from client.stream import Alert, Answers, Feed, FeedConfig
 from client.stream.feed import Mode
 from client.stream.servers import ranked
-from export.scan_graph import scan_graph
-from export.stream_graph import stream_graph
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
-from tests.conftest import REPOSITORY, on_free_ports
+from tests.conftest import on_free_ports
+from tests.live_models import write_live_models
 from tests.unit.export.test_stream_graph import default
 from tests.unit.export.test_track_graph import run
 
@@ -37,14 +35,8 @@ MODES: tuple[Mode, ...] = ("scan", "tracks")
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared: read only. The two models of live tracks."""
-    folder = tmp_path_factory.mktemp("live") / "model_repository"
-    shutil.copytree(REPOSITORY / "reentry_scan", folder / "reentry_scan")
-    for name, graph in (("reentry_stream", stream_graph(default(), 1)), ("scan_step", scan_graph(default(), 1))):
-        (folder / name / "1").mkdir(parents=True)
-        shutil.copy(REPOSITORY / name / "config.pbtxt", folder / name)
-        onnx.save(graph, folder / name / "1" / "model.onnx")
-    return folder
+    """Shared: read only. The models of live tracks."""
+    return write_live_models(tmp_path_factory.mktemp("live"))
 
 
 @pytest.fixture(scope="module")
