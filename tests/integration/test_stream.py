@@ -198,7 +198,7 @@ def test_a_track_beyond_the_slots_of_the_server_is_refused_and_the_others_contin
 ) -> None:
     shutil.copytree(repository / "reentry_stream", tmp_path / "reentry_stream")
     config = tmp_path / "reentry_stream" / "config.pbtxt"
-    text, changes = re.subn(r"max_candidate_sequences: \d+", "max_candidate_sequences: 2", config.read_text())
+    text, changes = re.subn(r"max_candidate_sequences: \d+", "max_candidate_sequences: 1", config.read_text())
     assert changes == 1
     config.write_text(text)
     rows = next(iter(flights().values()))
