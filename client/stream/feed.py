@@ -253,7 +253,6 @@ class Feed:
                 await stream.open()
                 break
             except ServerUnavailableError:
-                await stream.close()
                 if address == addresses[-1]:
                     raise
         try:
@@ -264,7 +263,7 @@ class Feed:
             await self._session.run()
         finally:
             self._session = self._server = None
-            await stream.close()
+            stream.close()
 
 
 def _checked(track_ids: Any, measurements: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
