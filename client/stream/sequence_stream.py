@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +32,8 @@ _UNAVAILABLE: Final = re.compile(
     re.IGNORECASE,
 )
 _REFUSALS: Final = (INVALID_ARGUMENT, INTERNAL, UNKNOWN)
+
+_dtype = cache(triton_to_np_dtype)
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -190,6 +193,6 @@ class SequenceStream:
 def outputs_of(answer: Any) -> Outputs:
     """Return the tensors of a ModelInferResponse by name."""
     return {
-        output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype))
+        output.name: np.frombuffer(content, _dtype(output.datatype))
         for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
     }
