@@ -214,9 +214,14 @@ class GrpcConnection(asyncio.Protocol):
         self._is_scheduled = False
         if self._lost is not None:
             return
-        for call in self._calls.values():
-            if call.outgoing:
-                self._send_frames(call)
+        try:
+            for call in self._calls.values():
+                if call.outgoing:
+                    self._send_frames(call)
+        except h2.exceptions.ProtocolError as error:  # the server has ended the call or the connection
+            self._end_all(str(error))
+            self._transport.abort()
+            return
         if data := self._http2.data_to_send():
             self._transport.write(data)
 
