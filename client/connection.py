@@ -46,7 +46,7 @@ _REFUSALS: Final = frozenset(
 )
 # Triton gives these reasons with the status of a refusal, although no request would succeed: the process of a Python
 # model died, or a member of the ensemble is not loaded.
-_MODEL_UNAVAILABLE: Final = re.compile(
+MODEL_UNAVAILABLE: Final = re.compile(
     r"stub process .*is not healthy|no available versions|is not ready", re.IGNORECASE
 )
 # tritonclient raises these for an answer that is not Triton's: no JSON, an entry missing or of a wrong type, corrupt.
@@ -280,7 +280,7 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         reason = str(error.message() or "no reason given")
-        if error.status() in _REFUSALS and not _MODEL_UNAVAILABLE.search(reason):
+        if error.status() in _REFUSALS and not MODEL_UNAVAILABLE.search(reason):
             raise RefusedError(reason, where=str(endpoint)) from error
         raise ServerUnavailableError(reason, where=str(endpoint)) from error
     except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:

@@ -9,6 +9,7 @@ Shapes: B tracks, T steps, M measurement columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -21,20 +22,45 @@ from reentry.schema import Model
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 """Name of the call that takes the request."""
 
+STREAM_METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
+"""Name of the call that takes many requests on one stream."""
+
 _LENGTH_DELIMITED: Final = 2  # type of a field whose value follows its length, in the encoding of protobuf
 _TAG: Final = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
-def encoded_request(model: Model, inputs: Mapping[str, npt.NDArray[Any]]) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceFlags:
+    """The place of a request in a sequence of requests."""
+
+    correlation_id: str
+    """Identifies the sequence."""
+    start: bool = False
+    """Whether the sequence begins with this request."""
+    end: bool = False
+    """Whether the sequence ends with this request."""
+
+
+def encoded_request(
+    model: Model, inputs: Mapping[str, npt.NDArray[Any]], *, request_id: str = "", sequence: SequenceFlags | None = None
+) -> bytes:
     """Return a ModelInferRequest as its bytes in the encoding of protobuf.
 
     Args:
         model: the model to use; its inputs are numbers.
-        inputs: values by tensor name, such as measurements (B, T, M).
+        inputs: values by tensor name, such as measurements (B, T, M); the server may know the values of the others.
+        request_id: text that the answer repeats.
+        sequence: the sequence to which the request belongs, if any.
     """
-    request = service_pb2.ModelInferRequest(model_name=model.name)
+    request = service_pb2.ModelInferRequest(model_name=model.name, id=request_id)
+    if sequence is not None:
+        request.parameters["sequence_id"].string_param = sequence.correlation_id
+        request.parameters["sequence_start"].bool_param = sequence.start
+        request.parameters["sequence_end"].bool_param = sequence.end
     parts: list[bytes | memoryview] = []
     for tensor in model.inputs:
+        if tensor.name not in inputs:
+            continue
         values = np.ascontiguousarray(inputs[tensor.name], dtype=triton_to_np_dtype(tensor.dtype))
         request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=values.shape)
         parts += [_TAG, _varint(values.nbytes), values.data]
