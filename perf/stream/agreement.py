@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from client.connection import Connection, Endpoint
+from client.connection import Array, Connection, Endpoint
 from perf.stream.traffic import Traffic
 from reentry.errors import ClientError
 from reentry.schema import ENSEMBLE, MEASUREMENTS, PROBABILITY, REENTRY_TRACK, TRACK_ID_TENSOR, TRACK_LENGTH
@@ -67,7 +67,7 @@ async def _compared(endpoint: Endpoint, traffic: Traffic, samples: Mapping[int, 
         differences = [np.zeros(0)]
         for track, probabilities in samples.items():
             live = np.array(probabilities[:_LONGEST])
-            inputs = {
+            inputs: dict[str, Array] = {
                 TRACK_ID_TENSOR.name: np.array([[track]], np.int64),
                 TRACK_LENGTH.name: np.array([[len(live)]], np.int32),
                 MEASUREMENTS.name: traffic.track(track, len(live))[None],

@@ -48,7 +48,7 @@ def markdown(report: StreamReport) -> str:
         "",
         f"**{_headline(report)}**",
         "",
-        f"- load: {rate}, {config.feeds} feed{'s' if config.feeds > 1 else ''}, {config.duration:g} s; seed {config.seed}; model {config.model.name}",
+        f"- load: {rate}, feeds: {config.feeds}, {config.duration:g} s; seed {config.seed}; model {config.model.name}",
         f"- machine of the client: {host['processor']}, {host['cores']} cores, {host['memory_gib']} GiB",
         f"- server: {report.server}; {versions}; git revision {report.git_revision}",
         f"- answers: {_agreement(report)}",

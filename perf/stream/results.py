@@ -54,14 +54,15 @@ class Figures:
     def of(cls, config: StreamConfig, record: Record) -> Figures:
         """Summarise the record of a replay."""
         latencies, lateness = (1e3 * np.array(times) for times in (record.latencies, record.lateness))
-        latency = (
-            {f"p{each:g}": float(np.percentile(latencies, each)) for each in PERCENTILES} if len(latencies) else {}
-        )
+        latency: dict[str, float] = {}
+        if len(latencies):
+            values = [*np.percentile(latencies, PERCENTILES).tolist(), float(latencies.max())]
+            latency = dict(zip((*(f"p{each:g}" for each in PERCENTILES), "max"), values, strict=True))
         return cls(
             requests=len(latencies),
             offered=None if config.rate is None else config.rate * config.tracks,
             achieved=record.updates / record.seconds,
-            latency=latency | ({"max": float(latencies.max())} if len(latencies) else {}),
+            latency=latency,
             late=float(np.mean(lateness > LATE)) if len(lateness) else 0.0,
             latest=float(lateness.max(initial=0.0)),
             stalls=int(np.count_nonzero(latencies > STALL)),
