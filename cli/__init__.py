@@ -23,6 +23,7 @@ from cli.repository import repository
 from cli.runs import runs
 from cli.serve import serve
 from cli.simulate import simulate
+from cli.stream import stream
 from cli.study import study
 from cli.train import train
 from reentry import __version__
@@ -36,7 +37,7 @@ app = typer.Typer(
     help="Marks the reentry phase of missile tracks as it begins: train, export, serve with Triton, measure.",
     epilog="Example: `reentry simulate data/train.csv && reentry train data/train.csv`",
 )
-for command in (simulate, train, evaluate, study, export, serve, predict, doctor):
+for command in (simulate, train, evaluate, study, export, serve, predict, stream, doctor):
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")

@@ -81,3 +81,19 @@ class Answers:
                 for position, reason in part.refusals.items()
             },
         )
+
+    def spread(self, sent: npt.NDArray[np.bool_], reason: str) -> Answers:
+        """Return the answers to all measurements of a call, of which only some were sent.
+
+        Args:
+            sent: whether each measurement was sent, (N,); these answers are to those.
+            reason: why the others were refused.
+        """
+        result = Answers.empty(len(sent))
+        for name in ("probability", "phase", "onset", "onset_timestamp", "accepted"):
+            getattr(result, name)[sent] = getattr(self, name)
+        places = np.flatnonzero(sent).tolist()
+        result.model_version = self.model_version
+        result.refusals = {places[position]: text for position, text in self.refusals.items()}
+        result.refusals.update(dict.fromkeys(np.flatnonzero(~sent).tolist(), reason))
+        return result

@@ -34,6 +34,7 @@ from client.stream.track_table import TrackTable
 from reentry.errors import ClientError, ConfigError, InputError
 from reentry.runtime.arguments import require_between
 from reentry.schema import LARGEST_SCAN, MEASUREMENT_COLUMNS, REENTRY_SCAN, REENTRY_STREAM
+from reentry.triton.live_feed import LARGEST_FEED
 
 Mode = Literal["scan", "tracks"]
 """`scan`: one request for the measurements of all tracks; `tracks`: one request for each measurement."""
@@ -61,7 +62,7 @@ class FeedConfig:
     def __post_init__(self) -> None:
         require_between("timeout", self.timeout, 0.001, 86_400, unit="s")
         require_between("idle time", self.idle, 0.001, 86_400, unit="s")
-        require_between("measurements in the replay buffer", self.buffer, 1, 2**31 - 1)
+        require_between("measurements in the replay buffer", self.buffer, LARGEST_SCAN, 2**31 - 1)
         if self.mode not in ("scan", "tracks"):
             raise ConfigError("unknown mode of a feed", expected="scan or tracks", got=repr(self.mode))
 
@@ -142,6 +143,11 @@ class Feed:
         return self._state.statistics
 
     @property
+    def model_version(self) -> int:
+        """Version of the network that gave the latest answer; 0 before the first one."""
+        return self._state.model_version
+
+    @property
     def tracks(self) -> TrackTable:
         """The live tracks."""
         return self._state.tracks
@@ -161,10 +167,17 @@ class Feed:
             ClientError: no server answered within the patience of the configuration, or the feed has ended.
         """
         tracks, rows = _checked(track_ids, measurements)
+        return await self._send(tracks, rows)
+
+    async def _send(self, tracks: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> Answers:
         if self._failure is not None:
             raise self._failure
         if self._task is None or self._closing:
             raise ClientError("the feed is not open", where=self.name, fix="use it inside `async with`")
+        if self._config.mode == "scan":
+            beyond = self._state.tracks.beyond(tracks, LARGEST_FEED)
+            if beyond.any():
+                return await self._send_known(tracks, rows, ~beyond)
         works = []
         for first in range(0, len(tracks), LARGEST_SCAN):
             work = self._state.hand(tracks[first : first + LARGEST_SCAN], rows[first : first + LARGEST_SCAN])
@@ -173,6 +186,18 @@ class Feed:
                 self._session.add(work)
         parts = [await work.future for work in works]
         return parts[0] if len(parts) == 1 else Answers.joined(parts)
+
+    async def _send_known(
+        self, tracks: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], sent: npt.NDArray[np.bool_]
+    ) -> Answers:
+        """Send only the measurements for whose tracks the server has room."""
+        reason = (
+            f"the feed has {len(self._state.tracks):,} live tracks, and a server keeps at most {LARGEST_FEED:,}; "
+            "split the tracks into several feeds"
+        )
+        self._state.statistics.rejected["no_slot"] += int(np.count_nonzero(~sent))
+        answers = await self._send(tracks[sent], rows[sent]) if sent.any() else Answers.empty(0)
+        return answers.spread(sent, reason)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

@@ -45,7 +45,7 @@ class ReplayBuffer:
 
         Args:
             tracks: the tracks whose measurements are kept.
-            limit: largest number of measurements, 64 bytes each.
+            limit: largest number of measurements, 64 bytes each; at least as many as one call appends.
         """
         self._tracks = tracks
         self._limit = limit
@@ -63,7 +63,6 @@ class ReplayBuffer:
         """Keep accepted measurements, (N,) and (N, M), which were handed to the feed at one time."""
         if len(slots) > self._limit - self._size:
             self._compact(len(slots))
-        slots, rows = slots[-self._limit :], rows[-self._limit :]
         end = self._size + len(slots)
         part = slice(self._size, end)
         accepted = self._tracks.accepted

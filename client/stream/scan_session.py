@@ -5,24 +5,27 @@ Shapes: N measurements of one scan, M measurement columns.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import numpy as np
 
-from client.connection import RefusedError
+from client.connection import RefusedError, ServerUnavailableError
 from client.grpc_request import SequenceFlags, encoded_request
 from client.stream.sequence_stream import Outputs, SequenceStream, StartRequiredError
-from client.stream.session import INVALID_ROW, NEARLY, Request, SequenceLostError, Session
+from client.stream.session import NEARLY, Request, SequenceLostError, Session
 from client.stream.state import FeedState, Floats, Ints, Work
 from client.stream.statistics import ReplayReason
 from client.stream.track_table import Slots
 from reentry.errors import ClientError
-from reentry.schema import LARGEST_SCAN, REENTRY_SCAN, SCAN_MEASUREMENTS, SCAN_TRACK_ID, STARTED
+from reentry.schema import LARGEST_SCAN, MEASUREMENT_COLUMNS, REENTRY_SCAN, SCAN_MEASUREMENTS, SCAN_TRACK_ID, STARTED
 
 _WINDOW: Final = 4
 """Scans in flight: the server computes one while the next ones travel."""
 _SURELY: Final = 1.1
 """Multiple of the idle time after which the server has dropped a silent track."""
+
+_log = logging.getLogger(__name__)
 
 
 class ScanSession(Session[Request]):
@@ -92,12 +95,10 @@ class ScanSession(Session[Request]):
         if isinstance(error, StartRequiredError):
             is_expired = isinstance(request.source, Work) and self._silent_for(request.source) > self._nearly_idle
             raise SequenceLostError("expired" if is_expired else "restarted", error.problem)
-        if isinstance(request.source, Work):
-            request.source.refused += 1
-            if request.source.refused > 1:
-                self._state.refuse(request.source, request.positions, error.problem, "refused")
-                return
-        raise SequenceLostError("restarted", f"the server refused a scan: {error.problem}")
+        if not isinstance(request.source, Work):
+            raise ServerUnavailableError(f"the server refused a replay: {error.problem}", where=self._stream.address)
+        _log.error("feed %s: the server refused a scan: %s", self._state.name, error.problem)
+        self._state.refuse(request.source, request.positions, error.problem, "refused")
 
     def _silent_for(self, work: Work) -> float:
         """Shortest silence of the tracks of a scan, s."""
@@ -117,8 +118,8 @@ class ScanSession(Session[Request]):
 
     async def _end(self) -> None:
         if self._begun:
+            track_ids, rows = np.zeros(0, np.int64), np.zeros((0, len(MEASUREMENT_COLUMNS)))
             await self._put(
-                Request(None, slice(0)),
-                lambda identity: self._encoded(identity, np.zeros(1, np.int64), INVALID_ROW, end=True),
+                Request(None, slice(0)), lambda identity: self._encoded(identity, track_ids, rows, end=True)
             )
             await self._answered()

@@ -9,18 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-import numpy as np
-
 from client.connection import RefusedError, ServerUnavailableError
 from client.stream.replay_buffer import Replay
 from client.stream.sequence_stream import Outputs, SequenceStream
 from client.stream.state import FeedState, Work
 from client.stream.statistics import ReplayReason
 from client.stream.track_table import Slots
-from reentry.schema import MEASUREMENT_COLUMNS
 
-INVALID_ROW: Final = np.full((1, len(MEASUREMENT_COLUMNS)), np.nan)
-"""Measurement that changes nothing. A request with the flag END needs one."""
 NEARLY: Final = 0.9
 """Fraction of the idle time from which a silence explains that the server does not know a track any more."""
 _BETWEEN_CHECKS: Final = 0.5
@@ -32,7 +27,7 @@ class Request:
     """Measurements that are sent in one request."""
 
     source: Work | Replay | None
-    """Where they come from; None for the invalid measurement that ends a sequence."""
+    """Where they come from; None for the request that ends a sequence."""
     positions: slice
     """Their positions in the source."""
     start: bool = False

@@ -53,13 +53,11 @@ class Work:
     handed: float
     """Monotonic time of the call, s."""
     silence: Floats
-    """Time since the previous measurement of each track, (N,), s."""
+    """Time since the previous answer to a valid measurement of each track, (N,), s."""
     answers: Answers
     future: asyncio.Future[Answers]
     unanswered: npt.NDArray[np.bool_] = field(init=False)
     """Whether each measurement still waits for its answer, (N,)."""
-    refused: int = 0
-    """Number of times that the server refused the whole call."""
 
     def __post_init__(self) -> None:
         self.unanswered = np.ones(len(self.slots), np.bool_)
@@ -83,14 +81,14 @@ class FeedState:
     def hand(self, track_ids: Ints, rows: Floats) -> Work:
         """Take measurements, (N,) and (N, M), as new work."""
         now = time.monotonic()
-        slots = self.tracks.slots_of(track_ids)
+        slots = self.tracks.slots_of(track_ids, now)
         last = self.tracks.last_seen[slots]
         work = Work(
             number=self._calls,
             slots=slots,
             rows=rows,
             handed=now,
-            silence=np.where(last > 0.0, now - last, 0.0),
+            silence=now - last,
             answers=Answers.empty(len(rows)),
             future=asyncio.get_running_loop().create_future(),
         )
@@ -110,7 +108,6 @@ class FeedState:
         answers.onset[positions] = outputs[ONSET.name]
         answers.onset_timestamp[positions] = outputs[ONSET_TIMESTAMP.name]
         answers.accepted[positions] = accepted
-        self.tracks.last_seen[slots] = now
         count = int(np.count_nonzero(accepted))
         if count < len(slots):
             invalid = int(np.count_nonzero(outputs[PHASE.name] == INVALID[PHASE.name]))
@@ -187,12 +184,13 @@ class FeedState:
     def _show(self, slots: Slots, rows: Floats, handed: Floats | float, outputs: Outputs, now: float) -> None:
         """Note the latest probability and phase of the tracks, and give the alerts."""
         valid = outputs[PHASE.name] != INVALID[PHASE.name]
-        if valid.all():
-            self.tracks.probability[slots], self.tracks.phase[slots] = outputs[PROBABILITY.name], outputs[PHASE.name]
-        else:
-            self.tracks.probability[slots[valid]] = outputs[PROBABILITY.name][valid]
-            self.tracks.phase[slots[valid]] = outputs[PHASE.name][valid]
-        self.model_version = int(outputs[MODEL_VERSION.name][0])
+        shown, probability, phase = slots, outputs[PROBABILITY.name], outputs[PHASE.name]
+        if not valid.all():
+            shown, probability, phase = slots[valid], probability[valid], phase[valid]
+        self.tracks.last_seen[shown] = now
+        self.tracks.probability[shown] = probability
+        self.tracks.phase[shown] = phase
+        self.model_version = int(outputs[MODEL_VERSION.name][0]) or self.model_version
         for position in np.flatnonzero(outputs[ONSET.name]).tolist():
             slot = slots[position]
             if self.tracks.alerted[slot]:

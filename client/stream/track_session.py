@@ -17,12 +17,14 @@ from client.connection import RefusedError, ServerUnavailableError
 from client.grpc_request import SequenceFlags, encoded_request
 from client.stream.replay_buffer import Replay
 from client.stream.sequence_stream import Outputs, SequenceStream, StartRequiredError
-from client.stream.session import INVALID_ROW, NEARLY, Request, Session
+from client.stream.session import NEARLY, Request, Session
 from client.stream.state import FeedState, Work
 from client.stream.statistics import ReplayReason
 from client.stream.track_table import Slots
-from reentry.schema import MEASUREMENT, REENTRY_STREAM
+from reentry.schema import MEASUREMENT, MEASUREMENT_COLUMNS, REENTRY_STREAM
 
+_INVALID_ROW: Final = np.full((1, len(MEASUREMENT_COLUMNS)), np.nan)
+"""Measurement that changes nothing, for the request that ends a sequence."""
 _WINDOW: Final = 256
 """Measurements in flight, enough for batches of the server."""
 _STARTS: Final = 256
@@ -91,7 +93,7 @@ class TrackSession(Session[_TrackRequest]):
             await self._put(request, lambda identity, request=request: self._encoded(identity, request))  # type: ignore[misc]
 
     def _encoded(self, identity: str, request: _TrackRequest) -> bytes:
-        rows = INVALID_ROW if request.source is None else request.source.rows[request.positions]
+        rows = _INVALID_ROW if request.source is None else request.source.rows[request.positions]
         return encoded_request(
             REENTRY_STREAM,
             {MEASUREMENT.name: rows},

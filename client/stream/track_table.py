@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 _COLUMNS: Final = {
     "track_id": np.int64,
     "live": np.bool_,  # the slot holds a track
-    "last_seen": np.float64,  # monotonic time, s, at which the latest measurement was handed over or answered
+    "last_seen": np.float64,  # monotonic time, s, of the latest answer to a valid measurement
     "started": np.bool_,  # the server has the state of the track
     "alerted": np.bool_,  # the alert of the track was given
     "accepted": np.int64,  # number of accepted measurements
@@ -50,7 +50,22 @@ class TrackTable:
         self._ids = np.zeros(0, np.int64)  # sorted
         self._slots = np.zeros(0, np.int32)  # slot of each of `_ids`
         self._free = list(range(63, -1, -1))
+        self.begun = 0
+        """Number of tracks since the start."""
         self._resting: list[int] = []  # slots of dropped tracks whose measurements are still in the replay buffer
+
+    def latest(self, track_id: int) -> tuple[str, float]:
+        """Return the phase of a track, `reentry`, `flight` or `dropped`, and its latest probability."""
+        position = int(np.searchsorted(self._ids, track_id))
+        if position == len(self._ids) or self._ids[position] != track_id:
+            return "dropped", float("nan")
+        slot = self._slots[position]
+        return ("reentry" if self.phase[slot] else "flight"), float(self.probability[slot])
+
+    @property
+    def in_reentry(self) -> int:
+        """Number of live tracks in reentry."""
+        return int(np.count_nonzero(self.phase[self._slots]))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -60,17 +75,33 @@ class TrackTable:
         """Slots of all live tracks."""
         return self._slots
 
-    def slots_of(self, track_ids: npt.NDArray[np.int64]) -> Slots:
-        """Return the slot of each measurement, (N,) -> (N,); unknown tracks get one."""
-        if not len(self._ids):
-            self._add(np.unique(track_ids))
-        position = np.minimum(np.searchsorted(self._ids, track_ids), len(self._ids) - 1)
-        unknown = self._ids[position] != track_ids
-        if unknown.any():
-            self._add(np.unique(track_ids[unknown]))
-            position = np.searchsorted(self._ids, track_ids)
-        slots: Slots = self._slots[position]
+    def slots_of(self, track_ids: npt.NDArray[np.int64], now: float) -> Slots:
+        """Return the slot of each measurement, (N,) -> (N,); tracks that are new at the time `now` get one."""
+        known = self.known(track_ids)
+        if not known.all():
+            self._add(np.unique(track_ids[~known]), now)
+        slots: Slots = self._slots[np.searchsorted(self._ids, track_ids)]
         return slots
+
+    def known(self, track_ids: npt.NDArray[np.int64]) -> Bools:
+        """Return whether the track of each measurement is live, (N,) -> (N,)."""
+        if not len(self._ids):
+            return np.zeros(len(track_ids), np.bool_)
+        place = np.minimum(np.searchsorted(self._ids, track_ids), len(self._ids) - 1)
+        known: Bools = self._ids[place] == track_ids
+        return known
+
+    def beyond(self, track_ids: npt.NDArray[np.int64], most: int) -> Bools:
+        """Return which measurements belong to new tracks for which there is no room, (N,) -> (N,).
+
+        Args:
+            track_ids: track of each measurement, (N,).
+            most: largest number of live tracks.
+        """
+        if len(self) + len(track_ids) <= most:
+            return np.zeros(len(track_ids), np.bool_)
+        new = np.unique(track_ids[~self.known(track_ids)])
+        return np.isin(track_ids, new[max(0, most - len(self)) :])
 
     def drop(self, slots: Slots) -> None:
         """Forget tracks."""
@@ -85,18 +116,20 @@ class TrackTable:
         self._free += self._resting
         self._resting = []
 
-    def _add(self, track_ids: npt.NDArray[np.int64]) -> None:
+    def _add(self, track_ids: npt.NDArray[np.int64], now: float) -> None:
         """Give slots to tracks, sorted and without duplicates."""
         while len(self._free) < len(track_ids):
             size = len(self.live)
             for name in _COLUMNS:
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros_like(getattr(self, name))]))
             self._free = list(range(2 * size - 1, size - 1, -1)) + self._free
+        self.begun += len(track_ids)
         slots = np.array([self._free.pop() for _ in range(len(track_ids))], np.int32)
         for name in _COLUMNS:
             getattr(self, name)[slots] = 0
         self.track_id[slots] = track_ids
         self.live[slots] = True
+        self.last_seen[slots] = now
         self.probability[slots] = np.nan
         place = np.searchsorted(self._ids, track_ids)
         self._ids = np.insert(self._ids, place, track_ids)
