@@ -229,7 +229,7 @@ class Feed:
             now = time.monotonic()
             if failing_since is None or self._state.statistics.updates > updates:
                 failing_since, delay = now, retry.first_delay
-                _log.warning("feed %s: %s; replaying its tracks on the next server", self.name, problem)
+                _log.warning("feed %s: %s; connecting again for %g s", self.name, problem, retry.patience)
             if self._state.works:
                 waiting = now - max(failing_since, next(iter(self._state.works)).handed)
                 if waiting >= retry.patience:
@@ -238,6 +238,8 @@ class Feed:
                         where=", ".join(map(str, self._endpoints)),
                         fix="start a server with `reentry serve`, or give its address with --url",
                     )
+            if self._closing and not self._state.works:
+                return
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(retry.longest_delay, 2.0 * delay)
 
@@ -253,7 +255,6 @@ class Feed:
                 await stream.open()
                 break
             except ServerUnavailableError:
-                await stream.close()
                 if address == addresses[-1]:
                     raise
         try:
@@ -261,10 +262,12 @@ class Feed:
                 self._state, stream, timeout=self._config.timeout, idle=self._config.idle, reason=reason
             )
             self._server = address
+            if self._closing:
+                self._session.close()
             await self._session.run()
         finally:
             self._session = self._server = None
-            await stream.close()
+            stream.close()
 
 
 def _checked(track_ids: Any, measurements: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

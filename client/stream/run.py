@@ -25,7 +25,7 @@ from client.stream.pace import Pace
 from client.stream.servers import grpc_endpoints
 from client.stream.source import TIME, JsonLines, Scan, file_scans, split
 from client.stream.statistics import percentiles
-from reentry.errors import ConfigError, ReentryError
+from reentry.errors import ConfigError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.files import writing
 from reentry.runtime.signals import ended_by_signals, run_until_ended
@@ -169,8 +169,9 @@ def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSu
     with ExitStack() as stack:
         write = stack.enter_context(_alert_writer(config.alerts))
         run = StreamRun(config, write)
-        file, lines = None, JsonLines(sys.stdin.fileno())
+        file = lines = None
         if config.source == STANDARD:
+            lines = JsonLines(sys.stdin.fileno())
             scans = lines.scans()
         else:
             file = stack.enter_context(read_tracks(Path(config.source)))
@@ -179,7 +180,7 @@ def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSu
         if port is not None:
             _log.info("metrics: http://127.0.0.1:%d/metrics", port)
         run_until_ended(lambda: run.stream(scans, show))
-        return run.summary(file.report if file else None, lines.bad)
+        return run.summary(file.report if file else None, lines.bad if lines else 0)
 
 
 class StreamRun:
@@ -287,7 +288,7 @@ class StreamRun:
     async def _deliver(self, feed: Feed, scan: Scan) -> None:
         try:
             await feed.send(scan.track_ids, scan.rows)
-        except ReentryError as error:
+        except Exception as error:  # of the connection, or of writing an alert
             if not self._failed.done():
                 self._failed.set_exception(error)
             return

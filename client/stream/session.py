@@ -151,7 +151,7 @@ class Session(ABC, Generic[AnyRequest]):
         identity = str(self._count)
         self._count += 1
         self._in_flight[identity] = request, time.monotonic()
-        await self._stream.write(message(identity))
+        self._stream.write(message(identity))
 
     async def _write(self) -> None:
         while True:
