@@ -10,11 +10,11 @@ import pytest
 
 from client.connection import ServerUnavailableError
 from perf.stream.grpc_stream import GrpcStream
-from tests.processes import free_port
 
 
 def test_an_address_where_nothing_listens_is_named() -> None:
-    address = f"127.0.0.1:{free_port()}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ServerUnavailableError) as error:
         GrpcStream(address)
     assert error.value.where == address
