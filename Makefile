@@ -186,5 +186,5 @@ figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
 
 clean: ## remove the environment, artifacts, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \
-		model_repository/reentry_track/[0-9]* \
+		model_repository/reentry_track/[0-9]* model_repository/reentry_stream/[0-9]* model_repository/scan_step/[0-9]* \
 		.mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis build *.egg-info

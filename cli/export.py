@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from cli.options import DEFAULT_REPOSITORY, Json, RepositoryLocation
 
 if TYPE_CHECKING:
     from registry.formats import Format
+
+_log = logging.getLogger(__name__)
 
 
 def export(
@@ -88,6 +91,8 @@ def export(
     def print_summary(exported: FormatResult) -> None:
         if not as_json:
             typer.echo(exported.summary(), err=exported.error is not None)
+            for warning in exported.warnings:
+                _log.warning(f"{exported.format}: {warning}")
 
     with interruption("no further version was installed"):
         result = export_checkpoint(config, print_summary)

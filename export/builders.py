@@ -11,9 +11,13 @@ import onnxruntime
 
 from export.graphs import Precision, step_graph, whole_graph
 from export.quantize import dynamic_int8
-from export.sessions import OnnxSession, Session, TrackSession
+from export.scan_graph import scan_graph
+from export.sessions import DerivedSessions, OnnxSession, ScanSession, Session, StreamSession, TrackSession
+from export.stream_graph import stream_graph
 from export.tensorrt.config import TensorRTConfig
 from export.track_graph import track_graph
+from reentry.errors import ExportError
+from reentry.schema import SCAN_GRAPH, STREAM_GRAPH, TRACK_GRAPH, DerivedModel
 from registry.formats import FORMATS, Format
 from training.checkpoint import Checkpoint
 
@@ -70,21 +74,36 @@ def build(export_format: Format, checkpoint: Checkpoint, version: int, folder: P
     return OnnxSession(whole, step, providers=(CUDA, CPU) if half else (CPU,))
 
 
-def build_track(export_format: Format, checkpoint: Checkpoint, version: int, folder: Path) -> TrackSession | None:
-    """Write the graph from measurements to onsets of a format and load it; return None for a format without one.
+def build_derived(
+    export_format: Format, checkpoint: Checkpoint, version: int, folder: Path
+) -> tuple[DerivedSessions | None, tuple[str, ...]]:
+    """Write the graphs of the derived models of a format, and load them.
 
-    Its network has int8 weights in the format int8, and fp32 weights in all others: it runs on CPUs, where ONNX Runtime
-    cannot run an fp16 LSTM.
+    Their network has int8 weights in the format int8, and fp32 weights in all others: it runs on CPUs, where ONNX
+    Runtime cannot run an fp16 LSTM.
+
+    Returns:
+        The graphs, None for a format that is not served; and a warning for each graph that is left out.
 
     Raises:
         ExportError: the network is not an LSTM.
     """
-    name = FORMATS[export_format].track_file
-    if name is None:
-        return None
-    graph = track_graph(checkpoint, version)
-    onnx.save(dynamic_int8(graph) if export_format is Format.ONNX_INT8 else graph, folder / name)
-    return TrackSession(folder / name)
+    if not FORMATS[export_format].derived:
+        return None, ()
+
+    def save(derived: DerivedModel, graph: onnx.ModelProto) -> Path:
+        path = folder / derived.file
+        onnx.save(dynamic_int8(graph) if export_format is Format.ONNX_INT8 else graph, path)
+        return path
+
+    track = TrackSession(save(TRACK_GRAPH, track_graph(checkpoint, version)))
+    scan = ScanSession(save(SCAN_GRAPH, scan_graph(checkpoint, version)))
+    try:
+        graph = stream_graph(checkpoint, version)
+    except ExportError as error:  # the network is too large; it is an LSTM, because the other graphs were exported
+        warning = f"{STREAM_GRAPH.file} is left out, so {STREAM_GRAPH.name} cannot serve this version: {error}"
+        return DerivedSessions(track, scan, None), (warning,)
+    return DerivedSessions(track, scan, StreamSession(save(STREAM_GRAPH, graph))), ()
 
 
 def _save_onnx(checkpoint: Checkpoint, version: int, whole: Path, step: Path, precision: Precision) -> None:

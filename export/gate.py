@@ -7,7 +7,7 @@ The checks run in this order, and each has its own error:
    probabilities equal PyTorch's; they do not change if the features that the network does not use are NaN; a prefix
    of a track gives the probabilities of the whole track, and so do steps with carried state.
 3. The task itself: phase and onset of every validation track, run alone, in batches, step by step, and by the graph
-   from measurements to onsets.
+   from measurements to onsets; and of a few tracks by the graphs of live tracks.
 
 A format that rounds (fp16, int8) differs in every value. The gate measures these differences and reports them, but
 judges such a format by the task alone.
@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from export.config import ExportConfig
-from export.sessions import Array, Session, TrackSession
+from export.live_gate import CheckedScanSession, CheckedStreamSession, live_samples
+from export.sessions import Array, DerivedSessions, Session
 from export.signature import CheckedSession
 from export.track_gate import CheckedTrackSession
 from export.validation import flight_features
@@ -74,6 +75,10 @@ class Verification:
     """Share of differing steps by the graph from measurements to onsets; None for a format without this graph."""
     measured_onset_moved: int | None
     """Largest shift of an onset by the graph from measurements to onsets; None for a format without this graph."""
+    live_phase_share: float | None
+    """Share of differing steps by the graphs of live tracks, the larger of both; None for a format without them."""
+    live_onset_moved: int | None
+    """Largest shift of an onset by the graphs of live tracks; None for a format without them."""
     metrics: dict[str, float | None]
     """Metrics of this format on the validation tracks; see `training.evaluation.metrics`."""
 
@@ -92,7 +97,7 @@ def verify(
     version: int,
     tolerance: Tolerance,
     validation: Sequence[Sample],
-    track: TrackSession | None = None,
+    derived: DerivedSessions | None = None,
 ) -> Verification:
     """Compare a format with the network that it was made from.
 
@@ -103,7 +108,7 @@ def verify(
         version: version number that the format must return.
         tolerance: largest differences that the format may have.
         validation: labelled tracks, at least one.
-        track: the format's graph from measurements to onsets; None without one.
+        derived: the format's graphs for the derived models; None without them.
 
     Raises:
         ExportError: a check failed.
@@ -121,9 +126,11 @@ def verify(
         some = validation[:STEPPED_TRACKS]
         stepped = gate.check_task("step by step", gate.predict_stepped(some), phases[:STEPPED_TRACKS])
     fused: tuple[float, int] | tuple[None, None] = (None, None)
-    if track is not None:
-        predictions_of_graph = gate.check_track_graph(CheckedTrackSession(track, version), validation)
+    live: list[tuple[float, int]] = []
+    if derived is not None:
+        predictions_of_graph = gate.check_track_graph(CheckedTrackSession(derived.track, version), validation)
         fused = gate.check_task("from measurements", predictions_of_graph, phases)
+        live = gate.check_live_graphs(derived, live_samples(validation), version)
     return Verification(
         cases=len(differences),
         max_difference=values,
@@ -137,6 +144,8 @@ def verify(
         stepped_onset_moved=stepped[1],
         measured_phase_share=fused[0],
         measured_onset_moved=fused[1],
+        live_phase_share=max((share for share, _ in live), default=None),
+        live_onset_moved=max((moved for _, moved in live), default=None),
         metrics=without_nan(score(predictions, decision).as_dict()),
     )
 
@@ -180,15 +189,31 @@ class _Gate:
     def check_track_graph(self, track: CheckedTrackSession, samples: Sequence[Sample]) -> list[Prediction]:
         """Run the graph from measurements to onsets over single tracks, and compare its probabilities with PyTorch."""
         track.require_refusal(samples[0])
-        predictions = []
-        for sample in samples:
-            prediction = track.predict(sample, self.decision)
-            where = f"validation track {sample.track.track_id}, from measurements"
-            self._difference(
-                "values against PyTorch", where, prediction.probability[None], self._reference(_padded([sample]))
-            )
-            predictions.append(prediction)
+        predictions = [track.predict(sample, self.decision) for sample in samples]
+        self._check_predictions("from measurements", samples, predictions)
         return predictions
+
+    def check_live_graphs(
+        self, derived: DerivedSessions, samples: Sequence[Sample], version: int
+    ) -> list[tuple[float, int]]:
+        """Run the graphs of live tracks, and compare them with PyTorch; return the result of `check_task` for each."""
+        if not samples:
+            return []
+        scan = CheckedScanSession(derived.scan, self.model.config, version)
+        by_graph = {"in scans": scan.predict(samples)}
+        if derived.stream is not None:
+            by_graph["as live tracks"] = CheckedStreamSession(derived.stream, version).predict(samples, self.decision)
+        phases = [self.reference_phase(sample) for sample in samples]
+        for how, predictions in by_graph.items():
+            self._check_predictions(how, samples, predictions)
+        return [self.check_task(how, predictions, phases) for how, predictions in by_graph.items()]
+
+    def _check_predictions(self, how: str, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:
+        """Compare the probabilities of tracks with PyTorch's."""
+        for sample, prediction in zip(samples, predictions, strict=True):
+            where = f"validation track {sample.track.track_id}, {how}"
+            expected = self._reference(_padded([sample]))
+            self._difference("values against PyTorch", where, prediction.probability[None], expected)
 
     def reference_phase(self, sample: Sample) -> Array:
         """Phases (T,) of a track by PyTorch."""

@@ -20,7 +20,8 @@ from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
 from reentry.drift import REFERENCE_FILE
 from reentry.errors import ExportError, ReentryError, RepositoryError
-from registry.formats import FORMATS, TRACK_FILE, Format
+from reentry.schema import REENTRY_LSTM, REENTRY_STEP
+from registry.formats import FORMATS, Format
 from registry.labels import Record
 from registry.manifest import MANIFEST_FILE, Manifest
 from registry.open import open_store
@@ -118,9 +119,12 @@ class _Exporter:
                 folder = Path(scratch)
                 session = builders.build(export_format, checkpoint, version, folder, config.tensorrt)
                 whole, step = folder / spec.whole_file, folder / spec.step_file
-                track = builders.build_track(export_format, checkpoint, version, folder)
-                if spec.whole_file.endswith(".onnx"):
-                    check_signature(whole, step, folder / TRACK_FILE, checkpoint.model_config)
+                derived, warnings = builders.build_derived(export_format, checkpoint, version, folder)
+                graphs = {whole: REENTRY_LSTM, step: REENTRY_STEP}
+                graphs |= {folder / each.file: each.model for each in spec.derived}
+                for path, model in graphs.items():
+                    if path.suffix == ".onnx" and path.is_file():
+                        check_signature(path, model, checkpoint.model_config)
                 verification = verify(
                     session,
                     checkpoint,
@@ -128,7 +132,7 @@ class _Exporter:
                     version=version,
                     tolerance=spec.tolerance,
                     validation=self.validation.samples,
-                    track=track,
+                    derived=derived,
                 )
                 if checkpoint.reference is not None:
                     (folder / REFERENCE_FILE).write_text(json.dumps(checkpoint.reference.as_dict(), indent=2) + "\n")
@@ -140,7 +144,12 @@ class _Exporter:
                 except FileExistsError:  # another export took this number
                     continue
             return FormatResult(
-                format=export_format, version=version, place=place, size=size, verification=verification
+                format=export_format,
+                version=version,
+                place=place,
+                size=size,
+                verification=verification,
+                warnings=warnings,
             )
         raise ExportError(
             f"no free version number after {_ATTEMPTS} attempts", where=self.store.location, fix="export again"

@@ -31,6 +31,8 @@ class FormatResult:
     size: int | None = None
     """Size of both graphs in bytes."""
     verification: Verification | None = None
+    warnings: tuple[str, ...] = ()
+    """Graphs that the version lacks, one line each."""
     left_out: str | None = None
     """What this machine lacks to build the format."""
     error: str | None = None

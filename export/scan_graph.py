@@ -18,9 +18,8 @@ from training.models.networks import ReentryNetwork
 
 WIDTH_AXIS: Final = "width"
 """Axis of the given state, which may be narrower or wider than that of the network."""
-
-NEXT_WIDTH_AXIS: Final = "next_width"
-"""Axis of the next state."""
+SIZE_AXIS: Final = "size"
+"""Axis of the next state, which has the size of the network's state."""
 
 
 class ScanModel(nn.Module):
@@ -37,13 +36,15 @@ class ScanModel(nn.Module):
         size = 2 * self.units
         # The first state of a track has any width, so that the caller need not know that of the network.
         missing = torch.zeros(features.shape[0], size)
-        hidden, cell = torch.split(torch.cat([recurrent_state, missing], dim=1)[:, :size], self.units, dim=1)
+        extended = torch.cat([recurrent_state, missing], dim=1)
+        hidden, cell = torch.split(extended[:, :size], self.units, dim=1)
         columns = features.unbind(-1)
         chosen, shares = ([columns[index] for index in indices] for indices in (self.chosen, self.shares))
         probability, next_hidden, next_cell, version = self.layers(chosen, shares, hidden, cell)
-        # Further numbers of the given state are passed on. This leaves the width of the next state open, so that one
-        # configuration of the model suits all networks.
-        return probability, torch.cat([next_hidden, next_cell, recurrent_state[:, size:]], dim=1), version
+        # The configuration of the model is the same for every network, so the graph must not declare the size of the
+        # state. A slice has an unknown size if its end is computed: this one is 2 * L * H.
+        after = torch.cat([next_hidden, next_cell], dim=1)[:, : extended.shape[1] - recurrent_state.shape[1]]
+        return probability, after, version
 
 
 def scan_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
@@ -55,5 +56,5 @@ def scan_graph(checkpoint: Checkpoint, version: int) -> onnx.ModelProto:
     example = (torch.zeros(2, len(FEATURES)), torch.zeros(2, 3))  # the exporter would fix an axis of size 1
     axes = {tensor.name: {0: BATCH_AXIS} for tensor in (*SCAN_STEP.inputs, *SCAN_STEP.outputs)}
     axes[RECURRENT_STATE.name][1] = WIDTH_AXIS
-    axes[NEXT_RECURRENT_STATE.name][1] = NEXT_WIDTH_AXIS
+    axes[NEXT_RECURRENT_STATE.name][1] = SIZE_AXIS
     return exported(ScanModel(checkpoint.model, version), example, SCAN_STEP, axes, checkpoint, "one scan")

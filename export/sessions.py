@@ -98,13 +98,27 @@ class NamedTensorSession(ABC):
         return probability, Carried(hidden, cell), version
 
 
-class TrackSession:
-    """The graph from measurements to onsets, run by ONNX Runtime."""
+class _Graph:
+    """A graph of a derived model, run by ONNX Runtime."""
 
-    def __init__(self, path: Path, *, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+    def __init__(
+        self, path: Path, model: schema.Model, *, threads: int, providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        self._names = [tensor.name for tensor in model.outputs]
         self._graph = onnxruntime.InferenceSession(path, options, providers=list(providers))
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Inputs by name -> outputs by name."""
+        return dict(zip(self._names, self._graph.run(self._names, inputs), strict=True))
+
+
+class TrackSession(_Graph):
+    """The graph from measurements to onsets."""
+
+    def __init__(self, path: Path, *, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+        super().__init__(path, schema.REENTRY_TRACK, threads=threads, providers=providers)
 
     def run(self, measurements: Array, track_length: Array) -> dict[str, Array]:
         """Score measurements (B, T, M) float64 of tracks with lengths (B,).
@@ -112,12 +126,45 @@ class TrackSession:
         Returns:
             The outputs of `schema.REENTRY_TRACK` by name.
         """
-        inputs = {
-            schema.MEASUREMENTS.name: np.ascontiguousarray(measurements, np.float64),
-            schema.TRACK_LENGTH.name: np.asarray(track_length, np.int32)[:, None],
-        }
-        names = [tensor.name for tensor in schema.REENTRY_TRACK.outputs]
-        return dict(zip(names, self._graph.run(names, inputs), strict=True))
+        return self._run(
+            {
+                schema.MEASUREMENTS.name: np.ascontiguousarray(measurements, np.float64),
+                schema.TRACK_LENGTH.name: np.asarray(track_length, np.int32)[:, None],
+            }
+        )
+
+
+class StreamSession(_Graph):
+    """The graph of a live track."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, schema.REENTRY_STREAM, threads=1)
+
+    def run(self, measurement: Array, state: Array) -> dict[str, Array]:
+        """One measurement (B, M) float64 of each track and its state -> outputs of `schema.REENTRY_STREAM` by name."""
+        first = np.ascontiguousarray(measurement, np.float64)
+        return self._run({schema.MEASUREMENT.name: first, schema.STREAM_STATE.name: state})
+
+
+class ScanSession(_Graph):
+    """The graph of many live tracks."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, schema.SCAN_STEP, threads=1)
+
+    def run(self, features: Array, state: Array) -> dict[str, Array]:
+        """Features (B, F) float32 of one step of each track and its state -> outputs of `schema.SCAN_STEP` by name."""
+        first = np.ascontiguousarray(features, np.float32)
+        return self._run({schema.STEP_FEATURES.name: first, schema.RECURRENT_STATE.name: state})
+
+
+class DerivedSessions(NamedTuple):
+    """The graphs of the derived models of a version."""
+
+    track: TrackSession
+    scan: ScanSession
+    stream: StreamSession | None
+    """None if the network is too large for this graph."""
 
 
 class OnnxSession(NamedTensorSession):

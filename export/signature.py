@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 
 from export.graphs import BATCH_AXIS, TIME_AXIS
+from export.scan_graph import SIZE_AXIS, WIDTH_AXIS
 from export.sessions import Array, Session, no_state
 from reentry.errors import ExportError
-from reentry.schema import HIDDEN_STATE, REENTRY_LSTM, REENTRY_STEP, REENTRY_TRACK, Model, Tensor
+from reentry.schema import HIDDEN_STATE, NEXT_RECURRENT_STATE, RECURRENT_STATE, Model, Tensor
 from training.config import ModelConfig
 
 _ONNX_TYPES: Final = {
@@ -25,17 +26,28 @@ _ONNX_TYPES: Final = {
     "INT64": onnx.TensorProto.INT64,
     "UINT8": onnx.TensorProto.UINT8,
 }
+_FREE_AXES: Final = {RECURRENT_STATE: WIDTH_AXIS, NEXT_RECURRENT_STATE: SIZE_AXIS}
+"""Name of the axis of any size, where it is not `TIME_AXIS`."""
 
 
-def check_signature(whole: Path, step: Path, track: Path, config: ModelConfig) -> None:
-    """Check the inputs and outputs of the three ONNX graphs of a version.
+def check_signature(path: Path, model: Model, config: ModelConfig) -> None:
+    """Check that an ONNX graph of a version declares the inputs and outputs of a model of `reentry.schema`.
 
     Raises:
         ExportError: a name, an axis or a type differs.
     """
-    _check(onnx.load(whole), REENTRY_LSTM, config)
-    _check(onnx.load(step), REENTRY_STEP, config)
-    _check(onnx.load(track), REENTRY_TRACK, config)
+    graph = onnx.load(path).graph
+    sides = (("inputs", model.inputs, graph.input), ("outputs", model.outputs, graph.output))
+    for side, declared, found in sides:
+        names = [value.name for value in found]
+        require_equal("names", f"{model.name}, {side}", [tensor.name for tensor in declared], names)
+    pairs = [pair for _, declared, found in sides for pair in zip(declared, found, strict=True)]
+    for tensor, value in pairs:
+        shape = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        require_equal("axes", f"{model.name}, {tensor.name}", _axes(tensor, config), shape)
+    for tensor, value in pairs:
+        element = value.type.tensor_type.elem_type
+        require_equal("types", f"{model.name}, {tensor.name}", _ONNX_TYPES[tensor.dtype], element)
 
 
 class CheckedSession:
@@ -90,25 +102,12 @@ class CheckedSession:
         return probability
 
 
-def _check(graph: onnx.ModelProto, model: Model, config: ModelConfig) -> None:
-    sides = (("inputs", model.inputs, graph.graph.input), ("outputs", model.outputs, graph.graph.output))
-    for side, declared, found in sides:
-        names = [value.name for value in found]
-        require_equal("names", f"{model.name}, {side}", [tensor.name for tensor in declared], names)
-    pairs = [pair for _, declared, found in sides for pair in zip(declared, found, strict=True)]
-    for tensor, value in pairs:
-        shape = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        require_equal("axes", f"{model.name}, {tensor.name}", _axes(tensor, config), shape)
-    for tensor, value in pairs:
-        element = value.type.tensor_type.elem_type
-        require_equal("types", f"{model.name}, {tensor.name}", _ONNX_TYPES[tensor.dtype], element)
-
-
 def _axes(tensor: Tensor, config: ModelConfig) -> list[str | int]:
     """Name or fixed size of each axis of a tensor."""
     if tensor.dims == HIDDEN_STATE.dims:
         return [BATCH_AXIS, config.layers, config.hidden]
-    return [BATCH_AXIS, *(TIME_AXIS if size == -1 else size for size in tensor.dims)]
+    free = _FREE_AXES.get(tensor, TIME_AXIS)
+    return [BATCH_AXIS, *(free if size == -1 else size for size in tensor.dims)]
 
 
 def require_equal(check: str, where: str, expected: object, got: object) -> None:

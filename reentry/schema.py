@@ -193,8 +193,6 @@ TRACK_MONITOR: Final = Model(
 passes on, so that an answer waits for it and a refusal replaces the answer."""
 REENTRY_FAST: Final = Model("reentry_fast", ENSEMBLE.inputs, REENTRY_TRACK.outputs)
 """The ensemble of `REENTRY_TRACK` and `TRACK_MONITOR`: the fastest way to score tracks."""
-TRACK_GRAPH_MODELS: Final = (REENTRY_TRACK, TRACK_MONITOR, REENTRY_FAST)
-"""Models that are served only if `REENTRY_TRACK` has a version."""
 REENTRY_STEP: Final = Model(
     "reentry_step",
     inputs=(STEP_FEATURES, HIDDEN_STATE, CELL_STATE),
@@ -263,5 +261,38 @@ SCAN_STEP: Final = Model(
     outputs=(STEP_PROBABILITY, NEXT_RECURRENT_STATE, MODEL_VERSION),
 )
 """The network for one step of many live tracks, which `REENTRY_SCAN` calls."""
-MODELS: Final = (TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE, *TRACK_GRAPH_MODELS)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedModel:
+    """A model whose graph is a file beside each version of reentry_lstm; it serves the version in production too."""
+
+    model: Model
+    file: str
+    """Name of the file in the folder of a version."""
+    needed_by: tuple[Model, ...] = ()
+    """Other models that are served only if this one has a version, each after those that it needs itself."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.model.name
+
+    @property
+    def served_with(self) -> tuple[Model, ...]:
+        """The model and those that need it."""
+        return (self.model, *self.needed_by)
+
+
+TRACK_GRAPH: Final = DerivedModel(REENTRY_TRACK, "track.onnx", needed_by=(TRACK_MONITOR, REENTRY_FAST))
+STREAM_GRAPH: Final = DerivedModel(REENTRY_STREAM, "stream.onnx")
+SCAN_GRAPH: Final = DerivedModel(SCAN_STEP, "scan.onnx", needed_by=(REENTRY_SCAN,))
+DERIVED_MODELS: Final = (TRACK_GRAPH, STREAM_GRAPH, SCAN_GRAPH)
+"""Models that follow reentry_lstm. They serve ONNX graphs in every served format, because the features need float64,
+which TensorRT does not have."""
+MODELS: Final = (
+    *(TRACK_FEATURES, REENTRY_LSTM, TRACK_DECISION, ENSEMBLE),
+    *(REENTRY_TRACK, TRACK_MONITOR, REENTRY_FAST),
+    *(REENTRY_STREAM, SCAN_STEP, REENTRY_SCAN),
+)
 """Models of the repository."""

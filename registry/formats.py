@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-TRACK_FILE: Final = "track.onnx"
-"""File with the graph from measurements to onsets in the folder of a version. It is an ONNX graph in every format that
-is served, because TensorRT has no float64, which the features need."""
+from reentry.schema import DERIVED_MODELS, DerivedModel
 
 
 class Format(StrEnum):
@@ -56,9 +54,9 @@ class FormatSpec:
         return f"step.{self.suffix}"
 
     @property
-    def track_file(self) -> str | None:
-        """Name of the file with the graph from measurements to onsets, in the same folder; None if it is not served."""
-        return TRACK_FILE if self.backend else None
+    def derived(self) -> tuple[DerivedModel, ...]:
+        """Models whose graphs are files in the same folder; none if the format is not served."""
+        return DERIVED_MODELS if self.backend else ()
 
 
 _EXACT: Final = Tolerance(probability=1e-5, phase_share=0.0, onset_steps=0)

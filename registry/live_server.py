@@ -113,7 +113,9 @@ class LiveServer:
     def load(self, config: str | None = None) -> None:
         """Load the model with a complete JSON configuration, and wait until only the versions that it pins answer.
 
-        Without a configuration the server loads the model with the file in its own repository.
+        Without a configuration the server loads the model with the file in its own repository. The versions that a
+        model with sequences had before are not waited for. They refuse every request at once, but Triton keeps them
+        until their sequences are idle, if a request waits for a slot.
 
         Raises:
             ServerError: the server cannot load it; it still serves the old versions.
@@ -121,7 +123,10 @@ class LiveServer:
         """
         with self._request_errors():
             api.load_model(self._address, self.model, config, key=self._key, timeout=self._timeout)
-        policy = json.loads(config or "{}").get("version_policy", {})
+        content = json.loads(config or "{}")
+        if content.get("sequence_batching"):
+            return
+        policy = content.get("version_policy", {})
         pinned = sorted(int(version) for version in policy.get("specific", {}).get("versions", []))
         deadline = time.monotonic() + self._timeout
         while pinned and (answering := self.versions()) != pinned:
@@ -133,6 +138,15 @@ class LiveServer:
                     got=f"versions {answering}",
                 )
             time.sleep(_POLL_SECONDS)
+
+    def unload(self) -> None:
+        """Close the model to new requests.
+
+        Raises:
+            ClientError: the server does not answer.
+        """
+        with self._request_errors():
+            api.unload_model(self._address, self.model, key=self._key)
 
     @contextmanager
     def _request_errors(self) -> Iterator[None]:

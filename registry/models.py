@@ -9,21 +9,19 @@ Shapes: B tracks, T steps, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from reentry.schema import (
+    DERIVED_MODELS,
     FEATURES_TENSOR,
     MEASUREMENT_COLUMNS,
-    MEASUREMENTS,
     PROBABILITY,
     REENTRY_LSTM,
-    REENTRY_TRACK,
     SCHEMA_VERSION,
-    TRACK_LENGTH,
     Model,
 )
 
@@ -57,28 +55,20 @@ class VersionedModel:
         return self.tensors.name
 
 
-def _flight_measurements() -> Arrays:
-    """Lengths (B, 1) and measurements (B, T, M) of two simulated flights."""
+def _flight_features() -> Arrays:
+    """Features of two simulated flights, (B, T, F)."""
     # Imported here: an image that only serves has no simulation.
+    from reentry.features.track import track_features
     from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 
     steps = 600
     flights = simulate_trapezoid(TrapezoidConfig(tracks=2, shortest=steps, longest=steps, labels=False))
     measurements = flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(2, steps, -1)
-    return {TRACK_LENGTH.name: np.full((2, 1), steps, np.int32), MEASUREMENTS.name: measurements}
-
-
-def _flight_features() -> Arrays:
-    """Features of two simulated flights, (B, T, F)."""
-    from reentry.features.track import track_features
-
-    return {FEATURES_TENSOR.name: track_features(_flight_measurements()[MEASUREMENTS.name])}
+    return {FEATURES_TENSOR.name: track_features(measurements)}
 
 
 def _probability_fault(inputs: Arrays, outputs: Arrays) -> str | None:
-    by_step = inputs.get(FEATURES_TENSOR.name, inputs.get(MEASUREMENTS.name))
-    assert by_step is not None
-    tracks, probability = by_step.shape[:2], outputs[PROBABILITY.name]
+    tracks, probability = inputs[FEATURES_TENSOR.name].shape[:2], outputs[PROBABILITY.name]
     if probability.shape != tracks:
         return f"{PROBABILITY.name} has shape {probability.shape} for tracks of shape {tracks}"
     if not np.all((probability >= 0) & (probability <= 1)):  # also true for NaN
@@ -86,27 +76,17 @@ def _probability_fault(inputs: Arrays, outputs: Arrays) -> str | None:
     return None
 
 
-TRACK_MODEL: Final = VersionedModel(
-    tensors=REENTRY_TRACK,
+_LSTM: Final = VersionedModel(
+    tensors=REENTRY_LSTM,
     schema_version=SCHEMA_VERSION,
     metric="onset_rmse",
     unit="s",
-    trial_inputs=_flight_measurements,
+    trial_inputs=_flight_features,
     trial_fault=_probability_fault,
 )
-"""The model whose versions `registry.track_model` derives from those of reentry_lstm; users do not manage them."""
 
-MODELS: Final = {
-    model.name: model
-    for model in (
-        VersionedModel(
-            tensors=REENTRY_LSTM,
-            schema_version=SCHEMA_VERSION,
-            metric="onset_rmse",
-            unit="s",
-            trial_inputs=_flight_features,
-            trial_fault=_probability_fault,
-        ),
-    )
-}
-"""Every model with versions, by its name."""
+MODELS: Final = {model.name: model for model in (_LSTM,)}
+"""Every model with versions that users manage, by its name."""
+
+DERIVED: Final = {derived: replace(_LSTM, tensors=derived.model) for derived in DERIVED_MODELS}
+"""Models that get their versions from reentry_lstm, see `registry.derived_models`. They have no trial of their own."""

@@ -2,11 +2,11 @@
 
 Triton serves the version that config.pbtxt pins. labels.json records which version is in production. A promotion
 changes the running server first, if one is given, after a trial of the version in a private server; then labels.json,
-then config.pbtxt, each in one step. If a step fails, the steps before it are undone. The model reentry_track follows
-reentry_lstm before that, see `registry.track_model`.
+then config.pbtxt, each in one step. If a step fails, the steps before it are undone. The derived models follow
+reentry_lstm before that, see `registry.derived_models`.
 
 A command that is killed in between leaves one of three states. If the server is ahead of the repository, or
-reentry_track ahead of reentry_lstm, repeating the command completes the promotion, and promoting the version in
+a derived model ahead of reentry_lstm, repeating the command completes the promotion, and promoting the version in
 production takes it back. If config.pbtxt is behind labels.json, the next command that changes anything repairs it and
 reports that.
 """
@@ -20,12 +20,12 @@ from typing import Literal
 
 from reentry.errors import ConfigError, ReentryError, RepositoryError
 from registry import config_pbtxt
+from registry.derived_models import derived_models_follow
 from registry.inventory import ProductionState, Version, find, find_installed
 from registry.labels import Change, Record
 from registry.live_server import LiveServer
 from registry.rules import comparison_warnings, require_servable, violations
 from registry.store import CONFIG_FILE, LABELS_FILE, VersionStore
-from registry.track_model import track_model_follows
 from registry.trial import try_out
 
 
@@ -201,7 +201,7 @@ def _apply(
     if server is not None and (untried := try_out(store, version, text)) is not None:
         warnings = [*warnings, untried]
     try:
-        with track_model_follows(store, version, server) as not_followed:
+        with derived_models_follow(store, version, server) as not_followed:
             if server is not None and current is not None:
                 server.serve(current, text, pinned)
             if version.number != state.labels.production:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reentry.schema import DERIVED_MODELS
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
 from tests.toy_model import write_toy_model
@@ -31,8 +32,10 @@ SLOW_FILES = (
     "unit/reentry/simulation/test_ballistic.py",
     "integration/test_perf_analyzer.py",
     "unit/export/test_stream_graph.py",
+    "unit/export/test_live_equality.py",
     "integration/test_fast_path.py",
     "integration/test_sequences.py",
+    "integration/test_scan.py",
     "integration/test_stream.py",
     "integration/test_stream_command.py",
     "unit/client/stream/test_replay_buffer.py",
@@ -47,7 +50,7 @@ SLOW_FILES = (
     "unit/perf/formats/test_benchmark.py",
     "unit/training/data/test_identity.py",
     "unit/registry/test_models.py",
-    "unit/registry/test_track_model.py",
+    "unit/registry/test_derived_models.py",
     "contract/test_k8s_manifests.py",
     "contract/test_monitoring.py",
     "contract/test_container.py",
@@ -104,7 +107,7 @@ def copy_repository(folder: Path) -> Path:
     """The project's repository without versions of the network, as a clone has it: version 1 is the one to serve."""
 
     def left_out(parent: str, names: list[str]) -> set[str]:
-        is_versioned = Path(parent).name in ("reentry_lstm", "reentry_track")
+        is_versioned = Path(parent).name in ("reentry_lstm", *(derived.name for derived in DERIVED_MODELS))
         versions = {name for name in names if name.isdigit()} if is_versioned else set()
         return versions | {"__pycache__", "labels.json"}
 
@@ -114,10 +117,10 @@ def copy_repository(folder: Path) -> Path:
 
 
 def make_repository(folder: Path) -> Path:
-    """The same with version 1 of a small network, which has no graph from measurements to onsets."""
+    """The same with version 1 of a small network, which has no graphs for the derived models."""
     repository = copy_repository(folder)
-    for name in ("reentry_track", "track_monitor", "reentry_fast"):
-        shutil.rmtree(repository / name)
+    for model in (model for derived in DERIVED_MODELS for model in derived.served_with):
+        shutil.rmtree(repository / model.name)
     write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
     return repository
 

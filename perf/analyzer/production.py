@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from perf.analyzer.config import PerfConfig
+from reentry import schema
 from reentry.errors import ReentryError
 from reentry.schema import REENTRY_LSTM
 from reentry.serving.repository import models_of, served_versions
 from registry.config_pbtxt import on_gpu
-from registry.formats import FORMATS, TRACK_FILE, Format
+from registry.formats import FORMATS, Format
 from registry.open import open_store
 from registry.store import CONFIG_FILE, manifest_of
 
-TRACK_GRAPH: Final = TRACK_FILE
+TRACK_GRAPH: Final = schema.TRACK_GRAPH.file
 STEP_GRAPH: Final = FORMATS[Format.ONNX].step_file
 
 

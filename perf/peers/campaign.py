@@ -34,9 +34,8 @@ from reentry.errors import ClientError, ConfigError, ReentryError, ServerError
 from reentry.runtime.arguments import require_file
 from reentry.runtime.cores import cores
 from reentry.runtime.revision import git_revision
-from reentry.schema import REENTRY_LSTM
+from reentry.schema import REENTRY_LSTM, TRACK_GRAPH
 from reentry.serving.repository import models_of, served_versions
-from registry.formats import TRACK_FILE
 
 _TIMEOUT: Final = 10.0
 """Seconds for one answer outside of the load."""
@@ -86,10 +85,10 @@ def served_model(repository: Path) -> Path:
         ServerError: no version is installed, or it has no such graph.
     """
     version = served_versions(repository, REENTRY_LSTM.name)[-1]
-    path = repository / REENTRY_LSTM.name / str(version) / TRACK_FILE
+    path = repository / REENTRY_LSTM.name / str(version) / TRACK_GRAPH.file
     if not path.is_file():
         raise ServerError(
-            f"version {version} has no {TRACK_FILE}", where=str(path.parent), fix="reentry export CHECKPOINT"
+            f"version {version} has no {TRACK_GRAPH.file}", where=str(path.parent), fix="reentry export CHECKPOINT"
         )
     return path
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from reentry.errors import ServerError
 from reentry.runtime.cores import cores
-from reentry.schema import REENTRY_FAST, REENTRY_TRACK, TRACK_GRAPH_MODELS
+from reentry.schema import DERIVED_MODELS, DerivedModel
 from reentry.serving.config import ServerConfig
-from reentry.serving.tuned import ModelTuning, read_tuned, tuned_config, tuning_of
+from reentry.serving.tuned import ModelTuning, read_tuned, set_instances, tuned_config, tuning_of
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -24,7 +24,9 @@ FIRST_VERSION: Final = "reentry export CHECKPOINT"
 
 
 def models_of(repository: Path) -> list[str]:
-    """Return the names of the models in a repository, without `TRACK_GRAPH_MODELS` if reentry_track has no version.
+    """Return the names of the models in a repository.
+
+    Each of `DERIVED_MODELS` that has no version is left out with the models that need it.
 
     Raises:
         ServerError: the folder is not a repository, a configuration is invalid, a model has no version, or the version
@@ -41,10 +43,9 @@ def models_of(repository: Path) -> list[str]:
             expected="folders with a config.pbtxt",
             fix="set --repository",
         )
-    # A version of an earlier release has no graph from measurements to onsets; the ensemble `reentry` does not need it.
-    if not _has_track_version(repository):
-        without = {model.name for model in TRACK_GRAPH_MODELS}
-        names = [name for name in names if name not in without]
+    # A version may lack a graph, which an earlier release did not export. The ensemble `reentry` needs none of them.
+    without = {model.name for derived in _without_version(repository) for model in derived.served_with}
+    names = [name for name in names if name not in without]
     for name in names:
         if not installed_versions(repository / name):
             raise ServerError(f"no version of {name} is installed", where=str(repository / name), fix=FIRST_VERSION)
@@ -52,25 +53,26 @@ def models_of(repository: Path) -> list[str]:
     return names
 
 
-def require_track_versions(repository: Path) -> None:
-    """Check that reentry_track has a version, if the repository holds it or the ensemble reentry_fast.
+def require_derived_versions(repository: Path) -> None:
+    """Check that each of `DERIVED_MODELS` has a version, if the repository holds it or a model that needs it.
 
     Raises:
-        ServerError: it has none, and a server that loads every folder of a repository would not start.
+        ServerError: one has none, and a server that loads every folder of a repository would not start.
     """
-    unusable = [model.name for model in (REENTRY_TRACK, REENTRY_FAST) if (repository / model.name).is_dir()]
-    if unusable and not _has_track_version(repository):
-        raise ServerError(
-            f"no version of {REENTRY_TRACK.name} is installed, and without explicit model control Triton loads every "
-            "model",
-            where=str(repository / REENTRY_TRACK.name),
-            fix=f"export the checkpoint again, or remove the folder {' and the folder '.join(unusable)}",
-        )
+    for derived in _without_version(repository):
+        unusable = [model.name for model in derived.served_with if (repository / model.name).is_dir()]
+        if unusable:
+            raise ServerError(
+                f"no version of {derived.name} is installed, and without explicit model control Triton loads every "
+                "model",
+                where=str(repository / derived.name),
+                fix=f"export the checkpoint again, or remove from the repository: {', '.join(unusable)}",
+            )
 
 
-def _has_track_version(repository: Path) -> bool:
-    model = repository / REENTRY_TRACK.name
-    return model.is_dir() and bool(installed_versions(model))
+def _without_version(repository: Path) -> list[DerivedModel]:
+    folders = {derived: repository / derived.name for derived in DERIVED_MODELS}
+    return [derived for derived, folder in folders.items() if not (folder.is_dir() and installed_versions(folder))]
 
 
 def served_versions(repository: Path, name: str) -> list[int]:
@@ -202,24 +204,25 @@ def fitted_config(model: ModelConfig, config: ServerConfig) -> ModelConfig:
     """Return a copy of a model's configuration with instances and threads that suit the cores of this machine.
 
     Networks get the instances and threads of `config`. Python models get half as many instances, because a feature or
-    decision pass takes about as long as the network's, so three busy processes share two cores. A model whose queue is
-    bounded gets a spare instance. Ensembles and models on GPUs stay as they are.
+    decision pass takes about as long as the network's, so three busy processes share two cores. One with sequences gets
+    as many as the networks, because each instance answers its own sequences one by one. A model whose queue is bounded
+    gets a spare instance. A model with sequences keeps its total number of slots for them. Ensembles and models on GPUs
+    stay as they are.
     """
     fitted = type(model)()
     fitted.CopyFrom(model)
     # An ensemble has no instances, and the cores do not determine how many instances a GPU holds.
     if model.HasField("ensemble_scheduling") or any(group.kind == group.KIND_GPU for group in model.instance_group):
         return fitted
-    del fitted.instance_group[:]
-    group = fitted.instance_group.add()
-    group.kind = group.KIND_CPU
     # Triton's batcher can miss the end of an execution while all instances are busy, and then waits for 500 ms.
     spare = 1 if tuning_of(model).max_queue_size else 0
+    count = config.fitted_instances
     if model.backend == "onnxruntime":
-        group.count = config.fitted_instances + spare
         fitted.parameters["intra_op_thread_count"].string_value = str(config.fitted_threads)
-    else:
-        group.count = python_instances(config.fitted_instances) + spare
+    elif not model.HasField("sequence_batching"):
+        count = python_instances(count)
+    set_instances(fitted, count + spare)
+    fitted.instance_group[0].kind = fitted.instance_group[0].KIND_CPU
     return fitted
 
 

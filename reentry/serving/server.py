@@ -28,7 +28,7 @@ from reentry.serving.repository import (
     fitted_model_config,
     models_of,
     precompile,
-    require_track_versions,
+    require_derived_versions,
     tuned_settings,
 )
 from reentry.serving.run_directory import RunDirectory
@@ -136,7 +136,7 @@ class EmbeddedServer:
         """
         self.models = models_of(self.config.model_repository)
         if self.config.model_control_mode != "explicit":
-            require_track_versions(self.config.model_repository)
+            require_derived_versions(self.config.model_repository)
         self._ensembles = ensembles_of(self.config.model_repository)
         installation = find_installation()
         require_libraries(installation)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,9 +121,7 @@ def tuned_config(model: ModelConfig, tuning: ModelTuning) -> ModelConfig:
     tuned = type(model)()
     tuned.CopyFrom(model)
     if tuning.instances is not None:
-        group = tuned.instance_group[0] if tuned.instance_group else tuned.instance_group.add()
-        group.count = tuning.instances
-        del tuned.instance_group[1:]
+        set_instances(tuned, tuning.instances)
     if tuning.threads is not None:
         tuned.parameters[_THREADS].string_value = str(tuning.threads)
     if tuning.batching is not None:
@@ -139,6 +138,16 @@ def tuned_config(model: ModelConfig, tuning: ModelTuning) -> ModelConfig:
             policy.default_timeout_microseconds = tuning.queue_timeout_microseconds
             policy.timeout_action = policy.REJECT
     return tuned
+
+
+def set_instances(model: ModelConfig, count: int) -> None:
+    """Change the number of instances in a model's configuration, but not the total number of slots for sequences."""
+    group = model.instance_group[0] if model.instance_group else model.instance_group.add()
+    oldest = model.sequence_batching.oldest
+    if oldest.max_candidate_sequences:  # of each instance
+        oldest.max_candidate_sequences = math.ceil(oldest.max_candidate_sequences * (group.count or 1) / count)
+    group.count = count
+    del model.instance_group[1:]
 
 
 def tuning_of(model: ModelConfig) -> ModelTuning:

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from reentry import schema
 from reentry.errors import ServerError
-from reentry.serving.repository import ensembles_of, models_of, read_model_config, require_track_versions
+from reentry.serving.repository import ensembles_of, models_of, read_model_config, require_derived_versions
 from tests.conftest import copy_repository
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -26,12 +26,18 @@ def configured(tensors) -> set[tuple[str, str, tuple[int, ...]]]:
     return {(tensor.name, pb.DataType.Name(tensor.data_type), tuple(tensor.dims)) for tensor in tensors}
 
 
+def states_of(states, side: str) -> set[tuple[str, str, tuple[int, ...]]]:
+    """Tensors of the state that Triton keeps for each sequence."""
+    return {(getattr(state, f"{side}_name"), pb.DataType.Name(state.data_type), tuple(state.dims)) for state in states}
+
+
 @pytest.mark.parametrize("model", schema.MODELS, ids=lambda model: model.name)
 def test_the_configured_tensors_match_the_schema(model: schema.Model) -> None:
     config = CONFIGS[model.name]
+    states = config.sequence_batching.state
     assert config.name == model.name
-    assert configured(config.input) == declared(model.inputs)
-    assert configured(config.output) == declared(model.outputs)
+    assert configured(config.input) | states_of(states, "input") == declared(model.inputs)
+    assert configured(config.output) | states_of(states, "output") == declared(model.outputs)
 
 
 def test_the_ensemble_names_the_columns_of_measurements_in_order() -> None:
@@ -70,7 +76,22 @@ def test_an_ensemble_is_wired_to_inputs_that_exist_with_their_types(model: schem
 
 
 def test_every_member_takes_as_large_a_batch_as_the_ensemble() -> None:
-    assert {config.max_batch_size for config in CONFIGS.values()} == {64}
+    others = {schema.REENTRY_STREAM, schema.SCAN_STEP, schema.REENTRY_SCAN}
+    assert {CONFIGS[model.name].max_batch_size for model in set(schema.MODELS) - others} == {64}
+
+
+def test_a_scan_of_the_largest_size_is_one_request() -> None:
+    assert CONFIGS[schema.SCAN_STEP.name].max_batch_size == schema.LARGEST_SCAN
+
+
+def test_there_are_slots_for_4096_live_tracks_that_start_without_a_measurement() -> None:
+    config = CONFIGS[schema.REENTRY_STREAM.name]
+    (group,), (state,) = config.instance_group, config.sequence_batching.state
+    assert config.sequence_batching.oldest.max_candidate_sequences * group.count == 4096
+    assert config.sequence_batching.max_sequence_idle_microseconds == 60_000_000
+    (initial,) = state.initial_state
+    assert initial.zero_data
+    assert (initial.data_type, initial.dims) == (state.data_type, state.dims)
 
 
 @pytest.mark.parametrize("name", ["track_features", "reentry_lstm"])
@@ -111,30 +132,46 @@ def test_the_ensemble_is_made_of_the_other_three(model_repository: Path) -> None
     assert ensembles_of(model_repository) == {"reentry": ["track_features", "reentry_lstm", "track_decision"]}
 
 
-def test_reentry_track_and_its_ensemble_are_served_once_it_has_a_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize("derived", schema.DERIVED_MODELS, ids=lambda derived: derived.name)
+def test_a_derived_model_and_those_that_need_it_are_served_once_it_has_a_version(
+    tmp_path: Path, derived: schema.DerivedModel
+) -> None:
     repository = copy_repository(tmp_path / "toy")
     (repository / schema.REENTRY_LSTM.name / "1").mkdir()
-    names = {model.name for model in schema.TRACK_GRAPH_MODELS}
+    names = {model.name for model in derived.served_with}
     assert names.isdisjoint(models_of(repository))
-    with pytest.raises(ServerError, match="no version of reentry_track is installed") as error:
-        require_track_versions(repository)
-    assert "remove the folder reentry_track and the folder reentry_fast" in str(error.value.fix)
-    (repository / schema.REENTRY_TRACK.name / "1").mkdir()
+    for other in set(schema.DERIVED_MODELS) - {derived}:
+        (repository / other.name / "1").mkdir()
+    assert names.isdisjoint(models_of(repository))
+    with pytest.raises(ServerError, match=f"no version of {derived.name} is installed") as error:
+        require_derived_versions(repository)
+    expected = ", ".join(model.name for model in derived.served_with)
+    assert str(error.value.fix).endswith(f"remove from the repository: {expected}")
+    (repository / derived.name / "1").mkdir()
     assert names <= set(models_of(repository))
     assert ensembles_of(repository)[schema.REENTRY_FAST.name] == ["reentry_track", "track_monitor"]
-    require_track_versions(repository)
+    require_derived_versions(repository)
 
 
 def test_an_ensemble_without_the_folder_of_its_graph_is_not_served(tmp_path: Path) -> None:
     repository = copy_repository(tmp_path)
-    (repository / schema.REENTRY_LSTM.name / "1").mkdir()
+    for name in (schema.REENTRY_LSTM.name, schema.REENTRY_STREAM.name, schema.SCAN_STEP.name):
+        (repository / name / "1").mkdir()
     shutil.rmtree(repository / schema.REENTRY_TRACK.name)
     assert schema.REENTRY_FAST.name not in models_of(repository)
     with pytest.raises(ServerError, match="no version of reentry_track is installed") as error:
-        require_track_versions(repository)
-    assert str(error.value.fix).endswith("remove the folder reentry_fast")
+        require_derived_versions(repository)
+    assert str(error.value.fix).endswith("remove from the repository: track_monitor, reentry_fast")
 
 
 def test_the_graph_is_warmed_up_with_measurements() -> None:
     for warm_up in CONFIGS[schema.REENTRY_TRACK.name].model_warmup:
         assert warm_up.inputs["measurements"].dims[-1] == len(schema.MEASUREMENT_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "file", [".gitignore", ".github/workflows/checks.yml", ".gitlab-ci.yml", "Dockerfile.triton", "Makefile"]
+)
+def test_a_file_that_lists_the_models_with_versions_lists_every_derived_model(file: str) -> None:
+    text = (REPOSITORY.parent / file).read_text()
+    assert [derived.name for derived in schema.DERIVED_MODELS if derived.name not in text] == []

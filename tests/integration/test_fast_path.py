@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import tritonclient.grpc as triton
@@ -18,14 +19,15 @@ from tritonclient.utils import InferenceServerException
 from client import Reentry, routing
 from client.connection import Array, Connection
 from client.predict import PredictConfig, predict_file
-from export.builders import build, build_track
+from export.builders import build, build_derived
 from export.tensorrt.config import TensorRTConfig
+from export.track_graph import track_graph
 from reentry import schema
 from reentry.serving import EmbeddedServer
 from reentry.serving import http as api
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from registry import promotion
-from registry.formats import TRACK_FILE, Format
+from registry.formats import Format
 from registry.live_server import LiveServer
 from registry.open import open_store
 from tests.conftest import copy_repository, on_free_ports
@@ -56,10 +58,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     version.mkdir()
     checkpoint = network()
     build(Format.ONNX, checkpoint, 1, version, TensorRTConfig())
-    build_track(Format.ONNX, checkpoint, 1, version)
+    onnx.save(track_graph(checkpoint, 1), version / schema.TRACK_GRAPH.file)
     write_reference(version)
     (repository / "reentry_track/1").mkdir()
-    shutil.copy(version / TRACK_FILE, repository / "reentry_track/1/model.onnx")
+    shutil.copy(version / schema.TRACK_GRAPH.file, repository / "reentry_track/1/model.onnx")
     return repository
 
 
@@ -207,7 +209,7 @@ def test_the_first_promotion_with_a_graph_lets_a_running_server_load_the_ensembl
     checkpoint, version = network(), tmp_path / "graphs"
     version.mkdir()
     build(Format.ONNX, checkpoint, 2, version, TensorRTConfig())
-    build_track(Format.ONNX, checkpoint, 2, version)
+    build_derived(Format.ONNX, checkpoint, 2, version)
     install(copy, tmp_path, 2, files={path.name: path.read_bytes() for path in version.iterdir()})
     with EmbeddedServer(on_free_ports(copy, instances=4)) as server:
         assert FAST not in server.models

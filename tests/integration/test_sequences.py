@@ -16,32 +16,37 @@ from tritonclient.utils import InferenceServerException
 
 from export.stream_graph import stream_graph
 from reentry.serving import EmbeddedServer, ServerConfig
+from registry.config_pbtxt import pinned
+from registry.formats import FORMATS, Format
+from registry.live_server import LiveServer
+from tests.conftest import REPOSITORY, on_free_ports
 from tests.unit.export.test_stream_graph import default, stream, trapezoids
 
 MODEL = "reentry_stream"
 SLOTS, IDLE = 8, 3.0
-CONFIG = Path(__file__).parents[1] / "reentry_stream.pbtxt"
+CONFIG = REPOSITORY / MODEL / "config.pbtxt"
+
+
+def make_repository(folder: Path, *versions: int, slots: int, idle: float) -> Path:
+    """Make a repository that holds only reentry_stream, with slots for each instance and an idle time in s."""
+    for version in versions:
+        (folder / MODEL / str(version)).mkdir(parents=True)
+        onnx.save(stream_graph(default(), version), folder / MODEL / str(version) / "model.onnx")
+    text = CONFIG.read_text()
+    in_file = slots * ServerConfig().fitted_instances // 2  # the file has two instances; the server keeps the total
+    for setting, value in (("max_sequence_idle_microseconds", round(idle * 1e6)), ("max_candidate_sequences", in_file)):
+        text, changes = re.subn(rf"{setting}: \d+", f"{setting}: {value}", text)
+        assert changes == 1
+    (folder / MODEL / "config.pbtxt").write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.InferenceServerClient]:
     """Client of a server with few slots for each instance and a short idle time."""
-    repository = tmp_path_factory.mktemp("repository")
-    (repository / MODEL / "1").mkdir(parents=True)
-    text = CONFIG.read_text()
-    for setting, value in (
-        (r"max_sequence_idle_microseconds: \d+", f"max_sequence_idle_microseconds: {IDLE * 1e6:.0f}"),
-        (r"max_candidate_sequences: \d+", f"max_candidate_sequences: {SLOTS}"),
-    ):
-        text, changes = re.subn(setting, value, text)
-        assert changes == 1
-    (repository / MODEL / "config.pbtxt").write_text(text)
-    onnx.save(stream_graph(default(), 1), repository / MODEL / "1" / "model.onnx")
-    on_free_ports = ServerConfig(
-        model_repository=repository, http_port=0, grpc_port=0, metrics_port=0, drain_timeout=0.1
-    )
-    with EmbeddedServer(on_free_ports) as server, triton.InferenceServerClient(server.grpc_url) as connected:
-        yield connected
+    repository = make_repository(tmp_path_factory.mktemp("repository"), 1, slots=SLOTS, idle=IDLE)
+    with EmbeddedServer(on_free_ports(repository)) as server, triton.InferenceServerClient(server.grpc_url) as made:
+        yield made
 
 
 def inputs(row: np.ndarray) -> list[triton.InferInput]:
@@ -143,12 +148,18 @@ def test_requests_of_many_sequences_are_joined_into_one_run(client: triton.Infer
     send_all(row, end=True)
 
 
-def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.InferenceServerClient) -> None:
-    time.sleep(IDLE + 1.0)  # the slots of earlier tests come back
-    (instances,) = client.get_model_config(MODEL).config.instance_group
-    slots = instances.count * SLOTS  # the server sets the count to that of the cores
+def fill(client: triton.InferenceServerClient) -> int:
+    """Start a sequence in every slot; return their number."""
+    config = client.get_model_config(MODEL).config
+    slots = config.instance_group[0].count * config.sequence_batching.oldest.max_candidate_sequences
     for track in range(slots):
         send(client, 0, f"slot/{track}", start=True)
+    return slots
+
+
+def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.InferenceServerClient) -> None:
+    time.sleep(IDLE + 1.0)  # the slots of earlier tests come back
+    slots = fill(client)
     answered = queue.Queue[object]()
     client.async_infer(
         MODEL, inputs(trapezoids()[0][0]), lambda result, error: answered.put(error or result),
@@ -160,3 +171,41 @@ def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.Infe
     assert isinstance(answered.get(timeout=30), triton.InferResult)
     for track in range(1, slots):
         send(client, 1, f"slot/{track}", end=True)
+
+
+def test_the_timeout_of_a_request_bounds_the_wait_for_a_slot(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path, 1, slots=2, idle=600.0)
+    with EmbeddedServer(on_free_ports(repository)) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        fill(client)
+        measurement = inputs(trapezoids()[0][0])
+        with pytest.raises(InferenceServerException, match="timeout of the corresponding sequence") as refused:
+            client.infer(MODEL, measurement, sequence_id="more", sequence_start=True, timeout=200_000)
+        assert refused.value.status() == "StatusCode.UNAVAILABLE"
+        with pytest.raises(InferenceServerException, match="must specify the START flag"):
+            send(client, 1, "more")
+        send(client, 1, "slot/0", end=True)
+        assert send(client, 0, "more", start=True) == pytest.approx(expected(1)[0], abs=1e-6)
+
+
+def test_after_a_promotion_old_sequences_are_refused_at_once_and_new_ones_start(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path, 1, 2, slots=2, idle=600.0)
+    with EmbeddedServer(on_free_ports(repository)) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        slots = fill(client)
+        # This request waits for a slot. After its deadline it stays in the queue of version 1.
+        with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+            client.infer(
+                MODEL, inputs(trapezoids()[0][0]), sequence_id="waits", sequence_start=True, client_timeout=0.5
+            )
+        live = LiveServer(f"http://{server.http_url}", MODEL)
+        text = CONFIG.read_text()
+        live.serve(live.config(), text, pinned(text, version=2, spec=FORMATS[Format.ONNX]))
+        assert live.versions() == [1, 2]  # the queue keeps version 1, and the promotion has not waited for its end
+        for track in range(slots):
+            with pytest.raises(InferenceServerException, match="must specify the START flag"):
+                send(client, 1, f"slot/{track}")
+        for track in range(slots):
+            answer = client.infer(
+                MODEL, inputs(trapezoids()[0][0]), sequence_id=f"slot/{track}", sequence_start=True, client_timeout=60
+            )
+            assert answer.as_numpy("model_version").tolist() == [[2]]
+            assert answer.as_numpy("reentry_probability")[0, 0] == pytest.approx(expected(1)[0], abs=1e-6)

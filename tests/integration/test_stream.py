@@ -237,7 +237,7 @@ def test_a_track_beyond_the_slots_of_the_server_is_refused_and_the_others_contin
     repository: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(repository / "reentry_stream", tmp_path / "reentry_stream")
-    with_setting(tmp_path, "reentry_stream", "max_candidate_sequences", 2)
+    with_setting(tmp_path, "reentry_stream", "max_candidate_sequences", 1)
     rows = next(iter(flights().values()))
 
     async def send(url: str) -> tuple[Answers, list[Answers]]:

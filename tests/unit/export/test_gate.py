@@ -14,13 +14,16 @@ import pytest
 from export.config import ExportConfig
 from export.gate import Verification, verify
 from export.graphs import step_graph, whole_graph
+from export.live_gate import LIVE_TRACKS, live_samples
 from export.quantize import dynamic_int8
-from export.sessions import Array, Carried, OnnxSession, TrackSession
+from export.scan_graph import scan_graph
+from export.sessions import Array, Carried, DerivedSessions, OnnxSession, ScanSession, StreamSession, TrackSession
 from export.signature import check_signature
+from export.stream_graph import stream_graph
 from export.track_graph import track_graph
 from export.validation import flight_features
 from reentry.errors import ExportError
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP, REENTRY_STREAM, REENTRY_TRACK, SCAN_STEP
 from registry.formats import FORMATS, Format, Tolerance
 from tests.exporting import checkpoint_of, deciding, flights
 from training.checkpoint import Checkpoint
@@ -30,6 +33,7 @@ from training.data.samples import Sample
 EXACT = FORMATS[Format.ONNX].tolerance
 ROUNDED = FORMATS[Format.ONNX_INT8].tolerance
 SHAPE = ModelConfig(hidden=8, harmonics=())
+MODELS = (REENTRY_LSTM, REENTRY_STEP, REENTRY_TRACK, REENTRY_STREAM, SCAN_STEP)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,8 @@ def graphs(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
         "model.onnx": whole_graph(checkpoint, 1),
         "step.onnx": step_graph(checkpoint, 1),
         "track.onnx": track_graph(checkpoint, 1),
+        "stream.onnx": stream_graph(checkpoint, 1),
+        "scan.onnx": scan_graph(checkpoint, 1),
     }
 
 
@@ -56,6 +62,12 @@ def paths(tmp_path: Path, graphs: dict[str, onnx.ModelProto]) -> tuple[Path, ...
     for name, graph in graphs.items():
         onnx.save(graph, tmp_path / name)
     return tuple(tmp_path / name for name in graphs)
+
+
+def derived(paths: tuple[Path, ...], **changed: object) -> DerivedSessions:
+    """Load the graphs of the derived models; some may be replaced by others."""
+    track, stream, scan = paths[2:]
+    return DerivedSessions(TrackSession(track), ScanSession(scan), StreamSession(stream))._replace(**changed)
 
 
 class Changed:
@@ -86,7 +98,7 @@ def gate(
     validation: list[Sample],
     tolerance: Tolerance = EXACT,
     version: int = 1,
-    track: object = None,
+    derived: object = None,
 ) -> Verification:
     return verify(
         session,
@@ -95,16 +107,18 @@ def gate(
         version=version,
         tolerance=tolerance,
         validation=validation,
-        track=track,
+        derived=derived,
     )
 
 
 def test_a_correct_format_passes_and_is_measured(
     paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
 ) -> None:
-    check_signature(*paths, SHAPE)
-    found = gate(OnnxSession(*paths[:2]), checkpoint, validation, track=TrackSession(paths[2]))
+    for path, model in zip(paths, MODELS, strict=True):
+        check_signature(path, model, SHAPE)
+    found = gate(OnnxSession(*paths[:2]), checkpoint, validation, derived=derived(paths))
     assert (found.measured_phase_share, found.measured_onset_moved) == (0.0, 0)
+    assert (found.live_phase_share, found.live_onset_moved) == (0.0, 0)
     assert (found.cases, found.tracks, found.steps) == (6, 3, sum(len(sample.track) for sample in validation))
     assert found.max_difference <= 1e-5
     assert found.prefix_difference <= 1e-5
@@ -127,7 +141,7 @@ def retype(graph: onnx.ModelProto) -> None:
     graph.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
 
 
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["whole", "step", "track"])
+@pytest.mark.parametrize("which", range(5), ids=[model.name for model in MODELS])
 @pytest.mark.parametrize(
     ("damage", "tensor", "check", "got"),
     [
@@ -152,7 +166,7 @@ def test_a_graph_with_another_signature_is_rejected(
     damage(graph)
     onnx.save(graph, paths[which])
     with pytest.raises(ExportError, match=f"check failed: {check}") as error:
-        check_signature(*paths, SHAPE)
+        check_signature(paths[which], MODELS[which], SHAPE)
     assert str(error.value.where).endswith(tensor)
     assert str(error.value.got).startswith(got)
 
@@ -379,15 +393,22 @@ def test_flight_features_are_whole_flights_or_sections_of_flights() -> None:
     assert (flight_features(3, 50, seed=6) != section).any()
 
 
-class ChangedTrack:
-    """The correct graph from measurements to onsets, with one output changed."""
+class ChangedGraph:
+    """The correct graph of a derived model, with one output changed."""
 
-    def __init__(self, path: Path, name: str, change: Callable[[Array], Array]) -> None:
-        self._session, self._name, self._change = TrackSession(path), name, change
+    def __init__(self, session: object, name: str, change: Callable[[Array], Array]) -> None:
+        self._session, self._name, self._change = session, name, change
 
-    def run(self, measurements: Array, track_length: Array) -> dict[str, Array]:
-        outputs = self._session.run(measurements, track_length)
+    def run(self, *inputs: Array) -> dict[str, Array]:
+        outputs = self._session.run(*inputs)
         return outputs | {self._name: self._change(outputs[self._name])}
+
+
+def require_rejection(
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample], changed: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        gate(OnnxSession(*paths[:2]), checkpoint, validation, derived=derived(paths, **changed))
 
 
 @pytest.mark.parametrize(
@@ -412,17 +433,97 @@ def test_a_wrong_graph_from_measurements_to_onsets_is_rejected(
     change: Callable[[Array], Array],
     check: str,
 ) -> None:
-    wrong = ChangedTrack(paths[2], name, change)
-    with pytest.raises(ExportError, match=f"check failed: {check}"):
-        gate(OnnxSession(*paths[:2]), checkpoint, validation, track=wrong)
+    wrong = {"track": ChangedGraph(TrackSession(paths[2]), name, change)}
+    require_rejection(paths, checkpoint, validation, wrong, f"check failed: {check}")
 
 
-def test_a_graph_from_measurements_that_does_not_run_is_rejected(
-    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
+@pytest.mark.parametrize(
+    ("name", "change", "check"),
+    [
+        ("reentry_probability", lambda p: p + np.float32(1e-4), "values against PyTorch"),
+        ("reentry_probability", lambda p: p[:, 0], "shapes"),
+        ("reentry_probability", lambda p: p + np.float32(np.nan), "finite values"),
+        ("reentry_probability", lambda p: np.nan_to_num(p, nan=0.1), "invalid measurements"),
+        ("reentry_phase", lambda phase: 1 - phase, "decision"),
+        ("onset", np.zeros_like, "decision"),
+        ("onset_timestamp", lambda time: time + 1.0, "decision"),
+        ("onset_timestamp", np.nan_to_num, "invalid measurements"),
+        ("accepted", np.zeros_like, "decision"),
+        ("accepted", np.ones_like, "invalid measurements"),
+        ("next_state", lambda state: state + 0.01, "values against PyTorch|decision"),
+        ("next_state", lambda state: state[:, 1:], "shapes"),
+        ("model_version", lambda version: version + 1, "version"),
+    ],
+)
+def test_a_wrong_graph_of_a_live_track_is_rejected(
+    paths: tuple[Path, ...],
+    checkpoint: Checkpoint,
+    validation: list[Sample],
+    name: str,
+    change: Callable[[Array], Array],
+    check: str,
+) -> None:
+    wrong = {"stream": ChangedGraph(StreamSession(paths[3]), name, change)}
+    require_rejection(paths, checkpoint, validation, wrong, f"check failed: ({check})")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "check"),
+    [
+        ("reentry_probability", lambda p: p + np.float32(1e-4), "values against PyTorch"),
+        ("reentry_probability", lambda p: p[:, 0], "shapes"),
+        ("reentry_probability", lambda p: p + np.float32(np.nan), "finite values"),
+        ("next_recurrent_state", lambda state: state[:, 1:], "shapes"),
+        ("model_version", lambda version: version + 1, "version"),
+    ],
+)
+def test_a_wrong_graph_of_many_live_tracks_is_rejected(
+    paths: tuple[Path, ...],
+    checkpoint: Checkpoint,
+    validation: list[Sample],
+    name: str,
+    change: Callable[[Array], Array],
+    check: str,
+) -> None:
+    wrong = {"scan": ChangedGraph(ScanSession(paths[4]), name, change)}
+    require_rejection(paths, checkpoint, validation, wrong, f"check failed: {check}")
+
+
+def test_a_state_of_many_live_tracks_that_is_carried_wrongly_is_rejected(
+    paths: tuple[Path, ...], validation: list[Sample]
+) -> None:
+    ordinary = checkpoint_of(SHAPE)  # the deciding network forgets its state
+    for path, graph in zip(paths, (whole_graph, step_graph, track_graph, stream_graph, scan_graph), strict=True):
+        onnx.save(graph(ordinary, 1), path)
+    gate(OnnxSession(*paths[:2]), ordinary, validation, derived=derived(paths))
+    wrong = {"scan": ChangedGraph(ScanSession(paths[4]), "next_recurrent_state", np.zeros_like)}
+    require_rejection(paths, ordinary, validation, wrong, "check failed: values against PyTorch")
+
+
+@pytest.mark.parametrize("which", ["track", "stream", "scan"])
+def test_a_graph_of_a_derived_model_that_does_not_run_is_rejected(
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample], which: str
 ) -> None:
     class Broken:
         def run(self, *_: Array) -> dict[str, Array]:
             raise RuntimeError("bad node")
 
-    with pytest.raises(ExportError, match="does not run: bad node"):
-        gate(OnnxSession(*paths[:2]), checkpoint, validation, track=Broken())
+    require_rejection(paths, checkpoint, validation, {which: Broken()}, "does not run: bad node")
+
+
+def test_a_rounded_graph_of_live_tracks_must_keep_the_onset(
+    paths: tuple[Path, ...], checkpoint: Checkpoint, validation: list[Sample]
+) -> None:
+    never = ChangedGraph(ScanSession(paths[4]), "reentry_probability", np.zeros_like)
+    with pytest.raises(ExportError, match=r"tracks run in scans"):
+        gate(OnnxSession(*paths[:2]), checkpoint, validation, ROUNDED, derived=derived(paths, scan=never))
+
+
+def test_a_live_track_is_compared_only_if_it_repeats_no_measurement(validation: list[Sample]) -> None:
+    first = validation[0]
+    rows = first.track.measurements.copy()
+    rows[5] = rows[3]
+    repeating = replace(first, track=replace(first.track, measurements=rows))
+    assert live_samples([repeating, *validation[1:]]) == validation[1:]
+    assert live_samples([repeating]) == []
+    assert len(live_samples(validation * 2)) == LIVE_TRACKS

@@ -76,8 +76,8 @@ def test_each_format_becomes_a_version_with_its_graphs_and_a_manifest(config: Ex
         assert done.version is not None
         spec, manifest = FORMATS[done.format], manifest_of(store, done.version)
         assert set(store.files(done.version)) == {
-            *filter(None, (spec.whole_file, spec.step_file, spec.track_file)),
-            "manifest.json",
+            *(spec.whole_file, spec.step_file, "manifest.json"),
+            *(derived.file for derived in spec.derived),
         }
         assert (manifest.format, manifest.precision, manifest.version) == (done.format, spec.precision, done.version)
         assert manifest.passed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,42 +90,47 @@ class TritonPythonModel:
             [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs]
             for request in requests
         ]
+        rows: dict[int, int] = {}
         groups: defaultdict[object, list[int]] = defaultdict(list)
         responses: dict[int, pb_utils.InferenceResponse] = {}
         for index, arrays in enumerate(inputs):
             try:
-                arrays += self._sequences.before(requests[index])
+                rows[index] = self._sequences.row(requests[index])
             except ValueError as error:
                 invalid = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses[index] = pb_utils.InferenceResponse(error=invalid)
             else:
                 groups[tuple(array.shape[1:] for array in arrays) if self._batched else index].append(index)
         for members in groups.values():
+            states = self._sequences.before([rows[index] for index in members])
             try:
-                outputs = self._run([inputs[index] for index in members])
+                outputs, states = self._run([inputs[index] for index in members], states)
             except Exception as error:  # onnxruntime's, for a graph that fails on these values
                 failure = pb_utils.TritonError(f"onnxruntime: {_first_line(error)}", pb_utils.TritonError.INTERNAL)
                 responses.update({index: pb_utils.InferenceResponse(error=failure) for index in members})
             else:
+                self._sequences.keep([requests[index] for index in members], states)
                 for index, arrays in zip(members, outputs, strict=True):
-                    self._sequences.keep(requests[index], arrays[len(self._outputs) :])
                     responses[index] = self._response(requests[index], arrays)
         return [responses[index] for index in range(len(requests))]
 
-    def _run(self, requests: list[list[Array]]) -> list[list[Array]]:
-        """Run requests as one batch and return the outputs of each request."""
+    def _run(self, requests: list[list[Array]], states: list[Array]) -> tuple[list[list[Array]], list[Array]]:
+        """Run requests as one batch, and return the outputs of each request and the next states of all."""
+        count = len(self._outputs)
         if len(requests) == 1:
-            return [self._run_session(requests[0])]
+            outputs = self._run_session(requests[0] + states)
+            return [outputs[:count]], outputs[count:]
         joined = [np.concatenate(arrays) for arrays in zip(*requests, strict=True)]
         sizes = [len(arrays[0]) for arrays in requests]
-        outputs = self._run_session(joined)
+        outputs = self._run_session(joined + states)
         for name, output in zip(self._graph_outputs, outputs, strict=True):
             if len(output) != sum(sizes):
                 raise ValueError(
                     f"output {name}: expected {sum(sizes)} rows, one for each track of the batch. Got: {len(output)}"
                 )
-        borders = np.cumsum(sizes)[:-1]
-        return [list(arrays) for arrays in zip(*(np.split(output, borders) for output in outputs), strict=True)]
+        borders = [0, *np.cumsum(sizes).tolist()]
+        parts = [slice(begin, end) for begin, end in pairwise(borders)]
+        return [[output[part] for output in outputs[:count]] for part in parts], outputs[count:]
 
     def _run_session(self, arrays: list[Array]) -> list[Array]:
         outputs: list[Array] = self._session.run(
@@ -135,7 +141,7 @@ class TritonPythonModel:
     def _response(self, request: pb_utils.InferenceRequest, arrays: list[Array]) -> pb_utils.InferenceResponse:
         requested = set(request.requested_output_names())
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, a) for name, a in zip(self._graph_outputs, arrays, strict=True) if name in requested]
+            [pb_utils.Tensor(name, a) for name, a in zip(self._outputs, arrays, strict=True) if name in requested]
         )
 
     def finalize(self) -> None:

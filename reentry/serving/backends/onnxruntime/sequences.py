@@ -41,39 +41,66 @@ class SequenceStates:
             [{"name": each[f"{kind}_name"], "data_type": each["data_type"], "dims": each["dims"]} for each in states]
             for kind in ("input", "output")
         )
-        self._initial = [_zero(state, numpy_type(state["data_type"])) for state in states]
+        # The state of each sequence is a row of a table. The first row stays zero, for the sequences that start.
+        self._tables = [_zero(state, numpy_type(state["data_type"])) for state in states]
         idle = int(settings.get("max_sequence_idle_microseconds", 1_000_000)) / 1e6
-        self._kept: Sequences[list[Array]] = Sequences(idle)
+        self._rows: Sequences[int] = Sequences(idle)
+        self._free: list[int] = []
 
     def __len__(self) -> int:
         """Number of sequences with a state."""
-        return len(self._kept)
+        return len(self._rows)
 
-    def before(self, request: Any) -> list[Array]:
-        """Return the states of the sequence of a request of Triton, (1, ...) each.
+    def row(self, request: Any) -> int:
+        """Return the row of the state before a request of Triton.
 
         Raises:
             ValueError: the sequence is unknown and the request does not start it.
         """
         if not self.inputs or request.flags() & START:
-            return self._initial
-        kept = self._kept.get(request.correlation_id())
-        if kept is None:
+            return 0
+        row = self._rows.get(request.correlation_id())
+        if row is None:
             raise ValueError(
                 f"sequence {request.correlation_id()} has no state: the first request of a sequence must specify the "
                 "START flag"
             )
-        return kept
+        return row
 
-    def keep(self, request: Any, states: Sequence[Array]) -> None:
-        """Keep the states of a request's sequence after its run, or drop them at its end."""
+    def before(self, rows: Sequence[int]) -> list[Array]:
+        """Return the states of some rows, (B, ...) each."""
+        return [table[rows] for table in self._tables]
+
+    def keep(self, requests: Sequence[Any], states: Sequence[Array]) -> None:
+        """Keep the states of the requests' sequences after their run, (B, ...) each, or drop them at the end."""
         if not self.inputs:
             return
+        rows = [self._row_after(request) for request in requests]
+        for table, state in zip(self._tables, states, strict=True):
+            table[rows] = state
+            table[0] = 0
+        self._free += self._rows.drop_idle()
+
+    def _row_after(self, request: Any) -> int:
+        """Return the row for the state after a request; the first one if the sequence ends."""
+        name = request.correlation_id()
+        row = self._rows.get(name)
         if request.flags() & END:
-            self._kept.drop(request.correlation_id())
-        else:
-            self._kept.put(request.correlation_id(), list(states))
-        self._kept.drop_idle()
+            if row is not None:
+                self._rows.drop(name)
+                self._free.append(row)
+            return 0
+        if row is None:
+            row = self._new_row()
+        self._rows.put(name, row)
+        return row
+
+    def _new_row(self) -> int:
+        if not self._free:
+            size = len(self._tables[0])
+            self._tables = [np.concatenate([table, np.zeros_like(table)]) for table in self._tables]
+            self._free = list(range(size, 2 * size))
+        return self._free.pop()
 
 
 def _zero(state: dict[str, Any], dtype: type[np.generic]) -> Array:

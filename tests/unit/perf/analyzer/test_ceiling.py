@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-from export.builders import build, build_track
+from export.builders import build
 from export.tensorrt.config import TensorRTConfig
+from export.track_graph import track_graph
 from perf.analyzer import ceiling
 from perf.analyzer.ceiling import CeilingMeasurement, arrangements, runs_per_second, step_runs, track_runs
 from perf.analyzer.config import PerfConfig
@@ -36,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("version")
     checkpoint = deciding(ModelConfig(hidden=HIDDEN, layers=LAYERS))
     build(Format.ONNX, checkpoint, VERSION, made, TensorRTConfig())
-    build_track(Format.ONNX, checkpoint, VERSION, made)
+    onnx.save(track_graph(checkpoint, VERSION), made / "track.onnx")
     return made
 
 

@@ -524,7 +524,7 @@ def counting(backend: types.ModuleType, tmp_path: Path):
         output=[{"name": "total", "data_type": "TYPE_FP32", "dims": ["1"]}],
         sequence_batching=SEQUENCES,
     )
-    model._sequences._kept._clock = lambda: now[0]
+    model._sequences._rows._clock = lambda: now[0]
 
     def add(value: float, sequence: int | str, flags: int = 0) -> Request:
         return Request(["total"], sequence, flags, x=np.array([[value]], np.float32))
@@ -560,6 +560,18 @@ def test_the_states_of_long_idle_sequences_are_dropped(counting) -> None:
     now[0] = 13.0
     assert total(add(1.0, "kept")) == [3.0]
     assert len(states) == 1
+
+
+def test_the_place_of_a_dropped_state_is_used_again_and_starts_at_zero(counting) -> None:
+    add, total, now, states = counting
+    for number in range(20):
+        now[0] += 100.0
+        sequences = [f"{number}/{track}" for track in range(3)]
+        assert total(*(add(1.0, name, START) for name in sequences)) == [1.0] * 3
+        assert total(*(add(1.0, name) for name in sequences)) == [2.0] * 3
+        assert total(add(1.0, sequences[0], END)) == [3.0]
+    assert len(states) == 2
+    assert len(states._tables[0]) <= 8
 
 
 @pytest.mark.parametrize(

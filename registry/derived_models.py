@@ -1,0 +1,189 @@
+"""The derived models, which serve further graphs of the version of reentry_lstm in production: `schema.DERIVED_MODELS`.
+
+They have no labels of their own. A promotion or a rollback of reentry_lstm copies the file of each one, such as
+`track.onnx` of the version to <repository>/reentry_track/<N>/model.onnx, and pins the version there too, so that all
+models serve one checkpoint. A running server that had no version of a derived model then loads the models that need it
+too. All derived models of the repository change, or none.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from reentry.errors import ReentryError, RepositoryError, ServerError
+from reentry.schema import REENTRY_LSTM, DerivedModel
+from registry import config_pbtxt
+from registry.formats import FORMATS, Format
+from registry.inventory import Version
+from registry.live_server import LiveServer, merged_config
+from registry.manifest import MANIFEST_FILE, Manifest
+from registry.models import DERIVED
+from registry.store import CONFIG_FILE, Stored, VersionStore, file_entries, manifest_of
+
+_SPEC = FORMATS[Format.ONNX]
+
+
+@contextmanager
+def derived_models_follow(store: VersionStore, version: Version, server: LiveServer | None) -> Iterator[list[str]]:
+    """Let the derived models serve a version too, while the block brings it into production; undo this if it fails.
+
+    Args:
+        store: the versions of reentry_lstm. The versions of other models have no such graphs, and nothing happens.
+        version: the version that comes into production.
+        server: running server that changes to the version too.
+
+    Yields:
+        Warnings for the user, one line each; complete after the block.
+
+    Raises:
+        RepositoryError: the repository cannot be written; nothing has changed.
+        ServerError, ClientError: the server cannot load a graph or does not answer; nothing has changed.
+    """
+    warnings: list[str] = []
+    followers = _followers(store, server)
+    for follower in followers:
+        if follower.derived.file not in version.files:
+            served = ", ".join(map(str, follower.store.versions())) or "none"
+            warnings.append(
+                f"version {version.number} has no {follower.derived.file}, so {follower.derived.name} does not change; "
+                f"it has version {served}; fix: export the checkpoint again, which prints why it leaves a graph out"
+            )
+    followers = [follower for follower in followers if follower.derived.file in version.files]
+    _publish(store, version.number, followers)
+    with ExitStack() as undo:
+        for follower in followers:
+            undo.push(follower.restore)
+            warnings += follower.change(version.number)
+        yield warnings
+    for follower in followers:
+        try:
+            follower.remove_unused(version.number)
+        except RepositoryError as error:  # the version is in production all the same
+            warnings.append(f"old versions of {follower.derived.name} stay: {error}")
+
+
+@dataclass(kw_only=True)
+class _Follower:
+    """A derived model that changes to another version, in the repository and in a running server."""
+
+    derived: DerivedModel
+    store: VersionStore
+    """Versions of the derived model."""
+    config: Stored
+    """The file config.pbtxt before the change."""
+    text: str
+    """Text of this file."""
+    live: LiveServer | None
+    served: str | None = None
+    """Configuration in the running server before the change; None if the server had no version."""
+    loaded: list[LiveServer] = field(default_factory=list)
+    """Models that the running server did not serve before, in the order in which it loaded them."""
+
+    def change(self, number: int) -> list[str]:
+        """Change to a version; return warnings about the models that need this one."""
+        on_gpu = config_pbtxt.on_gpu(self.text)
+        pinned = config_pbtxt.pinned(self.text, version=number, spec=_SPEC, gpu=on_gpu)
+        warnings: list[str] = []
+        if self.live is not None:
+            self.served = _config_of(self.live)
+            if self.served is None:
+                self.live.load(config_pbtxt.as_json(pinned))
+                self.loaded.append(self.live)
+            else:
+                self.live.load(merged_config(self.served, self.text, pinned))
+            # Before config.pbtxt is written: Triton would load a member of an ensemble whose files have changed again.
+            warnings += self._load_those_that_need_it(self.live)
+        if pinned != self.text:
+            self.store.write(CONFIG_FILE, pinned, over=self.config)
+        return warnings
+
+    def _load_those_that_need_it(self, live: LiveServer) -> list[str]:
+        """Let the server load the models that need this one, unless it serves them; return a warning for a failure."""
+        warnings = []
+        for model in self.derived.needed_by:
+            other = live.for_model(model.name)
+            try:
+                if _config_of(other) is None:
+                    other.load()
+                    self.loaded.append(other)
+            except ServerError as error:
+                warnings.append(f"{model.name} is not served, and clients must do without it: {error}")
+        return warnings
+
+    def restore(self, _: object, error: BaseException | None, __: object) -> None:
+        """Restore config.pbtxt and the running server after an error; the arguments are those of `__exit__`."""
+        if error is None:
+            return
+        try:
+            changed = self.store.read(CONFIG_FILE)
+            if changed.text != self.text:
+                self.store.write(CONFIG_FILE, self.text, over=changed)
+            for model in reversed(self.loaded):
+                model.unload()
+            if self.live is not None and self.served is not None and _config_of(self.live) != self.served:
+                self.live.load(self.served)
+        except ReentryError as second:
+            raise RepositoryError(
+                f"{error}; and {self.derived.name} could not be restored: {second}",
+                fix="promote the version in production again with --url",
+            ) from error
+
+    def remove_unused(self, number: int) -> None:
+        """Remove all versions except the new one and those before, which requests in flight may still use."""
+        before = config_pbtxt.pinned_versions(self.text)
+        for installed in self.store.versions():
+            if installed != number and installed not in before:
+                self.store.remove(installed)
+
+
+def _followers(store: VersionStore, server: LiveServer | None) -> list[_Follower]:
+    """Return the derived models that a repository holds."""
+    found = []
+    for derived, model in DERIVED.items() if store.model.name == REENTRY_LSTM.name else ():
+        own = store.beside(model)
+        config = own.read(CONFIG_FILE)
+        if config.text is not None:
+            live = None if server is None else server.for_model(derived.name)
+            found.append(_Follower(derived=derived, store=own, config=config, text=config.text, live=live))
+    return found
+
+
+def _publish(store: VersionStore, number: int, followers: Sequence[_Follower]) -> None:
+    """Copy the graphs of a version, unless the derived models have them already."""
+    if not followers:
+        return
+    manifest = manifest_of(store, number)
+    outdated = []
+    for follower in followers:
+        if follower.store.files(number):
+            published = manifest_of(follower.store, number).files[_SPEC.whole_file]
+            if published == manifest.files[follower.derived.file]:
+                continue
+            follower.store.remove(number)  # of an earlier version with this number
+        outdated.append(follower)
+    if not outdated:
+        return
+    with tempfile.TemporaryDirectory(prefix="reentry-derived-") as scratch:
+        fetched = Path(scratch) / "fetched"
+        store.fetch(number, fetched)
+        for follower in outdated:
+            folder = Path(scratch) / follower.derived.name
+            folder.mkdir()
+            shutil.move(fetched / follower.derived.file, folder / _SPEC.whole_file)
+            own: Manifest = replace(manifest, format=Format.ONNX, files=file_entries(folder))
+            (folder / MANIFEST_FILE).write_text(own.to_json())
+            with suppress(FileExistsError):  # another command has just published it
+                follower.store.install(folder, number)
+
+
+def _config_of(live: LiveServer) -> str | None:
+    """Configuration of the model in a server; None if the server does not serve it yet."""
+    try:
+        return live.config()
+    except ServerError:
+        return None
