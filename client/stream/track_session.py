@@ -27,8 +27,8 @@ _INVALID_ROW: Final = np.full(len(MEASUREMENT_COLUMNS), np.nan)
 """Measurement that changes nothing, for the request that ends a sequence."""
 _WINDOW: Final = 256
 """Measurements in flight, enough for batches of the server."""
-_STARTS: Final = 256
-"""Sequences that may start at once."""
+_STARTS: Final = 64
+"""Sequences that may start at once. Proxies allow 100 calls on a connection."""
 
 
 @dataclass(slots=True, eq=False)
