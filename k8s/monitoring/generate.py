@@ -8,6 +8,7 @@ A test checks that the generated files are up to date.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,9 @@ _MEMBER = f'{_JOB},model!~"{_ENSEMBLES}"'
 # Triton counts each failure twice, see rules.yaml.
 _FAILED = f'0.5 * sum(rate(nv_inference_request_failure{{{_ENSEMBLE},reason!="CANCELED"}}{_RATE}))'
 _LSTM = f'{_JOB},model="reentry_lstm"'
+# The clients of live feeds, `reentry stream --metrics-port`.
+_FEED = 'job="reentry-feed",namespace=~"$namespace"'
+_STREAM = f'{_JOB},model="reentry_stream"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,11 @@ class Panel:
     """Description that Grafana shows."""
     threshold: float | None = None
     """Value above which an alert fires."""
+
+
+def _quantiles(latency: str) -> dict[str, str]:
+    buckets = f"sum by (le) (rate(reentry_stream_{latency}_latency_seconds_bucket{{{_FEED}}}{_RATE}))"
+    return {f"p{percent}": f"histogram_quantile({percent / 100:g}, {buckets})" for percent in (50, 99)}
 
 
 PANELS: Final = (
@@ -190,9 +199,121 @@ PANELS: Final = (
     ),
 )
 
+LIVE_PANELS: Final = (
+    Panel(
+        title="Live tracks",
+        unit="short",
+        queries={
+            "feed {{feed}}": f"sum by (feed) (reentry_stream_live_tracks{{{_FEED}}})",
+            "{{pod}}, scans": f"sum by (pod) (reentry_live_tracks{{{_JOB}}})",
+        },
+        note="Limits: 20,000 tracks in a feed of reentry_scan, and 4,096 of reentry_stream in a server. Servers do not "
+        "count the tracks of reentry_stream.",
+    ),
+    Panel(
+        title="Live feeds",
+        unit="short",
+        queries={"{{pod}}": f"sum by (pod) (reentry_live_feeds{{{_JOB}}})"},
+        note="Feeds of reentry_scan. An instance holds 64.",
+    ),
+    Panel(
+        title="Measurements of live tracks",
+        unit="cps",
+        queries={
+            "feed {{feed}}": f"sum by (feed) (rate(reentry_stream_updates_total{{{_FEED}}}{_RATE}))",
+            "reentry_scan": f"sum(rate(reentry_scan_measurements_total{{{_JOB}}}{_RATE}))",
+            "reentry_stream": f"sum(rate(nv_inference_request_success{{{_STREAM}}}{_RATE}))",
+        },
+        note="Replays count at the servers, not at the feeds.",
+    ),
+    Panel(
+        title="Time to an alert",
+        unit="s",
+        queries=_quantiles("alert"),
+        note="Time from handing the measurement of an onset to the feed until its alert, outages and replays included.",
+        threshold=1.0,
+    ),
+    Panel(
+        title="Time to an answer",
+        unit="s",
+        queries=_quantiles("update"),
+        note="Time from handing a measurement to the feed until its answer.",
+        threshold=1.0,
+    ),
+    Panel(
+        title="Alerts",
+        unit="cps",
+        queries={
+            "feed {{feed}}": f"sum by (feed) (rate(reentry_stream_alerts_total{{{_FEED}}}{_RATE}))",
+            "reentry_scan": f"sum(rate(reentry_live_onsets_total{{{_JOB}}}{_RATE}))",
+        },
+        note="Onsets of reentry. A replay finds an onset again at the server, but the feed gives its alert once.",
+    ),
+    Panel(
+        title="Replayed tracks",
+        unit="cps",
+        queries={
+            "{{reason}}": f"sum by (reason) (rate(reentry_stream_replays_total{{{_FEED}}}{_RATE}))",
+            "without their beginning": f"sum(rate(reentry_stream_truncated_replays_total{{{_FEED}}}{_RATE}))",
+        },
+        note="A rollout, a promotion, or the loss of a pod replays its feeds. If tracks are replayed without their "
+        "beginning, the buffer of their feed is too small.",
+    ),
+    Panel(
+        title="Replayed measurements",
+        unit="cps",
+        queries={
+            "feed {{feed}}": f"sum by (feed) (rate(reentry_stream_replayed_measurements_total{{{_FEED}}}{_RATE}))",
+        },
+    ),
+    Panel(
+        title="Live tracks that began and expired",
+        unit="cps",
+        queries={
+            "began": f"sum(rate(reentry_live_tracks_started_total{{{_JOB}}}{_RATE}))",
+            "expired": f"sum(rate(reentry_live_tracks_expired_total{{{_JOB}}}{_RATE}))",
+        },
+        note="Tracks of reentry_scan. A track expires after 60 s without a measurement, which is how most tracks end.",
+    ),
+    Panel(
+        title="Lost feeds",
+        unit="cps",
+        queries={"{{pod}}": f"sum by (pod) (rate(reentry_live_feeds_lost_total{{{_JOB}}}{_RATE}))"},
+        note="Scans that reentry_scan refuses because it has lost their feed: another version of the network, or a "
+        "failure.",
+    ),
+    Panel(
+        title="Rejected measurements",
+        unit="percentunit",
+        queries={
+            "feed {{feed}}, {{reason}}": "sum by (feed, reason) "
+            f"(rate(reentry_stream_rejected_total{{{_FEED}}}{_RATE})) "
+            f"/ on (feed) group_left () sum by (feed) (rate(reentry_stream_updates_total{{{_FEED}}}{_RATE}))",
+            "reentry_scan": f'sum(rate(reentry_scan_measurements_total{{{_JOB},outcome="rejected"}}{_RATE})) / '
+            f"sum(rate(reentry_scan_measurements_total{{{_JOB}}}{_RATE}))",
+        },
+        note="Invalid, late and repeated measurements, and those of tracks that the server refuses or has no slot for.",
+        threshold=0.1,
+    ),
+    Panel(
+        title="Failed requests of live tracks",
+        unit="percentunit",
+        queries={
+            "reentry_scan": f'sum(rate(reentry_scans_total{{{_JOB},outcome="refused"}}{_RATE})) / '
+            f"sum(rate(reentry_scans_total{{{_JOB}}}{_RATE}))",
+            "reentry_stream": f'sum(rate(nv_inference_request_failure{{{_STREAM},reason!="CANCELED"}}{_RATE})) / '
+            f'(sum(rate(nv_inference_request_failure{{{_STREAM},reason!="CANCELED"}}{_RATE})) + '
+            f"sum(rate(nv_inference_request_success{{{_STREAM}}}{_RATE})))",
+        },
+        threshold=0.05,
+    ),
+)
+
 
 def dashboard() -> dict[str, Any]:
     """Build the dashboard in the format that Grafana imports."""
+    below = -(-len(PANELS) // _ACROSS) * _HEIGHT
+    live = _panels(LIVE_PANELS, len(PANELS) + 2, below + 1)
     return {
         "uid": "reentry",
         "title": "reentry",
@@ -214,23 +335,36 @@ def dashboard() -> dict[str, Any]:
                 },
             ]
         },
-        "panels": [_panel(number, panel) for number, panel in enumerate(PANELS)],
+        "panels": [*_panels(PANELS, 1, 0), _row("Live tracks", len(PANELS) + 1, below), *live],
     }
 
 
-def _panel(number: int, panel: Panel) -> dict[str, Any]:
+def _row(title: str, number: int, y: int) -> dict[str, Any]:
+    place = {"x": 0, "y": y, "w": _ACROSS * _WIDTH, "h": 1}
+    return {"id": number, "type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": place}
+
+
+def _panels(panels: Sequence[Panel], number: int, y: int) -> list[dict[str, Any]]:
+    """Place panels below the line y, and number them."""
+    return [
+        _panel(panel, number + index, index % _ACROSS * _WIDTH, y + index // _ACROSS * _HEIGHT)
+        for index, panel in enumerate(panels)
+    ]
+
+
+def _panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
     if panel.threshold is not None:
         steps.append({"color": "red", "value": panel.threshold})
     return {
-        "id": number + 1,
+        "id": number,
         "type": "timeseries",
         "title": panel.title,
         "description": panel.note,
         "datasource": _datasource(),
         "gridPos": {
-            "x": number % _ACROSS * _WIDTH,
-            "y": number // _ACROSS * _HEIGHT,
+            "x": x,
+            "y": y,
             "w": _WIDTH,
             "h": _HEIGHT,
         },

@@ -78,7 +78,7 @@ def render(url: str, path: Path, minutes: float) -> None:
     drawn = []
     for panel in json.loads((Path(__file__).parent / "dashboard.json").read_text())["panels"]:
         lines = {}
-        for target in panel["targets"]:
+        for target in panel.get("targets", ()):  # a row has none
             for series in series_of(url, target["expr"], end - 60.0 * minutes, end):
                 lines[legend_of(target, series["metric"])] = series["values"]
         if lines:

@@ -143,6 +143,15 @@ def ensembles_of(repository: Path) -> dict[str, list[str]]:
     }
 
 
+def sequence_models_of(repository: Path) -> list[str]:
+    """Return the names of the models that keep sequences, such as live tracks.
+
+    Raises:
+        ServerError: a configuration is invalid.
+    """
+    return [name for name in models_of(repository) if read_model_config(repository, name).HasField("sequence_batching")]
+
+
 def precompile(repository: Path) -> None:
     """Compile the Python models of a repository to byte code, if the repository is writable.
 

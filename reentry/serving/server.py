@@ -29,6 +29,7 @@ from reentry.serving.repository import (
     models_of,
     precompile,
     require_derived_versions,
+    sequence_models_of,
     tuned_settings,
 )
 from reentry.serving.run_directory import RunDirectory
@@ -68,6 +69,7 @@ class EmbeddedServer:
         self.models: list[str] = []
         """Names of the served models, filled at the start."""
         self._ensembles: dict[str, list[str]] = {}
+        self._sequence_models: list[str] = []
         self._fitted: dict[str, str | None] = {}
         """Configuration of each model for this machine in explicit mode; None if its file needs no change."""
         self.control_key = config.control_key or secrets.token_hex(16)
@@ -138,6 +140,7 @@ class EmbeddedServer:
         if self.config.model_control_mode != "explicit":
             require_derived_versions(self.config.model_repository)
         self._ensembles = ensembles_of(self.config.model_repository)
+        self._sequence_models = sequence_models_of(self.config.model_repository)
         installation = find_installation()
         require_libraries(installation)
         self.config = with_free_ports(self.config)
@@ -201,7 +204,7 @@ class EmbeddedServer:
         if process is not None:
             if process.poll() is None and self.seconds_to_ready > 0:
                 if self.config.model_control_mode == "explicit":
-                    self._drain_ensembles()
+                    self._drain()
                 process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     # Triton keeps to the deadline itself and then needs a moment to stop its stubs.
@@ -290,14 +293,16 @@ class EmbeddedServer:
             if fitted is not None or not api.is_ready(self.http_url, name):
                 self._request_load(name, fitted, deadline)
 
-    def _drain_ensembles(self) -> None:
-        """Close the ensembles to new requests and wait for their requests in flight.
+    def _drain(self) -> None:
+        """Close the models with sequences and the ensembles to new requests, and wait for the ensembles' requests.
 
         A Triton server that shuts down refuses the later steps of an ensemble's requests, so they must finish before.
+        It would also wait all of `drain_timeout` for open sequences to end. So their clients learn at once that the
+        model is unavailable, and continue on another server.
         """
         deadline = time.monotonic() + self.config.drain_timeout
         with contextlib.suppress(OSError, http.client.HTTPException):  # the server has exited already
-            for name in self._ensembles:
+            for name in (*self._sequence_models, *self._ensembles):
                 api.unload_model(self.http_url, name, key=self.control_key)
             while time.monotonic() < deadline and (
                 api.loaded_models(self.http_url, key=self.control_key) & self._ensembles.keys()

@@ -40,6 +40,7 @@ class LiveMetrics:
             registry: series of the server.
             model_instance: name of this process's model instance.
         """
+        self._registry = registry  # Triton deletes a family with its last reference, although its series are still used
         self._counters = {
             (family, labels): registry.series(family, *labels)
             for family, labels in (
