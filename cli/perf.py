@@ -212,6 +212,67 @@ def overload(
 
 
 @perf.command()
+def stream(
+    mode: Annotated[
+        str, typer.Option(help="scan: a request has the measurements of all tracks of a feed; tracks: one measurement.")
+    ] = "scan",
+    tracks: Annotated[int, typer.Option(help="Number of live tracks.")] = 5_000,
+    rate: Annotated[
+        str,
+        typer.Option(help="Measurements per second of each track; max: a closed loop.", metavar="HZ"),
+    ] = "2",
+    duration: Annotated[float, typer.Option(help="Duration of the measured part, s.")] = 60.0,
+    feeds: Annotated[int, typer.Option(help="Number of feeds, one gRPC stream each, that share the tracks.")] = 1,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(help="Requests in flight with --rate max.  [default: 64; with --mode scan 2 for each feed]"),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="gRPC URL of a running server.  [default: start an embedded server]", metavar="URL"),
+    ] = None,
+    repository: RepositoryFolder = Path(DEFAULT_REPOSITORY),
+    out: Annotated[Path, typer.Option(help="Folder of stream.json and stream.md.")] = Path("artifacts/stream"),
+    as_json: Json = False,
+) -> None:
+    """Replay simulated live tracks at their pace, and measure latency, throughput, stalls and memory.
+
+    Latencies count from the time at which a request was due, so that a wait behind a slow answer is included. The
+    report says so if the generator was late. Every measurement must be accepted, and the probabilities of some tracks
+    must equal those of the whole tracks. The exit status is 1 if an answer is wrong or missing.
+
+    Example: `reentry perf stream --tracks 5000 --rate 2 --duration 300`
+    """
+    from perf.stream.config import StreamConfig, parse_rate
+    from reentry.runtime.files import check_writable
+
+    config = StreamConfig(
+        mode=mode,  # type: ignore[arg-type]  # checked by the configuration
+        tracks=tracks,
+        rate=parse_rate(rate),
+        duration=duration,
+        feeds=feeds,
+        in_flight=in_flight,
+    )
+    check_writable(out)
+
+    from perf.stream.measure import measure_stream
+    from perf.stream.report import markdown, write_reports
+    from reentry.runtime.signals import ended_by_signals
+
+    with interruption("no report was written"), ended_by_signals():
+        report = measure_stream(config, url=url, repository=repository)
+        written = write_reports(report, out)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    else:
+        typer.echo(markdown(report))
+        typer.echo("\n".join(str(path) for path in written))
+    if report.failed:
+        raise typer.Exit(code=1)
+
+
+@perf.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="perf.json of the measurement to compare with.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="perf.json of the new measurement.")],

@@ -26,6 +26,7 @@ STREAM_METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 """Name of the call that takes many requests on one stream."""
 
 _LENGTH_DELIMITED: Final = 2  # type of a field whose value follows its length, in the encoding of protobuf
+_ID_TAG: Final = service_pb2.ModelInferRequest.ID_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _TAG: Final = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
@@ -48,23 +49,42 @@ def encoded_request(
 
     Args:
         model: the model to use; its inputs are numbers.
-        inputs: values by tensor name, such as measurements (B, T, M); the server may know the values of the others.
+        inputs: values by tensor name, such as measurements (B, T, M).
         request_id: text that the answer repeats.
         sequence: the sequence to which the request belongs, if any.
     """
+    request = _request(model, request_id, sequence)
+    parts: list[bytes | memoryview] = []
+    for tensor in model.inputs:
+        values = np.ascontiguousarray(inputs[tensor.name], dtype=triton_to_np_dtype(tensor.dtype))
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=values.shape)
+        parts += [_TAG, _varint(values.nbytes), values.data]
+    return b"".join([request.SerializeToString(), *parts])  # the fields of a message may follow in any order
+
+
+def row_head(model: Model, sequence: SequenceFlags) -> bytes:
+    """Return the part that the requests of a sequence have in common, for a model with one row of FP64 as its input."""
+    request = _request(model, "", sequence)
+    (columns,) = model.inputs[0].dims
+    request.inputs.add(name=model.inputs[0].name, datatype=model.inputs[0].dtype, shape=(1, columns))
+    head: bytes = request.SerializeToString()
+    return head
+
+
+def row_request(head: bytes, request_id: str, row: npt.NDArray[np.float64]) -> bytes:
+    """Return a request with a head of `row_head`, an id shorter than 128 characters, and a row (M,), M at most 15."""
+    identity = request_id.encode()
+    return b"%b%c%c%b%b%c%b" % (head, _ID_TAG, len(identity), identity, _TAG, row.nbytes, row.tobytes())
+
+
+def _request(model: Model, request_id: str, sequence: SequenceFlags | None) -> service_pb2.ModelInferRequest:
+    """Return a request without inputs."""
     request = service_pb2.ModelInferRequest(model_name=model.name, id=request_id)
     if sequence is not None:
         request.parameters["sequence_id"].string_param = sequence.correlation_id
         request.parameters["sequence_start"].bool_param = sequence.start
         request.parameters["sequence_end"].bool_param = sequence.end
-    parts: list[bytes | memoryview] = []
-    for tensor in model.inputs:
-        if tensor.name not in inputs:
-            continue
-        values = np.ascontiguousarray(inputs[tensor.name], dtype=triton_to_np_dtype(tensor.dtype))
-        request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=values.shape)
-        parts += [_TAG, _varint(values.nbytes), values.data]
-    return b"".join([request.SerializeToString(), *parts])  # the fields of a message may follow in any order
+    return request
 
 
 def _varint(number: int) -> bytes:

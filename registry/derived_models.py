@@ -59,6 +59,8 @@ def derived_models_follow(store: VersionStore, version: Version, server: LiveSer
         for follower in followers:
             undo.push(follower.restore)
             warnings += follower.change(version.number)
+        for follower in followers:  # the server ends their old versions at the same time
+            follower.wait()
         yield warnings
     for follower in followers:
         try:
@@ -81,6 +83,8 @@ class _Follower:
     live: LiveServer | None
     served: str | None = None
     """Configuration in the running server before the change; None if the server had no version."""
+    changed: str | None = None
+    """Configuration in the running server after the change; None before it."""
     loaded: list[LiveServer] = field(default_factory=list)
     """Models that the running server did not serve before, in the order in which it loaded them."""
 
@@ -91,11 +95,11 @@ class _Follower:
         warnings: list[str] = []
         if self.live is not None:
             self.served = _config_of(self.live)
-            if self.served is None:
-                self.live.load(config_pbtxt.as_json(pinned))
+            new = self.served is None
+            self.changed = config_pbtxt.as_json(pinned) if new else merged_config(self.served or "", self.text, pinned)
+            self.live.load(self.changed, wait=False)
+            if new:
                 self.loaded.append(self.live)
-            else:
-                self.live.load(merged_config(self.served, self.text, pinned))
             # Before config.pbtxt is written: Triton would load a member of an ensemble whose files have changed again.
             warnings += self._load_those_that_need_it(self.live)
         if pinned != self.text:
@@ -114,6 +118,11 @@ class _Follower:
             except ServerError as error:
                 warnings.append(f"{model.name} is not served, and clients must do without it: {error}")
         return warnings
+
+    def wait(self) -> None:
+        """Wait until the running server has ended the old version."""
+        if self.live is not None and self.changed is not None:
+            self.live.wait(self.changed)
 
     def restore(self, _: object, error: BaseException | None, __: object) -> None:
         """Restore config.pbtxt and the running server after an error; the arguments are those of `__exit__`."""

@@ -110,12 +110,10 @@ class LiveServer:
         """
         self.load(merged_config(current, before, after))
 
-    def load(self, config: str | None = None) -> None:
+    def load(self, config: str | None = None, *, wait: bool = True) -> None:
         """Load the model with a complete JSON configuration, and wait until only the versions that it pins answer.
 
-        Without a configuration the server loads the model with the file in its own repository. The versions that a
-        model with sequences had before are not waited for. They refuse every request at once, but Triton keeps them
-        until their sequences are idle, if a request waits for a slot.
+        Without a configuration the server loads the model with the file in its own repository.
 
         Raises:
             ServerError: the server cannot load it; it still serves the old versions.
@@ -123,7 +121,20 @@ class LiveServer:
         """
         with self._request_errors():
             api.load_model(self._address, self.model, config, key=self._key, timeout=self._timeout)
-        content = json.loads(config or "{}")
+        if wait and config is not None:
+            self.wait(config)
+
+    def wait(self, config: str) -> None:
+        """Wait until only the versions that a loaded configuration pins answer.
+
+        The versions that a model with sequences had before are not waited for. They refuse every request at once, but
+        Triton may keep them until their sequences are idle.
+
+        Raises:
+            ServerError: another version still answers after the timeout.
+            ClientError: the server does not answer.
+        """
+        content = json.loads(config)
         if content.get("sequence_batching"):
             return
         policy = content.get("version_policy", {})

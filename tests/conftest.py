@@ -47,6 +47,7 @@ SLOW_FILES = (
     "integration/test_monitoring.py",
     "integration/test_feed_route.py",
     "integration/test_overload.py",
+    "integration/test_perf_stream.py",
     "integration/test_export_serving.py",
     "unit/perf/formats/test_benchmark.py",
     "unit/training/data/test_identity.py",

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from functools import cache
 from typing import Any, Final
 
-import grpc
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import triton_to_np_dtype
 
 from client.connection import MODEL_UNAVAILABLE, RefusedError, ServerUnavailableError
 from client.grpc_request import METHOD, STREAM_METHOD
+from client.stream.grpc_connection import INTERNAL, INVALID_ARGUMENT, OK, UNKNOWN, Call, GrpcConnection
 from reentry.schema import Model
 
 _READY_METHOD: Final = "/inference.GRPCInferenceService/ModelReady"
@@ -30,14 +31,9 @@ _UNAVAILABLE: Final = re.compile(
     rf"{MODEL_UNAVAILABLE.pattern}|unknown model|maximum queue size|timeout|server is (stopping|exiting)|unavailable",
     re.IGNORECASE,
 )
-_OPTIONS: Final = (
-    ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.max_receive_message_length", 2**28),
-    # Each connection is a new one, which does not wait because an earlier one to the same address failed.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-)
+_REFUSALS: Final = (INVALID_ARGUMENT, INTERNAL, UNKNOWN)
+
+_dtype = cache(triton_to_np_dtype)
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -58,14 +54,11 @@ class SequenceStream:
         """
         self.address = address
         self._model = model
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        self._call: Any = None
-
-    async def close(self) -> None:
-        """Close the connection; requests without an answer are cancelled."""
-        if self._call is not None:
-            self._call.cancel()
-        await self._channel.close()
+        self._connection: GrpcConnection
+        self._call: Call
+        self._answers: deque[bytes] = deque()
+        self._ended: tuple[int, str] | None = None
+        self._news = asyncio.Event()
 
     async def open(self) -> None:
         """Connect, and check that the server serves the model.
@@ -73,14 +66,25 @@ class SequenceStream:
         Raises:
             ServerUnavailableError: it does not.
         """
-        if not await self.is_ready():
+        try:
+            async with asyncio.timeout(_LONGEST_CONNECT):
+                self._connection = await GrpcConnection.open(self.address)
+        except OSError as error:
+            reason = error.strerror or str(error) or "the server does not accept the connection"
+            raise ServerUnavailableError(reason, where=self.address) from error
+        is_ready = False
+        try:
+            is_ready = await self.is_ready()
+        finally:
+            if not is_ready:
+                self.close()
+        if not is_ready:
             raise ServerUnavailableError(f"the server does not serve {self._model.name}", where=self.address)
-        stream = self._channel.stream_stream(
-            STREAM_METHOD,
-            request_serializer=None,
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
-        self._call = stream()
+        self._call = self._connection.start(STREAM_METHOD, self._take, self._end)
+
+    def close(self) -> None:
+        """Close the connection; requests without an answer are cancelled."""
+        self._connection.close()
 
     async def is_ready(self) -> bool:
         """Return whether the server answers and serves the model.
@@ -88,26 +92,18 @@ class SequenceStream:
         Raises:
             ServerUnavailableError: the server does not answer.
         """
-        ask = self._channel.unary_unary(
-            _READY_METHOD,
-            request_serializer=service_pb2.ModelReadyRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelReadyResponse.FromString,
-        )
+        request = service_pb2.ModelReadyRequest(name=self._model.name).SerializeToString()
         try:
-            with self._translated():
-                answer = await ask(service_pb2.ModelReadyRequest(name=self._model.name), timeout=_LONGEST_CONNECT)
+            answer = await self._unary(_READY_METHOD, request, timeout=_LONGEST_CONNECT)
+            return bool(service_pb2.ModelReadyResponse.FromString(answer).ready)
         except TimeoutError as error:
             raise ServerUnavailableError("the server does not answer", where=self.address) from error
-        return bool(answer.ready)
+        except RefusedError as error:
+            raise ServerUnavailableError(error.problem, where=self.address) from error
 
-    async def write(self, request: bytes) -> None:
-        """Send an encoded request.
-
-        Raises:
-            ServerUnavailableError: the stream is broken.
-        """
-        with self._translated():
-            await self._call.write(request)
+    def write(self, request: bytes) -> None:
+        """Send an encoded request."""
+        self._connection.send(self._call, request)
 
     async def read(self) -> tuple[str, Outputs | RefusedError]:
         """Wait for the next answer, and return the id of its request, and its outputs or the reason of its refusal.
@@ -115,10 +111,12 @@ class SequenceStream:
         Raises:
             ServerUnavailableError: the stream is broken, or the server cannot answer requests now.
         """
-        with self._translated():
-            answer = await self._call.read()
-            if answer is grpc.aio.EOF:
-                raise ServerUnavailableError("the server closed the stream", where=self.address)
+        while not self._answers:
+            if self._ended is not None:
+                raise ServerUnavailableError(self._ended[1] or "the server closed the stream", where=self.address)
+            self._news.clear()
+            await self._news.wait()
+        answer = self._parsed(service_pb2.ModelStreamInferResponse, self._answers.popleft())
         if answer.error_message:
             return answer.infer_response.id, self._refusal(answer.error_message)
         return answer.infer_response.id, outputs_of(answer.infer_response)
@@ -129,16 +127,55 @@ class SequenceStream:
         Raises:
             ServerUnavailableError: the server does not answer.
         """
-        call = self._channel.unary_unary(
-            METHOD, request_serializer=None, response_deserializer=service_pb2.ModelInferResponse.FromString
-        )
         try:
-            with self._translated():
-                return outputs_of(await call(request, timeout=timeout))
+            answer = await self._unary(METHOD, request, timeout=timeout)
         except TimeoutError:
             return None
         except RefusedError as error:
             return error
+        return outputs_of(self._parsed(service_pb2.ModelInferResponse, answer))
+
+    async def _unary(self, method: str, request: bytes, *, timeout: float) -> bytes:
+        """Send one message and return the answer.
+
+        Raises:
+            TimeoutError: no answer in time.
+            RefusedError: the server refused the request.
+            ServerUnavailableError: the server does not answer.
+        """
+        answers: list[bytes] = []
+        status: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+
+        def end(code: int, reason: str) -> None:
+            if not status.done():
+                status.set_result((code, reason))
+
+        call = self._connection.start(method, answers.append, end)
+        self._connection.send(call, request, last=True)
+        try:
+            async with asyncio.timeout(timeout):
+                code, reason = await status
+        finally:
+            self._connection.cancel(call)
+        if code in _REFUSALS:
+            raise self._refusal(reason)
+        if code != OK or not answers:
+            raise ServerUnavailableError(reason or f"gRPC status {code}", where=self.address)
+        return answers[0]
+
+    def _take(self, answer: bytes) -> None:
+        self._answers.append(answer)
+        self._news.set()
+
+    def _end(self, code: int, reason: str) -> None:
+        self._ended = code, reason
+        self._news.set()
+
+    def _parsed(self, kind: Any, message: bytes) -> Any:
+        try:
+            return kind.FromString(message)
+        except DecodeError as error:
+            raise ServerUnavailableError(f"no Triton server answers there: {error}", where=self.address) from error
 
     def _refusal(self, reason: str) -> RefusedError:
         """Return the error of a refusal.
@@ -152,25 +189,10 @@ class SequenceStream:
             raise ServerUnavailableError(reason, where=self.address)
         return RefusedError(reason, where=self.address)
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Translate the errors of gRPC into those of `client.connection`, and an expired deadline into TimeoutError."""
-        try:
-            yield
-        except grpc.RpcError as error:
-            code, reason = error.code(), str(error.details() or error.code())
-            if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TimeoutError(reason) from error
-            if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
-                raise self._refusal(reason) from error
-            raise ServerUnavailableError(reason, where=self.address) from error
-        except asyncio.InvalidStateError as error:  # the call has ended
-            raise ServerUnavailableError("the stream is broken", where=self.address) from error
-
 
 def outputs_of(answer: Any) -> Outputs:
     """Return the tensors of a ModelInferResponse by name."""
     return {
-        output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype))
+        output.name: np.frombuffer(content, _dtype(output.datatype))
         for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
     }

@@ -58,9 +58,12 @@ class Work:
     future: asyncio.Future[Answers]
     unanswered: npt.NDArray[np.bool_] = field(init=False)
     """Whether each measurement still waits for its answer, (N,)."""
+    left: int = field(init=False)
+    """Number of those that do."""
 
     def __post_init__(self) -> None:
         self.unanswered = np.ones(len(self.slots), np.bool_)
+        self.left = len(self.slots)
 
 
 class FeedState:
@@ -93,7 +96,6 @@ class FeedState:
             future=asyncio.get_running_loop().create_future(),
         )
         self._calls += 1
-        self.tracks.last_seen[slots] = now
         work.future.add_done_callback(_mark_retrieved)
         self.works[work] = None
         return work
@@ -212,11 +214,12 @@ class FeedState:
                 self._on_alert(alert)
 
     def _finish(self, work: Work, positions: slice, now: float) -> None:
-        count = int(np.count_nonzero(work.unanswered[positions]))
+        count = positions.stop - positions.start
         work.unanswered[positions] = False
+        work.left -= count
         self.statistics.updates += count
         self.statistics.update_latency.add(now - work.handed, count)
-        if not work.unanswered.any():
+        if not work.left:
             self.works.pop(work, None)
             if not work.future.done():
                 work.future.set_result(work.answers)

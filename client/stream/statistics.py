@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -14,7 +15,7 @@ Rejection = Literal["invalid", "late", "refused", "no_slot"]
 ReplayReason = Literal["lost_server", "expired", "restarted"]
 """Why a track was replayed: the connection broke, the server dropped an idle sequence, or the server lost its state."""
 
-BOUNDS: Final = np.array([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0])
+BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets of a latency histogram, s."""
 _SAMPLE: Final = 4096
 """Number of recent latencies from which percentiles are computed."""
@@ -33,7 +34,7 @@ class Latencies:
 
     def add(self, seconds: float, count: int = 1) -> None:
         """Add `count` equal latencies, such as those of the measurements of one scan."""
-        self.counts[np.searchsorted(BOUNDS, seconds)] += count
+        self.counts[bisect_left(BOUNDS, seconds)] += count
         self.total += seconds * count
         self._recent[self._next % _SAMPLE] = seconds
         self._next += 1

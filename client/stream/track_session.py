@@ -14,21 +14,21 @@ from typing import Final
 import numpy as np
 
 from client.connection import RefusedError, ServerUnavailableError
-from client.grpc_request import SequenceFlags, encoded_request
+from client.grpc_request import SequenceFlags, row_head, row_request
 from client.stream.replay_buffer import Replay
 from client.stream.sequence_stream import Outputs, SequenceStream, StartRequiredError
-from client.stream.session import NEARLY, Request, Session
+from client.stream.session import NEARLY, Session
 from client.stream.state import FeedState, Work
 from client.stream.statistics import ReplayReason
 from client.stream.track_table import Slots
-from reentry.schema import MEASUREMENT, MEASUREMENT_COLUMNS, REENTRY_STREAM
+from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_STREAM
 
-_INVALID_ROW: Final = np.full((1, len(MEASUREMENT_COLUMNS)), np.nan)
+_INVALID_ROW: Final = np.full(len(MEASUREMENT_COLUMNS), np.nan)
 """Measurement that changes nothing, for the request that ends a sequence."""
 _WINDOW: Final = 256
 """Measurements in flight, enough for batches of the server."""
-_STARTS: Final = 256
-"""Sequences that may start at once."""
+_STARTS: Final = 64
+"""Sequences that may start at once. Proxies allow 100 calls on a connection."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +37,8 @@ class _Sequence:
 
     slot: int
     correlation_id: str
+    head: bytes
+    """What its requests have in common."""
     running: bool = False
     """Whether the server has started the sequence, so that measurements may follow on the stream."""
     starting: bool = False
@@ -49,8 +51,16 @@ class _Sequence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _TrackRequest(Request):
-    sequence: _Sequence = field(kw_only=True)
+class _TrackRequest:
+    """One measurement."""
+
+    source: Work | Replay | None
+    """Where it comes from; None for the request that ends a sequence."""
+    positions: slice
+    """Its position in the source."""
+    sequence: _Sequence
+    start: bool = False
+    """Whether the sequence begins with it."""
 
 
 class TrackSession(Session[_TrackRequest]):
@@ -68,13 +78,18 @@ class TrackSession(Session[_TrackRequest]):
         self._starts: set[asyncio.Task[None]] = set()
         self._start_slots = asyncio.Semaphore(_STARTS)
 
-    async def _send(self, work: Work) -> None:
+    async def _send(self, works: list[Work]) -> None:
+        for work in works:
+            await self._send_one(work)
+
+    async def _send_one(self, work: Work) -> None:
         for position in np.flatnonzero(work.unanswered).tolist():
             slot = int(work.slots[position])
             sequence = self._sequences.get(slot)
             if sequence is None:
                 name = f"{self._state.name}/{self._state.tracks.track_id[slot]}"
-                sequence = self._sequences[slot] = _Sequence(slot, name)
+                head = row_head(REENTRY_STREAM, SequenceFlags(correlation_id=name))
+                sequence = self._sequences[slot] = _Sequence(slot, name, head)
             if sequence.running:
                 self._queue(_TrackRequest(work, slice(position, position + 1), sequence=sequence))
             else:
@@ -93,15 +108,13 @@ class TrackSession(Session[_TrackRequest]):
             await self._put(request, lambda identity, request=request: self._encoded(identity, request))  # type: ignore[misc]
 
     def _encoded(self, identity: str, request: _TrackRequest) -> bytes:
-        rows = _INVALID_ROW if request.source is None else request.source.rows[request.positions]
-        return encoded_request(
-            REENTRY_STREAM,
-            {MEASUREMENT.name: rows},
-            request_id=identity,
-            sequence=SequenceFlags(
-                correlation_id=request.sequence.correlation_id, start=request.start, end=request.source is None
-            ),
-        )
+        sequence, source = request.sequence, request.source
+        if request.start or source is None:
+            flags = SequenceFlags(correlation_id=sequence.correlation_id, start=request.start, end=source is None)
+            head = row_head(REENTRY_STREAM, flags)
+        else:
+            head = sequence.head
+        return row_request(head, identity, _INVALID_ROW if source is None else source.rows[request.positions.start])
 
     def _start_if_possible(self, sequence: _Sequence) -> None:
         """Start a sequence unless earlier requests of it are still in flight, which could overtake the start."""
@@ -164,7 +177,10 @@ class TrackSession(Session[_TrackRequest]):
         self._more.set()
 
     def _take(self, request: _TrackRequest, outputs: Outputs) -> None:
-        super()._take(request, outputs)
+        if isinstance(request.source, Work):
+            self._state.take(request.source, request.positions, outputs)
+        elif isinstance(request.source, Replay):
+            self._state.take_replay(request.source, request.positions, outputs)
         if not request.start:
             self._answered_one(request)
 

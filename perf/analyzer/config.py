@@ -12,7 +12,7 @@ from typing import Any, Final
 from reentry.errors import ConfigError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.config_file import declared_types, read_settings
-from reentry.schema import ENSEMBLE, LARGEST_REQUEST, LONGEST_TRACK
+from reentry.schema import ENSEMBLE, LARGEST_REQUEST, LONGEST_TRACK, REENTRY_STREAM
 
 GRPC: Final = "grpc"
 HTTP: Final = "http"
@@ -57,7 +57,8 @@ class PerfConfig:
     """Settings of a measurement. Every combination of models, protocols, batches, lengths and loads is measured."""
 
     models: tuple[str, ...] = (ENSEMBLE.name,)
-    """Names of the models; their inputs are `track_length`, `measurements` and optionally `track_id`."""
+    """Names of the models; their inputs are `track_length`, `measurements` and optionally `track_id`. reentry_stream
+    stands alone: each request has one measurement of a live track, and each track is a sequence."""
     protocols: tuple[str, ...] = (GRPC,)
     """Protocols, of `PROTOCOLS`."""
     batches: tuple[int, ...] = (1,)
@@ -95,6 +96,14 @@ class PerfConfig:
             raise ConfigError("nothing to measure", expected="at least one value in batches and lengths")
         if not self.concurrency and not self.rates:
             raise ConfigError("nothing to measure", expected="at least one value in concurrency or rates")
+        if REENTRY_STREAM.name in self.models and not (
+            self.is_live and set(self.protocols) == {GRPC} and set(self.batches) == {1}
+        ):
+            raise ConfigError(
+                f"{REENTRY_STREAM.name} cannot be measured with these settings",
+                expected=f"no other model, the protocol {GRPC} and the batch 1",
+                got=f"{_listed(self.models)}; {_listed(self.protocols)}; {_listed(self.batches)}",
+            )
         longest = max(steps_of(length)[1] for length in self.lengths)
         for batch in self.batches:
             require_between("batches", batch, 1, max(1, LARGEST_REQUEST // longest))
@@ -111,6 +120,11 @@ class PerfConfig:
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ConfigError(f"duplicate value in {name}", expected="each value once", got=_listed(values))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether each request has one measurement of a live track, so that rates of tracks are those of updates."""
+        return self.models == (REENTRY_STREAM.name,)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON content."""

@@ -17,12 +17,16 @@ from client.batching import RequestBatch
 from client.connection import Array
 from perf.analyzer.config import steps_of
 from perf.scoring import draw_flights
-from reentry.schema import MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
+from reentry.schema import MEASUREMENT, MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 from reentry.tracks import Track
 
 INPUTS: Final = (TRACK_ID_TENSOR.name, TRACK_LENGTH.name, MEASUREMENTS.name)
-"""Inputs that a file can have. A model may have some of them."""
+"""Inputs of models of whole tracks that a file can have. A model may have some of them."""
+LIVE_INPUTS: Final = (MEASUREMENT.name,)
+"""Inputs of a model of live tracks."""
 
+LIVE_TRACKS: Final = 64
+"""Number of different live tracks; perf_analyzer begins them again when all have ended."""
 _LEAST_TRACKS: Final = 16
 _LEAST_REQUESTS: Final = 4
 """Number of different requests that perf_analyzer sends in turn, at least."""
@@ -33,11 +37,14 @@ def write_inputs(path: Path, *, inputs: Collection[str], batch: int, length: str
 
     Args:
         path: the file.
-        inputs: names of the model's inputs, of `INPUTS`.
+        inputs: names of the model's inputs, of `INPUTS`, or `LIVE_INPUTS`.
         batch: number of tracks in one request.
         length: number of steps, or a range such as 600-1200.
         seed: random seed of the tracks and of their lengths.
     """
+    if set(inputs) == set(LIVE_INPUTS):
+        path.write_text(json.dumps({"data": _sequences(length, seed)}))
+        return
     groups = _groups(batch, length, seed)
     rows = [{name: row[name] for name in inputs} for group in groups for row in _rows(group)]
     content = {"data": [{name: _encoded(values) for name, values in row.items()} for row in rows]}
@@ -56,6 +63,12 @@ def requests_of(*, batch: int, length: str, seed: int) -> list[tuple[Array, Arra
         slices = [slice(start, start + batch) for start in range(0, len(group), batch)]
         requests += [(measurements[rows], lengths[rows]) for rows in slices]
     return requests
+
+
+def _sequences(length: str, seed: int) -> list[list[dict[str, Any]]]:
+    """Return the measurements of each live track, the first of which gets the flag START and the last one END."""
+    tracks = _tracks(LIVE_TRACKS, length, seed)
+    return [[{MEASUREMENT.name: _encoded(row)} for row in track.measurements] for track in tracks]
 
 
 def _groups(batch: int, length: str, seed: int) -> list[RequestBatch]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from perf.analyzer.config import CONCURRENCY, HTTP, SHARED_MEMORY, PerfConfig, Workload, steps_of
+from perf.analyzer.inputs import LIVE_TRACKS
 from perf.analyzer.installation import Analyzer
 from perf.analyzer.output import STALL, failed_request, read_figures, read_latencies
 from perf.analyzer.results import Figures, WorkloadResult
@@ -139,6 +140,9 @@ class Measuring:
             *("--max-trials", str(config.windows)),
             *("-f", "level.csv", "--verbose-csv"),
         ]
+        if config.is_live:
+            # A measurement that overtook the first one of its track would be refused.
+            command += ["--num-of-sequences", str(LIVE_TRACKS), "--serial-sequences"]
         if workload.load == CONCURRENCY:
             command += ["--concurrency-range", f"{workload.level:g}"]
         else:

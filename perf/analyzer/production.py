@@ -67,6 +67,8 @@ def find_production(config: PerfConfig, repository: Path | None) -> Production:
         for graph in (TRACK_GRAPH, STEP_GRAPH)
         if not (folder / graph).exists()
     }
+    if config.is_live:
+        missing[TRACK_GRAPH] = "a request has one measurement of a live track; compare with step.onnx"
     state = manifest.model.get("layers"), manifest.model.get("hidden")
     return Production(version=version, folder=folder, state=state, missing=missing)
 

@@ -119,6 +119,8 @@ def origin_lines(report: Origin) -> list[str]:
 
 def _notes(report: Report) -> list[str]:
     notes = [f"`stalled` counts the requests above {STALL:g} ms among those that were recorded one by one."]
+    if report.config.is_live:
+        notes.append("`tracks/s` counts updates: each request has one measurement of a live track.")
     found = {result.status for result in report.results}
     if "unstable" in found:
         notes.append(

@@ -14,7 +14,7 @@ from typing import Any, Final
 from client.connection import Connection, Endpoint
 from perf.analyzer.ceiling import WINDOWS, CeilingMeasurement
 from perf.analyzer.config import CONCURRENCY, GRPC, HTTP, SHARED_MEMORY, PerfConfig, Workload
-from perf.analyzer.inputs import INPUTS, write_inputs
+from perf.analyzer.inputs import INPUTS, LIVE_INPUTS, write_inputs
 from perf.analyzer.installation import Analyzer, find_analyzer
 from perf.analyzer.measure import Measuring
 from perf.analyzer.production import find_production
@@ -149,11 +149,11 @@ async def _served(endpoint: Endpoint, models: Sequence[str]) -> tuple[str, dict[
         version = await connection.server_version()
         inputs = {model: await connection.input_names(model) for model in models}
     for model, names in inputs.items():
-        if not set(names) <= set(INPUTS):
+        if not set(names) <= set(INPUTS) and names != LIVE_INPUTS:
             raise ClientError(
                 f"the model {model} cannot be measured",
                 where=str(endpoint),
-                expected=f"inputs among {', '.join(INPUTS)}",
+                expected=f"inputs among {', '.join(INPUTS)}, or {', '.join(LIVE_INPUTS)} alone",
                 got=", ".join(names),
             )
     return version, inputs

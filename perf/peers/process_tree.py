@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +34,14 @@ def tree_cpu_seconds(root: int) -> float:
 
 
 def tree_memory(root: int) -> int:
-    """Return the memory of a tree in bytes, in which a page that N processes share counts 1/N for each (PSS)."""
+    """Return the memory of a tree in bytes, see `memory_of`."""
+    return memory_of(process_tree(root))
+
+
+def memory_of(processes: Iterable[int]) -> int:
+    """Return the memory of processes in bytes, in which a page that N of them share counts 1/N for each (PSS)."""
     total = 0
-    for pid in process_tree(root):
+    for pid in processes:
         with contextlib.suppress(OSError):  # the process has ended
             found = _PSS.search((_PROC / str(pid) / "smaps_rollup").read_text())
             total += int(found[1]) * 1024 if found else 0

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -193,14 +194,50 @@ def test_invalid_late_and_repeated_measurements_are_counted_and_change_nothing(
     assert [alert.onset_timestamp for alert in alerts] == [onset]
 
 
+def with_setting(repository: Path, model: str, setting: str, value: int) -> None:
+    """Replace a number in the configuration of a model."""
+    config = repository / model / "config.pbtxt"
+    text, changes = re.subn(rf"{setting}: \d+", f"{setting}: {value}", config.read_text())
+    assert changes == 1
+    config.write_text(text)
+
+
+def test_a_silent_track_is_dropped_and_its_number_begins_a_new_track(repository: Path, tmp_path: Path) -> None:
+    idle = 2.0
+    copied = shutil.copytree(repository, tmp_path / "model_repository")
+    for model in ("reentry_scan", "reentry_stream"):
+        with_setting(copied, model, "max_sequence_idle_microseconds", round(1e6 * idle))
+    rows = next(iter(flights().values()))
+
+    async def send(url: str, mode: Mode) -> tuple[Answers, Feed]:
+        config = FeedConfig(mode=mode, idle=idle, retry=PATIENT)
+        async with Feed(f"silent-{mode}", [url], config=config) as feed:
+            for number in range(5):
+                await feed.send([1, 2], rows[[number, number]])
+            number, begun = 5, time.monotonic()
+            while time.monotonic() - begun < 2.0 * idle:  # track 1 is silent
+                number += 1
+                await feed.send([2], rows[number : number + 1])
+                await asyncio.sleep(0.1)
+            assert feed.tracks.live_slots.size == 1
+            return await feed.send([1] * 5, rows[50:55]), feed
+
+    async def both(url: str) -> list[tuple[Answers, Feed]]:
+        return await asyncio.gather(*(send(url, mode) for mode in MODES))
+
+    with EmbeddedServer(on_free_ports(copied)) as server:
+        for answers, feed in asyncio.run(both(f"grpc://{server.grpc_url}")):
+            expected = run(default, rows[None, 50:55])[0][0]
+            np.testing.assert_allclose(answers.probability, expected, rtol=0.0, atol=1e-5)
+            assert feed.tracks.begun == 3
+            assert not feed.statistics.replays
+
+
 def test_a_track_beyond_the_slots_of_the_server_is_refused_and_the_others_continue(
     repository: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(repository / "reentry_stream", tmp_path / "reentry_stream")
-    config = tmp_path / "reentry_stream" / "config.pbtxt"
-    text, changes = re.subn(r"max_candidate_sequences: \d+", "max_candidate_sequences: 1", config.read_text())
-    assert changes == 1
-    config.write_text(text)
+    with_setting(tmp_path, "reentry_stream", "max_candidate_sequences", 1)
     rows = next(iter(flights().values()))
 
     async def send(url: str) -> tuple[Answers, list[Answers]]:

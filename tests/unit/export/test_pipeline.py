@@ -347,3 +347,30 @@ def test_the_command_ends_with_status_one_if_a_format_failed(
     assert command.exit_code == 1
     assert "onnx-int8: not installed" in command.output
     assert "onnx: installed version 1" in command.output
+
+
+def test_a_network_that_is_too_large_for_a_stream_is_exported_without_it_and_with_a_warning(tmp_path: Path) -> None:
+    config = exporting(tmp_path, checkpoint_of(ModelConfig(hidden=256, layers=2)))
+    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository)]
+    content = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    (done,) = content["formats"]
+    (warning,) = done["warnings"]
+    assert re.search("stream.onnx is left out.*the state of a live track is too large.*train a smaller", warning)
+    files = find(open_store(config.repository), done["version"]).files
+    assert {"track.onnx", "scan.onnx"} < set(files)
+    assert "stream.onnx" not in files
+    assert done["verification"]["live_phase_share"] == 0.0  # of the other graph of live tracks
+    command = CliRunner().invoke(app, arguments)
+    assert command.exit_code == 0
+    assert "warning: onnx: stream.onnx is left out" in command.output
+
+
+@pytest.mark.parametrize("graph", ["stream_graph", "scan_graph"])
+def test_a_format_with_a_broken_graph_of_live_tracks_is_not_installed(
+    config: ExportConfig, monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    original = getattr(builders, graph)
+    monkeypatch.setattr(builders, graph, lambda checkpoint, version: original(checkpoint, version + 1))
+    result = export_one(config)
+    assert "check failed: version" in str(result.error)
+    assert open_store(config.repository).versions() == []

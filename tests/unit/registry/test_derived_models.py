@@ -237,10 +237,13 @@ class Server(LiveServer):
             raise ServerError("the server has no configuration of it")
         return self.configs[self.model]
 
-    def load(self, config: str | None = None) -> None:
+    def load(self, config: str | None = None, *, wait: bool = True) -> None:  # noqa: ARG002  # nothing to wait for
         if self.model == self.fails_for and (config is None or versions_in(config) == ["2"]):
             raise ServerError("the model does not load")
         self.configs[self.model] = config or json.dumps({"name": self.model})
+
+    def wait(self, config: str) -> None:
+        assert self.configs[self.model] == config
 
     def unload(self) -> None:
         del self.configs[self.model]
@@ -314,7 +317,7 @@ def test_a_model_that_cannot_be_restored_does_not_keep_the_others_from_it(folder
     before = dict(server.configs)
     original = Server.load
 
-    def load(self: Server, config: str | None = None) -> None:
+    def load(self: Server, config: str | None = None, *, wait: bool = True) -> None:
         if self.model == "scan_step" and config is not None and versions_in(config) == ["1"]:
             raise ServerError("the server is overloaded")
         original(self, config)

@@ -18,7 +18,8 @@ from reentry.serving.config import with_free_ports
 from reentry.serving.http import cause_of, is_live, is_ready
 from reentry.serving.installation import find_installation, require_libraries, require_packages
 from reentry.serving.log import last_error, uncaught_exception
-from reentry.serving.repository import fitted_model_config
+from reentry.serving.repository import fitted_config, fitted_model_config, read_model_config
+from reentry.serving.tuned import ModelTuning, tuned_config
 from tests.conftest import REPOSITORY
 
 
@@ -100,6 +101,16 @@ def test_a_model_with_a_bounded_queue_has_a_spare_instance() -> None:
     assert text is not None
     assert json.loads(text)["instance_group"] == [{"kind": "KIND_CPU", "count": 6}]
     assert fitted_model_config(REPOSITORY, "reentry_track", ServerConfig(instances=2, threads=1)) is None
+
+
+@pytest.mark.parametrize(("instances", "slots"), [(1, 4096), (2, 2048), (3, 1366)])
+def test_the_slots_for_sequences_are_divided_among_the_instances(instances: int, slots: int) -> None:
+    config = read_model_config(REPOSITORY, "reentry_stream")
+    fitted = fitted_config(config, ServerConfig(instances=instances, threads=1))
+    assert fitted.instance_group[0].count == instances
+    assert fitted.sequence_batching.oldest.max_candidate_sequences == slots
+    tuned = tuned_config(config, ModelTuning(instances=instances))
+    assert tuned.sequence_batching == fitted.sequence_batching
 
 
 def test_a_configuration_for_gpus_is_not_fitted_to_cores(tmp_path: Path, model_repository: Path) -> None:
