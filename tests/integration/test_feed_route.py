@@ -26,7 +26,7 @@ from tests.live_models import write_live_models
 from tests.unit.export.test_track_graph import trapezoids
 
 HEADER = "x-feed-id"
-FEEDS = [f"radar-{number}" for number in range(8)]
+FEEDS = [f"radar-{number}" for number in range(32)]
 
 
 @pytest.fixture
@@ -45,12 +45,11 @@ def gateway(servers: list[EmbeddedServer], tmp_path: Path) -> Iterator[str]:
     annotations = one("overlays/production", "Ingress", "reentry-feeds")["metadata"]["annotations"]
     assert annotations[f"{ANNOTATION}upstream-hash-by"] == f"$http_{HEADER.replace('-', '_')}"
     (port,) = free_ports(1)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     pods = " ".join(f"server {server.grpc_url};" for server in servers)
     (tmp_path / "nginx.conf").write_text(
         f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\nevents {{}}\nhttp {{ access_log off;\n"
-        + "".join(
-            f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
+        + "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
         + f"\nupstream feeds {{ hash {annotations[f'{ANNOTATION}upstream-hash-by']} consistent; {pods} }}\n"
         f"server {{ listen 127.0.0.1:{port} http2; location / {{\n"
         f"client_max_body_size {annotations[f'{ANNOTATION}proxy-body-size']};\n"
@@ -88,6 +87,17 @@ def send(client: triton.InferenceServerClient, feed: str, step: int, tracks: int
     assert answer.as_numpy("started").all() == (step == 0 or start)
 
 
+def is_known(client: triton.InferenceServerClient, feed: str) -> bool:
+    """Send a step; return False if the server does not know the feed."""
+    try:
+        send(client, feed, 5)
+    except InferenceServerException as refusal:
+        if "must specify the START flag" not in str(refusal):
+            raise
+        return False
+    return True
+
+
 def test_a_feed_stays_on_its_server_and_only_the_feeds_of_a_lost_server_move(
     servers: list[EmbeddedServer], gateway: str
 ) -> None:
@@ -96,15 +106,10 @@ def test_a_feed_stays_on_its_server_and_only_the_feeds_of_a_lost_server_move(
             for feed in FEEDS:
                 send(client, feed, step, start=step == 0)
         os.kill(servers[0].process_id, signal.SIGKILL)
-        moved = 0
-        for feed in FEEDS:
-            try:
-                send(client, feed, 5)
-            except InferenceServerException as refusal:
-                assert "must specify the START flag" in str(refusal)
-                send(client, feed, 5, start=True)
-                moved += 1
-        assert 0 < moved < len(FEEDS)
+        moved = [feed for feed in FEEDS if not is_known(client, feed)]
+        assert 0 < len(moved) < len(FEEDS)
+        for feed in moved:
+            send(client, feed, 5, start=True)
 
 
 def test_the_largest_scan_passes_the_gateway(gateway: str) -> None:
