@@ -88,14 +88,24 @@ def send(client: triton.InferenceServerClient, feed: str, step: int, tracks: int
 
 
 def is_known(client: triton.InferenceServerClient, feed: str) -> bool:
-    """Send a step; return False if the server does not know the feed."""
-    try:
-        send(client, feed, 5)
-    except InferenceServerException as refusal:
-        if "must specify the START flag" not in str(refusal):
-            raise
-        return False
-    return True
+    """Send a step, again while the gateway finds the lost server; return False if the server does not know the feed."""
+    known = []
+
+    def is_answered() -> bool:
+        try:
+            send(client, feed, 5)
+        except InferenceServerException as refusal:
+            if refusal.status() == "StatusCode.UNAVAILABLE":
+                return False
+            if "must specify the START flag" not in str(refusal):
+                raise
+            known.append(False)
+        else:
+            known.append(True)
+        return True
+
+    until(is_answered)
+    return known[0]
 
 
 def test_a_feed_stays_on_its_server_and_only_the_feeds_of_a_lost_server_move(
