@@ -39,6 +39,8 @@ from reentry.triton.live_feed import LARGEST_FEED
 Mode = Literal["scan", "tracks"]
 """`scan`: one request for the measurements of all tracks; `tracks`: one request for each measurement."""
 
+_LONGEST_NAME: Final = 100
+"""Bytes of the longest name. Triton accepts 128 for a sequence, whose name may also hold a sensor or a track."""
 _LONGEST_END: Final = 5.0
 """Time that the end of a feed may take, s. The server drops sequences that were not ended after its idle time."""
 
@@ -92,10 +94,9 @@ class Feed:
             on_alert: function that gets each alert the moment it arises.
 
         Raises:
-            ConfigError: the name is empty, or a URL is invalid.
+            ConfigError: the name is empty or too long, or a URL is invalid.
         """
-        if not name:
-            raise ConfigError("a feed without a name", expected="a name that no other feed has")
+        check_name(name)
         self._config = config or FeedConfig()
         self._endpoints = grpc_endpoints(urls)
         self._state = FeedState(name, buffer=self._config.buffer, on_alert=on_alert)
@@ -268,6 +269,21 @@ class Feed:
         finally:
             self._session = self._server = None
             stream.close()
+
+
+def check_name(name: str) -> None:
+    """Check the name of a feed.
+
+    Raises:
+        ConfigError: it is empty or too long.
+    """
+    if not 1 <= len(name.encode()) <= _LONGEST_NAME:
+        raise ConfigError(
+            "invalid name of a feed",
+            expected=f"1 to {_LONGEST_NAME} bytes, unique among the clients of a server",
+            got=repr(name),
+            fix="give another name with --name",
+        )
 
 
 def _checked(track_ids: Any, measurements: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

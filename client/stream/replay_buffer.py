@@ -36,6 +36,10 @@ class Replay:
     handed: npt.NDArray[np.float64]
     """Monotonic time at which each one was handed to the feed, (N,), s."""
 
+    def part(self, positions: slice) -> Replay:
+        """Return some of the measurements."""
+        return Replay(self.slots[positions], self.rows[positions], self.handed[positions])
+
 
 class ReplayBuffer:
     """A bounded log of measurements."""

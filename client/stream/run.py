@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from client.stream.alert import Alert
-from client.stream.feed import Feed, FeedConfig
+from client.stream.feed import Feed, FeedConfig, check_name
 from client.stream.metrics import serving_metrics
 from client.stream.pace import Pace
 from client.stream.servers import grpc_endpoints
 from client.stream.source import TIME, JsonLines, Scan, file_scans, split
 from client.stream.statistics import percentiles
-from reentry.errors import ConfigError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.files import writing
 from reentry.runtime.signals import ended_by_signals, run_until_ended
@@ -39,7 +38,7 @@ _MEASUREMENTS_AHEAD: Final = 512
 """Most scans, and in mode `tracks` most measurements, without an answer at the rate `max`. They keep the server busy,
 and more would only wait longer."""
 _BEHIND: Final = 1_000_000
-"""Most measurements without an answer at another rate. A live source does not wait for a lost server."""
+"""Most measurements without an answer at another rate and from standard input, which do not wait for a lost server."""
 _BETWEEN_LOOKS: Final = 0.25
 """Time between two looks of whoever shows the run, s."""
 _ALERTS_SHOWN: Final = 10
@@ -72,11 +71,17 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         grpc_endpoints(self.urls)
-        if self.name == "":
-            raise ConfigError("a feed without a name", expected="a name that no other feed has")
+        check_name(self.feed_name)
         require_between("duration of a scan", self.interval, 0.0, 86_400, unit="s")
         if self.metrics_port is not None:
             require_between("metrics port", self.metrics_port, 0, 65_535)
+
+    @property
+    def feed_name(self) -> str:
+        """Name of the feed, or the part that the names of all feeds have in common."""
+        if self.name is not None:
+            return self.name
+        return "stdin" if self.source == STANDARD else Path(self.source).stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +207,7 @@ class StreamRun:
         self._failed: asyncio.Future[None]
         self._most = _BEHIND
         self._most_scans = math.inf
-        if math.isinf(config.rate):
+        if math.isinf(config.rate) and config.source != STANDARD:
             self._most = _MEASUREMENTS_AHEAD if config.feed.mode == "tracks" else _BEHIND
             self._most_scans = math.inf if config.feed.mode == "tracks" else _SCANS_AHEAD
 
@@ -270,7 +275,7 @@ class StreamRun:
 
     async def _send(self, scan: Scan, stack: AsyncExitStack) -> None:
         """Hand a scan over to its feeds."""
-        base = self.config.name or ("stdin" if self.config.source == STANDARD else Path(self.config.source).stem)
+        base = self.config.feed_name
         if self.config.feed_by == "sensor":
             parts = [(f"{base}/{sensor}", part) for sensor, part in scan.by_sensor()]
         else:

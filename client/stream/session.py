@@ -6,11 +6,9 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from client.connection import RefusedError, ServerUnavailableError
-from client.stream.replay_buffer import Replay
 from client.stream.sequence_stream import Outputs, SequenceStream
 from client.stream.state import FeedState, Work
 from client.stream.statistics import ReplayReason
@@ -22,19 +20,7 @@ _BETWEEN_CHECKS: Final = 0.5
 """Time between two looks at silent tracks and overdue answers, s."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """Measurements that are sent in one request."""
-
-    source: Work | Replay | None
-    """Where they come from; None for the request that ends a sequence."""
-    positions: slice
-    """Their positions in the source."""
-    start: bool = False
-    """Whether a sequence begins with them."""
-
-
-AnyRequest = TypeVar("AnyRequest", bound=Request)
+Request = TypeVar("Request")
 
 
 class SequenceLostError(Exception):
@@ -45,7 +31,7 @@ class SequenceLostError(Exception):
         self.reason: ReplayReason = reason
 
 
-class Session(ABC, Generic[AnyRequest]):
+class Session(ABC, Generic[Request]):
     """What both modes share."""
 
     def __init__(
@@ -74,7 +60,7 @@ class Session(ABC, Generic[AnyRequest]):
         self._idle = idle
         self._reason: ReplayReason = reason
         self._window = asyncio.Semaphore(window)
-        self._in_flight: dict[str, tuple[AnyRequest, float]] = {}
+        self._in_flight: dict[str, tuple[Request, float]] = {}
         self._count = 0
         self._new: list[Work] = list(state.works)
         self._more = asyncio.Event()
@@ -117,21 +103,18 @@ class Session(ABC, Generic[AnyRequest]):
             self._stop()
 
     @abstractmethod
-    async def _send(self, work: Work) -> None:
-        """Send the unanswered measurements of a call."""
-
-    def _take(self, request: AnyRequest, outputs: Outputs) -> None:
-        """Take the answer to a request."""
-        if isinstance(request.source, Work):
-            self._state.take(request.source, request.positions, outputs)
-        elif isinstance(request.source, Replay):
-            self._state.take_replay(request.source, request.positions, outputs)
+    async def _send(self, works: list[Work]) -> None:
+        """Send the unanswered measurements of calls, in their order."""
 
     @abstractmethod
-    def _refused(self, request: AnyRequest, error: RefusedError) -> None:
+    def _take(self, request: Request, outputs: Outputs) -> None:
+        """Take the answer to a request."""
+
+    @abstractmethod
+    def _refused(self, request: Request, error: RefusedError) -> None:
         """React to a refused request."""
 
-    async def _check_slot(self, request: AnyRequest) -> None:  # only one mode starts on the stream
+    async def _check_slot(self, request: Request) -> None:  # only one mode starts on the stream
         """Check that a request without an answer does not wait for a free slot of the server."""
 
     @abstractmethod
@@ -145,7 +128,7 @@ class Session(ABC, Generic[AnyRequest]):
     def _stop(self) -> None:  # only one mode has something to stop
         """Stop what the session started."""
 
-    async def _put(self, request: AnyRequest, message: Callable[[str], bytes]) -> None:
+    async def _put(self, request: Request, message: Callable[[str], bytes]) -> None:
         """Write a request to the stream. `message` encodes it, given its id."""
         await self._window.acquire()
         identity = str(self._count)
@@ -160,8 +143,7 @@ class Session(ABC, Generic[AnyRequest]):
             await self._flush()
             while self._new:
                 works, self._new = self._new, []
-                for work in works:
-                    await self._send(work)
+                await self._send(works)
                 await self._flush()
             if self._closing and not self._state.works:
                 await self._end()

@@ -96,7 +96,6 @@ class FeedState:
             future=asyncio.get_running_loop().create_future(),
         )
         self._calls += 1
-        self.tracks.last_seen[slots] = now
         work.future.add_done_callback(_mark_retrieved)
         self.works[work] = None
         return work

@@ -17,7 +17,7 @@ from client.connection import RefusedError, ServerUnavailableError
 from client.grpc_request import SequenceFlags, row_head, row_request
 from client.stream.replay_buffer import Replay
 from client.stream.sequence_stream import Outputs, SequenceStream, StartRequiredError
-from client.stream.session import NEARLY, Request, Session
+from client.stream.session import NEARLY, Session
 from client.stream.state import FeedState, Work
 from client.stream.statistics import ReplayReason
 from client.stream.track_table import Slots
@@ -27,8 +27,8 @@ _INVALID_ROW: Final = np.full(len(MEASUREMENT_COLUMNS), np.nan)
 """Measurement that changes nothing, for the request that ends a sequence."""
 _WINDOW: Final = 256
 """Measurements in flight, enough for batches of the server."""
-_STARTS: Final = 256
-"""Sequences that may start at once."""
+_STARTS: Final = 64
+"""Sequences that may start at once. Proxies allow 100 calls on a connection."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +51,16 @@ class _Sequence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _TrackRequest(Request):
-    sequence: _Sequence = field(kw_only=True)
+class _TrackRequest:
+    """One measurement."""
+
+    source: Work | Replay | None
+    """Where it comes from; None for the request that ends a sequence."""
+    positions: slice
+    """Its position in the source."""
+    sequence: _Sequence
+    start: bool = False
+    """Whether the sequence begins with it."""
 
 
 class TrackSession(Session[_TrackRequest]):
@@ -70,7 +78,11 @@ class TrackSession(Session[_TrackRequest]):
         self._starts: set[asyncio.Task[None]] = set()
         self._start_slots = asyncio.Semaphore(_STARTS)
 
-    async def _send(self, work: Work) -> None:
+    async def _send(self, works: list[Work]) -> None:
+        for work in works:
+            await self._send_one(work)
+
+    async def _send_one(self, work: Work) -> None:
         for position in np.flatnonzero(work.unanswered).tolist():
             slot = int(work.slots[position])
             sequence = self._sequences.get(slot)
@@ -165,7 +177,10 @@ class TrackSession(Session[_TrackRequest]):
         self._more.set()
 
     def _take(self, request: _TrackRequest, outputs: Outputs) -> None:
-        super()._take(request, outputs)
+        if isinstance(request.source, Work):
+            self._state.take(request.source, request.positions, outputs)
+        elif isinstance(request.source, Replay):
+            self._state.take_replay(request.source, request.positions, outputs)
         if not request.start:
             self._answered_one(request)
 

@@ -233,7 +233,11 @@ def test_the_server_image_has_every_package_of_the_engine_command() -> None:
 
 def test_the_client_image_has_exactly_the_packages_it_imports() -> None:
     statements = imports_of(
-        "client/*.py", "reentry/tracks/*.py", "reentry/simulation/*.py", "reentry/runtime/progress.py"
+        "client/*.py",
+        "client/stream/*.py",
+        "reentry/tracks/*.py",
+        "reentry/simulation/*.py",
+        "reentry/runtime/progress.py",
     )
     # pandas reads tzdata only when a time zone is used.
     assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}

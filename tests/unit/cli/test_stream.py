@@ -28,7 +28,8 @@ def run(*arguments: str) -> BaseException | None:
         ("--scan", "nan", "duration of a scan"),
         ("--patience", "-1", "patience"),
         ("--metrics-port", "70000", "metrics port"),
-        ("--name", "", "a feed without a name"),
+        ("--name", "", "invalid name of a feed"),
+        ("--name", "x" * 101, "invalid name of a feed"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_before_the_file_is_read(option: str, value: str, problem: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.stream.scan_session import ScanSession
-from client.stream.session import Request, SequenceLostError
+from client.stream.scan_session import ScanSession, _grouped, _Scan
+from client.stream.session import SequenceLostError
 from client.stream.state import FeedState
+from reentry.schema import LARGEST_SCAN
 from tests.unit.client.stream.test_state import outputs, rows
 
 IDLE = 60.0
@@ -29,7 +30,7 @@ def answer_as_if_begun(silence: float) -> FeedState:
         for timestamp, begun in ((5.0, 1), (6.0, 1)):
             state.tracks.last_seen[:] -= silence
             work = state.hand(np.array([7]), rows(timestamp))
-            session._take(Request(work, slice(0, 1)), outputs([1]) | {"started": np.array([begun], np.uint8)})
+            session._take(_Scan(works=[work]), outputs([1]) | {"started": np.array([begun], np.uint8)})
         return state
 
     return asyncio.run(answered())
@@ -46,3 +47,13 @@ def test_a_track_that_the_server_dropped_after_a_silence_begins_anew() -> None:
     replay = state.replay_of(state.tracks.live_slots, "lost_server")
     assert replay.rows[:, 0].tolist() == [6.0]
     assert state.statistics.alerts == 2
+
+
+def test_calls_that_wait_together_are_joined_up_to_the_largest_scan() -> None:
+    async def handed() -> list[list[int]]:
+        state = FeedState("radar", buffer=100, on_alert=None)
+        sizes = (1, LARGEST_SCAN - 1, 1, LARGEST_SCAN, 5, 6)
+        works = [state.hand(np.arange(size), np.zeros((size, 6))) for size in sizes]
+        return [[len(work.slots) for work in group] for group in _grouped(works)]
+
+    assert asyncio.run(handed()) == [[1, LARGEST_SCAN - 1], [1], [LARGEST_SCAN], [5, 6]]

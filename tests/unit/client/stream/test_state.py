@@ -114,6 +114,14 @@ def test_silent_tracks_are_dropped_unless_a_measurement_waits_for_its_answer() -
     assert feed.state.tracks.known(np.array([7, 8])).tolist() == [False, True]
 
 
+def test_invalid_measurements_do_not_keep_a_track_alive() -> None:
+    feed = Feed()
+    feed.answer([7], [5.0], outputs([0]))
+    feed.state.tracks.last_seen[:] -= 100.0
+    feed.answer([7], [6.0], outputs([0], accepted=[0], phase=[255]))
+    assert len(feed.state.drop_silent(60.0)) == 1
+
+
 def test_a_replay_from_a_truncated_buffer_is_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     feed = Feed()
     for step in range(120):
