@@ -107,17 +107,28 @@ class Feed:
         self._server: str | None = None
 
     async def __aenter__(self) -> Feed:
-        self._task = asyncio.ensure_future(self._run())
-        self._task.add_done_callback(self._ended)
+        self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the sequences on the server, within a bounded time."""
+        await self.close(abandon=error is not None)
+
+    def open(self) -> None:
+        """Begin to connect. The connection is kept until `close`."""
+        self._task = asyncio.ensure_future(self._run())
+        self._task.add_done_callback(self._ended)
+
+    async def close(self, *, abandon: bool = False) -> None:
+        """End the sequences on the server, within a bounded time.
+
+        Args:
+            abandon: whether nobody waits for unanswered measurements any more.
+        """
         assert self._task is not None
         self._closing = True
-        if error is not None:  # nobody waits for what is unanswered
+        if abandon:
             self._state.abandon()
         if self._session is None:
             self._task.cancel()
