@@ -105,6 +105,7 @@ class Feed:
         self._closing = False
         self._failure: BaseException | None = None
         self._server: str | None = None
+        self._lost: str | None = None
 
     async def __aenter__(self) -> Feed:
         self.open()
@@ -261,6 +262,7 @@ class Feed:
             (ScanSession, REENTRY_SCAN) if self._config.mode == "scan" else (TrackSession, REENTRY_STREAM)
         )
         addresses = ranked(self.name, await addresses_of(self._endpoints))
+        addresses.sort(key=lambda address: address == self._lost)  # the lost server last, because it may hang
         for address in addresses:
             stream = SequenceStream(address, model)
             try:
@@ -277,6 +279,10 @@ class Feed:
             if self._closing:
                 self._session.close()
             await self._session.run()
+            await stream.finish()
+        except ServerUnavailableError:
+            self._lost = address
+            raise
         finally:
             self._session = self._server = None
             stream.close()
