@@ -36,18 +36,19 @@ def showing(*, alerts_on_stdout: bool) -> Iterator[Callable[[StreamRun], None]]:
     from rich.console import Console
     from rich.live import Live
 
-    rate = _Rate()
+    rate = Rate()
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
-        yield lambda run: live.update(_view(run, rate), refresh=True)
+        yield lambda run: live.update(view(run, rate), refresh=True)
 
 
-class _Rate:
+class Rate:
     """Measurements answered in a second, from one look to the next."""
 
     def __init__(self) -> None:
         self._updates, self._at, self._rate = 0, time.monotonic(), 0.0
 
     def of(self, updates: int) -> float:
+        """Return the rate of a second ago at most, given the number of answered measurements now."""
         now = time.monotonic()
         if now - self._at >= 1.0:
             self._rate = (updates - self._updates) / (now - self._at)
@@ -56,7 +57,7 @@ class _Rate:
 
 
 def _line_logger() -> Callable[[StreamRun], None]:
-    last_line, rate = time.monotonic(), _Rate()
+    last_line, rate = time.monotonic(), Rate()
 
     def show(run: StreamRun) -> None:
         nonlocal last_line
@@ -86,7 +87,7 @@ def _latency(milliseconds: tuple[float | None, float | None]) -> str:
     return " / ".join("-" if each is None else f"{each:.1f}" for each in milliseconds) + " ms"
 
 
-def _view(run: StreamRun, rate: _Rate) -> RenderableType:
+def view(run: StreamRun, rate: Rate) -> RenderableType:
     """Return the tables: one line for each feed, and the latest alerts."""
     from rich.console import Group
     from rich.table import Table

@@ -21,27 +21,33 @@ from tests.contract.manifests import K8S, program
 MONITORING = K8S / "monitoring"
 
 
-def scrape_config(target: str) -> dict[str, Any]:
-    """Return prometheus.yaml with two ports of one pod as static targets, in place of the discovery by Kubernetes."""
+def scrape_config(server: str, feed: str) -> dict[str, Any]:
+    """Return prometheus.yaml with the pods of a server and of a feed as static targets.
+
+    They replace the discovery by Kubernetes, which finds two ports of the server's pod.
+    """
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
-    (job,) = config["scrape_configs"]
-    del job["kubernetes_sd_configs"]  # Debian's Prometheus does not support it
-    found = {
-        "__meta_kubernetes_namespace": "reentry",
-        "__meta_kubernetes_pod_name": "reentry-0",
-        "__meta_kubernetes_pod_label_app_kubernetes_io_name": "reentry",
-        "__meta_kubernetes_pod_label_release": "stable",
-        "__meta_kubernetes_pod_container_port_name": "metrics",
-    }
-    other = {**found, "__meta_kubernetes_pod_container_port_name": "http"}
-    job["static_configs"] = [
-        {"targets": [target], "labels": found},
-        {"targets": ["127.0.0.1:1"], "labels": other},  # another port of the same pod
-    ]
+    pods = [_pod(server, "reentry", "metrics"), _pod("127.0.0.1:1", "reentry", "http")]
+    pods.append(_pod(feed, "reentry-feed", "metrics"))
+    for job in config["scrape_configs"]:
+        del job["kubernetes_sd_configs"]  # Debian's Prometheus does not support it
+        job["static_configs"] = pods
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(MONITORING / "rules.yaml")]
     del config["alerting"]
     return config
+
+
+def _pod(address: str, name: str, port: str) -> dict[str, Any]:
+    found = {
+        "__meta_kubernetes_namespace": "reentry",
+        "__meta_kubernetes_pod_name": f"{name}-0",
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": name,
+        "__meta_kubernetes_pod_container_port_name": port,
+    }
+    if name == "reentry":
+        found["__meta_kubernetes_pod_label_release"] = "stable"
+    return {"targets": [address], "labels": found}
 
 
 class Prometheus:
@@ -60,12 +66,12 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes host:port every second, until the block ends."""
+def running_prometheus(server: str, feed: str, folder: Path) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes a server and a feed, host:port each, every second, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(target)))
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed)))
     command = [program("prometheus"), f"--config.file={folder / 'prometheus.yaml'}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log:

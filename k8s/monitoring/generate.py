@@ -201,7 +201,7 @@ PANELS: Final = (
 
 LIVE_PANELS: Final = (
     Panel(
-        title="Live tracks",
+        title="Live tracks by feed",
         unit="short",
         queries={
             "feed {{feed}}": f"sum by (feed) (reentry_stream_live_tracks{{{_FEED}}})",

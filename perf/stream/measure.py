@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from client.connection import Endpoint
+from client.connection import Endpoint, ServerUnavailableError
+from client.stream.grpc_connection import GrpcConnection
 from perf.machine import machine
 from perf.stream.agreement import compare
 from perf.stream.config import StreamConfig
-from perf.stream.grpc_stream import GrpcStream
 from perf.stream.monitor import Monitor
-from perf.stream.replay import Replay
+from perf.stream.replay import Record, Replay
 from perf.stream.results import Figures, StreamReport
 from perf.stream.traffic import Traffic
 from reentry import __version__
@@ -44,12 +45,9 @@ def measure_stream(config: StreamConfig, *, url: str | None = None, repository: 
         ClientError: the server is unreachable, refuses to start the tracks, or leaves requests unanswered.
     """
     traffic = Traffic(config)
-    with ExitStack() as stack:
-        address, process = stack.enter_context(_server(url, repository))
-        streams = [stack.enter_context(closing(GrpcStream(address))) for _ in range(config.feeds)]
-        _log.info(f"starting {config.sequences:,} sequences, then {config.duration:g} s of load")
+    with _server(url, repository) as (address, process):
         monitor = Monitor(process)
-        record = Replay(config, traffic, streams).run(monitor)
+        record = asyncio.run(_replay(config, traffic, address, monitor))
         agreement = compare(address, traffic, record.samples)
     versions = {"reentry": __version__}
     if url is None:
@@ -66,6 +64,20 @@ def measure_stream(config: StreamConfig, *, url: str | None = None, repository: 
         server_cpu=monitor.server_cpu,
         memory=monitor.memory,
     )
+
+
+async def _replay(config: StreamConfig, traffic: Traffic, address: str, monitor: Monitor) -> Record:
+    connections: list[GrpcConnection] = []
+    try:
+        while len(connections) < config.feeds:
+            connections.append(await GrpcConnection.open(address))
+        _log.info(f"starting {config.sequences:,} sequences, then {config.duration:g} s of load")
+        return await Replay(config, traffic, connections).run(monitor)
+    except OSError as error:
+        raise ServerUnavailableError(str(error), where=address) from error
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 @contextmanager

@@ -14,11 +14,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client.grpc_request import SequenceFlags, encoded_request
+from client.grpc_request import SequenceFlags, encoded_request, row_head, row_request
 from perf.scoring import draw_flights
 from perf.stream.config import StreamConfig
 from reentry.schema import (
-    MEASUREMENT,
     MEASUREMENT_COLUMNS,
     REENTRY_SCAN,
     REENTRY_STREAM,
@@ -90,10 +89,9 @@ class Traffic:
         return self._encoded(sequence, np.full_like(self.rows(sequence, 0), np.nan), end=True)
 
     def _encoded(self, sequence: int, rows: Floats, *, start: bool = False, end: bool = False) -> bytes:
-        # The measurements are the last input of both models, and so the last bytes of the request.
-        if self._config.mode == "scan":
-            model, inputs = REENTRY_SCAN, {SCAN_TRACK_ID.name: self._tracks[sequence], SCAN_MEASUREMENTS.name: rows}
-        else:
-            model, inputs = REENTRY_STREAM, {MEASUREMENT.name: rows}
+        # The measurements are the last bytes of the requests of both models.
         flags = SequenceFlags(correlation_id=f"{self._name}/{sequence}", start=start, end=end)
-        return encoded_request(model, inputs, request_id=str(sequence), sequence=flags)
+        if self._config.mode == "tracks":
+            return row_request(row_head(REENTRY_STREAM, flags), str(sequence), rows[0])
+        inputs = {SCAN_TRACK_ID.name: self._tracks[sequence], SCAN_MEASUREMENTS.name: rows}
+        return encoded_request(REENTRY_SCAN, inputs, request_id=str(sequence), sequence=flags)

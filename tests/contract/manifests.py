@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", 
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
 """Folders that define a whole namespace."""
-FOLDERS = (*DEPLOYED, "autoscaling", "edge", "tensorrt/job")
+FOLDERS = (*DEPLOYED, "autoscaling", "edge", "feeds", "tensorrt/job")
 """All folders that can be applied."""
 
 Manifest = dict
@@ -67,6 +68,21 @@ def triton(folder: str) -> Manifest:
     """Return the container that runs Triton."""
     (container,) = pod(folder)["containers"]
     return container
+
+
+def feed_options() -> list[str]:
+    """Return the options of `reentry stream` in the client of a feed, without address, port and input."""
+    (container,) = pod("feeds")["containers"]
+    shell, option, script = container["command"]
+    assert (shell, option) == ("bash", "-ec")
+    words = shlex.split(script)
+    assert words[:3] == ["exec", "reentry", "stream"]
+    assert words[-1] == "</dev/tcp/$SOURCE_HOST/$SOURCE_PORT"
+    options = words[3:-1]
+    for name in ("--url", "--metrics-port"):
+        at = options.index(name)
+        del options[at : at + 2]
+    return options
 
 
 def pod_labels(folder: str) -> dict[str, str]:

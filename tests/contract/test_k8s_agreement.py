@@ -37,8 +37,15 @@ EXIT_TIMEOUT = 30
 LONGEST_DRAIN = EXIT_TIMEOUT + EXIT_TIMEOUT + 5
 """Longest duration of `EmbeddedServer.stop` in seconds: it drains the ensemble and Triton, then stops the stubs."""
 
-SERVER_MEMORY = 512 * 2**20
-"""Bytes that a pod needs in addition to its shared memory. The idle server and its Python models take 260 MB."""
+SERVER_MEMORY = 704 * 2**20
+"""Bytes that a pod needs in addition to its shared memory. The idle server and its models take 650 MB."""
+
+LIVE_MEMORY = {"overlays/minikube": 64 * 2**20}
+"""Bytes for live tracks by folder. Measured: 60 MB for a feed of 5,000 live tracks, 250 MB for the first one of 20,000
+and 80 MB for each further one, and 95 MB for 4,000 tracks of reentry_stream."""
+
+FEED_CLIENTS = 4
+"""Pods of k8s/feeds for which a quota has room."""
 
 GRPC = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -157,7 +164,8 @@ def test_bodies_are_bounded_by_the_largest_request(folder: str) -> None:
         limits[ingress["metadata"]["name"]] = int(size[:-1]) * unit
     assert limits["reentry-http"] == 1024
     assert largest < limits["reentry-grpc"] < 2 * largest
-    assert 0 < limits["reentry-feeds"] <= 64 * 2**20
+    scan = schema.LARGEST_SCAN * 8 * (1 + len(schema.MEASUREMENT_COLUMNS))
+    assert scan < limits["reentry-feeds"] < 2 * scan
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
@@ -179,8 +187,53 @@ def test_feeds_are_hashed_by_their_id_over_a_service_of_their_own(folder: str) -
     assert hosts["reentry-feeds"] == f"feeds.{hosts['reentry-grpc']}"
     annotations = one(folder, "Ingress", "reentry-feeds")["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/upstream-hash-by"] == "$http_x_feed_id"
-    assert one(folder, "Service", "reentry-feeds")["spec"]["clusterIP"] == "None"
+    service = one(folder, "Service", "reentry-feeds")["spec"]
+    assert service["clusterIP"] == "None"
+    assert not service.get("publishNotReadyAddresses")
     assert "clusterIP" not in one(folder, "Service", "reentry")["spec"]
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_gateway_routes_no_streams(folder: str) -> None:
+    assert not [path for _, _, path, _ in routes(folder) if path.endswith("/ModelStreamInfer")]
+
+
+def test_a_feed_reaches_the_servers_and_nothing_else_but_its_sensor_and_dns() -> None:
+    feed = pod_labels("feeds")
+    own, admitted = one("feeds", "NetworkPolicy", "reentry-feed"), one("feeds", "NetworkPolicy", "reentry-from-feeds")
+    assert own["spec"]["podSelector"]["matchLabels"].items() <= feed.items()
+    assert own["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    servers, sensor, dns = own["spec"]["egress"]
+    (peer,) = servers["to"]
+    assert peer["podSelector"]["matchLabels"].items() <= pod_labels("overlays/production").items()
+    assert [port["port"] for port in servers["ports"]] == ["grpc"]
+    source = one("feeds", "ConfigMap")["data"]
+    (peer,) = sensor["to"]
+    namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert source["SOURCE_HOST"].split(".")[1:] == [namespace, "svc"]
+    assert [str(port["port"]) for port in sensor["ports"]] == [source["SOURCE_PORT"]]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    (rule,) = admitted["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert peer["podSelector"]["matchLabels"].items() <= feed.items()
+    assert [port["port"] for port in rule["ports"]] == ["grpc"]
+
+
+def test_a_feed_runs_beside_the_servers_and_asks_their_headless_service() -> None:
+    namespace = one("overlays/production", "Namespace")["metadata"]["name"]
+    assert {manifest["metadata"]["namespace"] for manifest in build("feeds")} == {namespace}
+    (container,) = pod("feeds")["containers"]
+    words = container["command"][-1].split()
+    service = one("overlays/production", "Service", "reentry-feeds")
+    (port,) = service["spec"]["ports"]
+    assert words[words.index("--url") + 1] == f"grpc://{service['metadata']['name']}:{port['port']}"
+    (metrics,) = container["ports"]
+    assert int(words[words.index("--metrics-port") + 1]) == metrics["containerPort"]
+
+
+def test_at_most_one_client_of_a_feed_runs() -> None:
+    deployment = one("feeds", "Deployment")["spec"]
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
 
 
 def test_environments_do_not_share_a_host() -> None:
@@ -218,13 +271,14 @@ def test_pods_serve_each_model_with_the_configuration_of_its_file(folder: str) -
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_memory_holds_the_full_shared_memory_and_the_server(folder: str) -> None:
+def test_memory_holds_the_full_shared_memory_the_server_and_live_tracks(folder: str) -> None:
     (shared,) = [volume["emptyDir"] for volume in pod(folder)["volumes"] if volume["name"] == "shared-memory"]
     assert shared["medium"] == "Memory"
     assert {"name": "shared-memory", "mountPath": "/dev/shm"} in triton(folder)["volumeMounts"]
     resources = triton(folder)["resources"]
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
-    assert quantity(resources["limits"]["memory"]) >= quantity(shared["sizeLimit"]) + SERVER_MEMORY
+    needed = quantity(shared["sizeLimit"]) + SERVER_MEMORY + LIVE_MEMORY.get(folder, 600 * 2**20)
+    assert quantity(resources["limits"]["memory"]) >= needed
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
@@ -257,19 +311,23 @@ def test_the_autoscaler_uses_a_metric_that_its_cluster_has(folder: str) -> None:
         assert metric["pods"]["metric"]["name"] == adapter_rule()["name"]["as"]
 
 
-def test_the_adapter_counts_a_series_of_the_running_server_without_the_ensembles(server: EmbeddedServer) -> None:
+def test_the_adapter_counts_a_series_of_the_running_server_without_ensembles_and_live_tracks(
+    server: EmbeddedServer,
+) -> None:
     rule = adapter_rule()
     series = rule["seriesQuery"].partition("{")[0]
     exported = re.findall(rf'^{series}{{[^}}]*model="(\w+)"', fetch(server.metrics_url), re.MULTILINE)
     assert ENSEMBLE in exported
     assert set(exported) - {ENSEMBLE}
-    ensembles = f'model!~"{ENSEMBLE}|{schema.REENTRY_FAST.name}"'
-    assert ensembles in rule["seriesQuery"]
-    assert ensembles in rule["metricsQuery"]
+    live = {model.name for model in (schema.REENTRY_STREAM, schema.REENTRY_SCAN, schema.SCAN_STEP)}
+    for query in (rule["seriesQuery"], rule["metricsQuery"]):
+        (pattern,) = re.findall(r'model!~"([^"]*)"', query)
+        left_out = {model.name for model in schema.MODELS if re.fullmatch(pattern, model.name)}
+        assert left_out == {ENSEMBLE, schema.REENTRY_FAST.name} | live
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
-def test_the_quota_admits_the_largest_release_an_equally_large_canary_and_terminating_pods(folder: str) -> None:
+def test_the_quota_admits_the_largest_release_an_equally_large_canary_terminating_pods_and_feeds(folder: str) -> None:
     scaler = one(folder, "HorizontalPodAutoscaler")["spec"]
     surge = one(folder, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     # Largest number of pods at once: both releases have all their replicas and surge pods, and the replicas of one
@@ -277,14 +335,12 @@ def test_the_quota_admits_the_largest_release_an_equally_large_canary_and_termin
     pods = 2 * (scaler["maxReplicas"] + surge) + scaler["maxReplicas"]
     hard = one(folder, "ResourceQuota")["spec"]["hard"]
     limits = triton(folder)["resources"]["limits"]
-    assert int(hard["pods"]) == pods
+    (feed,) = pod("feeds")["containers"]
+    assert int(hard["pods"]) == pods + FEED_CLIENTS
     for resource in ("cpu", "memory"):
         assert quantity(hard[f"limits.{resource}"]) == quantity(hard[f"requests.{resource}"])
-        assert (
-            pods * quantity(limits[resource])
-            <= quantity(hard[f"limits.{resource}"])
-            < 1.5 * pods * quantity(limits[resource])
-        )
+        needed = pods * quantity(limits[resource]) + FEED_CLIENTS * quantity(feed["resources"]["limits"][resource])
+        assert needed <= quantity(hard[f"limits.{resource}"]) < 1.5 * needed
     if "nvidia.com/gpu" in limits:
         assert int(hard["requests.nvidia.com/gpu"]) == pods * int(limits["nvidia.com/gpu"])
 

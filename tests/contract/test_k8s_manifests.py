@@ -55,7 +55,7 @@ def test_an_overlay_has_all_of_its_parts_in_one_namespace(folder: str) -> None:
     assert {manifest["metadata"]["namespace"] for manifest in others} == {namespace}
 
 
-@pytest.mark.parametrize("folder", DEPLOYED)
+@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds"])
 def test_every_image_is_pinned(folder: str) -> None:
     containers = [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]
     for container in containers:
@@ -122,7 +122,7 @@ def violations(spec: Manifest) -> Iterator[str]:
             yield "probe.host"
 
 
-@pytest.mark.parametrize("folder", DEPLOYED)
+@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds"])
 def test_pods_follow_the_restricted_profile(folder: str) -> None:
     assert list(violations(pod(folder))) == []
 
@@ -151,7 +151,7 @@ def test_each_violation_of_the_profile_is_detected(violation: str, spoil: Callab
     assert list(violations(spec)) == [violation]
 
 
-@pytest.mark.parametrize("folder", DEPLOYED)
+@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds"])
 def test_containers_write_only_to_volumes(folder: str) -> None:
     for container in [*pod(folder)["containers"], *pod(folder).get("initContainers", [])]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from reentry.triton import telemetry
+from client.stream.metrics import exposition
+from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
-from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod_labels, program
+from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program
 from tests.prometheus import MONITORING, scrape_config
 
 DOCS = K8S.parent / "docs"
@@ -81,6 +82,8 @@ def test_panels_do_not_overlap_and_have_units_and_legends() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
     assert len(set(places)) == len(panels) == len({panel["title"] for panel in panels})
     for panel in panels:
+        if panel["type"] == "row":
+            continue
         assert panel["fieldConfig"]["defaults"]["unit"]
         assert all(target["legendFormat"] for target in panel["targets"])
 
@@ -88,7 +91,10 @@ def test_panels_do_not_overlap_and_have_units_and_legends() -> None:
 def test_every_own_metric_is_used_by_a_rule_or_panel() -> None:
     looked_at = (MONITORING / "dashboard.json").read_text() + (MONITORING / "rules.yaml").read_text()
     left_out = {telemetry.DURATION_SUM.name, telemetry.DURATION_COUNT.name}  # a histogram has them
-    assert {family.name for family in telemetry.FAMILIES if family.name not in looked_at} == left_out
+    left_out |= {f"reentry_stream_{latency}_latency_seconds" for latency in ("alert", "update")}  # only their buckets
+    names = {family.name for family in (*telemetry.FAMILIES, *live_metrics.FAMILIES)}
+    names |= set(re.findall(r"^# TYPE (\w+)", exposition([]), re.MULTILINE))
+    assert {name for name in names if not re.search(rf"\b{name}\b", looked_at)} == left_out
 
 
 def test_amtool_accepts_the_configuration_and_routes_critical_alerts_to_the_pager() -> None:
@@ -120,7 +126,7 @@ def test_no_key_of_alertmanager_is_in_its_file() -> None:
 
 
 def test_promtool_accepts_the_scrape_configuration(tmp_path: Path) -> None:
-    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config("127.0.0.1:8002")))
+    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config("127.0.0.1:8002", "127.0.0.1:9100")))
     run(program("promtool"), "check", "config", tmp_path / "prometheus.yaml")
 
 
@@ -139,8 +145,19 @@ def test_the_service_monitor_finds_the_metrics_of_every_pod_once(folder: str) ->
 def test_every_namespace_of_the_overlays_is_monitored() -> None:
     deployed = {one(folder, "Namespace")["metadata"]["name"] for folder in DEPLOYED}
     assert set(one("monitoring", "ServiceMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
-    (job,) = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]
-    assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == deployed
+    assert set(one("monitoring", "PodMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
+    for job in yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]:
+        assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == deployed
+
+
+def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
+    monitor = one("monitoring", "PodMonitor")["spec"]
+    labels = pod_labels("feeds")
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["jobLabel"]] == "reentry-feed"  # the job in every query of a client's metrics
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    (container,) = pod("feeds")["containers"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
 
 
 def test_the_operator_receives_the_same_rules_and_the_dashboard_has_its_label() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import queue
 import re
+import shutil
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +27,12 @@ from reentry.drift import REFERENCE_FILE, Reference, watched_steps
 from reentry.features.track import track_features
 from reentry.serving import EmbeddedServer
 from reentry.training_range import ranges_of
-from reentry.triton import telemetry
+from reentry.triton import live_metrics, telemetry
 from reentry.triton.feature_demand import mark_not_computed
 from tests.conftest import grpc_key, make_repository, on_free_ports
+from tests.feed_client import FeedClient, running_feed, until
 from tests.integration.test_serving import make_tracks, request_inputs
+from tests.live_models import write_live_models
 from tests.prometheus import MONITORING, Prometheus, running_prometheus
 from tests.toy_model import write_toy_model
 from tests.versions import pin
@@ -56,8 +60,9 @@ def write_reference(folder: Path, *used: str) -> None:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server with two instances of track_decision and a version that has a drift reference."""
+    """A server with two instances of track_decision, a version that has a drift reference, and live tracks."""
     repository = make_repository(tmp_path_factory.mktemp("watched"))
+    shutil.copytree(write_live_models(tmp_path_factory.mktemp("live")), repository, dirs_exist_ok=True)
     write_reference(repository / "reentry_lstm/1")
     config = on_free_ports(repository, instances=4)
     with EmbeddedServer(config) as server:
@@ -85,26 +90,51 @@ def loaded(watched: EmbeddedServer) -> EmbeddedServer:
 
 
 @pytest.fixture(scope="module")
-def prometheus(loaded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that has scraped a server under load for a few seconds."""
-    target = loaded.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    with running_prometheus(target, tmp_path_factory.mktemp("prometheus")) as running:
-        inputs = request_inputs(make_tracks(TRACKS, STEPS))
+def feed(loaded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedClient]:
+    """A client of a live feed that has replayed a track, because the server had lost it."""
+
+    def reload() -> None:
         with triton.InferenceServerClient(loaded.grpc_url) as client:
+            client.unload_model(schema.REENTRY_SCAN.name, headers=grpc_key(loaded))
+            client.load_model(schema.REENTRY_SCAN.name, headers=grpc_key(loaded))
 
-            def has_rates() -> bool:
-                client.infer(schema.ENSEMBLE.name, inputs)
-                return bool(running.query("reentry:reentry_steps:ratio_rate1h > 0"))
-
-            until(has_rates)
+    with running_feed(loaded.grpc_url, tmp_path_factory.mktemp("feed")) as running:
+        measurements = running.send_flight(before_second_half=reload)
+        until(lambda: running.updates() == measurements)
         yield running
 
 
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"condition does not hold after {seconds:g} s"
-        time.sleep(0.05)
+@pytest.fixture(scope="module")
+def prometheus(
+    loaded: EmbeddedServer, feed: FeedClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes a server and a feed under load."""
+    target = loaded.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    ended = threading.Event()
+
+    def load() -> None:
+        inputs = request_inputs(make_tracks(TRACKS, STEPS))
+        row = triton.InferInput(schema.MEASUREMENT.name, [1, 6], "FP64").set_data_from_numpy(make_tracks(1, 1)[0])
+        with triton.InferenceServerClient(loaded.grpc_url) as client:
+            while not ended.wait(0.5):
+                client.infer(schema.ENSEMBLE.name, inputs)
+                client.infer(
+                    schema.REENTRY_STREAM.name, [row], sequence_id="one", sequence_start=True, sequence_end=True
+                )
+                feed.send_flight()
+
+    with (
+        running_prometheus(target, feed.metrics, tmp_path_factory.mktemp("prometheus")) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        loading = pool.submit(load)
+        try:
+            until(lambda: bool(running.query("reentry:reentry_steps:ratio_rate1h > 0")))
+            until(lambda: bool(running.query("reentry:alert_latency_seconds:p99_10m > 0")))
+            yield running
+        finally:
+            ended.set()
+        loading.result()
 
 
 def exported(server: EmbeddedServer) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -124,7 +154,7 @@ def total(server: EmbeddedServer, name: str) -> float:
 
 def dashboard_queries() -> list[str]:
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    return [target["expr"] for panel in panels for target in panel["targets"]]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
 
 
 def rule_queries() -> list[str]:
@@ -177,7 +207,8 @@ def test_every_declared_metric_is_exported_with_its_labels_and_no_other(loaded: 
     for name, labels in exported(loaded):
         if name.startswith("reentry_"):
             found[name] = {label.partition("=")[0] for label in labels}
-    assert found == {family.name: set(family.labels) for family in telemetry.FAMILIES}
+    families = (*telemetry.FAMILIES, *live_metrics.FAMILIES)
+    assert found == {family.name: set(family.labels) for family in families}
 
 
 def test_flights_like_the_training_data_neither_drift_nor_leave_its_range(loaded: EmbeddedServer) -> None:
@@ -232,10 +263,13 @@ def test_a_direct_call_of_track_decision_cannot_corrupt_a_metric(tmp_path: Path)
 
 
 def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometheus) -> None:
-    (target,) = prometheus.get("/api/v1/targets", state="active")["activeTargets"]
-    assert target["health"] == "up"
-    labels = {name: target["labels"][name] for name in ("job", "namespace", "pod", "release")}
-    assert labels == {"job": "reentry", "namespace": "reentry", "pod": "reentry-0", "release": "stable"}
+    targets = prometheus.get("/api/v1/targets", state="active")["activeTargets"]
+    assert {target["health"] for target in targets} == {"up"}
+    labels = [{name: label for name, label in target["labels"].items() if name != "instance"} for target in targets]
+    assert sorted(labels, key=lambda each: each["job"]) == [
+        {"job": "reentry", "namespace": "reentry", "pod": "reentry-0", "release": "stable"},
+        {"job": "reentry-feed", "namespace": "reentry", "pod": "reentry-feed-0"},
+    ]
 
 
 @pytest.mark.parametrize("query", [*dashboard_queries(), *rule_queries()])
@@ -254,7 +288,7 @@ def uses_only_server_metrics(query: str) -> bool:
 
 @pytest.mark.parametrize("query", [query for query in dashboard_queries() if uses_only_server_metrics(query)])
 def test_every_panel_has_data(prometheus: Prometheus, query: str) -> None:
-    until(lambda: any(np.isfinite(float(one["value"][1])) for one in prometheus.query(concrete(query))), seconds=10.0)
+    until(lambda: any(np.isfinite(float(one["value"][1])) for one in prometheus.query(concrete(query))))
 
 
 def test_no_alert_fires_for_a_healthy_server(prometheus: Prometheus) -> None:

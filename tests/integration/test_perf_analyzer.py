@@ -13,16 +13,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
 import cli
 from client.batching import RequestBatch
 from client.connection import Array, Connection, Endpoint
+from export.stream_graph import stream_graph
 from perf.analyzer import ceiling
 from perf.analyzer.config import PerfConfig
 from perf.analyzer.headline import shares_of
 from perf.analyzer.installation import check_analyzer
+from perf.analyzer.report import markdown
 from perf.analyzer.slo import Objective
 from perf.analyzer.sweep import run_perf
 from perf.scoring import draw_flights
@@ -39,8 +42,10 @@ from reentry.schema import (
     Model,
 )
 from reentry.serving import EmbeddedServer
-from tests.conftest import make_repository, on_free_ports
+from tests.conftest import REPOSITORY, make_repository, on_free_ports
+from tests.exporting import deciding
 from tests.versions import bare_repository, install
+from training.config import ModelConfig
 
 CHECK = check_analyzer()
 pytestmark = pytest.mark.skipif("lacks libb64" in CHECK.found, reason=f"{CHECK.found}; {CHECK.fix}")
@@ -181,6 +186,21 @@ def test_a_queue_that_is_full_fails_the_level(tmp_path: Path) -> None:
     report = run_perf(PerfConfig(**SHORT, concurrency=(64,)), urls=[], repository=repository)
     assert "queue size" in (report.results[0].failure or "")
     assert report.failed
+
+
+def test_live_tracks_are_measured_as_sequences(tmp_path: Path) -> None:
+    repository = tmp_path / "model_repository"
+    (repository / "reentry_stream/1").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "reentry_stream/config.pbtxt", repository / "reentry_stream")
+    onnx.save(stream_graph(deciding(ModelConfig(hidden=8)), 1), repository / "reentry_stream/1/model.onnx")
+    live = {"models": ("reentry_stream",), "concurrency": (3,), "stability": 500.0}
+    report = run_perf(PerfConfig(**SHORT | live | {"recorded": 20}), urls=[], repository=repository)
+    (result,) = report.results
+    assert result.failure is None
+    assert result.figures is not None
+    assert result.figures.requests > 0
+    assert result.recorded >= 20
+    assert "`tracks/s` counts updates" in markdown(report)
 
 
 def test_a_server_that_restricts_shared_memory_is_named_in_the_error(server: EmbeddedServer) -> None:

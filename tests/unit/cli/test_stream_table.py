@@ -39,7 +39,7 @@ def run() -> StreamRun:
 
 def test_the_table_shows_feeds_alerts_and_latencies(run: StreamRun) -> None:
     console = Console(file=io.StringIO(), width=140, record=True)
-    console.print(stream_table._view(run, stream_table._Rate()))
+    console.print(stream_table.view(run, stream_table.Rate()))
     text = console.export_text()
     for expected in (
         "radar",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perf.analyzer.inputs import INPUTS, requests_of, write_inputs
+from perf.analyzer.inputs import INPUTS, LIVE_INPUTS, LIVE_TRACKS, requests_of, write_inputs
 from perf.scoring import draw_flights
 
 
@@ -66,3 +66,14 @@ def test_requests_are_the_tracks_of_the_file_in_turn(tmp_path: Path) -> None:
 def test_a_model_gets_only_the_inputs_that_it_has(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "in.json", inputs=("measurements", "track_length"))
     assert all(row.keys() == {"measurements", "track_length"} for row in rows)
+
+
+def test_a_live_track_is_a_list_of_single_measurements(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in.json", inputs=LIVE_INPUTS, batch=1, length="20", seed=3)
+    tracks = json.loads((tmp_path / "in.json").read_text())["data"]
+    flights = draw_flights(len(tracks), 20, seed=3)
+    assert len(tracks) == LIVE_TRACKS
+    for steps, flight in zip(tracks, flights, strict=True):
+        rows = [np.frombuffer(base64.b64decode(step["measurement"]["b64"])) for step in steps]
+        np.testing.assert_array_equal(rows, flight.measurements)
+        assert steps[0]["measurement"]["shape"] == [6]

@@ -44,7 +44,7 @@ def test_a_track_whose_flight_is_over_goes_on_at_later_times() -> None:
         measurements = traffic.track(track, 2 * STEPS + 5)
         assert (np.diff(measurements[:, 0]) > 0.0).all()
         np.testing.assert_array_equal(measurements[:STEPS, 1:], measurements[STEPS : 2 * STEPS, 1:])
-        require_measurements(measurements[None], np.array([[len(measurements)]]))
+        require_measurements(measurements[None], np.array([len(measurements)]))
 
 
 def test_the_place_of_a_track_leads_to_its_measurements() -> None:

@@ -107,10 +107,8 @@ def test_a_model_with_a_bounded_queue_has_a_spare_instance() -> None:
 def test_the_slots_for_sequences_are_divided_among_the_instances(instances: int, slots: int) -> None:
     config = read_model_config(REPOSITORY, "reentry_stream")
     fitted = fitted_config(config, ServerConfig(instances=instances, threads=1))
-    assert (fitted.instance_group[0].count, fitted.sequence_batching.oldest.max_candidate_sequences) == (
-        instances,
-        slots,
-    )
+    assert fitted.instance_group[0].count == instances
+    assert fitted.sequence_batching.oldest.max_candidate_sequences == slots
     tuned = tuned_config(config, ModelTuning(instances=instances))
     assert tuned.sequence_batching == fitted.sequence_batching
 
