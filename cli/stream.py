@@ -57,10 +57,7 @@ def stream(
     ] = FeedBy.FILE,
     name: Annotated[
         str | None,
-        typer.Option(
-            help="Name of the feed, which no other client of the servers may use at the same time.  "
-            "[default: name of the file, or stdin]"
-        ),
+        typer.Option(help="Name of the feed, which appears in its alerts.  [default: name of the file, or stdin]"),
     ] = None,
     alerts: Annotated[
         str, typer.Option(help="File to which each alert is appended as a line of JSON; - for standard output.")

@@ -39,8 +39,8 @@ from reentry.triton.live_feed import LARGEST_FEED
 Mode = Literal["scan", "tracks"]
 """`scan`: one request for the measurements of all tracks; `tracks`: one request for each measurement."""
 
-_LONGEST_NAME: Final = 100
-"""Bytes of the longest name. Triton accepts 128 for a sequence, whose name may also hold a sensor or a track."""
+_LONGEST_NAME: Final = 98
+"""Bytes of the longest name. Triton accepts 128 for a sequence, whose name has a random part and a track too."""
 _LONGEST_END: Final = 5.0
 """Time that the end of a feed may take, s. The server drops sequences that were not ended after its idle time."""
 
@@ -88,7 +88,7 @@ class Feed:
         """Prepare a feed; nothing is sent yet.
 
         Args:
-            name: name of the feed, unique among the clients of a server.
+            name: name of the feed, which appears in its alerts.
             urls: addresses of the servers. A name with several addresses counts as several servers.
             config: settings.
             on_alert: function that gets each alert the moment it arises.
@@ -297,7 +297,7 @@ def check_name(name: str) -> None:
     if not 1 <= len(name.encode()) <= _LONGEST_NAME:
         raise ConfigError(
             "invalid name of a feed",
-            expected=f"1 to {_LONGEST_NAME} bytes, unique among the clients of a server",
+            expected=f"1 to {_LONGEST_NAME} bytes",
             got=repr(name),
             fix="give another name with --name",
         )

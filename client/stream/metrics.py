@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
 from client.stream.feed import Feed
-from client.stream.statistics import BOUNDS, Latencies
+from client.stream.statistics import BOUNDS, Latencies, Rejection, ReplayReason
 from reentry.errors import ConfigError
 
 _CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,7 +29,7 @@ def exposition(feeds: Iterable[Feed]) -> str:
         lines.extend(f"reentry_stream_{name}{sample}" for sample in samples)
 
     def counts(of: Callable[[Feed], Iterable[tuple[str, int]]]) -> list[str]:
-        """Return a sample for each reason of each feed."""
+        """Return a sample for each reason of each feed; a rate needs a value before the first event."""
         return [f'{{{label},reason="{reason}"}} {count}' for label, feed in of_feed for reason, count in of(feed)]
 
     def values(of: Callable[[Feed], int]) -> list[str]:
@@ -41,14 +41,14 @@ def exposition(feeds: Iterable[Feed]) -> str:
         "rejected_total",
         counter,
         "Measurements that changed nothing, by reason.",
-        counts(lambda feed: list(feed.statistics.rejected.items())),
+        counts(lambda feed: [(reason, feed.statistics.rejected[reason]) for reason in get_args(Rejection)]),
     )
     add("alerts_total", counter, "Onsets of reentry.", values(lambda feed: feed.statistics.alerts))
     add(
         "replays_total",
         counter,
         "Tracks that were replayed, by reason.",
-        counts(lambda feed: list(feed.statistics.replays.items())),
+        counts(lambda feed: [(reason, feed.statistics.replays[reason]) for reason in get_args(ReplayReason)]),
     )
     add(
         "replayed_measurements_total",

@@ -171,15 +171,27 @@ def end_sequence(server: EmbeddedServer, model: str, correlation_id: str) -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_a_sequence_that_the_server_no_longer_has_is_replayed(server: EmbeddedServer, mode: Mode) -> None:
     name = f"dropped-{mode}"
-    model, sequence = ("reentry_scan", name) if mode == "scan" else ("reentry_stream", f"{name}/2")
 
     async def end(number: int, feed: Feed) -> None:
         if number == 42:
-            await asyncio.to_thread(end_sequence, server, model, sequence)
+            sequence = feed._state.sequence
+            model, name = ("reentry_scan", sequence) if mode == "scan" else ("reentry_stream", f"{sequence}/2")
+            await asyncio.to_thread(end_sequence, server, model, name)
 
     answers, alerts, feed = asyncio.run(stream([f"grpc://{server.grpc_url}"], mode, end, name))
     assert_equals_the_whole_tracks(answers, alerts)
     assert feed.statistics.replays == {"restarted": 1 if mode == "tracks" else len(flights())}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_feeds_with_one_name_do_not_affect_each_other(server: EmbeddedServer, mode: Mode) -> None:
+    async def both() -> list[tuple[list[Answers], list[Alert], Feed]]:
+        return await asyncio.gather(*(stream([f"grpc://{server.grpc_url}"], mode, name="same") for _ in range(2)))
+
+    for answers, alerts, feed in asyncio.run(both()):
+        assert_equals_the_whole_tracks(answers, alerts)
+        assert not feed.statistics.replays
+        assert not feed.statistics.rejected
 
 
 @pytest.mark.parametrize("mode", MODES)
