@@ -45,6 +45,7 @@ SLOW_FILES = (
     "unit/registry/test_store.py",
     "unit/export/tensorrt/test_node.py",
     "integration/test_monitoring.py",
+    "integration/test_feed_route.py",
     "integration/test_overload.py",
     "integration/test_perf_stream.py",
     "integration/test_export_serving.py",

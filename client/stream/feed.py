@@ -105,19 +105,31 @@ class Feed:
         self._closing = False
         self._failure: BaseException | None = None
         self._server: str | None = None
+        self._lost: str | None = None
 
     async def __aenter__(self) -> Feed:
-        self._task = asyncio.ensure_future(self._run())
-        self._task.add_done_callback(self._ended)
+        self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the sequences on the server, within a bounded time."""
+        await self.close(abandon=error is not None)
+
+    def open(self) -> None:
+        """Begin to connect. The connection is kept until `close`."""
+        self._task = asyncio.ensure_future(self._run())
+        self._task.add_done_callback(self._ended)
+
+    async def close(self, *, abandon: bool = False) -> None:
+        """End the sequences on the server, within a bounded time.
+
+        Args:
+            abandon: whether nobody waits for unanswered measurements any more.
+        """
         assert self._task is not None
         self._closing = True
-        if error is not None:  # nobody waits for what is unanswered
+        if abandon:
             self._state.abandon()
         if self._session is None:
             self._task.cancel()
@@ -250,6 +262,7 @@ class Feed:
             (ScanSession, REENTRY_SCAN) if self._config.mode == "scan" else (TrackSession, REENTRY_STREAM)
         )
         addresses = ranked(self.name, await addresses_of(self._endpoints))
+        addresses.sort(key=lambda address: address == self._lost)  # the lost server last, because it may hang
         for address in addresses:
             stream = SequenceStream(address, model)
             try:
@@ -266,6 +279,10 @@ class Feed:
             if self._closing:
                 self._session.close()
             await self._session.run()
+            await stream.finish()
+        except ServerUnavailableError:
+            self._lost = address
+            raise
         finally:
             self._session = self._server = None
             stream.close()

@@ -116,6 +116,14 @@ class GrpcConnection(asyncio.Protocol):
         call.is_last = last
         self._schedule()
 
+    def finish(self, call: Call) -> None:
+        """Tell the server that no message follows; it then ends the call."""
+        if call.number in self._calls and not call.is_last:
+            call.is_last = True
+            if not call.outgoing:
+                self._http2.end_stream(call.number)
+            self._schedule()
+
     def cancel(self, call: Call) -> None:
         """End a call without a notice."""
         if self._calls.pop(call.number, None) is not None:

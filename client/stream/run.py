@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, TextIO
@@ -214,20 +214,24 @@ class StreamRun:
     async def stream(self, scans: AsyncIterator[Scan], show: Callable[[StreamRun], None]) -> None:
         """Send all scans and wait for their answers."""
         self.begun = time.monotonic()
-        async with AsyncExitStack() as stack:
-            pump = asyncio.ensure_future(self._pump(scans, stack))
-            viewer = asyncio.ensure_future(self._show(show))
-            self._failed = asyncio.get_running_loop().create_future()
-            tasks: list[asyncio.Future[None]] = [pump, viewer, self._failed]
-            try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-                self.seconds = time.monotonic() - self.begun
-            finally:
-                for task in (*tasks, *self._deliveries):
-                    task.cancel()
-                await asyncio.gather(*tasks, *self._deliveries, return_exceptions=True)
+        self._failed = asyncio.get_running_loop().create_future()
+        tasks: list[asyncio.Future[None]] = [
+            asyncio.ensure_future(self._pump(scans)),
+            asyncio.ensure_future(self._show(show)),
+            self._failed,
+        ]
+        is_answered = False
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            self.seconds = time.monotonic() - self.begun
+            is_answered = True
+        finally:
+            for task in (*tasks, *self._deliveries):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._deliveries, return_exceptions=True)
+            await asyncio.gather(*(feed.close(abandon=not is_answered) for feed in self.feeds.values()))
 
     def summary(self, report: ReadReport | None, bad_lines: int) -> StreamSummary:
         """Return the result of the run."""
@@ -257,14 +261,14 @@ class StreamRun:
             notes=report.summary() if report else "",
         )
 
-    async def _pump(self, scans: AsyncIterator[Scan], stack: AsyncExitStack) -> None:
+    async def _pump(self, scans: AsyncIterator[Scan]) -> None:
         """Send all scans in their time, and wait for their answers."""
         pace = Pace(self.config.rate)
         async for scan in scans:
             for part in split(scan, self.config.interval) if math.isfinite(self.config.rate) else [scan]:
                 await pace.wait(float(part.rows[0, TIME]))
                 await self._room(self._most - len(part.rows), self._most_scans - 1)
-                await self._send(part, stack)
+                await self._send(part)
         await self._room(0, 0)
 
     async def _room(self, measurements: int, scans: float) -> None:
@@ -273,7 +277,7 @@ class StreamRun:
             self._answered.clear()
             await self._answered.wait()
 
-    async def _send(self, scan: Scan, stack: AsyncExitStack) -> None:
+    async def _send(self, scan: Scan) -> None:
         """Hand a scan over to its feeds."""
         base = self.config.feed_name
         if self.config.feed_by == "sensor":
@@ -283,7 +287,8 @@ class StreamRun:
         for name, part in parts:
             if name not in self.feeds:
                 feed = Feed(name, self.config.urls, config=self.config.feed, on_alert=self._alert)
-                self.feeds[name] = await stack.enter_async_context(feed)
+                feed.open()
+                self.feeds[name] = feed
             self._unanswered += len(part.rows)
             delivery = asyncio.ensure_future(self._deliver(self.feeds[name], part))
             self._deliveries.add(delivery)

@@ -90,7 +90,7 @@ class ScanSession(Session[_Scan]):
             REENTRY_SCAN,
             {SCAN_TRACK_ID.name: track_ids, SCAN_MEASUREMENTS.name: rows},
             request_id=identity,
-            sequence=SequenceFlags(correlation_id=self._state.name, start=start, end=end),
+            sequence=SequenceFlags(correlation_id=self._state.sequence, start=start, end=end),
         )
 
     def _take(self, request: _Scan, outputs: Outputs) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from client.grpc_request import METHOD, STREAM_METHOD
 from client.stream.grpc_connection import INTERNAL, INVALID_ARGUMENT, OK, UNKNOWN, Call, GrpcConnection
 from reentry.schema import Model
 
+_LONGEST_FINISH: Final = 1.0
+"""Time that a server gets to end a stream, s."""
 _READY_METHOD: Final = "/inference.GRPCInferenceService/ModelReady"
 _LONGEST_CONNECT: Final = 5.0
 """Time that a server gets to accept a connection and to say whether it serves the model, s."""
@@ -81,6 +84,15 @@ class SequenceStream:
         if not is_ready:
             raise ServerUnavailableError(f"the server does not serve {self._model.name}", where=self.address)
         self._call = self._connection.start(STREAM_METHOD, self._take, self._end)
+
+    async def finish(self) -> None:
+        """End the stream in agreement with the server, if it answers within a second."""
+        self._connection.finish(self._call)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_FINISH):
+                while self._ended is None:
+                    self._news.clear()
+                    await self._news.wait()
 
     def close(self) -> None:
         """Close the connection; requests without an answer are cancelled."""

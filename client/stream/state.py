@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class FeedState:
 
     def __init__(self, name: str, *, buffer: int, on_alert: Callable[[Alert], None] | None) -> None:
         self.name = name
+        self.sequence = f"{name}/{secrets.token_hex(4)}"
+        """Name of its sequences on the server. The random part keeps clients apart that use the same name."""
         self.tracks = TrackTable()
         self.buffer = ReplayBuffer(self.tracks, buffer)
         self.statistics = Statistics()

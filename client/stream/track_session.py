@@ -87,7 +87,7 @@ class TrackSession(Session[_TrackRequest]):
             slot = int(work.slots[position])
             sequence = self._sequences.get(slot)
             if sequence is None:
-                name = f"{self._state.name}/{self._state.tracks.track_id[slot]}"
+                name = f"{self._state.sequence}/{self._state.tracks.track_id[slot]}"
                 head = row_head(REENTRY_STREAM, SequenceFlags(correlation_id=name))
                 sequence = self._sequences[slot] = _Sequence(slot, name, head)
             if sequence.running:

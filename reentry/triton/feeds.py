@@ -5,6 +5,7 @@ Shapes: N measurements of a scan, M measurement columns.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -45,6 +46,7 @@ class Feeds:
         self._network, self._robust_demand = network, robust_demand
         self._idle, self._metrics, self._clock = idle, metrics, clock
         self._feeds: Sequences[LiveFeed] = Sequences(idle, clock)
+        self._lock = threading.Lock()
 
     def scan(
         self, name: int | str, flags: int, track_id: npt.NDArray[np.int64], measurements: npt.NDArray[np.float64]
@@ -63,6 +65,20 @@ class Feeds:
         Raises:
             RefusalError: the scan is invalid, and nothing has changed; or the feed has no state.
         """
+        with self._lock:
+            return self._scan(name, flags, track_id, measurements)
+
+    def flush(self) -> None:
+        """Drop feeds and tracks that are silent, and send the metrics; from another thread than the scans."""
+        with self._lock:
+            silent = sum(map(len, self._feeds.drop_idle()))
+            self._metrics.expired(silent + sum(feed.drop_silent() for feed in self._feeds.values()))
+            self._metrics.live(len(self._feeds), sum(map(len, self._feeds.values())))
+        self._metrics.flush()
+
+    def _scan(
+        self, name: int | str, flags: int, track_id: npt.NDArray[np.int64], measurements: npt.NDArray[np.float64]
+    ) -> tuple[ScanAnswer, int]:
         try:
             feed = self._opened(name, start=bool(flags & START))
             self._metrics.expired(feed.drop_silent())
@@ -76,7 +92,6 @@ class Feeds:
             self._feeds.drop(name)
             self._metrics.refused()
             self._metrics.lost()
-            self._count()
             raise RefusalError(
                 f"feed {name} has no state here: {error}. The first request of a sequence must specify the START flag. "
                 "Fix: send START, and the measurements of all live tracks again"
@@ -84,8 +99,6 @@ class Feeds:
         if flags & END:
             self._feeds.drop(name)
         self._metrics.answered(answer)
-        self._metrics.expired(sum(map(len, self._feeds.drop_idle())))
-        self._count()
         return answer, feed.version or 0
 
     def _opened(self, name: int | str, *, start: bool) -> LiveFeed:
@@ -104,6 +117,3 @@ class Feeds:
             raise LostFeedError("a new version of the network needs further features")
         self._feeds.put(name, feed)
         return feed
-
-    def _count(self) -> None:
-        self._metrics.live(len(self._feeds), sum(map(len, self._feeds.values())))

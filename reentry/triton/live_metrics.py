@@ -1,6 +1,6 @@
 """Metrics of live tracks that the model for scans adds to Triton's own metrics.
 
-A request only adds its numbers, and a thread sends the totals once a second, see `reentry.triton.telemetry`.
+A request only adds its numbers; a thread of the model sends the totals once a second, see `reentry.triton.telemetry`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Final
 
 from reentry.triton.live_feed import ScanAnswer
-from reentry.triton.telemetry import ANSWERED, REFUSED, Family, Periodic, Registry
+from reentry.triton.telemetry import ANSWERED, REFUSED, Family, Registry
 
 ACCEPTED: Final = "accepted"
 REJECTED: Final = "rejected"
@@ -34,7 +34,7 @@ class LiveMetrics:
     """Metrics of the feeds of a model instance."""
 
     def __init__(self, registry: Registry, *, model_instance: str) -> None:
-        """Create the series, and start the thread that updates them.
+        """Create the series.
 
         Args:
             registry: series of the server.
@@ -53,7 +53,6 @@ class LiveMetrics:
         self._totals: Counter[tuple[Family, tuple[str, ...]]] = Counter()
         self._lock = threading.Lock()
         self._live = (0, 0)
-        self._thread = Periodic(self.flush)
 
     def answered(self, answer: ScanAnswer) -> None:
         """Count an answered scan."""
@@ -88,11 +87,6 @@ class LiveMetrics:
             self._counters[key].increment(count)
         for gauge, number in zip(self._gauges, self._live, strict=True):
             gauge.set(number)
-
-    def close(self) -> None:
-        """Stop the thread, and update the series a last time."""
-        self._live = (0, 0)
-        self._thread.close()
 
     def _count(self, family: Family, *labels: str, by: int = 1) -> None:
         if by:

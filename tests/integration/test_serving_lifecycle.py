@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ import tritonclient.grpc as triton
 
 from export.config import ExportConfig
 from export.pipeline import export_checkpoint
+from reentry import schema
 from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
 from reentry.features.track import track_features
@@ -36,6 +38,7 @@ from reentry.serving.stubs import StubWatch
 from registry.live_server import LiveServer
 from tests.conftest import copy_repository, grpc_key, make_repository, on_free_ports
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
+from tests.live_models import write_live_models
 from tests.processes import children_of, command_line
 from tests.toy_model import write_toy_model
 from tests.versions import pin
@@ -117,6 +120,24 @@ def test_a_shutdown_leaves_no_files_and_no_processes_behind(tmp_path: Path) -> N
         os.killpg(process, 0)
     with pytest.raises(ServerError, match="not running"):
         server.wait()
+
+
+def test_an_open_sequence_does_not_delay_the_shutdown(tmp_path: Path) -> None:
+    repository = write_live_models(tmp_path)
+    long = 86_400.0  # s; with the sequence, Triton would wait for all of it
+    server = EmbeddedServer(on_free_ports(repository, drain_timeout=long)).__enter__()
+    row = triton.InferInput(schema.MEASUREMENT.name, [1, 6], "FP64").set_data_from_numpy(make_tracks(1, 1)[0])
+    client = triton.InferenceServerClient(server.grpc_url)
+    client.infer(schema.REENTRY_STREAM.name, [row], sequence_id="open", sequence_start=True)
+    client.close()
+    stopping = threading.Thread(target=server.stop, daemon=True)
+    process = server.process_id
+    stopping.start()
+    stopping.join(timeout=120.0)
+    if stopping.is_alive():
+        os.killpg(process, signal.SIGKILL)
+        stopping.join()
+        pytest.fail("the server waits for the sequence")
 
 
 def test_instances_and_threads_are_fitted_at_load_and_the_files_stay_unchanged(tmp_path: Path) -> None:

@@ -83,12 +83,16 @@ def assert_equals_the_whole_tracks(answers: list[Answers], alerts: list[Alert]) 
 
 
 async def stream(
-    urls: list[str], mode: Mode, disturb: Callable[[int, Feed], Awaitable[None]] | None = None, name: str = ""
+    urls: list[str],
+    mode: Mode,
+    disturb: Callable[[int, Feed], Awaitable[None]] | None = None,
+    name: str = "",
+    timeout: float = 30.0,
 ) -> tuple[list[Answers], list[Alert], Feed]:
     """Send all scans, and call `disturb` with the number of each scan before it."""
     answers: list[asyncio.Task[Answers]] = []
     alerts: list[Alert] = []
-    config = FeedConfig(mode=mode, retry=PATIENT)
+    config = FeedConfig(mode=mode, timeout=timeout, retry=PATIENT)
     async with Feed(name or f"feed-{mode}", urls, config=config, on_alert=alerts.append) as feed:
         for number, (ids, rows) in enumerate(scans()):
             if disturb is not None:
@@ -127,18 +131,26 @@ def test_no_alert_is_lost_or_repeated_when_the_server_is_killed_and_started_agai
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_another_server_takes_over_when_the_first_is_lost(server: EmbeddedServer, repository: Path, mode: Mode) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_another_server_takes_over_when_the_first_is_lost(
+    server: EmbeddedServer, repository: Path, mode: Mode, number: signal.Signals
+) -> None:
     with EmbeddedServer(on_free_ports(repository)) as first:
         addresses = [first.grpc_url, server.grpc_url]
-        name = next(f"radar-{n}" for n in range(100) if ranked(f"radar-{n}", addresses)[0] == first.grpc_url)
+        names = (f"radar-{mode}-{number}-{attempt}" for attempt in range(100))
+        name = next(each for each in names if ranked(each, addresses)[0] == first.grpc_url)
         used = []
 
-        async def kill(number: int, feed: Feed) -> None:
+        async def lose(step: int, feed: Feed) -> None:
             used.append(feed.server)
-            if number == 42:
-                os.kill(first.process_id, signal.SIGKILL)
+            if step == 42:
+                os.kill(first.process_id, number)
 
-        answers, alerts, feed = asyncio.run(stream([f"grpc://{each}" for each in addresses], mode, kill, name))
+        try:
+            urls = [f"grpc://{each}" for each in addresses]
+            answers, alerts, feed = asyncio.run(stream(urls, mode, lose, name, timeout=3.0))
+        finally:
+            os.kill(first.process_id, signal.SIGCONT)
     assert_equals_the_whole_tracks(answers, alerts)
     assert (used[41], used[-1]) == (first.grpc_url, server.grpc_url)
     assert feed.statistics.replays["lost_server"] >= len(flights())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -156,6 +157,24 @@ def test_a_signal_ends_the_feed_on_the_server_and_keeps_the_alerts(
         assert process.returncode == 130, errors
         assert "interrupted: the alerts so far are in" in errors
         assert not is_open(server, f"ended-{number}")
+
+
+def test_a_signal_ends_the_command_although_the_server_hangs(server: EmbeddedServer, table: pd.DataFrame) -> None:
+    options = ("-", "--alerts", "-", "--name", "hung", "--feed-by", "sensor")
+    with running(server, *options, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for row in table.assign(sensor_id=table["track_id"]).to_dict("records"):
+            process.stdin.write(json.dumps(row) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline()
+        os.kill(server.process_id, signal.SIGSTOP)
+        try:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=DEADLINE)
+        finally:
+            os.kill(server.process_id, signal.SIGCONT)
+        assert process.returncode == 130, errors
 
 
 def test_the_command_ends_with_an_error_when_no_server_answers(table: pd.DataFrame, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from reentry.triton.feature_demand import NotComputedError, RobustDemand, Robust
 from reentry.triton.feeds import Feeds, RefusalError
 from reentry.triton.live_feed import LostFeedError, ScanAnswer
 from reentry.triton.live_metrics import LiveMetrics
-from reentry.triton.telemetry import Registry
+from reentry.triton.telemetry import Periodic, Registry
 
 _STEP_OUTPUTS = [tensor.name for tensor in schema.SCAN_STEP.outputs]
 
@@ -27,8 +27,9 @@ class TritonPythonModel:
         idle = json.loads(args["model_config"])["sequence_batching"]["max_sequence_idle_microseconds"]
         network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
         self.robust_use = RobustUse(network)
-        self.metrics = LiveMetrics(Registry(pb_utils), model_instance=args["model_instance_name"])
-        self.feeds = Feeds(self._network, RobustDemand(network), idle=int(idle) / 1e6, metrics=self.metrics)
+        metrics = LiveMetrics(Registry(pb_utils), model_instance=args["model_instance_name"])
+        self.feeds = Feeds(self._network, RobustDemand(network), idle=int(idle) / 1e6, metrics=metrics)
+        self.periodic = Periodic(self.feeds.flush)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer the scan of each request, or refuse it."""
@@ -71,7 +72,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Send the last metrics."""
-        self.metrics.close()
+        self.periodic.close()
 
 
 def _response(answer: ScanAnswer, version: int) -> pb_utils.InferenceResponse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -23,8 +21,8 @@ class World:
     def __init__(self) -> None:
         self.backend, self.clock = Backend(), Clock()
         self.robust, self.failure = False, None
-        self.metrics = LiveMetrics(Registry(self.backend), model_instance="reentry_scan_0_0")
-        self.feeds = Feeds(self._network, lambda: self.robust, idle=IDLE, metrics=self.metrics, clock=self.clock)
+        metrics = LiveMetrics(Registry(self.backend), model_instance="reentry_scan_0_0")
+        self.feeds = Feeds(self._network, lambda: self.robust, idle=IDLE, metrics=metrics, clock=self.clock)
 
     def _network(self, features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         if self.failure:
@@ -37,15 +35,13 @@ class World:
         return self.feeds.scan(feed, flags, np.arange(tracks), rows)[0].started.tolist()
 
     def counts(self) -> dict[str, float]:
-        self.metrics.flush()
+        self.feeds.flush()
         return {"/".join((name, *labels)): value for (name, *labels), value in self.backend.values.items()}
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.metrics.close()
+def world() -> World:
+    return World()
 
 
 def test_a_feed_goes_on_from_scan_to_scan_beside_others(world: World) -> None:
@@ -115,11 +111,21 @@ def test_a_silent_track_and_a_silent_feed_expire(world: World) -> None:
     world.scan("b", START)
     world.clock.now = IDLE + 1.0
     assert world.scan("a", row=1) == [1]
-    assert world.counts()["reentry_live_tracks_expired_total"] == 3
+    assert world.counts()["reentry_live_tracks_expired_total"] == 4  # that of b too
     world.clock.now += 11.0  # the server drops an idle sequence, and this model a little later
     world.scan("a", row=2)
     assert world.counts()["reentry_live_tracks_expired_total"] == 4
     assert world.counts()["reentry_live_feeds/reentry_scan_0_0"] == 1
+
+
+def test_what_is_silent_leaves_the_metrics_without_another_scan(world: World) -> None:
+    world.scan("a", START, tracks=3)
+    world.clock.now = IDLE + 1.0
+    assert world.counts()["reentry_live_tracks/reentry_scan_0_0"] == 0
+    assert world.counts()["reentry_live_feeds/reentry_scan_0_0"] == 1
+    world.clock.now = IDLE + 11.0
+    assert world.counts()["reentry_live_feeds/reentry_scan_0_0"] == 0
+    assert world.counts()["reentry_live_tracks_expired_total"] == 3
 
 
 def test_the_metrics_count_measurements_tracks_and_onsets(world: World) -> None:
