@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from client.connection import ServerUnavailableError
 from export.scan_graph import scan_graph
 from export.stream_graph import stream_graph
 from export.track_graph import track_graph
@@ -121,3 +123,11 @@ def test_a_server_without_the_model_is_an_error(server: EmbeddedServer, monkeypa
 def test_the_url_must_be_of_grpc() -> None:
     with pytest.raises(ConfigError, match="not a gRPC URL"):
         measure_stream(StreamConfig(tracks=1), url="http://127.0.0.1:8000", repository=Path("unused"))
+
+
+def test_an_address_where_nothing_listens_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(ServerUnavailableError) as error:
+        measure_stream(StreamConfig(tracks=1), url=f"grpc://{address}", repository=Path("unused"))
+    assert error.value.where == address
