@@ -104,15 +104,28 @@ class StepLayers(_VersionedModel):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features (B,) each and states (B, L * H) -> probability (B, 1), next states (B, L * H), version (B, 1)."""
         config, dtype = self.model.config, self.model.head.weight.dtype
-        x = torch.stack(self.model.inputs(chosen, shares), dim=-1).unsqueeze(1)  # (B, 1, I)
-        before = [
-            state.reshape(-1, config.layers, config.hidden).transpose(0, 1).contiguous().to(dtype)
-            for state in (hidden, cell)
-        ]
-        output, after = self.model.run(x.to(dtype), (before[0], before[1]))
-        logits = self.model.head(self.model.norm(output))[:, 0]
-        next_hidden, next_cell = (state.transpose(0, 1).flatten(1).float() for state in after)
-        return torch.sigmoid(logits.float()), next_hidden, next_cell, _versions(logits, self.version)
+        x = torch.stack(self.model.inputs(chosen, shares), dim=-1).to(dtype)  # (B, I)
+        hiddens, cells = (torch.split(state.to(dtype), config.hidden, dim=1) for state in (hidden, cell))
+        after = []
+        for layer in range(config.layers):
+            x, next_cell = self._layer(layer, x, hiddens[layer], cells[layer])
+            after.append((x, next_cell))
+        logits = self.model.head(self.model.norm(x))
+        hidden, cell = (torch.cat(states, dim=1).float() for states in zip(*after, strict=True))
+        return torch.sigmoid(logits.float()), hidden, cell, _versions(logits, self.version)
+
+    def _layer(self, number: int, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of a layer of the LSTM: inputs (B, I) and its states (B, H) -> next states.
+
+        A step of many tracks takes a third less time than with the operator LSTM of ONNX Runtime.
+        """
+        lstm = self.model.lstm
+        weight = torch.cat([getattr(lstm, f"weight_{part}_l{number}") for part in ("ih", "hh")], dim=1)
+        bias = getattr(lstm, f"bias_ih_l{number}") + getattr(lstm, f"bias_hh_l{number}")
+        gates = torch.split(torch.addmm(bias, torch.cat([x, hidden], dim=1), weight.T), self.model.config.hidden, dim=1)
+        into, forget, out = (torch.sigmoid(gates[index]) for index in (0, 1, 3))
+        cell = forget * cell + into * torch.tanh(gates[2])
+        return out * torch.tanh(cell), cell
 
 
 def whole_graph(checkpoint: Checkpoint, version: int, precision: Precision = "fp32") -> onnx.ModelProto:
