@@ -40,6 +40,9 @@ class SequenceFlags:
     """Whether the sequence begins with this request."""
     end: bool = False
     """Whether the sequence ends with this request."""
+    timeout: float | None = None
+    """Longest wait for a free slot of the server, s. After it the server refuses the request; otherwise it would keep
+    the request although nobody waits any more."""
 
 
 def encoded_request(
@@ -84,6 +87,8 @@ def _request(model: Model, request_id: str, sequence: SequenceFlags | None) -> s
         request.parameters["sequence_id"].string_param = sequence.correlation_id
         request.parameters["sequence_start"].bool_param = sequence.start
         request.parameters["sequence_end"].bool_param = sequence.end
+        if sequence.timeout is not None:
+            request.parameters["timeout"].int64_param = round(1e6 * sequence.timeout)
     return request
 
 

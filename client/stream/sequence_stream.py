@@ -34,6 +34,7 @@ _UNAVAILABLE: Final = re.compile(
     rf"{MODEL_UNAVAILABLE.pattern}|unknown model|maximum queue size|timeout|server is (stopping|exiting)|unavailable",
     re.IGNORECASE,
 )
+_NO_SLOT: Final = "timeout of the corresponding sequence has been expired"
 _REFUSALS: Final = (INVALID_ARGUMENT, INTERNAL, UNKNOWN)
 
 _dtype = cache(triton_to_np_dtype)
@@ -136,6 +137,8 @@ class SequenceStream:
     async def ask(self, request: bytes, *, timeout: float) -> Outputs | RefusedError | None:
         """Send a request beside the stream, and return its outputs, its refusal, or None after the timeout.
 
+        The server ends the wait for a slot itself after the timeout in the request.
+
         Raises:
             ServerUnavailableError: the server does not answer.
         """
@@ -145,6 +148,10 @@ class SequenceStream:
             return None
         except RefusedError as error:
             return error
+        except ServerUnavailableError as error:
+            if _NO_SLOT in error.problem:
+                return None
+            raise
         return outputs_of(self._parsed(service_pb2.ModelInferResponse, answer))
 
     async def _unary(self, method: str, request: bytes, *, timeout: float) -> bytes:

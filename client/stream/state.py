@@ -128,7 +128,13 @@ class FeedState:
 
     def take_replay(self, replay: Replay, positions: slice, outputs: Outputs) -> None:
         """Take the answers to measurements of a replay: alerts that were not given yet."""
-        self.statistics.replayed_measurements += len(outputs[ACCEPTED.name])
+        accepted = outputs[ACCEPTED.name]
+        self.statistics.replayed_measurements += len(accepted)
+        rejected = len(accepted) - int(np.count_nonzero(accepted))
+        if rejected:  # the server accepted them before
+            _log.warning(
+                "feed %s: %d measurements of a replay were not accepted; probabilities may differ", self.name, rejected
+            )
         now = time.monotonic()
         self._show(replay.slots[positions], replay.rows[positions], replay.handed[positions], outputs, now)
 

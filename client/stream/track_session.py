@@ -27,6 +27,8 @@ _INVALID_ROW: Final = np.full(len(MEASUREMENT_COLUMNS), np.nan)
 """Measurement that changes nothing, for the request that ends a sequence."""
 _WINDOW: Final = 256
 """Measurements in flight, enough for batches of the server."""
+_GRACE: Final = 2.0
+"""Time beyond the timeout of a start in which the server may say that it had no slot, s."""
 _STARTS: Final = 64
 """Sequences that may start at once. Proxies allow 100 calls on a connection."""
 
@@ -110,7 +112,12 @@ class TrackSession(Session[_TrackRequest]):
     def _encoded(self, identity: str, request: _TrackRequest) -> bytes:
         sequence, source = request.sequence, request.source
         if request.start or source is None:
-            flags = SequenceFlags(correlation_id=sequence.correlation_id, start=request.start, end=source is None)
+            flags = SequenceFlags(
+                correlation_id=sequence.correlation_id,
+                start=request.start,
+                end=source is None,
+                timeout=self._timeout if request.start else None,
+            )
             head = row_head(REENTRY_STREAM, flags)
         else:
             head = sequence.head
@@ -141,7 +148,7 @@ class TrackSession(Session[_TrackRequest]):
             if not len(replay.slots):
                 source, position = sequence.waiting[0]
             first = _TrackRequest(source, slice(position, position + 1), start=True, sequence=sequence)
-            answer = await self._stream.ask(self._encoded("", first), timeout=self._timeout)
+            answer = await self._stream.ask(self._encoded("", first), timeout=self._timeout + _GRACE)
         if answer is None and not await self._stream.is_ready():
             raise ServerUnavailableError(f"no answer within {self._timeout:g} s", where=self._stream.address)
         sequence.starting = False
