@@ -147,7 +147,7 @@ class Feed:
 
     @property
     def server(self) -> str | None:
-        """Address of the server in use; None while there is none."""
+        """Address of the server in use; None while the feed is not connected."""
         return self._server
 
     @property

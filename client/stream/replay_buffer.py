@@ -88,7 +88,7 @@ class ReplayBuffer:
         return Replay(self._slots[found], self._rows[found], self._handed[found])
 
     def forget(self, slots: Slots) -> None:
-        """Drop the measurements of tracks that begin anew."""
+        """Drop the measurements of tracks that begin again."""
         self._tracks.first_kept[slots] = self._tracks.accepted[slots]
         self._tracks.truncated[slots] = False
 

@@ -121,7 +121,7 @@ class ScanSession(Session[_Scan]):
             return
         if (work.silence[begun][lost] < self._nearly_idle).any():
             raise SequenceLostError("restarted", f"the server has lost {np.count_nonzero(lost)} live tracks")
-        self._state.begin_anew(slots[lost])
+        self._state.begin_again(slots[lost])
 
     def _refused(self, request: _Scan, error: RefusedError) -> None:
         if request.replay is None and not request.works:

@@ -28,7 +28,7 @@ def grpc_endpoints(urls: Sequence[str]) -> list[Endpoint]:
     """Parse the URLs of servers.
 
     Raises:
-        ConfigError: there is none, or one is not a grpc:// URL.
+        ConfigError: no URL is given, or one is not a grpc:// URL.
     """
     endpoints = [Endpoint.parse(url) for url in urls]
     if not endpoints or any(endpoint.scheme != "grpc" for endpoint in endpoints):

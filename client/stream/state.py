@@ -176,7 +176,7 @@ class FeedState:
             self.statistics.replays[reason] += len(known)
         return self.buffer.replay_of(known)
 
-    def begin_anew(self, slots: Slots) -> None:
+    def begin_again(self, slots: Slots) -> None:
         """Regard tracks as new ones, because the server dropped them after a silence."""
         self.buffer.forget(slots)
         self.tracks.alerted[slots] = False

@@ -85,7 +85,7 @@ def test_an_alert_that_arises_only_in_a_replay_is_given_with_the_whole_latency(m
 def test_a_track_number_that_begins_anew_may_alert_again() -> None:
     feed = Feed()
     feed.answer([7], [5.0], outputs([1]))
-    feed.state.begin_anew(feed.state.tracks.slots_of(np.array([7]), 0.0))
+    feed.state.begin_again(feed.state.tracks.slots_of(np.array([7]), 0.0))
     feed.answer([7], [500.0], outputs([1]))
     assert len(feed.alerts) == 2
 
