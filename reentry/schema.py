@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Version of the declarations below. It increases when a column, a feature or a tensor changes, and checkpoints of
 other versions are rejected."""
 
@@ -96,7 +96,18 @@ ROBUST_FEATURES: Final = (
 """Features that are robust to outliers, gaps and handovers. They are slower, so a server computes them only if an
 installed network uses one."""
 
-FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
+ORBIT_FEATURES: Final = (
+    "orbit_known",
+    "orbit_drag_factor",
+    "orbit_drag_deviation",
+    "orbit_peak_pressure",
+    "orbit_pressure_rise",
+    "orbit_entry_speed",
+)
+"""Results of the orbit filter, which follows a body in free flight, see `reentry.features.orbit`. They need a compiler,
+so a server computes them only if an installed network uses them. A network uses all of them or none."""
+
+FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES, *ORBIT_FEATURES)
 """Model inputs in order, (F,) float32. `reentry.features.track` defines each one."""
 
 FRACTIONS: Final = ("altitude_fraction", "elapsed_fraction", "intensity_fraction")
