@@ -34,6 +34,9 @@ KAPPA_SPREAD: Final = 30.0
 
 _WAITING, _FILTERING, _GAVE_UP = 0, 1, 2
 
+LIGHTS: Final = 5
+"""Number of intensities of which the median is taken, so that two flashes are not taken for the plume."""
+
 BURNT_OUT: Final = 1.0 / 30.0
 """Share of the brightest intensity below which the engine has stopped."""
 
@@ -70,6 +73,9 @@ POSITION_SPREAD: Final = 5_000.0
 WALK: Final = 1e-5
 """Random walk of the velocity, m/s per square root of a second."""
 
+KAPPA_WALK: Final = 0.02
+"""Random walk of kappa as a share of it, per square root of a second: the density of the air is not that of the table."""
+
 LONGEST_SUBSTEP: Final = 3.0
 """Longest step of the integration, s."""
 
@@ -80,7 +86,7 @@ SURPRISE_MEMORY: Final = 0.9
 MOST_SURPRISE: Final = 0.5
 """Mean share of outliers above which the filter starts again."""
 
-MOST_STARTS: Final = 6
+MOST_STARTS: Final = 20
 """Number of starts after which a track counts as not ballistic."""
 
 SETTLED: Final = 10
@@ -96,7 +102,7 @@ STATE: Final = np.dtype(
         ("updates", "f8"),
         ("time", "f8"),
         ("sensor", "f8"),
-        ("light", "f8", 3),
+        ("light", "f8", LIGHTS),
         ("brightest", "f8"),
         ("highest", "f8"),
         ("window", "f8", (WINDOW, 4)),
@@ -229,6 +235,8 @@ def _predict(x, p, dt):
             p[j, i] = column[i]
     for i in range(3, 6):
         p[i, i] += WALK * WALK * dt
+    if p[6, 6] < kappa * kappa:  # otherwise kappa is unknown anyway
+        p[6, 6] += (KAPPA_WALK * kappa) ** 2 * dt
 
 
 @compiled
@@ -403,11 +411,6 @@ def _move(s, dt, z):
 
 
 @compiled
-def _median3(a, b, c):
-    return max(min(a, b), min(max(a, b), c))
-
-
-@compiled
 def advance(s, m, out):
     """One measurement of one track; out: (6,)."""
     time, altitude, light, sensor = m[0], m[3], m[4], m[5]
@@ -418,7 +421,9 @@ def advance(s, m, out):
     if not (s.count > 0.0 and time == s.time and z[0] == w[last, 1] and z[1] == w[last, 2] and z[2] == w[last, 3]):
         changed = s.count > 0.0 and sensor != s.sensor
         dt = time - s.time
-        s.light[0], s.light[1], s.light[2] = s.light[1], s.light[2], light
+        for k in range(LIGHTS - 1):
+            s.light[k] = s.light[k + 1]
+        s.light[LIGHTS - 1] = light
         if changed or dt > LONGEST_GAP:
             s.fill = 0
         for k in range(last):
@@ -429,8 +434,8 @@ def advance(s, m, out):
         s.fill = min(s.fill + 1, WINDOW)
         s.count += 1
         burnt = False
-        if s.count >= 3.0:
-            steady = _median3(s.light[0], s.light[1], s.light[2])
+        if s.count >= LIGHTS:
+            steady = np.median(s.light)
             s.brightest = max(s.brightest, steady)
             burnt = steady < s.brightest * BURNT_OUT
         if s.count == 1.0:
