@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from reentry import live_tracks
 from reentry.arrays import Array
+from reentry.features.groups import names_with
 from reentry.features.history import LiveState, LiveTracks
 from reentry.schema import (
     FEATURES,
@@ -25,7 +26,6 @@ from reentry.schema import (
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
-    SIMPLE_FEATURES,
 )
 
 LARGEST_FEED: Final = 20_000
@@ -71,21 +71,21 @@ class LiveFeed:
     """The live tracks of one feed."""
 
     def __init__(
-        self, network: Network, *, robust: bool, idle: float, clock: Callable[[], float] = time.monotonic
+        self, network: Network, *, groups: frozenset[str], idle: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Begin a feed without tracks.
 
         Args:
             network: the network.
-            robust: whether to compute the robust features.
+            groups: groups of `schema.COSTLY_GROUPS` to compute.
             idle: time without a measurement after which a track is dropped, s.
             clock: current time, s.
         """
-        self.robust = robust
+        self.groups = groups
         self.version: int | None = None
         """Version of the network; None before the first answer."""
         self._network, self._idle, self._clock = network, idle, clock
-        self._names = FEATURES if robust else SIMPLE_FEATURES
+        self._names = names_with(groups)
         self._tracks: Int64 = np.zeros(0, np.int64)
         self._sorter: Int64 | None = None
         self._seen = np.zeros(0)
