@@ -76,7 +76,9 @@ class ServedModel(_VersionedModel):
         start = torch.zeros(config.layers, x.shape[1], config.hidden, dtype=weight.dtype)
         hidden, _ = self.lstm(x.to(weight.dtype), (start, start))
         logits = (self.model.norm(hidden) @ weight.T).squeeze(-1) + bias[0]  # ONNX Runtime adds slowly to (T, B, 1)
-        return torch.sigmoid(logits.T.float()), _versions(chosen[0][:, 0].unsqueeze(-1), self.version)
+        return torch.sigmoid(self.model.total(logits.T.float(), x.transpose(0, 1))), _versions(
+            chosen[0][:, 0].unsqueeze(-1), self.version
+        )
 
 
 class StepModel(_VersionedModel):
@@ -104,15 +106,17 @@ class StepLayers(_VersionedModel):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features (B,) each and states (B, L * H) -> probability (B, 1), next states (B, L * H), version (B, 1)."""
         config, dtype = self.model.config, self.model.head.weight.dtype
-        x = torch.stack(self.model.inputs(chosen, shares), dim=-1).to(dtype)  # (B, I)
+        inputs = torch.stack(self.model.inputs(chosen, shares), dim=-1)  # (B, I)
+        x = inputs.to(dtype)
         hiddens, cells = (torch.split(state.to(dtype), config.hidden, dim=1) for state in (hidden, cell))
         after = []
         for layer in range(config.layers):
             x, next_cell = self._layer(layer, x, hiddens[layer], cells[layer])
             after.append((x, next_cell))
-        logits = self.model.head(self.model.norm(x))
+        logits = self.model.head(self.model.norm(x)).float().squeeze(-1)
+        logits = self.model.total(logits, inputs).unsqueeze(-1)
         hidden, cell = (torch.cat(states, dim=1).float() for states in zip(*after, strict=True))
-        return torch.sigmoid(logits.float()), hidden, cell, _versions(logits, self.version)
+        return torch.sigmoid(logits), hidden, cell, _versions(logits, self.version)
 
     def _layer(self, number: int, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """One step of a layer of the LSTM: inputs (B, I) and its states (B, H) -> next states.

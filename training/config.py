@@ -9,7 +9,7 @@ from typing import Any, Final
 from reentry.errors import ConfigError
 from reentry.features.groups import groups_of
 from reentry.runtime.config_file import declared_types, read_settings
-from reentry.schema import FEATURES
+from reentry.schema import FEATURES, ORBIT_FEATURES
 
 LSTM: Final = "lstm"
 GRU: Final = "gru"
@@ -70,6 +70,13 @@ class ModelConfig:
                 expected=f"some of {', '.join(FEATURES)}, each once",
                 got=", ".join(self.features) or "none",
             )
+        missing = [name for name in ORBIT_FEATURES if name not in self.features]
+        if self.uses_orbit and missing:
+            raise ConfigError(
+                "some results of the orbit filter are missing from features",
+                expected=f"all of {', '.join(ORBIT_FEATURES)}, or none",
+                got=f"without {', '.join(missing)}",
+            )
         harmonics, widths = self.harmonics, self.magnified
         in_range = all(1 <= harmonic <= _MOST for harmonic in harmonics) and len(set(harmonics)) == len(harmonics)
         _check(self, "harmonics", in_range, f"each 1 to {_MOST:,}, once")
@@ -85,6 +92,11 @@ class ModelConfig:
         weights = self.layers * matrices * self.hidden**2
         if weights > _MOST_WEIGHTS:
             raise ConfigError("network too large", expected=f"at most {_MOST_WEIGHTS:,} weights", got=str(weights))
+
+    @property
+    def uses_orbit(self) -> bool:
+        """Whether the network uses the orbit filter."""
+        return not set(ORBIT_FEATURES).isdisjoint(self.features)
 
     @property
     def groups(self) -> frozenset[str]:
@@ -124,6 +136,9 @@ class TrainConfig:
     """Weight of an additional loss term for early alarms: the highest cross-entropy of each track among the steps more
     than four `onset_span` before its onset. Without it an alarm minutes too early is one step in thousands.
     """
+    stopping_weight: float = 0.0
+    """Weight of an additional loss term that is near to the onset error: the expected square of the error, s2, if each
+    step raises the alarm with its probability. See `training.fit.stopping`."""
     forget_bias: float = 0.0
     """Value added to the initial biases of an LSTM's forget gates, which keeps its memory early in training.
 
@@ -140,7 +155,7 @@ class TrainConfig:
             _check(self, name, 1 <= getattr(self, name) <= _MOST, f"1 to {_MOST:,}")
         for name in ("learning_rate", "gradient_clip", "onset_span"):
             _check(self, name, 0.0 < getattr(self, name) <= _MOST, f"above 0, to {_MOST:,}")
-        for name in ("weight_decay", "onset_weight", "alarm_weight"):
+        for name in ("weight_decay", "onset_weight", "alarm_weight", "stopping_weight"):
             _check(self, name, 0.0 <= getattr(self, name) <= _MOST, f"0 to {_MOST:,}")
         _check(self, "validation_share", 0.0 < self.validation_share < 1.0, "between 0 and 1")
         _check(self, "forget_bias", -10.0 <= self.forget_bias <= 10.0, "-10 to 10")

@@ -1,7 +1,19 @@
-"""The orbit filter: a compiled extended Kalman filter of the coast and the descent of one track.
+"""The orbit filter: an extended Kalman filter of a body in free flight, compiled by numba.
 
-See `reentry.features.orbit` for what it estimates and why. All functions work on one track and one measurement, so a
-whole track and a live one run the same machine code. Vectors are in Earth-fixed axes (ECEF), in m and m/s.
+docs/features.md says what it estimates and why. The functions work on one track and one measurement, so a whole track
+and a live one run the same machine code, and give the same bits. They change the state of the track in place.
+
+The filter starts after the boost, from a window of measurements, and follows position and velocity by gravity with J2,
+the rotation of the Earth and drag. Each sensor has a bias and a clock offset, which are unknown again after a handover.
+The noise is estimated from third differences, in which a smooth flight cancels. A track that persistently contradicts
+free flight makes the filter start again, and in the end give up.
+
+Numba compiles a file again only if that file itself has changed, so all compiled functions are in this one.
+
+Positions and velocities are relative to the Earth, in m and m/s (ECEF). Kappa is the inverse of the ballistic
+coefficient, in 1e-3 m2/kg.
+
+Shapes: B tracks, T steps, M measurement columns.
 """
 
 from __future__ import annotations
@@ -10,71 +22,79 @@ import math
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from reentry.features.motion import ECCENTRICITY, EQUATOR, GRAVITATION, TURNING
-from reentry.features.standard_atmosphere import log_density
+from reentry.features.standard_atmosphere import HIGHEST, SPACING, log_density
 
 OBLATENESS: Final = 1.082_629_8e-3
 """Second zonal harmonic J2 of the Earth (WGS 84)."""
 
-WINDOW: Final = 8
-"""Number of measurements after the boost from which the filter starts."""
-
-STATES: Final = 11
-"""Position, velocity, inverse ballistic coefficient, bias of the sensor, and offset of its clock."""
-
 KAPPA_UNIT: Final = 1e-3
-"""Unit of the inverse ballistic coefficient kappa in the filter, m2/kg."""
+"""Unit of kappa, m2/kg."""
 
 FIRST_KAPPA: Final = 0.25
-KAPPA_SPREAD: Final = 30.0
-"""Mean and standard deviation of kappa before the first measurement; so wide that the measurements decide."""
+"""Kappa at the start: a ballistic coefficient of 4,000 kg/m2."""
 
-_WAITING, _FILTERING, _GAVE_UP = 0, 1, 2
+KAPPA_SPREAD: Final = 30.0
+"""Standard deviation of kappa at the start, so large that the measurements alone decide."""
+
+LEAST_KAPPA: Final = 0.06
+"""Lower limit of the kappa along whose path the drag is computed; from there on the drag is taken to be linear."""
+
+LARGEST_KAPPA: Final = 17.0
+"""Upper limit of that kappa."""
 
 LIGHTS: Final = 5
-"""Number of intensities of which the median is taken, so that two flashes are not taken for the plume."""
+"""Number of intensities of which the median is taken, so that two flashes are not the plume."""
 
 BURNT_OUT: Final = 1.0 / 30.0
-"""Share of the brightest intensity below which the engine has stopped."""
-
-LEAST_ALTITUDE: Final = 60e3
-"""Altitude above which a descending track is in free flight even if its intensity never dropped, m."""
+"""Share of the brightest intensity so far below which the engine has stopped."""
 
 FALLEN: Final = 10e3
-"""Distance below its highest altitude at which a track counts as descending, m."""
+"""Distance below its highest altitude, m, from which a body without a visible end of its boost is in free flight."""
 
-GATE: Final = 30.0
-"""Squared Mahalanobis distance above which a measurement is an outlier; 1 in 700,000 by a normal distribution."""
+LEAST_ALTITUDE: Final = 60e3
+"""Altitude above which such a body is taken to be in free flight, m."""
 
-REJECTIONS: Final = 3
-"""Consecutive outliers after which the filter widens its covariance, because its state may be wrong."""
+WINDOW: Final = 8
+"""Number of measurements from which the filter starts."""
+
+SHORTEST_SPAN: Final = 1.5
+"""Shortest time between two measurements whose difference gives a velocity, s."""
+
+POSITION_SPREAD: Final = 5_000.0
+"""Standard deviation of the position at the start, m."""
+
+VELOCITY_SPREAD: Final = 300.0
+"""Standard deviation of the velocity at the start, m/s."""
 
 NOISE_FLOOR: Final = 1.0
-"""Smallest standard deviation of a position, m."""
+"""Smallest standard deviation of a measured position, m."""
 
 FIRST_NOISE: Final = 100.0
-"""Standard deviation of a position before it is estimated, m."""
+"""Standard deviation of a measured position if the window is too sparse to estimate it, m."""
+
+MEDIAN_SHARE: Final = 0.79
+"""Median of the mean of three squared normal deviates, relative to their variance (chi-square of 3 degrees)."""
+
+NOISE_SPAN: Final = 8.0
+"""Longest time over which a third difference is taken, s."""
+
+NOISE_CLIP: Final = 9.0
+"""Upper limit of a squared third difference, as a multiple of the variance so far, against outliers."""
 
 BIAS: Final = 1.0
 """Standard deviation of the bias of a sensor, as a multiple of its noise."""
 
 CLOCK: Final = 5.5e-4
-"""Standard deviation of the clock offset of a sensor, s per m of its noise."""
+"""Standard deviation of the clock offset of a sensor, s for each m of its noise."""
 
-VELOCITY_SPREAD: Final = 300.0
-"""Standard deviation of the velocity at the start, m/s."""
-
-POSITION_SPREAD: Final = 5_000.0
-"""Standard deviation of the position at the start, m."""
-
-WALK: Final = 1e-5
+VELOCITY_WALK: Final = 1e-5
 """Random walk of the velocity, m/s per square root of a second."""
 
 KAPPA_WALK: Final = 0.02
-"""Random walk of kappa as a share of it, per square root of a second: the density of the air is not that of the table."""
+"""Random walk of kappa as a share of it, per square root of a second, because the air differs from its table."""
 
 LONGEST_SUBSTEP: Final = 3.0
 """Longest step of the integration, s."""
@@ -82,434 +102,483 @@ LONGEST_SUBSTEP: Final = 3.0
 LONGEST_GAP: Final = 120.0
 """Longest time without a measurement that the filter bridges, s."""
 
-SURPRISE_MEMORY: Final = 0.9
-MOST_SURPRISE: Final = 0.5
-"""Mean share of outliers above which the filter starts again."""
+GATE: Final = 30.0
+"""Squared Mahalanobis distance above which a measurement is an outlier: 1 in 700,000 normal deviates in space."""
+
+REJECTIONS: Final = 3
+"""Number of consecutive outliers after which the covariance is widened, because the state may be wrong."""
+
+MEMORY: Final = 0.9
+"""Factor by which the share of outliers forgets at each measurement."""
+
+DOUBTFUL: Final = 0.3
+"""Share of outliers above which the filter does not answer."""
+
+LOST: Final = 0.5
+"""Share of outliers above which the filter starts again."""
 
 MOST_STARTS: Final = 20
-"""Number of starts after which a track counts as not ballistic."""
+"""Number of starts after which a track is not ballistic."""
 
-SETTLED: Final = 10
-"""Number of measurements after its start from which the filter answers."""
+SETTLED: Final = 18
+"""Number of measurements after the start from which the filter answers."""
 
-_DENSITY: Final = log_density(np.arange(0.0, 1_000_001.0, 1_000.0))
+ENTRY_ALTITUDE: Final = 100e3
+"""Altitude at which the speed at entry is given, m."""
+
+SLOWED_ALTITUDE: Final = 70e3
+"""Altitude below which that speed stays as it is, m, since the air slows the body."""
+
+STATES: Final = 11
+"""Number of estimates: position 0 to 2, velocity 3 to 5, kappa 6, bias 7 to 9, and clock offset 10."""
+
+_ORBIT: Final = 7
+"""Number of estimates that change with time: position, velocity and kappa."""
+
+_WAITING, _FOLLOWING, _GAVE_UP = range(3)
 
 STATE: Final = np.dtype(
     [
-        ("count", "f8"),
         ("mode", "f8"),
-        ("starts", "f8"),
-        ("updates", "f8"),
-        ("time", "f8"),
+        ("starts", "f8"),  # number of starts
+        ("measured", "f8"),  # number of measurements of the track
+        ("updates", "f8"),  # number of measurements since the start of the filter
+        ("time", "f8"),  # s
         ("sensor", "f8"),
-        ("light", "f8", LIGHTS),
+        ("light", "f8", LIGHTS),  # latest intensities
         ("brightest", "f8"),
-        ("highest", "f8"),
-        ("window", "f8", (WINDOW, 4)),
-        ("fill", "f8"),
+        ("highest", "f8"),  # m
+        ("window", "f8", (WINDOW, 4)),  # latest times and positions, oldest first
+        ("filled", "f8"),  # number of rows of the window that may be used
         ("x", "f8", STATES),
-        ("p", "f8", (STATES, STATES)),
-        ("noise", "f8"),
-        ("noise_count", "f8"),
-        ("rejections", "f8"),
-        ("surprise", "f8"),
-        ("pressure", "f8"),
+        ("p", "f8", (STATES, STATES)),  # covariance of x
+        ("variance", "f8"),  # of the noise of a position along an axis, m2
+        ("variance_count", "f8"),  # number of independent squares in it
+        ("rejections", "f8"),  # consecutive outliers
+        ("outliers", "f8"),  # share of outliers among the latest measurements
+        ("pressure", "f8"),  # highest dynamic pressure of the descent, Pa
+        ("entry_speed", "f8"),  # m/s
     ]
 )
+"""State of a track; 0 before its first measurement."""
 
-compiled = njit(cache=True, error_model="numpy")
+_LOG_DENSITY: Final = log_density(np.arange(0.0, HIGHEST + 1.0, SPACING))
 
-
-@compiled
-def _density(height):
-    p = min(max(height / 1_000.0, 0.0), 999.999)
-    i = int(p)
-    return math.exp(_DENSITY[i] + (p - i) * (_DENSITY[i + 1] - _DENSITY[i]))
+_compiled = njit(error_model="numpy")
 
 
-@compiled
-def _ecef(latitude, longitude, altitude, out):
-    p, l = math.radians(latitude), math.radians(longitude)
-    s = math.sin(p)
-    n = EQUATOR / math.sqrt(1.0 - ECCENTRICITY * s * s)
-    out[0] = (n + altitude) * math.cos(p) * math.cos(l)
-    out[1] = (n + altitude) * math.cos(p) * math.sin(l)
-    out[2] = (n * (1.0 - ECCENTRICITY) + altitude) * s
+@njit(cache=True, error_model="numpy")
+def continue_all(states, measurements, features):
+    """Continue tracks from their states.
+
+    Args:
+        states: states before the steps, (B,) of `STATE`; afterwards those after the steps.
+        measurements: finite measurements in time order, (B, T, M).
+        features: filled with the features of `schema.ORBIT_FEATURES`, (B, T, 6).
+    """
+    for track in range(measurements.shape[0]):
+        for step in range(measurements.shape[1]):
+            _advance(states[track], measurements[track, step], features[track, step])
 
 
-@compiled
-def _height(x):
-    d = math.sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2])
-    return d - EQUATOR * math.sqrt((1.0 - ECCENTRICITY) / (1.0 - ECCENTRICITY * (1.0 - (x[2] / d) ** 2)))
+@_compiled
+def _advance(state, measurement, features):
+    """Take one measurement, (M,), and fill in the features after it, (6,)."""
+    position = _position(measurement[1], measurement[2], measurement[3])
+    if not _is_repeated(state, measurement[0], position):
+        elapsed = measurement[0] - state.time if state.measured > 0.0 else 0.0
+        changed = state.measured > 0.0 and measurement[5] != state.sensor
+        free = _is_in_free_flight(state, measurement[3], measurement[4])
+        state.time, state.sensor = measurement[0], measurement[5]
+        _remember(state, measurement[0], position, changed or elapsed > LONGEST_GAP)
+        if state.mode == _WAITING:
+            _start_if_possible(state, free)
+        elif state.mode == _FOLLOWING:
+            _follow(state, elapsed, position, changed)
+    _answer(state, features)
 
 
-@compiled
-def _acceleration(r, v, kappa, a, u):
-    """a: total; u: drag of kappa = 1 unit."""
-    d2 = r[0] * r[0] + r[1] * r[1] + r[2] * r[2]
-    d = math.sqrt(d2)
-    oblate = 1.5 * OBLATENESS * EQUATOR * EQUATOR / d2
-    polar = 5.0 * r[2] * r[2] / d2
-    pull = -GRAVITATION / (d2 * d)
-    c = pull * (1.0 + oblate * (1.0 - polar)) + TURNING * TURNING
-    f = -0.5 * KAPPA_UNIT * _density(_height(r)) * math.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2])
-    for i in range(3):
-        u[i] = f * v[i]
-    a[0] = r[0] * c + 2.0 * TURNING * v[1] + kappa * u[0]
-    a[1] = r[1] * c - 2.0 * TURNING * v[0] + kappa * u[1]
-    a[2] = r[2] * pull * (1.0 + oblate * (3.0 - polar)) + kappa * u[2]
+@_compiled
+def _is_repeated(state, time, position):
+    """Whether a measurement repeats the latest one, as padding does."""
+    latest = state.window[WINDOW - 1]
+    same = time == latest[0] and position[0] == latest[1] and position[1] == latest[2] and position[2] == latest[3]
+    return state.measured > 0.0 and same
 
 
-@compiled
-def _predict(x, p, dt):
-    """One Runge-Kutta step and the covariance."""
-    kappa = min(max(x[6], 0.06), 17.0)
-    extra = x[6] - kappa
-    r, v = x[0:3].copy(), x[3:6].copy()
-    a = np.empty((4, 3))
-    u = np.empty((4, 3))
-    vs = np.empty((4, 3))
-    rs = r.copy()
-    vs[0] = v
-    _acceleration(rs, vs[0], kappa, a[0], u[0])
-    for k in range(1, 4):
-        h = dt if k == 3 else 0.5 * dt
-        for i in range(3):
-            rs[i] = r[i] + h * vs[k - 1, i]
-            vs[k, i] = v[i] + h * a[k - 1, i]
-        _acceleration(rs, vs[k], kappa, a[k], u[k])
-    # Phi
-    mid = np.empty(3)
-    for i in range(3):
-        mid[i] = r[i] + 0.5 * dt * v[i]
-    d2 = mid[0] ** 2 + mid[1] ** 2 + mid[2] ** 2
-    g = GRAVITATION / (d2 * math.sqrt(d2))
-    A = np.zeros((6, 6))
-    for i in range(3):
-        A[i, 3 + i] = dt
-        for j in range(3):
-            A[3 + i, j] = 3.0 * g * mid[i] * mid[j] / d2 * dt
-        A[3 + i, i] -= g * dt
-    A[3, 0] += TURNING * TURNING * dt
-    A[4, 1] += TURNING * TURNING * dt
-    A[3, 4] += 2.0 * TURNING * dt
-    A[4, 3] -= 2.0 * TURNING * dt
-    F = np.zeros((7, 7))
-    A2 = np.zeros((6, 6))
-    for i in range(6):
-        for j in range(6):
-            t = 0.0
-            for k in range(6):
-                t += A[i, k] * A[k, j]
-            A2[i, j] = t
-    for i in range(6):
-        for j in range(6):
-            t = A[i, j] + 0.5 * A2[i, j]
-            for k in range(6):
-                t += A2[i, k] * A[k, j] / 6.0
-            F[i, j] = t
-        F[i, i] += 1.0
-    F[6, 6] = 1.0
-    for i in range(3):
-        um = 0.5 * (u[1, i] + u[2, i])
-        F[i, 6] = dt * dt / 6.0 * (u[0, i] + 2.0 * um)
-        F[3 + i, 6] = dt / 6.0 * (u[0, i] + 4.0 * um + u[3, i])
-        x[i] = r[i] + dt / 6.0 * (vs[0, i] + 2.0 * vs[1, i] + 2.0 * vs[2, i] + vs[3, i]) + extra * F[i, 6]
-        x[3 + i] = v[i] + dt / 6.0 * (a[0, i] + 2.0 * a[1, i] + 2.0 * a[2, i] + a[3, i]) + extra * F[3 + i, 6]
-    column = np.empty(7)
-    for j in range(STATES):
-        for i in range(7):
-            t = 0.0
-            for k in range(7):
-                t += F[i, k] * p[k, j]
-            column[i] = t
-        for i in range(7):
-            p[i, j] = column[i]
-    for j in range(STATES):
-        for i in range(7):
-            t = 0.0
-            for k in range(7):
-                t += F[i, k] * p[j, k]
-            column[i] = t
-        for i in range(7):
-            p[j, i] = column[i]
-    for i in range(3, 6):
-        p[i, i] += WALK * WALK * dt
-    if p[6, 6] < kappa * kappa:  # otherwise kappa is unknown anyway
-        p[6, 6] += (KAPPA_WALK * kappa) ** 2 * dt
+@_compiled
+def _is_in_free_flight(state, altitude, intensity):
+    """Whether the boost has ended: the plume is gone, or the body falls from high altitude."""
+    light = state.light
+    for i in range(LIGHTS - 1):
+        light[i] = light[i + 1]
+    light[LIGHTS - 1] = intensity
+    state.highest = altitude if state.measured == 0.0 else max(state.highest, altitude)
+    state.measured += 1.0
+    dark = False
+    if state.measured >= LIGHTS:
+        steady = np.median(light)
+        state.brightest = max(state.brightest, steady)
+        dark = steady < state.brightest * BURNT_OUT
+    return dark or (state.highest - altitude > FALLEN and altitude > LEAST_ALTITUDE)
 
 
-@compiled
-def _reset_sensor(x, p, noise2):
-    for i in range(7, STATES):
-        x[i] = 0.0
-        for j in range(STATES):
-            p[i, j] = 0.0
-            p[j, i] = 0.0
-    for i in range(7, 10):
-        p[i, i] = BIAS * BIAS * noise2
-    p[10, 10] = CLOCK * CLOCK * noise2
-
-
-@compiled
-def _update(s, z):
-    """Update by a position."""
-    x, p, noise2 = s.x, s.p, s.noise
-    ph = np.empty((3, STATES))
-    for i in range(3):
-        for j in range(STATES):
-            ph[i, j] = p[j, i] + p[j, 7 + i] - x[3 + i] * p[j, 10]
-    S = np.empty((3, 3))
-    e = np.empty(3)
-    for i in range(3):
-        e[i] = z[i] - (x[i] - x[3 + i] * x[10] + x[7 + i])
-        for j in range(3):
-            S[i, j] = ph[i, j] + ph[i, 7 + j] - x[3 + j] * ph[i, 10]
-        S[i, i] += noise2
-    distance = _distance(S, e)
-    if distance > GATE:
-        s.rejections += 1
-        s.surprise = SURPRISE_MEMORY * s.surprise + (1.0 - SURPRISE_MEMORY)
-        if s.rejections > REJECTIONS:
-            for i in range(3):
-                p[i, i] += distance * noise2
-                p[3 + i, 3 + i] += distance * noise2 / 25.0
-            s.rejections = 0
-        return
-    s.rejections = 0
-    s.surprise *= SURPRISE_MEMORY
-    # one axis after the other: whitened by L D L^T
+@_compiled
+def _remember(state, time, position, begins):
+    """Add a measurement to the window, whose earlier rows are not used if a new part of the track begins."""
+    window = state.window
+    for row in range(WINDOW - 1):
+        for column in range(4):
+            window[row, column] = window[row + 1, column]
+    window[WINDOW - 1, 0] = time
     for axis in range(3):
-        h = np.empty(STATES)
-        for j in range(STATES):
-            h[j] = p[j, axis] + p[j, 7 + axis] - x[3 + axis] * p[j, 10]
-        innovation_variance = h[axis] + h[7 + axis] - x[3 + axis] * h[10] + noise2
-        innovation = z[axis] - (x[axis] - x[3 + axis] * x[10] + x[7 + axis])
-        for j in range(STATES):
-            k = h[j] / innovation_variance
-            for i in range(STATES):
-                p[j, i] -= k * h[i]
-        for j in range(STATES):
-            x[j] += h[j] / innovation_variance * innovation
-    for i in range(STATES):
-        for j in range(i):
-            m = 0.5 * (p[i, j] + p[j, i])
-            p[i, j] = m
-            p[j, i] = m
+        window[WINDOW - 1, 1 + axis] = position[axis]
+    state.filled = 1.0 if begins else min(state.filled + 1.0, float(WINDOW))
 
 
-@compiled
-def _distance(S, e):
-    l00 = S[0, 0]
-    l10 = S[1, 0] / l00
-    l20 = S[2, 0] / l00
-    d1 = S[1, 1] - l10 * S[1, 0]
-    l21 = (S[2, 1] - l20 * S[1, 0]) / d1
-    d2 = S[2, 2] - l20 * S[2, 0] - l21 * l21 * d1
-    y0 = e[0]
-    y1 = e[1] - l10 * y0
-    y2 = e[2] - l20 * y0 - l21 * y1
-    return y0 * y0 / l00 + y1 * y1 / d1 + y2 * y2 / d2
+@_compiled
+def _start_if_possible(state, free):
+    """Start the filter when the window is full of measurements in free flight."""
+    if not free and state.starts == 0.0:
+        state.filled = 0.0
+    elif state.filled == WINDOW:
+        if state.starts == MOST_STARTS:
+            state.mode = _GAVE_UP
+        else:
+            _start(state)
 
 
-@compiled
-def _third_difference(w, last):
-    """Mean square of the normalised third divided difference of the four rows up to last; -1 if too long."""
-    if w[last, 0] - w[last - 3, 0] > 8.0:
-        return -1.0
-    c = np.empty(4)
-    norm = 0.0
-    for i in range(4):
-        q = 1.0
-        for j in range(4):
-            if j != i:
-                q *= max(abs(w[last - i, 0] - w[last - j, 0]), 1e-3) * (1.0 if i < j else -1.0)
-        c[i] = 1.0 / q
-        norm += c[i] * c[i]
-    total = 0.0
-    for axis in range(1, 4):
-        t = 0.0
-        for i in range(4):
-            t += c[i] * w[last - i, axis]
-        total += t * t
-    return total / (3.0 * norm)
-
-
-@compiled
-def _learn_noise(s):
-    fill = int(s.fill)
-    if fill < 4:
-        return
-    f = _third_difference(s.window, WINDOW - 1)
-    if f < 0.0:
-        return
-    s.noise = max(s.noise + (min(f, 9.0 * s.noise) - s.noise) / (s.noise_count + 1.0), NOISE_FLOOR * NOISE_FLOOR)
-    s.noise_count += 0.5
-
-
-@compiled
-def _start(s):
-    """Start from the window."""
-    w, x, p = s.window, s.x, s.p
-    n = 0
-    found = np.empty(WINDOW)
-    for k in range(3, WINDOW):
-        f = _third_difference(w, k)
-        if f >= 0.0:
-            found[n] = f
-            n += 1
-    s.noise = FIRST_NOISE * FIRST_NOISE
-    s.noise_count = 2.0
-    if n > 0:
-        s.noise = max(np.median(found[:n]) / 0.79, NOISE_FLOOR * NOISE_FLOOR)
-        s.noise_count = 4.0
-    d = math.sqrt(w[0, 1] ** 2 + w[0, 2] ** 2 + w[0, 3] ** 2)
+@_compiled
+def _start(state):
+    """Start from the window: the noise, the velocity as the median of all slopes, then all measurements in turn."""
+    window, x, p = state.window, state.x, state.p
+    squares = np.empty(WINDOW)
+    count = 0
+    for last in range(3, WINDOW):
+        square = _third_difference(window, last)
+        if square >= 0.0:
+            squares[count] = square
+            count += 1
+    state.variance, state.variance_count = FIRST_NOISE**2, 2.0
+    if count > 0:
+        state.variance = max(np.median(squares[:count]) / MEDIAN_SHARE, NOISE_FLOOR**2)
+        state.variance_count = 4.0
+    distance = math.sqrt(window[0, 1] ** 2 + window[0, 2] ** 2 + window[0, 3] ** 2)
     slopes = np.empty(WINDOW * WINDOW)
     x[:] = 0.0
     for axis in range(3):
-        g = -GRAVITATION / d**3 * w[0, 1 + axis]
-        n = 0
-        for i in range(WINDOW):
-            for j in range(i + 1, WINDOW):
-                span = w[j, 0] - w[i, 0]
-                if span > 1.5:
-                    ti, tj = w[i, 0] - w[0, 0], w[j, 0] - w[0, 0]
-                    slopes[n] = (w[j, 1 + axis] - w[i, 1 + axis] - 0.5 * g * (tj * tj - ti * ti)) / span
-                    n += 1
-        if n == 0:
-            return False
-        x[axis] = w[0, 1 + axis]
-        x[3 + axis] = np.median(slopes[:n])
+        fall = -0.5 * GRAVITATION / distance**3 * window[0, 1 + axis]  # half of the acceleration, m/s2
+        count = 0
+        for first in range(WINDOW):
+            for second in range(first + 1, WINDOW):
+                earlier, later = window[first, 0] - window[0, 0], window[second, 0] - window[0, 0]
+                if later - earlier > SHORTEST_SPAN:
+                    moved = window[second, 1 + axis] - window[first, 1 + axis]
+                    slopes[count] = (moved - fall * (later**2 - earlier**2)) / (later - earlier)
+                    count += 1
+        if count == 0:
+            return
+        x[axis] = window[0, 1 + axis]
+        x[3 + axis] = np.median(slopes[:count])
     x[6] = FIRST_KAPPA
     p[:] = 0.0
-    for i in range(3):
-        p[i, i] = POSITION_SPREAD**2
-        p[3 + i, 3 + i] = VELOCITY_SPREAD**2
+    for axis in range(3):
+        p[axis, axis] = POSITION_SPREAD**2
+        p[3 + axis, 3 + axis] = VELOCITY_SPREAD**2
     p[6, 6] = KAPPA_SPREAD**2
-    _reset_sensor(x, p, s.noise)
-    s.rejections = 0
-    s.surprise = 0.0
-    s.updates = 0
-    s.starts += 1
-    s.mode = _FILTERING
-    s.pressure = 0.0
-    time = w[0, 0]
-    for k in range(WINDOW):
-        _move(s, w[k, 0] - time, w[k, 1:])
-        time = w[k, 0]
-    return True
+    _forget_sensor(state)
+    state.mode = _FOLLOWING
+    state.starts += 1.0
+    state.updates = state.rejections = state.outliers = state.pressure = 0.0
+    for row in range(WINDOW):
+        _move(state, window[row, 0] - window[max(row - 1, 0), 0], window[row, 1:])
 
 
-@compiled
-def _move(s, dt, z):
-    if dt > 0.0:
-        n = int(math.ceil(dt / LONGEST_SUBSTEP))
-        for _ in range(n):
-            _predict(s.x, s.p, dt / n)
-    _update(s, z)
-    s.updates += 1
-
-
-@compiled
-def advance(s, m, out):
-    """One measurement of one track; out: (6,)."""
-    time, altitude, light, sensor = m[0], m[3], m[4], m[5]
-    z = np.empty(3)
-    _ecef(m[1], m[2], altitude, z)
-    w = s.window
-    last = WINDOW - 1
-    if not (s.count > 0.0 and time == s.time and z[0] == w[last, 1] and z[1] == w[last, 2] and z[2] == w[last, 3]):
-        changed = s.count > 0.0 and sensor != s.sensor
-        dt = time - s.time
-        for k in range(LIGHTS - 1):
-            s.light[k] = s.light[k + 1]
-        s.light[LIGHTS - 1] = light
-        if changed or dt > LONGEST_GAP:
-            s.fill = 0
-        for k in range(last):
-            for i in range(4):
-                w[k, i] = w[k + 1, i]
-        w[last, 0] = time
-        w[last, 1], w[last, 2], w[last, 3] = z[0], z[1], z[2]
-        s.fill = min(s.fill + 1, WINDOW)
-        s.count += 1
-        burnt = False
-        if s.count >= LIGHTS:
-            steady = np.median(s.light)
-            s.brightest = max(s.brightest, steady)
-            burnt = steady < s.brightest * BURNT_OUT
-        if s.count == 1.0:
-            s.highest = altitude
-        s.highest = max(s.highest, altitude)
-        burnt = burnt or (s.highest - altitude > FALLEN and altitude > LEAST_ALTITUDE)
-        s.time = time
-        s.sensor = sensor
-        if s.mode == _WAITING:
-            if not burnt and s.starts == 0:
-                s.fill = 0  # only measurements after burnout
-            elif s.fill == WINDOW:
-                if s.starts >= MOST_STARTS:
-                    s.mode = _GAVE_UP
-                else:
-                    _start(s)
-        elif s.mode == _FILTERING:
-            if dt > LONGEST_GAP:
-                s.mode = _WAITING
-            else:
-                if changed:
-                    s.noise_count = 2.0
-                    _reset_sensor(s.x, s.p, s.noise)
-                _learn_noise(s)
-                _move(s, dt, z)
-                if s.surprise > MOST_SURPRISE:
-                    s.mode = _WAITING
-                    s.fill = 1
-    _answer(s, out)
-
-
-@compiled
-def _answer(s, out):
-    out[:] = 0.0
-    x = s.x
-    if s.mode != _FILTERING or s.updates < WINDOW + SETTLED or s.surprise > 0.3:
+@_compiled
+def _follow(state, elapsed, position, changed):
+    """Take the next measurement, or begin to wait for a new start."""
+    if elapsed > LONGEST_GAP:
+        state.mode = _WAITING
         return
-    v2 = x[3] ** 2 + x[4] ** 2 + x[5] ** 2
-    d = math.sqrt(x[0] ** 2 + x[1] ** 2 + x[2] ** 2)
-    climb = (x[0] * x[3] + x[1] * x[4] + x[2] * x[5]) / d
-    h = _height(x[0:3])
-    q = 0.5 * _density(h) * v2
-    if climb < 0.0 and q > s.pressure:
-        s.pressure = q
-    variance = max(s.p[6, 6], 1e-12)
+    if changed:
+        state.variance_count = 2.0
+        _forget_sensor(state)
+    square = _third_difference(state.window, WINDOW - 1) if state.filled >= 4.0 else -1.0
+    if square >= 0.0:
+        change = (min(square, NOISE_CLIP * state.variance) - state.variance) / (state.variance_count + 1.0)
+        state.variance = max(state.variance + change, NOISE_FLOOR**2)
+        state.variance_count += 0.5  # third differences of successive measurements are correlated
+    _move(state, elapsed, position)
+    if state.outliers > LOST:
+        state.mode = _WAITING
+        state.filled = 1.0
+
+
+@_compiled
+def _third_difference(window, last):
+    """Estimate the variance of a position, m2, from the four rows of a window up to `last`; -1 if they span too long.
+
+    The third divided difference of times and positions cancels motion of constant acceleration.
+    """
+    if window[last, 0] - window[last - 3, 0] > NOISE_SPAN:
+        return -1.0
+    weights = np.empty(4)
+    for i in range(4):
+        product = 1.0
+        for j in range(4):
+            if j != i:
+                apart = max(abs(window[last - i, 0] - window[last - j, 0]), 1e-3)
+                product *= apart if i < j else -apart
+        weights[i] = 1.0 / product
+    squares = 0.0
+    for axis in range(3):
+        difference = 0.0
+        for i in range(4):
+            difference += weights[i] * window[last - i, 1 + axis]
+        squares += difference**2
+    return squares / (3.0 * (weights**2).sum())
+
+
+@_compiled
+def _forget_sensor(state):
+    """Make the bias and the clock offset of the sensor unknown."""
+    x, p = state.x, state.p
+    for i in range(_ORBIT, STATES):
+        x[i] = 0.0
+        for j in range(STATES):
+            p[i, j] = p[j, i] = 0.0
+        p[i, i] = (CLOCK if i == STATES - 1 else BIAS) ** 2 * state.variance
+
+
+@_compiled
+def _move(state, elapsed, position):
+    """Predict over a time, s, and correct by a measured position."""
+    if elapsed > 0.0:
+        substeps = math.ceil(elapsed / LONGEST_SUBSTEP)
+        for _ in range(substeps):
+            _predict(state.x, state.p, elapsed / substeps)
+    _correct(state, position)
+    state.updates += 1.0
+
+
+@_compiled
+def _predict(x, p, step):
+    """Advance by a step, s: the estimates by the classical Runge-Kutta method, the covariance by its linearisation."""
+    kappa = min(max(x[6], LEAST_KAPPA), LARGEST_KAPPA)
+    position, velocity = x[0:3].copy(), x[3:6].copy()
+    velocities, accelerations, drags = np.empty((4, 3)), np.empty((4, 3)), np.empty((4, 3))
+    at = position.copy()
+    velocities[0] = velocity
+    _accelerate(at, velocities[0], kappa, accelerations[0], drags[0])
+    for stage in range(1, 4):
+        part = step if stage == 3 else 0.5 * step
+        for axis in range(3):
+            at[axis] = position[axis] + part * velocities[stage - 1, axis]
+            velocities[stage, axis] = velocity[axis] + part * accelerations[stage - 1, axis]
+        _accelerate(at, velocities[stage], kappa, accelerations[stage], drags[stage])
+    change = _change_of_state(position + 0.5 * step * velocity, step)
+    for axis in range(3):
+        middle = 0.5 * (drags[1, axis] + drags[2, axis])
+        change[axis, 6] = step * step / 6.0 * (drags[0, axis] + 2.0 * middle)
+        change[3 + axis, 6] = step / 6.0 * (drags[0, axis] + 4.0 * middle + drags[3, axis])
+        moved = velocities[0, axis] + 2.0 * (velocities[1, axis] + velocities[2, axis]) + velocities[3, axis]
+        gained = accelerations[0, axis] + 2.0 * (accelerations[1, axis] + accelerations[2, axis])
+        x[axis] += step / 6.0 * moved + (x[6] - kappa) * change[axis, 6]
+        x[3 + axis] += step / 6.0 * (gained + accelerations[3, axis]) + (x[6] - kappa) * change[3 + axis, 6]
+    column = np.empty(_ORBIT)
+    for j in range(STATES):
+        for i in range(_ORBIT):
+            column[i] = 0.0
+            for k in range(_ORBIT):
+                column[i] += change[i, k] * p[k, j]
+        p[:_ORBIT, j] = column
+    for i in range(STATES):
+        for j in range(_ORBIT):
+            column[j] = 0.0
+            for k in range(_ORBIT):
+                column[j] += p[i, k] * change[j, k]
+        p[i, :_ORBIT] = column
+    for i in range(3, 6):
+        p[i, i] += VELOCITY_WALK**2 * step
+    if p[6, 6] < kappa * kappa:  # otherwise kappa is unknown anyway
+        p[6, 6] += (KAPPA_WALK * kappa) ** 2 * step
+
+
+@_compiled
+def _accelerate(position, velocity, kappa, acceleration, drag):
+    """Fill in the acceleration, (3,), and the acceleration by the drag of a kappa of 1, (3,), both in m/s2.
+
+    Gravity with J2: Vallado, Fundamentals of Astrodynamics and Applications, section 8.6. The centrifugal and the
+    Coriolis acceleration belong to the rotating axes.
+    """
+    squared = position[0] ** 2 + position[1] ** 2 + position[2] ** 2
+    oblate = 1.5 * OBLATENESS * EQUATOR**2 / squared
+    polar = 5.0 * position[2] ** 2 / squared
+    pull = -GRAVITATION / (squared * math.sqrt(squared))
+    speed = math.sqrt(velocity[0] ** 2 + velocity[1] ** 2 + velocity[2] ** 2)
+    slowing = -0.5 * KAPPA_UNIT * _density(_height(position)) * speed
+    for axis in range(3):
+        drag[axis] = slowing * velocity[axis]
+    outward = pull * (1.0 + oblate * (1.0 - polar)) + TURNING**2
+    acceleration[0] = outward * position[0] + 2.0 * TURNING * velocity[1] + kappa * drag[0]
+    acceleration[1] = outward * position[1] - 2.0 * TURNING * velocity[0] + kappa * drag[1]
+    acceleration[2] = pull * (1.0 + oblate * (3.0 - polar)) * position[2] + kappa * drag[2]
+
+
+@_compiled
+def _change_of_state(position, step):
+    """Return how the estimates after a step depend on those before it, (7, 7), without the column of the drag.
+
+    It is the exponential of the derivatives, by gravity of a spherical Earth and rotation, up to the third order.
+    """
+    squared = position[0] ** 2 + position[1] ** 2 + position[2] ** 2
+    pull = GRAVITATION / (squared * math.sqrt(squared))
+    rate = np.zeros((6, 6))
+    for i in range(3):
+        rate[i, 3 + i] = step
+        for j in range(3):
+            rate[3 + i, j] = 3.0 * pull * position[i] * position[j] / squared * step
+        rate[3 + i, i] -= pull * step
+    for i in range(2):
+        rate[3 + i, i] += TURNING**2 * step
+    rate[3, 4] = 2.0 * TURNING * step
+    rate[4, 3] = -2.0 * TURNING * step
+    second = _product(rate, rate)
+    third = _product(second, rate)
+    change = np.zeros((_ORBIT, _ORBIT))
+    for i in range(6):
+        for j in range(6):
+            change[i, j] = rate[i, j] + second[i, j] / 2.0 + third[i, j] / 6.0
+    for i in range(_ORBIT):
+        change[i, i] += 1.0
+    return change
+
+
+@_compiled
+def _product(a, b):
+    """Return the product of two (6, 6) matrices, in a fixed order of the sums."""
+    result = np.zeros((6, 6))
+    for i in range(6):
+        for j in range(6):
+            for k in range(6):
+                result[i, j] += a[i, k] * b[k, j]
+    return result
+
+
+@_compiled
+def _correct(state, position):
+    """Correct by a measured position, (3,), unless it is an outlier.
+
+    A sensor sees the place of its clock's time, velocity * offset behind, with its bias.
+    """
+    x, p = state.x, state.p
+    distance = _squared_distance(state, position)
+    state.outliers *= MEMORY
+    if distance > GATE:
+        state.outliers += 1.0 - MEMORY
+        state.rejections += 1.0
+        if state.rejections > REJECTIONS:
+            state.rejections = 0.0
+            for axis in range(3):
+                p[axis, axis] += distance * state.variance
+                p[3 + axis, 3 + axis] += distance * state.variance / 25.0
+        return
+    state.rejections = 0.0
+    covariance = np.empty(STATES)
+    for axis in range(3):  # the noise of the axes is independent, so they can be used one after the other
+        for i in range(STATES):
+            covariance[i] = _with_measured(p[i], x, axis)
+        variance = _with_measured(covariance, x, axis) + state.variance
+        missed = position[axis] - _with_measured(x, x, axis)
+        for i in range(STATES):
+            gain = covariance[i] / variance
+            x[i] += gain * missed
+            for j in range(STATES):
+                p[i, j] -= gain * covariance[j]
+    for i in range(STATES):
+        for j in range(i):
+            p[i, j] = p[j, i] = 0.5 * (p[i, j] + p[j, i])
+
+
+@_compiled
+def _with_measured(row, x, axis):
+    """Return the part of a row, (11,), that concerns a measured position along an axis."""
+    return row[axis] + row[7 + axis] - x[3 + axis] * row[10]
+
+
+@_compiled
+def _squared_distance(state, position):
+    """Return the squared Mahalanobis distance of a measured position from the predicted one."""
+    x, p = state.x, state.p
+    covariance, missed, row = np.empty((3, 3)), np.empty(3), np.empty(STATES)
+    for i in range(3):
+        for k in range(STATES):
+            row[k] = _with_measured(p[k], x, i)
+        for j in range(3):
+            covariance[i, j] = _with_measured(row, x, j)
+        covariance[i, i] += state.variance
+        missed[i] = position[i] - _with_measured(x, x, i)
+    # Cholesky decomposition without square roots.
+    lower10, lower20 = covariance[1, 0] / covariance[0, 0], covariance[2, 0] / covariance[0, 0]
+    second = covariance[1, 1] - lower10 * covariance[1, 0]
+    lower21 = (covariance[2, 1] - lower20 * covariance[1, 0]) / second
+    third = covariance[2, 2] - lower20 * covariance[2, 0] - lower21**2 * second
+    left1 = missed[1] - lower10 * missed[0]
+    left2 = missed[2] - lower20 * missed[0] - lower21 * left1
+    return missed[0] ** 2 / covariance[0, 0] + left1**2 / second + left2**2 / third
+
+
+@_compiled
+def _answer(state, features):
+    """Fill in the features of `schema.ORBIT_FEATURES`; 0 while nothing is known."""
+    features[:] = 0.0
+    if state.mode != _FOLLOWING or state.updates < SETTLED or state.outliers > DOUBTFUL:
+        return
+    x = state.x
+    squared_speed = x[3] ** 2 + x[4] ** 2 + x[5] ** 2
+    distance = math.sqrt(x[0] ** 2 + x[1] ** 2 + x[2] ** 2)
+    climb = (x[0] * x[3] + x[1] * x[4] + x[2] * x[5]) / distance
+    height = _height(x[0:3])
+    if climb < 0.0:
+        state.pressure = max(state.pressure, 0.5 * _density(height) * squared_speed)
+    # Without the distribution of kappa at the start.
+    variance = max(state.p[6, 6], 1e-12)
     information = max(1.0 / variance - 1.0 / KAPPA_SPREAD**2, 1e-9)
-    out[0] = 1.0
-    out[1] = (x[6] / variance - FIRST_KAPPA / KAPPA_SPREAD**2) / information
-    out[2] = 1.0 / math.sqrt(information)
-    out[3] = math.log10(max(s.pressure, 1e-6))
-    rise = (math.log(_density(h - 500.0)) - math.log(_density(h + 500.0))) / 1000.0
-    out[4] = max(-climb, 0.0) * rise
-    out[5] = math.sqrt(max(v2 + 2 * GRAVITATION * (1 / 6.478e6 - 1 / d), 0.0))
+    if height > SLOWED_ALTITUDE or state.entry_speed == 0.0:
+        at_entry = squared_speed + 2.0 * GRAVITATION * (1.0 / (EQUATOR + ENTRY_ALTITUDE) - 1.0 / distance)
+        state.entry_speed = math.sqrt(max(at_entry, 0.0))
+    features[0] = 1.0
+    features[1] = (x[6] / variance - FIRST_KAPPA / KAPPA_SPREAD**2) / information
+    features[2] = 1.0 / math.sqrt(information)
+    features[3] = math.log10(max(state.pressure, 1e-6))
+    features[4] = max(-climb, 0.0) * math.log(_density(height - 500.0) / _density(height + 500.0)) / 1_000.0
+    features[5] = state.entry_speed
 
 
-@compiled
-def advance_all(states, measurements, out):
-    """(B,), (B, M), (B, 6)"""
-    for b in range(len(states)):
-        advance(states[b], measurements[b], out[b])
+@_compiled
+def _density(height):
+    """Return the air density, kg/m3, at a height in m (US Standard Atmosphere 1976)."""
+    row = min(max(height / SPACING, 0.0), len(_LOG_DENSITY) - 1.001)
+    below = int(row)
+    return math.exp(_LOG_DENSITY[below] + (row - below) * (_LOG_DENSITY[below + 1] - _LOG_DENSITY[below]))
 
 
-@compiled
-def run_all(measurements, out):
-    """(B, T, M) -> (B, T, 6)"""
-    for b in range(len(measurements)):
-        state = np.zeros(1, STATE)
-        for t in range(measurements.shape[1]):
-            advance(state[0], measurements[b, t], out[b, t])
+@_compiled
+def _height(position):
+    """Return the height over the ellipsoid, m, along the line to the Earth's centre."""
+    distance = math.sqrt(position[0] ** 2 + position[1] ** 2 + position[2] ** 2)
+    sine_squared = (position[2] / distance) ** 2
+    return distance - EQUATOR * math.sqrt((1.0 - ECCENTRICITY) / (1.0 - ECCENTRICITY * (1.0 - sine_squared)))
 
 
-@compiled
-def continue_all(states, measurements, out):
-    """Continue tracks from their states, (B,), which change in place: (B, T, M) -> (B, T, 6)."""
-    for b in range(len(measurements)):
-        for t in range(measurements.shape[1]):
-            advance(states[b], measurements[b, t], out[b, t])
+@_compiled
+def _position(latitude, longitude, altitude):
+    """Return the position, (3,), m, of geodetic coordinates in degrees and m."""
+    north, east = math.radians(latitude), math.radians(longitude)
+    sine = math.sin(north)
+    normal = EQUATOR / math.sqrt(1.0 - ECCENTRICITY * sine * sine)
+    position = np.empty(3)
+    position[0] = (normal + altitude) * math.cos(north) * math.cos(east)
+    position[1] = (normal + altitude) * math.cos(north) * math.sin(east)
+    position[2] = (normal * (1.0 - ECCENTRICITY) + altitude) * sine
+    return position

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from torch.utils.data import Dataset
 from reentry.errors import InputError
 from reentry.features.groups import WITHOUT_COMPILER
 from reentry.features.track import track_features
-from reentry.schema import REENTRY_PHASE
+from reentry.schema import FEATURES, REENTRY_PHASE
 from reentry.tracks import Track, read_tracks
+
+SETTLING: Final = 20.0
+"""Time after an onset within which the drag shows the ballistic coefficient, s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,19 +195,36 @@ class Statistics:
     """(K, F), the step before the onset of each track that has an onset."""
     at_onset: Tensor
     """(K, F), the onset of each of these tracks."""
+    settled: Tensor
+    """(K, F), the last step within `SETTLING` s after the onset of each of these tracks at which the orbit filter knew
+    something, or the onset."""
 
     @classmethod
     def of(cls, samples: Sequence[Sample], steps: int) -> Statistics:
         """Take every k-th step of each track, about `steps` in total, or all steps where there are fewer."""
         stride = sampling_stride(samples, steps)
-        features, onsets = [], []
+        features, onsets, settled = [], [], []
         for sample in samples:
             features.append(sample.features[::stride].clone())  # a view would keep the whole track in memory
             onset = int(sample.phase.argmax())
             if onset > 0:
                 onsets.append(sample.features[onset - 1 : onset + 1].clone())
+                settled.append(sample.features[_settled(sample, onset)].clone())
         pairs = torch.stack(onsets) if onsets else torch.empty(0, 2, features[0].shape[1])
-        return cls(features=torch.cat(features), before_onset=pairs[:, 0], at_onset=pairs[:, 1])
+        return cls(
+            features=torch.cat(features),
+            before_onset=pairs[:, 0],
+            at_onset=pairs[:, 1],
+            settled=torch.stack(settled) if settled else pairs[:, 0],
+        )
+
+
+def _settled(sample: Sample, onset: int) -> int:
+    """Return the step at which the drag factor of a track is known best soon after its onset."""
+    time = sample.track.timestamp
+    end = max(onset + 1, int(np.searchsorted(time, time[onset] + SETTLING, side="right")))
+    known = np.flatnonzero(sample.features[onset:end, FEATURES.index("orbit_known")].numpy() > 0.0)
+    return onset + int(known[-1]) if len(known) else onset
 
 
 def dividing_values(before: Tensor, at: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from training.config import ModelConfig, TrainConfig
 from training.data.batches import Batch, Batches, Collate
 from training.data.samples import Chosen, Statistics
 from training.fit.resume import EpochCheckpoint, UnfinishedRun
+from training.fit.stopping import expected_square
 from training.fit.worker import Worker
 from training.models.networks import network
 
@@ -143,22 +144,23 @@ class Training(L.LightningModule):
             self._on_epoch(epoch, figures)
 
     def _sums(self, batch: Batch) -> Tensor:
-        """Sums over a batch, (4,): weighted cross-entropy, weights, worst early alarms, number of tracks."""
+        """Sums over a batch, (4,): weighted cross-entropy, weights, terms of each track, number of tracks."""
         logits, _ = self.model(batch.features)
         logits = logits.float()
         losses = F.binary_cross_entropy_with_logits(logits, batch.phase, reduction="none")
         total = (losses * batch.weight).sum()
-        alarms = torch.zeros_like(total)
-        if self._config.alarm_weight:
-            alarms = worst_alarms(logits, batch, self._config.onset_span).sum()
-        return torch.stack([total, batch.weight.sum(), alarms, torch.full_like(total, len(batch.phase))])
+        config, of_tracks = self._config, torch.zeros_like(total)
+        if config.alarm_weight:
+            of_tracks = of_tracks + config.alarm_weight * worst_alarms(logits, batch, config.onset_span).sum()
+        if config.stopping_weight:
+            of_tracks = of_tracks + config.stopping_weight * expected_square(logits, batch).sum()
+        return torch.stack([total, batch.weight.sum(), of_tracks, torch.full_like(total, len(batch.phase))])
 
     def _loss(self, sums: Tensor, normaliser: Tensor) -> Tensor:
         """Loss of the terms in `sums`, divided by the weights and tracks in `normaliser`; see `_sums` for both."""
-        total, _, alarms, _ = sums.unbind()
+        total, _, of_tracks, _ = sums.unbind()
         _, weight, _, tracks = normaliser.unbind()
-        loss = total / weight
-        return loss + self._config.alarm_weight * alarms / tracks if self._config.alarm_weight else loss
+        return total / weight + of_tracks / tracks
 
 
 def worst_alarms(logits: Tensor, batch: Batch, span: float) -> Tensor:
@@ -191,6 +193,7 @@ def run_epochs(
     if statistics is not None:
         training.model.fit_normalisation(statistics.features)
         training.model.fit_centres(statistics.before_onset, statistics.at_onset)
+        training.model.fit_prior(statistics.settled)
     callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *worker.callbacks()]
     if task.unfinished:
         callbacks.append(EpochCheckpoint(task.unfinished))

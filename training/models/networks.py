@@ -10,6 +10,10 @@ is a single step. The network can get two additional views of each fraction, whi
   onset is. (Fourier features: Tancik et al., 2020, "Fourier Features Let Networks Learn High Frequency Functions in
   Low Dimensional Domains".)
 
+A network that uses the orbit filter gets what the filter says about the onset (`training.models.orbit_inputs`), and
+adds its own output to the filter's logit. So it starts as the filter, and learns when to correct it and what to do
+where the filter knows nothing.
+
 Shapes: B tracks, T steps, F features of the schema, I inputs, H hidden units, L layers, P fractions, K harmonics,
 N onsets or steps.
 """
@@ -21,13 +25,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reentry.schema import FEATURES, FRACTIONS
+from reentry.schema import FEATURES, FRACTIONS, ORBIT_FEATURES
 from training.config import CONVOLUTION, GRU, LSTM, ModelConfig
 from training.data.samples import dividing_values
+from training.models.orbit_inputs import ORBIT_INPUTS, OrbitInputs
+from training.models.orbit_prior import learned_prior
 
 State = tuple[Tensor, ...]
 """State after a track's earlier steps. For the LSTM these are the hidden and the cell state, (L, B, H) each."""
@@ -63,10 +71,14 @@ class ReentryNetwork(nn.Module, ABC):
         self.register_buffer("turns", torch.tensor(config.harmonics, dtype=torch.float32))
         self.register_buffer("centres", torch.zeros(len(fractions)))
         self.register_buffer("widths", torch.tensor(config.magnified, dtype=torch.float32))
+        self.orbit = OrbitInputs() if config.uses_orbit else None
+        inputs += ORBIT_INPUTS - len(ORBIT_FEATURES) if config.uses_orbit else 0
         self.build(inputs + len(fractions) * (2 * len(config.harmonics) + len(config.magnified)))
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, 1)
+        if config.uses_orbit:
+            nn.init.zeros_(self.head.weight)
 
     @abstractmethod
     def build(self, inputs: int) -> None:
@@ -94,6 +106,16 @@ class ReentryNetwork(nn.Module, ABC):
         if len(before):
             self.centres.copy_(dividing_values(before[:, self.shares], at[:, self.shares]))
 
+    @torch.no_grad()
+    def fit_prior(self, settled: Tensor) -> None:
+        """Learn the prior of the orbit filter from the steps some seconds after N onsets, (N, F)."""
+        if self.orbit is not None:
+            self.orbit.prior.copy_(torch.from_numpy(learned_prior(settled.numpy())))
+
+    def orbit_prior(self) -> npt.NDArray[np.float64] | None:
+        """Return the prior of the orbit filter, (R, G), or None if the network does not use the filter."""
+        return None if self.orbit is None else self.orbit.prior.double().numpy()
+
     def forward(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Compute the logits of reentry.
 
@@ -109,7 +131,11 @@ class ReentryNetwork(nn.Module, ABC):
         # An export may have half-precision layers. Unnormalised features, up to 1e5 m, do not fit into half precision.
         hidden, state = self.run(x.to(self.head.weight.dtype), state)  # (B, T, H)
         logits: Tensor = self.head(self.dropout(self.norm(hidden))).squeeze(-1)  # (B, T)
-        return logits.float(), state
+        return self.total(logits.float(), x), state
+
+    def total(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Add the logit of the orbit filter, which is the last one of the inputs (..., I), to logits (...)."""
+        return logits if self.orbit is None else logits + x[..., -1]
 
     def inputs(self, chosen: Sequence[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:
         """Compute the inputs of the layers from single features. ONNX Runtime is fastest with one column at a time.
@@ -119,15 +145,20 @@ class ReentryNetwork(nn.Module, ABC):
             fractions: fraction features among them, P tensors (B, T).
 
         Returns:
-            Normalised features, harmonics and magnified views, (B, T) each.
+            Normalised features, harmonics and magnified views, and the inputs from the orbit filter, (B, T) each.
         """
         # Indices rather than iterators over buffers, which a trace would keep as nodes that split constants.
-        inputs = [(feature - self.mean[i]) / self.std[i] for i, feature in enumerate(chosen)]
+        names = self.config.features
+        inputs = [
+            (feature - self.mean[i]) / self.std[i] for i, feature in enumerate(chosen) if names[i] not in ORBIT_FEATURES
+        ]
         turns, widths = range(len(self.turns)), range(len(self.widths))
         angles = [2 * math.pi * (fraction * self.turns[k]) for fraction in fractions for k in turns]
         inputs += [torch.sin(angle) for angle in angles] + [torch.cos(angle) for angle in angles]
         for p, fraction in enumerate(fractions):
             inputs += [torch.clamp((fraction - self.centres[p]) / self.widths[k], -1.0, 1.0) for k in widths]
+        if self.orbit is not None:
+            inputs += self.orbit({name: chosen[names.index(name)] for name in ORBIT_FEATURES})
         return inputs
 
 
