@@ -21,6 +21,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,6 +95,14 @@ class ReentryNetwork(nn.Module, ABC):
         """Compute the centres of the magnified views from the steps before and at N onsets, (N, F) each."""
         if len(before):
             self.centres.copy_(dividing_values(before[:, self.shares], at[:, self.shares]))
+
+    def orbit_prior(self) -> npt.NDArray[np.float64] | None:
+        """Return the learned probability of each ballistic coefficient at each speed at entry.
+
+        Returns:
+            (R, G), see `reentry.features.orbit_posterior`; None if the network does not use the orbit filter.
+        """
+        return None
 
     def forward(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Compute the logits of reentry.
