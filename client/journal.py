@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import InputError
-from reentry.refinement import Refinement
+from reentry.refinement import RefinedOnset
 from reentry.runtime.files import writing
 
 _HEAD: Final = struct.Struct("<II")
@@ -38,7 +38,7 @@ class Score:
     """First step of reentry, or `decision.NO_ONSET`."""
     onset_timestamp: float | None
     """Unix time of the onset, s; None without an onset."""
-    refinement: Refinement | None = None
+    refinement: RefinedOnset | None = None
     """The onset by the measurements after the alarm; None if it is unknown."""
     model_version: int
     inference_seconds: float
@@ -115,7 +115,7 @@ class Journal:
         steps = len(arrays) // 5  # four bytes of probability, one of phase
         return Score(
             **scalars,
-            refinement=None if refinement is None else Refinement(*refinement),
+            refinement=None if refinement is None else RefinedOnset(*refinement),
             probability=np.frombuffer(arrays, dtype=np.float32, count=steps),
             phase=np.frombuffer(arrays, dtype=np.uint8, offset=4 * steps),
         )

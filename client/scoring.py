@@ -19,7 +19,7 @@ from client.journal import Score
 from client.retry import Retry
 from client.training_comparison import unlike_training
 from reentry.decision import NO_ONSET
-from reentry.refinement import Refinement
+from reentry.refinement import RefinedOnset
 from reentry.schema import (
     ENSEMBLE,
     HINDSIGHT,
@@ -139,8 +139,8 @@ def _scores(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> li
     return scores
 
 
-def _refinement(answer: dict[str, Array], index: int) -> Refinement | None:
+def _refinement(answer: dict[str, Array], index: int) -> RefinedOnset | None:
     """Return the refined onset of one track; None if it is unknown, and from a model that does not refine."""
     columns = [answer.get(tensor.name) for tensor in (REFINED_ONSET, REFINED_DEVIATION, HINDSIGHT)]
     values = [float(column[index, 0]) for column in columns if column is not None]
-    return None if NOT_REFINED in values or not values else Refinement(*values)
+    return None if NOT_REFINED in values or not values else RefinedOnset(*values)

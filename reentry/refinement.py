@@ -47,7 +47,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
-class Refinement(NamedTuple):
+class RefinedOnset(NamedTuple):
     """The refined onset of one track."""
 
     timestamp: float
@@ -58,7 +58,7 @@ class Refinement(NamedTuple):
     """Time from the alarm to the last measurement that was used, s."""
 
 
-def refined_onset(features: Float32, timestamp: Float64, alarm: int, prior: Float64) -> Refinement | None:
+def refined_onset(features: Float32, timestamp: Float64, alarm: int, prior: Float64) -> RefinedOnset | None:
     """Refine the onset of a whole track from the measurements up to `LONGEST_HINDSIGHT` after the alarm.
 
     Args:
@@ -78,7 +78,7 @@ def refined_onset(features: Float32, timestamp: Float64, alarm: int, prior: Floa
     step = (timestamp[last] - timestamp[0]) / max(last, 1)
     row = slice(last, last + 1)
     refined, deviation = _estimate(features[row], timestamp[row], crossing[None], peak[row], step[None], prior)
-    return Refinement(float(refined[0]), float(deviation[0]), float(timestamp[last] - timestamp[alarm]))
+    return RefinedOnset(float(refined[0]), float(deviation[0]), float(timestamp[last] - timestamp[alarm]))
 
 
 class PressureHistory:

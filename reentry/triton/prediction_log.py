@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.decision import NO_ONSET
-from reentry.refinement import Refinement
+from reentry.refinement import RefinedOnset
 
 ENVIRONMENT_VARIABLE: Final = "REENTRY_PREDICTION_LOG"
 
@@ -58,7 +58,7 @@ class PredictionLog:
         onset_step: npt.NDArray[np.integer[Any]],
         onset_timestamp: npt.NDArray[np.float64],
         model_version: npt.NDArray[np.integer[Any]],
-        refinement: Sequence[Refinement | None] | None = None,
+        refinement: Sequence[RefinedOnset | None] | None = None,
         started_at: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Add a line for each track; all arrays are (B,).

@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 from reentry import schema
 from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
-from reentry.refinement import OrbitPriors, Refinement, refined_onset
+from reentry.refinement import OrbitPriors, RefinedOnset, refined_onset
 from reentry.training_range import TrainingRanges, to_json
 from reentry.triton.checks import require_decidable, require_lengths, require_timestamps
 from reentry.triton.feature_demand import NotComputedError, RobustUse
@@ -119,7 +119,7 @@ class TritonPythonModel:
         track_length: npt.NDArray[np.integer[Any]],
         onset_step: npt.NDArray[np.int32],
         version: int,
-    ) -> list[Refinement | None]:
+    ) -> list[RefinedOnset | None]:
         """Refine the onset of each track; None for a track without an onset, and if the version has no prior."""
         prior = self.priors.of(version)
         if prior is None:

@@ -11,7 +11,7 @@ import pytest
 
 from client.journal import Journal, Score
 from reentry.errors import InputError
-from reentry.refinement import Refinement
+from reentry.refinement import RefinedOnset
 from tests.full_disk import room_for
 
 IDENTITY = {"file": "abc", "program": "1"}
@@ -23,7 +23,7 @@ def score_of(track_id: int, steps: int = 4, version: int = 3) -> Score:
         track_id=track_id,
         onset_step=steps - 1,
         onset_timestamp=1731308400.5,
-        refinement=Refinement(1731308399.75, 0.5, 19.5),
+        refinement=RefinedOnset(1731308399.75, 0.5, 19.5),
         model_version=version,
         inference_seconds=0.25,
         tracks_in_request=2,
@@ -72,7 +72,7 @@ def test_appended_scores_are_read_by_the_next_run(path: Path) -> None:
         assert_same(journal[5], score_of(5, steps=9))
         journal.append(score_of(6))
         assert_same(journal[6], score_of(6))
-        assert isinstance(journal[6].refinement, Refinement)
+        assert isinstance(journal[6].refinement, RefinedOnset)
     with Journal(path, IDENTITY) as journal:
         assert len(journal) == 3
 

@@ -20,7 +20,7 @@ from client import outputs
 from client.journal import Score
 from client.outputs import RowResults, TrackResult, write_outputs
 from reentry.errors import InputError, TrackFileError
-from reentry.refinement import Refinement
+from reentry.refinement import RefinedOnset
 from reentry.runtime import scratch
 from reentry.simulation import simulate_file
 from reentry.tracks import ReadReport, SetAside, Track, csv_records, fingerprint, read_tracks
@@ -133,7 +133,7 @@ def test_a_track_without_onset_has_empty_fields(tmp_path: Path) -> None:
 def test_a_refined_onset_has_columns_of_its_own_beside_the_causal_one(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a\n1\n2\n")
-    score = replace(score_of([0, 1]), refinement=Refinement(99.5, 0.25, 20.0))
+    score = replace(score_of([0, 1]), refinement=RefinedOnset(99.5, 0.25, 20.0))
     out = write(source, [(track_of([0, 1], [0, 1]), score)])
     assert (out / "onsets.csv").read_text().splitlines()[1] == "1,1,101.0,99.5,0.25,20.0,2,4"
     line = json.loads((out / "inference.jsonl").read_text())

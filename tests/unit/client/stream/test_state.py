@@ -58,7 +58,7 @@ def test_an_alert_names_the_track_the_onset_and_the_measurement_that_showed_it()
     assert (alert.feed, alert.track_id, alert.model_version) == ("radar", 8, 3)
     assert (alert.onset_timestamp, alert.detected_at, alert.probability) == (4.5, 5.5, 0.75)
     assert alert.latency_ms > 0.0
-    assert alert.to_json().startswith('{"feed": "radar", "track_id": 8, "onset_timestamp": 4.5, ')
+    assert alert.to_json().startswith('{"event": "alert", "feed": "radar", "track_id": 8, "onset_timestamp": 4.5, ')
 
 
 def test_an_alert_that_arises_again_in_a_replay_is_not_given_again() -> None:

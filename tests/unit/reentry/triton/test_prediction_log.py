@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reentry.decision import NO_ONSET
-from reentry.refinement import Refinement
+from reentry.refinement import RefinedOnset
 from reentry.schema import NO_ONSET_TIMESTAMP
 from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
 
@@ -24,7 +24,7 @@ def add(log: PredictionLog, **changes: Any) -> None:
         "onset_step": np.array([683, NO_ONSET]),
         "onset_timestamp": np.array([1.7e9 + 0.5, NO_ONSET_TIMESTAMP]),
         "model_version": np.array([3, 3]),
-        "refinement": [Refinement(1.7e9 + 0.25, 0.5, 20.0), None],
+        "refinement": [RefinedOnset(1.7e9 + 0.25, 0.5, 20.0), None],
         "started_at": np.array([9.5, 9.75]),
     }
     log.add(**(columns | changes))
