@@ -81,11 +81,16 @@ def refined_onset(features: Float32, timestamp: Float64, alarm: int, prior: Floa
     return RefinedOnset(float(refined[0]), float(deviation[0]), float(timestamp[last] - timestamp[alarm]))
 
 
-class PressureHistory:
-    """What the refinement of live tracks needs of their earlier measurements."""
+class LiveRefinement:
+    """Refined onsets of live tracks, with what they need of earlier measurements."""
 
-    def __init__(self) -> None:
-        """Begin without tracks."""
+    def __init__(self, prior: Float64) -> None:
+        """Begin without tracks.
+
+        Args:
+            prior: probability of each coefficient at each speed, (R, G).
+        """
+        self._prior = prior
         self._first = np.zeros(0)  # time of the first measurement
         self._steps = np.zeros(0, np.int64)
         self._peak = np.zeros(0)  # logarithm of the highest pressure
@@ -107,14 +112,32 @@ class PressureHistory:
         self._first, self._steps = self._first[places], self._steps[places]
         self._peak, self._crossing = self._peak[places], self._crossing[places]
 
-    def advance(self, places: Int64, features: Float32, timestamp: Float64) -> None:
-        """Add one measurement to different tracks.
+    def advance(self, places: Int64, features: Float32, timestamp: Float64, alarm: Float64) -> tuple[Float64, Float64]:
+        """Add one measurement to different tracks, and refine their onsets.
 
         Args:
             places: places of the tracks, (B,).
             features: features of the measurements, (B, F).
             timestamp: Unix time of the measurements, (B,), s.
+            alarm: Unix time of the causal onset, (B,), s; `schema.NO_ONSET_TIMESTAMP` before it.
+
+        Returns:
+            Refined onset and its standard deviation, (B,) each, s; `schema.NOT_REFINED` for a track without an alarm,
+            with an alarm more than `LONGEST_HINDSIGHT` ago, or without a result of the orbit filter.
         """
+        self._add(places, features, timestamp)
+        onset, deviation = np.full(len(places), NOT_REFINED), np.full(len(places), NOT_REFINED)
+        recent = (alarm >= 0.0) & (timestamp - alarm <= LONGEST_HINDSIGHT)
+        rows = np.flatnonzero(recent & (features[:, _KNOWN] > 0.0))
+        if len(rows):
+            at, now = places[rows], timestamp[rows]
+            step = (now - self._first[at]) / np.maximum(self._steps[at] - 1, 1)
+            onset[rows], deviation[rows] = _estimate(
+                features[rows], now, self._crossing[at], self._peak[at], step, self._prior
+            )
+        return onset, deviation
+
+    def _add(self, places: Int64, features: Float32, timestamp: Float64) -> None:
         starts = self._steps[places] == 0
         self._first[places[starts]] = timestamp[starts]
         self._steps[places] += 1
@@ -128,33 +151,6 @@ class PressureHistory:
         count = crosses - crossed
         coefficient = np.arange(count.sum()) - np.repeat(np.cumsum(count) - crosses, count)
         self._crossing[np.repeat(risen, count), coefficient] = np.repeat(timestamp[rising], count)
-
-    def refined(
-        self, places: Int64, features: Float32, timestamp: Float64, alarm: Float64, prior: Float64
-    ) -> tuple[Float64, Float64]:
-        """Refine the onsets of tracks at their latest measurements, which `advance` has added.
-
-        Args:
-            places: places of the tracks, (B,).
-            features: features of the measurements, (B, F).
-            timestamp: Unix time of the measurements, (B,), s.
-            alarm: Unix time of the causal onset, (B,), s; `schema.NO_ONSET_TIMESTAMP` before it.
-            prior: probability of each coefficient at each speed, (R, G).
-
-        Returns:
-            Refined onset and its standard deviation, (B,) each, s; `schema.NOT_REFINED` for a track without an alarm,
-            with an alarm more than `LONGEST_HINDSIGHT` ago, or without a result of the orbit filter.
-        """
-        onset, deviation = np.full(len(places), NOT_REFINED), np.full(len(places), NOT_REFINED)
-        recent = (alarm >= 0.0) & (timestamp - alarm <= LONGEST_HINDSIGHT)
-        rows = np.flatnonzero(recent & (features[:, _KNOWN] > 0.0))
-        if len(rows):
-            at, now = places[rows], timestamp[rows]
-            step = (now - self._first[at]) / np.maximum(self._steps[at] - 1, 1)
-            onset[rows], deviation[rows] = _estimate(
-                features[rows], now, self._crossing[at], self._peak[at], step, prior
-            )
-        return onset, deviation
 
 
 class OrbitPriors:

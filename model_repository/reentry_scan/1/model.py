@@ -10,6 +10,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from reentry import schema
+from reentry.refinement import OrbitPriors
 from reentry.triton.feature_demand import NotComputedError, RobustDemand, RobustUse
 from reentry.triton.feeds import Feeds, RefusalError
 from reentry.triton.live_feed import LostFeedError, ScanAnswer
@@ -28,7 +29,13 @@ class TritonPythonModel:
         network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
         self.robust_use = RobustUse(network)
         metrics = LiveMetrics(Registry(pb_utils), model_instance=args["model_instance_name"])
-        self.feeds = Feeds(self._network, RobustDemand(network), idle=int(idle) / 1e6, metrics=metrics)
+        self.feeds = Feeds(
+            self._network,
+            RobustDemand(network),
+            idle=int(idle) / 1e6,
+            metrics=metrics,
+            prior_of=OrbitPriors(network).of,
+        )
         self.periodic = Periodic(self.feeds.flush)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:

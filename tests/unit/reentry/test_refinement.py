@@ -12,7 +12,7 @@ import pytest
 
 from reentry.drift import REFERENCE_FILE, FeatureReference, Reference
 from reentry.features.orbit_posterior import COEFFICIENTS, ONSET_PRESSURES, SPEEDS, has_begun, posterior
-from reentry.refinement import LONGEST_HINDSIGHT, OrbitPriors, PressureHistory, refined_onset
+from reentry.refinement import LONGEST_HINDSIGHT, LiveRefinement, OrbitPriors, refined_onset
 from reentry.schema import FEATURES, NO_ONSET_TIMESTAMP
 from tests.orbit import PRIOR, labelled_flights
 
@@ -125,7 +125,7 @@ def test_the_refined_onset_of_simulated_flights_is_closer_than_the_causal_one() 
 def test_live_tracks_get_the_bits_of_whole_tracks_whatever_other_tracks_a_scan_has() -> None:
     flights = labelled_flights()
     alarms = [alarm_of(features) for _, features, _ in flights]
-    history, rng = PressureHistory(), np.random.default_rng(2)
+    history, rng = LiveRefinement(PRIOR), np.random.default_rng(2)
     history.widen(len(flights))
     steps, compared = np.zeros(len(flights), int), 0
     while True:
@@ -142,8 +142,7 @@ def test_live_tracks_get_the_bits_of_whole_tracks_whatever_other_tracks_a_scan_h
                 for place, ((flight, _, _), step) in zip(places, rows, strict=True)
             ]
         )
-        history.advance(places, features, time)
-        refined = history.refined(places, features, time, alarm, PRIOR)
+        refined = history.advance(places, features, time, alarm)
         for place, ((flight, whole, _), step), *got in zip(places, rows, *refined, strict=True):
             first = alarms[place]
             expected = None
@@ -156,19 +155,15 @@ def test_live_tracks_get_the_bits_of_whole_tracks_whatever_other_tracks_a_scan_h
 
 
 def test_places_of_dropped_tracks_move_up() -> None:
-    history = PressureHistory()
+    history = LiveRefinement(prior_of(light=1.0, heavy=0.0))
     history.widen(3)
     for step in range(3):
         features = np.concatenate([made([pressure]) for pressure in (0.0, 20.0 * step, BETWEEN)])
-        history.advance(np.array([0, 1, 2]), features, TIMES[[step] * 3])
+        history.advance(np.array([0, 1, 2]), features, TIMES[[step] * 3], np.full(3, NO_ONSET_TIMESTAMP))
     history.keep(np.array([1, 2]))
     history.widen(1)
     assert len(history) == 3
-    features = made([20.0, BETWEEN, 0.0])
-    history.advance(np.array([0, 1, 2]), features, TIMES[[3] * 3])
-    times, _ = history.refined(
-        np.array([0, 1, 2]), features, TIMES[[3] * 3], TIMES[[3] * 3], prior_of(light=1.0, heavy=0.0)
-    )
+    times, _ = history.advance(np.array([0, 1, 2]), made([20.0, BETWEEN, 0.0]), TIMES[[3] * 3], TIMES[[3] * 3])
     assert times[:2].tolist() == [TIMES[1], TIMES[0]]
     assert times[2] > TIMES[3]
 
