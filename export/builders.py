@@ -17,7 +17,16 @@ from export.stream_graph import stream_graph
 from export.tensorrt.config import TensorRTConfig
 from export.track_graph import track_graph
 from reentry.errors import ExportError
-from reentry.schema import SCAN_GRAPH, STREAM_GRAPH, TRACK_GRAPH, DerivedModel
+from reentry.features.groups import ORBIT
+from reentry.schema import (
+    ENSEMBLE,
+    REENTRY_SCAN,
+    SCAN_GRAPH,
+    STREAM_GRAPH,
+    TRACK_GRAPH,
+    TRACK_MONITOR,
+    DerivedModel,
+)
 from registry.formats import FORMATS, Format
 from training.checkpoint import Checkpoint
 
@@ -96,14 +105,27 @@ def build_derived(
         onnx.save(dynamic_int8(graph) if export_format is Format.ONNX_INT8 else graph, path)
         return path
 
-    track = TrackSession(save(TRACK_GRAPH, track_graph(checkpoint, version)))
     scan = ScanSession(save(SCAN_GRAPH, scan_graph(checkpoint, version)))
+    if ORBIT in checkpoint.model_config.groups:
+        reason = (
+            "its network uses orbit features, which no ONNX graph computes; "
+            f"{ENSEMBLE.name} serves whole tracks of this version, and {REENTRY_SCAN.name} live ones"
+        )
+        return DerivedSessions(None, scan, None), tuple(
+            _left_out(graph, reason) for graph in (TRACK_GRAPH, STREAM_GRAPH)
+        )
+    track = TrackSession(save(TRACK_GRAPH, track_graph(checkpoint, version)))
     try:
         graph = stream_graph(checkpoint, version)
     except ExportError as error:  # the network is too large; it is an LSTM, because the other graphs were exported
-        warning = f"{STREAM_GRAPH.file} is left out, so {STREAM_GRAPH.name} cannot serve this version: {error}"
-        return DerivedSessions(track, scan, None), (warning,)
+        return DerivedSessions(track, scan, None), (_left_out(STREAM_GRAPH, str(error)),)
     return DerivedSessions(track, scan, StreamSession(save(STREAM_GRAPH, graph))), ()
+
+
+def _left_out(derived: DerivedModel, reason: str) -> str:
+    """Return the warning that a graph is not exported."""
+    models = " and ".join(model.name for model in derived.served_with if model is not TRACK_MONITOR)
+    return f"{derived.file} is left out, so {models} cannot serve this version: {reason}"
 
 
 def _save_onnx(checkpoint: Checkpoint, version: int, whole: Path, step: Path, precision: Precision) -> None:

@@ -161,10 +161,11 @@ class ScanSession(_Graph):
 class DerivedSessions(NamedTuple):
     """The graphs of the derived models of a version."""
 
-    track: TrackSession
+    track: TrackSession | None
+    """None if the network uses features that no graph computes."""
     scan: ScanSession
     stream: StreamSession | None
-    """None if the network is too large for this graph."""
+    """None if the network is too large for this graph, or uses features that no graph computes."""
 
 
 class OnnxSession(NamedTensorSession):

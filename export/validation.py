@@ -13,6 +13,7 @@ import numpy as np
 from export.config import ExportConfig
 from export.sessions import Array
 from reentry.errors import InputError
+from reentry.features.groups import WITHOUT_COMPILER
 from reentry.features.track import track_features
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig, simulate_file, simulate_trapezoid
@@ -44,17 +45,17 @@ def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
     Raises:
         TrackFileError, InputError: a file cannot be used, or validation.parquet belongs to another checkpoint.
     """
-    held_out = set(checkpoint.validation_tracks)
+    held_out, groups = set(checkpoint.validation_tracks), checkpoint.model_config.groups
     beside = config.checkpoint.with_name(VALIDATION_NAME)
     if config.data is not None:
-        samples = _labelled(config.data)
+        samples = _labelled(config.data, groups)
         identity = DataIdentity.of(sample.track for sample in samples)
         if identity.tracks_fingerprint != checkpoint.data_fingerprint:
             return Validation(samples=samples, source=f"all {len(samples)} tracks of {config.data.name}")
         samples = [sample for sample in samples if sample.track.track_id in held_out]
         return Validation(samples=samples, source=f"the {len(samples)} tracks held out of {config.data.name}")
     if beside.is_file():
-        samples = _labelled(beside)
+        samples = _labelled(beside, groups)
         if {sample.track.track_id for sample in samples} != held_out:
             raise InputError(
                 f"the tracks are not those that the training of {config.checkpoint.name} held out",
@@ -65,10 +66,10 @@ def validation_of(config: ExportConfig, checkpoint: Checkpoint) -> Validation:
     with tempfile.TemporaryDirectory(prefix="reentry-export-") as folder:
         flights = Path(folder) / "flights.parquet"
         simulate_file(flights, tracks=_SIMULATED_TRACKS, seed=_SIMULATED_SEED)
-        return Validation(samples=_labelled(flights), source=f"{_SIMULATED_TRACKS} simulated flights")
+        return Validation(samples=_labelled(flights, groups), source=f"{_SIMULATED_TRACKS} simulated flights")
 
 
-def flight_features(batch: int, length: int, seed: int) -> Array:
+def flight_features(batch: int, length: int, seed: int, groups: frozenset[str] = WITHOUT_COMPILER) -> Array:
     """Features (B, T, F) float32 of simulated flights, or of sections of flights if `length` is shorter than a flight.
 
     Random noise is unsuitable: it keeps a network that decides sharply at the edge of its decision, where rounding
@@ -78,9 +79,9 @@ def flight_features(batch: int, length: int, seed: int) -> Array:
     flights = simulate_trapezoid(TrapezoidConfig(tracks=batch, seed=seed, shortest=steps, longest=steps, labels=False))
     measurements = flights[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64).reshape(batch, steps, -1)
     start = int(np.random.default_rng(seed).integers(steps - length, endpoint=True))
-    return track_features(measurements[:, start : start + length])
+    return track_features(measurements[:, start : start + length], groups=groups)
 
 
-def _labelled(path: Path) -> list[Sample]:
+def _labelled(path: Path, groups: frozenset[str]) -> list[Sample]:
     with read_tracks(path, labelled=True) as file:
-        return samples_of(list(file), where=str(path))
+        return samples_of(list(file), where=str(path), groups=groups)

@@ -40,7 +40,7 @@ from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.repository import served_versions
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import Track
-from reentry.triton.feature_demand import RobustDemand
+from reentry.triton.feature_demand import FeatureDemand
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,10 +71,10 @@ def in_process(
     """Run features, LSTM and decision in this process, with `workers` chunks at once on `threads` threads each."""
     session = _session(model, threads)
     chunks = _chunks(measurements, batch)
-    robust = _needs_robust(model)
+    groups = _groups(model)
 
     def one(chunk: npt.NDArray[np.float64]) -> Probabilities:
-        probability = _probability(session, track_features(chunk, robust=robust))
+        probability = _probability(session, track_features(chunk, groups=groups))
         decide_tracks(probability, chunk[:, :, _TIME], np.full(len(chunk), chunk.shape[1]))
         return probability
 
@@ -88,8 +88,8 @@ def network_only(
 ) -> ScoringMethod:
     """Run the LSTM alone on precomputed features, as an upper bound for all methods."""
     session = _session(model, threads)
-    robust = _needs_robust(model)
-    features = np.concatenate([track_features(chunk, robust=robust) for chunk in _chunks(measurements, 64)])
+    groups = _groups(model)
+    features = np.concatenate([track_features(chunk, groups=groups) for chunk in _chunks(measurements, 64)])
     chunks = _chunks(features, batch)
     settings = f"batch {batch}, {workers} x {threads} threads"
     return ScoringMethod(
@@ -214,9 +214,9 @@ def _served_model(repository: Path) -> Path:
     return repository / REENTRY_LSTM.name / str(version) / "model.onnx"
 
 
-def _needs_robust(model: Path) -> bool:
-    """Return whether the served version needs the robust features, so that all methods compute the same ones."""
-    return RobustDemand(model.parent.parent)()
+def _groups(model: Path) -> frozenset[str]:
+    """Return the groups of features that the server computes, so that all methods compute the same ones."""
+    return FeatureDemand(model.parent.parent)()
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -107,6 +107,9 @@ ORBIT_FEATURES: Final = (
 """Results of the orbit filter, which follows a body in free flight, see `reentry.features.orbit`. They need a compiler,
 so a server computes them only if an installed network uses them. A network uses all of them or none."""
 
+COSTLY_GROUPS: Final = {"robust": ROBUST_FEATURES, "orbit": ORBIT_FEATURES}
+"""Features that are computed only if a network uses one of their group, by the name of the group."""
+
 FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES, *ORBIT_FEATURES)
 """Model inputs in order, (F,) float32. `reentry.features.track` defines each one."""
 

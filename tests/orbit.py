@@ -6,9 +6,10 @@ from functools import cache
 
 import numpy as np
 
-from reentry.features.orbit_filter import run_all
+from reentry.features.groups import ORBIT
 from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ORBIT_FEATURES
+from reentry.features.track import track_features
+from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import BallisticConfig, simulate_ballistic
 from reentry.simulation.sensors import of_severity
 
@@ -21,22 +22,14 @@ PRIOR = np.array(
 """Prior of bodies of which a quarter is light, (R, G)."""
 
 
-def orbit_features(flight: np.ndarray) -> np.ndarray:
-    """Features of a flight (T, M) of which only those of the orbit filter are computed, (T, F)."""
-    found = np.zeros((1, len(flight), len(ORBIT_FEATURES)))
-    run_all(flight[None], found)
-    features = np.full((len(flight), len(FEATURES)), np.nan, np.float32)
-    features[:, [FEATURES.index(name) for name in ORBIT_FEATURES]] = found[0]
-    return features
-
-
 @cache
 def labelled_flights(tracks: int = 24) -> list[tuple[np.ndarray, np.ndarray, int]]:
     """Measurements (T, M), features (T, F) and labelled onset of simulated flights; shared, read only."""
     table = simulate_ballistic(BallisticConfig(tracks=tracks, seed=5, sensors=of_severity(1)))
     table = table.sort_values(["track_id", "timestamp"], kind="stable")
     found = []
-    for _, rows in table.groupby("track_id"):
+    for _, rows in table.drop_duplicates(list(MEASUREMENT_COLUMNS)).groupby("track_id"):
         flight = rows[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64)
-        found.append((flight, orbit_features(flight), int(rows["reentry_phase"].to_numpy().argmax())))
+        features = track_features(flight, groups=frozenset([ORBIT]))
+        found.append((flight, features, int(rows["reentry_phase"].to_numpy().argmax())))
     return found

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ConfigError
+from reentry.features.groups import groups_of
 from reentry.runtime.config_file import declared_types, read_settings
-from reentry.schema import FEATURES, ROBUST_FEATURES
+from reentry.schema import FEATURES
 
 LSTM: Final = "lstm"
 GRU: Final = "gru"
@@ -86,9 +87,9 @@ class ModelConfig:
             raise ConfigError("network too large", expected=f"at most {_MOST_WEIGHTS:,} weights", got=str(weights))
 
     @property
-    def robust(self) -> bool:
-        """Whether the network uses one of `schema.ROBUST_FEATURES`."""
-        return not set(ROBUST_FEATURES).isdisjoint(self.features)
+    def groups(self) -> frozenset[str]:
+        """Groups of `schema.COSTLY_GROUPS` that the network uses a feature of."""
+        return groups_of(self.features)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

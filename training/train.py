@@ -116,7 +116,7 @@ def train_file(
     )
     unfinished = out / UNFINISHED_NAME
     labelled = open_labelled(
-        path, robust=model.robust, in_memory_bytes=in_memory_bytes, file_fingerprint=file_fingerprint
+        path, groups=model.groups, in_memory_bytes=in_memory_bytes, file_fingerprint=file_fingerprint
     )
     with ended_by_signals(), labelled as data:
         identity = DataIdentity.of(sample.track for sample in data.samples)

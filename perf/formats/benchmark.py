@@ -109,7 +109,8 @@ def benchmark_formats(config: BenchmarkConfig) -> Benchmark:
         measured, left_out = built(export, checkpoint, validation.samples, scratch)
         _require_baseline(left_out)
         measured |= {way: Measured() for way in config.references}
-        np.save(scratch / "features.npy", flight_features(max(config.batches), config.steps, seed=0))
+        features = flight_features(max(config.batches), config.steps, 0, checkpoint.model_config.groups)
+        np.save(scratch / "features.npy", features)
         specs = {way: _spec(way, config, checkpoint, scratch) for way in measured}
         workers = {way: processes.enter_context(FormatWorker(spec)) for way, spec in specs.items()}
         count = BEFORE + SWEEPS * len(config.batches) + ROUND * config.rounds

@@ -500,3 +500,11 @@ def run_all(measurements, out):
         state = np.zeros(1, STATE)
         for t in range(measurements.shape[1]):
             advance(state[0], measurements[b, t], out[b, t])
+
+
+@compiled
+def continue_all(states, measurements, out):
+    """Continue tracks from their states, (B,), which change in place: (B, T, M) -> (B, T, 6)."""
+    for b in range(len(measurements)):
+        for t in range(measurements.shape[1]):
+            advance(states[b], measurements[b, t], out[b, t])

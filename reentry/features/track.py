@@ -1,9 +1,9 @@
 """Causal features of tracks, in one implementation for whole tracks, for Triton and for live streams.
 
 A feature at step t depends on the last few measurements (`_SIMPLE_HISTORY` before the step for the simple features,
-`motion.HISTORY` for the robust ones), on running maxima, and on where the descent began. So a whole track, its prefix
-and its stream give the same numbers. `FeatureStream` runs the same arithmetic with T = 1. docs/features.md describes
-each feature and its benefit.
+`motion.HISTORY` for the robust ones), on running maxima, on where the descent began, and on the state of the orbit
+filter. So a whole track, its prefix and its stream give the same numbers. `FeatureStream` runs the same arithmetic with
+T = 1. docs/features.md describes each feature and its benefit.
 
 Slopes are least-squares fits over the window, not differences of neighbours. With noise of standard deviation s and
 even steps d, a difference has noise s * sqrt(2) / d, and a fit to five points has s / (d * sqrt(10)), 4.5 times less. A
@@ -36,9 +36,11 @@ from reentry.arrays import (
     step_numbers,
 )
 from reentry.features import outliers
+from reentry.features.groups import ORBIT, ROBUST, WITHOUT_COMPILER, groups_of, names_with
 from reentry.features.history import History, LiveState, LiveTracks, WholeTracks, last
 from reentry.features.motion import CLEANING, HISTORY, RADIANS_PER_DEGREE, SHORTEST_TIME, motion
-from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.features.orbit import orbit_features
+from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -97,18 +99,19 @@ _TIME, _LATITUDE, _LONGITUDE, _ALTITUDE, _INTENSITY, _SENSOR = (
 )
 
 
-def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
+def track_features(measurements: Float64, *, groups: frozenset[str] = WITHOUT_COMPILER) -> Float32:
     """Compute the features of whole tracks.
 
     Args:
         measurements: finite measurements in time order, columns as `schema.MEASUREMENT_COLUMNS`, (T, M) or (B, T, M).
-        robust: whether to compute `schema.ROBUST_FEATURES`. Otherwise they are 0.
+        groups: groups of `schema.COSTLY_GROUPS` to compute. The features of the others are 0.
 
     Returns:
         Features (T, F) or (B, T, F), columns as `schema.FEATURES`.
 
     Raises:
         ValueError: the measurements have another shape, or no steps.
+        ConfigError: the package that computes the orbit features is not installed.
     """
     if measurements.ndim not in (2, 3) or measurements.shape[-1] != len(MEASUREMENT_COLUMNS):
         raise ValueError(
@@ -121,9 +124,9 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
     batch = tracks if tracks.ndim == 3 else tracks[None]
     features = np.zeros((*batch.shape[:2], len(FEATURES)), dtype=np.float32)
     block = max(1, _BLOCK_STEPS // batch.shape[1])
+    names = names_with(groups)
     for start in range(0, len(batch), block):
         table, out = batch[start : start + block], features[start : start + block]
-        names = FEATURES if robust else SIMPLE_FEATURES
         for name, column in named_features(columns_of(table), names).items():
             out[..., FEATURES.index(name)] = column
     return features.reshape(*tracks.shape[:-1], len(FEATURES))
@@ -132,16 +135,21 @@ def track_features(measurements: Float64, *, robust: bool = True) -> Float32:
 class FeatureStream:
     """Computes the features of one live track, one measurement at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, groups: frozenset[str] = WITHOUT_COMPILER) -> None:
+        """Begin a track; see `track_features` for the groups."""
+        self._names = names_with(groups)
         self._state: LiveState | None = None
 
     def step(self, measurement: Float64 | Sequence[float]) -> Float32:
         """Add the next measurement of the track, (M,), and return its features, (F,)."""
         newest = np.asarray(measurement, dtype=np.float64)[:, None]
         history = LiveTracks(self._state, None)
-        columns = next_features(list(newest), history, FEATURES)
+        columns = next_features(list(newest), history, self._names)
         self._state = history.after
-        return np.array([columns[name][0] for name in FEATURES], dtype=np.float32)
+        features = np.zeros(len(FEATURES), dtype=np.float32)
+        for name, column in columns.items():
+            features[FEATURES.index(name)] = column[0]
+        return features
 
 
 def next_features(measurement: Sequence[Array], history: LiveTracks, names: Sequence[str]) -> dict[str, Array]:
@@ -178,8 +186,11 @@ def named_features(columns: Sequence[Array], names: Sequence[str]) -> dict[str, 
 def _features(columns: Sequence[Array], history: History, names: Sequence[str]) -> dict[str, Array]:
     """Compute chosen features of each step of `columns`, (B, T) each."""
     by_name = _simple_features(_with_history(columns, history.rows(0, _SIMPLE_HISTORY)), history)
-    if not set(names).isdisjoint(ROBUST_FEATURES):
+    groups = groups_of(names)
+    if ROBUST in groups:
         by_name |= _robust_features(_with_history(columns, history.rows(0, HISTORY)), history)
+    if ORBIT in groups:
+        by_name |= orbit_features(columns, history)
     return {name: by_name[name] for name in names}
 
 

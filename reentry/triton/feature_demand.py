@@ -1,7 +1,7 @@
-"""Decides whether a server must compute the robust features, and marks features that were not computed.
+"""Decides which costly groups of features a server must compute, and marks features that were not computed.
 
-Robust features are slow to compute, and often no installed version of the network uses one. The drift reference of a
-version lists the features that it uses; a version without a reference may use all of them. Features that were not
+Features of a group are slow to compute, and often no installed version of the network uses one. The drift reference of
+a version lists the features that it uses; a version without a reference may use all of them. Features that were not
 computed are NaN, never 0, so that `track_decision` can reject a prediction that was made from them.
 
 Shapes: B tracks, K steps, F features.
@@ -19,94 +19,124 @@ import numpy.typing as npt
 
 from reentry.drift import REFERENCE_FILE, Reference
 from reentry.errors import CheckpointError
-from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
+from reentry.features import orbit
+from reentry.features.groups import ALL_GROUPS, ORBIT, WITHOUT_COMPILER, groups_of
+from reentry.schema import COSTLY_GROUPS, FEATURES
 
 RECHECK_SECONDS: Final = 1.0
 """Time after which the versions are read again, since some network file systems do not update folder times."""
 
-_ROBUST: Final = slice(len(SIMPLE_FEATURES), None)
-"""Columns of the robust features, which follow the simple ones."""
+_COLUMNS: Final = {
+    group: slice(FEATURES.index(names[0]), FEATURES.index(names[-1]) + 1) for group, names in COSTLY_GROUPS.items()
+}
+"""Columns of each group, which are neighbours."""
 
 
-class RobustDemand:
-    """Checks whether any installed version of the network uses one of `schema.ROBUST_FEATURES`.
+class FeatureDemand:
+    """Finds the groups of `schema.COSTLY_GROUPS` of which any installed version of the network uses a feature.
 
     A version counts from its installation, before Triton loads it, so that the features are already computed for its
-    first request.
+    first request. Groups that this machine cannot compute are left out.
     """
 
     def __init__(self, network: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read versions from the folder of reentry_lstm. If it does not exist, all features are computed."""
+        """Read versions from the folder of reentry_lstm. If it does not exist, all groups are computed."""
         self._network = network
         self._clock = clock
         self._modified: int | None = None
         self._read_at = -np.inf
-        self._used = True
+        self._groups: frozenset[str] = frozenset()
 
-    def __call__(self) -> bool:
-        """Return whether to compute the robust features; reads the versions again if the folder has changed."""
+    def __call__(self) -> frozenset[str]:
+        """Return the groups to compute; reads the versions again if the folder has changed.
+
+        The orbit filter is compiled when a version first needs it.
+        """
         now = self._clock()
         try:
             modified = self._network.stat().st_mtime_ns
             if modified != self._modified or now - self._read_at >= RECHECK_SECONDS:
                 versions = [path for path in self._network.iterdir() if path.is_dir() and path.name.isdecimal()]
-                self._used = not versions or any(map(_uses_robust, versions))
-                self._modified, self._read_at = modified, now
+                groups = _computable()
+                if versions:
+                    groups &= frozenset().union(*map(_used_groups, versions))
+                    if ORBIT in groups - self._groups:
+                        orbit.warm_up()
+                self._groups, self._modified, self._read_at = groups, modified, now
         except OSError:
-            self._used, self._modified = True, None
-        return self._used
+            self._groups, self._modified = _computable(), None
+        return self._groups
 
 
 class NotComputedError(Exception):
-    """A network that uses robust features made a prediction from a request in which they were not computed."""
+    """A network made a prediction from a request in which features that it uses were not computed."""
 
 
-class RobustUse:
-    """Checks whether a version of the network uses one of `schema.ROBUST_FEATURES`."""
+class FeatureUse:
+    """Finds the groups of `schema.COSTLY_GROUPS` of which a version of the network uses a feature."""
 
     def __init__(self, network: Path) -> None:
         """Read versions from the folder of reentry_lstm."""
         self._network = network
-        self._known: dict[int, tuple[tuple[int, int], bool]] = {}
+        self._known: dict[int, tuple[tuple[int, int], frozenset[str]]] = {}
 
-    def __call__(self, version: int) -> bool:
-        """Return whether a version uses a robust feature, or True if that is unknown; reads changed references again.
+    def __call__(self, version: int) -> frozenset[str]:
+        """Return the groups that a version uses, or all that can be computed if they are unknown.
 
-        The result for a deleted version is kept, since the server may still run it.
+        A changed reference is read again. The result for a deleted version is kept, since the server may still run it.
         """
         folder = self._network / str(version)
+        known = self._known.get(version)
         try:
             status = (folder / REFERENCE_FILE).stat()
         except OSError:
-            return folder.is_dir() or self._known.get(version, (None, True))[1]
+            return _computable() if known is None or folder.is_dir() else known[1]
         key = status.st_ino, status.st_mtime_ns
-        if self._known.get(version, (None, True))[0] != key:
-            self._known[version] = key, _uses_robust(folder)
-        return self._known[version][1]
+        if known is None or known[0] != key:
+            known = self._known[version] = key, _used_groups(folder)
+        return known[1]
 
     def require_computed(self, features: npt.NDArray[np.float32], version: int) -> None:
-        """Reject features (B, K, F) without robust features if `version` uses one.
+        """Reject features (B, K, F) without a group that `version` uses.
 
         Raises:
-            NotComputedError: the version is the first one to use robust features and was loaded during the request.
-                The same request succeeds a moment later.
+            NotComputedError: the version is the first one to use the group and was loaded during the request, so that
+                the same request succeeds a moment later; or this machine cannot compute the group.
         """
-        # The robust features of a request are all computed or all missing, so checking its first step suffices.
-        if np.isnan(features[:, 0, _ROBUST]).any() and self(version):
+        # The features of a group are all computed or all missing in a request, so checking its first step suffices.
+        missing = {group for group, columns in _COLUMNS.items() if np.isnan(features[:, 0, columns]).any()}
+        if missing:
+            missing &= self(version)
+        if missing - _computable():
+            raise NotComputedError(
+                f"version {version} of the network uses orbit features, which this server cannot compute; expected: "
+                f"the package {orbit.COMPILER} in the server's Python; got: it is not installed; fix: install it, or "
+                "promote a version without orbit features"
+            )
+        if missing:
             raise NotComputedError(
                 f"version {version} of the network uses features that were not computed for this request, because it "
                 "was loaded during the request; fix: send the request again"
             )
 
 
-def mark_not_computed(features: npt.NDArray[np.float32]) -> None:
-    """Set the robust features of (B, K, F) to NaN in place."""
-    features[..., _ROBUST] = np.nan
+def mark_not_computed(features: npt.NDArray[np.float32], groups: frozenset[str]) -> None:
+    """Set the features (B, K, F) of all groups but the given ones to NaN in place."""
+    for group in ALL_GROUPS - groups:
+        features[..., _COLUMNS[group]] = np.nan
 
 
-def _uses_robust(version: Path) -> bool:
+def _computable() -> frozenset[str]:
+    """Return the groups that this machine can compute."""
+    return ALL_GROUPS if orbit.is_available() else WITHOUT_COMPILER
+
+
+def _used_groups(version: Path) -> frozenset[str]:
+    """Return the groups that a version uses, or all that can be computed if they are unknown."""
     try:
         reference = Reference.load(version)
     except CheckpointError:
-        return True
-    return reference is None or any(reference.features[name].used for name in ROBUST_FEATURES)
+        reference = None
+    if reference is None:
+        return _computable()
+    return groups_of(name for name, feature in reference.features.items() if feature.used)

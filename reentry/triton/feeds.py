@@ -27,7 +27,7 @@ class Feeds:
     def __init__(
         self,
         network: Network,
-        robust_demand: Callable[[], bool],
+        feature_demand: Callable[[], frozenset[str]],
         *,
         idle: float,
         metrics: LiveMetrics,
@@ -38,15 +38,15 @@ class Feeds:
 
         Args:
             network: the network.
-            robust_demand: function that returns whether the network needs the robust features.
+            feature_demand: function that returns the groups of `schema.COSTLY_GROUPS` that the network needs.
             idle: time without a measurement after which a track is dropped, and without a scan after which a feed is
                 dropped, s.
             metrics: the metrics.
             clock: current time, s.
             prior_of: priors of the versions of the network; None if no version has one.
         """
+        self._network, self._feature_demand = network, feature_demand
         self._prior_of = prior_of
-        self._network, self._robust_demand = network, robust_demand
         self._idle, self._metrics, self._clock = idle, metrics, clock
         self._feeds: Sequences[LiveFeed] = Sequences(idle, clock)
         self._lock = threading.Lock()
@@ -110,13 +110,13 @@ class Feeds:
         Raises:
             LostFeedError: there is no such feed, or it lacks features that the network needs.
         """
-        robust = self._robust_demand()
+        groups = self._feature_demand()
         feed = None if start else self._feeds.get(name)
         if start:
-            feed = LiveFeed(self._network, robust=robust, idle=self._idle, clock=self._clock, prior_of=self._prior_of)
+            feed = LiveFeed(self._network, groups=groups, idle=self._idle, clock=self._clock, prior_of=self._prior_of)
         if feed is None:
             raise LostFeedError("it is unknown")
-        if robust and not feed.robust:
+        if not groups <= feed.groups:
             raise LostFeedError("a new version of the network needs further features")
         self._feeds.put(name, feed)
         return feed

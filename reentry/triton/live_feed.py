@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from reentry import live_tracks
 from reentry.arrays import Array
+from reentry.features.groups import names_with
 from reentry.features.history import LiveState, LiveTracks
 from reentry.refinement import LiveRefinement
 from reentry.schema import (
@@ -27,7 +28,6 @@ from reentry.schema import (
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
-    SIMPLE_FEATURES,
     TIMESTAMP,
 )
 
@@ -87,7 +87,7 @@ class LiveFeed:
         self,
         network: Network,
         *,
-        robust: bool,
+        groups: frozenset[str],
         idle: float,
         clock: Callable[[], float] = time.monotonic,
         prior_of: PriorOf | None = None,
@@ -96,16 +96,16 @@ class LiveFeed:
 
         Args:
             network: the network.
-            robust: whether to compute the robust features.
+            groups: groups of `schema.COSTLY_GROUPS` to compute.
             idle: time without a measurement after which a track is dropped, s.
             clock: current time, s.
             prior_of: priors of the versions of the network; None if no version has one.
         """
-        self.robust = robust
+        self.groups = groups
         self.version: int | None = None
         """Version of the network; None before the first answer."""
         self._network, self._idle, self._clock = network, idle, clock
-        self._names = FEATURES if robust else SIMPLE_FEATURES
+        self._names = names_with(groups)
         self._tracks: Int64 = np.zeros(0, np.int64)
         self._sorter: Int64 | None = None
         self._seen = np.zeros(0)

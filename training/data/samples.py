@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from reentry.errors import InputError
+from reentry.features.groups import WITHOUT_COMPILER
 from reentry.features.track import track_features
 from reentry.schema import REENTRY_PHASE
 from reentry.tracks import Track, read_tracks
@@ -34,30 +35,30 @@ class Sample:
     """(T,) float32, 0 or 1."""
 
 
-def read_labelled(path: Path, *, robust: bool = True) -> list[Sample]:
-    """Read labelled tracks into memory; see `track_features` for `robust`.
+def read_labelled(path: Path, *, groups: frozenset[str] = WITHOUT_COMPILER) -> list[Sample]:
+    """Read labelled tracks into memory; see `track_features` for `groups`.
 
     Raises:
         TrackFileError: the file cannot be used as a whole.
         InputError: the file has no good track, or no labels.
     """
     with read_tracks(path, labelled=True) as file:
-        return samples_of(list(file), where=str(path), robust=robust)
+        return samples_of(list(file), where=str(path), groups=groups)
 
 
-def samples_of(tracks: Sequence[Track], *, where: str, robust: bool = True) -> list[Sample]:
+def samples_of(tracks: Sequence[Track], *, where: str, groups: frozenset[str] = WITHOUT_COMPILER) -> list[Sample]:
     """Compute the features and labels of at least one track; `where` names their file in errors.
 
     Raises:
         InputError: there are no tracks, or a track has no labels.
     """
-    samples = [sample_of(track, where=where, robust=robust) for track in tracks]
+    samples = [sample_of(track, where=where, groups=groups) for track in tracks]
     if not samples:
         raise no_good_track(where)
     return samples
 
 
-def sample_of(track: Track, *, where: str, robust: bool = True) -> Sample:
+def sample_of(track: Track, *, where: str, groups: frozenset[str] = WITHOUT_COMPILER) -> Sample:
     """Compute the features and labels of one track.
 
     Raises:
@@ -69,7 +70,7 @@ def sample_of(track: Track, *, where: str, robust: bool = True) -> Sample:
         )
     return Sample(
         track=track,
-        features=torch.from_numpy(track_features(track.measurements, robust=robust)),
+        features=torch.from_numpy(track_features(track.measurements, groups=groups)),
         phase=torch.from_numpy(track.reentry_phase.astype(np.float32)),
     )
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from reentry.errors import InputError, TrackFileError
+from reentry.features.groups import WITHOUT_COMPILER
 from reentry.runtime.progress import progress
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
 from reentry.tracks import ReadReport, Track, fingerprint, read_tracks
@@ -50,7 +51,11 @@ class LabelledFile:
 
 @contextmanager
 def open_labelled(
-    path: Path, *, robust: bool = True, in_memory_bytes: int = IN_MEMORY_BYTES, file_fingerprint: str | None = None
+    path: Path,
+    *,
+    groups: frozenset[str] = WITHOUT_COMPILER,
+    in_memory_bytes: int = IN_MEMORY_BYTES,
+    file_fingerprint: str | None = None,
 ) -> Iterator[LabelledFile]:
     """Read labelled tracks, a large file into a temporary folder that is deleted when the block ends.
 
@@ -58,7 +63,7 @@ def open_labelled(
 
     Args:
         path: file of labelled tracks.
-        robust: whether to compute the robust features, see `track_features`.
+        groups: groups of features to compute, see `track_features`.
         in_memory_bytes: file size above which the samples go into a temporary folder.
         file_fingerprint: fingerprint of the file that the caller has already recorded; None computes it here.
 
@@ -74,11 +79,11 @@ def open_labelled(
             if fingerprint(path) != file_fingerprint:
                 raise TrackFileError("changed while it was read", where=str(path), fix="run the command again")
             if file.in_memory:
-                samples: Sequence[Sample] = samples_of(list(file), where=str(path), robust=robust)
+                samples: Sequence[Sample] = samples_of(list(file), where=str(path), groups=groups)
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-samples-")))
                 with progress("computing features", len(file), "tracks") as advance:
-                    samples = StoredSamples.write(folder, _counted(file, advance), where=str(path), robust=robust)
+                    samples = StoredSamples.write(folder, _counted(file, advance), where=str(path), groups=groups)
         yield LabelledFile(samples=samples, report=file.report, file_fingerprint=file_fingerprint)
 
 
@@ -101,7 +106,9 @@ class StoredSamples(CountedSamples):
         self._ends = np.cumsum(counts.steps)
 
     @classmethod
-    def write(cls, folder: Path, tracks: Iterable[Track], *, where: str, robust: bool = True) -> StoredSamples:
+    def write(
+        cls, folder: Path, tracks: Iterable[Track], *, where: str, groups: frozenset[str] = WITHOUT_COMPILER
+    ) -> StoredSamples:
         """Compute the samples of tracks one by one and store them in `folder`.
 
         Raises:
@@ -112,7 +119,7 @@ class StoredSamples(CountedSamples):
             with ExitStack() as stack:
                 files = [stack.enter_context(_path(folder, kind).open("wb")) for kind in ("features", "phase", "track")]
                 for track in tracks:
-                    sample = sample_of(track, where=where, robust=robust)
+                    sample = sample_of(track, where=where, groups=groups)
                     phase = sample.phase.numpy().astype(np.int8)
                     for file, values in zip(files, (sample.features.numpy(), phase, track.measurements), strict=True):
                         file.write(np.ascontiguousarray(values).tobytes())

@@ -137,7 +137,9 @@ def open_evaluation(
     checkpoint = load_checkpoint(checkpoint_path)
     with ExitStack() as stack:
         stack.enter_context(ended_by_signals())
-        data = stack.enter_context(open_labelled(data_path, in_memory_bytes=in_memory_bytes))
+        data = stack.enter_context(
+            open_labelled(data_path, groups=checkpoint.model_config.groups, in_memory_bytes=in_memory_bytes)
+        )
         folder = None
         if not isinstance(data.samples, list):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-predictions-")))

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from reentry.runtime.progress import progress
-from reentry.schema import FEATURES
+from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
 from reentry.simulation import simulate_file
 from training.config import ModelConfig, TrainConfig
 from training.data.samples import Sample, read_labelled
@@ -31,6 +31,7 @@ SEEDS: Final = 3
 TRAINING_TRACKS: Final = 90
 UNSEEN_TRACKS: Final = 300
 UNSEEN_SEED: Final = 4242
+_FEATURES: Final = (*SIMPLE_FEATURES, *ROBUST_FEATURES)
 
 
 def variants() -> dict[str, tuple[ModelConfig, TrainConfig]]:
@@ -39,13 +40,13 @@ def variants() -> dict[str, tuple[ModelConfig, TrainConfig]]:
     weighted = replace(train, class_weighting=not train.class_weighting)
     widths = ", ".join(f"{width:g}" for width in model.magnified)
     settings = {f"default: {', '.join(model.features)}; magnified: {widths}; hidden {model.hidden}": (model, train)}
-    for name in FEATURES:
+    for name in _FEATURES:
         if name in model.features:
             others = tuple(feature for feature in model.features if feature != name)
             settings[f"without {name}"] = replace(model, features=others), train
         else:
             settings[f"with {name}"] = replace(model, features=(*model.features, name)), train
-    settings["with all features"] = replace(model, features=FEATURES), train
+    settings["with all simple and robust features"] = replace(model, features=_FEATURES), train
     for magnified in ((), (0.01,), (0.01, 0.001)):
         widths = ", ".join(f"{width:g}" for width in magnified) or "none"
         settings[f"magnified: {widths}"] = replace(model, magnified=magnified), train

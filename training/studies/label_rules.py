@@ -51,7 +51,7 @@ def _simulated(rule: str, tracks: int, seed: int) -> Sequence[Sample]:
         settings, path = Path(folder) / "settings.toml", Path(folder) / "tracks.parquet"
         settings.write_text(f'[trapezoid]\nlabel_rule = "{rule}"\n', encoding="utf-8")
         simulate_file(path, tracks=tracks, seed=seed, config=settings)
-        return read_labelled(path, robust=ModelConfig().robust)
+        return read_labelled(path, groups=ModelConfig().groups)
 
 
 def main() -> None:

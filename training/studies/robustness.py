@@ -98,7 +98,7 @@ def report(checkpoint: Path) -> Sequence[str]:
     rows = []
     with progress("scoring", len(VARIANTS), "kinds of flights") as advance:
         for name, variant in VARIANTS.items():
-            samples = samples_of(tracks_of(variant), where=name, robust=trained.model_config.robust)
+            samples = samples_of(tracks_of(variant), where=name, groups=trained.model_config.groups)
             figures = score(predict(trained.model, samples), trained.decision)
             rows.append(
                 f"| {name} | {figures.onset_rmse:.3f} | {figures.onset_worst:.1f} | {figures.onset_exact:.1%} "

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
+from reentry.features.groups import WITHOUT_COMPILER
 from reentry.runtime.cores import cores
 from reentry.runtime.files import whole_file
 from reentry.runtime.pool import in_order
@@ -86,6 +87,7 @@ def run_study(
     rows = read_rows(path, config)
     done = {(row.method, row.seed) for row in rows}
     processes = processes or cores()
+    groups = WITHOUT_COMPILER.union(*(model.groups for model, _ in networks(config).values()))
     out.mkdir(parents=True, exist_ok=True)
     with ended_by_signals(), _features_folder(out) as unseen_features:
         unseen: dict[int, StoredSamples] = {}
@@ -101,6 +103,7 @@ def run_study(
                     count=config.unseen_flights,
                     first_seed=UNSEEN_SEED,
                     severities=config.severities,
+                    groups=groups,
                 ).samples(out, unseen_features, processes, report)
             with _features_folder(out) as train_features:
                 train = FlightSet(
@@ -108,6 +111,7 @@ def run_study(
                     count=config.training_flights,
                     first_seed=1_000 * (seed + 1),
                     severities=config.severities,
+                    groups=groups,
                 ).samples(out, train_features, processes, report)
                 trial = _Trial(config=config, out=out, seed=seed, methods=missing, train=train, unseen=unseen)
                 for new in in_order(trial.rows, len(missing), processes):

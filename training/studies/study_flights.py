@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from reentry.features.groups import WITHOUT_COMPILER
 from reentry.runtime.pool import in_order
 from reentry.simulation import simulate_file
 from reentry.tracks import read_tracks
@@ -40,6 +41,8 @@ class FlightSet:
     first_seed: int
     """Simulation seed at severity 0; it is one higher at each next severity."""
     severities: Sequence[int]
+    groups: frozenset[str] = WITHOUT_COMPILER
+    """Groups of features to compute, see `track_features`."""
 
     def samples(
         self, out: Path, features: str, processes: int, report: Callable[[str], None]
@@ -70,7 +73,7 @@ class FlightSet:
         folder.mkdir()
         with read_tracks(path, labelled=True) as file:
             tracks = (replace(track, track_id=track.track_id + _IDS_OF_A_SEVERITY * severity) for track in file)
-            return StoredSamples.write(folder, tracks, where=str(path))
+            return StoredSamples.write(folder, tracks, where=str(path), groups=self.groups)
 
 
 def shortened(samples: Sequence[Sample], seed: int) -> list[Sample]:

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from reentry import schema
 from reentry.refinement import OrbitPriors
-from reentry.triton.feature_demand import NotComputedError, RobustDemand, RobustUse
+from reentry.triton.feature_demand import FeatureDemand, FeatureUse, NotComputedError
 from reentry.triton.feeds import Feeds, RefusalError
 from reentry.triton.live_feed import LostFeedError, ScanAnswer
 from reentry.triton.live_metrics import LiveMetrics
@@ -27,11 +27,13 @@ class TritonPythonModel:
         """Set up the feeds and the metrics."""
         idle = json.loads(args["model_config"])["sequence_batching"]["max_sequence_idle_microseconds"]
         network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
-        self.robust_use = RobustUse(network)
+        self.feature_use = FeatureUse(network)
+        demand = FeatureDemand(network)
+        demand()  # prepares what takes long
         metrics = LiveMetrics(Registry(pb_utils), model_instance=args["model_instance_name"])
         self.feeds = Feeds(
             self._network,
-            RobustDemand(network),
+            demand,
             idle=int(idle) / 1e6,
             metrics=metrics,
             prior_of=OrbitPriors(network).of,
@@ -72,7 +74,7 @@ class TritonPythonModel:
         )
         number = int(version[0, 0])
         try:
-            self.robust_use.require_computed(features[:, None], number)
+            self.feature_use.require_computed(features[:, None], number)
         except NotComputedError as error:
             raise LostFeedError(str(error)) from error
         return probability, after, number

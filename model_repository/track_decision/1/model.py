@@ -19,7 +19,7 @@ from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
 from reentry.refinement import OrbitPriors, RefinedOnset, refined_onset
 from reentry.training_range import TrainingRanges, to_json
 from reentry.triton.checks import require_decidable, require_lengths, require_timestamps
-from reentry.triton.feature_demand import NotComputedError, RobustUse
+from reentry.triton.feature_demand import FeatureUse, NotComputedError
 from reentry.triton.prediction_log import PredictionLog
 from reentry.triton.telemetry import REFUSED, REQUESTS, Registry, TrackMetrics
 
@@ -33,7 +33,7 @@ class TritonPythonModel:
         self.config = DecisionConfig(**{name: float(value["string_value"]) for name, value in parameters.items()})
         self.log = PredictionLog.from_environment()
         network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
-        self.robust_use = RobustUse(network)
+        self.feature_use = FeatureUse(network)
         self.ranges = TrainingRanges(network)
         self.priors = OrbitPriors(network)
         registry = Registry(pb_utils)
@@ -73,7 +73,7 @@ class TritonPythonModel:
             probability, features, model_version[:, 0], started_at[:, 0], steps=steps, now=time.monotonic()
         )
         version = int(model_version[0, 0])
-        self.robust_use.require_computed(features, version)
+        self.feature_use.require_computed(features, version)
         probability = probability[:, :steps]
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         refinement = self._refined(features, timestamp, track_length, onset_step, version)

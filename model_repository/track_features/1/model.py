@@ -17,7 +17,7 @@ from reentry.features.track import track_features
 from reentry.padding import bucket_length, pad_steps
 from reentry.schema import FEATURES_TENSOR, MEASUREMENTS, REENTRY_LSTM, STARTED_AT, TRACK_LENGTH
 from reentry.triton.checks import require_features, require_measurements
-from reentry.triton.feature_demand import RobustDemand, mark_not_computed
+from reentry.triton.feature_demand import FeatureDemand, mark_not_computed
 from reentry.triton.telemetry import REFUSED, REQUESTS, Registry
 
 
@@ -25,8 +25,9 @@ class TritonPythonModel:
     """Computes the features of whole tracks, padded to a bucket length."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Set up the metrics, and the check whether to compute the robust features."""
-        self.robust_demand = RobustDemand(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
+        """Set up the metrics, and the choice of the features to compute."""
+        self.feature_demand = FeatureDemand(Path(args["model_repository"]).parent / REENTRY_LSTM.name)
+        self.feature_demand()  # prepares what takes long
         self.registry = Registry(pb_utils)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
@@ -43,27 +44,28 @@ class TritonPythonModel:
                 answers[index] = _refusal(error)
             else:
                 by_length[tracks.shape[1]].append((index, tracks))
-        robust = self.robust_demand()
+        groups = self.feature_demand()
         for length, group in by_length.items():
             with np.errstate(all="ignore"):  # require_features rejects the results
-                features = track_features(np.concatenate([tracks for _, tracks in group]), robust=robust)
+                features = track_features(np.concatenate([tracks for _, tracks in group]), groups=groups)
             features = pad_steps(features, bucket_length(length))
             borders = np.cumsum([len(tracks) for _, tracks in group])[:-1]
             for (index, _), computed in zip(group, np.split(features, borders), strict=True):
-                answers[index] = _answer(computed, started_at, robust=robust)
+                answers[index] = _answer(computed, started_at, groups=groups)
         refused = sum(answer.has_error() for answer in answers.values())
         if refused:
             self.registry.series(REQUESTS, REFUSED).increment(refused)
         return [answers[index] for index in range(len(requests))]
 
 
-def _answer(features: npt.NDArray[np.float32], started_at: float, *, robust: bool) -> pb_utils.InferenceResponse:
+def _answer(
+    features: npt.NDArray[np.float32], started_at: float, *, groups: frozenset[str]
+) -> pb_utils.InferenceResponse:
     try:
         require_features(features)
     except ValueError as error:
         return _refusal(error)
-    if not robust:
-        mark_not_computed(features)
+    mark_not_computed(features, groups)
     return pb_utils.InferenceResponse(
         [
             pb_utils.Tensor(FEATURES_TENSOR.name, features),

@@ -14,14 +14,12 @@ from perf.peers.apps.track_bytes import MEDIA_TYPE, Array, pack_answer, unpack_m
 from reentry.decision import decide_tracks
 from reentry.features.track import track_features
 from reentry.schema import (
-    FEATURES,
     MEASUREMENT_COLUMNS,
     MODEL_VERSION,
     ONSET_STEP,
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
-    ROBUST_FEATURES,
     TIMESTAMP,
 )
 from training.checkpoint import load_checkpoint
@@ -29,7 +27,7 @@ from training.checkpoint import load_checkpoint
 torch.set_num_threads(1)
 app = FastAPI()
 network = load_checkpoint(Path(os.environ[CHECKPOINT])).model
-robust = any(FEATURES[index] in ROBUST_FEATURES for index in network.chosen.tolist())
+groups = network.config.groups
 version = int(Path(os.environ[MODEL]).parent.name)
 time_column = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
@@ -41,7 +39,7 @@ async def score_binary(request: Request) -> Response:
 
 
 def _run(measurements: Array) -> dict[str, Array]:
-    features = track_features(measurements, robust=robust)
+    features = track_features(measurements, groups=groups)
     with torch.inference_mode():
         logits, _ = network(torch.from_numpy(features))
         probability = torch.sigmoid(logits).numpy()

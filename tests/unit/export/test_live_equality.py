@@ -35,7 +35,7 @@ def scanned(make: Callable[[], Checkpoint], feed: np.ndarray) -> tuple[np.ndarra
         probability, after, version = scan_step(make).run(names, inputs)
         return probability, after, int(version[0, 0])
 
-    tracks = LiveFeed(network, robust=make is every_feature, idle=60.0)
+    tracks = LiveFeed(network, groups=make().model_config.groups, idle=60.0)
     answers = [tracks.scan(np.full(len(rows), 1), rows) for rows in np.array_split(feed, 1 + len(feed) // 7)]
     return tuple(np.concatenate([getattr(a, name) for a in answers]) for name in ("reentry_probability", "accepted"))
 

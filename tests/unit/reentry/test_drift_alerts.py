@@ -38,7 +38,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     path = tmp_path_factory.mktemp("trained") / "tracks.parquet"
     write_tracks(path, [flights(seed=1)])
     with read_tracks(path, labelled=True) as file:
-        return reference_of(samples_of(list(file), where=str(path), robust=False), USED)
+        return reference_of(samples_of(list(file), where=str(path), groups=frozenset()), USED)
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def served(reference: Reference, tmp_path: Path) -> Callable[[pd.DataFrame], tup
         backend = Backend()
         metrics = track_metrics(backend, tmp_path)
         for _, track in table.groupby("track_id"):
-            record(metrics, track_features(track[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64), robust=False)[None])
+            record(
+                metrics, track_features(track[list(MEASUREMENT_COLUMNS)].to_numpy(np.float64), groups=frozenset())[None]
+            )
         metrics.flush()
         values = dict(backend.values)
         metrics.close()

@@ -33,7 +33,7 @@ def flights(tracks: int, seed: int, **knobs: float) -> list[Track]:
 
 def trained_on(tracks: Iterable[Track], used: tuple[str, ...] = ("altitude_fraction",)) -> Reference:
     """Reference of a training on these tracks."""
-    pairs = [(track, track_features(track, robust=False)) for track in tracks]
+    pairs = [(track, track_features(track, groups=frozenset())) for track in tracks]
     steps = np.concatenate([features[1:] for _, features in pairs])
     reference = Reference.of(steps, np.zeros(len(steps)), used)
     return replace(reference, ranges=ranges_of(reference, pairs))
@@ -48,7 +48,7 @@ def findings_in(reference: Reference, tracks: Iterable[Track]) -> list[list[Find
     """Findings of each track."""
     training_range = TrainingRange(reference)
     return [
-        training_range.findings(track[None], track_features(track[None], robust=False), np.array([len(track)]))[0]
+        training_range.findings(track[None], track_features(track[None], groups=frozenset()), np.array([len(track)]))[0]
         for track in tracks
     ]
 
@@ -236,7 +236,7 @@ def test_findings_do_not_depend_on_the_batch_or_its_padding(reference: Reference
     longest = max(map(len, tracks))
     padded = np.stack([np.concatenate([track, np.full((longest - len(track), 6), 7e5)]) for track in tracks])
     features = np.stack(
-        [np.pad(track_features(track, robust=False), ((0, longest + 9 - len(track)), (0, 0))) for track in tracks]
+        [np.pad(track_features(track, groups=frozenset()), ((0, longest + 9 - len(track)), (0, 0))) for track in tracks]
     )
     together = TrainingRange(reference).findings(padded, features, np.array([len(track) for track in tracks]))
     assert together == findings_in(reference, tracks)

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from reentry.features.groups import ALL_GROUPS
 from reentry.features.track import LONGEST_STEP, METRES_PER_DEGREE, WINDOW, FeatureStream, track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, ROBUST_FEATURES, SIMPLE_FEATURES
 from reentry.tracks import read_tracks
@@ -64,15 +65,16 @@ def flown(draw: st.DrawFn) -> np.ndarray:
 @given(measurements | flown())
 @settings(deadline=None)
 def test_a_stream_has_exactly_the_features_of_the_whole_track(table: np.ndarray) -> None:
-    stream = FeatureStream()
+    stream = FeatureStream(groups=ALL_GROUPS)
     stepped = np.array([stream.step(row) for row in table])
-    np.testing.assert_array_equal(stepped, track_features(table))
+    np.testing.assert_array_equal(stepped, track_features(table, groups=ALL_GROUPS))
 
 
 @given(measurements | flown(), st.integers(1, 120))
 @settings(deadline=None)
 def test_a_prefix_has_exactly_the_features_of_the_whole_track(table: np.ndarray, cut: int) -> None:
-    np.testing.assert_array_equal(track_features(table[:cut]), track_features(table)[:cut])
+    whole = track_features(table, groups=ALL_GROUPS)
+    np.testing.assert_array_equal(track_features(table[:cut], groups=ALL_GROUPS), whole[:cut])
 
 
 @given(measurements)
@@ -86,9 +88,9 @@ def test_features_are_finite_if_all_times_are_equal(table: np.ndarray) -> None:
 
 @given(anything)
 @settings(deadline=None)
-def test_robust_features_are_finite_for_any_finite_measurements(table: np.ndarray) -> None:
+def test_robust_and_orbit_features_are_finite_for_any_finite_measurements(table: np.ndarray) -> None:
     with np.errstate(all="ignore"):  # simple features may overflow float32
-        assert np.isfinite(track_features(table)[:, len(SIMPLE_FEATURES) :]).all()
+        assert np.isfinite(track_features(table, groups=ALL_GROUPS)[:, len(SIMPLE_FEATURES) :]).all()
 
 
 def noisy_flight(seed: int = 5) -> np.ndarray:
@@ -107,13 +109,11 @@ def noisy_flight(seed: int = 5) -> np.ndarray:
     )
 
 
-def test_robust_features_are_zero_if_they_are_not_requested() -> None:
+def test_all_features_that_need_no_compiler_are_computed_by_default() -> None:
     table = noisy_flight()
-    simple, both = track_features(table, robust=False), track_features(table)
-    count = len(SIMPLE_FEATURES)
-    np.testing.assert_array_equal(simple[:, :count], both[:, :count])
-    assert not simple[:, count:].any()
-    assert both[:, count:].any(axis=0).tolist() == [True] * len(ROBUST_FEATURES)
+    features = track_features(table)
+    np.testing.assert_array_equal(features, track_features(table, groups=frozenset({"robust"})))
+    assert features.any(axis=0).sum() == len(SIMPLE_FEATURES) + len(ROBUST_FEATURES)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
@@ -245,9 +245,9 @@ FAR_OFF = st.floats(-9e4, -2e4) | st.floats(2e4, 1e6)
 @settings(deadline=None, max_examples=50)
 def test_up_to_three_outliers_in_a_row_do_not_change_later_altitude_fractions(first: int, off: list[float]) -> None:
     table = trapezoid()
-    clean = column(track_features(table, robust=False), "altitude_fraction")
+    clean = column(track_features(table, groups=frozenset()), "altitude_fraction")
     table[first : first + len(off), MEASUREMENT_COLUMNS.index("altitude")] += off
-    moved = column(track_features(table, robust=False), "altitude_fraction")
+    moved = column(track_features(table, groups=frozenset()), "altitude_fraction")
     np.testing.assert_array_equal(moved[:first], clean[:first])
     # Noise is 1e-7 of the altitude. After a burst near a turn of the flight, the prediction is less accurate.
     np.testing.assert_allclose(moved[first + 25 :], clean[first + 25 :], rtol=0, atol=2e-6)
@@ -260,10 +260,10 @@ def test_up_to_three_outliers_in_a_row_do_not_change_later_altitude_fractions(fi
 @settings(deadline=None, max_examples=50)
 def test_up_to_three_outliers_in_a_row_do_not_change_the_elapsed_fraction(first: int, off: list[float]) -> None:
     table = trapezoid()  # a burst near row 630, where the descent begins, does change the fraction
-    clean = column(track_features(table, robust=False), "elapsed_fraction")
+    clean = column(track_features(table, groups=frozenset()), "elapsed_fraction")
     rows = slice(first, first + len(off))
     table[rows, MEASUREMENT_COLUMNS.index("altitude")] += off
-    moved = column(track_features(table, robust=False), "elapsed_fraction")
+    moved = column(track_features(table, groups=frozenset()), "elapsed_fraction")
     np.testing.assert_allclose(moved, clean, rtol=0, atol=2e-5)
     np.testing.assert_allclose(np.delete(moved, rows), np.delete(clean, rows), rtol=0, atol=2e-6)
 

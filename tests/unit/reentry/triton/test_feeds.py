@@ -20,9 +20,9 @@ class World:
 
     def __init__(self) -> None:
         self.backend, self.clock = Backend(), Clock()
-        self.robust, self.failure = False, None
+        self.groups, self.failure = frozenset(), None
         metrics = LiveMetrics(Registry(self.backend), model_instance="reentry_scan_0_0")
-        self.feeds = Feeds(self._network, lambda: self.robust, idle=IDLE, metrics=metrics, clock=self.clock)
+        self.feeds = Feeds(self._network, lambda: self.groups, idle=IDLE, metrics=metrics, clock=self.clock)
 
     def _network(self, features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         if self.failure:
@@ -96,13 +96,19 @@ def test_a_failure_of_the_network_loses_the_feed_alone(world: World) -> None:
     assert world.scan("b", row=1) == [0]
 
 
-def test_a_version_that_needs_further_features_loses_the_feeds(world: World) -> None:
+@pytest.mark.parametrize(
+    ("had", "needed"), [((), ("robust",)), (("robust",), ("orbit",)), (("orbit",), ("robust", "orbit"))]
+)
+def test_a_version_that_needs_further_features_loses_the_feeds(
+    world: World, had: tuple[str, ...], needed: tuple[str, ...]
+) -> None:
+    world.groups = frozenset(had)
     world.scan("a", START)
-    world.robust = True
+    world.groups = frozenset(needed)
     with pytest.raises(RefusalError, match="needs further features"):
         world.scan("a", row=1)
     assert world.scan("a", START) == [1]
-    world.robust = False
+    world.groups = frozenset()
     assert world.scan("a", row=1) == [0]
 
 

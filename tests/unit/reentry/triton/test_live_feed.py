@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from reentry.decision import decide_tracks
+from reentry.features.groups import ALL_GROUPS
 from reentry.features.track import track_features
+from reentry.refinement import LONGEST_HINDSIGHT, refined_onset
 from reentry.schema import FEATURES, LARGEST_SCAN, SIMPLE_FEATURES
 from reentry.triton import live_feed
+from reentry.triton.feature_demand import mark_not_computed
 from reentry.triton.live_feed import LiveFeed, LostFeedError, ScanAnswer
+from tests.orbit import PRIOR, labelled_flights
 from tests.unit.export.test_track_graph import ballistic, trapezoids
 
 IDLE = 60.0
+KNOWN, PEAK = FEATURES.index("orbit_known"), FEATURES.index("orbit_peak_pressure")
 
 
 def network(features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -27,13 +32,12 @@ def network(features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.clip(np.float32(2.0) * moved, 0, 1), np.broadcast_to(moved, (len(moved), 2)), 1
 
 
-def alone(flight: np.ndarray, *, robust: bool = True) -> dict[str, np.ndarray]:
+def alone(flight: np.ndarray, *, groups: frozenset[str] = ALL_GROUPS) -> dict[str, np.ndarray]:
     """Answers to a flight whose measurements are all valid, in order and different."""
-    features = track_features(flight, robust=robust)
-    if not robust:
-        features[:, len(SIMPLE_FEATURES) :] = np.nan
+    features = track_features(flight, groups=groups)[None]
+    mark_not_computed(features, groups)
     state, probability = np.zeros((1, 2), np.float32), []
-    for row in features:
+    for row in features[0]:
         scored, state, _ = network(row[None], state)
         probability.append(scored[0, 0])
     whole = np.array(probability)[None]
@@ -57,8 +61,8 @@ class Clock:
         return self.now
 
 
-def feed(*, robust: bool = True, clock: Clock | None = None) -> LiveFeed:
-    return LiveFeed(network, robust=robust, idle=IDLE, clock=clock or Clock())
+def feed(*, groups: frozenset[str] = ALL_GROUPS, clock: Clock | None = None) -> LiveFeed:
+    return LiveFeed(network, groups=groups, idle=IDLE, clock=clock or Clock())
 
 
 def flights(severity: int | None) -> list[np.ndarray]:
@@ -77,9 +81,13 @@ def collected(answers: list[tuple[np.ndarray, ScanAnswer]], track: int) -> dict[
     }
 
 
-@pytest.mark.parametrize(("severity", "robust"), [(0, True), (2, True), (None, True), (None, False)])
-def test_every_track_gets_exactly_the_answers_that_it_gets_alone(severity: int | None, robust: bool) -> None:
-    tracks, scans, rng = feed(robust=robust), [], np.random.default_rng(1)
+@pytest.mark.parametrize(
+    ("severity", "groups"),
+    [(0, ("robust",)), (1, ("orbit",)), (2, ("robust", "orbit")), (3, ("orbit",)), (None, ("orbit",)), (None, ())],
+)
+def test_every_track_gets_exactly_the_answers_that_it_gets_alone(severity: int | None, groups: tuple[str, ...]) -> None:
+    groups = frozenset(groups)
+    tracks, scans, rng = feed(groups=groups), [], np.random.default_rng(1)
     left = {number: list(flight) for number, flight in enumerate(flights(severity))}
     while left:
         # Some tracks are missing in a scan, some occur several times, and their order changes.
@@ -94,7 +102,7 @@ def test_every_track_gets_exactly_the_answers_that_it_gets_alone(severity: int |
             ids = np.array([number for number, _ in rows])
             scans.append((ids, tracks.scan(ids, np.array([row for _, row in rows]))))
     for number, flight in enumerate(flights(severity)):
-        got, expected = collected(scans, number), alone(flight, robust=robust)
+        got, expected = collected(scans, number), alone(flight, groups=groups)
         for name, values in expected.items():
             np.testing.assert_array_equal(got[name], values, err_msg=name)
 
@@ -161,7 +169,7 @@ def test_a_silent_track_is_dropped_and_begins_again() -> None:
 
 def test_another_version_of_the_network_loses_the_feed() -> None:
     versions = iter([3, 4])
-    tracks = LiveFeed(lambda x, state: (*network(x, state)[:2], next(versions)), robust=False, idle=IDLE)
+    tracks = LiveFeed(lambda x, state: (*network(x, state)[:2], next(versions)), groups=frozenset(), idle=IDLE)
     tracks.scan(np.array([1]), flights(None)[0][:1])
     with pytest.raises(LostFeedError, match="from version 3 to version 4"):
         tracks.scan(np.array([1]), flights(None)[0][1:2])
@@ -196,5 +204,72 @@ def test_features_that_are_not_computed_are_nan() -> None:
         seen.append(features)
         return network(features, state)
 
-    LiveFeed(spy, robust=False, idle=IDLE).scan(np.array([1]), flights(None)[0][:1])
+    LiveFeed(spy, groups=frozenset(), idle=IDLE).scan(np.array([1]), flights(None)[0][:1])
     assert np.isnan(seen[0]).sum() == len(FEATURES) - len(SIMPLE_FEATURES)
+
+
+def watching(features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """A stand-in for a network that raises an alarm at a pressure."""
+    alarm = (features[:, PEAK] > 3.5) & (features[:, KNOWN] > 0.0)
+    return alarm[:, None].astype(np.float32), state, 1
+
+
+def test_every_live_track_is_refined_as_the_whole_track_whatever_else_its_scans_contain() -> None:
+    whole, refined = [], 0
+    for flight, features, _ in labelled_flights()[:8]:
+        alarm = int(watching(features, features)[0][:, 0].argmax())
+        expected = np.full((2, len(flight)), -1.0)
+        for step in range(alarm, len(flight)):
+            found = refined_onset(features[: step + 1], flight[: step + 1, 0], alarm, PRIOR)
+            if found is not None and flight[step, 0] - flight[alarm, 0] <= LONGEST_HINDSIGHT:
+                expected[:, step] = found[:2]
+                refined += 1
+        whole.append(expected)
+    assert refined > 100
+    rng = np.random.default_rng(3)
+    tracks = LiveFeed(watching, groups=ALL_GROUPS, idle=IDLE, clock=Clock(), prior_of={1: PRIOR}.get)
+    left = {number: list(flight) for number, (flight, _, _) in enumerate(labelled_flights()[:8])}
+    scans = []
+    while left:
+        rows = []
+        for number in rng.permutation(list(left)):
+            taken = int(rng.choice([0, 1, 1, 4]))
+            rows += [(number, row) for row in left[number][:taken]]
+            left[number] = left[number][taken:]
+            if not left[number]:
+                del left[number]
+        if rows:
+            ids = np.array([number for number, _ in rows])
+            scans.append((ids, tracks.scan(ids, np.array([row for _, row in rows]))))
+    for number, expected in enumerate(whole):
+        got = collected(scans, number)
+        used = got["accepted"] == 1
+        np.testing.assert_array_equal(got["refined_onset_timestamp"][used], expected[0][used])
+        np.testing.assert_array_equal(got["refined_onset_deviation"][used], expected[1][used])
+        assert (got["refined_onset_timestamp"][~used] == -1.0).all()
+
+
+def test_a_version_without_a_prior_refines_nothing() -> None:
+    flight = labelled_flights()[0][0]
+    tracks = LiveFeed(watching, groups=ALL_GROUPS, idle=IDLE, prior_of={}.get)
+    answer = tracks.scan(np.full(len(flight), 1), flight)
+    assert answer.onset.any()
+    assert (answer.refined_onset_timestamp == -1.0).all()
+    assert (answer.refined_onset_deviation == -1.0).all()
+
+
+def test_refinements_go_on_after_another_track_was_dropped() -> None:
+    flight, features, _ = labelled_flights()[0]
+    alarm = int(watching(features, features)[0][:, 0].argmax())
+    clock = Clock()
+    tracks = LiveFeed(watching, groups=ALL_GROUPS, idle=IDLE, clock=clock, prior_of={1: PRIOR}.get)
+    tracks.scan(np.array([7]), flight[:1])
+    tracks.scan(np.full(alarm, 8), flight[:alarm])
+    clock.now = IDLE
+    tracks.scan(np.array([8]), flight[alarm : alarm + 1])
+    clock.now = IDLE + 1.0
+    assert tracks.drop_silent() == 1
+    answer = tracks.scan(np.array([9, 8]), flight[[0, alarm + 1]])
+    found = refined_onset(features[: alarm + 2], flight[: alarm + 2, 0], alarm, PRIOR)
+    assert found is not None
+    assert answer.refined_onset_timestamp.tolist() == [-1.0, found.timestamp]

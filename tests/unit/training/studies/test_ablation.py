@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from reentry.schema import FEATURES
+from reentry.schema import ROBUST_FEATURES, SIMPLE_FEATURES
 from training.config import ModelConfig, TrainConfig
 from training.studies import ablation
 
@@ -18,7 +18,7 @@ def test_every_variant_differs_from_the_defaults_in_one_setting() -> None:
     assert default == {**asdict(ModelConfig()), **asdict(TrainConfig(accelerator="cpu"))}
     for other in others:
         assert sum(other[name] != value for name, value in default.items()) == 1
-    assert {feature for other in others for feature in other["features"]} == set(FEATURES)
+    assert {feature for other in others for feature in other["features"]} == {*SIMPLE_FEATURES, *ROBUST_FEATURES}
 
 
 def test_the_table_has_a_row_for_each_variant(

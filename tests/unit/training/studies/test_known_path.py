@@ -39,7 +39,7 @@ def seen(sensors: SensorConfig) -> tuple[list[Sample], BallisticConfig]:
         )
         for number, rows in table.groupby("track_id")
     ]
-    return samples_of(tracks, where="here", robust=False), config
+    return samples_of(tracks, where="here", groups=frozenset()), config
 
 
 def onset_rmse(predictions: list[Prediction]) -> float:
