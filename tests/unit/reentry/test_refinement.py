@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reentry.drift import REFERENCE_FILE, FeatureReference, Reference
 from reentry.features.orbit_posterior import COEFFICIENTS, ONSET_PRESSURES, SPEEDS, has_begun, posterior
 from reentry.refinement import LONGEST_HINDSIGHT, LiveRefinement, OrbitPriors, refined_onset
 from reentry.schema import FEATURES, NO_ONSET_TIMESTAMP
-from tests.orbit import PRIOR, labelled_flights
+from tests.orbit import PRIOR, labelled_flights, write_reference
 
 KNOWN, PEAK = FEATURES.index("orbit_known"), FEATURES.index("orbit_peak_pressure")
 RISE = FEATURES.index("orbit_pressure_rise")
@@ -166,19 +164,6 @@ def test_places_of_dropped_tracks_move_up() -> None:
     times, _ = history.advance(np.array([0, 1, 2]), made([20.0, BETWEEN, 0.0]), TIMES[[3] * 3], TIMES[[3] * 3])
     assert times[:2].tolist() == [TIMES[1], TIMES[0]]
     assert times[2] > TIMES[3]
-
-
-def write_reference(folder: Path, prior: np.ndarray | None) -> Path:
-    """Write the reference of a version, and return its path."""
-    feature = FeatureReference(edges=(0.0, 1.0), shares=(1.0,), used=True)
-    reference = Reference(
-        features=dict.fromkeys(FEATURES, feature),
-        reentry_share=0.5,
-        orbit_prior=None if prior is None else tuple(map(tuple, prior.tolist())),
-    )
-    folder.mkdir(exist_ok=True)
-    (folder / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
-    return folder / REFERENCE_FILE
 
 
 def test_the_prior_of_a_version_is_read_from_its_reference(tmp_path: Path) -> None:
