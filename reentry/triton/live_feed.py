@@ -34,7 +34,7 @@ from reentry.schema import (
 _TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
 LARGEST_FEED: Final = 20_000
-"""Maximum number of live tracks of a feed; with all features their state takes about 80 MB."""
+"""Maximum number of live tracks of a feed; with all features their state takes about 110 MB."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
