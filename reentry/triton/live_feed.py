@@ -34,7 +34,8 @@ from reentry.schema import (
 _TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
 LARGEST_FEED: Final = 20_000
-"""Maximum number of live tracks of a feed; with all features their state takes about 110 MB."""
+"""Maximum number of live tracks of a feed; with all features and refined onsets their state takes about
+130 MB."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
