@@ -60,7 +60,10 @@ def stream(
         typer.Option(help="Name of the feed, which appears in its alerts.  [default: name of the file, or stdin]"),
     ] = None,
     alerts: Annotated[
-        str, typer.Option(help="File to which each alert is appended as a line of JSON; - for standard output.")
+        str,
+        typer.Option(
+            help="File to which alerts and their refinements are appended as lines of JSON; - for standard output."
+        ),
     ] = "artifacts/stream/alerts.jsonl",
     start_server: Annotated[
         bool, typer.Option("--start-server", help="Start an embedded server for this run instead of using --url.")
@@ -79,6 +82,7 @@ def stream(
     A file is replayed as live feeds. A line of standard input is an object with timestamp, track_id, sensor_id,
     latitude, longitude, altitude and radiometric_intensity. Bad lines and tracks are reported and skipped, and the exit
     status is 1. After a lost server the tracks are replayed on the next one: no alert is lost, and none is given twice.
+    A network that uses the orbit filter refines the onset of each alert 2, 5, 10 and 20 s after it, in mode scan.
     Ctrl-C, SIGTERM or SIGHUP ends the feeds with exit status 130.
 
     Example: `reentry stream data/test.csv --start-server --rate 10x`

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from client.stream.alert import Refinement
     from client.stream.run import StreamRun
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
@@ -108,7 +109,7 @@ def view(run: StreamRun, rate: Rate) -> RenderableType:
         )
         feeds.add_row(Text(feed.name), feed.server or "unavailable", *(f"{number:,}" for number in numbers))
     alerts = Table(title=f"{summary.alerts:,} alerts", title_justify="left")
-    for column in ("feed", "track", "onset", "phase", "probability", "latency"):
+    for column in ("feed", "track", "onset", "refined onset", "phase", "probability", "latency"):
         alerts.add_column(column, justify="left" if column == "feed" else "right")
     for alert in reversed(run.alerts):
         phase, probability = run.feeds[alert.feed].tracks.latest(alert.track_id)
@@ -116,6 +117,7 @@ def view(run: StreamRun, rate: Rate) -> RenderableType:
             Text(alert.feed),
             str(alert.track_id),
             _clock(alert.onset_timestamp),
+            _refined(run.refinements.get((alert.feed, alert.track_id))),
             phase,
             f"{probability:.3f}",
             f"{alert.latency_ms:.1f} ms",
@@ -124,6 +126,13 @@ def view(run: StreamRun, rate: Rate) -> RenderableType:
         f"latency p50 / p99: {_latency(summary.update_latency_ms)}, of alerts {_latency(summary.alert_latency_ms)}"
     )
     return Group(feeds, Text(latencies), alerts)
+
+
+def _refined(refinement: Refinement | None) -> str:
+    """Return the refined onset with its standard deviation; a dash if there is none so far."""
+    if refinement is None:
+        return "-"
+    return f"{_clock(refinement.refined_onset_timestamp)} ± {refinement.refined_onset_deviation:.1f} s"
 
 
 def _clock(timestamp: float) -> str:

@@ -7,6 +7,7 @@ Shapes: B tracks, T steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,13 +16,18 @@ from client.batching import RequestBatch
 from client.connection import Array
 from reentry.decision import NO_ONSET, onset_of
 from reentry.errors import ClientError
+from reentry.refinement import LONGEST_HINDSIGHT
 from reentry.schema import (
+    HINDSIGHT,
     MODEL_VERSION,
     NO_ONSET_TIMESTAMP,
+    NOT_REFINED,
     ONSET_STEP,
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
+    REFINED_DEVIATION,
+    REFINED_ONSET,
     Tensor,
 )
 from reentry.tracks import Track
@@ -107,3 +113,25 @@ def _track_faults(track: Track, outputs: Mapping[str, Array]) -> Iterator[Fault]
         yield f"{ONSET_STEP.name} {of_track}", expected_step, onset_step
     if onset_timestamp != timestamp:
         yield f"{ONSET_TIMESTAMP.name} {of_track}", expected_time, onset_timestamp
+    if REFINED_ONSET.name in outputs:
+        yield from _refinement_faults(of_track, outputs, has_onset=onset != NO_ONSET)
+
+
+def _refinement_faults(of_track: str, outputs: Mapping[str, Array], *, has_onset: bool) -> Iterator[Fault]:
+    """Find faults in the refined onset of one track."""
+    tensors = (REFINED_ONSET, REFINED_DEVIATION, HINDSIGHT)
+    refined, deviation, hindsight = values = [float(outputs[tensor.name][0]) for tensor in tensors]
+    unknown = f"{NOT_REFINED:g}, unknown"
+    if not has_onset or NOT_REFINED in values:
+        reason = "as the rest of the refined onset" if has_onset else "without an onset"
+        for tensor, value in zip(tensors, values, strict=True):
+            if value != NOT_REFINED:
+                yield f"{tensor.name} {of_track}", f"{unknown}, {reason}", value
+        return
+    for tensor, value, valid, expected in (
+        (REFINED_ONSET, refined, math.isfinite(refined), "a finite time"),
+        (REFINED_DEVIATION, deviation, 0.0 < deviation < math.inf, "a positive number"),
+        (HINDSIGHT, hindsight, 0.0 <= hindsight <= LONGEST_HINDSIGHT, f"0 to {LONGEST_HINDSIGHT:g} s"),
+    ):
+        if not valid:
+            yield f"{tensor.name} {of_track}", f"{expected}, or {unknown}", value

@@ -19,7 +19,7 @@ import pandas as pd
 from client.batching import BatchConfig
 from client.connection import Connection, Endpoint
 from client.journal import Score
-from client.outputs import NOT_SCORED, RowResults, TrackResult
+from client.outputs import NOT_SCORED, REFINED, RowResults, TrackResult
 from client.retry import Retry, RetryConfig
 from client.routing import Routing
 from client.scoring import Outcome, score
@@ -43,9 +43,10 @@ class FrameScores:
     """`reentry_probability` and `reentry_phase` of each row, with the index of the DataFrame; missing if the row was
     set aside."""
     tracks: pd.DataFrame
-    """`track_id`, `rows`, `onset_row`, `onset_timestamp` and `model_version` of each scored track, in order of first
-    appearance. `onset_row` is the zero-based row of the onset among the track's rows in time order; it is missing if
-    the track never enters reentry."""
+    """`track_id`, `rows`, `onset_row`, `onset_timestamp`, `refined_onset_timestamp`, `refined_onset_deviation`,
+    `hindsight_seconds` and `model_version` of each scored track, in order of first appearance. `onset_row` is the
+    zero-based row of the onset among the track's rows in time order; it is missing if the track never enters reentry.
+    The refined onset, which uses the measurements after the alarm, is missing if it is unknown."""
     set_aside: pd.DataFrame
     """`track_id`, number of `rows` and `reason` of each track that could not be scored."""
 
@@ -155,7 +156,7 @@ def _frame_scores(index: pd.Index[Any], file: TrackFile, outcomes: list[Outcome]
             refused.append((track.track_id, len(track.rows), outcome.reason))
     phase = pd.arrays.IntegerArray(rows.phase, mask=rows.phase == NOT_SCORED)
     columns = {"track_id": "int64", "rows": "int64", "onset_row": "Int64", "onset_timestamp": "float64"}
-    columns["model_version"] = "int64"
+    columns |= dict.fromkeys(REFINED, "float64") | {"model_version": "int64"}
     scored.sort(key=lambda result: result.first_row)
     return FrameScores(
         rows=pd.DataFrame({PROBABILITY.name: rows.probability, PHASE.name: phase}, index=index),

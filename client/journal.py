@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import InputError
+from reentry.refinement import RefinedOnset
 from reentry.runtime.files import writing
 
 _HEAD: Final = struct.Struct("<II")
@@ -37,6 +38,8 @@ class Score:
     """First step of reentry, or `decision.NO_ONSET`."""
     onset_timestamp: float | None
     """Unix time of the onset, s; None without an onset."""
+    refinement: RefinedOnset | None = None
+    """The onset by the measurements after the alarm; None if it is unknown."""
     model_version: int
     inference_seconds: float
     """Time from sending the request with this track to its answer, s."""
@@ -108,9 +111,11 @@ class Journal:
         assert body is not None
         head, _, arrays = body.partition(b"\n")
         scalars: dict[str, Any] = json.loads(head)
+        refinement = scalars.pop("refinement", None)  # journals of earlier releases have none
         steps = len(arrays) // 5  # four bytes of probability, one of phase
         return Score(
             **scalars,
+            refinement=None if refinement is None else RefinedOnset(*refinement),
             probability=np.frombuffer(arrays, dtype=np.float32, count=steps),
             phase=np.frombuffer(arrays, dtype=np.uint8, offset=4 * steps),
         )

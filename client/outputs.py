@@ -36,6 +36,9 @@ from reentry.tracks.text_blocks import ENCODING
 NOT_SCORED: Final = 255
 """Value of the phase in a row that was not scored."""
 
+REFINED: Final = ("refined_onset_timestamp", "refined_onset_deviation", "hindsight_seconds")
+"""Columns of the refined onset."""
+
 _ROWS_IN_MEMORY: Final = 2**22
 
 Bytes = npt.NDArray[np.uint8]
@@ -109,6 +112,12 @@ class TrackResult:
     """Zero-based row of the onset among the track's rows in time order; None if it never enters reentry."""
     onset_timestamp: float | None
     """Unix time of the onset, s; None without an onset."""
+    refined_onset_timestamp: float | None = None
+    """Unix time of the onset by the measurements after the alarm, s; None if it is unknown."""
+    refined_onset_deviation: float | None = None
+    """Standard deviation of the refined onset, s."""
+    hindsight_seconds: float | None = None
+    """Time from the onset to the last measurement of the refined onset, s."""
     model_version: int
     inference_seconds: float
     tracks_in_request: int
@@ -120,12 +129,16 @@ class TrackResult:
     def of(cls, track: Track, score: Score) -> Self:
         """Convert steps into rows of the file. An onset at a step that was filled in is at the next row."""
         found = score.onset_step != NO_ONSET
+        refined, deviation, hindsight = score.refinement or (None, None, None)
         return cls(
             track_id=track.track_id,
             first_row=int(track.rows.min()),
             rows=len(track.rows),
             onset_row=int(np.searchsorted(track.steps, score.onset_step)) if found else None,
             onset_timestamp=score.onset_timestamp if found else None,
+            refined_onset_timestamp=refined,
+            refined_onset_deviation=deviation,
+            hindsight_seconds=hindsight,
             model_version=score.model_version,
             inference_seconds=score.inference_seconds,
             tracks_in_request=score.tracks_in_request,
@@ -255,15 +268,15 @@ def _header(line: str) -> str:
 def _write_onsets(path: Path, tracks: Iterable[TrackResult]) -> None:
     with path.open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
-        columns = ("track_id", "onset_row", "onset_timestamp", "rows", "model_version")
+        columns = ("track_id", "onset_row", "onset_timestamp", *REFINED, "rows", "model_version")
         writer.writerow(columns)
         writer.writerows([getattr(track, column) for column in columns] for track in tracks)
 
 
 def _write_inference(path: Path, tracks: Iterable[TrackResult]) -> None:
     columns = (
-        *("track_id", "rows", "onset_row", "onset_timestamp", "inference_seconds", "tracks_in_request"),
-        *("model_version", "time", "unlike_training"),
+        *("track_id", "rows", "onset_row", "onset_timestamp", *REFINED),
+        *("inference_seconds", "tracks_in_request", "model_version", "time", "unlike_training"),
     )
     with path.open("w") as out:
         for track in tracks:

@@ -19,14 +19,19 @@ from client.journal import Score
 from client.retry import Retry
 from client.training_comparison import unlike_training
 from reentry.decision import NO_ONSET
+from reentry.refinement import RefinedOnset
 from reentry.schema import (
     ENSEMBLE,
+    HINDSIGHT,
     MEASUREMENTS,
     MODEL_VERSION,
+    NOT_REFINED,
     ONSET_STEP,
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
+    REFINED_DEVIATION,
+    REFINED_ONSET,
     TRACK_ID_TENSOR,
     TRACK_LENGTH,
     UNLIKE_TRAINING,
@@ -121,6 +126,7 @@ def _scores(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> li
                 track_id=track.track_id,
                 onset_step=onset_step,
                 onset_timestamp=None if onset_step == NO_ONSET else float(answer[ONSET_TIMESTAMP.name][index, 0]),
+                refinement=_refinement(answer, index),
                 model_version=int(answer[MODEL_VERSION.name][index, 0]),
                 inference_seconds=round(seconds, 6),
                 tracks_in_request=len(batch),
@@ -131,3 +137,10 @@ def _scores(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> li
             )
         )
     return scores
+
+
+def _refinement(answer: dict[str, Array], index: int) -> RefinedOnset | None:
+    """Return the refined onset of one track; None if it is unknown, and from a model that does not refine."""
+    columns = [answer.get(tensor.name) for tensor in (REFINED_ONSET, REFINED_DEVIATION, HINDSIGHT)]
+    values = [float(column[index, 0]) for column in columns if column is not None]
+    return None if NOT_REFINED in values or not values else RefinedOnset(*values)

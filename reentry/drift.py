@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.errors import CheckpointError
+from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS
 from reentry.schema import FEATURES, SCHEMA_VERSION, SIMPLE_FEATURES
 
 REFERENCE_FILE: Final = "reference.json"
@@ -62,6 +63,9 @@ class Reference:
     """Share of the training steps that are in reentry."""
     ranges: dict[str, tuple[float, float]] | None = None
     """Minimum and maximum of each quantity over the training tracks, see `track_quantities`. None in old references."""
+    orbit_prior: tuple[tuple[float, ...], ...] | None = None
+    """Probability of each ballistic coefficient at each speed at entry, R tuples of G numbers, see
+    `reentry.features.orbit_posterior`. None if the network does not use the orbit filter."""
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -107,6 +111,7 @@ class Reference:
                 ranges=None
                 if ranges is None
                 else {str(name): (float(low), float(high)) for name, (low, high) in ranges.items()},
+                orbit_prior=_valid_prior(content.get("orbit_prior")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"the drift reference is invalid: {error!r}") from error
@@ -200,6 +205,22 @@ def stability_index(actual: npt.NDArray[np.float64], expected: npt.NDArray[np.fl
     """
     a, e = np.maximum(actual, SHARE_FLOOR), np.maximum(expected, SHARE_FLOOR)
     return float(np.sum((a - e) * np.log(a / e)))
+
+
+def _valid_prior(rows: Any) -> tuple[tuple[float, ...], ...] | None:
+    """Check the prior of a reference.
+
+    Raises:
+        ValueError: the prior has another shape, or a row is not a probability distribution.
+    """
+    if rows is None:
+        return None
+    prior = np.array(rows, np.float64)
+    if prior.shape != (len(SPEEDS), len(COEFFICIENTS)):
+        raise ValueError(f"orbit_prior has shape {prior.shape}, expected {(len(SPEEDS), len(COEFFICIENTS))}")
+    if not (prior >= 0.0).all() or not np.allclose(prior.sum(axis=-1), 1.0, rtol=0.0, atol=1e-3):
+        raise ValueError("orbit_prior has a row that is not a probability distribution")
+    return tuple(map(tuple, prior.tolist()))
 
 
 def _feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureReference:

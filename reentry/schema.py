@@ -146,6 +146,26 @@ NO_ONSET_TIMESTAMP: Final = -1.0
 ONSET_TIMESTAMP: Final = Tensor(
     "onset_timestamp", "FP64", (1,), f"Unix time of the onset step, s; {NO_ONSET_TIMESTAMP:g}: no onset"
 )
+NOT_REFINED: Final = -1.0
+"""Value of the outputs of a refined onset that is unknown. Times, deviations and hindsight are never negative."""
+REFINED_ONSET: Final = Tensor(
+    "refined_onset_timestamp",
+    "FP64",
+    (1,),
+    f"Unix time of the onset by the measurements after the alarm, s; {NOT_REFINED:g}: unknown",
+)
+REFINED_DEVIATION: Final = Tensor(
+    "refined_onset_deviation",
+    "FP64",
+    (1,),
+    f"standard deviation of refined_onset_timestamp, s; {NOT_REFINED:g}: unknown",
+)
+HINDSIGHT: Final = Tensor(
+    "hindsight_seconds",
+    "FP64",
+    (1,),
+    f"time from onset_timestamp to the last measurement of the refined onset, s; {NOT_REFINED:g}: unknown",
+)
 MODEL_VERSION: Final = Tensor("model_version", "INT64", (1,), "version of reentry_lstm that made the prediction")
 UNLIKE_TRAINING: Final = Tensor(
     "unlike_training",
@@ -182,7 +202,10 @@ REENTRY_LSTM: Final = Model("reentry_lstm", (FEATURES_TENSOR,), (PROBABILITY, MO
 TRACK_DECISION: Final = Model(
     "track_decision",
     inputs=(TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS, FEATURES_TENSOR, PROBABILITY, MODEL_VERSION, STARTED_AT),
-    outputs=(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION, UNLIKE_TRAINING),
+    outputs=(
+        *(PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, REFINED_ONSET, REFINED_DEVIATION, HINDSIGHT),
+        *(MODEL_VERSION, UNLIKE_TRAINING),
+    ),
 )
 ENSEMBLE: Final = Model("reentry", (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS), TRACK_DECISION.outputs)
 REENTRY_TRACK: Final = Model(
@@ -249,6 +272,8 @@ SCAN_PROBABILITY: Final = Tensor("reentry_probability", "FP32", (-1,), "probabil
 SCAN_PHASE: Final = Tensor("reentry_phase", "UINT8", (-1,), "1 during reentry")
 SCAN_ONSET: Final = Tensor("onset", "UINT8", (-1,), ONSET.meaning)
 SCAN_ONSET_TIMESTAMP: Final = Tensor("onset_timestamp", "FP64", (-1,), ONSET_TIMESTAMP.meaning)
+SCAN_REFINED_ONSET: Final = Tensor(REFINED_ONSET.name, "FP64", (-1,), REFINED_ONSET.meaning)
+SCAN_REFINED_DEVIATION: Final = Tensor(REFINED_DEVIATION.name, "FP64", (-1,), REFINED_DEVIATION.meaning)
 SCAN_ACCEPTED: Final = Tensor("accepted", "UINT8", (-1,), ACCEPTED.meaning)
 STARTED: Final = Tensor(
     "started",
@@ -260,8 +285,8 @@ REENTRY_SCAN: Final = Model(
     "reentry_scan",
     inputs=(SCAN_TRACK_ID, SCAN_MEASUREMENTS),
     outputs=(
-        *(SCAN_PROBABILITY, SCAN_PHASE, SCAN_ONSET, SCAN_ONSET_TIMESTAMP, SCAN_ACCEPTED, STARTED),
-        MODEL_VERSION,
+        *(SCAN_PROBABILITY, SCAN_PHASE, SCAN_ONSET, SCAN_ONSET_TIMESTAMP, SCAN_REFINED_ONSET, SCAN_REFINED_DEVIATION),
+        *(SCAN_ACCEPTED, STARTED, MODEL_VERSION),
     ),
 )
 """The measurements of one scan of a sensor, of many live tracks. A sequence is a feed, whose tracks the model keeps."""

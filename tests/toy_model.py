@@ -79,6 +79,59 @@ def write_toy_model(path: Path, *, version: int, seed: int = 0, fault: Literal["
     _save(path, nodes, inputs, {"reentry_probability": ["batch", "time"]}, weights)
 
 
+def write_watching_model(path: Path, *, version: int, step: bool) -> None:
+    """Write a graph with the tensors of `reentry_lstm`, or of `scan_step`, that uses the orbit features alone.
+
+    Its probability is above a half where the pressure exceeds the onset pressure of the estimated drag factor.
+
+    Args:
+        path: the file.
+        version: the version that the graph answers.
+        step: whether the graph is for one step, features [B,F] and a state that stays as it is, or for [B,T,F].
+    """
+    weights = {
+        name: np.array([schema.FEATURES.index(name)])
+        for name in ("orbit_known", "orbit_peak_pressure", "orbit_drag_factor")
+    }
+    weights |= {
+        "least": np.array([1e-6], np.float32),
+        "per_decade": np.array([1.0 / np.log(10.0)], np.float32),
+        "onset": np.array([np.log10(980.665)], np.float32),  # m/s2, drag factors are per 1000 kg/m2
+        "slope": np.array([8.0], np.float32),
+        "last": np.array([-1], np.int64),
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "version": np.array([version], np.int64),
+    }
+    column = "reentry_probability" if step else "column"
+    nodes = [
+        helper.make_node("Gather", ["features", "orbit_known"], ["known"], axis=-1),
+        helper.make_node("Gather", ["features", "orbit_peak_pressure"], ["pressure"], axis=-1),
+        helper.make_node("Gather", ["features", "orbit_drag_factor"], ["factor"], axis=-1),
+        helper.make_node("Max", ["factor", "least"], ["positive"]),
+        helper.make_node("Log", ["positive"], ["log"]),
+        helper.make_node("Mul", ["log", "per_decade"], ["log10"]),
+        helper.make_node("Add", ["pressure", "log10"], ["drag"]),
+        helper.make_node("Sub", ["drag", "onset"], ["above"]),
+        helper.make_node("Mul", ["above", "slope"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["chance"]),
+        helper.make_node("Mul", ["chance", "known"], [column]),
+        helper.make_node("Shape", ["features"], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "one"], ["batch"]),
+        helper.make_node("Concat", ["batch", "one"], ["version_shape"], axis=0),
+        helper.make_node("Expand", ["version", "version_shape"], ["model_version"]),
+    ]
+    features = len(schema.FEATURES)
+    inputs: dict[str, Axes] = {"features": ["batch", features] if step else ["batch", "time", features]}
+    outputs: dict[str, Axes] = {"reentry_probability": ["batch", 1 if step else "time"]}
+    if step:
+        inputs["recurrent_state"], outputs["next_recurrent_state"] = ["batch", "width"], ["batch", "size"]
+        nodes.append(helper.make_node("Identity", ["recurrent_state"], ["next_recurrent_state"]))
+    else:
+        nodes.append(helper.make_node("Squeeze", ["column", "last"], ["reentry_probability"]))
+    _save(path, nodes, inputs, outputs, weights)
+
+
 def write_toy_imagery(path: Path, *, version: int) -> None:
     """Write the graph of a second model: image [B,8,8] -> target_score [B,1], model_version [B,1].
 

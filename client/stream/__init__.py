@@ -1,4 +1,6 @@
-"""Streams live tracks through a Triton server, one gRPC stream for each feed, and gives an alert for each onset.
+"""Streams live tracks through a Triton server, one gRPC stream for each feed, with an alert for each onset.
+
+A network with the orbit filter also refines the onsets of alerts.
 
 Example:
     from client.stream import Feed
@@ -7,7 +9,7 @@ Example:
         answers = await feed.send(track_ids, measurements)
 """
 
-from client.stream.alert import Alert, Answers
+from client.stream.alert import Alert, Answers, Refinement
 from client.stream.feed import Feed, FeedConfig
 
-__all__ = ["Alert", "Answers", "Feed", "FeedConfig"]
+__all__ = ["Alert", "Answers", "Feed", "FeedConfig", "Refinement"]

@@ -1,4 +1,4 @@
-"""What a feed gives back: an alert for each onset of reentry, and the answers to the measurements of one call."""
+"""What a feed gives back: alerts of onsets and their refinements, and the answers to the measurements of one call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from reentry.schema import INVALID, PHASE
+from reentry.schema import INVALID, NOT_REFINED, PHASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,30 @@ class Alert:
 
     def to_json(self) -> str:
         """Return the alert as one line of JSON, without the newline."""
-        return json.dumps(asdict(self))
+        return json.dumps({"event": "alert"} | asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refinement:
+    """An update of an alert: when reentry began, by the measurements since the alert."""
+
+    feed: str
+    """Name of the feed."""
+    track_id: int
+    onset_timestamp: float
+    """`Alert.onset_timestamp` of the alert."""
+    refined_onset_timestamp: float
+    """Unix time at which reentry probably began, s."""
+    refined_onset_deviation: float
+    """Standard deviation of that time, s."""
+    hindsight_seconds: float
+    """Time from `onset_timestamp` to the last measurement that was used, s."""
+    model_version: int
+    """Version of the network whose prior was used."""
+
+    def to_json(self) -> str:
+        """Return the refinement as one line of JSON, without the newline."""
+        return json.dumps({"event": "refinement"} | asdict(self))
 
 
 @dataclass(slots=True)
@@ -46,6 +69,10 @@ class Answers:
     """1 at the measurement with which the first reentry of its track begins, (N,)."""
     onset_timestamp: npt.NDArray[np.float64]
     """Unix time of the onset, s, (N,); -1 without an onset so far."""
+    refined_onset_timestamp: npt.NDArray[np.float64]
+    """Unix time of the onset by the measurements since the alarm, s, (N,); -1 if it is unknown."""
+    refined_onset_deviation: npt.NDArray[np.float64]
+    """Standard deviation of the refined onset, s, (N,); -1 if it is unknown."""
     accepted: npt.NDArray[np.uint8]
     """0 for a measurement that is invalid, late, repeated or refused and changed nothing, (N,)."""
     model_version: int = 0
@@ -61,6 +88,8 @@ class Answers:
             phase=np.full(count, INVALID[PHASE.name], np.uint8),
             onset=np.zeros(count, np.uint8),
             onset_timestamp=np.full(count, np.nan),
+            refined_onset_timestamp=np.full(count, NOT_REFINED),
+            refined_onset_deviation=np.full(count, NOT_REFINED),
             accepted=np.zeros(count, np.uint8),
         )
 
@@ -73,6 +102,8 @@ class Answers:
             phase=np.concatenate([part.phase for part in parts]),
             onset=np.concatenate([part.onset for part in parts]),
             onset_timestamp=np.concatenate([part.onset_timestamp for part in parts]),
+            refined_onset_timestamp=np.concatenate([part.refined_onset_timestamp for part in parts]),
+            refined_onset_deviation=np.concatenate([part.refined_onset_deviation for part in parts]),
             accepted=np.concatenate([part.accepted for part in parts]),
             model_version=parts[-1].model_version,
             refusals={
@@ -90,7 +121,8 @@ class Answers:
             reason: why the others were refused.
         """
         result = Answers.empty(len(sent))
-        for name in ("probability", "phase", "onset", "onset_timestamp", "accepted"):
+        refined = ("refined_onset_timestamp", "refined_onset_deviation")
+        for name in ("probability", "phase", "onset", "onset_timestamp", *refined, "accepted"):
             getattr(result, name)[sent] = getattr(self, name)
         places = np.flatnonzero(sent).tolist()
         result.model_version = self.model_version

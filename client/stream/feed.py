@@ -1,7 +1,7 @@
 """A feed of live tracks: sends measurements to a Triton server and gives an alert for each onset of reentry.
 
 The server keeps the state of the tracks. If it is lost, the feed connects again, to another server if there is one,
-replays the live tracks from its buffer and continues. No alert is lost and none is given twice.
+replays the live tracks from its buffer and continues. No alert and no refinement is lost or given twice.
 
 Shapes: N measurements of one call, M measurement columns.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from client.connection import ServerUnavailableError
 from client.retry import RetryConfig
-from client.stream.alert import Alert, Answers
+from client.stream.alert import Alert, Answers, Refinement
 from client.stream.scan_session import ScanSession
 from client.stream.sequence_stream import SequenceStream
 from client.stream.servers import addresses_of, grpc_endpoints, ranked
@@ -84,6 +84,7 @@ class Feed:
         *,
         config: FeedConfig | None = None,
         on_alert: Callable[[Alert], None] | None = None,
+        on_refinement: Callable[[Refinement], None] | None = None,
     ) -> None:
         """Prepare a feed; nothing is sent yet.
 
@@ -92,6 +93,8 @@ class Feed:
             urls: addresses of the servers. A name with several addresses counts as several servers.
             config: settings.
             on_alert: function that gets each alert the moment it arises.
+            on_refinement: function that gets each refinement of an alert, 2, 5, 10 and 20 s after the onset. There are
+                none in mode `tracks`, and none from a network that does not use the orbit filter.
 
         Raises:
             ConfigError: the name is empty or too long, or a URL is invalid.
@@ -99,7 +102,7 @@ class Feed:
         check_name(name)
         self._config = config or FeedConfig()
         self._endpoints = grpc_endpoints(urls)
-        self._state = FeedState(name, buffer=self._config.buffer, on_alert=on_alert)
+        self._state = FeedState(name, buffer=self._config.buffer, on_alert=on_alert, on_refinement=on_refinement)
         self._session: ScanSession | TrackSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False

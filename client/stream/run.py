@@ -18,7 +18,7 @@ from typing import Final, Literal, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from client.stream.alert import Alert
+from client.stream.alert import Alert, Refinement
 from client.stream.feed import Feed, FeedConfig, check_name
 from client.stream.metrics import serving_metrics
 from client.stream.pace import Pace
@@ -64,7 +64,7 @@ class StreamConfig:
     feed_by: Literal["file", "sensor"] = "file"
     """Whether all measurements are one feed, or those of each sensor."""
     alerts: str = "artifacts/stream/alerts.jsonl"
-    """File to which the alerts are appended, or `-` for standard output."""
+    """File to which alerts and refinements are appended, or `-` for standard output."""
     metrics_port: int | None = None
     """Port of the metrics; None for no metrics."""
     feed: FeedConfig = field(default_factory=FeedConfig)
@@ -96,6 +96,8 @@ class StreamSummary:
     rejected: dict[str, int]
     """Number of measurements that changed nothing, by reason."""
     alerts: int
+    refinements: int
+    """Number of refined onsets that were given after the alerts."""
     replays: dict[str, int]
     """Number of replayed tracks, by reason."""
     replayed_measurements: int
@@ -131,7 +133,9 @@ class StreamSummary:
         lines = [
             f"{self.updates:,} measurements of {self.tracks:,} tracks in {self.seconds:.1f} s ({rate:,.0f}/s)"
             + (f" by model version {self.model_version}" if self.model_version is not None else ""),
-            f"{self.alerts:,} alerts: {self.alerts_file}",
+            f"{self.alerts:,} alerts"
+            + (f" and {self.refinements:,} refinements" if self.refinements else "")
+            + f": {self.alerts_file}",
             f"latency p50 {_ms(self.update_latency_ms[0])}, p99 {_ms(self.update_latency_ms[1])}",
             self.notes,
             _listed("rejected measurements", self.rejected),
@@ -172,7 +176,7 @@ def stream_with_server(
 
 def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSummary:
     with ExitStack() as stack:
-        write = stack.enter_context(_alert_writer(config.alerts))
+        write = stack.enter_context(_event_writer(config.alerts))
         run = StreamRun(config, write)
         file = lines = None
         if config.source == STANDARD:
@@ -191,7 +195,7 @@ def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSu
 class StreamRun:
     """A run in progress."""
 
-    def __init__(self, config: StreamConfig, write: Callable[[Alert], None]) -> None:
+    def __init__(self, config: StreamConfig, write: Callable[[Alert | Refinement], None]) -> None:
         self.config = config
         self.feeds: dict[str, Feed] = {}
         """Feeds by name."""
@@ -200,6 +204,8 @@ class StreamRun:
         """Duration so far, s."""
         self.alerts: list[Alert] = []
         """The latest alerts, the newest last."""
+        self.refinements: dict[tuple[str, int], Refinement] = {}
+        """The latest refinements of these alerts by feed and track."""
         self._write = write
         self._deliveries: set[asyncio.Task[None]] = set()
         self._unanswered = 0
@@ -248,6 +254,7 @@ class StreamRun:
             updates=sum(each.updates for each in every),
             rejected=dict(+rejected),
             alerts=sum(each.alerts for each in every),
+            refinements=sum(each.refinements for each in every),
             replays=dict(replays),
             replayed_measurements=sum(each.replayed_measurements for each in every),
             truncated_replays=sum(each.truncated_replays for each in every),
@@ -286,7 +293,13 @@ class StreamRun:
             parts = [(base, scan)]
         for name, part in parts:
             if name not in self.feeds:
-                feed = Feed(name, self.config.urls, config=self.config.feed, on_alert=self._alert)
+                feed = Feed(
+                    name,
+                    self.config.urls,
+                    config=self.config.feed,
+                    on_alert=self._alert,
+                    on_refinement=self._refinement,
+                )
                 feed.open()
                 self.feeds[name] = feed
             self._unanswered += len(part.rows)
@@ -311,6 +324,14 @@ class StreamRun:
     def _alert(self, alert: Alert) -> None:
         self._write(alert)
         self.alerts = [*self.alerts[-_ALERTS_SHOWN + 1 :], alert]
+        shown = {(each.feed, each.track_id) for each in self.alerts[:-1]}
+        self.refinements = {key: each for key, each in self.refinements.items() if key in shown}
+
+    def _refinement(self, refinement: Refinement) -> None:
+        self._write(refinement)
+        key = refinement.feed, refinement.track_id
+        if any(key == (alert.feed, alert.track_id) for alert in self.alerts):
+            self.refinements[key] = refinement
 
     async def _show(self, show: Callable[[StreamRun], None]) -> None:
         while True:
@@ -320,14 +341,14 @@ class StreamRun:
 
 
 @contextmanager
-def _alert_writer(place: str) -> Iterator[Callable[[Alert], None]]:
-    """Yield a function that writes an alert as one line at once.
+def _event_writer(place: str) -> Iterator[Callable[[Alert | Refinement], None]]:
+    """Yield a function that writes an alert or a refinement as one line at once.
 
     Raises:
         InputError: the file cannot be written.
     """
     if place == STANDARD:
-        yield lambda alert: print(alert.to_json(), flush=True)
+        yield lambda event: print(event.to_json(), flush=True)
         return
     path = Path(place)
     with ExitStack() as stack:
@@ -335,9 +356,9 @@ def _alert_writer(place: str) -> Iterator[Callable[[Alert], None]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file: TextIO = stack.enter_context(path.open("a", encoding="utf-8"))
 
-        def write(alert: Alert) -> None:
+        def write(event: Alert | Refinement) -> None:
             with writing(path):
-                file.write(alert.to_json() + "\n")
+                file.write(event.to_json() + "\n")
                 file.flush()
 
         yield write

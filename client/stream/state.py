@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client.stream.alert import Alert, Answers
+from client.stream.alert import Alert, Answers, Refinement
+from client.stream.refinement import due_refinements
 from client.stream.replay_buffer import Replay, ReplayBuffer
 from client.stream.sequence_stream import Outputs
 from client.stream.statistics import Rejection, ReplayReason, Statistics
@@ -30,6 +31,8 @@ from reentry.schema import (
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
+    SCAN_REFINED_DEVIATION,
+    SCAN_REFINED_ONSET,
     TIMESTAMP,
 )
 
@@ -70,7 +73,14 @@ class Work:
 class FeedState:
     """State of one feed that outlives its connections."""
 
-    def __init__(self, name: str, *, buffer: int, on_alert: Callable[[Alert], None] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        buffer: int,
+        on_alert: Callable[[Alert], None] | None = None,
+        on_refinement: Callable[[Refinement], None] | None = None,
+    ) -> None:
         self.name = name
         self.sequence = f"{name}/{secrets.token_hex(4)}"
         """Name of its sequences on the server. The random part keeps clients apart that use the same name."""
@@ -81,7 +91,7 @@ class FeedState:
         """Unanswered work in the order of the calls."""
         self.model_version = 0
         """Version of the network that gave the latest answer."""
-        self._on_alert = on_alert
+        self._on_alert, self._on_refinement = on_alert, on_refinement
         self._calls = 0
 
     def hand(self, track_ids: Ints, rows: Floats) -> Work:
@@ -112,6 +122,9 @@ class FeedState:
         answers.phase[positions] = outputs[PHASE.name]
         answers.onset[positions] = outputs[ONSET.name]
         answers.onset_timestamp[positions] = outputs[ONSET_TIMESTAMP.name]
+        if SCAN_REFINED_ONSET.name in outputs:
+            answers.refined_onset_timestamp[positions] = outputs[SCAN_REFINED_ONSET.name]
+            answers.refined_onset_deviation[positions] = outputs[SCAN_REFINED_DEVIATION.name]
         answers.accepted[positions] = accepted
         count = int(np.count_nonzero(accepted))
         if count < len(slots):
@@ -127,7 +140,7 @@ class FeedState:
         self._finish(work, positions, now)
 
     def take_replay(self, replay: Replay, positions: slice, outputs: Outputs) -> None:
-        """Take the answers to measurements of a replay: alerts that were not given yet."""
+        """Take the answers to measurements of a replay: alerts and refinements that were not given yet."""
         accepted = outputs[ACCEPTED.name]
         self.statistics.replayed_measurements += len(accepted)
         rejected = len(accepted) - int(np.count_nonzero(accepted))
@@ -193,7 +206,7 @@ class FeedState:
         return silent
 
     def _show(self, slots: Slots, rows: Floats, handed: Floats | float, outputs: Outputs, now: float) -> None:
-        """Note the latest probability and phase of the tracks, and give the alerts."""
+        """Note the latest probability and phase of the tracks, and give the alerts and their refinements."""
         valid = outputs[PHASE.name] != INVALID[PHASE.name]
         shown, probability, phase = slots, outputs[PROBABILITY.name], outputs[PHASE.name]
         if not valid.all():
@@ -206,21 +219,60 @@ class FeedState:
             slot = slots[position]
             if self.tracks.alerted[slot]:
                 continue
-            self.tracks.alerted[slot] = True
             latency = now - float(handed if isinstance(handed, float) else handed[position])
-            self.statistics.alerts += 1
-            self.statistics.alert_latency.add(latency)
-            alert = Alert(
-                feed=self.name,
-                track_id=int(self.tracks.track_id[slot]),
+            self._alert(
+                slot,
                 onset_timestamp=float(outputs[ONSET_TIMESTAMP.name][position]),
                 detected_at=float(rows[position, _TIME]),
                 probability=float(outputs[PROBABILITY.name][position]),
-                model_version=self.model_version,
-                latency_ms=1e3 * latency,
+                latency=latency,
             )
-            if self._on_alert is not None:
-                self._on_alert(alert)
+        if SCAN_REFINED_ONSET.name in outputs:
+            self._refine(slots, rows[:, _TIME], outputs)
+
+    def _alert(
+        self, slot: int, *, onset_timestamp: float, detected_at: float, probability: float, latency: float
+    ) -> None:
+        self.tracks.alerted[slot] = True
+        self.tracks.alert_onset[slot] = onset_timestamp
+        for column in (self.tracks.refinements, self.tracks.given_hindsight, self.tracks.refined_deviation):
+            column[slot] = 0
+        self.statistics.alerts += 1
+        self.statistics.alert_latency.add(latency)
+        alert = Alert(
+            feed=self.name,
+            track_id=int(self.tracks.track_id[slot]),
+            onset_timestamp=onset_timestamp,
+            detected_at=detected_at,
+            probability=probability,
+            model_version=self.model_version,
+            latency_ms=1e3 * latency,
+        )
+        if self._on_alert is not None:
+            self._on_alert(alert)
+
+    def _refine(self, slots: Slots, timestamp: Floats, outputs: Outputs) -> None:
+        due = due_refinements(
+            self.tracks,
+            slots,
+            timestamp,
+            outputs[SCAN_REFINED_ONSET.name],
+            outputs[SCAN_REFINED_DEVIATION.name],
+            outputs[ACCEPTED.name] != 0,
+        )
+        for slot, onset in due:
+            refinement = Refinement(
+                feed=self.name,
+                track_id=int(self.tracks.track_id[slot]),
+                onset_timestamp=float(self.tracks.alert_onset[slot]),
+                refined_onset_timestamp=onset.timestamp,
+                refined_onset_deviation=onset.deviation,
+                hindsight_seconds=onset.hindsight,
+                model_version=self.model_version,
+            )
+            self.statistics.refinements += 1
+            if self._on_refinement is not None:
+                self._on_refinement(refinement)
 
     def _finish(self, work: Work, positions: slice, now: float) -> None:
         count = positions.stop - positions.start

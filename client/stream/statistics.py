@@ -51,6 +51,7 @@ class Statistics:
     updates: int = 0
     """Answered measurements, without replays."""
     alerts: int = 0
+    refinements: int = 0
     rejected: Counter[Rejection] = field(default_factory=Counter)
     """Measurements that changed nothing, by reason."""
     replays: Counter[ReplayReason] = field(default_factory=Counter)

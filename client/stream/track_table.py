@@ -22,6 +22,12 @@ _COLUMNS: Final = {
     "last_seen": np.float64,  # monotonic time, s, of the latest answer to a valid measurement
     "started": np.bool_,  # the server has the state of the track
     "alerted": np.bool_,  # the alert of the track was given
+    "alert_onset": np.float64,  # Unix time of the onset in the alert, s
+    "refinements": np.uint8,  # number of `refinement.HINDSIGHTS` for which the refined onset was given
+    "given_hindsight": np.float64,  # hindsight of the refined onset that was given last, s
+    "refined": np.float64,  # latest refined onset, Unix time, s
+    "refined_deviation": np.float64,  # its standard deviation, s; not positive if it is unknown
+    "refined_hindsight": np.float64,  # its hindsight, s
     "accepted": np.int64,  # number of accepted measurements
     "first_kept": np.int64,  # number of the first one that the replay buffer still holds
     "truncated": np.bool_,  # the replay buffer has lost the first measurements of the track
@@ -38,6 +44,12 @@ class TrackTable:
     last_seen: npt.NDArray[np.float64]
     started: Bools
     alerted: Bools
+    alert_onset: npt.NDArray[np.float64]
+    refinements: npt.NDArray[np.uint8]
+    given_hindsight: npt.NDArray[np.float64]
+    refined: npt.NDArray[np.float64]
+    refined_deviation: npt.NDArray[np.float64]
+    refined_hindsight: npt.NDArray[np.float64]
     accepted: npt.NDArray[np.int64]
     first_kept: npt.NDArray[np.int64]
     truncated: Bools

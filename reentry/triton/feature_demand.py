@@ -50,21 +50,19 @@ class FeatureDemand:
     def __call__(self) -> frozenset[str]:
         """Return the groups to compute; reads the versions again if the folder has changed.
 
-        The orbit filter is compiled when a version first needs it.
+        The orbit filter is compiled when it is first needed.
         """
-        now = self._clock()
+        now, before = self._clock(), self._groups
         try:
             modified = self._network.stat().st_mtime_ns
             if modified != self._modified or now - self._read_at >= RECHECK_SECONDS:
                 versions = [path for path in self._network.iterdir() if path.is_dir() and path.name.isdecimal()]
-                groups = _computable()
-                if versions:
-                    groups &= frozenset().union(*map(_used_groups, versions))
-                    if ORBIT in groups - self._groups:
-                        orbit.warm_up()
-                self._groups, self._modified, self._read_at = groups, modified, now
+                used = frozenset().union(*map(_used_groups, versions)) if versions else ALL_GROUPS
+                self._groups, self._modified, self._read_at = used & _computable(), modified, now
         except OSError:
             self._groups, self._modified = _computable(), None
+        if ORBIT in self._groups - before:
+            orbit.warm_up()
         return self._groups
 
 

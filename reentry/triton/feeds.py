@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from reentry.triton.live_feed import LiveFeed, LostFeedError, Network, ScanAnswer
+from reentry.triton.live_feed import LiveFeed, LostFeedError, Network, PriorOf, ScanAnswer
 from reentry.triton.live_metrics import LiveMetrics
 from reentry.triton.sequences import END, START, Sequences
 
@@ -32,6 +32,7 @@ class Feeds:
         idle: float,
         metrics: LiveMetrics,
         clock: Callable[[], float] = time.monotonic,
+        prior_of: PriorOf | None = None,
     ) -> None:
         """Begin without feeds.
 
@@ -42,8 +43,10 @@ class Feeds:
                 dropped, s.
             metrics: the metrics.
             clock: current time, s.
+            prior_of: priors of the versions of the network; None if no version has one.
         """
         self._network, self._feature_demand = network, feature_demand
+        self._prior_of = prior_of
         self._idle, self._metrics, self._clock = idle, metrics, clock
         self._feeds: Sequences[LiveFeed] = Sequences(idle, clock)
         self._lock = threading.Lock()
@@ -110,7 +113,7 @@ class Feeds:
         groups = self._feature_demand()
         feed = None if start else self._feeds.get(name)
         if start:
-            feed = LiveFeed(self._network, groups=groups, idle=self._idle, clock=self._clock)
+            feed = LiveFeed(self._network, groups=groups, idle=self._idle, clock=self._clock, prior_of=self._prior_of)
         if feed is None:
             raise LostFeedError("it is unknown")
         if not groups <= feed.groups:

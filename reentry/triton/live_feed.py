@@ -18,24 +18,34 @@ from reentry import live_tracks
 from reentry.arrays import Array
 from reentry.features.groups import names_with
 from reentry.features.history import LiveState, LiveTracks
+from reentry.refinement import LiveRefinement
 from reentry.schema import (
     FEATURES,
     INVALID,
     LARGEST_SCAN,
     MEASUREMENT_COLUMNS,
+    NOT_REFINED,
     ONSET_TIMESTAMP,
     PHASE,
     PROBABILITY,
+    TIMESTAMP,
 )
 
+_TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
+
 LARGEST_FEED: Final = 20_000
-"""Maximum number of live tracks of a feed; with all features their state takes about 80 MB."""
+"""Maximum number of live tracks of a feed; with all features and refined onsets their state takes about
+130 MB."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Network = Callable[[Float32, Float32], tuple[Float32, Float32, int]]
 """Function from features (B, F) and state (B, S) to the probability (B, 1), the next state (B, S) and the version. A
 state (B, 1) of zeros is the start of a track. Features that were not computed are NaN."""
+
+
+PriorOf = Callable[[int], npt.NDArray[np.float64] | None]
+"""Function from a version to its prior of ballistic coefficients, see `reentry.refinement`."""
 
 
 class LostFeedError(Exception):
@@ -50,6 +60,8 @@ class ScanAnswer:
     reentry_phase: npt.NDArray[np.uint8]
     onset: npt.NDArray[np.uint8]
     onset_timestamp: npt.NDArray[np.float64]
+    refined_onset_timestamp: npt.NDArray[np.float64]
+    refined_onset_deviation: npt.NDArray[np.float64]
     accepted: npt.NDArray[np.uint8]
     started: npt.NDArray[np.uint8]
 
@@ -61,6 +73,8 @@ class ScanAnswer:
             reentry_probability=np.full(rows, INVALID[PROBABILITY.name], np.float32),
             reentry_phase=np.full(rows, INVALID[PHASE.name], np.uint8),
             onset_timestamp=np.full(rows, INVALID[ONSET_TIMESTAMP.name]),
+            refined_onset_timestamp=np.full(rows, NOT_REFINED),
+            refined_onset_deviation=np.full(rows, NOT_REFINED),
             onset=nothing[0],
             accepted=nothing[1],
             started=nothing[2],
@@ -71,7 +85,13 @@ class LiveFeed:
     """The live tracks of one feed."""
 
     def __init__(
-        self, network: Network, *, groups: frozenset[str], idle: float, clock: Callable[[], float] = time.monotonic
+        self,
+        network: Network,
+        *,
+        groups: frozenset[str],
+        idle: float,
+        clock: Callable[[], float] = time.monotonic,
+        prior_of: PriorOf | None = None,
     ) -> None:
         """Begin a feed without tracks.
 
@@ -80,6 +100,7 @@ class LiveFeed:
             groups: groups of `schema.COSTLY_GROUPS` to compute.
             idle: time without a measurement after which a track is dropped, s.
             clock: current time, s.
+            prior_of: priors of the versions of the network; None if no version has one.
         """
         self.groups = groups
         self.version: int | None = None
@@ -91,6 +112,8 @@ class LiveFeed:
         self._seen = np.zeros(0)
         self._started = np.zeros(0, bool)
         self._state: LiveState | None = None
+        self._prior_of = prior_of
+        self._refinement: LiveRefinement | None = None  # exists once the version is known to have a prior
 
     def __len__(self) -> int:
         """Number of live tracks."""
@@ -105,6 +128,8 @@ class LiveFeed:
         self._state = None if self._state is None else _part(self._state, kept)
         self._tracks, self._seen, self._started = self._tracks[kept], self._seen[kept], self._started[kept]
         self._sorter = None
+        if self._refinement is not None:
+            self._refinement.keep(kept)
         return int(silent.sum())
 
     def scan(self, track_id: Int64, measurements: npt.NDArray[np.float64]) -> ScanAnswer:
@@ -151,6 +176,8 @@ class LiveFeed:
             self._started = np.concatenate([self._started, np.zeros(len(new), bool)])
             self._state = None if self._state is None else _widened(self._state, len(new))
             self._sorter = None
+            if self._refinement is not None:
+                self._refinement.widen(len(new))
         return self._found(tracks)[0]
 
     def _found(self, tracks: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
@@ -189,12 +216,16 @@ class LiveFeed:
         """Advance tracks by fresh measurements, (M, B)."""
         before = None if self._state is None else self._before(places)
         history = LiveTracks(before, first if before is not None and first.any() else None)
+        table = np.full((len(rows), len(FEATURES)), np.nan, np.float32)
         with np.errstate(all="ignore"):  # features that do not fit in float32 are found by the step
-            step = live_tracks.step(measurement, history, self._names, lambda features: self._scored(features, history))
-        after, begins = history.after, step.begins
+            step = live_tracks.step(
+                measurement, history, self._names, lambda features: self._scored(features, table, history)
+            )
+        after, begins, timestamp = history.after, step.begins, measurement[_TIME]
         if not step.finite.all():
             kept = np.flatnonzero(step.finite)
             after, rows, places, first, begins = _part(after, kept), rows[kept], places[kept], first[kept], begins[kept]
+            table, timestamp = table[kept], timestamp[kept]
         if self._is_all(places):
             self._state = after
         else:
@@ -207,6 +238,10 @@ class LiveFeed:
         answer.accepted[rows] = 1
         answer.started[rows] = first
         answer.onset[rows] = begins
+        if self._refinement is not None:
+            answer.refined_onset_timestamp[rows], answer.refined_onset_deviation[rows] = self._refinement.advance(
+                places, table, timestamp, answer.onset_timestamp[rows]
+            )
 
     def _before(self, places: Int64) -> LiveState:
         """Return the state of some tracks; that of all is not copied."""
@@ -217,16 +252,21 @@ class LiveFeed:
         """Return whether places are those of all tracks in their order."""
         return len(places) == len(self) and np.array_equal(places, np.arange(len(self)))
 
-    def _scored(self, features: dict[str, Float32], history: LiveTracks) -> Float32:
-        """Return the probability of each track, (B, 1), and keep the state of the network in the history."""
+    def _scored(self, features: dict[str, Float32], table: Float32, history: LiveTracks) -> Float32:
+        """Return the probability of each track, (B, 1), and keep the state of the network in the history.
+
+        The features are written to the table, (B, F).
+        """
         (state,), keep = history.carried([np.zeros((1, 1), np.float32)])
-        table = np.full((len(features[FEATURES[0]]), len(FEATURES)), np.nan, np.float32)
         for name, column in features.items():
             table[:, FEATURES.index(name)] = column
         state = np.broadcast_to(state, (len(table), state.shape[1]))
         probability, after, version = self._network(table, np.ascontiguousarray(state))
         if self.version not in (None, version):
             raise LostFeedError(f"the network changed from version {self.version} to version {version}")
+        if self.version is None and self._prior_of is not None and (prior := self._prior_of(version)) is not None:
+            self._refinement = LiveRefinement(prior)
+            self._refinement.widen(len(self))
         self.version = version
         keep([after])
         return probability

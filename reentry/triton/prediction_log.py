@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.decision import NO_ONSET
+from reentry.refinement import RefinedOnset
 
 ENVIRONMENT_VARIABLE: Final = "REENTRY_PREDICTION_LOG"
 
@@ -57,10 +58,12 @@ class PredictionLog:
         onset_step: npt.NDArray[np.integer[Any]],
         onset_timestamp: npt.NDArray[np.float64],
         model_version: npt.NDArray[np.integer[Any]],
+        refinement: Sequence[RefinedOnset | None] | None = None,
         started_at: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Add a line for each track; all arrays are (B,).
 
+        The columns of the refined onset are null for a track without one, and if `refinement` is None.
         The inference time runs from the start of the feature computation until now. It includes the queues between the
         models, but neither the queue before the features nor the transfer to the client. It is null if `started_at` is
         None, because no model saw the start.
@@ -70,13 +73,19 @@ class PredictionLog:
         if started_at is not None:
             inference = [f"{1e3 * (now - started):.3f}" for started in started_at.tolist()]
         time_of_day = datetime.now(UTC).isoformat(timespec="milliseconds")
+        refined = refinement or [None] * len(track_id)
         columns = (column.tolist() for column in (track_id, rows, onset_step, onset_timestamp, model_version))
-        for track, steps, onset, onset_time, version, milliseconds in zip(*columns, inference, strict=True):
+        for track, steps, onset, onset_time, version, found, milliseconds in zip(
+            *columns, refined, inference, strict=True
+        ):
             step, timestamp = ("null", "null") if onset == NO_ONSET else (onset, onset_time)
+            refined_timestamp, deviation, hindsight = ("null", "null", "null") if found is None else found
             # JSON as text, because json.dumps takes several times as long.
             self._lines.append(
                 f'{{"time": "{time_of_day}", "track_id": {track}, "rows": {steps}, "onset_step": {step}, '
-                f'"onset_timestamp": {timestamp}, "inference_ms": {milliseconds}, "model_version": {version}}}\n'
+                f'"onset_timestamp": {timestamp}, "refined_onset_timestamp": {refined_timestamp}, '
+                f'"refined_onset_deviation": {deviation}, "hindsight_seconds": {hindsight}, '
+                f'"inference_ms": {milliseconds}, "model_version": {version}}}\n'
             )
 
     def write(self) -> None:

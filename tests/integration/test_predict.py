@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from cli import app
 from client.batching import BatchConfig
 from client.connection import Connection
+from client.outputs import REFINED
 from client.predict import JOURNAL_NAME, PredictConfig, predict_file
 from client.retry import RetryConfig
 from reentry.decision import phase_of
@@ -118,7 +119,9 @@ def test_onsets_and_inference_log_have_one_line_per_track_in_order_of_first_appe
     backwards.to_csv(config.source, index=False)
     predict_file(config)
     onsets = pd.read_csv(config.out / "onsets.csv")
-    assert onsets.columns.tolist() == ["track_id", "onset_row", "onset_timestamp", "rows", "model_version"]
+    causal = ["track_id", "onset_row", "onset_timestamp"]
+    assert onsets.columns.tolist() == [*causal, *REFINED, "rows", "model_version"]
+    assert onsets[list(REFINED)].isna().all(axis=None)  # the version has no prior of ballistic coefficients
     assert onsets["track_id"].tolist() == [6, 5, 4, 3, 2, 1, 0]
     assert onsets["rows"].sum() == len(table)
     by_track = predictions(config).groupby("track_id")

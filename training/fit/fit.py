@@ -131,7 +131,7 @@ def fit(
         git_revision=git_revision(),
         metrics=metrics.as_dict(),
         validation_tracks=tuple(sample.track.track_id for sample in validation),
-        reference=reference_of(train, used=model_config.features),
+        reference=reference_of(train, used=model_config.features, orbit_prior=model.orbit_prior()),
     )
     return Trained(
         checkpoint=checkpoint,

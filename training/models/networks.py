@@ -113,7 +113,11 @@ class ReentryNetwork(nn.Module, ABC):
             self.orbit.prior.copy_(torch.from_numpy(learned_prior(settled.numpy())))
 
     def orbit_prior(self) -> npt.NDArray[np.float64] | None:
-        """Return the prior of the orbit filter, (R, G), or None if the network does not use the filter."""
+        """Return the learned probability of each ballistic coefficient at each speed at entry.
+
+        Returns:
+            (R, G), see `reentry.features.orbit_posterior`; None if the network does not use the orbit filter.
+        """
         return None if self.orbit is None else self.orbit.prior.double().numpy()
 
     def forward(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from reentry import schema
+from reentry.refinement import OrbitPriors
 from reentry.triton.feature_demand import FeatureDemand, FeatureUse, NotComputedError
 from reentry.triton.feeds import Feeds, RefusalError
 from reentry.triton.live_feed import LostFeedError, ScanAnswer
@@ -30,7 +31,13 @@ class TritonPythonModel:
         demand = FeatureDemand(network)
         demand()  # prepares what takes long
         metrics = LiveMetrics(Registry(pb_utils), model_instance=args["model_instance_name"])
-        self.feeds = Feeds(self._network, demand, idle=int(idle) / 1e6, metrics=metrics)
+        self.feeds = Feeds(
+            self._network,
+            demand,
+            idle=int(idle) / 1e6,
+            metrics=metrics,
+            prior_of=OrbitPriors(network).of,
+        )
         self.periodic = Periodic(self.feeds.flush)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from reentry import schema
-from reentry.decision import DecisionConfig, decide_tracks
+from reentry.decision import NO_ONSET, DecisionConfig, decide_tracks
+from reentry.refinement import OrbitPriors, RefinedOnset, refined_onset
 from reentry.training_range import TrainingRanges, to_json
 from reentry.triton.checks import require_decidable, require_lengths, require_timestamps
 from reentry.triton.feature_demand import FeatureUse, NotComputedError
@@ -34,6 +35,7 @@ class TritonPythonModel:
         network = Path(args["model_repository"]).parent / schema.REENTRY_LSTM.name
         self.feature_use = FeatureUse(network)
         self.ranges = TrainingRanges(network)
+        self.priors = OrbitPriors(network)
         registry = Registry(pb_utils)
         self.refused = registry.series(REQUESTS, REFUSED)
         self.metrics = TrackMetrics(registry, network=network, model_instance=args["model_instance_name"])
@@ -74,12 +76,14 @@ class TritonPythonModel:
         self.feature_use.require_computed(features, version)
         probability = probability[:, :steps]
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
+        refinement = self._refined(features, timestamp, track_length, onset_step, version)
         self.log.add(
             track_id=value(schema.TRACK_ID_TENSOR)[:, 0],
             rows=track_length,
             onset_step=onset_step,
             onset_timestamp=onset_timestamp,
             model_version=model_version[:, 0],
+            refinement=refinement,
             started_at=started_at[:, 0],
         )
         self.metrics.add(
@@ -95,13 +99,36 @@ class TritonPythonModel:
         if training_range is not None:
             found = training_range.findings(measurements, features, track_length)
             unlike_training[:, 0] = [to_json(findings) for findings in found]
+        refined = np.array([(schema.NOT_REFINED,) * 3 if found is None else found for found in refinement])
         return [
             pb_utils.Tensor(schema.PROBABILITY.name, np.ascontiguousarray(probability)),
             pb_utils.Tensor(schema.PHASE.name, phase),
             pb_utils.Tensor(schema.ONSET_STEP.name, onset_step[:, None]),
             pb_utils.Tensor(schema.ONSET_TIMESTAMP.name, onset_timestamp[:, None]),
+            pb_utils.Tensor(schema.REFINED_ONSET.name, np.ascontiguousarray(refined[:, 0:1])),
+            pb_utils.Tensor(schema.REFINED_DEVIATION.name, np.ascontiguousarray(refined[:, 1:2])),
+            pb_utils.Tensor(schema.HINDSIGHT.name, np.ascontiguousarray(refined[:, 2:3])),
             pb_utils.Tensor(schema.MODEL_VERSION.name, model_version),
             pb_utils.Tensor(schema.UNLIKE_TRAINING.name, unlike_training),
+        ]
+
+    def _refined(
+        self,
+        features: npt.NDArray[np.float32],
+        timestamp: npt.NDArray[np.float64],
+        track_length: npt.NDArray[np.integer[Any]],
+        onset_step: npt.NDArray[np.int32],
+        version: int,
+    ) -> list[RefinedOnset | None]:
+        """Refine the onset of each track; None for a track without an onset, and if the version has no prior."""
+        prior = self.priors.of(version)
+        if prior is None:
+            return [None] * len(track_length)
+        return [
+            None
+            if alarm == NO_ONSET
+            else refined_onset(features[track, :steps], timestamp[track, :steps], alarm, prior)
+            for track, (steps, alarm) in enumerate(zip(track_length.tolist(), onset_step.tolist(), strict=True))
         ]
 
     def finalize(self) -> None:

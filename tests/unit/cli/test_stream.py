@@ -53,6 +53,7 @@ def summary() -> StreamSummary:
         updates=2_000,
         rejected={"late": 4, "no_slot": 1},
         alerts=2,
+        refinements=6,
         replays={"lost_server": 3},
         replayed_measurements=900,
         truncated_replays=1,
@@ -71,13 +72,14 @@ def test_the_summary_has_counts_latencies_and_the_place_of_the_alerts(summary: S
     text = summary.summary()
     for expected in (
         "2,000 measurements of 3 tracks in 0.5 s (4,000/s) by model version 7",
-        "2 alerts: out/alerts.jsonl",
+        "2 alerts and 6 refinements: out/alerts.jsonl",
         "p50 1.2 ms, p99 9.5 ms",
         "rejected measurements: 4 late, 1 no slot",
         "replayed tracks: 3 lost server",
         "5 bad lines skipped",
     ):
         assert expected in text
+    assert "2 alerts: out/alerts.jsonl" in replace(summary, refinements=0).summary()
     assert json.loads(summary.to_json())["replays"] == {"lost_server": 3}
 
 

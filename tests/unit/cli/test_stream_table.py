@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from cli import stream_table
 from cli.stream_table import showing
-from client.stream import Alert, Feed
+from client.stream import Alert, Feed, Refinement
 from client.stream.run import StreamConfig, StreamRun
 
 
@@ -33,7 +34,17 @@ def run() -> StreamRun:
         model_version=3,
         latency_ms=4.25,
     )
-    made.alerts = [alert]
+    other = replace(alert, track_id=8)
+    made.alerts = [alert, other]
+    made.refinements["radar", 7] = Refinement(
+        feed="radar",
+        track_id=7,
+        onset_timestamp=1731308400.5,
+        refined_onset_timestamp=1731308399.25,
+        refined_onset_deviation=0.75,
+        hindsight_seconds=5.0,
+        model_version=3,
+    )
     return made
 
 
@@ -47,6 +58,7 @@ def test_the_table_shows_feeds_alerts_and_latencies(run: StreamRun) -> None:
         "1,234",
         "1 alerts",
         "2024-11-11 07:00:00.5",
+        "2024-11-11 06:59:59.2 ± 0.8 s",
         "reentry",
         "0.875",
         "4.2 ms",
@@ -65,3 +77,40 @@ def test_the_log_has_a_line_at_intervals(
     (line,) = caplog.messages
     assert line.startswith("1,234 measurements, ")
     assert "2 live tracks, 1 in reentry, 1 alerts, latency p50/p99 2.0 / 2.0 ms, 0 replays, 0 rejected" in line
+
+
+def test_only_the_refinements_of_shown_alerts_are_kept() -> None:
+    made = StreamRun(StreamConfig(source="t.csv"), lambda _: None)
+    alerts = [
+        Alert(
+            feed="radar",
+            track_id=track,
+            onset_timestamp=100.0,
+            detected_at=100.0,
+            probability=0.75,
+            model_version=3,
+            latency_ms=4.0,
+        )
+        for track in range(11)
+    ]
+    refinements = [
+        Refinement(
+            feed="radar",
+            track_id=track,
+            onset_timestamp=100.0,
+            refined_onset_timestamp=99.0,
+            refined_onset_deviation=0.5,
+            hindsight_seconds=2.0,
+            model_version=3,
+        )
+        for track in range(11)
+    ]
+    for alert, refinement in zip(alerts[:10], refinements, strict=False):
+        made._alert(alert)
+        made._refinement(refinement)
+    made._alert(alerts[10])
+    assert list(made.refinements) == [("radar", track) for track in range(1, 10)]
+    made._refinement(refinements[0])
+    made._refinement(replace(refinements[5], hindsight_seconds=5.0))
+    assert len(made.refinements) == 9
+    assert made.refinements["radar", 5].hindsight_seconds == 5.0

@@ -33,6 +33,9 @@ def answer_of() -> dict[str, np.ndarray | None]:
         "reentry_phase": np.array([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]], dtype=np.uint8),
         "onset_step": np.array([[2], [-1]], dtype=np.int32),
         "onset_timestamp": np.array([[1.7e9 + 1.0], [-1.0]]),
+        "refined_onset_timestamp": np.array([[1.7e9 + 0.75], [-1.0]]),
+        "refined_onset_deviation": np.array([[0.5], [-1.0]]),
+        "hindsight_seconds": np.array([[1.0], [-1.0]]),
         "model_version": np.array([[3], [3]]),
         "unlike_training": np.array([[b"[]"], [b""]], dtype=object),
     }
@@ -48,6 +51,15 @@ def test_probabilities_of_exactly_0_and_1_are_accepted() -> None:
     require_answer(batch_of(), answer, where="grpc://host:8001")
 
 
+def test_an_onset_that_is_not_refined_is_accepted() -> None:
+    answer = answer_of()
+    for name in ("refined_onset_timestamp", "refined_onset_deviation", "hindsight_seconds"):
+        answer[name][:] = -1.0
+    require_answer(batch_of(), answer, where="grpc://host:8001")
+
+
+UNKNOWN = "-1, unknown"
+OTHERS_UNKNOWN = f"{UNKNOWN}, as the rest of the refined onset"
 FRACTION = "a number from 0 to 1"
 ONSET = "2, the first of 5 steps in phase 1"
 ONSET_TIME = "1700000001, the time of step 2"
@@ -68,6 +80,14 @@ ONSET_TIME = "1700000001, the time of step 2"
         ("onset_timestamp", (0, 0), -1.0, " of track 70", ONSET_TIME, "-1.0"),
         ("onset_timestamp", (0, 0), np.nan, " of track 70", ONSET_TIME, "nan"),
         ("onset_timestamp", (1, 0), np.nan, " of track 71", "-1, no onset", "nan"),
+        ("refined_onset_timestamp", (0, 0), np.nan, " of track 70", f"a finite time, or {UNKNOWN}", "nan"),
+        ("refined_onset_timestamp", (0, 0), np.inf, " of track 70", f"a finite time, or {UNKNOWN}", "inf"),
+        ("refined_onset_deviation", (0, 0), 0.0, " of track 70", f"a positive number, or {UNKNOWN}", "0.0"),
+        ("refined_onset_deviation", (0, 0), np.inf, " of track 70", f"a positive number, or {UNKNOWN}", "inf"),
+        ("hindsight_seconds", (0, 0), 20.5, " of track 70", f"0 to 20 s, or {UNKNOWN}", "20.5"),
+        ("hindsight_seconds", (0, 0), -0.5, " of track 70", f"0 to 20 s, or {UNKNOWN}", "-0.5"),
+        ("refined_onset_timestamp", (1, 0), 1.7e9, " of track 71", f"{UNKNOWN}, without an onset", "1700000000.0"),
+        ("hindsight_seconds", (1, 0), 0.0, " of track 71", f"{UNKNOWN}, without an onset", "0.0"),
         ("model_version", (slice(None), 0), 0, "", "at least 1", "0"),
         ("model_version", (1, 0), 4, "", "one version for the whole request", "3 and 4"),
     ],
@@ -81,6 +101,15 @@ def test_an_invalid_value_is_named_with_its_track_and_step(
         require_answer(batch_of(), answer, where="grpc://host:8001")
     assert error.value.problem == f"the server's answer is invalid: {tensor}{of_track}"
     assert (error.value.where, error.value.expected, error.value.got) == ("grpc://host:8001", expected, got)
+
+
+def test_a_refined_onset_without_a_deviation_is_refused() -> None:
+    answer = answer_of()
+    answer["refined_onset_deviation"][0] = -1.0
+    with pytest.raises(ClientError) as error:
+        require_answer(batch_of(), answer, where="grpc://host:8001")
+    assert error.value.problem.endswith("refined_onset_timestamp of track 70")
+    assert error.value.expected == OTHERS_UNKNOWN
 
 
 @pytest.mark.parametrize("tensor", list(answer_of()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from client.journal import Journal, Score
 from reentry.errors import InputError
+from reentry.refinement import RefinedOnset
 from tests.full_disk import room_for
 
 IDENTITY = {"file": "abc", "program": "1"}
@@ -21,6 +23,7 @@ def score_of(track_id: int, steps: int = 4, version: int = 3) -> Score:
         track_id=track_id,
         onset_step=steps - 1,
         onset_timestamp=1731308400.5,
+        refinement=RefinedOnset(1731308399.75, 0.5, 19.5),
         model_version=version,
         inference_seconds=0.25,
         tracks_in_request=2,
@@ -38,6 +41,7 @@ def assert_same(left: Score, right: Score) -> None:
         "track_id",
         "onset_step",
         "onset_timestamp",
+        "refinement",
         "model_version",
         "inference_seconds",
         "time",
@@ -68,14 +72,13 @@ def test_appended_scores_are_read_by_the_next_run(path: Path) -> None:
         assert_same(journal[5], score_of(5, steps=9))
         journal.append(score_of(6))
         assert_same(journal[6], score_of(6))
+        assert isinstance(journal[6].refinement, RefinedOnset)
     with Journal(path, IDENTITY) as journal:
         assert len(journal) == 3
 
 
 def test_a_score_without_an_onset_is_restored(path: Path) -> None:
-    from dataclasses import replace
-
-    without_onset = replace(score_of(1), onset_step=-1, onset_timestamp=None)
+    without_onset = replace(score_of(1), onset_step=-1, onset_timestamp=None, refinement=None)
     with Journal(path, IDENTITY) as journal:
         journal.append(without_onset)
     with Journal(path, IDENTITY) as journal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from client import outputs
 from client.journal import Score
 from client.outputs import RowResults, TrackResult, write_outputs
 from reentry.errors import InputError, TrackFileError
+from reentry.refinement import RefinedOnset
 from reentry.runtime import scratch
 from reentry.simulation import simulate_file
 from reentry.tracks import ReadReport, SetAside, Track, csv_records, fingerprint, read_tracks
@@ -107,18 +109,36 @@ def test_a_track_without_onset_has_empty_fields(tmp_path: Path) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a\n1\n2\n")
     out = write(source, [(track_of([0, 1], [0, 1]), score_of([0, 0]))])
-    assert (out / "onsets.csv").read_text() == "track_id,onset_row,onset_timestamp,rows,model_version\n1,,,2,4\n"
+    assert (out / "onsets.csv").read_text().splitlines() == [
+        "track_id,onset_row,onset_timestamp,refined_onset_timestamp,refined_onset_deviation,hindsight_seconds,"
+        "rows,model_version",
+        "1,,,,,,2,4",
+    ]
     assert json.loads((out / "inference.jsonl").read_text()) == {
         "track_id": 1,
         "rows": 2,
         "onset_row": None,
         "onset_timestamp": None,
+        "refined_onset_timestamp": None,
+        "refined_onset_deviation": None,
+        "hindsight_seconds": None,
         "inference_seconds": 0.5,
         "tracks_in_request": 8,
         "model_version": 4,
         "time": "2026-01-01T00:00:00.000+00:00",
         "unlike_training": ["time_step"],
     }
+
+
+def test_a_refined_onset_has_columns_of_its_own_beside_the_causal_one(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a\n1\n2\n")
+    score = replace(score_of([0, 1]), refinement=RefinedOnset(99.5, 0.25, 20.0))
+    out = write(source, [(track_of([0, 1], [0, 1]), score)])
+    assert (out / "onsets.csv").read_text().splitlines()[1] == "1,1,101.0,99.5,0.25,20.0,2,4"
+    line = json.loads((out / "inference.jsonl").read_text())
+    assert (line["onset_timestamp"], line["refined_onset_timestamp"]) == (101.0, 99.5)
+    assert (line["refined_onset_deviation"], line["hindsight_seconds"]) == (0.25, 20.0)
 
 
 @given(cells=st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=3, max_size=3)))

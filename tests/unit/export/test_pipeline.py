@@ -27,7 +27,7 @@ from export.validation import flight_features
 from reentry.decision import DecisionConfig
 from reentry.drift import Reference
 from reentry.errors import CheckpointError, ConfigError, ExportError, InputError, RepositoryError
-from reentry.schema import FEATURES, REENTRY_LSTM
+from reentry.schema import FEATURES, ORBIT_FEATURES, REENTRY_LSTM
 from reentry.tracks import tracks_table, write_tracks
 from registry import folder_store
 from registry.config_pbtxt import read as read_config
@@ -363,6 +363,24 @@ def test_a_network_that_is_too_large_for_a_stream_is_exported_without_it_and_wit
     command = CliRunner().invoke(app, arguments)
     assert command.exit_code == 0
     assert "warning: onnx: stream.onnx is left out" in command.output
+
+
+def test_a_network_with_orbit_features_is_exported_for_the_models_that_can_compute_them(tmp_path: Path) -> None:
+    config = exporting(tmp_path, checkpoint_of(ModelConfig(features=("altitude_fraction", *ORBIT_FEATURES))))
+    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository), "--format", "onnx,onnx-int8"]
+    command = CliRunner().invoke(app, [*arguments, "--json"])
+    for done in json.loads(command.output)["formats"]:
+        track, stream = done["warnings"]
+        reason = (
+            "uses orbit features, which no ONNX graph computes; reentry serves whole tracks .*, and reentry_scan live"
+        )
+        assert re.search(f"track.onnx is left out, so reentry_track and reentry_fast cannot serve .*{reason}", track)
+        assert re.search(f"stream.onnx is left out, so reentry_stream cannot serve .*{reason}", stream)
+        files = set(find(open_store(config.repository), done["version"]).files)
+        assert {"model.onnx", "step.onnx", "scan.onnx"} < files
+        assert not files & {"track.onnx", "stream.onnx"}
+        assert done["verification"]["measured_phase_share"] is None
+        assert done["verification"]["live_phase_share"] is not None  # of the scan, against whole tracks
 
 
 @pytest.mark.parametrize("graph", ["stream_graph", "scan_graph"])

@@ -25,6 +25,7 @@ from reentry.errors import CheckpointError
 from reentry.features.track import track_features
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS, SIMPLE_FEATURES
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
+from tests.orbit import PRIOR
 
 STEPS = 120
 
@@ -69,6 +70,34 @@ def test_every_value_is_counted_in_exactly_one_bin(values: np.ndarray) -> None:
     counts = bin_counts(values, edges)
     expected = [(values < -1).sum(), ((values >= -1) & (values < 0)).sum(), ((values >= 0) & (values < 1)).sum()]
     assert counts.tolist() == [*expected, (values >= 1).sum()]
+
+
+@pytest.mark.parametrize("prior", [None, PRIOR])
+def test_a_reference_with_and_without_a_prior_survives_json(reference: Reference, prior: np.ndarray | None) -> None:
+    rows = None if prior is None else tuple(map(tuple, prior.tolist()))
+    content = replace(reference, orbit_prior=rows)
+    assert Reference.from_dict(json.loads(json.dumps(content.as_dict()))) == content
+
+
+def test_the_reference_of_an_earlier_release_has_no_prior(reference: Reference) -> None:
+    content = reference.as_dict()
+    del content["orbit_prior"]
+    assert Reference.from_dict(content).orbit_prior is None
+
+
+@pytest.mark.parametrize(
+    ("prior", "problem"),
+    [
+        (PRIOR[:, 1:], "shape"),
+        (PRIOR[0], "shape"),
+        (PRIOR * 2.0, "not a probability distribution"),
+        (np.where(PRIOR == 0.0, -1e-9, PRIOR), "not a probability distribution"),
+        (PRIOR * np.nan, "not a probability distribution"),
+    ],
+)
+def test_an_invalid_prior_is_refused(reference: Reference, prior: np.ndarray, problem: str) -> None:
+    with pytest.raises(CheckpointError, match=problem):
+        Reference.from_dict(reference.as_dict() | {"orbit_prior": prior.tolist()})
 
 
 def test_no_training_step_is_outside_the_training_range(reference: Reference) -> None:

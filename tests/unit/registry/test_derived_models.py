@@ -120,7 +120,11 @@ def test_a_number_that_is_used_again_gets_its_new_graph(store: VersionStore, tmp
     assert_all_serve(store, [1, 2], 1, content=7)
 
 
-@pytest.mark.parametrize("missing", [DERIVED_MODELS, (STREAM_GRAPH,)], ids=["an earlier release", "a large network"])
+@pytest.mark.parametrize(
+    "missing",
+    [DERIVED_MODELS, (STREAM_GRAPH,), (TRACK_GRAPH, STREAM_GRAPH)],
+    ids=["an earlier release", "a large network", "orbit features"],
+)
 def test_a_version_without_a_graph_is_promoted_with_a_warning(
     in_folder: VersionStore, tmp_path: Path, missing: tuple[DerivedModel, ...]
 ) -> None:

@@ -58,7 +58,7 @@ def test_an_alert_names_the_track_the_onset_and_the_measurement_that_showed_it()
     assert (alert.feed, alert.track_id, alert.model_version) == ("radar", 8, 3)
     assert (alert.onset_timestamp, alert.detected_at, alert.probability) == (4.5, 5.5, 0.75)
     assert alert.latency_ms > 0.0
-    assert alert.to_json().startswith('{"feed": "radar", "track_id": 8, "onset_timestamp": 4.5, ')
+    assert alert.to_json().startswith('{"event": "alert", "feed": "radar", "track_id": 8, "onset_timestamp": 4.5, ')
 
 
 def test_an_alert_that_arises_again_in_a_replay_is_not_given_again() -> None:
@@ -136,7 +136,10 @@ def test_answers_to_some_measurements_are_spread_over_all() -> None:
     sent = np.array([True, False, True])
     answers = Answers.empty(2)
     answers.probability[:], answers.refusals = [0.25, 0.75], {1: "invalid"}
+    answers.refined_onset_timestamp[:], answers.refined_onset_deviation[:] = [4.0, 5.0], [0.5, 0.25]
     spread = answers.spread(sent, "no room")
+    np.testing.assert_array_equal(spread.refined_onset_timestamp, [4.0, -1.0, 5.0])
+    np.testing.assert_array_equal(spread.refined_onset_deviation, [0.5, -1.0, 0.25])
     np.testing.assert_array_equal(spread.probability, np.array([0.25, np.nan, 0.75], np.float32))
     assert spread.refusals == {1: "no room", 2: "invalid"}
 
@@ -144,6 +147,9 @@ def test_answers_to_some_measurements_are_spread_over_all() -> None:
 def test_the_parts_of_a_large_call_are_joined() -> None:
     first, second = Answers.empty(2), Answers.empty(1)
     second.probability[0], second.refusals, second.model_version = 0.5, {0: "no"}, 4
+    second.refined_onset_timestamp[0], second.refined_onset_deviation[0] = 4.0, 0.5
     joined = Answers.joined([first, second])
+    assert joined.refined_onset_timestamp.tolist() == [-1.0, -1.0, 4.0]
+    assert joined.refined_onset_deviation.tolist() == [-1.0, -1.0, 0.5]
     assert joined.probability.tolist()[2] == 0.5
     assert (joined.refusals, joined.model_version) == ({2: "no"}, 4)

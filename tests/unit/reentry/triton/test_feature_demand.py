@@ -69,9 +69,8 @@ def test_a_group_is_computed_once_a_version_that_uses_one_of_its_features_is_ins
 def test_the_filter_is_compiled_when_a_version_first_needs_it(tmp_path: Path, warm_ups: list[bool]) -> None:
     network = tmp_path / "reentry_lstm"
     now = 0.0
-    demand = FeatureDemand(network, clock=lambda: now)
-    demand()  # there is no version yet
     install(network, 1, "drag_long")
+    demand = FeatureDemand(network, clock=lambda: now)
     assert demand() == ROBUST
     assert not warm_ups
     install(network, 2, "orbit_known")
@@ -108,9 +107,13 @@ def test_a_version_without_a_valid_reference_counts_as_using_all_features(
     assert len(warm_ups) == 1
 
 
-def test_all_features_are_computed_if_the_folder_of_the_network_is_missing(tmp_path: Path) -> None:
+def test_all_features_are_computed_if_the_folder_of_the_network_is_missing(
+    tmp_path: Path, warm_ups: list[bool]
+) -> None:
     demand = FeatureDemand(tmp_path / "reentry_lstm")
     assert demand() == BOTH
+    assert demand() == BOTH
+    assert len(warm_ups) == 1
     install(tmp_path / "reentry_lstm", 1, "altitude")
     assert demand() == NONE
     (tmp_path / "reentry_lstm").rename(tmp_path / "gone")

@@ -10,13 +10,16 @@ import pytest
 from reentry.decision import decide_tracks
 from reentry.features.groups import ALL_GROUPS
 from reentry.features.track import track_features
+from reentry.refinement import LONGEST_HINDSIGHT, refined_onset
 from reentry.schema import FEATURES, LARGEST_SCAN, SIMPLE_FEATURES
 from reentry.triton import live_feed
 from reentry.triton.feature_demand import mark_not_computed
 from reentry.triton.live_feed import LiveFeed, LostFeedError, ScanAnswer
+from tests.orbit import PRIOR, labelled_flights
 from tests.unit.export.test_track_graph import ballistic, trapezoids
 
 IDLE = 60.0
+KNOWN, PEAK = FEATURES.index("orbit_known"), FEATURES.index("orbit_peak_pressure")
 
 
 def network(features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -203,3 +206,70 @@ def test_features_that_are_not_computed_are_nan() -> None:
 
     LiveFeed(spy, groups=frozenset(), idle=IDLE).scan(np.array([1]), flights(None)[0][:1])
     assert np.isnan(seen[0]).sum() == len(FEATURES) - len(SIMPLE_FEATURES)
+
+
+def watching(features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """A stand-in for a network that raises an alarm at a pressure."""
+    alarm = (features[:, PEAK] > 3.5) & (features[:, KNOWN] > 0.0)
+    return alarm[:, None].astype(np.float32), state, 1
+
+
+def test_every_live_track_is_refined_as_the_whole_track_whatever_else_its_scans_contain() -> None:
+    whole, refined = [], 0
+    for flight, features, _ in labelled_flights()[:8]:
+        alarm = int(watching(features, features)[0][:, 0].argmax())
+        expected = np.full((2, len(flight)), -1.0)
+        for step in range(alarm, len(flight)):
+            found = refined_onset(features[: step + 1], flight[: step + 1, 0], alarm, PRIOR)
+            if found is not None and flight[step, 0] - flight[alarm, 0] <= LONGEST_HINDSIGHT:
+                expected[:, step] = found[:2]
+                refined += 1
+        whole.append(expected)
+    assert refined > 100
+    rng = np.random.default_rng(3)
+    tracks = LiveFeed(watching, groups=ALL_GROUPS, idle=IDLE, clock=Clock(), prior_of={1: PRIOR}.get)
+    left = {number: list(flight) for number, (flight, _, _) in enumerate(labelled_flights()[:8])}
+    scans = []
+    while left:
+        rows = []
+        for number in rng.permutation(list(left)):
+            taken = int(rng.choice([0, 1, 1, 4]))
+            rows += [(number, row) for row in left[number][:taken]]
+            left[number] = left[number][taken:]
+            if not left[number]:
+                del left[number]
+        if rows:
+            ids = np.array([number for number, _ in rows])
+            scans.append((ids, tracks.scan(ids, np.array([row for _, row in rows]))))
+    for number, expected in enumerate(whole):
+        got = collected(scans, number)
+        used = got["accepted"] == 1
+        np.testing.assert_array_equal(got["refined_onset_timestamp"][used], expected[0][used])
+        np.testing.assert_array_equal(got["refined_onset_deviation"][used], expected[1][used])
+        assert (got["refined_onset_timestamp"][~used] == -1.0).all()
+
+
+def test_a_version_without_a_prior_refines_nothing() -> None:
+    flight = labelled_flights()[0][0]
+    tracks = LiveFeed(watching, groups=ALL_GROUPS, idle=IDLE, prior_of={}.get)
+    answer = tracks.scan(np.full(len(flight), 1), flight)
+    assert answer.onset.any()
+    assert (answer.refined_onset_timestamp == -1.0).all()
+    assert (answer.refined_onset_deviation == -1.0).all()
+
+
+def test_refinements_go_on_after_another_track_was_dropped() -> None:
+    flight, features, _ = labelled_flights()[0]
+    alarm = int(watching(features, features)[0][:, 0].argmax())
+    clock = Clock()
+    tracks = LiveFeed(watching, groups=ALL_GROUPS, idle=IDLE, clock=clock, prior_of={1: PRIOR}.get)
+    tracks.scan(np.array([7]), flight[:1])
+    tracks.scan(np.full(alarm, 8), flight[:alarm])
+    clock.now = IDLE
+    tracks.scan(np.array([8]), flight[alarm : alarm + 1])
+    clock.now = IDLE + 1.0
+    assert tracks.drop_silent() == 1
+    answer = tracks.scan(np.array([9, 8]), flight[[0, alarm + 1]])
+    found = refined_onset(features[: alarm + 2], flight[: alarm + 2, 0], alarm, PRIOR)
+    assert found is not None
+    assert answer.refined_onset_timestamp.tolist() == [-1.0, found.timestamp]

@@ -6,22 +6,25 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from reentry.decision import NO_ONSET
+from reentry.refinement import RefinedOnset
 from reentry.schema import NO_ONSET_TIMESTAMP
 from reentry.triton.prediction_log import ENVIRONMENT_VARIABLE, PredictionLog
 
 
-def add(log: PredictionLog, **changes: np.ndarray | None) -> None:
-    columns = {
+def add(log: PredictionLog, **changes: Any) -> None:
+    columns: dict[str, Any] = {
         "track_id": np.array([7, 8]),
         "rows": np.array([900, 600]),
         "onset_step": np.array([683, NO_ONSET]),
         "onset_timestamp": np.array([1.7e9 + 0.5, NO_ONSET_TIMESTAMP]),
         "model_version": np.array([3, 3]),
+        "refinement": [RefinedOnset(1.7e9 + 0.25, 0.5, 20.0), None],
         "started_at": np.array([9.5, 9.75]),
     }
     log.add(**(columns | changes))
@@ -40,10 +43,22 @@ def test_each_track_is_one_json_line_with_its_inference_time(tmp_path: Path) -> 
         "rows": 900,
         "onset_step": 683,
         "onset_timestamp": 1.7e9 + 0.5,
+        "refined_onset_timestamp": 1.7e9 + 0.25,
+        "refined_onset_deviation": 0.5,
+        "hindsight_seconds": 20.0,
         "inference_ms": 500.0,
         "model_version": 3,
     }
     assert (second["onset_step"], second["onset_timestamp"], second["inference_ms"]) == (None, None, 250.0)
+    assert (second["refined_onset_timestamp"], second["hindsight_seconds"]) == (None, None)
+
+
+def test_the_refined_onset_is_null_if_the_model_does_not_refine(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    log = PredictionLog.open(path)
+    add(log, refinement=None)
+    log.close()
+    assert [json.loads(line)["refined_onset_timestamp"] for line in path.read_text().splitlines()] == [None, None]
 
 
 def test_the_inference_time_is_null_if_no_model_saw_the_start(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from reentry.errors import ConfigError
+from tests.orbit import PRIOR
 from tests.training_data import short_samples
 from training.config import ModelConfig, TrainConfig
 from training.data.samples import Sample
 from training.evaluation.metrics import score
 from training.evaluation.predictions import predict
 from training.fit.fit import Trained, fit
+from training.models.networks import ReentryLSTM
 
 SHAPE = ModelConfig(hidden=8)
 QUICK = TrainConfig(epochs=4, accelerator="cpu")
@@ -121,3 +124,13 @@ def test_the_drift_reference_is_computed_from_the_training_split_alone(tmp_path:
     highest = max(float(sample.features[:, 0].max()) for sample in trained.train)
     assert reference.features["altitude"].edges[-1] == pytest.approx(highest, rel=2e-3)
     assert [name for name, feature in reference.features.items() if feature.used] == list(SHAPE.features)
+    assert reference.orbit_prior is None
+
+
+def test_the_learned_prior_of_a_network_is_part_of_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReentryLSTM, "orbit_prior", lambda _: PRIOR)
+    reference = train(short_samples(tmp_path)).checkpoint.reference
+    assert reference is not None
+    np.testing.assert_array_equal(reference.orbit_prior, PRIOR)

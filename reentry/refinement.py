@@ -1,0 +1,215 @@
+"""Refined onsets: when reentry really began, estimated from the measurements since the alarm.
+
+A network raises an alarm at the causal onset, from the measurements up to it. Later measurements show more of the drag,
+and so of the ballistic coefficient of the body. Each coefficient has its own onset time: the time at which the dynamic
+pressure exceeded its onset pressure, or the time at which it is predicted to. The posterior of the coefficients weights
+these times. The refined onset is their weighted median, which a few unlikely coefficients do not move.
+
+The computation is the same for whole tracks and for live ones, bit for bit.
+
+Shapes: B tracks, T steps, F features, R speeds, G coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reentry.drift import REFERENCE_FILE, Reference
+from reentry.errors import CheckpointError
+from reentry.features.orbit_posterior import ONSET_PRESSURES, posterior
+from reentry.schema import FEATURES, NOT_REFINED
+
+LONGEST_HINDSIGHT: Final = 20.0
+"""Time after the alarm during which an onset is refined, s."""
+
+_KNOWN: Final = FEATURES.index("orbit_known")
+_DRAG_FACTOR: Final = FEATURES.index("orbit_drag_factor")
+_DRAG_DEVIATION: Final = FEATURES.index("orbit_drag_deviation")
+_PEAK: Final = FEATURES.index("orbit_peak_pressure")
+_RISE: Final = FEATURES.index("orbit_pressure_rise")
+_ENTRY_SPEED: Final = FEATURES.index("orbit_entry_speed")
+
+_COEFFICIENTS: Final = len(ONSET_PRESSURES)
+_NEAREST: Final = 0.1
+_FARTHEST: Final = 8.0
+"""Limits of the rise in the logarithm of the pressure until a predicted onset."""
+_SLOWEST_RISE: Final = 1e-3
+"""Smallest rise of the logarithm of the pressure, 1/s."""
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+class RefinedOnset(NamedTuple):
+    """The refined onset of one track."""
+
+    timestamp: float
+    """Unix time at which reentry probably began, s."""
+    deviation: float
+    """Standard deviation of that time, s."""
+    hindsight: float
+    """Time from the alarm to the last measurement that was used, s."""
+
+
+def refined_onset(features: Float32, timestamp: Float64, alarm: int, prior: Float64) -> RefinedOnset | None:
+    """Refine the onset of a whole track from the measurements up to `LONGEST_HINDSIGHT` after the alarm.
+
+    Args:
+        features: features of the track without padding, (T, F).
+        timestamp: Unix time of each step, (T,), s.
+        alarm: step of the causal onset.
+        prior: probability of each coefficient at each speed, (R, G).
+
+    Returns:
+        The refined onset; None if the orbit filter has no result at the last of these measurements.
+    """
+    last = alarm + int(np.count_nonzero(timestamp[alarm:] - timestamp[alarm] <= LONGEST_HINDSIGHT)) - 1
+    if not features[last, _KNOWN] > 0.0:  # NaN if the features were not computed
+        return None
+    peak = np.maximum.accumulate(_known_pressure(features[: last + 1]))
+    crossing = timestamp[np.minimum(np.searchsorted(peak, ONSET_PRESSURES, side="right"), last)]
+    step = (timestamp[last] - timestamp[0]) / max(last, 1)
+    row = slice(last, last + 1)
+    refined, deviation = _estimate(features[row], timestamp[row], crossing[None], peak[row], step[None], prior)
+    return RefinedOnset(float(refined[0]), float(deviation[0]), float(timestamp[last] - timestamp[alarm]))
+
+
+class LiveRefinement:
+    """Refined onsets of live tracks, with what they need of earlier measurements."""
+
+    def __init__(self, prior: Float64) -> None:
+        """Begin without tracks.
+
+        Args:
+            prior: probability of each coefficient at each speed, (R, G).
+        """
+        self._prior = prior
+        self._first = np.zeros(0)  # time of the first measurement
+        self._steps = np.zeros(0, np.int64)
+        self._peak = np.zeros(0)  # logarithm of the highest pressure
+        self._crossing = np.zeros((0, _COEFFICIENTS))  # time at which each onset pressure was exceeded
+
+    def __len__(self) -> int:
+        """Number of tracks."""
+        return len(self._steps)
+
+    def widen(self, more: int) -> None:
+        """Add tracks that have not started."""
+        self._first = np.concatenate([self._first, np.zeros(more)])
+        self._steps = np.concatenate([self._steps, np.zeros(more, np.int64)])
+        self._peak = np.concatenate([self._peak, np.full(more, -np.inf)])
+        self._crossing = np.concatenate([self._crossing, np.zeros((more, _COEFFICIENTS))])
+
+    def keep(self, places: Int64) -> None:
+        """Keep only some tracks."""
+        self._first, self._steps = self._first[places], self._steps[places]
+        self._peak, self._crossing = self._peak[places], self._crossing[places]
+
+    def advance(self, places: Int64, features: Float32, timestamp: Float64, alarm: Float64) -> tuple[Float64, Float64]:
+        """Add one measurement to different tracks, and refine their onsets.
+
+        Args:
+            places: places of the tracks, (B,).
+            features: features of the measurements, (B, F).
+            timestamp: Unix time of the measurements, (B,), s.
+            alarm: Unix time of the causal onset, (B,), s; `schema.NO_ONSET_TIMESTAMP` before it.
+
+        Returns:
+            Refined onset and its standard deviation, (B,) each, s; `schema.NOT_REFINED` for a track without an alarm,
+            with an alarm more than `LONGEST_HINDSIGHT` ago, or without a result of the orbit filter.
+        """
+        self._add(places, features, timestamp)
+        onset, deviation = np.full(len(places), NOT_REFINED), np.full(len(places), NOT_REFINED)
+        recent = (alarm >= 0.0) & (timestamp - alarm <= LONGEST_HINDSIGHT)
+        rows = np.flatnonzero(recent & (features[:, _KNOWN] > 0.0))
+        if len(rows):
+            at, now = places[rows], timestamp[rows]
+            step = (now - self._first[at]) / np.maximum(self._steps[at] - 1, 1)
+            onset[rows], deviation[rows] = _estimate(
+                features[rows], now, self._crossing[at], self._peak[at], step, self._prior
+            )
+        return onset, deviation
+
+    def _add(self, places: Int64, features: Float32, timestamp: Float64) -> None:
+        starts = self._steps[places] == 0
+        self._first[places[starts]] = timestamp[starts]
+        self._steps[places] += 1
+        pressure = _known_pressure(features)
+        rising = np.flatnonzero(pressure > self._peak[places])
+        if not len(rising):
+            return
+        risen, peak = places[rising], pressure[rising]
+        crossed, crosses = np.searchsorted(ONSET_PRESSURES, self._peak[risen]), np.searchsorted(ONSET_PRESSURES, peak)
+        self._peak[risen] = peak
+        count = crosses - crossed
+        coefficient = np.arange(count.sum()) - np.repeat(np.cumsum(count) - crosses, count)
+        self._crossing[np.repeat(risen, count), coefficient] = np.repeat(timestamp[rising], count)
+
+
+class OrbitPriors:
+    """Priors of the versions in a model repository."""
+
+    def __init__(self, network: Path) -> None:
+        """Read versions from the folder of reentry_lstm. It does not exist if the models are in a bucket."""
+        self._network = network
+
+    def of(self, version: int) -> Float64 | None:
+        """Prior of a version, (R, G); None if its reference is missing or invalid, or has no prior."""
+        folder = self._network / str(version)
+        try:
+            modified = (folder / REFERENCE_FILE).stat().st_mtime_ns
+        except OSError:
+            return None
+        return _load(folder, modified)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, modified: int) -> Float64 | None:  # noqa: ARG001 - part of the cache key
+    try:
+        reference = Reference.load(folder)
+    except CheckpointError:  # `reentry.triton.telemetry` logs it
+        return None
+    return None if reference is None or reference.orbit_prior is None else np.array(reference.orbit_prior)
+
+
+def _known_pressure(features: Float32) -> Float64:
+    """Return the logarithm of the highest pressure so far, (...); minus infinity without a result of the filter."""
+    pressure: Float64 = math.log(10.0) * features[..., _PEAK].astype(np.float64)
+    return np.where(features[..., _KNOWN] > 0.0, pressure, -np.inf)
+
+
+def _estimate(
+    features: Float32, timestamp: Float64, crossing: Float64, peak: Float64, step: Any, prior: Float64
+) -> tuple[Float64, Float64]:
+    """Estimate the onset of tracks for which the filter has a result.
+
+    Args:
+        features: features of the latest step, (B, F).
+        timestamp: Unix time of the latest step, (B,), s.
+        crossing: Unix time at which the pressure exceeded the onset pressure of each coefficient, (B, G), s.
+        peak: logarithm of the highest pressure so far, (B,); the times in `crossing` count for lower onset pressures.
+        step: mean time step of the track, (B,), s.
+        prior: probability of each coefficient at each speed, (R, G).
+
+    Returns:
+        Refined onset and its standard deviation, (B,) each, s.
+    """
+    x = features.astype(np.float64)[:, :, None]  # a row for each track, whose result does not depend on the others
+    weight = posterior(x[:, _DRAG_FACTOR], x[:, _DRAG_DEVIATION], x[:, _ENTRY_SPEED], prior)[:, 0]
+    wait = np.clip(ONSET_PRESSURES - peak[:, None], _NEAREST, _FARTHEST) / np.maximum(x[:, _RISE], _SLOWEST_RISE)
+    onset = np.where(peak[:, None] > ONSET_PRESSURES, crossing, timestamp[:, None] + wait)
+    # The onset times do not fall along the coefficients, so they are in order for the median.
+    median = np.argmax(np.cumsum(weight, axis=-1) >= 0.5, axis=-1)[:, None]
+    later = onset - timestamp[:, None]  # without the many digits of a Unix time
+    spread = later - np.sum(weight * later, axis=-1, keepdims=True)
+    # The times of measurements say no more than that the pressure was exceeded since the measurement before, so the
+    # deviation is at least half a time step, of the mean width because one gap says nothing about the crossing.
+    deviation = np.sqrt(np.sum(weight * spread**2, axis=-1) + (0.5 * step) ** 2)
+    return np.take_along_axis(onset, median, axis=-1)[:, 0], deviation
