@@ -201,6 +201,17 @@ def test_compiled_code_is_kept_in_a_private_folder_if_that_of_the_source_is_read
     assert os.environ[orbit.CACHE_VARIABLE] == str(folder)
 
 
+def test_numba_keeps_compiled_code_in_the_chosen_folder(tmp_path: Path) -> None:
+    program = """
+from reentry.features import orbit
+orbit.os.access = lambda *_: False  # as on a read-only file system
+orbit.warm_up()
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), orbit.CACHE_VARIABLE: ""}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    assert list((tmp_path / f"reentry-numba-{os.getuid()}").rglob("*continue_all*.nbc"))
+
+
 def test_a_folder_that_others_can_write_to_is_not_used(read_only: Path) -> None:
     open_to_all = read_only / f"reentry-numba-{os.getuid()}"
     open_to_all.mkdir()
