@@ -103,19 +103,18 @@ class FeatureUse:
         """
         # The features of a group are all computed or all missing in a request, so checking its first step suffices.
         missing = {group for group, columns in _COLUMNS.items() if np.isnan(features[:, 0, columns]).any()}
-        if missing:
-            missing &= self(version)
-        if missing - _computable():
-            raise NotComputedError(
-                f"version {version} of the network uses orbit features, which this server cannot compute; expected: "
-                f"the package {orbit.COMPILER} in the server's Python; got: it is not installed; fix: install it, or "
-                "promote a version without orbit features"
-            )
-        if missing:
+        if not missing or not missing & self(version):
+            return
+        if missing & self(version) <= _computable():
             raise NotComputedError(
                 f"version {version} of the network uses features that were not computed for this request, because it "
                 "was loaded during the request; fix: send the request again"
             )
+        raise NotComputedError(
+            f"version {version} of the network uses orbit features, which this server cannot compute; expected: the "
+            f"package {orbit.COMPILER} in the server's Python; got: it is not installed; fix: install it, or promote a "
+            "version without orbit features"
+        )
 
 
 def mark_not_computed(features: npt.NDArray[np.float32], groups: frozenset[str]) -> None:

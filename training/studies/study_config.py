@@ -61,7 +61,7 @@ def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
         validation_share=0.05,
         onset_weight=30.0,
         onset_span=8.0,
-        stopping_weight=0.05,
+        stopping_weight=0.3,
         forget_bias=1.5,
         accelerator="cpu",
     )

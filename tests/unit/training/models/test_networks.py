@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reentry.errors import ConfigError
-from reentry.schema import FEATURES, FRACTIONS
+from reentry.schema import FEATURES, FRACTIONS, ORBIT_FEATURES
 from training.config import KINDS, ModelConfig
 from training.models.networks import ReentryConvolution, ReentryGRU, ReentryLSTM, ReentryNetwork
 from training.models.networks import network as untrained
@@ -15,6 +15,7 @@ SHAPES = [
     {},
     {"layers": 2, "dropout": 0.2},
     {"layer_norm": True, "hidden": 5, "features": FEATURES},
+    {"features": ("altitude", *ORBIT_FEATURES), "magnified": ()},
     {"kind": "gru", "layers": 2},
     {"kind": "convolution"},
     {"kind": "convolution", "layers": 4, "kernel": 4, "dropout": 0.2, "features": FEATURES},

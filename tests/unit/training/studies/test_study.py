@@ -124,7 +124,7 @@ def test_the_network_without_the_orbit_filter_has_all_other_features_of_the_firs
     (first, train), (without, old) = networks(QUICK).values()
     assert set(first.features) - set(without.features) == set(ORBIT_FEATURES)
     assert set(ROBUST_FEATURES) <= set(without.features)
-    assert (train.stopping_weight, train.alarm_weight) == (0.05, 0.0)
+    assert (train.stopping_weight, train.alarm_weight) == (0.3, 0.0)
     assert (old.stopping_weight, old.alarm_weight) == (0.0, 1.0)
     assert replace(without, features=first.features) == first
 
@@ -232,7 +232,7 @@ def test_a_negative_alarm_weight_is_refused() -> None:
         TrainConfig(alarm_weight=-1.0)
 
 
-def test_the_preset_is_the_network_of_the_whole_study() -> None:
-    model, train = networks(StudyConfig())[LSTM_NAME]
+def test_the_preset_is_the_network_of_the_quick_study() -> None:
+    model, train = networks(QUICK)[LSTM_NAME]
     preset = Path(training.__file__).parent / "presets" / "ballistic.toml"
     assert read_configs(preset, model={}, train={"accelerator": "cpu"}) == (model, train)
