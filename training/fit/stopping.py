@@ -22,11 +22,14 @@ from training.data.batches import Batch
 LARGEST_ERROR: Final = 30.0
 """Upper limit of an error, s, so that few hopeless flights do not dominate."""
 
+EARLY: Final = 1.5
+"""Weight of the square of an early error, which is a false alarm; that of a late one is 1."""
+
 _TIME_STEP: Final = FEATURES.index("time_step")
 
 
 def expected_square(logits: Tensor, batch: Batch) -> Tensor:
-    """Expected square of the onset error of each track, (B,), s2.
+    """Expected square of the onset error of each track, (B,), s2; the square of an early error counts `EARLY` times.
 
     A track without an onset, or without an alarm, is taken to begin reentry, or to raise the alarm, one step after its
     end, as in `training.evaluation.metrics`.
@@ -46,4 +49,9 @@ def expected_square(logits: Tensor, batch: Batch) -> Tensor:
     silent = torch.where(counted, F.logsigmoid(-logits), 0.0)  # logarithm of the probability of no alarm at the step
     silent_before = torch.cumsum(silent, dim=1) - silent
     alarm = torch.where(counted, torch.exp(silent_before + F.logsigmoid(logits)), 0.0)
-    return (alarm * error**2).sum(dim=1) + torch.exp(silent.sum(dim=1)) * missed**2
+    return (alarm * _cost(error)).sum(dim=1) + torch.exp(silent.sum(dim=1)) * _cost(missed)
+
+
+def _cost(error: Tensor) -> Tensor:
+    """Weighted square of an error in s, which is negative if the alarm is early."""
+    return torch.where(error < 0.0, EARLY, 1.0) * error**2

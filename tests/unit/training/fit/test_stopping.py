@@ -7,7 +7,7 @@ import torch
 
 from reentry.schema import FEATURES
 from training.data.batches import Batch
-from training.fit.stopping import LARGEST_ERROR, expected_square
+from training.fit.stopping import EARLY, LARGEST_ERROR, expected_square
 
 SURE = 30.0
 
@@ -27,16 +27,16 @@ def logits(alarm: int, steps: int) -> torch.Tensor:
     return torch.where(torch.arange(steps) >= alarm, SURE, -SURE)[None]
 
 
-@pytest.mark.parametrize(("alarm", "seconds"), [(5, 0.0), (8, 6.0), (3, -4.0)])
-def test_a_certain_alarm_costs_the_square_of_its_error(alarm: int, seconds: float) -> None:
+@pytest.mark.parametrize(("alarm", "cost"), [(5, 0.0), (8, 36.0), (3, 16.0 * EARLY)])
+def test_a_certain_alarm_costs_the_square_of_its_error(alarm: int, cost: float) -> None:
     track = batch([0.0] * 5 + [1.0] * 5, step=2.0)
-    assert float(expected_square(logits(alarm, 10), track)) == pytest.approx(seconds**2, abs=1e-6)
+    assert float(expected_square(logits(alarm, 10), track)) == pytest.approx(cost, abs=1e-5)
 
 
 def test_an_uncertain_alarm_costs_the_mean() -> None:
     track = batch([0.0, 0.0, 1.0, 1.0])
     uncertain = torch.tensor([[0.0, -SURE, -SURE, SURE]])  # half at step 0, otherwise at step 3
-    assert float(expected_square(uncertain, track)) == pytest.approx(0.5 * 4.0 + 0.5 * 1.0, abs=1e-6)
+    assert float(expected_square(uncertain, track)) == pytest.approx(0.5 * 4.0 * EARLY + 0.5 * 1.0, abs=1e-6)
 
 
 def test_a_missed_onset_counts_as_one_step_after_the_end() -> None:
@@ -47,7 +47,7 @@ def test_a_missed_onset_counts_as_one_step_after_the_end() -> None:
 def test_a_track_without_an_onset_begins_one_step_after_its_end() -> None:
     track = batch([0.0] * 6)
     assert float(expected_square(logits(9, 6), track)) == pytest.approx(0.0, abs=1e-6)
-    assert float(expected_square(logits(2, 6), track)) == pytest.approx(16.0, abs=1e-6)
+    assert float(expected_square(logits(2, 6), track)) == pytest.approx(16.0 * EARLY, abs=1e-5)
 
 
 def test_padding_changes_nothing() -> None:
@@ -60,7 +60,7 @@ def test_padding_changes_nothing() -> None:
 
 def test_an_error_is_limited() -> None:
     track = batch([0.0] * 100 + [1.0])
-    assert float(expected_square(logits(0, 101), track)) == pytest.approx(LARGEST_ERROR**2)
+    assert float(expected_square(logits(0, 101), track)) == pytest.approx(EARLY * LARGEST_ERROR**2)
 
 
 def test_the_gradient_is_finite_for_extreme_logits() -> None:
