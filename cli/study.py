@@ -17,7 +17,7 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder of study.json, study.md, plots, flights and networks.")] = (
         Path("artifacts/study")
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="Use one seed and fewer flights: under half an hour.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Use fewer flights and epochs: about an hour.")] = False,
     seeds: Annotated[
         int | None, typer.Option(help="Number of random seeds, each with its own training flights.")
     ] = None,
@@ -25,7 +25,7 @@ def study(
         int | None, typer.Option(help="Number of methods that run at once.  [default: one per core]")
     ] = None,
 ) -> None:
-    """Train networks, ablations and baselines on simulated ballistic flights and compare them in one table.
+    """Train networks and baselines on simulated ballistic flights and compare them in one table.
 
     The full study takes a night on two cores. If it is interrupted, run the same command again to resume after the
     last finished method.

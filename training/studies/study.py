@@ -1,4 +1,4 @@
-"""Study on ballistic flights: networks, ablations and baselines, by random seed and severity.
+"""Study on ballistic flights: networks and baselines, by random seed and severity.
 
 A method is trained once for each seed, on flights of all severities together, and scored on flights of each severity
 that no method has seen. Thresholds ignore noise, so they are fitted for each severity separately. A seed determines
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from reentry.decision import DecisionConfig
 from reentry.errors import ConfigError
-from reentry.features.groups import WITHOUT_COMPILER
+from reentry.features.groups import ALL_GROUPS
 from reentry.runtime.cores import cores
 from reentry.runtime.files import whole_file
 from reentry.runtime.pool import in_order
@@ -41,7 +42,9 @@ from training.fit.fit import fit
 from training.fit.threads import one_thread
 from training.models.baselines import AltitudeThreshold, BoostedTrees, DragThreshold, predict_with
 from training.studies.known_path import known_path
-from training.studies.study_config import KNOWN_PATH, UNSEEN_SEED, StudyConfig, methods, networks
+from training.studies.orbit_baselines import OrbitFilterAlone, OrbitTrees
+from training.studies.refined_onsets import refined_errors
+from training.studies.study_config import KNOWN_PATH, LSTM_FEATURES, UNSEEN_SEED, StudyConfig, methods, networks
 from training.studies.study_flights import FlightSet, shortened
 
 STUDY_NAME: Final = "study.json"
@@ -66,6 +69,9 @@ class StudyRow:
     step_microseconds: float | None
     """Processor time of the method for one step, on one thread, flight by flight, without computing the features; None
     for the known path."""
+    refined: list[dict[str, float | None]]
+    """Fields of `training.studies.refined_onsets.RefinedErrors`, None in place of NaN, for each time since the alarm;
+    empty for a method without the orbit filter's prior."""
 
 
 def run_study(
@@ -87,7 +93,6 @@ def run_study(
     rows = read_rows(path, config)
     done = {(row.method, row.seed) for row in rows}
     processes = processes or cores()
-    groups = WITHOUT_COMPILER.union(*(model.groups for model, _ in networks(config).values()))
     out.mkdir(parents=True, exist_ok=True)
     with ended_by_signals(), _features_folder(out) as unseen_features:
         unseen: dict[int, StoredSamples] = {}
@@ -103,7 +108,7 @@ def run_study(
                     count=config.unseen_flights,
                     first_seed=UNSEEN_SEED,
                     severities=config.severities,
-                    groups=groups,
+                    groups=ALL_GROUPS,
                 ).samples(out, unseen_features, processes, report)
             with _features_folder(out) as train_features:
                 train = FlightSet(
@@ -111,7 +116,7 @@ def run_study(
                     count=config.training_flights,
                     first_seed=1_000 * (seed + 1),
                     severities=config.severities,
-                    groups=groups,
+                    groups=ALL_GROUPS,
                 ).samples(out, train_features, processes, report)
                 trial = _Trial(config=config, out=out, seed=seed, methods=missing, train=train, unseen=unseen)
                 for new in in_order(trial.rows, len(missing), processes):
@@ -160,6 +165,18 @@ def _features_folder(out: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    """A fitted method."""
+
+    parameters: int
+    """Number of fitted parameters."""
+    predictors: dict[int, Predictor]
+    """Predictor for each severity."""
+    prior: npt.NDArray[np.float64] | None = None
+    """Prior of the orbit filter with which the method's onsets are refined; None if they are not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
     """Methods to fit and score for one seed. Worker processes receive it and compute the rows of one method each."""
 
@@ -177,33 +194,39 @@ class _Trial:
         method = self.methods[number]
         started = time.monotonic()
         with one_thread(), threadpool_limits(1):
-            parameters, predictors = self._fit(method)
+            fitted = self._fit(method)
             seconds = time.monotonic() - started
-            return [self._row(method, severity, predictors[severity], parameters, seconds) for severity in self.unseen]
+            return [self._row(method, severity, fitted, seconds) for severity in self.unseen]
 
-    def _fit(self, method: str) -> tuple[int, dict[int, Predictor]]:
-        """Number of fitted parameters, and the predictor for each severity."""
-        predictors: dict[int, Predictor] = {}
+    def _fit(self, method: str) -> _Fitted:
         if method == KNOWN_PATH:
-            for severity in self.unseen:
-                simulation = BallisticConfig(  # with the settings of `simulate_file`
-                    tracks=self.config.unseen_flights, seed=UNSEEN_SEED + severity, sensors=of_severity(severity)
-                )
-                predictors[severity] = partial(known_path, config=simulation)
-            return 0, predictors
+            return _Fitted(parameters=0, predictors={severity: self._known_path(severity) for severity in self.unseen})
         if method in (AltitudeThreshold.name, DragThreshold.name):
+            predictors: dict[int, Predictor] = {}
             for severity in self.unseen:
                 threshold = AltitudeThreshold() if method == AltitudeThreshold.name else DragThreshold()
                 threshold.fit(self.train[severity])
                 predictors[severity] = partial(predict_with, threshold)
-            return threshold.parameters, predictors
-        if method == BoostedTrees.name:
-            trees = BoostedTrees(self.config.trees, self.seed)
-            trees.fit([sample for samples in self.train.values() for sample in samples])
-            return trees.parameters, dict.fromkeys(self.unseen, partial(predict_with, trees))
-        return self._fit_network(method)
+            return _Fitted(parameters=threshold.parameters, predictors=predictors)
+        if method in networks(self.config):
+            return self._fit_network(method)
+        flights = [sample for samples in self.train.values() for sample in samples]
+        if method == OrbitFilterAlone.name:
+            alone = OrbitFilterAlone()
+            alone.fit(flights)
+            return self._of_all(alone.parameters, partial(predict_with, alone), alone.prior)
+        trees = BoostedTrees(self.config.trees, self.seed)
+        on_orbit = OrbitTrees(trees, LSTM_FEATURES)
+        on_orbit.fit(flights)
+        return self._of_all(trees.parameters, on_orbit.predict)
 
-    def _fit_network(self, method: str) -> tuple[int, dict[int, Predictor]]:
+    def _known_path(self, severity: int) -> Predictor:
+        simulation = BallisticConfig(  # with the settings of `simulate_file`
+            tracks=self.config.unseen_flights, seed=UNSEEN_SEED + severity, sensors=of_severity(severity)
+        )
+        return partial(known_path, config=simulation)
+
+    def _fit_network(self, method: str) -> _Fitted:
         flights = [sample for samples in self.train.values() for sample in shortened(samples, self.seed)]
         model_config, train_config = networks(self.config)[method]
         trained = fit(
@@ -223,23 +246,30 @@ class _Trial:
         save_checkpoint(self.out / "networks" / f"{name}-{self.seed}.ckpt", checkpoint)
         model = checkpoint.model
         parameters = sum(weight.numel() for weight in model.parameters())
-        return parameters, dict.fromkeys(self.unseen, partial(predict, model))
+        return self._of_all(parameters, partial(predict, model), model.orbit_prior())
 
-    def _row(self, method: str, severity: int, predictor: Predictor, parameters: int, seconds: float) -> StudyRow:
+    def _of_all(self, parameters: int, predictor: Predictor, prior: npt.NDArray[np.float64] | None = None) -> _Fitted:
+        """Return a method that is fitted on flights of all severities together."""
+        return _Fitted(parameters=parameters, predictors=dict.fromkeys(self.unseen, predictor), prior=prior)
+
+    def _row(self, method: str, severity: int, fitted: _Fitted, seconds: float) -> StudyRow:
         samples = list(self.unseen[severity])
         started = time.process_time()
-        predictions = predictor(samples)
+        predictions = fitted.predictors[severity](samples)
         spent = time.process_time() - started
         bins = reliability(predictions)
+        decision = DecisionConfig()
+        refined = [] if fitted.prior is None else refined_errors(predictions, samples, fitted.prior, decision)
         return StudyRow(
             method=method,
             seed=self.seed,
             severity=severity,
-            metrics=without_nan(score(predictions, DecisionConfig()).as_dict()),
+            metrics=without_nan(score(predictions, decision).as_dict()),
             reliability={name: _without_nan(getattr(bins, name)) for name in ("steps", "predicted", "observed")},
-            parameters=parameters,
+            parameters=fitted.parameters,
             training_seconds=seconds,
             step_microseconds=None if method == KNOWN_PATH else 1e6 * spent / sum(len(p.track) for p in predictions),
+            refined=[without_nan(asdict(errors)) for errors in refined],
         )
 
 

@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 
 from training.evaluation.plots import write_files
 from training.models.baselines import THRESHOLD_TRACKS, AltitudeThreshold, BoostedTrees, DragThreshold
+from training.studies.orbit_baselines import OrbitFilterAlone
 from training.studies.study import StudyRow
-from training.studies.study_config import KNOWN_PATH, LARGEST, LSTM_NAME, StudyConfig, networks
+from training.studies.study_config import KNOWN_PATH, LSTM_NAME, StudyConfig
 
 REPORT_NAME: Final = "study.md"
+
+_OVER_SEEDS: Final = ", mean over them with the lowest and highest onset RMSE, and the worst error of all"
 
 _COLUMNS: Final = {
     "onset_rmse": ("onset RMSE, s", "{:.2f}"),
@@ -24,10 +27,10 @@ _COLUMNS: Final = {
     "false_alarms": ("false alarms per 1,000", "{:.1f}"),
     "brier": ("Brier", "{:.5f}"),
 }
-_LOWEST_IS_WORST: Final = ("f1",)
 
 _COLOURS: Final = {
     LSTM_NAME: "tab:red",
+    OrbitFilterAlone.name: "tab:orange",
     BoostedTrees.name: "tab:green",
     DragThreshold.name: "tab:blue",
     AltitudeThreshold.name: "tab:purple",
@@ -48,14 +51,14 @@ def write_report(rows: Sequence[StudyRow], config: StudyConfig, out: Path, comma
 
 
 def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str:
-    """Text of study.md. With several seeds, a cell of the table holds the mean and the worst value."""
+    """Text of study.md. With several seeds, a cell of the table holds the mean and, for the RMSE, the range."""
     seeds = sorted({row.seed for row in rows})
     flights = config.training_flights * len(config.severities)
     lines = [
         "# Study on ballistic flights",
         "",
         f"`{command}`: {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        f"{', mean / worst over them' if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
+        f"{_OVER_SEEDS if len(seeds) > 1 else ''}; each trains on {flights:,} flights, "
         f"{config.training_flights:,} of each severity, all severities together "
         f"(thresholds: each severity separately, on about {THRESHOLD_TRACKS}), "
         f"and is scored on {config.unseen_flights:,} flights of each severity that no method has seen.",
@@ -76,18 +79,12 @@ def markdown(rows: Sequence[StudyRow], config: StudyConfig, command: str) -> str
             times = [row.step_microseconds for row in of_method if row.step_microseconds is not None]
             spent = f"{np.median(times):.2g}" if times else "-"
             lines.append(f"| {severity} | {method} | " + " | ".join([*cells, size, spent]) + " |")
-    lines += ["", *comparison(rows), ""]
-    best = winner(rows, config)
-    if best:
-        lines += [
-            f"The network with the lowest onset RMSE over all severities and at most {LARGEST:,} weights: {best}.",
-            "",
-        ]
+    lines += ["", *comparison(rows), "", *refinement(rows), ""]
     return "\n".join(lines)
 
 
 def comparison(rows: Sequence[StudyRow]) -> list[str]:
-    """Onset RMSE of the LSTM, the baselines and the known path, as a Markdown line for each severity."""
+    """Onset RMSE of the LSTM and of the other methods, as a Markdown line for each severity."""
     lines = []
     for severity in sorted({row.severity for row in rows}):
         means = {
@@ -97,22 +94,32 @@ def comparison(rows: Sequence[StudyRow]) -> list[str]:
         lstm = means.get(LSTM_NAME)
         if lstm:
             others = ", ".join(
-                f"{name} {means[name]:.2f} s ({means[name] / lstm:.1f} times)"
-                for name in (BoostedTrees.name, AltitudeThreshold.name, DragThreshold.name, KNOWN_PATH)
-                if name in means
+                f"{name} {mean:.2f} s ({mean / lstm:.1f} times)" for name, mean in means.items() if name != LSTM_NAME
             )
             lines.append(f"- severity {severity}: LSTM {lstm:.2f} s; {others}")
     return ["Onset RMSE compared with that of the LSTM:", "", *lines] if lines else []
 
 
-def winner(rows: Sequence[StudyRow], config: StudyConfig) -> str | None:
-    """Name of the network with the lowest mean onset RMSE among those with at most `LARGEST` weights."""
-    means = {}
-    for method in networks(config):
-        of_method = [row for row in rows if row.method == method]
-        if of_method and of_method[0].parameters <= LARGEST:
-            means[method] = np.mean([row.metrics["onset_rmse"] or 0.0 for row in of_method])
-    return min(means, key=lambda method: means[method]) if means else None
+def refinement(rows: Sequence[StudyRow]) -> list[str]:
+    """Lines of a Markdown table of the refined onsets, with the mean over the seeds; empty without any."""
+    refined = [row for row in rows if row.refined]
+    if not refined:
+        return []
+    times = [f"{errors['hindsight']:g} s" for errors in refined[0].refined]
+    lines = [
+        "Onset RMSE, s, of the alarm and of the refined onset some time after it, and the spread of (refined - true "
+        "onset) / (its predicted standard deviation), which is 1 if the prediction is right:",
+        "",
+        f"| severity | method | alarm | {' | '.join(times)} | {' | '.join(f'spread, {time}' for time in times)} |",
+        "| ---: | --- |" + " ---: |" * (1 + 2 * len(times)),
+    ]
+    for severity in sorted({row.severity for row in refined}):
+        for method, of_method in _by_method(refined, severity).items():
+            values = [[row.metrics["onset_rmse"] for row in of_method]]
+            for name in ("onset_rmse", "spread"):
+                values += [[row.refined[k][name] for row in of_method] for k in range(len(times))]
+            lines.append(f"| {severity} | {method} | " + " | ".join(_mean("{:.2f}", each) for each in values) + " |")
+    return lines
 
 
 def errors_figure(rows: Sequence[StudyRow]) -> Figure:
@@ -176,17 +183,21 @@ def _by_method(rows: Sequence[StudyRow], severity: int) -> dict[str, list[StudyR
 
 
 def _cell(name: str, values: Sequence[float | None]) -> str:
-    """Value of one seed, or mean and worst of several; a dash if one is missing."""
+    """Mean over the seeds, for the RMSE with its range, for the worst error the largest; a dash if one is missing."""
+    form, known = _COLUMNS[name][1], [value for value in values if value is not None]
+    if name == "onset_worst" and len(known) == len(values):
+        return form.format(max(known))
+    if name == "onset_rmse" and len(known) == len(values) > 1:
+        return f"{form.format(np.mean(known))} ({form.format(min(known))} to {form.format(max(known))})"
+    return _mean(form, values)
+
+
+def _mean(form: str, values: Sequence[float | None]) -> str:
+    """Mean over the seeds; a dash if a value is missing."""
     known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "-"
-    form = _COLUMNS[name][1]
-    if len(known) == 1:
-        return form.format(known[0])
-    worst = min(known) if name in _LOWEST_IS_WORST else max(known)
-    return f"{form.format(np.mean(known))} / {form.format(worst)}"
+    return form.format(np.mean(known)) if len(known) == len(values) else "-"
 
 
 def _colour(method: str, place: int) -> str:
-    others = ("tab:orange", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
+    others = ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
     return _COLOURS.get(method, others[place % len(others)])

@@ -84,6 +84,7 @@ def test_the_plot_of_a_study_has_a_dot_for_each_method_and_severity() -> None:
             training_seconds=1.0,
             step_microseconds=None,
             reliability={},
+            refined=[],
         )
         for severity in (0, 1)
         for method, value in (("LSTM", 1.0), ("known path", 0.5))

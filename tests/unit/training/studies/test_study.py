@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import training
 from cli import app
 from reentry.errors import ConfigError
-from reentry.schema import ROBUST_FEATURES
+from reentry.schema import ORBIT_FEATURES, ROBUST_FEATURES
 from tests.training_data import short_samples
-from training.config import CONVOLUTION, GRU, TrainConfig, read_configs
+from training.config import TrainConfig, read_configs
 from training.data.batches import Batch
 from training.data.samples import Sample
 from training.fit.module import worst_alarms
@@ -24,12 +24,12 @@ from training.studies import study_config
 from training.studies.study import STUDY_NAME, StudyRow, read_rows, run_study, write_rows
 from training.studies.study_config import LSTM_NAME, QUICK, StudyConfig, methods, networks
 from training.studies.study_flights import shortened
-from training.studies.study_report import comparison, markdown, winner, write_report
+from training.studies.study_report import comparison, markdown, refinement, write_report
 
 TINY = StudyConfig(seeds=1, training_flights=6, unseen_flights=3, epochs=1, hidden=3, trees=3, severities=(0, 2))
 
 
-def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: int = 10) -> StudyRow:
+def row(method: str, severity: int, rmse: float, *, seed: int = 0, refined: float | None = None) -> StudyRow:
     metrics = {
         "onset_rmse": rmse,
         "onset_worst": 2 * rmse,
@@ -45,9 +45,10 @@ def row(method: str, severity: int, rmse: float, *, seed: int = 0, parameters: i
         severity=severity,
         metrics=metrics,
         reliability=bins,
-        parameters=parameters,
+        parameters=10,
         training_seconds=1.0,
         step_microseconds=2.0,
+        refined=[] if refined is None else [{"hindsight": 5.0, "onset_rmse": refined, "refined": 3, "spread": None}],
     )
 
 
@@ -119,19 +120,26 @@ def test_the_worst_alarm_is_a_step_well_before_the_onset() -> None:
     torch.testing.assert_close(worst_alarms(logits, padded, span=2.0), expected)
 
 
-def test_each_network_of_the_study_differs_from_the_first_in_one_setting() -> None:
-    (first, train), *others = networks(QUICK).values()
-    assert set(ROBUST_FEATURES) <= set(first.features)
-    assert [model.kind for model, _ in others] == [GRU, CONVOLUTION, first.kind, first.kind]
-    assert not set(others[2][0].features) & set(ROBUST_FEATURES)
-    assert set(first.features) - set(others[3][0].features) == {"log_intensity", "log_intensity_rise"}
-    assert all(config == train for _, config in others)
+def test_the_network_without_the_orbit_filter_has_all_other_features_of_the_first() -> None:
+    (first, train), (without, old) = networks(QUICK).values()
+    assert set(first.features) - set(without.features) == set(ORBIT_FEATURES)
+    assert set(ROBUST_FEATURES) <= set(without.features)
+    assert (train.stopping_weight, train.alarm_weight) == (0.3, 0.0)
+    assert (old.stopping_weight, old.alarm_weight) == (0.0, 1.0)
+    assert replace(without, features=first.features) == first
 
 
 def test_a_study_scores_every_severity_and_resumes_where_it_stopped(tmp_path: Path) -> None:
     lines: list[str] = []
     rows = run_study(TINY, tmp_path, lines.append, processes=2)
-    names = [*networks(TINY), "boosted trees", "altitude threshold", "deceleration threshold", "known path"]
+    names = [
+        *networks(TINY),
+        "orbit filter",
+        "boosted trees",
+        "altitude threshold",
+        "deceleration threshold",
+        "known path",
+    ]
     assert methods(TINY) == names
     assert [(r.method, r.severity) for r in rows] == [(m, s) for m in names for s in (0, 2)]
     assert lines[0] == "3 flights of severity 0 to judge by, seed 90000"
@@ -139,6 +147,9 @@ def test_a_study_scores_every_severity_and_resumes_where_it_stopped(tmp_path: Pa
     assert all(r.metrics["tracks"] == 3 for r in rows)
     assert sum(steps or 0 for steps in rows[0].reliability["steps"]) == rows[0].metrics["steps"]
     assert (tmp_path / "networks" / "LSTM-0.ckpt").exists()
+    assert {r.method for r in rows if r.refined} == {"LSTM", "orbit filter"}
+    assert [errors["hindsight"] for errors in rows[0].refined] == [0.0, 5.0, 10.0, 20.0]
+    assert all(r.step_microseconds for r in rows if r.method != "known path")
     assert read_rows(tmp_path / STUDY_NAME, TINY) == rows
 
     finished = [r for r in rows if r.method != "altitude threshold"]
@@ -183,17 +194,26 @@ def test_the_table_has_a_row_for_each_method_and_severity(tmp_path: Path) -> Non
     assert "- severity 0: LSTM 1.00 s; boosted trees 3.00 s (3.0 times)" in text
 
 
-def test_a_cell_over_several_seeds_holds_the_mean_and_the_worst() -> None:
+def test_cells_over_several_seeds_hold_the_mean_the_range_of_the_rmse_and_the_worst_error() -> None:
     text = markdown([row(LSTM_NAME, 0, 1.0), row(LSTM_NAME, 0, 2.0, seed=1)], TINY, "reentry study")
-    assert "2 seeds, mean / worst over them" in text
-    assert "| 1.50 / 2.00 | 3 / 4 | 0.9000 / 0.9000 |" in text
+    assert "2 seeds, mean over them with the lowest and highest onset RMSE" in text
+    assert "| 1.50 (1.00 to 2.00) | 4 | 0.9000 | - |" in text
 
 
-def test_the_winner_is_the_best_network_of_allowed_size() -> None:
-    rows = [row(LSTM_NAME, 0, 2.0), row("GRU", 0, 1.0, parameters=200_000), row("boosted trees", 0, 0.1)]
-    assert winner(rows, TINY) == LSTM_NAME
-    assert winner([row("boosted trees", 0, 0.1)], TINY) is None
-    assert comparison([row("GRU", 0, 1.0)]) == []
+def test_refined_onsets_have_their_own_table() -> None:
+    rows = [
+        row(LSTM_NAME, 1, 4.0, refined=2.0),
+        row(LSTM_NAME, 1, 3.0, refined=1.0, seed=1),
+        row("boosted trees", 1, 9.0),
+    ]
+    lines = markdown(rows, TINY, "reentry study").splitlines()
+    assert "| severity | method | alarm | 5 s | spread, 5 s |" in lines
+    assert "| 1 | LSTM | 3.50 | 1.50 | - |" in lines
+    assert refinement([row("boosted trees", 1, 9.0)]) == []
+
+
+def test_the_comparison_needs_the_lstm() -> None:
+    assert comparison([row("boosted trees", 0, 1.0)]) == []
 
 
 def test_the_command_writes_its_report_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +232,7 @@ def test_a_negative_alarm_weight_is_refused() -> None:
         TrainConfig(alarm_weight=-1.0)
 
 
-def test_the_preset_is_the_network_of_the_whole_study() -> None:
-    model, train = networks(StudyConfig())[LSTM_NAME]
+def test_the_preset_is_the_network_of_the_quick_study() -> None:
+    model, train = networks(QUICK)[LSTM_NAME]
     preset = Path(training.__file__).parent / "presets" / "ballistic.toml"
     assert read_configs(preset, model={}, train={"accelerator": "cpu"}) == (model, train)
