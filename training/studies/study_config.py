@@ -35,7 +35,7 @@ class StudyConfig:
     unseen_flights: int = 1_000
     """Number of flights for each severity that the methods are scored on, the same for all seeds."""
     epochs: int = 20
-    hidden: int = 64
+    hidden: int = 32
     trees: int = 400
     severities: tuple[int, ...] = tuple(range(len(SEVERITIES)))
 
@@ -59,14 +59,17 @@ def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
         batch_size=32,
         learning_rate=8e-3,
         validation_share=0.05,
-        onset_weight=30.0,
+        onset_weight=10.0,
         onset_span=8.0,
         stopping_weight=0.3,
         forget_bias=1.5,
         accelerator="cpu",
     )
     # The settings with which this network was served before there was an orbit filter.
-    without = replace(model, features=_WITHOUT_ORBIT), replace(train, stopping_weight=0.0, alarm_weight=1.0)
+    without = (
+        replace(model, features=_WITHOUT_ORBIT, hidden=2 * config.hidden),
+        replace(train, onset_weight=30.0, stopping_weight=0.0, alarm_weight=1.0),
+    )
     return {LSTM_NAME: (model, train), "LSTM, no orbit filter": without}
 
 

@@ -126,7 +126,7 @@ def test_the_network_without_the_orbit_filter_has_all_other_features_of_the_firs
     assert set(ROBUST_FEATURES) <= set(without.features)
     assert (train.stopping_weight, train.alarm_weight) == (0.3, 0.0)
     assert (old.stopping_weight, old.alarm_weight) == (0.0, 1.0)
-    assert replace(without, features=first.features) == first
+    assert replace(without, features=first.features, hidden=first.hidden) == first
 
 
 def test_a_study_scores_every_severity_and_resumes_where_it_stopped(tmp_path: Path) -> None:
