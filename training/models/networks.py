@@ -37,6 +37,10 @@ from training.data.samples import dividing_values
 from training.models.orbit_inputs import ORBIT_INPUTS, OrbitInputs
 from training.models.orbit_prior import learned_prior
 
+LARGEST_CORRECTION: Final = 2.0
+"""Largest change of the orbit filter's logit: a factor of 7 of the odds. The filter is right in cases that are too rare
+to be learned, and a larger change would make the network follow chance in its training flights."""
+
 State = tuple[Tensor, ...]
 """State after a track's earlier steps. For the LSTM these are the hidden and the cell state, (L, B, H) each."""
 
@@ -138,8 +142,18 @@ class ReentryNetwork(nn.Module, ABC):
         return self.total(logits.float(), x), state
 
     def total(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Add the logit of the orbit filter, which is the last one of the inputs (..., I), to logits (...)."""
-        return logits if self.orbit is None else logits + x[..., -1]
+        """Add the logit of the orbit filter to the network's own logits.
+
+        Where the filter has a result, the network may change its logit by `LARGEST_CORRECTION` at most.
+
+        Args:
+            logits: logits of the network, (...).
+            x: its inputs, (..., I), of which the last ones are those of `OrbitInputs`.
+        """
+        if self.orbit is None:
+            return logits
+        corrected = x[..., -1] + LARGEST_CORRECTION * torch.tanh(logits / LARGEST_CORRECTION)
+        return torch.where(x[..., -ORBIT_INPUTS] > 0.0, corrected, logits)
 
     def inputs(self, chosen: Sequence[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:
         """Compute the inputs of the layers from single features. ONNX Runtime is fastest with one column at a time.
