@@ -8,7 +8,8 @@ the rotation of the Earth and drag. Each sensor has a bias and a clock offset, w
 The noise is estimated from third differences, in which a smooth flight cancels. A track that persistently contradicts
 free flight makes the filter start again, and in the end give up.
 
-Numba compiles a file again only if that file itself has changed, so all compiled functions are in this one.
+Numba compiles a file again only if that file itself has changed, so all compiled functions are in this one, and
+`orbit.COMPILED_FROM` names the files whose constants they use.
 
 Positions and velocities are relative to the Earth, in m and m/s (ECEF). Kappa is the inverse of the ballistic
 coefficient, in 1e-3 m2/kg.
@@ -51,10 +52,10 @@ LIGHTS: Final = 5
 BURNT_OUT: Final = 1.0 / 30.0
 """Share of the brightest intensity so far below which the engine has stopped."""
 
-FALLEN: Final = 10e3
+FALLEN: Final = 5e3
 """Distance below its highest altitude, m, from which a body without a visible end of its boost is in free flight."""
 
-LEAST_ALTITUDE: Final = 60e3
+LEAST_ALTITUDE: Final = 20e3
 """Altitude above which such a body is taken to be in free flight, m."""
 
 WINDOW: Final = 8
@@ -62,6 +63,9 @@ WINDOW: Final = 8
 
 SHORTEST_SPAN: Final = 1.5
 """Shortest time between two measurements whose difference gives a velocity, s."""
+
+SPACING_IN_WINDOW: Final = 0.22
+"""Shortest time between rows of the window besides the latest one, s, so that a full window exceeds that span."""
 
 POSITION_SPREAD: Final = 5_000.0
 """Standard deviation of the position at the start, m."""
@@ -117,7 +121,7 @@ DOUBTFUL: Final = 0.3
 LOST: Final = 0.5
 """Share of outliers above which the filter starts again."""
 
-MOST_STARTS: Final = 20
+MOST_STARTS: Final = 50
 """Number of starts after which a track is not ballistic."""
 
 SETTLED: Final = 18
@@ -132,6 +136,9 @@ A body at rest or in level flight has 9.8 m/s2 less speed^2 / 6.4e6 m.
 SURE: Final = 4.0
 """Number of standard deviations by which an estimate has to contradict free flight, or agree with it."""
 
+LOWEST_KAPPA: Final = 0.02
+"""Smallest kappa of a body in free flight: a ballistic coefficient of 50,000 kg/m2."""
+
 HIGHEST_KAPPA: Final = 50.0
 """Largest kappa of a body in free flight: a ballistic coefficient of 20 kg/m2."""
 
@@ -143,6 +150,9 @@ SLOWEST: Final = 300.0
 
 LARGEST_SPREAD: Final = 10e3
 """Largest standard deviation of the velocity, m/s, for which the linearisation may be of use."""
+
+FASTEST: Final = 12e3
+"""Speed above which the filter has diverged, m/s."""
 
 ENTRY_ALTITUDE: Final = 100e3
 """Altitude at which the speed at entry is given, m."""
@@ -166,6 +176,7 @@ STATE: Final = np.dtype(
         ("updates", "f8"),  # number of measurements since the start of the filter
         ("time", "f8"),  # s
         ("sensor", "f8"),
+        ("run", "f8"),  # number of measurements since the latest handover
         ("light", "f8", LIGHTS),  # latest intensities
         ("brightest", "f8"),
         ("highest", "f8"),  # m
@@ -214,8 +225,10 @@ def _advance(state, measurement, features):
         elapsed = measurement[0] - state.time if state.measured > 0.0 else 0.0
         changed = state.measured > 0.0 and measurement[5] != state.sensor
         free = _is_in_free_flight(state, measurement[3], measurement[4])
-        state.time, state.sensor = measurement[0], measurement[5]
-        _remember(state, measurement[0], position, changed or elapsed > LONGEST_GAP)
+        # Sensors that alternate would never fill a window each, so they share it.
+        parted = changed and (state.mode == _FOLLOWING or state.run >= WINDOW)
+        state.time, state.sensor, state.run = measurement[0], measurement[5], 1.0 if changed else state.run + 1.0
+        _remember(state, measurement[0], position, parted or elapsed > LONGEST_GAP)
         if state.mode == _WAITING:
             _start_if_possible(state, free)
         elif state.mode == _FOLLOWING:
@@ -250,15 +263,21 @@ def _is_in_free_flight(state, altitude, intensity):
 
 @_compiled
 def _remember(state, time, position, begins):
-    """Add a measurement to the window, whose earlier rows are not used if a new part of the track begins."""
+    """Add a measurement to the window, whose earlier rows are not used if a new part of the track begins.
+
+    It replaces the latest row if that is too close to the row before it.
+    """
     window = state.window
-    for row in range(WINDOW - 1):
-        for column in range(4):
-            window[row, column] = window[row + 1, column]
+    if begins:
+        state.filled = 0.0
+    if state.filled < 2.0 or window[WINDOW - 1, 0] - window[WINDOW - 2, 0] > SPACING_IN_WINDOW:
+        for row in range(WINDOW - 1):
+            for column in range(4):
+                window[row, column] = window[row + 1, column]
+        state.filled = min(state.filled + 1.0, float(WINDOW))
     window[WINDOW - 1, 0] = time
     for axis in range(3):
         window[WINDOW - 1, 1 + axis] = position[axis]
-    state.filled = 1.0 if begins else min(state.filled + 1.0, float(WINDOW))
 
 
 @_compiled
@@ -342,7 +361,8 @@ def _follow(state, elapsed, position, changed):
         state.proved = state.pressure = state.entry_speed = 0.0
         _wait(state)
     spread = state.p[3, 3] + state.p[4, 4] + state.p[5, 5]
-    if state.outliers > LOST or not spread < LARGEST_SPREAD**2 or not _is_plausible(*_kappa(state)):
+    diverged = not (spread < LARGEST_SPREAD**2 and _squared(state.x[3:6]) < FASTEST**2)  # True for NaN, too
+    if diverged or state.outliers > LOST or not _is_plausible(*_kappa(state)):
         _wait(state)
 
 
@@ -365,7 +385,7 @@ def _kappa(state):
 @_compiled
 def _is_plausible(kappa, deviation):
     """Whether kappa may be that of a body in free flight; during the boost it is negative."""
-    return -SURE * deviation <= kappa <= HIGHEST_KAPPA + SURE * deviation
+    return LOWEST_KAPPA - SURE * deviation <= kappa <= HIGHEST_KAPPA + SURE * deviation
 
 
 @_compiled
