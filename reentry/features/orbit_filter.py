@@ -5,8 +5,12 @@ and a live one run the same machine code, and give the same bits. They change th
 
 The filter starts after the boost, from a window of measurements, and follows position and velocity by gravity with J2,
 the rotation of the Earth and drag. Each sensor has a bias and a clock offset, which are unknown again after a handover.
-The noise is estimated from third differences, in which a smooth flight cancels. A track that persistently contradicts
-free flight makes the filter start again, and in the end give up.
+The noise is estimated from third differences, in which a smooth flight cancels.
+
+The filter answers only after the measurements have excluded an upward acceleration besides gravity and drag, such as
+thrust, lift or support by the ground. That acceleration is estimated beside the filter, by how it would shift the
+estimates (Friedland, 1969, "Treatment of Bias in Recursive Filtering"). A track that contradicts free
+flight makes the filter start again, and in the end give up.
 
 Numba compiles a file again only if that file itself has changed, so all compiled functions are in this one, and
 `orbit.COMPILED_FROM` names the files whose constants they use.
@@ -142,7 +146,7 @@ LOWEST_KAPPA: Final = 0.02
 HIGHEST_KAPPA: Final = 50.0
 """Largest kappa of a body in free flight: a ballistic coefficient of 20 kg/m2."""
 
-FASTEST_ENTRY: Final = 8_500.0
+FASTEST_ENTRY: Final = 8_200.0
 """Highest speed at entry of a body in free flight, m/s; a body in orbit has 7,900 m/s."""
 
 SLOWEST: Final = 300.0
@@ -251,7 +255,10 @@ def _is_in_free_flight(state, altitude, intensity):
     for i in range(LIGHTS - 1):
         light[i] = light[i + 1]
     light[LIGHTS - 1] = intensity
-    state.highest = altitude if state.measured == 0.0 else max(state.highest, altitude)
+    if state.measured == 0.0:
+        state.highest = -math.inf
+    else:  # the lower of two, since one of them may be an outlier
+        state.highest = max(state.highest, min(altitude, _height(state.window[WINDOW - 1, 1:])))
     state.measured += 1.0
     dark = False
     if state.measured >= LIGHTS:
