@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from reentry.features.orbit_filter import STATE, continue_all
-from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS, has_begun, posterior
+from reentry.features.orbit_posterior import has_begun, posterior
 from reentry.schema import MEASUREMENT_COLUMNS, ORBIT_FEATURES, REENTRY_PHASE
 from reentry.simulation import (
     BallisticConfig,
@@ -22,6 +22,7 @@ from reentry.simulation import (
     simulate_trapezoid,
 )
 from reentry.simulation.ballistic import true_flights
+from tests.orbit import PRIOR
 
 Array = npt.NDArray[np.float64]
 Change = Callable[[Array, np.random.Generator], Array]
@@ -33,13 +34,6 @@ TIME, LATITUDE, LONGITUDE, ALTITUDE, INTENSITY, SENSOR = (
 KNOWN, FACTOR, DEVIATION, PRESSURE, _, SPEED = range(len(ORBIT_FEATURES))
 LIMITS = np.array([1.0, 1e7, 1e5, 12.0, 10.0, 8_500.0])
 """Largest absolute values of the features."""
-PRIOR = np.tile(
-    np.where((COEFFICIENTS > 60.0) & (COEFFICIENTS < 600.0), 0.1, 1.0)
-    * ((COEFFICIENTS > 60.0) & (COEFFICIENTS < 15_000.0)),
-    (len(SPEEDS), 1),
-)
-PRIOR /= PRIOR.sum(axis=1, keepdims=True)
-"""Frequencies of the coefficients, roughly those of the simulated flights."""
 
 
 @dataclass(frozen=True)
