@@ -8,11 +8,13 @@ Shapes: B tracks, T steps, M measurement columns.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import stat
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -29,6 +31,9 @@ COMPILER: Final = "numba"
 
 CACHE_VARIABLE: Final = "NUMBA_CACHE_DIR"
 """Environment variable with the folder in which numba keeps compiled code."""
+
+COMPILED_FROM: Final = ("orbit_filter.py", "motion.py", "standard_atmosphere.py")
+"""Files whose code or constants are in the compiled code."""
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
 
@@ -92,17 +97,33 @@ def _compiled() -> ModuleType:
 
 
 def _choose_cache() -> None:
-    """Select a writable folder for compiled code, without which numba fails.
+    """Select a writable folder for compiled code that was compiled from the present source, see `_fingerprint`.
 
-    The default is the folder of the source. In containers it is often read-only.
+    It lies beside the source, or below the temporary folder if that of the source is read-only, as often in containers.
+    A folder that the user has chosen is kept.
     """
+    if os.environ.get(CACHE_VARIABLE):
+        return
     source = Path(__file__).parent
     beside = source / "__pycache__"
-    if os.environ.get(CACHE_VARIABLE) or os.access(beside if beside.is_dir() else source, os.W_OK):
+    name = f"reentry-numba-{_fingerprint()}"
+    if os.access(beside if beside.is_dir() else source, os.W_OK):
+        os.environ[CACHE_VARIABLE] = str(beside / name)
         return
-    folder = Path(tempfile.gettempdir(), f"reentry-numba-{os.getuid()}")
+    folder = Path(tempfile.gettempdir(), f"{name}-{os.getuid()}")
     folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
     status = folder.lstat()
     is_private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
     # Code of other users must not run here.
     os.environ[CACHE_VARIABLE] = str(folder) if is_private else tempfile.mkdtemp(prefix="reentry-numba-")
+
+
+def _fingerprint() -> str:
+    """Return a name for the present source of the filter and the version of its compiler.
+
+    Numba compiles a file again if that file changes, but compiled code also contains constants of other files.
+    """
+    digest = hashlib.sha256(version(COMPILER).encode())
+    for name in COMPILED_FROM:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:16]

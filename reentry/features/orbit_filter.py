@@ -5,10 +5,15 @@ and a live one run the same machine code, and give the same bits. They change th
 
 The filter starts after the boost, from a window of measurements, and follows position and velocity by gravity with J2,
 the rotation of the Earth and drag. Each sensor has a bias and a clock offset, which are unknown again after a handover.
-The noise is estimated from third differences, in which a smooth flight cancels. A track that persistently contradicts
-free flight makes the filter start again, and in the end give up.
+The noise is estimated from third differences, in which a smooth flight cancels.
 
-Numba compiles a file again only if that file itself has changed, so all compiled functions are in this one.
+The filter answers only after the measurements have excluded an upward acceleration besides gravity and drag, such as
+thrust, lift or support by the ground. That acceleration is estimated beside the filter, by how it would shift the
+estimates (Friedland, 1969, "Treatment of Bias in Recursive Filtering"). A track that contradicts free
+flight makes the filter start again, and in the end give up.
+
+Numba compiles a file again only if that file itself has changed, so all compiled functions are in this one, and
+`orbit.COMPILED_FROM` names the files whose constants they use.
 
 Positions and velocities are relative to the Earth, in m and m/s (ECEF). Kappa is the inverse of the ballistic
 coefficient, in 1e-3 m2/kg.
@@ -51,10 +56,10 @@ LIGHTS: Final = 5
 BURNT_OUT: Final = 1.0 / 30.0
 """Share of the brightest intensity so far below which the engine has stopped."""
 
-FALLEN: Final = 10e3
+FALLEN: Final = 5e3
 """Distance below its highest altitude, m, from which a body without a visible end of its boost is in free flight."""
 
-LEAST_ALTITUDE: Final = 60e3
+LEAST_ALTITUDE: Final = 20e3
 """Altitude above which such a body is taken to be in free flight, m."""
 
 WINDOW: Final = 8
@@ -62,6 +67,9 @@ WINDOW: Final = 8
 
 SHORTEST_SPAN: Final = 1.5
 """Shortest time between two measurements whose difference gives a velocity, s."""
+
+SPACING_IN_WINDOW: Final = 0.22
+"""Shortest time between rows of the window besides the latest one, s, so that a full window exceeds that span."""
 
 POSITION_SPREAD: Final = 5_000.0
 """Standard deviation of the position at the start, m."""
@@ -117,11 +125,38 @@ DOUBTFUL: Final = 0.3
 LOST: Final = 0.5
 """Share of outliers above which the filter starts again."""
 
-MOST_STARTS: Final = 20
+MOST_STARTS: Final = 50
 """Number of starts after which a track is not ballistic."""
 
 SETTLED: Final = 18
 """Number of measurements after the start from which the filter answers."""
+
+LIFT: Final = 3.0
+"""Upward acceleration besides gravity and drag that free flight excludes, m/s2.
+
+A body at rest or in level flight has 9.8 m/s2 less speed^2 / 6.4e6 m.
+"""
+
+SURE: Final = 4.0
+"""Number of standard deviations by which an estimate has to contradict free flight, or agree with it."""
+
+LOWEST_KAPPA: Final = 0.02
+"""Smallest kappa of a body in free flight: a ballistic coefficient of 50,000 kg/m2."""
+
+HIGHEST_KAPPA: Final = 50.0
+"""Largest kappa of a body in free flight: a ballistic coefficient of 20 kg/m2."""
+
+FASTEST_ENTRY: Final = 8_200.0
+"""Highest speed at entry of a body in free flight, m/s; a body in orbit has 7,900 m/s."""
+
+SLOWEST: Final = 300.0
+"""Least speed at which the measurements can show free flight, m/s. A slower one in dense air may be at rest."""
+
+LARGEST_SPREAD: Final = 10e3
+"""Largest standard deviation of the velocity, m/s, for which the linearisation may be of use."""
+
+FASTEST: Final = 12e3
+"""Speed above which the filter has diverged, m/s."""
 
 ENTRY_ALTITUDE: Final = 100e3
 """Altitude at which the speed at entry is given, m."""
@@ -145,6 +180,7 @@ STATE: Final = np.dtype(
         ("updates", "f8"),  # number of measurements since the start of the filter
         ("time", "f8"),  # s
         ("sensor", "f8"),
+        ("run", "f8"),  # number of measurements since the latest handover
         ("light", "f8", LIGHTS),  # latest intensities
         ("brightest", "f8"),
         ("highest", "f8"),  # m
@@ -156,6 +192,10 @@ STATE: Final = np.dtype(
         ("variance_count", "f8"),  # number of independent squares in it
         ("rejections", "f8"),  # consecutive outliers
         ("outliers", "f8"),  # share of outliers among the latest measurements
+        ("lifted", "f8", STATES),  # how far the estimates are off by an unmodelled upward acceleration of 1 m/s2
+        ("lift_score", "f8"),  # estimate of that acceleration, times its information
+        ("lift_information", "f8"),  # inverse variance of that estimate, s4/m2
+        ("proved", "f8"),  # 1 once the measurements have shown free flight
         ("pressure", "f8"),  # highest dynamic pressure of the descent, Pa
         ("entry_speed", "f8"),  # m/s
     ]
@@ -189,8 +229,10 @@ def _advance(state, measurement, features):
         elapsed = measurement[0] - state.time if state.measured > 0.0 else 0.0
         changed = state.measured > 0.0 and measurement[5] != state.sensor
         free = _is_in_free_flight(state, measurement[3], measurement[4])
-        state.time, state.sensor = measurement[0], measurement[5]
-        _remember(state, measurement[0], position, changed or elapsed > LONGEST_GAP)
+        # Sensors that alternate would never fill a window each, so they share it.
+        parted = changed and (state.mode == _FOLLOWING or state.run >= WINDOW)
+        state.time, state.sensor, state.run = measurement[0], measurement[5], 1.0 if changed else state.run + 1.0
+        _remember(state, measurement[0], position, parted or elapsed > LONGEST_GAP)
         if state.mode == _WAITING:
             _start_if_possible(state, free)
         elif state.mode == _FOLLOWING:
@@ -213,7 +255,10 @@ def _is_in_free_flight(state, altitude, intensity):
     for i in range(LIGHTS - 1):
         light[i] = light[i + 1]
     light[LIGHTS - 1] = intensity
-    state.highest = altitude if state.measured == 0.0 else max(state.highest, altitude)
+    if state.measured == 0.0:
+        state.highest = -math.inf
+    else:  # the lower of two, since one of them may be an outlier
+        state.highest = max(state.highest, min(altitude, _height(state.window[WINDOW - 1, 1:])))
     state.measured += 1.0
     dark = False
     if state.measured >= LIGHTS:
@@ -225,21 +270,27 @@ def _is_in_free_flight(state, altitude, intensity):
 
 @_compiled
 def _remember(state, time, position, begins):
-    """Add a measurement to the window, whose earlier rows are not used if a new part of the track begins."""
+    """Add a measurement to the window, whose earlier rows are not used if a new part of the track begins.
+
+    It replaces the latest row if that is too close to the row before it.
+    """
     window = state.window
-    for row in range(WINDOW - 1):
-        for column in range(4):
-            window[row, column] = window[row + 1, column]
+    if begins:
+        state.filled = 0.0
+    if state.filled < 2.0 or window[WINDOW - 1, 0] - window[WINDOW - 2, 0] > SPACING_IN_WINDOW:
+        for row in range(WINDOW - 1):
+            for column in range(4):
+                window[row, column] = window[row + 1, column]
+        state.filled = min(state.filled + 1.0, float(WINDOW))
     window[WINDOW - 1, 0] = time
     for axis in range(3):
         window[WINDOW - 1, 1 + axis] = position[axis]
-    state.filled = 1.0 if begins else min(state.filled + 1.0, float(WINDOW))
 
 
 @_compiled
 def _start_if_possible(state, free):
     """Start the filter when the window is full of measurements in free flight."""
-    if not free and state.starts == 0.0:
+    if not free and not state.proved:
         state.filled = 0.0
     elif state.filled == WINDOW:
         if state.starts == MOST_STARTS:
@@ -263,7 +314,7 @@ def _start(state):
     if count > 0:
         state.variance = max(np.median(squares[:count]) / MEDIAN_SHARE, NOISE_FLOOR**2)
         state.variance_count = 4.0
-    distance = math.sqrt(window[0, 1] ** 2 + window[0, 2] ** 2 + window[0, 3] ** 2)
+    distance = math.sqrt(_squared(window[0, 1:]))
     slopes = np.empty(WINDOW * WINDOW)
     x[:] = 0.0
     for axis in range(3):
@@ -289,7 +340,8 @@ def _start(state):
     _forget_sensor(state)
     state.mode = _FOLLOWING
     state.starts += 1.0
-    state.updates = state.rejections = state.outliers = state.pressure = 0.0
+    state.updates = state.rejections = state.outliers = 0.0
+    _forget_lift(state)
     for row in range(WINDOW):
         _move(state, window[row, 0] - window[max(row - 1, 0), 0], window[row, 1:])
 
@@ -309,9 +361,38 @@ def _follow(state, elapsed, position, changed):
         state.variance = max(state.variance + change, NOISE_FLOOR**2)
         state.variance_count += 0.5  # third differences of successive measurements are correlated
     _move(state, elapsed, position)
-    if state.outliers > LOST:
-        state.mode = _WAITING
-        state.filled = 1.0
+    lift, deviation = _lift(state)
+    if abs(lift) + SURE * deviation < LIFT and _squared(state.x[3:6]) > SLOWEST**2:
+        state.proved = 1.0
+    elif abs(lift) - SURE * deviation > LIFT:
+        state.proved = state.pressure = state.entry_speed = 0.0
+        _wait(state)
+    spread = state.p[3, 3] + state.p[4, 4] + state.p[5, 5]
+    diverged = not (spread < LARGEST_SPREAD**2 and _squared(state.x[3:6]) < FASTEST**2)  # True for NaN, too
+    if diverged or state.outliers > LOST or not _is_plausible(*_kappa(state)):
+        _wait(state)
+
+
+@_compiled
+def _wait(state):
+    """Wait for a new start after the latest measurement."""
+    state.mode = _WAITING
+    state.filled = 1.0
+
+
+@_compiled
+def _kappa(state):
+    """Return the estimate of kappa and its deviation, without the distribution of kappa at the start."""
+    variance = max(state.p[6, 6], 1e-12)
+    information = max(1.0 / variance - 1.0 / KAPPA_SPREAD**2, 1e-9)
+    kappa = (state.x[6] / variance - FIRST_KAPPA / KAPPA_SPREAD**2) / information
+    return kappa, 1.0 / math.sqrt(information)
+
+
+@_compiled
+def _is_plausible(kappa, deviation):
+    """Whether kappa may be that of a body in free flight; during the boost it is negative."""
+    return LOWEST_KAPPA - SURE * deviation <= kappa <= HIGHEST_KAPPA + SURE * deviation
 
 
 @_compiled
@@ -340,11 +421,25 @@ def _third_difference(window, last):
 
 
 @_compiled
+def _lift(state):
+    """Return the estimate of a constant upward acceleration besides gravity and drag, and its deviation, m/s2."""
+    information = max(state.lift_information, 1e-12)
+    return state.lift_score / information, 1.0 / math.sqrt(information)
+
+
+@_compiled
+def _forget_lift(state):
+    """Begin a new estimate of the upward acceleration."""
+    state.lifted[:] = 0.0
+    state.lift_score = state.lift_information = 0.0
+
+
+@_compiled
 def _forget_sensor(state):
     """Make the bias and the clock offset of the sensor unknown."""
     x, p = state.x, state.p
     for i in range(_ORBIT, STATES):
-        x[i] = 0.0
+        x[i] = state.lifted[i] = 0.0
         for j in range(STATES):
             p[i, j] = p[j, i] = 0.0
         p[i, i] = (CLOCK if i == STATES - 1 else BIAS) ** 2 * state.variance
@@ -356,14 +451,14 @@ def _move(state, elapsed, position):
     if elapsed > 0.0:
         substeps = math.ceil(elapsed / LONGEST_SUBSTEP)
         for _ in range(substeps):
-            _predict(state.x, state.p, elapsed / substeps)
+            _predict(state.x, state.p, state.lifted, elapsed / substeps)
     _correct(state, position)
     state.updates += 1.0
 
 
 @_compiled
-def _predict(x, p, step):
-    """Advance by a step, s: the estimates by the classical Runge-Kutta method, the covariance by its linearisation."""
+def _predict(x, p, lifted, step):
+    """Advance by a step, s: the estimates by the classical Runge-Kutta method, the rest by its linearisation."""
     kappa = min(max(x[6], LEAST_KAPPA), LARGEST_KAPPA)
     position, velocity = x[0:3].copy(), x[3:6].copy()
     velocities, accelerations, drags = np.empty((4, 3)), np.empty((4, 3)), np.empty((4, 3))
@@ -386,6 +481,15 @@ def _predict(x, p, step):
         x[axis] += step / 6.0 * moved + (x[6] - kappa) * change[axis, 6]
         x[3 + axis] += step / 6.0 * (gained + accelerations[3, axis]) + (x[6] - kappa) * change[3 + axis, 6]
     column = np.empty(_ORBIT)
+    for i in range(_ORBIT):
+        column[i] = 0.0
+        for k in range(_ORBIT):
+            column[i] += change[i, k] * lifted[k]
+    lifted[:_ORBIT] = column
+    upward = step / math.sqrt(_squared(position))
+    for axis in range(3):
+        lifted[axis] += 0.5 * step * upward * position[axis]
+        lifted[3 + axis] += upward * position[axis]
     for j in range(STATES):
         for i in range(_ORBIT):
             column[i] = 0.0
@@ -411,11 +515,11 @@ def _accelerate(position, velocity, kappa, acceleration, drag):
     Gravity with J2: Vallado, Fundamentals of Astrodynamics and Applications, section 8.6. The centrifugal and the
     Coriolis acceleration belong to the rotating axes.
     """
-    squared = position[0] ** 2 + position[1] ** 2 + position[2] ** 2
+    squared = _squared(position)
     oblate = 1.5 * OBLATENESS * EQUATOR**2 / squared
     polar = 5.0 * position[2] ** 2 / squared
     pull = -GRAVITATION / (squared * math.sqrt(squared))
-    speed = math.sqrt(velocity[0] ** 2 + velocity[1] ** 2 + velocity[2] ** 2)
+    speed = math.sqrt(_squared(velocity))
     slowing = -0.5 * KAPPA_UNIT * _density(_height(position)) * speed
     for axis in range(3):
         drag[axis] = slowing * velocity[axis]
@@ -431,7 +535,7 @@ def _change_of_state(position, step):
 
     It is the exponential of the derivatives, by gravity of a spherical Earth and rotation, up to the third order.
     """
-    squared = position[0] ** 2 + position[1] ** 2 + position[2] ** 2
+    squared = _squared(position)
     pull = GRAVITATION / (squared * math.sqrt(squared))
     rate = np.zeros((6, 6))
     for i in range(3):
@@ -452,6 +556,12 @@ def _change_of_state(position, step):
     for i in range(_ORBIT):
         change[i, i] += 1.0
     return change
+
+
+@_compiled
+def _squared(vector):
+    """Return the squared length of a vector, (3,)."""
+    return vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2
 
 
 @_compiled
@@ -479,6 +589,7 @@ def _correct(state, position):
         state.rejections += 1.0
         if state.rejections > REJECTIONS:
             state.rejections = 0.0
+            _forget_lift(state)
             for axis in range(3):
                 p[axis, axis] += distance * state.variance
                 p[3 + axis, 3 + axis] += distance * state.variance / 25.0
@@ -490,9 +601,13 @@ def _correct(state, position):
             covariance[i] = _with_measured(p[i], x, axis)
         variance = _with_measured(covariance, x, axis) + state.variance
         missed = position[axis] - _with_measured(x, x, axis)
+        seen = _with_measured(state.lifted, x, axis)
+        state.lift_score += seen * missed / variance
+        state.lift_information += seen * seen / variance
         for i in range(STATES):
             gain = covariance[i] / variance
             x[i] += gain * missed
+            state.lifted[i] -= gain * seen
             for j in range(STATES):
                 p[i, j] -= gain * covariance[j]
     for i in range(STATES):
@@ -532,24 +647,22 @@ def _squared_distance(state, position):
 def _answer(state, features):
     """Fill in the features of `schema.ORBIT_FEATURES`; 0 while nothing is known."""
     features[:] = 0.0
-    if state.mode != _FOLLOWING or state.updates < SETTLED or state.outliers > DOUBTFUL:
+    if state.mode != _FOLLOWING or state.updates < SETTLED or state.outliers > DOUBTFUL or not state.proved:
         return
     x = state.x
-    squared_speed = x[3] ** 2 + x[4] ** 2 + x[5] ** 2
-    distance = math.sqrt(x[0] ** 2 + x[1] ** 2 + x[2] ** 2)
+    squared_speed = _squared(x[3:6])
+    distance = math.sqrt(_squared(x[0:3]))
     climb = (x[0] * x[3] + x[1] * x[4] + x[2] * x[5]) / distance
     height = _height(x[0:3])
-    if climb < 0.0:
-        state.pressure = max(state.pressure, 0.5 * _density(height) * squared_speed)
-    # Without the distribution of kappa at the start.
-    variance = max(state.p[6, 6], 1e-12)
-    information = max(1.0 / variance - 1.0 / KAPPA_SPREAD**2, 1e-9)
     if height > SLOWED_ALTITUDE or state.entry_speed == 0.0:
         at_entry = squared_speed + 2.0 * GRAVITATION * (1.0 / (EQUATOR + ENTRY_ALTITUDE) - 1.0 / distance)
+        if at_entry > FASTEST_ENTRY**2:
+            return
         state.entry_speed = math.sqrt(max(at_entry, 0.0))
+    if climb < 0.0:
+        state.pressure = max(state.pressure, 0.5 * _density(height) * squared_speed)
     features[0] = 1.0
-    features[1] = (x[6] / variance - FIRST_KAPPA / KAPPA_SPREAD**2) / information
-    features[2] = 1.0 / math.sqrt(information)
+    features[1], features[2] = _kappa(state)
     features[3] = math.log10(max(state.pressure, 1e-6))
     features[4] = max(-climb, 0.0) * math.log(_density(height - 500.0) / _density(height + 500.0)) / 1_000.0
     features[5] = state.entry_speed
@@ -566,7 +679,7 @@ def _density(height):
 @_compiled
 def _height(position):
     """Return the height over the ellipsoid, m, along the line to the Earth's centre."""
-    distance = math.sqrt(position[0] ** 2 + position[1] ** 2 + position[2] ** 2)
+    distance = math.sqrt(_squared(position))
     sine_squared = (position[2] / distance) ** 2
     return distance - EQUATOR * math.sqrt((1.0 - ECCENTRICITY) / (1.0 - ECCENTRICITY * (1.0 - sine_squared)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import stat
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reentry.errors import ConfigError, ExportError
-from reentry.features import orbit
+from reentry.features import orbit, orbit_filter
 from reentry.features.groups import ALL_GROUPS
 from reentry.features.history import LiveState, LiveTracks, WholeTracks
 from reentry.features.track import FeatureStream, named_features, next_features, track_features
@@ -213,7 +214,7 @@ orbit.warm_up()
 
 
 def test_a_folder_that_others_can_write_to_is_not_used(read_only: Path) -> None:
-    open_to_all = read_only / f"reentry-numba-{os.getuid()}"
+    open_to_all = read_only / f"reentry-numba-{orbit._fingerprint()}-{os.getuid()}"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     orbit._choose_cache()
@@ -222,14 +223,47 @@ def test_a_folder_that_others_can_write_to_is_not_used(read_only: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_chosen_or_writable_folder_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiled_code_is_kept_beside_a_writable_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orbit.os, "access", lambda *_: True)
     monkeypatch.setenv(orbit.CACHE_VARIABLE, "")
     orbit._choose_cache()
-    assert not os.environ[orbit.CACHE_VARIABLE]
+    assert Path(os.environ[orbit.CACHE_VARIABLE]).parent == Path(orbit.__file__).parent / "__pycache__"
+
+
+def test_a_chosen_folder_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(orbit.CACHE_VARIABLE, "/chosen")
-    monkeypatch.setattr(orbit.os, "access", lambda *_: False)
     orbit._choose_cache()
     assert os.environ[orbit.CACHE_VARIABLE] == "/chosen"
+
+
+def test_the_folder_of_compiled_code_changes_with_each_of_its_sources_and_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def folder() -> str:
+        monkeypatch.setenv(orbit.CACHE_VARIABLE, "")
+        orbit._choose_cache()
+        return Path(os.environ[orbit.CACHE_VARIABLE]).name
+
+    for name in orbit.COMPILED_FROM:
+        (tmp_path / name).write_bytes(Path(orbit.__file__).with_name(name).read_bytes())
+    present = folder()
+    monkeypatch.setattr(orbit, "__file__", str(tmp_path / "orbit.py"))
+    assert folder() == present
+    found = {present}
+    for name in orbit.COMPILED_FROM:
+        with (tmp_path / name).open("a") as source:
+            source.write("# changed\n")
+        found.add(folder())
+    monkeypatch.setattr(orbit, "version", lambda _: "0.0.1")
+    found.add(folder())
+    assert len(found) == len(orbit.COMPILED_FROM) + 2
+
+
+def test_every_constant_of_the_filter_comes_from_a_file_that_chooses_the_folder() -> None:
+    tree = ast.parse(Path(orbit_filter.__file__).read_text())
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    own = {f"{module.removeprefix('reentry.features.')}.py" for module in modules if module.startswith("reentry")}
+    assert own | {"orbit_filter.py"} == set(orbit.COMPILED_FROM)
 
 
 def test_a_missing_compiler_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
