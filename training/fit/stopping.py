@@ -22,7 +22,7 @@ from training.data.batches import Batch
 LARGEST_ERROR: Final = 30.0
 """Upper limit of an error, s, so that few hopeless flights do not dominate."""
 
-EARLY: Final = 1.5
+EARLY: Final = 1.25
 """Weight of the square of an early error, which is a false alarm; that of a late one is 1."""
 
 _TIME_STEP: Final = FEATURES.index("time_step")

@@ -11,8 +11,8 @@ is a single step. The network can get two additional views of each fraction, whi
   Low Dimensional Domains".)
 
 A network that uses the orbit filter gets what the filter says about the onset (`training.models.orbit_inputs`), and
-adds its own output to the filter's logit. So it starts as the filter, and learns when to correct it and what to do
-where the filter knows nothing.
+changes the filter's logit by at most `LARGEST_CORRECTION`. So it starts as the filter, and learns when to correct it.
+Where the filter knows nothing, the network works alone.
 
 Shapes: B tracks, T steps, F features of the schema, I inputs, H hidden units, L layers, P fractions, K harmonics,
 N onsets or steps.
@@ -83,6 +83,7 @@ class ReentryNetwork(nn.Module, ABC):
         self.head = nn.Linear(config.hidden, 1)
         if config.uses_orbit:
             nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     @abstractmethod
     def build(self, inputs: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reentry.features.orbit_posterior import COEFFICIENTS, LONGEST_WAIT, ONSET_PRESSURES, SPEEDS, has_begun, posterior
 from reentry.schema import ORBIT_FEATURES
 
-SURE: Final = 1e-4
+SURE: Final = 1e-6
 """Smallest probability, of the onset and of its opposite, so that the logit is finite."""
 
 SOON: Final = 5.0

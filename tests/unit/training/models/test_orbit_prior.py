@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS
-from reentry.schema import FEATURES, ORBIT_FEATURES
+from reentry.schema import FEATURES
 from training.models.orbit_prior import learned_prior
 
 
@@ -57,4 +57,3 @@ def test_without_flights_all_coefficients_are_equally_probable() -> None:
     unknown = np.zeros((5, len(FEATURES)), np.float32)
     for features in (unknown, unknown[:0]):
         np.testing.assert_array_equal(learned_prior(features), 1.0 / len(COEFFICIENTS))
-    assert len(ORBIT_FEATURES) == 6
