@@ -15,7 +15,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import array_api_compat
 import numpy as np
+import numpy.typing as npt
 
 from reentry.arrays import Array, clipped, namespace
 
@@ -43,7 +45,7 @@ LONGEST_WAIT: Final = 60.0
 def speed_shares(entry_speed: Array) -> Array:
     """Return the weights of `SPEEDS` for speeds at entry in m/s: (...) -> (..., R), which sum to 1."""
     xp = namespace(entry_speed)
-    knots = xp.asarray(SPEEDS, dtype=entry_speed.dtype)
+    knots = _like(SPEEDS, entry_speed)
     spacing = float(SPEEDS[1] - SPEEDS[0])
     speed = clipped(entry_speed, float(SPEEDS[0]), float(SPEEDS[-1]))
     return clipped(1.0 - xp.abs(speed[..., None] - knots) / spacing, 0.0, 1.0)
@@ -51,8 +53,7 @@ def speed_shares(entry_speed: Array) -> Array:
 
 def log_likelihood(drag_factor: Array, deviation: Array) -> Array:
     """Return the logarithm of the likelihood of each coefficient up to a constant: (...) -> (..., G)."""
-    xp = namespace(drag_factor)
-    grid = xp.asarray(DRAG_FACTORS, dtype=drag_factor.dtype)
+    grid = _like(DRAG_FACTORS, drag_factor)
     return -0.5 * ((grid - drag_factor[..., None]) / deviation[..., None]) ** 2
 
 
@@ -80,6 +81,11 @@ def has_begun(weight: Array, peak_pressure: Array) -> Array:
         peak_pressure: the feature `orbit_peak_pressure`, (...).
     """
     xp = namespace(weight)
-    limits = xp.asarray(ONSET_PRESSURES, dtype=weight.dtype)
+    limits = _like(ONSET_PRESSURES, weight)
     above = (peak_pressure * math.log(10.0))[..., None] - limits
     return xp.sum(weight * clipped(above / _SPACING + 0.5, 0.0, 1.0), axis=-1)
+
+
+def _like(grid: npt.NDArray[np.float64], x: Array) -> Array:
+    """Return a grid as an array of the library, the type and the device of another one."""
+    return namespace(x).asarray(grid, dtype=x.dtype, device=array_api_compat.device(x))

@@ -154,7 +154,7 @@ class ReentryNetwork(nn.Module, ABC):
         if self.orbit is None:
             return logits
         corrected = x[..., -1] + LARGEST_CORRECTION * torch.tanh(logits / LARGEST_CORRECTION)
-        return torch.where(x[..., -ORBIT_INPUTS] > 0.0, corrected, logits)
+        return torch.where(x[..., -ORBIT_INPUTS] == 0.0, logits, corrected)
 
     def inputs(self, chosen: Sequence[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:
         """Compute the inputs of the layers from single features. ONNX Runtime is fastest with one column at a time.

@@ -47,14 +47,14 @@ class OrbitInputs(nn.Module):
         deviation = torch.where(known > 0.0, deviation, 1.0)
         weight = posterior(drag_factor, deviation, speed, self.prior)  # (B, T, G)
         passed = torch.clamp(has_begun(weight, peak), SURE, 1.0 - SURE)
-        limits = torch.tensor(ONSET_PRESSURES, dtype=peak.dtype)
+        limits = torch.tensor(ONSET_PRESSURES, dtype=peak.dtype, device=peak.device)
         missing = torch.clamp(limits - (peak * math.log(10.0)).unsqueeze(-1), min=0.0)
         wait = torch.clamp(missing / torch.clamp(rise, min=SLOWEST_RISE).unsqueeze(-1), max=LONGEST_WAIT)  # (B, T, G)
         mean = (weight * wait).sum(dim=-1)
         spread = torch.sqrt((weight * (wait - mean.unsqueeze(-1)) ** 2).sum(dim=-1))
         soon = (weight * torch.sigmoid(SOON - wait)).sum(dim=-1)
         inputs = [
-            torch.ones_like(known),
+            known,
             torch.log10(torch.clamp(deviation, 1e-3, 1e3)) / 2.0,
             torch.clamp(peak, -3.0, 6.0) / 3.0,
             rise * 5.0,
@@ -64,4 +64,5 @@ class OrbitInputs(nn.Module):
             soon,
             torch.log(passed) - torch.log(1.0 - passed),
         ]
-        return [torch.where(known > 0.0, x, 0.0) for x in inputs]
+        # NaN, of features that were not computed, must reach the probability.
+        return [torch.where(known == 0.0, 0.0, x) for x in inputs]

@@ -87,3 +87,20 @@ def test_the_learned_prior_is_part_of_the_weights() -> None:
     assert prior.max() > 2.0 / 128
     np.testing.assert_allclose(prior.sum(axis=1), 1.0, rtol=1e-5)
     assert network(ModelConfig()).orbit_prior() is None
+
+
+@torch.no_grad()
+def test_features_that_were_not_computed_make_the_logit_nan() -> None:
+    model = network(ModelConfig(features=("altitude", *ORBIT_FEATURES), harmonics=(), magnified=())).eval()
+    features = torch.zeros(1, 2, len(FEATURES))
+    for name in ORBIT_FEATURES:
+        features[0, 1, FEATURES.index(name)] = math.nan
+    logits, _ = model(features)
+    assert torch.isfinite(logits[0, 0])
+    assert torch.isnan(logits[0, 1])
+
+
+def test_inputs_are_computed_on_the_device_of_the_features() -> None:
+    # The device "meta" has no values, but refuses to be mixed with others as a GPU does.
+    features = {name: torch.zeros(1, 2, device="meta") for name in ORBIT_FEATURES}
+    assert {x.device.type for x in OrbitInputs().to("meta")(features)} == {"meta"}
