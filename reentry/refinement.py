@@ -16,16 +16,15 @@ Shapes: B tracks, T steps, F features, R speeds, G coefficients.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from reentry.drift import REFERENCE_FILE, Reference
-from reentry.errors import CheckpointError
+from reentry.drift import Reference
 from reentry.features.orbit_posterior import ONSET_PRESSURES, posterior
+from reentry.references import ByVersion
 from reentry.schema import FEATURES, NOT_REFINED
 
 LONGEST_HINDSIGHT: Final = 20.0
@@ -173,30 +172,16 @@ class LiveRefinement:
         return before
 
 
-class OrbitPriors:
-    """Priors of the versions in a model repository."""
+class OrbitPriors(ByVersion[Float64]):
+    """Priors of the versions in a model repository, (R, G) each."""
 
     def __init__(self, network: Path) -> None:
-        """Read versions from the folder of reentry_lstm. It does not exist if the models are in a bucket."""
-        self._network = network
-
-    def of(self, version: int) -> Float64 | None:
-        """Prior of a version, (R, G); None if its reference is missing or invalid, or has no prior."""
-        folder = self._network / str(version)
-        try:
-            modified = (folder / REFERENCE_FILE).stat().st_mtime_ns
-        except OSError:
-            return None
-        return _load(folder, modified)
+        """Read versions from the folder of reentry_lstm."""
+        super().__init__(network, _prior_of)
 
 
-@lru_cache(maxsize=1)
-def _load(folder: Path, modified: int) -> Float64 | None:  # noqa: ARG001 - part of the cache key
-    try:
-        reference = Reference.load(folder)
-    except CheckpointError:  # `reentry.triton.telemetry` logs it
-        return None
-    return None if reference is None or reference.orbit_prior is None else np.array(reference.orbit_prior)
+def _prior_of(reference: Reference) -> Float64 | None:
+    return None if reference.orbit_prior is None else np.array(reference.orbit_prior)
 
 
 def _known_pressure(features: Float32) -> Float64:
