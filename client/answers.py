@@ -36,12 +36,12 @@ Fault = tuple[str, str, object]
 """One fault of an answer: the tensor and where in it, the expected value, the value found."""
 
 
-def require_answer(batch: RequestBatch, answer: Mapping[str, Array | None], *, where: str) -> None:
+def require_answer(batch: RequestBatch, answer: Mapping[str, Array], *, where: str) -> None:
     """Check that an answer is one that a server of these models can give.
 
     Args:
         batch: the tracks of the request.
-        answer: output tensors by name; None for a missing tensor.
+        answer: output tensors by name.
         where: address of the server.
 
     Raises:
@@ -59,18 +59,17 @@ def require_answer(batch: RequestBatch, answer: Mapping[str, Array | None], *, w
         )
 
 
-def _faults(batch: RequestBatch, answer: Mapping[str, Array | None]) -> Iterator[Fault]:
+def _faults(batch: RequestBatch, answer: Mapping[str, Array]) -> Iterator[Fault]:
     """Find faults one by one; each check relies on the checks before it, so only the first fault is meaningful."""
     for tensor in batch.model.outputs:
         yield from _form_faults(tensor, answer.get(tensor.name), batch)
-    outputs = {name: values for name, values in answer.items() if values is not None}
-    lowest, highest = outputs[MODEL_VERSION.name].min(), outputs[MODEL_VERSION.name].max()
+    lowest, highest = answer[MODEL_VERSION.name].min(), answer[MODEL_VERSION.name].max()
     if lowest < 1:
         yield MODEL_VERSION.name, "at least 1", lowest
     if lowest != highest:
         yield MODEL_VERSION.name, "one version for the whole request", f"{lowest} and {highest}"
     for index, track in enumerate(batch.tracks):
-        yield from _track_faults(track, {name: values[index] for name, values in outputs.items()})
+        yield from _track_faults(track, {name: values[index] for name, values in answer.items()})
 
 
 def _form_faults(tensor: Tensor, values: Array | None, batch: RequestBatch) -> Iterator[Fault]:

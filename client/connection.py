@@ -204,7 +204,7 @@ class Connection:
             return tuple(str(each["name"]) for each in answer["inputs"])
 
     async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Send one request and return its outputs by tensor name.
+        """Send one request and return its outputs by tensor name, without those that the answer lacks.
 
         Args:
             model: the model to use.
@@ -218,10 +218,7 @@ class Connection:
         with _translated(self._endpoint):
             result = await send(model, inputs)
             outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
-            missing = [name for name, values in outputs.items() if values is None]
-            if missing:
-                raise ValueError(f"the answer has no tensor {', '.join(missing)}")
-        return outputs
+        return {name: values for name, values in outputs.items() if values is not None}
 
     async def _infer_over_grpc(self, model: Model, inputs: Mapping[str, Array]) -> Any:
         from grpc import RpcError

@@ -27,7 +27,7 @@ from reentry.errors import TrackFileError
 from reentry.runtime.ahead import one_ahead
 from reentry.runtime.files import whole_file, writing
 from reentry.runtime.scratch import ScratchArray
-from reentry.schema import PHASE, PROBABILITY
+from reentry.schema import HINDSIGHT, PHASE, PROBABILITY, REFINED_DEVIATION, REFINED_ONSET
 from reentry.tracks import ReadReport, Track
 from reentry.tracks.csv_records import BYTE_ORDER_MARK, csv_line, fields_of
 from reentry.tracks.sources import RowTexts
@@ -36,7 +36,7 @@ from reentry.tracks.text_blocks import ENCODING
 NOT_SCORED: Final = 255
 """Value of the phase in a row that was not scored."""
 
-REFINED: Final = ("refined_onset_timestamp", "refined_onset_deviation", "hindsight_seconds")
+REFINED: Final = (REFINED_ONSET.name, REFINED_DEVIATION.name, HINDSIGHT.name)
 """Columns of the refined onset."""
 
 _ROWS_IN_MEMORY: Final = 2**22

@@ -12,15 +12,14 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from reentry.drift import REFERENCE_FILE, Reference, watched_features
-from reentry.errors import CheckpointError
+from reentry.drift import Reference, watched_features
+from reentry.references import ByVersion
 from reentry.track_quantities import DRIFT, QUANTITIES, FeatureBins, quantity_names, track_quantities
 
 MARGIN: Final = 0.1
@@ -81,30 +80,16 @@ class TrainingRange:
         return found
 
 
-class TrainingRanges:
+class TrainingRanges(ByVersion[TrainingRange]):
     """Training ranges of the versions in a model repository."""
 
     def __init__(self, network: Path) -> None:
-        """Read versions from the folder of reentry_lstm. It does not exist if the models are in a bucket."""
-        self._network = network
-
-    def of(self, version: int) -> TrainingRange | None:
-        """Training range of a version; None if its reference is missing or invalid, or has no ranges."""
-        folder = self._network / str(version)
-        try:
-            modified = (folder / REFERENCE_FILE).stat().st_mtime_ns
-        except OSError:
-            return None
-        return _load(folder, modified)
+        """Read versions from the folder of reentry_lstm."""
+        super().__init__(network, _range_of)
 
 
-@lru_cache(maxsize=1)
-def _load(folder: Path, modified: int) -> TrainingRange | None:  # noqa: ARG001 - part of the cache key
-    try:
-        reference = Reference.load(folder)
-    except CheckpointError:  # `reentry.triton.telemetry` logs it
-        return None
-    return None if reference is None or reference.ranges is None else TrainingRange(reference)
+def _range_of(reference: Reference) -> TrainingRange | None:
+    return None if reference.ranges is None else TrainingRange(reference)
 
 
 def ranges_of(

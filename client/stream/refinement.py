@@ -53,12 +53,15 @@ def due_refinements(
     number = ranks(slots[rows])
     for turn in range(int(number.max()) + 1):  # each track occurs once in a turn
         of_turn = rows[number == turn]
-        used = of_turn[hindsight[of_turn] <= LONGEST_HINDSIGHT]
+        # A version with an earlier alarm, which may answer a replay, refines for a shorter time: what is known stays.
+        known = deviation[of_turn] > 0.0
+        used = of_turn[known & (hindsight[of_turn] <= LONGEST_HINDSIGHT)]
         tracks.refined[slots[used]] = refined[used]
         tracks.refined_deviation[slots[used]] = deviation[used]
         tracks.refined_hindsight[slots[used]] = hindsight[used]
         passed = np.searchsorted(HINDSIGHTS, hindsight[of_turn], side="right")
-        ready = passed > tracks.refinements[slots[of_turn]]
+        # An unknown onset is due at the next measurement, but at the last hindsight the latest known one is given.
+        ready = (passed > tracks.refinements[slots[of_turn]]) & (known | (passed == len(HINDSIGHTS)))
         for row, stage in zip(of_turn[ready].tolist(), passed[ready].tolist(), strict=True):
             found = _taken(tracks, int(slots[row]), stage)
             if found is not None:
@@ -72,7 +75,7 @@ def _taken(tracks: TrackTable, slot: int, stage: int) -> RefinedOnset | None:
     )
     is_new = tracks.refinements[slot] == 0 or onset.hindsight > tracks.given_hindsight[slot]
     is_due = onset.deviation > 0.0 and bool(is_new)
-    if is_due or stage == len(HINDSIGHTS):  # an unknown onset is due at the next measurement, but not after the last
+    if is_due or stage == len(HINDSIGHTS):
         tracks.refinements[slot] = stage
     if not is_due:
         return None

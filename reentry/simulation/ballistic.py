@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reentry.errors import ConfigError
+from reentry.features.orbit_posterior import ONSET_DRAG
 from reentry.runtime.pool import in_order
 from reentry.schema import REENTRY_PHASE, TIMESTAMP, TRACK_COLUMNS
 from reentry.simulation import earth
@@ -27,9 +28,6 @@ Float64 = npt.NDArray[np.float64]
 
 TRACKS_PER_CHUNK: Final = 512
 """Number of tracks simulated at once: about 450,000 rows at steps of 1 s, which is fast and fits in memory."""
-
-ONSET_DRAG: Final = 0.1 * earth.STANDARD_GRAVITY
-"""Deceleration by drag, m/s^2, above which a descending flight is in reentry."""
 
 PLUME: Final = 3_000.0
 """Relative brightness of the plume during boost; only the fastest reentries are brighter."""

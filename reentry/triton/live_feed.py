@@ -35,7 +35,7 @@ _TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
 LARGEST_FEED: Final = 20_000
 """Maximum number of live tracks of a feed; with all features and refined onsets their state takes about
-130 MB."""
+150 MB."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

@@ -23,9 +23,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from reentry.features.orbit_posterior import ONSET_DRAG
 from reentry.schema import ALTITUDE, LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, SENSOR_ID
 from reentry.simulation import earth
-from reentry.simulation.ballistic import ONSET_DRAG, BallisticConfig, true_flights
+from reentry.simulation.ballistic import BallisticConfig, true_flights
 from reentry.simulation.sensors import SensorConfig
 from reentry.simulation.shots import DECOYS_FROM, ShotConfig
 from training.data.samples import Sample

@@ -26,7 +26,7 @@ def batch_of() -> RequestBatch:
     return RequestBatch(tuple(tracks))
 
 
-def answer_of() -> dict[str, np.ndarray | None]:
+def answer_of() -> dict[str, np.ndarray]:
     """Return an answer in which track 70 has an onset at step 2, and track 71 is in phase 1 only in its padding."""
     return {
         "reentry_probability": np.full((2, 5), 0.25, dtype=np.float32),
@@ -116,7 +116,6 @@ def test_a_refined_onset_without_a_deviation_is_refused() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda _: None,
         lambda values: values[:1],
         lambda values: values[:, :0],
         lambda values: np.concatenate([values, values], axis=1),
@@ -124,11 +123,21 @@ def test_a_refined_onset_without_a_deviation_is_refused() -> None:
         lambda values: values.astype(bool),
         lambda values: values.astype(str),
     ],
-    ids=["missing", "fewer tracks", "no steps", "more steps", "flat", "another type", "text"],
+    ids=["fewer tracks", "no steps", "more steps", "flat", "another type", "text"],
 )
 def test_a_wrong_shape_or_type_is_named_with_the_expected_one(tensor: str, change) -> None:
     answer = answer_of()
     answer[tensor] = change(answer[tensor])
     with pytest.raises(ClientError, match=f"answer is invalid: {tensor}") as error:
         require_answer(batch_of(), answer, where="grpc://host:8001")
-    assert str(error.value.expected).startswith("a tensor of this name" if answer[tensor] is None else "shape (2, ")
+    assert str(error.value.expected).startswith("shape (2, ")
+
+
+@pytest.mark.parametrize("tensor", list(answer_of()))
+def test_a_missing_tensor_is_named_as_that_of_a_server_of_other_models(tensor: str) -> None:
+    answer = answer_of()
+    del answer[tensor]
+    with pytest.raises(ClientError, match=f"answer is invalid: {tensor}") as error:
+        require_answer(batch_of(), answer, where="grpc://host:8001")
+    assert (error.value.expected, error.value.got) == ("a tensor of this name", "none")
+    assert "models of this version" in str(error.value.fix)

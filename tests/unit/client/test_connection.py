@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import socket
 import warnings
 from collections.abc import Callable
 
+import grpc
+import grpc.aio
+import numpy as np
 import pytest
 from aiohttp import ServerDisconnectedError
+from tritonclient.grpc.service_pb2 import ModelInferResponse
 from tritonclient.utils import InferenceServerException
 
 from client.connection import Connection, Endpoint, RefusedError, ServerUnavailableError, _translated
 from reentry.errors import ClientError, ConfigError
-from reentry.schema import ENSEMBLE
+from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS, MEASUREMENTS, TRACK_ID_TENSOR, TRACK_LENGTH
 from tests.garbage_server import AWAY, garbage_server
 
 
@@ -104,6 +109,60 @@ def test_a_port_of_another_service_is_an_error_at_once_that_lists_the_default_po
     assert str(raised.value.where).startswith("http://127.0.0.1:")
     assert "8000 is HTTP" in str(raised.value.fix)
     assert not isinstance(raised.value, ServerUnavailableError)
+
+
+async def over_http(body: bytes) -> dict[str, np.ndarray]:
+    """Outputs of the ensemble on a server that gives this answer."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        host, port = listener.sockets[0].getsockname()
+        async with Connection(Endpoint.parse(f"http://{host}:{port}"), timeout=5.0) as connection:
+            return await connection.infer(ENSEMBLE, INPUTS)
+
+
+async def over_grpc(answer: ModelInferResponse) -> dict[str, np.ndarray]:
+    """Outputs of the ensemble on a server that gives this answer."""
+
+    async def respond(*_: object) -> ModelInferResponse:
+        return answer
+
+    method = grpc.unary_unary_rpc_method_handler(respond, response_serializer=ModelInferResponse.SerializeToString)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": method})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with Connection(Endpoint.parse(f"grpc://127.0.0.1:{port}"), timeout=5.0) as connection:
+            return await connection.infer(ENSEMBLE, INPUTS)
+    finally:
+        await server.stop(None)
+
+
+INPUTS = {
+    TRACK_ID_TENSOR.name: np.array([[7]]),
+    TRACK_LENGTH.name: np.array([[1]], np.int32),
+    MEASUREMENTS.name: np.zeros((1, 1, len(MEASUREMENT_COLUMNS))),
+}
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_tensors_that_an_older_server_does_not_have_are_left_out_of_its_outputs(scheme: str) -> None:
+    if scheme == "http":
+        tensor = {"name": "onset_step", "datatype": "INT32", "shape": [1, 1], "data": [2]}
+        outputs = asyncio.run(over_http(json.dumps({"outputs": [tensor]}).encode()))
+    else:
+        answer = ModelInferResponse(raw_output_contents=[b"\2\0\0\0"])
+        answer.outputs.add(name="onset_step", datatype="INT32", shape=[1, 1])
+        outputs = asyncio.run(over_grpc(answer))
+    assert {name: values.tolist() for name, values in outputs.items()} == {"onset_step": [[2]]}
 
 
 @pytest.mark.parametrize("name", ["silence", "a body that trickles", "a length that is too large", "half a header"])

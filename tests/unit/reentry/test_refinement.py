@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,8 @@ TIMES = 1.7e9 + np.arange(6.0)
 
 def test_the_onset_of_a_likely_body_is_the_first_step_above_its_onset_pressure() -> None:
     found = refined_onset(made([0, 0, BETWEEN, BETWEEN, 20, 20]), TIMES, 3, prior_of(light=0.75, heavy=0.25))
-    # The light body began at step 2, and the heavy one at step 4: deviation 2 s * sqrt(0.75 * 0.25), and half a step.
+    # The light body began at step 2, and the heavy one at step 4: deviation 2 s * sqrt(0.75 * 0.25), and half of the
+    # step before each.
     assert found is not None
     assert (found.timestamp, found.hindsight) == (TIMES[2], 2.0)
     assert found.deviation == pytest.approx(math.hypot(2.0 * math.sqrt(0.1875), 0.5), rel=1e-6)
@@ -75,6 +75,61 @@ def test_a_pressure_counts_only_where_the_filter_has_a_result() -> None:
     found = refined_onset(features, TIMES, 4, prior_of(light=1.0, heavy=0.0))
     assert found is not None
     assert found.timestamp == TIMES[3]
+
+
+AROUND = 1.7e9 + np.array([0.0, 1.0, 2.0, 62.0, 63.0])
+"""Times with a gap of a minute."""
+
+
+def refined_live(features: np.ndarray, times: np.ndarray, alarm: int, prior: np.ndarray) -> tuple[float, float]:
+    """Refined onset and deviation of the last step of a single live track."""
+    history = LiveRefinement(prior)
+    history.widen(1)
+    for step in range(len(times)):
+        since = np.array([times[alarm] if step >= alarm else NO_ONSET_TIMESTAMP])
+        refined, deviation = history.advance(np.array([0]), features[step : step + 1], times[step : step + 1], since)
+    return float(refined[0]), float(deviation[0])
+
+
+def test_an_onset_in_a_gap_of_the_measurements_has_a_deviation_of_half_the_gap() -> None:
+    features, prior = made([0, 0, 0, BETWEEN, BETWEEN]), prior_of(light=1.0, heavy=0.0)
+    found = refined_onset(features, AROUND, 3, prior)
+    assert found is not None
+    assert found.timestamp == AROUND[3]
+    assert found.deviation == pytest.approx(30.0)
+    assert refined_live(features, AROUND, 3, prior) == found[:2]
+
+
+def test_an_onset_while_the_filter_has_no_result_has_a_deviation_of_half_that_time() -> None:
+    times = 1.7e9 + np.arange(40.0)
+    pressure = [0.0] * 15 + [BETWEEN] * 25  # the onset is at step 15
+    features = made(pressure, known=[not 10 <= step < 30 for step in range(40)])
+    prior = prior_of(light=1.0, heavy=0.0)
+    found = refined_onset(features, times, 30, prior)
+    assert found is not None
+    assert found.timestamp == times[30]
+    assert found.deviation == pytest.approx(0.5 * (30 - 9))
+    assert refined_live(features, times, 30, prior) == found[:2]
+
+
+def test_a_gap_adds_only_to_the_deviation_of_the_coefficients_whose_onset_it_contains() -> None:
+    features, prior = made([0, BETWEEN, BETWEEN, 20, 20]), prior_of(light=0.75, heavy=0.25)
+    found = refined_onset(features, AROUND, 3, prior)
+    assert found is not None
+    assert found.timestamp == AROUND[1]
+    assert found.deviation == pytest.approx(math.sqrt(0.1875 * 61.0**2 + 0.75 * 0.5**2 + 0.25 * 30.0**2))
+    assert refined_live(features, AROUND, 3, prior) == found[:2]
+
+
+def test_an_onset_before_the_first_result_of_the_filter_is_not_refined() -> None:
+    features = made([BETWEEN] * 4, known=[0, 1, 1, 1])
+    light, heavy = prior_of(light=1.0, heavy=0.0), prior_of(light=0.25, heavy=0.75)
+    assert refined_onset(features, TIMES[:4], 2, light) is None
+    assert refined_live(features, TIMES[:4], 2, light) == (-1.0, -1.0)
+    predicted = refined_onset(features, TIMES[:4], 2, heavy)
+    assert predicted is not None
+    assert predicted.timestamp > TIMES[3]
+    assert refined_live(features, TIMES[:4], 2, heavy) == predicted[:2]
 
 
 def test_nothing_is_refined_without_a_result_at_the_last_step() -> None:
@@ -156,24 +211,20 @@ def test_places_of_dropped_tracks_move_up() -> None:
     history = LiveRefinement(prior_of(light=1.0, heavy=0.0))
     history.widen(3)
     for step in range(3):
-        features = np.concatenate([made([pressure]) for pressure in (0.0, 20.0 * step, BETWEEN)])
+        features = np.concatenate([made([pressure]) for pressure in (0.0, 20.0 * step, BETWEEN * (step > 1))])
         history.advance(np.array([0, 1, 2]), features, TIMES[[step] * 3], np.full(3, NO_ONSET_TIMESTAMP))
     history.keep(np.array([1, 2]))
     history.widen(1)
     assert len(history) == 3
     times, _ = history.advance(np.array([0, 1, 2]), made([20.0, BETWEEN, 0.0]), TIMES[[3] * 3], TIMES[[3] * 3])
-    assert times[:2].tolist() == [TIMES[1], TIMES[0]]
+    assert times[:2].tolist() == [TIMES[1], TIMES[2]]
     assert times[2] > TIMES[3]
 
 
 def test_the_prior_of_a_version_is_read_from_its_reference(tmp_path: Path) -> None:
     priors = OrbitPriors(tmp_path)
     assert priors.of(1) is None
-    path = write_reference(tmp_path / "1", PRIOR)
+    write_reference(tmp_path / "1", PRIOR)
     np.testing.assert_array_equal(priors.of(1), PRIOR)
-    write_reference(tmp_path / "1", None)
-    os.utime(path, ns=(1, 1))
-    assert priors.of(1) is None
-    path.write_text("{")
-    os.utime(path, ns=(2, 2))
-    assert priors.of(1) is None
+    write_reference(tmp_path / "2", None)
+    assert priors.of(2) is None

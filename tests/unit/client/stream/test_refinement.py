@@ -155,6 +155,18 @@ def test_a_replay_that_ends_before_the_last_measurement_repeats_nothing() -> Non
     assert feed.hindsights() == [10.5]
 
 
+def test_a_replay_by_a_version_with_an_earlier_alarm_keeps_the_last_refinement() -> None:
+    feed = Feed()
+    for time in range(20):
+        feed.send(float(time))
+    late = tuple(ALARM + time for time in (16.0, 17.0, 18.0, 19.0))  # more than 20 s after the earlier alarm
+    slots = feed.state.tracks.slots_of(np.array([7]), 0.0)
+    replay = feed.state.replay_of(slots, "lost_server")
+    feed.state.take_replay(replay, slice(0, len(replay.slots)), feed.outputs(replay.rows[:, 0], late))
+    feed.send(20.0, unknown=(20.0,))
+    assert feed.hindsights() == [2.0, 5.0, 10.0, 15.0]
+
+
 def test_tracks_of_one_answer_are_refined_independently() -> None:
     feed = Feed()
     feed.send(0.0, 1.0, track=7)

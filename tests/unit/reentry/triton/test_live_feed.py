@@ -258,7 +258,7 @@ def test_a_version_without_a_prior_refines_nothing() -> None:
     assert (answer.refined_onset_deviation == -1.0).all()
 
 
-def test_refinements_go_on_after_another_track_was_dropped() -> None:
+def test_refinements_continue_after_another_track_was_dropped() -> None:
     flight, features, _ = labelled_flights()[0]
     alarm = int(watching(features, features)[0][:, 0].argmax())
     clock = Clock()
