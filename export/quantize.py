@@ -3,6 +3,8 @@
 Dynamic quantisation stores int8 weights with one scale per channel, and finds the range of activations at each call.
 Static quantisation fixes these ranges from calibration flights. ONNX Runtime has no static kernel for an LSTM: its
 weights are int8 in the file, but it computes in fp32. `perf.formats.calibration` measures the effect.
+
+The prior of the orbit filter stays fp32, because the small probabilities in it would become 0.
 """
 
 from __future__ import annotations
@@ -21,16 +23,25 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.graphs import metadata_of, strip
 from export.sessions import Array
+from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS
 from reentry.schema import FEATURES_TENSOR
 
 _QUANTISED: Final = ("LSTM", "MatMul", "Gemm")
+_PRIOR_NODE: Final = "prior"
+"""Name that the multiplication by the prior of the orbit filter gets for the quantiser."""
+_PRIOR_SHAPE: Final = [len(SPEEDS), len(COEFFICIENTS)]
 
 
 def dynamic_int8(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with int8 weights and dynamic ranges."""
     with _prepared(graph) as (source, target):
         quantize_dynamic(
-            source, target, op_types_to_quantize=list(_QUANTISED), per_channel=True, weight_type=QuantType.QInt8
+            source,
+            target,
+            op_types_to_quantize=list(_QUANTISED),
+            nodes_to_exclude=[_PRIOR_NODE],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
         )
         return _described(onnx.load(target), graph)
 
@@ -49,6 +60,7 @@ def static_int8(graph: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.Mo
             _Flights(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
+            nodes_to_exclude=[_PRIOR_NODE],
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -77,9 +89,20 @@ def _prepared(graph: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
             original, prepared = Path(folder) / "original.onnx", Path(folder) / "prepared.onnx"
             onnx.save(graph, original)
             quant_pre_process(original, prepared, skip_symbolic_shape=True)
+            _name_prior(prepared)
             yield prepared, Path(folder) / "int8.onnx"
     finally:
         logging.root.setLevel(level)
+
+
+def _name_prior(path: Path) -> None:
+    """Name the multiplication by the prior in a graph file, if there is one."""
+    model = onnx.load(path)
+    priors = {tensor.name for tensor in model.graph.initializer if list(tensor.dims) == _PRIOR_SHAPE}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in priors:
+            node.name = _PRIOR_NODE
+    onnx.save(model, path)
 
 
 def _described(quantised: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:

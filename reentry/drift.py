@@ -173,9 +173,9 @@ class Drift:
 
 
 def watched_features(reference: Reference) -> dict[str, FeatureReference]:
-    """Select the simple features, and the robust features that the network uses.
+    """Select the simple features, and the robust features and orbit features that the network uses.
 
-    The server may not have computed the other robust features, see `reentry.triton.feature_demand`.
+    The server may not have computed the others of these, see `reentry.triton.feature_demand`.
     """
     return {name: feature for name, feature in reference.features.items() if feature.used or name in SIMPLE_FEATURES}
 

@@ -67,7 +67,8 @@ LONGEST_TRACK: Final = 100_000
 """Maximum number of steps of a track, padding included, that a server accepts; more than a day at 1 Hz."""
 
 LARGEST_REQUEST: Final = 2**18
-"""Maximum total number of steps in a request, padding included: about 200 MB of memory in the server."""
+"""Maximum total number of steps in a request, padding included: about 200 MB of memory in the server. A network with
+orbit features takes 610 MB more in each instance of reentry_lstm, and ONNX Runtime keeps it for later requests."""
 
 SIMPLE_FEATURES: Final = (
     "altitude",

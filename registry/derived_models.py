@@ -4,6 +4,9 @@ They have no labels of their own. A promotion or a rollback of reentry_lstm copi
 `track.onnx` of the version to <repository>/reentry_track/<N>/model.onnx, and pins the version there too, so that all
 models serve one checkpoint. A running server that had no version of a derived model then loads the models that need it
 too. All derived models of the repository change, or none.
+
+A derived model whose graph the version does not have keeps its own version. But if that has the same number, it is of
+an earlier version whose number is used again, and the derived model drops it, so that a number means one checkpoint.
 """
 
 from __future__ import annotations
@@ -46,25 +49,27 @@ def derived_models_follow(store: VersionStore, version: Version, server: LiveSer
     """
     warnings: list[str] = []
     followers = _followers(store, server)
-    for follower in followers:
-        if follower.derived.file not in version.files:
-            served = ", ".join(map(str, follower.store.versions())) or "none"
-            warnings.append(
-                f"version {version.number} has no {follower.derived.file}, so {follower.derived.name} does not change; "
-                f"it has version {served}; fix: export the checkpoint again, which prints why it leaves a graph out"
-            )
+    without = [follower for follower in followers if follower.derived.file not in version.files]
     followers = [follower for follower in followers if follower.derived.file in version.files]
+    outdated = [follower for follower in without if version.number in follower.store.versions()]
+    warnings += [follower.without_graph(version.number) for follower in without]
     _publish(store, version.number, followers)
     with ExitStack() as undo:
+        for follower in outdated:
+            undo.push(follower.restore)
+            follower.end(version.number)
         for follower in followers:
             undo.push(follower.restore)
             warnings += follower.change(version.number)
         for follower in followers:  # the server ends their old versions at the same time
             follower.wait()
         yield warnings
-    for follower in followers:
+    for follower in (*outdated, *followers):
         try:
-            follower.remove_unused(version.number)
+            if follower in outdated:
+                follower.remove_outdated(version.number)
+            else:
+                follower.remove_unused(version.number)
         except RepositoryError as error:  # the version is in production all the same
             warnings.append(f"old versions of {follower.derived.name} stay: {error}")
 
@@ -87,6 +92,40 @@ class _Follower:
     """Configuration in the running server after the change; None before it."""
     loaded: list[LiveServer] = field(default_factory=list)
     """Models that the running server did not serve before, in the order in which it loaded them."""
+    unloaded: list[tuple[LiveServer, str]] = field(default_factory=list)
+    """Models that need this one and were unloaded with it, with their configurations, in the order of the unloading."""
+
+    def without_graph(self, number: int) -> str:
+        """Return the warning for a version that has no graph of this model."""
+        reason = f"version {number} has no {self.derived.file}, so {self.derived.name}"
+        fix = "fix: export the checkpoint again, which prints why it leaves a graph out"
+        versions = self.store.versions()
+        if number in versions and self.is_pinned(number):
+            return f"{reason} is not served any more; its version {number} was of another checkpoint; {fix}"
+        served = ", ".join(str(version) for version in versions if version != number) or "none"
+        return f"{reason} does not change; it has version {served}; {fix}"
+
+    def is_pinned(self, number: int) -> bool:
+        """Return whether the model served a version before the change."""
+        return number in config_pbtxt.pinned_versions(self.text)
+
+    def end(self, number: int) -> None:
+        """Let a running server end a version without loading another one, and first the models that need it."""
+        if self.live is None or not self.is_pinned(number):
+            return
+        self.served = _config_of(self.live)
+        for model in reversed(self.derived.needed_by):
+            other = self.live.for_model(model.name)
+            if (config := _config_of(other)) is not None:
+                self.unloaded.append((other, config))
+                other.unload()
+        if self.served is not None:
+            self.live.unload()
+
+    def remove_outdated(self, number: int) -> None:
+        """Remove a version; and all others too if it is the pinned one, so that the model counts as one without any."""
+        for installed in self.store.versions() if self.is_pinned(number) else [number]:
+            self.store.remove(installed)
 
     def change(self, number: int) -> list[str]:
         """Change to a version; return warnings about the models that need this one."""
@@ -136,6 +175,9 @@ class _Follower:
                 model.unload()
             if self.live is not None and self.served is not None and _config_of(self.live) != self.served:
                 self.live.load(self.served)
+            for model, config in reversed(self.unloaded):
+                if _config_of(model) is None:
+                    model.load(config)
         except ReentryError as second:
             raise RepositoryError(
                 f"{error}; and {self.derived.name} could not be restored: {second}",

@@ -42,7 +42,7 @@ from reentry.features.track import track_features
 from reentry.runtime.files import whole_file
 from registry.config_pbtxt import pinned, read
 from registry.formats import FORMATS, Format
-from registry.models import DEFAULT_MODEL
+from registry.models import DEFAULT_MODEL, fill_orbit_features
 from registry.open import open_store
 from registry.store import CONFIG_FILE, manifest_of
 
@@ -278,7 +278,9 @@ def _flights(batch: int, steps: int, seed: int) -> Array:
     }
     measurements = np.stack([columns[name] for name in schema.MEASUREMENT_COLUMNS], axis=-1)  # (B, T, M)
     measurements[:, :, 1:5] += generator.normal(0.0, 0.01, (batch, _FLIGHT, 4))
-    return np.ascontiguousarray(track_features(measurements)[:, -steps:], np.float32)
+    features = track_features(measurements)
+    fill_orbit_features(features)
+    return np.ascontiguousarray(features[:, -steps:], np.float32)
 
 
 def _expected_probability(graph: Path, features: Array) -> Array:

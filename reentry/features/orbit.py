@@ -14,6 +14,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -111,7 +112,8 @@ def _choose_cache() -> None:
         os.environ[CACHE_VARIABLE] = str(beside / name)
         return
     folder = Path(tempfile.gettempdir(), f"{name}-{os.getuid()}")
-    folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+    with suppress(FileExistsError):  # also raised for a file or a dangling link
+        folder.mkdir(mode=stat.S_IRWXU)
     status = folder.lstat()
     is_private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
     # Code of other users must not run here.

@@ -69,7 +69,8 @@ SHORTEST_SPAN: Final = 1.5
 """Shortest time between two measurements whose difference gives a velocity, s."""
 
 SPACING_IN_WINDOW: Final = 0.22
-"""Shortest time between rows of the window besides the latest one, s, so that a full window exceeds that span."""
+"""Shortest time between rows of the window besides the latest one, s. A full window spans at least six times as much.
+If it spans no more than `SHORTEST_SPAN`, the filter waits for further measurements."""
 
 POSITION_SPREAD: Final = 5_000.0
 """Standard deviation of the position at the start, m."""
@@ -129,7 +130,7 @@ MOST_STARTS: Final = 50
 """Number of starts after which a track is not ballistic."""
 
 SETTLED: Final = 18
-"""Number of measurements after the start from which the filter answers."""
+"""Number of measurements from which the filter answers, those of the window that it starts from included."""
 
 LIFT: Final = 3.0
 """Upward acceleration besides gravity and drag that free flight excludes, m/s2.
@@ -671,7 +672,9 @@ def _answer(state, features):
 @_compiled
 def _density(height):
     """Return the air density, kg/m3, at a height in m (US Standard Atmosphere 1976)."""
-    row = min(max(height / SPACING, 0.0), len(_LOG_DENSITY) - 1.001)
+    if not height > 0.0:  # True for NaN, too, which no integer represents
+        height = 0.0
+    row = min(height / SPACING, len(_LOG_DENSITY) - 1.001)
     below = int(row)
     return math.exp(_LOG_DENSITY[below] + (row - below) * (_LOG_DENSITY[below + 1] - _LOG_DENSITY[below]))
 

@@ -8,6 +8,7 @@ Shapes: B tracks, T steps, K >= T steps with padding, M measurement columns, F f
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -174,6 +175,22 @@ def require_lengths(track_length: npt.NDArray[np.integer[Any]], steps: int) -> N
             )
 
 
+def is_probability(values: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return which values (...) are from 0 to 1; NaN is not."""
+    valid: npt.NDArray[np.bool_] = (values >= 0.0) & (values <= 1.0)
+    return valid
+
+
+def cause_of(probability: float) -> str:
+    """Return the likely cause of an invalid probability for an error message; empty if it is unknown."""
+    if math.isfinite(probability):
+        return ""
+    return (
+        "; likely cause: features that the network uses were not computed; fix: install the package numba in the "
+        "server's Python if the network uses orbit features"
+    )
+
+
 def require_decidable(
     probability: npt.NDArray[np.float32],
     features: npt.NDArray[np.float32],
@@ -201,12 +218,12 @@ def require_decidable(
             raise ValueError(
                 f"{tensor.name}: expected at least the {steps} steps of measurements, got {values.shape[1]}"
             )
-    valid = (probability[:, :steps] >= 0.0) & (probability[:, :steps] <= 1.0)
+    valid = is_probability(probability[:, :steps])
     if not valid.all():
         track, row = np.unravel_index(int(valid.argmin()), valid.shape)
         raise ValueError(
             f"track {track} of the request, row {row}: expected {PROBABILITY.name} from 0 to 1, "
-            f"got {probability[track, row]}"
+            f"got {probability[track, row]}{cause_of(probability[track, row])}"
         )
     _require_one_version(model_version)
     if not ((started_at <= now) & (started_at >= now - LONGEST_INFERENCE)).all():

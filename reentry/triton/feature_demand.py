@@ -2,13 +2,14 @@
 
 Features of a group are slow to compute, and often no installed version of the network uses one. The drift reference of
 a version lists the features that it uses; a version without a reference may use all of them. Features that were not
-computed are NaN, never 0, so that `track_decision` can reject a prediction that was made from them.
+computed are NaN, never 0, so that `track_decision` and `reentry_scan` can reject a prediction that was made from them.
 
 Shapes: B tracks, K steps, F features.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,13 +47,24 @@ class FeatureDemand:
         self._modified: int | None = None
         self._read_at = -np.inf
         self._groups: frozenset[str] = frozenset()
+        self._called = False
+        self._compiling: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def __call__(self) -> frozenset[str]:
         """Return the groups to compute; reads the versions again if the folder has changed.
 
-        The orbit filter is compiled when it is first needed.
+        The orbit filter is compiled when it is first needed. The first call waits for this. Later calls let a thread do
+        it and leave the group out until it is ready, because requests are waiting.
         """
-        now, before = self._clock(), self._groups
+        with self._lock:
+            first, self._called = not self._called, True
+            groups = self._demanded()
+            return groups if ORBIT not in groups or self._is_compiled(wait=first) else groups - {ORBIT}
+
+    def _demanded(self) -> frozenset[str]:
+        """Return the groups that an installed version uses and that this machine can compute."""
+        now = self._clock()
         try:
             modified = self._network.stat().st_mtime_ns
             if modified != self._modified or now - self._read_at >= RECHECK_SECONDS:
@@ -61,9 +73,17 @@ class FeatureDemand:
                 self._groups, self._modified, self._read_at = used & _computable(), modified, now
         except OSError:
             self._groups, self._modified = _computable(), None
-        if ORBIT in self._groups - before:
-            orbit.warm_up()
         return self._groups
+
+    def _is_compiled(self, *, wait: bool) -> bool:
+        """Return whether the orbit filter is compiled; the first call of this method begins to compile it."""
+        if self._compiling is None:
+            self._compiling = threading.Thread(target=orbit.warm_up, name="orbit filter", daemon=True)
+            if wait:
+                self._compiling.run()  # here, so that an error is that of the caller
+            else:
+                self._compiling.start()
+        return not self._compiling.is_alive()
 
 
 class NotComputedError(Exception):
@@ -98,17 +118,18 @@ class FeatureUse:
         """Reject features (B, K, F) without a group that `version` uses.
 
         Raises:
-            NotComputedError: the version is the first one to use the group and was loaded during the request, so that
-                the same request succeeds a moment later; or this machine cannot compute the group.
+            NotComputedError: the version is the first one to use the group and was loaded during the request, or while
+                the orbit filter is compiled, so that the same request succeeds later; or this machine cannot compute
+                the group.
         """
         # The features of a group are all computed or all missing in a request, so checking its first step suffices.
-        missing = {group for group, columns in _COLUMNS.items() if np.isnan(features[:, 0, columns]).any()}
+        missing = {group for group, columns in _COLUMNS.items() if np.isnan(features[:, :1, columns]).any()}
         if not missing or not missing & self(version):
             return
         if missing & self(version) <= _computable():
             raise NotComputedError(
                 f"version {version} of the network uses features that were not computed for this request, because it "
-                "was loaded during the request; fix: send the request again"
+                "was installed a few seconds ago; fix: send the request again"
             )
         raise NotComputedError(
             f"version {version} of the network uses orbit features, which this server cannot compute; expected: the "

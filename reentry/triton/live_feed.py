@@ -30,6 +30,7 @@ from reentry.schema import (
     PROBABILITY,
     TIMESTAMP,
 )
+from reentry.triton.checks import cause_of, is_probability
 
 _TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
 
@@ -142,7 +143,8 @@ class LiveFeed:
         Raises:
             ValueError: the scan has another shape or size, or the feed would have more than `LARGEST_FEED` tracks.
                 Nothing has changed.
-            LostFeedError: another version of the network answered. The state is unusable.
+            LostFeedError: another version of the network answered, or a value that is no probability. The state is
+                unusable.
         """
         _require_scan(track_id, measurements)
         columns = np.ascontiguousarray(measurements.T)
@@ -264,6 +266,12 @@ class LiveFeed:
         probability, after, version = self._network(table, np.ascontiguousarray(state))
         if self.version not in (None, version):
             raise LostFeedError(f"the network changed from version {self.version} to version {version}")
+        if not (valid := is_probability(probability)).all():
+            wrong = float(probability[~valid][0])
+            raise LostFeedError(
+                f"version {version} of the network does not work: expected {PROBABILITY.name} from 0 to 1, "
+                f"got {wrong}{cause_of(wrong)}"
+            )
         if self.version is None and self._prior_of is not None and (prior := self._prior_of(version)) is not None:
             self._refinement = LiveRefinement(prior)
             self._refinement.widen(len(self))

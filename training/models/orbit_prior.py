@@ -29,6 +29,10 @@ SMOOTHING: Final = 1.5
 SHARED: Final = 5.0
 """Weight of the mean of all speeds at each speed, as a number of flights."""
 
+MOST_FLIGHTS: Final = 10_000
+"""Largest number of flights that the prior is learned from, with 72 MB for an array (N, R, G). Of more flights, evenly
+spaced ones are used."""
+
 
 def learned_prior(settled: npt.NDArray[np.float32]) -> Float64:
     """Return the probability of each coefficient at each speed, (R, G).
@@ -41,7 +45,9 @@ def learned_prior(settled: npt.NDArray[np.float32]) -> Float64:
         settled[:, FEATURES.index(name)].astype(np.float64)
         for name in ("orbit_known", "orbit_drag_factor", "orbit_drag_deviation", "orbit_entry_speed")
     )
-    used = known > 0.0
+    used = np.flatnonzero(known > 0.0)
+    if len(used) > MOST_FLIGHTS:
+        used = used[np.linspace(0, len(used) - 1, MOST_FLIGHTS).astype(np.int64)]
     near = speed_shares(entry_speed[used])  # (N, R)
     logarithm = log_likelihood(drag_factor[used], deviation[used])  # (N, G)
     likelihood = np.exp(logarithm - logarithm.max(axis=1, keepdims=True))
@@ -49,7 +55,7 @@ def learned_prior(settled: npt.NDArray[np.float32]) -> Float64:
     kernel = np.exp(-0.5 * ((grid[:, None] - grid) / SMOOTHING) ** 2)
     kernel /= kernel.sum(axis=0)
     prior = np.full((len(SPEEDS), len(COEFFICIENTS)), 1.0 / len(COEFFICIENTS))
-    for _ in range(ITERATIONS if used.any() else 0):
+    for _ in range(ITERATIONS if len(used) else 0):
         joint = near[:, :, None] * prior * likelihood[:, None, :]  # (N, R, G)
         joint /= np.maximum(joint.sum(axis=(1, 2), keepdims=True), 1e-300)
         flights = joint.sum(axis=0) @ kernel.T

@@ -69,11 +69,11 @@ class TritonPythonModel:
         model_version, started_at = value(schema.MODEL_VERSION), value(schema.STARTED_AT)
         require_lengths(track_length, steps)
         require_timestamps(timestamp, track_length)
+        version = int(model_version[0, 0])
+        self.feature_use.require_computed(features, version)  # the cause, if the probabilities are NaN
         require_decidable(
             probability, features, model_version[:, 0], started_at[:, 0], steps=steps, now=time.monotonic()
         )
-        version = int(model_version[0, 0])
-        self.feature_use.require_computed(features, version)
         probability = probability[:, :steps]
         phase, onset_step, onset_timestamp = decide_tracks(probability, timestamp, track_length, self.config)
         refinement = self._refined(features, timestamp, track_length, onset_step, version)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from export.config import ExportConfig
 from export.gate import Verification, verify
@@ -23,9 +24,18 @@ from export.stream_graph import stream_graph
 from export.track_graph import track_graph
 from export.validation import flight_features
 from reentry.errors import ExportError
-from reentry.schema import FEATURES, REENTRY_LSTM, REENTRY_STEP, REENTRY_STREAM, REENTRY_TRACK, SCAN_STEP
+from reentry.schema import (
+    FEATURES,
+    ORBIT_FEATURES,
+    REENTRY_LSTM,
+    REENTRY_STEP,
+    REENTRY_STREAM,
+    REENTRY_TRACK,
+    SCAN_STEP,
+)
 from registry.formats import FORMATS, Format, Tolerance
 from tests.exporting import checkpoint_of, deciding, flights
+from tests.orbit import PRIOR
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.data.samples import Sample
@@ -391,6 +401,35 @@ def test_flight_features_are_whole_flights_or_sections_of_flights() -> None:
     assert section.shape == (3, 50, len(FEATURES))
     np.testing.assert_array_equal(section, flight_features(3, 50, seed=5))
     assert (flight_features(3, 50, seed=6) != section).any()
+
+
+def test_flight_features_of_the_orbit_filter_are_those_of_flights_on_which_it_answers() -> None:
+    groups = frozenset({"orbit"})
+    for length, share in ((1, 1.0), (50, 0.5), (1_200, 0.2)):
+        features = flight_features(4, length, seed=5, groups=groups)
+        assert (features.shape, features.dtype) == ((4, length, len(FEATURES)), np.float32)
+        assert features[..., FEATURES.index("orbit_known")].mean() >= share
+        np.testing.assert_array_equal(features, flight_features(4, length, seed=5, groups=groups))
+
+
+def test_a_network_whose_posterior_is_wrong_is_rejected(tmp_path: Path, validation: list[Sample]) -> None:
+    shape = ModelConfig(hidden=4, harmonics=(), features=("altitude_fraction", *ORBIT_FEATURES))
+    right, wrong = checkpoint_of(shape), checkpoint_of(shape)
+    assert right.model.orbit is not None
+    assert wrong.model.orbit is not None
+    right.model.orbit.prior.copy_(torch.from_numpy(PRIOR))
+    wrong.model.orbit.prior.copy_(torch.from_numpy(PRIOR[:, ::-1].copy()))
+
+    def verified(made: Checkpoint) -> Verification:
+        onnx.save(whole_graph(made, 7), tmp_path / "model.onnx")
+        onnx.save(step_graph(made, 7), tmp_path / "step.onnx")
+        session = OnnxSession(tmp_path / "model.onnx", tmp_path / "step.onnx")
+        config = ExportConfig(checkpoint=tmp_path, repository="", batches=(1, 2), lengths=(1, 60))
+        return verify(session, right, config, version=7, tolerance=EXACT, validation=validation)
+
+    assert verified(right).max_difference < 1e-4
+    with pytest.raises(ExportError, match="values against PyTorch"):
+        verified(wrong)
 
 
 class ChangedGraph:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
@@ -19,7 +20,9 @@ from export.sessions import Carried, OnnxSession, no_state
 from export.torch_session import save_torchscript, torchscript_session
 from export.validation import flight_features
 from reentry.errors import ExportError
-from reentry.schema import FEATURES, REENTRY_STEP, SCHEMA_VERSION
+from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS
+from reentry.schema import FEATURES, ORBIT_FEATURES, REENTRY_STEP, SCHEMA_VERSION
+from registry.models import fill_orbit_features
 from tests.exporting import checkpoint_of
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
@@ -140,6 +143,30 @@ def test_static_quantisation_leaves_the_lstm_in_float(checkpoint: Checkpoint) ->
     kinds = {node.op_type for node in graph.graph.node}
     assert "LSTM" in kinds
     assert "QuantizeLinear" in kinds
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+def test_small_probabilities_of_the_prior_survive_int8(static: bool) -> None:
+    checkpoint = checkpoint_of(ModelConfig(hidden=4, features=("altitude_fraction", *ORBIT_FEATURES)))
+    light, heavy = COEFFICIENTS < 200.0, COEFFICIENTS > 1_500.0
+    fast = np.arange(len(SPEEDS))[:, None] > 3
+    prior = np.where(fast, light + 1e-4 * heavy, heavy + 1e-4 * light)  # of slow bodies one in 10,000 is light
+    assert checkpoint.model.orbit is not None
+    checkpoint.model.orbit.prior.copy_(torch.from_numpy(prior / prior.sum(axis=1, keepdims=True)))
+    features = np.zeros((1, 60, len(FEATURES)), np.float32)
+    fill_orbit_features(features)
+    features[:, 30:, FEATURES.index("orbit_drag_factor")] = 5.5  # a light body, however improbable
+    features[:, 30:, FEATURES.index("orbit_drag_deviation")] = 0.9
+    features[..., FEATURES.index("orbit_entry_speed")] = 2_000.0
+    graph = whole_graph(checkpoint, 1)
+    int8 = static_int8(graph, [features]) if static else dynamic_int8(graph)
+    exact, rounded = (
+        onnxruntime.InferenceSession(model.SerializeToString()).run(["reentry_probability"], {"features": features})[0]
+        for model in (graph, int8)
+    )
+    assert exact[0, 30] < 0.1
+    assert exact[0, -1] > 0.9
+    np.testing.assert_allclose(rounded, exact, atol=0.1)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reentry.errors import RepositoryError, ServerError
-from reentry.schema import DERIVED_MODELS, STREAM_GRAPH, TRACK_GRAPH, DerivedModel
+from reentry.schema import DERIVED_MODELS, SCAN_GRAPH, STREAM_GRAPH, TRACK_GRAPH, DerivedModel
 from registry import config_pbtxt
 from registry.formats import FORMATS, Format
 from registry.labels import Record
@@ -118,6 +118,34 @@ def test_a_number_that_is_used_again_gets_its_new_graph(store: VersionStore, tmp
     install(store.location, tmp_path / "second", 1, files=graphs(7))
     promote(store, 1)
     assert_all_serve(store, [1, 2], 1, content=7)
+
+
+def test_an_outdated_graph_with_a_number_that_is_used_again_is_removed(store: VersionStore, tmp_path: Path) -> None:
+    fill(store, tmp_path / "first", 1)
+    promote(store, 1)
+    store.remove(1)
+    without = (TRACK_GRAPH, STREAM_GRAPH)
+    install(store.location, tmp_path / "second", 1, files=graphs(7, *without))
+    warnings = promote(store, 1).warnings
+    assert [line.split(";")[0] for line in warnings] == [
+        f"version 1 has no {derived.file}, so {derived.name} is not served any more" for derived in without
+    ]
+    for derived in without:
+        assert store.beside(DERIVED[derived]).versions() == []
+    assert served_by(store, SCAN_GRAPH) == ([1], [1], ["scan_step 7"])
+
+
+def test_an_outdated_graph_that_is_not_served_is_removed_and_the_served_one_stays(
+    in_folder: VersionStore, tmp_path: Path
+) -> None:
+    fill(in_folder, tmp_path / "first", 1, 2)
+    promote(in_folder, 1)
+    promote(in_folder, 2)
+    in_folder.remove(1)
+    install(in_folder.location, tmp_path / "second", 1, files=graphs(7, TRACK_GRAPH))
+    (warning,) = promote(in_folder, 1).warnings
+    assert "reentry_track does not change; it has version 2" in warning
+    assert served_by(in_folder, TRACK_GRAPH) == ([2], [2], ["reentry_track 2"])
 
 
 @pytest.mark.parametrize(
@@ -332,3 +360,48 @@ def test_a_model_that_cannot_be_restored_does_not_keep_the_others_from_it(folder
             promote(folder_store, 2, server=server)
     versions = {name: versions_in(config) for name, config in before.items()} | {"scan_step": ["2"]}
     assert server.versions_by_model() == versions
+
+
+@pytest.fixture
+def reused(folder_store: VersionStore, tmp_path: Path) -> VersionStore:
+    """The store after version 1, which is in production, was replaced by one without a graph of whole tracks."""
+    folder_store.remove(1)
+    install(folder_store.location, tmp_path / "again", 1, files=graphs(7, TRACK_GRAPH))
+    return folder_store
+
+
+def full_server(**options: str) -> Server:
+    """A running server that also serves the models that need a derived one."""
+    server = Server(**options)
+    for model in (model for derived in DERIVED_MODELS for model in derived.needed_by):
+        server.configs[model.name] = json.dumps({"name": model.name, "fitted": True})
+    return server
+
+
+def test_a_running_server_ends_an_outdated_graph_and_the_models_that_need_it(reused: VersionStore) -> None:
+    server = full_server()
+    before = set(server.configs)
+    promote(reused, 1, server=server)
+    assert before - set(server.configs) == {model.name for model in TRACK_GRAPH.served_with}
+    assert reused.beside(DERIVED[TRACK_GRAPH]).versions() == []
+
+
+def test_a_promotion_that_fails_keeps_an_outdated_graph_and_the_models_that_need_it(
+    reused: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = full_server()
+    before = dict(server.configs)
+    original = Server.load
+
+    def load(self: Server, config: str | None = None, *, wait: bool = True) -> None:
+        if self.model == "scan_step" and TRACK_GRAPH.name not in self.configs:
+            raise ServerError("the model does not load")
+        original(self, config, wait=wait)
+
+    monkeypatch.setattr(Server, "load", load)
+    with pytest.raises(ServerError, match="does not load"):
+        promote(reused, 1, server=server)
+    assert {name: json.loads(config) for name, config in server.configs.items()} == {
+        name: json.loads(config) for name, config in before.items()
+    }
+    assert served_by(reused, TRACK_GRAPH) == ([1], [1], ["reentry_track 1"])

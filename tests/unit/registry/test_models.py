@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from reentry.errors import ConfigError, RepositoryError
+from reentry.schema import FEATURES
 from registry import config_pbtxt
 from registry.inventory import find_all
 from registry.labels import Record
@@ -170,3 +172,13 @@ def test_an_operation_on_s3_reads_each_object_once(
     # Two requests for each text or hash, one for each list of files, one for each write; and three that find no
     # config.pbtxt of a derived model.
     assert counts == [25, 20, 25]
+
+
+def test_the_trial_of_a_network_has_orbit_features_in_the_second_half_of_each_flight() -> None:
+    features = MODELS[DEFAULT_MODEL].trial_inputs()["features"]
+    known = features[..., FEATURES.index("orbit_known")]
+    half = features.shape[1] // 2
+    assert not known[:, :half].any()
+    assert (known[:, half:] == 1.0).all()
+    assert (features[:, half:, FEATURES.index("orbit_drag_deviation")] > 0.0).all()
+    assert np.isfinite(features).all()

@@ -210,7 +210,7 @@ orbit.warm_up()
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path), orbit.CACHE_VARIABLE: ""}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-    assert list((tmp_path / f"reentry-numba-{os.getuid()}").rglob("*continue_all*.nbc"))
+    assert list(tmp_path.glob(f"reentry-numba-*-{os.getuid()}/**/*continue_all*.nbc"))
 
 
 def test_a_folder_that_others_can_write_to_is_not_used(read_only: Path) -> None:
@@ -221,6 +221,23 @@ def test_a_folder_that_others_can_write_to_is_not_used(read_only: Path) -> None:
     folder = Path(os.environ[orbit.CACHE_VARIABLE])
     assert folder != open_to_all
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to a folder"])
+def test_what_another_user_put_in_place_of_the_folder_is_not_used(read_only: Path, kind: str) -> None:
+    taken = read_only / f"reentry-numba-{orbit._fingerprint()}-{os.getuid()}"
+    if kind == "file":
+        taken.touch()
+    else:
+        target = read_only / "elsewhere"
+        taken.symlink_to(target)
+        if kind == "link to a folder":
+            target.mkdir(mode=0o700)
+    orbit._choose_cache()
+    folder = Path(os.environ[orbit.CACHE_VARIABLE])
+    assert folder != taken
+    assert folder.is_dir()
+    assert stat.S_IMODE(folder.lstat().st_mode) == 0o700
 
 
 def test_compiled_code_is_kept_beside_a_writable_source(monkeypatch: pytest.MonkeyPatch) -> None:

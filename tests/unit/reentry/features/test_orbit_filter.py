@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from reentry.features.orbit_filter import STATE, continue_all
+from reentry.features.orbit_filter import STATE, _density, continue_all
 from reentry.features.orbit_posterior import has_begun, posterior
 from reentry.schema import MEASUREMENT_COLUMNS, ORBIT_FEATURES, REENTRY_PHASE
 from reentry.simulation import (
@@ -298,3 +298,10 @@ def test_swapped_latitudes_and_longitudes_give_bounded_answers() -> None:
         rows = flight.rows.copy()
         rows[:, [LATITUDE, LONGITUDE]] = rows[:, [LONGITUDE, LATITUDE]]
         answers(rows)
+
+
+def test_the_density_is_defined_for_every_height() -> None:
+    assert _density(0.0) == pytest.approx(1.225, rel=1e-3)
+    for below in (-1e9, -0.0, np.nan, -np.inf):
+        assert _density(below) == _density(0.0)
+    assert 0.0 < _density(np.inf) == _density(1e12) < 1e-9

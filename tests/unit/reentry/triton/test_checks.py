@@ -184,9 +184,9 @@ def test_valid_inputs_of_the_ensemble_pass_the_check() -> None:
         ),
         (
             {"probability": np.full((2, 8), np.nan)},
-            "track 0 .* row 0: expected reentry_probability from 0 to 1, got nan",
+            "track 0 .* row 0: expected reentry_probability from 0 to 1, got nan; likely cause: features .* numba",
         ),
-        ({"probability": np.full((2, 8), 7.5)}, "expected reentry_probability from 0 to 1, got 7.5"),
+        ({"probability": np.full((2, 8), 7.5)}, "expected reentry_probability from 0 to 1, got 7.5$"),
         ({"probability": np.full((2, 8), -0.1)}, "expected reentry_probability from 0 to 1, got -0.1"),
         ({"model_version": np.array([0, 0])}, "model_version: expected one version .* at least 1, got 0 to 0"),
         ({"model_version": np.array([3, 4])}, "model_version: expected one version .* got 3 to 4"),

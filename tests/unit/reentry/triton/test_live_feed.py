@@ -273,3 +273,18 @@ def test_refinements_continue_after_another_track_was_dropped() -> None:
     found = refined_onset(features[: alarm + 2], flight[: alarm + 2, 0], alarm, PRIOR)
     assert found is not None
     assert answer.refined_onset_timestamp.tolist() == [-1.0, found.timestamp]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.5])
+def test_a_value_that_is_no_probability_is_never_an_answer(value: float) -> None:
+    def broken(features: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        probability, after, _ = network(features, state)
+        probability[-1] = value
+        return probability, after, 4
+
+    one, other = (flight[0] for flight in trapezoids()[:2])
+    with pytest.raises(LostFeedError) as failure:
+        LiveFeed(broken, groups=ALL_GROUPS, idle=IDLE).scan(np.array([1, 2]), np.stack([one, other]))
+    message = str(failure.value)
+    assert f"version 4 of the network does not work: expected reentry_probability from 0 to 1, got {value}" in message
+    assert ("likely cause: features that the network uses were not computed" in message) == (not np.isfinite(value))

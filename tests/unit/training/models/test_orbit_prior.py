@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from reentry.features.orbit_posterior import COEFFICIENTS, SPEEDS
 from reentry.schema import FEATURES
+from training.models import orbit_prior
 from training.models.orbit_prior import learned_prior
 
 
@@ -57,3 +59,15 @@ def test_without_flights_all_coefficients_are_equally_probable() -> None:
     unknown = np.zeros((5, len(FEATURES)), np.float32)
     for features in (unknown, unknown[:0]):
         np.testing.assert_array_equal(learned_prior(features), 1.0 / len(COEFFICIENTS))
+
+
+def test_of_many_flights_evenly_spaced_ones_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orbit_prior, "MOST_FLIGHTS", 51)
+    random = np.random.default_rng(2)
+    flights = settled(np.exp(random.uniform(np.log(50.0), np.log(15_000.0), 101)), 5_500.0)
+    every_other = learned_prior(flights[::2])
+    np.testing.assert_array_equal(learned_prior(flights), every_other)
+    unknown = np.zeros((30, len(FEATURES)), np.float32)  # does not count
+    np.testing.assert_array_equal(learned_prior(np.concatenate([unknown, flights, unknown])), every_other)
+    monkeypatch.setattr(orbit_prior, "MOST_FLIGHTS", 101)
+    assert (learned_prior(flights) != every_other).any()
