@@ -136,9 +136,6 @@ class TrainConfig:
     """Weight of an additional loss term for early alarms: the highest cross-entropy of each track among the steps more
     than four `onset_span` before its onset. Without it an alarm minutes too early is one step in thousands.
     """
-    stopping_weight: float = 0.0
-    """Weight of an additional loss term that is near to the onset error: the expected square of the error, s2, if each
-    step raises the alarm with its probability. See `training.fit.stopping`."""
     forget_bias: float = 0.0
     """Value added to the initial biases of an LSTM's forget gates, which keeps its memory early in training.
 
@@ -155,7 +152,7 @@ class TrainConfig:
             _check(self, name, 1 <= getattr(self, name) <= _MOST, f"1 to {_MOST:,}")
         for name in ("learning_rate", "gradient_clip", "onset_span"):
             _check(self, name, 0.0 < getattr(self, name) <= _MOST, f"above 0, to {_MOST:,}")
-        for name in ("weight_decay", "onset_weight", "alarm_weight", "stopping_weight"):
+        for name in ("weight_decay", "onset_weight", "alarm_weight"):
             _check(self, name, 0.0 <= getattr(self, name) <= _MOST, f"0 to {_MOST:,}")
         _check(self, "validation_share", 0.0 < self.validation_share < 1.0, "between 0 and 1")
         _check(self, "forget_bias", -10.0 <= self.forget_bias <= 10.0, "-10 to 10")

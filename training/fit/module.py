@@ -26,7 +26,6 @@ from training.config import ModelConfig, TrainConfig
 from training.data.batches import Batch, Batches, Collate
 from training.data.samples import Chosen, Statistics
 from training.fit.resume import EpochCheckpoint, UnfinishedRun
-from training.fit.stopping import expected_square
 from training.fit.worker import Worker
 from training.models.networks import network
 
@@ -152,8 +151,6 @@ class Training(L.LightningModule):
         config, of_tracks = self._config, torch.zeros_like(total)
         if config.alarm_weight:
             of_tracks = of_tracks + config.alarm_weight * worst_alarms(logits, batch, config.onset_span).sum()
-        if config.stopping_weight:
-            of_tracks = of_tracks + config.stopping_weight * expected_square(logits, batch).sum()
         return torch.stack([total, batch.weight.sum(), of_tracks, torch.full_like(total, len(batch.phase))])
 
     def _loss(self, sums: Tensor, normaliser: Tensor) -> Tensor:

@@ -61,14 +61,14 @@ def networks(config: StudyConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
         validation_share=0.05,
         onset_weight=10.0,
         onset_span=8.0,
-        stopping_weight=0.3,
+        alarm_weight=1.0,
         forget_bias=1.5,
         accelerator="cpu",
     )
     # The settings with which this network was served before there was an orbit filter.
     without = (
         replace(model, features=_WITHOUT_ORBIT, hidden=2 * config.hidden),
-        replace(train, onset_weight=30.0, stopping_weight=0.0, alarm_weight=1.0),
+        replace(train, onset_weight=30.0),
     )
     return {LSTM_NAME: (model, train), "LSTM, no orbit filter": without}
 
