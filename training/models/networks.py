@@ -10,9 +10,9 @@ is a single step. The network can get two additional views of each fraction, whi
   onset is. (Fourier features: Tancik et al., 2020, "Fourier Features Let Networks Learn High Frequency Functions in
   Low Dimensional Domains".)
 
-A network that uses the orbit filter gets what the filter says about the onset (`training.models.orbit_inputs`), and
-changes the filter's logit by at most `LARGEST_CORRECTION`. So it starts as the filter, and learns when to correct it.
-Where the filter knows nothing, the network works alone.
+A network that uses the orbit filter answers with the filter's logit, given the learned prior, where the filter has a
+result (`training.models.orbit_inputs`), and alone elsewhere. docs/study.md has the figures of networks that may change
+the filter's logit: they raise more false alarms, or their probabilities are wrong.
 
 Shapes: B tracks, T steps, F features of the schema, I inputs, H hidden units, L layers, P fractions, K harmonics,
 N onsets or steps.
@@ -36,10 +36,6 @@ from training.config import CONVOLUTION, GRU, LSTM, ModelConfig
 from training.data.samples import dividing_values
 from training.models.orbit_inputs import ORBIT_INPUTS, OrbitInputs
 from training.models.orbit_prior import learned_prior
-
-LARGEST_CORRECTION: Final = 2.0
-"""Largest change of the orbit filter's logit: a factor of 7 of the odds. The filter is right in cases that are too rare
-to be learned, and a larger change would make the network follow chance in its training flights."""
 
 State = tuple[Tensor, ...]
 """State after a track's earlier steps. For the LSTM these are the hidden and the cell state, (L, B, H) each."""
@@ -81,9 +77,6 @@ class ReentryNetwork(nn.Module, ABC):
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, 1)
-        if config.uses_orbit:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
 
     @abstractmethod
     def build(self, inputs: int) -> None:
@@ -143,9 +136,7 @@ class ReentryNetwork(nn.Module, ABC):
         return self.total(logits.float(), x), state
 
     def total(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Add the logit of the orbit filter to the network's own logits.
-
-        Where the filter has a result, the network may change its logit by `LARGEST_CORRECTION` at most.
+        """Return the logit of the orbit filter where it has a result, and that of the network elsewhere.
 
         Args:
             logits: logits of the network, (...).
@@ -153,8 +144,7 @@ class ReentryNetwork(nn.Module, ABC):
         """
         if self.orbit is None:
             return logits
-        corrected = x[..., -1] + LARGEST_CORRECTION * torch.tanh(logits / LARGEST_CORRECTION)
-        return torch.where(x[..., -ORBIT_INPUTS] == 0.0, logits, corrected)
+        return torch.where(x[..., -ORBIT_INPUTS] == 0.0, logits, x[..., -1])
 
     def inputs(self, chosen: Sequence[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:
         """Compute the inputs of the layers from single features. ONNX Runtime is fastest with one column at a time.
