@@ -129,7 +129,7 @@ def view(run: StreamRun, rate: Rate) -> RenderableType:
 
 
 def _refined(refinement: Refinement | None) -> str:
-    """Return the refined onset with its standard deviation; a dash if there is none so far."""
+    """Return the refined onset with its standard deviation, or a dash before the first refinement."""
     if refinement is None:
         return "-"
     return f"{_clock(refinement.refined_onset_timestamp)} ± {refinement.refined_onset_deviation:.1f} s"

@@ -17,7 +17,6 @@ from export.stream_graph import stream_graph
 from export.tensorrt.config import TensorRTConfig
 from export.track_graph import track_graph
 from reentry.errors import ExportError
-from reentry.features.groups import ORBIT
 from reentry.schema import (
     ENSEMBLE,
     REENTRY_SCAN,
@@ -106,7 +105,7 @@ def build_derived(
         return path
 
     scan = ScanSession(save(SCAN_GRAPH, scan_graph(checkpoint, version)))
-    if ORBIT in checkpoint.model_config.groups:
+    if checkpoint.model_config.uses_orbit:
         reason = (
             "its network uses orbit features, which no ONNX graph computes; "
             f"{ENSEMBLE.name} serves whole tracks of this version, and {REENTRY_SCAN.name} live ones"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import ConfigError
-from reentry.features.groups import groups_of
+from reentry.features.groups import ORBIT, groups_of
 from reentry.runtime.config_file import declared_types, read_settings
 from reentry.schema import FEATURES, ORBIT_FEATURES
 
@@ -96,7 +96,7 @@ class ModelConfig:
     @property
     def uses_orbit(self) -> bool:
         """Whether the network uses the orbit filter."""
-        return not set(ORBIT_FEATURES).isdisjoint(self.features)
+        return ORBIT in self.groups
 
     @property
     def groups(self) -> frozenset[str]:

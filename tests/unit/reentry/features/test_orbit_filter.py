@@ -88,7 +88,7 @@ def probability(found: Array) -> Array:
 
 
 def delay(flight: Flight) -> float:
-    """Time from the onset to the first step at which it has probably passed, s; infinite if there is none."""
+    """Time from the onset to the first step at which it has probably passed, s; infinite without such a step."""
     found = answers(flight.rows)
     alarm = flight.rows[probability(found) >= 0.5, TIME]
     return float(alarm[0] - flight.onset) if len(alarm) else np.inf
