@@ -1,4 +1,4 @@
-"""Authentication of every request, except to the open paths."""
+"""Authentication and request limit of every request, except to the open paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROTECTED: Final = ("/v1/", "/v2", "/api/")
 
 
 class Access:
-    """Middleware that authenticates the sender of a request."""
+    """Middleware that authenticates the sender of a request, and counts the request, before its body is read."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
@@ -24,13 +24,15 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request of a known sender."""
         if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+            state = scope["state"]
             try:
-                scope["state"]["principal"] = await self._services.directory.authenticate(_key(scope))
+                principal = state["principal"] = await self._services.directory.authenticate(_key(scope))
             except Problem as problem:
                 if problem.code == "unauthorized":
                     metrics.AUTH_FAILURES.labels("key").inc()
                     problem.headers["www-authenticate"] = 'Bearer realm="reentry"'
                 raise
+            await self._services.limits.check_request(principal, state["context"])
         await self._app(scope, receive, send)
 
 
