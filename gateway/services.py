@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from gateway.accounts.authentication import Authentication
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
@@ -19,6 +20,7 @@ class Services:
         self.settings = settings
         self.database = Database(settings)
         self.directory = Directory(self.database, settings)
+        self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
@@ -29,4 +31,6 @@ class Services:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             await stack.enter_async_context(self.limits.open())
+            if self.authentication.tokens is not None:
+                await stack.enter_async_context(self.authentication.tokens.open())
             yield self

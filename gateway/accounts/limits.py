@@ -16,6 +16,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, cast
 
+from cachetools import LRUCache
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -42,17 +43,26 @@ _CALLS: Final = 32
 _ACCOUNTS: Final = 100_000
 """Accounts whose limits this process holds; beyond them it forgets those that were used longest ago."""
 _AWAY: Final = (RedisError, OSError, TimeoutError)
+_LOG_SECONDS: Final = 1.0
+"""Time between two log lines of refused requests of an account."""
+_REFUSED_REQUESTS: Final = metrics.LIMITED.labels("requests")
+_REFUSED_STEPS: Final = metrics.LIMITED.labels("steps")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """A refused request. The limit refuses every further one until a time, so they need no look into the store."""
+@dataclass(slots=True)
+class _Refusals:
+    """Refused requests of an account. Once a request is refused, the limit refuses every further one for a known time.
 
-    until: float
+    Until then they need no look into the store, and only one of them in a second gets a log line, with their number.
+    """
+
+    until: float = 0.0
     """Time of the monotonic clock, s."""
-    full_at: float
+    full_at: float = 0.0
     """Time at which the whole burst is available again."""
+    logged_at: float = 0.0
+    unlogged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ class Limits:
             self._steps[name] = self._quota("steps", _steps_quota(tier))
             window = math.ceil(tier.burst / tier.requests_per_second)
             self._policies[name] = f'"requests";q={tier.burst};w={window}, "steps";q={tier.steps_per_minute};w=60'
-        self._refused: dict[tuple[str, str], _Refused] = {}
+        self._refusals: LRUCache[tuple[str, str], _Refusals] = LRUCache(_ACCOUNTS)
         self._slots = asyncio.Semaphore(_CALLS)
         self._reachable = self._redis is not None
         self._lost = asyncio.Event()
@@ -111,26 +121,26 @@ class Limits:
         Raises:
             Problem: the account sent more requests than its tier allows.
         """
-        tier = principal.tier
         now = time.monotonic()
-        who = (principal.account_id, principal.tier_name)
         context.headers["ratelimit-policy"] = self._policies[principal.tier_name]
-        refused = self._refused.get(who)
-        if refused is None or refused.until <= now:
+        refusals = self._refusals.get((principal.account_id, principal.tier_name))
+        if refusals is None or refusals.until <= now:
             limited, state = await self._take(self._requests[principal.tier_name], principal.account_id, 1)
             if not limited:
-                if refused is not None:
-                    self._refused.pop(who, None)
                 context.headers["ratelimit"] = _remaining("requests", state.remaining, state.reset_after)
                 return
-            refused = self._refused[who] = _Refused(now + state.retry_after, now + state.reset_after)
-        context.headers["ratelimit"] = _remaining("requests", 0, refused.full_at - now)
-        metrics.LIMITED.labels("requests").inc()
+            if refusals is None:
+                refusals = self._refusals[principal.account_id, principal.tier_name] = _Refusals()
+            refusals.until, refusals.full_at = now + state.retry_after, now + state.reset_after
+        _log_some(refusals, now, context)
+        context.headers["ratelimit"] = _remaining("requests", 0, refusals.full_at - now)
+        _REFUSED_REQUESTS.inc()
+        tier = principal.tier
         raise Problem(
             "rate-limited",
             "too many requests",
             expected=f"at most {tier.requests_per_second:g} requests per second, and {tier.burst} at once",
-            retry_after=math.ceil(refused.until - now),
+            retry_after=math.ceil(refusals.until - now),
         )
 
     async def charge_steps(self, principal: Principal, steps: int, context: RequestContext) -> None:
@@ -155,7 +165,7 @@ class Limits:
         state_of_steps = _remaining("steps", state.remaining, state.reset_after)
         context.headers["ratelimit"] = f"{requests}, {state_of_steps}" if requests else state_of_steps
         if limited:
-            metrics.LIMITED.labels("steps").inc()
+            _REFUSED_STEPS.inc()
             raise Problem(
                 "rate-limited",
                 "too many steps",
@@ -198,6 +208,15 @@ class Limits:
                 metrics.REDIS_UP.set(1)
             self._lost.clear()
             await self._lost.wait()
+
+
+def _log_some(refusals: _Refusals, now: float, context: RequestContext) -> None:
+    refusals.unlogged += 1
+    if now - refusals.logged_at < _LOG_SECONDS:
+        context.logged = False
+        return
+    context.log["refused"] = refusals.unlogged
+    refusals.logged_at, refusals.unlogged = now, 0
 
 
 def _connect(url: str) -> Redis:

@@ -26,21 +26,26 @@ class Access:
         if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
             state = scope["state"]
             try:
-                principal = state["principal"] = await self._services.directory.authenticate(_key(scope))
+                principal = state["principal"] = await self._services.authentication.authenticate(_credentials(scope))
             except Problem as problem:
                 if problem.code == "unauthorized":
-                    metrics.AUTH_FAILURES.labels("key").inc()
+                    metrics.AUTH_FAILURES.labels("credentials").inc()
                     problem.headers["www-authenticate"] = 'Bearer realm="reentry"'
                 raise
             await self._services.limits.check_request(principal, state["context"])
         await self._app(scope, receive, send)
 
 
-def _key(scope: Scope) -> str:
-    headers = dict(scope["headers"])
-    if (key := headers.get(b"x-api-key")) is not None:
+def _credentials(scope: Scope) -> str:
+    key = authorization = b""
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            key = value
+        elif name == b"authorization":
+            authorization = value
+    if key:
         return str(key.decode("latin-1")).strip()
-    scheme, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    scheme, _, credentials = authorization.decode("latin-1").partition(" ")
     if scheme.lower() != "bearer" or not credentials:
         raise Problem(
             "unauthorized",
