@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway.accounts.authentication import Authentication
+from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
@@ -22,6 +23,7 @@ class Services:
         self.directory = Directory(self.database, settings)
         self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
+        self.claims = Claims(self.database)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -31,6 +33,7 @@ class Services:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             await stack.enter_async_context(self.limits.open())
+            await stack.enter_async_context(self.claims.open())
             if self.authentication.tokens is not None:
                 await stack.enter_async_context(self.authentication.tokens.open())
             yield self
