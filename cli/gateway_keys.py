@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -131,11 +131,7 @@ def list_keys(
         typer.echo(json.dumps([asdict(key) for key in found]))
     else:
         columns = ("id", "account", "name", "scopes", "created", "expires", "revoked")
-        rows = [
-            (key.id, key.account, key.name, " ".join(key.scopes))
-            + tuple(map(_time, (key.created_at, key.expires_at, key.revoked_at)))
-            for key in found
-        ]
+        rows = [(key.id, key.account, key.name, " ".join(key.scopes), *map(_time, _times(key))) for key in found]
         print_table(columns, rows)
 
 
@@ -187,7 +183,7 @@ def _with_directory(config: Path | None, action: Callable[[Directory], Awaitable
             migrate(settings)
         return asyncio.run(run())
     except Problem as problem:
-        fields = {name: problem.fields[name] for name in ("where", "expected", "got", "fix")}
+        fields: dict[str, Any] = {name: problem.fields[name] for name in ("where", "expected", "got", "fix")}
         raise InputError(str(problem), **fields) from problem
     except DatabaseUnavailableError as error:
         raise ConfigError("the database does not answer", where=place, got=str(error)) from error
@@ -195,6 +191,10 @@ def _with_directory(config: Path | None, action: Callable[[Directory], Awaitable
         raise ConfigError(
             "the tables of the database are missing or old", where=place, fix="run `reentry gateway migrate`"
         ) from error
+
+
+def _times(key: KeyEntry) -> tuple[float | None, ...]:
+    return key.created_at, key.expires_at, key.revoked_at
 
 
 def _time(seconds: float | None) -> str | None:
