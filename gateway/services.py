@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway.accounts.directory import Directory
 from gateway.database.engine import Database
+from gateway.inference_log.log import InferenceLog
 from gateway.settings import GatewaySettings
 
 
@@ -18,6 +19,7 @@ class Services:
         self.settings = settings
         self.database = Database(settings)
         self.directory = Directory(self.database, settings)
+        self.log = InferenceLog(self.database, settings)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -26,4 +28,6 @@ class Services:
         """Connect everything, and close it in the opposite order."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
+            self.log.open()
+            stack.push_async_callback(self.log.close)
             yield self
