@@ -158,7 +158,7 @@ class RedisBus(Bus):
                 continue
             origin, content = message["data"][:_ORIGIN_BYTES], message["data"][_ORIGIN_BYTES:]
             if origin != self._origin:  # this process has it already
-                super().publish(message["channel"].decode().removeprefix(_PREFIX), content)
+                super().publish(str(message["channel"], "utf-8").removeprefix(_PREFIX), content)
 
     async def _subscribe(self, subscription: PubSub) -> None:
         subscribed: set[str] = set()
@@ -187,8 +187,8 @@ class RedisBus(Bus):
     async def _look(self, redis: Redis) -> None:
         """Learn which channels have listeners anywhere. It also notices a Redis that hangs."""
         while True:
-            channels: list[bytes] = await redis.pubsub_channels(_PREFIX + "?*")
-            self._elsewhere = frozenset(channel.decode().removeprefix(_PREFIX) for channel in channels)
+            channels = await redis.pubsub_channels(_PREFIX + "?*")
+            self._elsewhere = frozenset(str(channel, "utf-8").removeprefix(_PREFIX) for channel in channels)
             await asyncio.sleep(_BETWEEN_LOOKS)
 
 
