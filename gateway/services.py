@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway.accounts.directory import Directory
+from gateway.comparison.daily_drift import DailyDrift
+from gateway.comparison.experiments import Experiments
+from gateway.comparison.outcomes import Outcomes
 from gateway.database.engine import Database
 from gateway.settings import GatewaySettings
 
@@ -18,6 +21,9 @@ class Services:
         self.settings = settings
         self.database = Database(settings)
         self.directory = Directory(self.database, settings)
+        self.experiments = Experiments(self.database)
+        self.outcomes = Outcomes(self.database)
+        self.drift = DailyDrift(self.database, settings.model_repository)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -26,4 +32,6 @@ class Services:
         """Connect everything, and close it in the opposite order."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
+            await stack.enter_async_context(self.experiments.refreshing())
+            await stack.enter_async_context(self.drift.watching())
             yield self
