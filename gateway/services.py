@@ -10,6 +10,9 @@ from gateway.accounts.authentication import Authentication
 from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
+from gateway.comparison.daily_drift import DailyDrift
+from gateway.comparison.experiments import Experiments
+from gateway.comparison.outcomes import Outcomes
 from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
@@ -32,6 +35,9 @@ class Services:
         self.bus = bus_of(settings.redis_url)
         self.events = Events(self.database, self.bus)
         self.catalogue = ModelCatalogue(settings.triton_url)
+        self.experiments = Experiments(self.database)
+        self.outcomes = Outcomes(self.database)
+        self.drift = DailyDrift(self.database, settings.model_repository)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -49,4 +55,6 @@ class Services:
             await self.bus.open()
             stack.push_async_callback(self.bus.close)
             stack.push_async_callback(self.catalogue.close)
+            await stack.enter_async_context(self.experiments.refreshing())
+            await stack.enter_async_context(self.drift.watching())
             yield self
