@@ -17,7 +17,9 @@ from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
 from gateway.inference_log.log import InferenceLog
+from gateway.scoring.cache import AnswerCache
 from gateway.scoring.catalogue import ModelCatalogue
+from gateway.scoring.scorer import Scorer
 from gateway.settings import GatewaySettings
 
 
@@ -38,6 +40,8 @@ class Services:
         self.experiments = Experiments(self.database)
         self.outcomes = Outcomes(self.database)
         self.drift = DailyDrift(self.database, settings.model_repository)
+        self.cache = AnswerCache(settings)
+        self.scorer = Scorer(settings, self.experiments)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -57,4 +61,6 @@ class Services:
             stack.push_async_callback(self.catalogue.close)
             await stack.enter_async_context(self.experiments.refreshing())
             await stack.enter_async_context(self.drift.watching())
+            stack.push_async_callback(self.cache.close)
+            await stack.enter_async_context(self.scorer.open())
             yield self

@@ -93,6 +93,10 @@ class Experiments:
         plan = self._running.get(account_id)
         return None if plan is None else plan.assign(track_id)
 
+    def is_running(self, account_id: str) -> bool:
+        """Whether the account runs an experiment."""
+        return account_id in self._running
+
     async def refresh(self) -> None:
         """Read the running experiments.
 
