@@ -2,60 +2,251 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import time
+from http import HTTPStatus
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from gateway.problems import Problem
+from gateway.accounts.principal import Principal, Scope, require
+from gateway.context import RequestContext
+from gateway.problems import MEDIA_TYPE, Problem
+from gateway.routes.dependencies import ContextOf, ServicesOf
 from gateway.scoring.kserve import HEADER_LENGTH, MODELS, decode
 from gateway.scoring.kserve_answer import encode
+from gateway.scoring.kserve_log import rows_of
+from gateway.scoring.kserve_models import ServedModel
+from gateway.services import Services
 from reentry import __version__
 from reentry.schema import ENSEMBLE, REENTRY_SCAN, REENTRY_STREAM, Model
 
 router = APIRouter(prefix="/v2", tags=["kserve"])
 
+_LIVE: Final = (REENTRY_STREAM.name, REENTRY_SCAN.name)
+_EXTENSIONS: Final = ("binary_tensor_data", "model_configuration")
 
-@router.get("")
-async def server() -> dict[str, Any]:
-    """x"""
-    return {"name": "reentry gateway", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
+Scorer = Annotated[Principal, require(Scope.SCORE)]
+Name = Annotated[str, Path(description="Name of a model: " + ", ".join(MODELS) + ".", examples=[ENSEMBLE.name])]
+Version = Annotated[str, Path(description="Version of the model in the server, which is 1.", examples=["1"])]
+
+_EXAMPLE: Final = {
+    "id": "a",
+    "inputs": [
+        {"name": "track_id", "datatype": "INT64", "shape": [1, 1], "data": [7]},
+        {"name": "track_length", "datatype": "INT32", "shape": [1, 1], "data": [2]},
+        {
+            "name": "measurements",
+            "datatype": "FP64",
+            "shape": [1, 2, 6],
+            "data": [1.7e9, 40.0, 120.0, 9e4, 1.0, 0, 1700000001.0, 40.0, 120.01, 8.9e4, 1.1, 0],
+        },
+    ],
+    "outputs": [{"name": "onset_timestamp"}],
+}
+_ANSWER: Final = {
+    "id": "a",
+    "model_name": "reentry",
+    "model_version": "1",
+    "outputs": [{"name": "onset_timestamp", "datatype": "FP64", "shape": [1, 1], "data": [-1.0]}],
+}
+_SCHEMA: Final = {"type": "object"}
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_REQUEST_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "description": f"JSON. With the header {HEADER_LENGTH} binary tensors follow the JSON.",
+        "content": {
+            "application/json": {"schema": _SCHEMA, "example": _EXAMPLE},
+            "application/octet-stream": _BINARY,
+        },
+    }
+}
 
 
-@router.get("/health/live")
+def _problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    return {
+        status.value: {"description": status.phrase, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
+        for status in statuses
+    }
+
+
+_OF_MODEL: Final = _problems(
+    HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE
+)
+_OF_INFER: Final = _OF_MODEL | _problems(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+)
+_OF_INFER[HTTPStatus.OK.value] = {
+    "description": f"The outputs. Binary ones follow the JSON, whose length is in the header {HEADER_LENGTH}.",
+    "content": {
+        "application/json": {"schema": _SCHEMA, "example": _ANSWER},
+        "application/octet-stream": _BINARY,
+    },
+}
+
+
+def _shown(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of a successful answer."""
+    return {HTTPStatus.OK.value: {"content": {"application/json": {"example": example}}}}
+
+
+@router.get("", summary="Describe the server", responses=_shown({"name": "reentry gateway", "version": "0.1.0"}))
+async def show_server() -> dict[str, Any]:
+    """Name, version and the extensions of the protocol."""
+    return {"name": "reentry gateway", "version": __version__, "extensions": list(_EXTENSIONS)}
+
+
+@router.get("/health/live", summary="Whether the gateway runs", responses=_shown({"live": True}))
 async def live() -> dict[str, bool]:
+    """Answer as long as the process runs."""
     return {"live": True}
 
 
-@router.get("/health/ready")
-async def ready(request: Request) -> dict[str, bool]:
-    s = request.app.state.services
-    return {"ready": (await s.models.get(ENSEMBLE)).ready}
+@router.get(
+    "/health/ready",
+    summary="Whether the ensemble can score",
+    responses=_shown({"ready": True}) | _problems(HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def ready(services: ServicesOf) -> dict[str, bool]:
+    """Answer with 200 if Triton answers, the ensemble is loaded, and the gateway does not shut down."""
+    if services.stopping.is_set():
+        raise Problem("shutting-down", "the process finishes its requests and stops")
+    return await _readiness(services, ENSEMBLE)
 
 
-def _m(name: str) -> Model:
-    if name not in MODELS:
-        raise Problem("not-found", "unknown model", where="path", got=name)
-    return MODELS[name]
+@router.get("/models/{name}", summary="Describe a model", responses=_OF_MODEL)
+async def show_model(name: Name, services: ServicesOf) -> dict[str, Any]:
+    """Versions, inputs and outputs."""
+    return (await services.models.get(_model(name))).metadata
 
-@router.get("/models/{name}")
-async def metadata(name: str, request: Request) -> dict[str, Any]:
-    return (await request.app.state.services.models.get(_m(name))).metadata
 
-@router.get("/models/{name}/config")
-async def config(name: str, request: Request) -> dict[str, Any]:
-    return (await request.app.state.services.models.get(_m(name))).config
+@router.get("/models/{name}/versions/{version}", summary="Describe a version of a model", responses=_OF_MODEL)
+async def show_version(name: Name, version: Version, services: ServicesOf) -> dict[str, Any]:
+    """Versions, inputs and outputs."""
+    return (await _served(services, name, version)).metadata
 
-@router.get("/models/{name}/ready")
-async def mready(name: str, request: Request) -> dict[str, Any]:
-    return {"ready": (await request.app.state.services.models.get(_m(name))).ready}
 
-@router.post("/models/{name}/infer")
-async def infer(name: str, request: Request) -> Response:
-    s = request.app.state.services
-    m = _m(name)
-    body = await request.body()
-    r = decode(body, request.headers.get(HEADER_LENGTH), m, max_batch=await s.models.max_batch(m))
-    answer = await s.triton.infer(m.name, r.inputs)
-    headers, content = encode(r, answer)
-    return Response(content, 200, headers)
+@router.get("/models/{name}/ready", summary="Whether a model is loaded", responses=_OF_MODEL)
+async def model_ready(name: Name, services: ServicesOf) -> dict[str, bool]:
+    """Answer with 200 if the model is loaded."""
+    return await _readiness(services, _model(name))
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="Whether a version is loaded", responses=_OF_MODEL)
+async def version_ready(name: Name, version: Version, services: ServicesOf) -> dict[str, bool]:
+    """Answer with 200 if the version is loaded."""
+    await _served(services, name, version)
+    return await _readiness(services, _model(name))
+
+
+@router.get("/models/{name}/config", summary="Show the configuration of a model", responses=_OF_MODEL)
+async def show_config(name: Name, services: ServicesOf) -> dict[str, Any]:
+    """Largest batch, inputs, outputs and parameters. The parts of an ensemble are left out."""
+    return (await services.models.get(_model(name))).config
+
+
+@router.get(
+    "/models/{name}/versions/{version}/config", summary="Show the configuration of a version", responses=_OF_MODEL
+)
+async def show_version_config(name: Name, version: Version, services: ServicesOf) -> dict[str, Any]:
+    """Largest batch, inputs, outputs and parameters. The parts of an ensemble are left out."""
+    return (await _served(services, name, version)).config
+
+
+@router.post("/models/{name}/infer", summary="Score tracks", responses=_OF_INFER, openapi_extra=_REQUEST_BODY)
+async def infer(name: Name, request: Request, services: ServicesOf, principal: Scorer, context: ContextOf) -> Response:
+    """Score tracks through a model, with binary tensors or JSON."""
+    return await _infer(_model(name), request, services, principal, context)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    summary="Score tracks with a version",
+    responses=_OF_INFER,
+    openapi_extra=_REQUEST_BODY,
+)
+async def infer_version(
+    name: Name, version: Version, request: Request, services: ServicesOf, principal: Scorer, context: ContextOf
+) -> Response:
+    """Score tracks through a version of a model, with binary tensors or JSON."""
+    await _served(services, name, version)
+    return await _infer(_model(name), request, services, principal, context)
+
+
+async def _infer(
+    model: Model, request: Request, services: Services, principal: Principal, context: RequestContext
+) -> Response:
+    begun = time.perf_counter()
+    body = await _body(request, services.settings.largest_body)
+    max_batch = await services.models.max_batch(model)
+    asked = decode(body, request.headers.get(HEADER_LENGTH), model, max_batch=max_batch)
+    await services.limits.charge_steps(principal, asked.steps, context)
+    answer = await services.triton.infer(model.name, asked.inputs)
+    headers, content = encode(asked, answer)
+    seconds = time.perf_counter() - begun
+    services.inference_log.record(rows_of(asked, answer, principal, context.request_id, seconds=seconds))
+    return Response(content, headers=headers)
+
+
+async def _body(request: Request, largest: int) -> bytearray:
+    """Read the body, and stop as soon as it is too large."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise Problem(
+            "unsupported-media-type",
+            "compressed bodies are not accepted",
+            where="Content-Encoding",
+            expected="identity",
+            got=repr(encoding[:100]),
+        )
+    declared = request.headers.get("content-length", "0")
+    body = bytearray()
+    if not declared.isdecimal() or int(declared) <= largest:
+        async for part in request.stream():
+            if len(body) + len(part) > largest:
+                break
+            body += part
+        else:
+            return body
+    raise Problem(
+        "body-too-large",
+        "the body is too large",
+        where="body",
+        expected=f"at most {largest:,} bytes",
+        got=f"{declared} bytes" if declared != "0" else "more",
+        fix="send fewer tracks in one request, as binary tensors",
+    )
+
+
+def _model(name: str) -> Model:
+    """Return a model of the protocol."""
+    if (model := MODELS.get(name)) is not None:
+        return model
+    if name in _LIVE:
+        raise Problem(
+            "not-found",
+            "models of live tracks are not reachable over HTTP",
+            where=name,
+            fix="call Triton over gRPC inside the cluster (docs/live-models.md), or run `reentry stream` there",
+        )
+    raise Problem("not-found", "unknown model", where="path", expected=", ".join(MODELS), got=repr(name[:100]))
+
+
+async def _served(services: Services, name: str, version: str) -> ServedModel:
+    """Return a model that has the version of the path."""
+    served = await services.models.get(_model(name))
+    if version != served.version:
+        raise Problem("not-found", "unknown version", where=name, expected=served.version, got=repr(version[:100]))
+    return served
+
+
+async def _readiness(services: Services, model: Model) -> dict[str, bool]:
+    served = await services.models.get(model)
+    if not served.ready:
+        raise Problem("model-unavailable", "the model is not ready", where=model.name)
+    return {"ready": True}

@@ -117,6 +117,12 @@ class InferRequest:
     """Outputs to answer with, and whether each one is binary."""
 
     @property
+    def steps(self) -> int:
+        """Number of steps, padding included."""
+        tracks, steps = self.measurements.shape[:2]
+        return tracks * steps
+
+    @property
     def measurements(self) -> npt.NDArray[np.float64]:
         """Measurements, (B, T, M)."""
         return self.inputs[MEASUREMENTS.name]

@@ -32,10 +32,12 @@ def encode(request: InferRequest, answer: Mapping[str, Array], *, version: str =
     Raises:
         Problem: the answer is not one of the model.
     """
+    for tensor in request.model.outputs:  # all of them, because the inference log reads some
+        _require(request, tensor, answer)
     tensors: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for tensor, binary in request.outputs:
-        values = _output(request, tensor, answer)
+        values = answer[tensor.name]
         described: dict[str, Any] = {
             "name": tensor.name,
             "datatype": _DATATYPES.get(tensor.dtype, tensor.dtype),
@@ -56,7 +58,7 @@ def encode(request: InferRequest, answer: Mapping[str, Array], *, version: str =
     return headers, b"".join((head, *parts))
 
 
-def _output(request: InferRequest, tensor: Tensor, answer: Mapping[str, Array]) -> Array:
+def _require(request: InferRequest, tensor: Tensor, answer: Mapping[str, Array]) -> None:
     tracks, steps = request.measurements.shape[:2]
     shape = (tracks, *(steps if size == -1 else size for size in tensor.dims))
     dtype = DTYPES.get(tensor.dtype, _TEXT)
@@ -64,7 +66,6 @@ def _output(request: InferRequest, tensor: Tensor, answer: Mapping[str, Array]) 
     if values is None or values.shape != shape or values.dtype != dtype:
         got = "no such output" if values is None else f"shape {values.shape} of {values.dtype}"
         raise _faulty_answer(tensor, f"shape {shape} of {dtype}", got)
-    return values
 
 
 def _serialized(values: Array) -> bytes:

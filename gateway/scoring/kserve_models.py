@@ -33,7 +33,7 @@ class ServedModel:
 
 
 class ServedModels:
-    """Looks models up in Triton, and keeps each answer for a second."""
+    """Looks models up in Triton. An answer, or that there was none, counts for a second."""
 
     def __init__(self, channel: grpc.aio.Channel, *, timeout: float) -> None:
         """Prepare the calls.
@@ -44,7 +44,8 @@ class ServedModels:
         """
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self._timeout = timeout
-        self._known: dict[str, tuple[float, ServedModel]] = {}
+        self._known: dict[str, _Known] = {}
+        self._max_batch: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def get(self, model: Model) -> ServedModel:
@@ -53,27 +54,29 @@ class ServedModels:
         Raises:
             Problem: Triton does not answer, or does not serve it.
         """
-        if (known := self._recent(model)) is not None:
-            return known
-        async with self._locks.setdefault(model.name, asyncio.Lock()):
-            if (known := self._recent(model)) is None:
-                known = await self._ask(model)
-                self._known[model.name] = (time.monotonic(), known)
-            return known
+        known = self._known.get(model.name)
+        if known is None or known.is_old:
+            async with self._locks.setdefault(model.name, asyncio.Lock()):
+                known = self._known.get(model.name)  # another request may have asked in the meantime
+                if known is None or known.is_old:
+                    known = self._known[model.name] = await self._ask(model)
+        if known.served is None:
+            raise Problem("model-unavailable", "Triton does not serve the model", where=model.name, got=known.reason)
+        return known.served
 
     async def max_batch(self, model: Model) -> int:
-        """Return the largest number of tracks in one request, or the last one known if Triton does not answer."""
-        try:
-            return (await self.get(model)).max_batch
-        except Problem:
-            _, known = self._known.get(model.name, (0.0, None))
-            return LARGEST_REQUEST if known is None else known.max_batch
+        """Return the largest number of tracks in one request. It is asked once, and unlimited as long as it is unknown.
 
-    def _recent(self, model: Model) -> ServedModel | None:
-        asked, known = self._known.get(model.name, (0.0, None))
-        return known if known is not None and time.monotonic() - asked < _SECONDS else None
+        Triton itself refuses more tracks than it takes.
+        """
+        if model.name not in self._max_batch:
+            try:
+                self._max_batch[model.name] = (await self.get(model)).max_batch
+            except Problem:
+                return LARGEST_REQUEST
+        return self._max_batch[model.name]
 
-    async def _ask(self, model: Model) -> ServedModel:
+    async def _ask(self, model: Model) -> _Known:
         asked = {"name": model.name}
         try:
             ready, metadata, config = await asyncio.gather(
@@ -82,17 +85,28 @@ class ServedModels:
                 self._stub.ModelConfig(service_pb2.ModelConfigRequest(**asked), timeout=self._timeout),
             )
         except grpc.aio.AioRpcError as error:
-            raise Problem(
-                "model-unavailable", "Triton does not serve the model", where=model.name, got=error.details()
-            ) from error
-        versions = sorted(metadata.versions, key=int)
-        return ServedModel(
+            return _Known(at=time.monotonic(), reason=error.details() or error.code().name)
+        served = ServedModel(
             ready=ready.ready,
-            version=versions[-1],
+            version=max(metadata.versions, key=int),
             max_batch=config.config.max_batch_size,
             metadata=_metadata(metadata),
             config=_config(config.config),
         )
+        return _Known(at=time.monotonic(), served=served)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """Last answer of Triton about a model."""
+
+    at: float
+    served: ServedModel | None = None
+    reason: str = ""
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.at >= _SECONDS
 
 
 def _metadata(answer: service_pb2.ModelMetadataResponse) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_wanted_outputs_come_in_their_order_and_each_in_its_form() -> None:
 @pytest.mark.parametrize(
     "faulty",
     [
-        {},
+        {ONSET_TIMESTAMP.name: None},
         {ONSET_TIMESTAMP.name: np.zeros((2, 1), np.float32)},
         {ONSET_TIMESTAMP.name: np.zeros((1, 1))},
         {ONSET_TIMESTAMP.name: np.zeros((2, 2))},
@@ -78,6 +78,7 @@ def test_wanted_outputs_come_in_their_order_and_each_in_its_form() -> None:
 )
 def test_an_answer_that_is_not_of_the_model_is_a_problem(faulty: dict[str, Any]) -> None:
     request = request_of(outputs={ONSET_TIMESTAMP.name: False})
+    given = {name: values for name, values in (answer() | faulty).items() if values is not None}
     with pytest.raises(Problem) as problem:
-        encode(request, faulty)
+        encode(request, given)
     assert (problem.value.code, problem.value.fields["where"]) == ("invalid-answer", ONSET_TIMESTAMP.name)
