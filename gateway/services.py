@@ -11,6 +11,9 @@ from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
+from gateway.scoring.kserve_calls import KServeCalls
+from gateway.scoring.kserve_models import ServedModels
+from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
 
 
@@ -24,6 +27,9 @@ class Services:
         self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
         self.claims = Claims(self.database)
+        self.triton = Triton(settings.triton_url, settings)
+        self.served_models = ServedModels(settings.triton_url)
+        self.kserve_calls = KServeCalls(self.triton, settings)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -36,4 +42,6 @@ class Services:
             await stack.enter_async_context(self.claims.open())
             if self.authentication.tokens is not None:
                 await stack.enter_async_context(self.authentication.tokens.open())
+            await stack.enter_async_context(self.triton.open())
+            await stack.enter_async_context(self.served_models.open())
             yield self

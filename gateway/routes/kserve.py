@@ -11,15 +11,16 @@ from fastapi.responses import Response
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.context import RequestContext
-from gateway.problems import MEDIA_TYPE, Problem
+from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.presence import while_connected
 from gateway.scoring.kserve import HEADER_LENGTH, MODELS, decode
 from gateway.scoring.kserve_answer import encode
 from gateway.scoring.kserve_log import rows_of
 from gateway.scoring.kserve_models import ServedModel
 from gateway.services import Services
 from reentry import __version__
-from reentry.schema import ENSEMBLE, REENTRY_SCAN, REENTRY_STREAM, Model
+from reentry.schema import ENSEMBLE, LARGEST_REQUEST, REENTRY_SCAN, REENTRY_STREAM, Model
 
 router = APIRouter(prefix="/v2", tags=["kserve"])
 
@@ -64,22 +65,10 @@ _REQUEST_BODY: Final = {
 }
 
 
-def _problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    return {
-        status.value: {"description": status.phrase, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
-        for status in statuses
-    }
-
-
-_OF_MODEL: Final = _problems(
-    HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE
-)
-_OF_INFER: Final = _OF_MODEL | _problems(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
+_OF_MODEL: Final = answers("unauthorized", "forbidden", "not-found", "model-unavailable")
+_OF_INFER: Final = answers(
+    *("invalid-request", "unauthorized", "forbidden", "not-found", "body-too-large", "unsupported-media-type"),
+    *("rate-limited", "invalid-answer", "overloaded", "model-unavailable"),
 )
 _OF_INFER[HTTPStatus.OK.value] = {
     "description": f"The outputs. Binary ones follow the JSON, whose length is in the header {HEADER_LENGTH}.",
@@ -110,7 +99,7 @@ async def live() -> dict[str, bool]:
 @router.get(
     "/health/ready",
     summary="Whether the ensemble can score",
-    responses=_shown({"ready": True}) | _problems(HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=_shown({"ready": True}) | answers("model-unavailable", "shutting-down"),
 )
 async def ready(services: ServicesOf) -> dict[str, bool]:
     """Answer with 200 if Triton answers, the ensemble is loaded, and the gateway does not shut down."""
@@ -122,7 +111,7 @@ async def ready(services: ServicesOf) -> dict[str, bool]:
 @router.get("/models/{name}", summary="Describe a model", responses=_OF_MODEL)
 async def show_model(name: Name, services: ServicesOf) -> dict[str, Any]:
     """Versions, inputs and outputs."""
-    return (await services.models.get(_model(name))).metadata
+    return (await services.served_models.get(_model(name))).metadata
 
 
 @router.get("/models/{name}/versions/{version}", summary="Describe a version of a model", responses=_OF_MODEL)
@@ -147,7 +136,7 @@ async def version_ready(name: Name, version: Version, services: ServicesOf) -> d
 @router.get("/models/{name}/config", summary="Show the configuration of a model", responses=_OF_MODEL)
 async def show_config(name: Name, services: ServicesOf) -> dict[str, Any]:
     """Largest batch, inputs, outputs and parameters. The parts of an ensemble are left out."""
-    return (await services.models.get(_model(name))).config
+    return (await services.served_models.get(_model(name))).config
 
 
 @router.get(
@@ -183,13 +172,13 @@ async def _infer(
 ) -> Response:
     begun = time.perf_counter()
     body = await _body(request, services.settings.largest_body)
-    max_batch = await services.models.max_batch(model)
+    max_batch = services.triton.largest_batch.get(model.name, LARGEST_REQUEST)
     asked = decode(body, request.headers.get(HEADER_LENGTH), model, max_batch=max_batch)
     await services.limits.charge_steps(principal, asked.steps, context)
-    answer = await services.triton.infer(model.name, asked.inputs)
+    answer = await while_connected(request, services.kserve_calls.infer(asked))
     headers, content = encode(asked, answer)
     seconds = time.perf_counter() - begun
-    services.inference_log.record(rows_of(asked, answer, principal, context.request_id, seconds=seconds))
+    services.log.record(rows_of(asked, answer, principal, context.request_id, seconds=seconds))
     return Response(content, headers=headers)
 
 
@@ -239,14 +228,14 @@ def _model(name: str) -> Model:
 
 async def _served(services: Services, name: str, version: str) -> ServedModel:
     """Return a model that has the version of the path."""
-    served = await services.models.get(_model(name))
+    served = await services.served_models.get(_model(name))
     if version != served.version:
         raise Problem("not-found", "unknown version", where=name, expected=served.version, got=repr(version[:100]))
     return served
 
 
 async def _readiness(services: Services, model: Model) -> dict[str, bool]:
-    served = await services.models.get(model)
+    served = await services.served_models.get(model)
     if not served.ready:
         raise Problem("model-unavailable", "the model is not ready", where=model.name)
     return {"ready": True}

@@ -117,8 +117,13 @@ class InferRequest:
     """Outputs to answer with, and whether each one is binary."""
 
     @property
+    def tracks(self) -> int:
+        """Number of tracks."""
+        return len(self.measurements)
+
+    @property
     def steps(self) -> int:
-        """Number of steps, padding included."""
+        """Number of steps of all tracks, padding included."""
         tracks, steps = self.measurements.shape[:2]
         return tracks * steps
 

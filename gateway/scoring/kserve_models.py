@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from client.connection import Endpoint
 from gateway.problems import Problem
-from reentry.schema import LARGEST_REQUEST, Model
+from reentry.schema import Model
 
 _SECONDS: Final = 1.0
-"""Time for which an answer of Triton is used again."""
+"""Time for which an answer of Triton is used again, s."""
+_TIMEOUT: Final = 5.0
+"""Longest wait for an answer of Triton, s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +29,6 @@ class ServedModel:
     ready: bool
     version: str
     """Largest version, which answers a request without a version."""
-    max_batch: int
-    """Largest number of tracks in one request."""
     metadata: dict[str, Any]
     """Answer of /v2/models/{name}."""
     config: dict[str, Any]
@@ -35,18 +38,18 @@ class ServedModel:
 class ServedModels:
     """Looks models up in Triton. An answer, or that there was none, counts for a second."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, timeout: float) -> None:
-        """Prepare the calls.
-
-        Args:
-            channel: connection to Triton.
-            timeout: longest wait for an answer, s.
-        """
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self._timeout = timeout
+    def __init__(self, triton_url: str) -> None:
+        self._address = Endpoint.parse(triton_url).address
+        self._stub: service_pb2_grpc.GRPCInferenceServiceStub
         self._known: dict[str, _Known] = {}
-        self._max_batch: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[ServedModels]:
+        """Connect to Triton."""
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            yield self
 
     async def get(self, model: Model) -> ServedModel:
         """Return a model.
@@ -64,32 +67,19 @@ class ServedModels:
             raise Problem("model-unavailable", "Triton does not serve the model", where=model.name, got=known.reason)
         return known.served
 
-    async def max_batch(self, model: Model) -> int:
-        """Return the largest number of tracks in one request. It is asked once, and unlimited as long as it is unknown.
-
-        Triton itself refuses more tracks than it takes.
-        """
-        if model.name not in self._max_batch:
-            try:
-                self._max_batch[model.name] = (await self.get(model)).max_batch
-            except Problem:
-                return LARGEST_REQUEST
-        return self._max_batch[model.name]
-
     async def _ask(self, model: Model) -> _Known:
         asked = {"name": model.name}
         try:
             ready, metadata, config = await asyncio.gather(
-                self._stub.ModelReady(service_pb2.ModelReadyRequest(**asked), timeout=self._timeout),
-                self._stub.ModelMetadata(service_pb2.ModelMetadataRequest(**asked), timeout=self._timeout),
-                self._stub.ModelConfig(service_pb2.ModelConfigRequest(**asked), timeout=self._timeout),
+                self._stub.ModelReady(service_pb2.ModelReadyRequest(**asked), timeout=_TIMEOUT),
+                self._stub.ModelMetadata(service_pb2.ModelMetadataRequest(**asked), timeout=_TIMEOUT),
+                self._stub.ModelConfig(service_pb2.ModelConfigRequest(**asked), timeout=_TIMEOUT),
             )
         except grpc.aio.AioRpcError as error:
             return _Known(at=time.monotonic(), reason=error.details() or error.code().name)
         served = ServedModel(
             ready=ready.ready,
             version=max(metadata.versions, key=int),
-            max_batch=config.config.max_batch_size,
             metadata=_metadata(metadata),
             config=_config(config.config),
         )
