@@ -10,9 +10,16 @@ from gateway.accounts.authentication import Authentication
 from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
+from gateway.comparison.daily_drift import DailyDrift
+from gateway.comparison.experiments import Experiments
+from gateway.comparison.outcomes import Outcomes
 from gateway.database.engine import Database
-from gateway.scoring.kserve_calls import KServeCalls
-from gateway.scoring.kserve_models import ServedModels
+from gateway.events.bus import bus_of
+from gateway.events.publish import Events
+from gateway.inference_log.log import InferenceLog
+from gateway.kserve.calls import KServeCalls
+from gateway.kserve.models import ServedModels
+from gateway.scoring.catalogue import ModelCatalogue
 from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
 
@@ -30,6 +37,13 @@ class Services:
         self.triton = Triton(settings.triton_url, settings)
         self.served_models = ServedModels(settings.triton_url)
         self.kserve_calls = KServeCalls(self.triton, settings)
+        self.log = InferenceLog(self.database, settings)
+        self.bus = bus_of(settings.redis_url)
+        self.events = Events(self.database, self.bus)
+        self.catalogue = ModelCatalogue(settings.triton_url)
+        self.experiments = Experiments(self.database)
+        self.outcomes = Outcomes(self.database)
+        self.drift = DailyDrift(self.database, settings.model_repository)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -44,4 +58,11 @@ class Services:
                 await stack.enter_async_context(self.authentication.tokens.open())
             await stack.enter_async_context(self.triton.open())
             await stack.enter_async_context(self.served_models.open())
+            self.log.open()
+            stack.push_async_callback(self.log.close)
+            await self.bus.open()
+            stack.push_async_callback(self.bus.close)
+            stack.push_async_callback(self.catalogue.close)
+            await stack.enter_async_context(self.experiments.refreshing())
+            await stack.enter_async_context(self.drift.watching())
             yield self

@@ -11,13 +11,13 @@ from fastapi.responses import Response
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.context import RequestContext
+from gateway.kserve.answers import encode
+from gateway.kserve.log_rows import rows_of
+from gateway.kserve.models import ServedModel
+from gateway.kserve.requests import HEADER_LENGTH, MODELS, decode
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ContextOf, ServicesOf
 from gateway.routes.presence import while_connected
-from gateway.scoring.kserve import HEADER_LENGTH, MODELS, decode
-from gateway.scoring.kserve_answer import encode
-from gateway.scoring.kserve_log import rows_of
-from gateway.scoring.kserve_models import ServedModel
 from gateway.services import Services
 from reentry import __version__
 from reentry.schema import ENSEMBLE, LARGEST_REQUEST, REENTRY_SCAN, REENTRY_STREAM, Model

@@ -24,7 +24,7 @@ from reentry.schema import ENSEMBLE, MEASUREMENTS, REENTRY_FAST, UNLIKE_TRAINING
 from reentry.serving import EmbeddedServer
 from tests.conftest import on_free_ports
 from tests.gateway_servers import GatewayProcess, free_port, running_gateway
-from tests.unit.gateway.scoring.kserve_requests import arrays, bombs, infer_inputs, request_body
+from tests.unit.gateway.kserve.bodies import arrays, bombs, infer_inputs, request_body
 
 MODELS: Final = (ENSEMBLE, REENTRY_FAST)
 GROWTH: Final = 96 * 2**20

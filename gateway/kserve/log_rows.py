@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.accounts.principal import Principal
 from gateway.ids import new_id
-from gateway.scoring.kserve import Array, InferRequest
+from gateway.kserve.requests import Array, InferRequest
 from reentry.schema import (
     ALTITUDE,
     MEASUREMENT_COLUMNS,

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from gateway.kserve.requests import DTYPES, HEADER_LENGTH, Array, InferRequest
 from gateway.problems import Problem
-from gateway.scoring.kserve import DTYPES, HEADER_LENGTH, Array, InferRequest
 from reentry.schema import Tensor
 
 _DATATYPES: Final = {"STRING": "BYTES"}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tritonclient.http import InferenceServerClient
 
+from gateway.kserve.answers import encode
+from gateway.kserve.requests import HEADER_LENGTH, InferRequest, decode
 from gateway.problems import Problem
-from gateway.scoring.kserve import HEADER_LENGTH, InferRequest, decode
-from gateway.scoring.kserve_answer import encode
 from reentry.schema import ENSEMBLE, ONSET_STEP, ONSET_TIMESTAMP, PROBABILITY, UNLIKE_TRAINING
-from tests.unit.gateway.scoring.kserve_requests import arrays, request_body, same
+from tests.unit.gateway.kserve.bodies import arrays, request_body, same
 
 TYPES = {"FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from client.connection import Array, RefusedError
 from gateway import metrics
+from gateway.kserve.requests import InferRequest
 from gateway.problems import Problem
-from gateway.scoring.kserve import InferRequest
 from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
 from reentry.errors import ClientError

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.kserve.requests import InferRequest, decode
 from gateway.problems import Problem
-from gateway.scoring.kserve import InferRequest, decode
 from reentry.schema import (
     ENSEMBLE,
     LARGEST_REQUEST,
@@ -25,7 +25,7 @@ from reentry.schema import (
     TRACK_ID_TENSOR,
     TRACK_LENGTH,
 )
-from tests.unit.gateway.scoring.kserve_requests import arrays, bombs, content, input_of, request_body, same, spoiled
+from tests.unit.gateway.kserve.bodies import arrays, bombs, content, input_of, request_body, same, spoiled
 
 
 def problem_of(body: bytes, header: str | None = None, **options: Any) -> Problem:
