@@ -60,7 +60,11 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, env=os.environ | self.environment, start_new_session=True
             )
-        wait_until(lambda: listens(self.port) or self.process.poll() is not None, what=f"{self.command[0]} listening")
+        wait_until(
+            lambda: listens(self.port) or self.process.poll() is not None,
+            what=f"{self.command[0]} listening",
+            seconds=90,
+        )
         assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -196,7 +200,9 @@ def running_gateway(folder: Path, **settings: Any) -> Iterator[GatewayProcess]:
     server.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
     server.start()
     try:
-        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), what="the gateway announcing itself")
+        wait_until(
+            lambda: "ready; press" in log.read_text(errors="replace"), what="the gateway announcing itself", seconds=90
+        )
         lines = log.read_text().splitlines()
         server.key = next((line.split()[1] for line in lines if line.startswith("key ")), "")
         yield server
