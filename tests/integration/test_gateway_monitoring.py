@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.gateway_servers import GatewayProcess, running_gateway, wait_until
+from gateway.accounts.directory import Directory
+from gateway.accounts.principal import Scope
+from gateway.database.engine import Database
+from gateway.database.migrate import migrate
+from gateway.settings import GatewaySettings
+from tests.gateway_servers import (
+    GatewayProcess,
+    new_postgresql_database,
+    running_gateway,
+    running_postgresql,
+    running_redis,
+    wait_until,
+)
 from tests.prometheus import (
     Prometheus,
     concrete,
@@ -131,3 +146,47 @@ def test_no_alert_fires_for_a_healthy_gateway(prometheus: Prometheus) -> None:
     assert alerts == []
     groups = prometheus.get("/api/v1/rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
+
+
+def new_keys(settings: GatewaySettings, number: int) -> list[str]:
+    """Create keys of one account."""
+
+    async def create() -> list[str]:
+        database = Database(settings)
+        directory = Directory(database, settings)
+        account_id = await directory.create_account("default", "premium")
+        keys = [await directory.create_key(account_id, name=f"key {each}", scopes=Scope) for each in range(number)]
+        await database.close()
+        return [text for _, text in keys]
+
+    return asyncio.run(create())
+
+
+def test_the_alerts_of_redis_and_the_database_begin_when_they_are_stopped_and_end_when_they_return(
+    tmp_path: Path,
+) -> None:
+    def active(running: Prometheus) -> set[str]:
+        return {each["metric"]["alertname"] for each in running.query('ALERTS{alertname=~"ReentryGateway.*Down"}')}
+
+    with running_postgresql(tmp_path) as postgresql, running_redis(tmp_path) as redis:
+        url = new_postgresql_database(postgresql)
+        settings = GatewaySettings(data=tmp_path / "gateway", database_url=url)
+        migrate(settings)
+        known, unknown = new_keys(settings, 2)
+        stores = {"database_url": url, "redis_url": f"redis://127.0.0.1:{redis.port}/0"}
+        with running_gateway(tmp_path, **stores) as gateway:
+            target = gateway.metrics_url.removeprefix("http://").removesuffix("/metrics")
+            with running_prometheus(tmp_path, gateway=target) as running:
+                assert status(gateway, "/v1/nothing", known) == 404
+                wait_until(lambda: running.query("reentry_gateway_database_up == 1") != [], what="the database up")
+                assert active(running) == set()
+                redis.stop()
+                postgresql.stop(signal.SIGINT)
+                assert status(gateway, "/v1/nothing", known) == 404  # limited by the process itself
+                assert status(gateway, "/v1/nothing", unknown) == 503
+                alerts = {"ReentryGatewayRedisDown", "ReentryGatewayDatabaseDown"}
+                wait_until(lambda: active(running) == alerts, what="both alerts")
+                redis.start()
+                postgresql.start()
+                wait_until(lambda: status(gateway, "/v1/nothing", unknown) == 404, what="the unknown key accepted")
+                wait_until(lambda: active(running) == set(), what="no alert")
