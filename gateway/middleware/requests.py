@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import metrics
@@ -15,7 +16,6 @@ from gateway.context import CURRENT, RequestContext
 from gateway.database.engine import DatabaseUnavailableError
 from gateway.ids import new_id
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.request_body import ClientGoneError
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = structlog.get_logger(__name__)
@@ -56,8 +56,8 @@ class Requests:
                 if status:
                     raise
                 await answer_problem(problem, scope, send_with_headers)
-            except ClientGoneError:
-                pass
+            except ClientDisconnect:
+                pass  # nobody reads an answer
             except DatabaseUnavailableError:
                 if status:
                     raise

@@ -17,8 +17,9 @@ from gateway.accounts.principal import Principal, Scope, require
 from gateway.context import RequestContext
 from gateway.inference_log.track_row import of_request, of_track
 from gateway.problems import Problem
-from gateway.request_body import read_request_body, until_disconnect
 from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.presence import while_connected
+from gateway.routes.request_body import read_request_body
 from gateway.scoring.answers import RESULTS, Answer, accepted_type, answer_of, encode
 from gateway.scoring.bodies import media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key
@@ -73,7 +74,7 @@ async def score_tracks(
         tracks = list(file)
         steps = sum(map(len, tracks))
         await services.limits.charge_steps(principal, steps, context)
-        scored = await until_disconnect(request, services.scorer.score(principal, tracks, MODELS[model], content))
+        scored = await while_connected(request, services.scorer.score(principal, tracks, MODELS[model], content))
         counted(scored)
         metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
         answer = answer_of(file, scored)
