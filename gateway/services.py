@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from gateway.accounts.authentication import Authentication
 from gateway.accounts.directory import Directory
+from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
 from gateway.settings import GatewaySettings
 
@@ -18,6 +20,8 @@ class Services:
         self.settings = settings
         self.database = Database(settings)
         self.directory = Directory(self.database, settings)
+        self.authentication = Authentication(self.database, settings)
+        self.limits = Limits(settings)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -26,4 +30,7 @@ class Services:
         """Connect everything, and close it in the opposite order."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
+            await stack.enter_async_context(self.limits.open())
+            if self.authentication.tokens is not None:
+                await stack.enter_async_context(self.authentication.tokens.open())
             yield self
