@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 from gateway.middleware.access import Access
 from gateway.middleware.requests import Requests
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.routes import health, keys
+from gateway.routes import health, job_results, jobs, keys, webhooks
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
-_ROUTERS: Final[tuple[APIRouter, ...]] = (keys.router,)
+_ROUTERS: Final[tuple[APIRouter, ...]] = (keys.router, jobs.router, job_results.router, webhooks.router)
 """Routers of the resources, which are served under /v1 and under /api/v1."""
 _CODES: Final = {404: "not-found", 405: "method-not-allowed"}
 

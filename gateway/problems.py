@@ -143,6 +143,8 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         status=503,
         title="Store of files unavailable",
         meaning="The gateway cannot read or write the files of jobs. Repeat after `Retry-After` seconds.",
+        retry_after=True,
+    ),
     "identity-unavailable": Kind(
         status=503,
         title="Identity provider unavailable",

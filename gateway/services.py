@@ -10,6 +10,7 @@ from gateway.accounts.authentication import Authentication
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
+from gateway.jobs.service import Jobs
 from gateway.settings import GatewaySettings
 
 
@@ -22,6 +23,7 @@ class Services:
         self.directory = Directory(self.database, settings)
         self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
+        self.jobs = Jobs(settings, self.database)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -33,4 +35,5 @@ class Services:
             await stack.enter_async_context(self.limits.open())
             if self.authentication.tokens is not None:
                 await stack.enter_async_context(self.authentication.tokens.open())
+            await stack.enter_async_context(self.jobs.working(self.settings.worker_count, self.stopping))
             yield self

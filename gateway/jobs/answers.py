@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,11 +36,11 @@ class JobAnswer(BaseModel):
                 "model_version": 3,
                 "attempts": 1,
                 "revision": 7,
-                "created_at": "2026-12-01T09:00:00+00:00",
-                "started_at": "2026-12-01T09:00:01+00:00",
+                "created_at": 1796083126.5,
+                "started_at": 1796083127.25,
                 "finished_at": None,
-                "deadline_at": "2026-12-02T09:00:00+00:00",
-                "expires_at": "2026-12-09T09:00:00+00:00",
+                "deadline_at": 1796169526.5,
+                "expires_at": 1796774326.5,
                 "webhook_url": "https://hooks.example.com/reentry",
                 "error": None,
                 "links": {
@@ -65,11 +64,11 @@ class JobAnswer(BaseModel):
     model_version: int | None = Field(description="Version of the model; null before the first answer of the server.")
     attempts: int = Field(description="Number of workers that took the job since it last made progress.")
     revision: int = Field(description="Number of changes of the job; the id of its events.")
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    deadline_at: str = Field(description="Time at which the job expires if it is not complete.")
-    expires_at: str = Field(description="Time at which the job and its files are deleted.")
+    created_at: float = Field(description="Unix time, s.")
+    started_at: float | None = Field(description="Unix time at which a worker first took the job, s.")
+    finished_at: float | None = Field(description="Unix time of its end, s.")
+    deadline_at: float = Field(description="Unix time at which the job expires if it is not complete, s.")
+    expires_at: float = Field(description="Unix time at which the job and its files are deleted, s.")
     webhook_url: str | None
     error: dict[str, Any] | None = Field(description="Problem details of a failed or expired job.")
     links: JobLinks
@@ -86,14 +85,10 @@ class JobAnswer(BaseModel):
                 for name in (
                     *("id", "state", "bytes", "rows", "tracks", "tracks_done", "tracks_refused", "model_version"),
                     *("attempts", "revision", "webhook_url", "error"),
+                    *("created_at", "started_at", "finished_at", "deadline_at", "expires_at"),
                 )
             },
             progress=round(progress, 4),
-            created_at=_text(row.created_at),
-            started_at=None if row.started_at is None else _text(row.started_at),
-            finished_at=None if row.finished_at is None else _text(row.finished_at),
-            deadline_at=_text(row.deadline_at),
-            expires_at=_text(row.expires_at),
             links=JobLinks(self=path, results=f"{path}/results", errors=f"{path}/errors", events=f"{path}/events"),
         )
 
@@ -101,7 +96,3 @@ class JobAnswer(BaseModel):
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self.state in ENDED
-
-
-def _text(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")

@@ -117,16 +117,13 @@ class Leases:
         earlier = PATH[: PATH.index(work.state)] if work.state in PATH else ()
         state = case((Job.state.in_(earlier), work.state), else_=Job.state)
         advanced = Job.tracks_done < work.tracks_done
-        changed = or_(
-            advanced,
-            Job.state != state,
-            Job.rows.is_distinct_from(work.rows) if work.rows is not None else False,
-            Job.tracks_refused != work.tracks_refused if work.tracks is not None else False,
-        )
+        changes = [advanced, Job.state != state]
+        if work.tracks is not None:
+            changes += [Job.tracks.is_distinct_from(work.tracks), Job.tracks_refused != work.tracks_refused]
         values: dict[str, Any] = {
             "lease_until": self._now + self._seconds,
             "state": state,
-            "revision": Job.revision + case((changed, 1), else_=0),
+            "revision": Job.revision + case((or_(*changes), 1), else_=0),
             "tracks_done": case((advanced, work.tracks_done), else_=Job.tracks_done),
             "attempts": case((advanced, 1), else_=Job.attempts),
         }
@@ -165,9 +162,9 @@ class Leases:
 
         A job that was cancelled while its results were written is cancelled.
         """
-        new = case(
-            (and_(Job.state == JobState.CANCELLING, state == JobState.COMPLETED), JobState.CANCELLED), else_=state
-        )
+        new: Any = state
+        if state == JobState.COMPLETED:
+            new = case((Job.state == JobState.CANCELLING, JobState.CANCELLED), else_=state)
         allowed = before(state) | ({JobState.CANCELLING} if state == JobState.COMPLETED else set())
         values: dict[str, Any] = {"state": new, "error": None if error is None else error.content()}
         if work.tracks is not None:
@@ -247,7 +244,7 @@ class Leases:
         return or_(Job.lease_until.is_(None), Job.lease_until < self._now)
 
     def _is_held(self, lease: Lease) -> ColumnElement[bool]:
-        """Whether the lease is the newest of its job. A lease that ended stays valid until another worker takes the job."""
+        """Whether the lease is the newest of its job. One that ended stays valid until another worker takes the job."""
         return and_(
             Job.id == lease.job_id, Job.fence == lease.fence, Job.lease_owner == lease.owner, Job.state.in_(ACTIVE)
         )

@@ -17,7 +17,8 @@ from gateway import metrics
 from gateway.accounts.principal import Principal
 from gateway.database.clock import now
 from gateway.database.engine import Database, DatabaseUnavailableError
-from gateway.database.tables import Job, WebhookDelivery, WebhookSecret
+from gateway.database.pages import read_page
+from gateway.database.tables import Job, WebhookDelivery
 from gateway.ids import first_id, new_id
 from gateway.jobs.addresses import Reachable, RefusedAddressError
 from gateway.jobs.files import StoreError, open_files
@@ -161,22 +162,19 @@ class Jobs:
             raise Problem("not-found", "no such job", where=job_id[:100])
         return row
 
-    async def page(self, principal: Principal, *, before: str | None, limit: int, state: str | None) -> list[Row[Any]]:
-        """Return jobs of the sender's account, the newest first.
+    async def page(
+        self, principal: Principal, *, state: JobState | None, limit: int, cursor: str | None
+    ) -> tuple[list[Row[Any]], str | None]:
+        """Return a page of the jobs of the sender's account, the newest first, and the cursor of the next page.
 
-        Args:
-            principal: sender of the request.
-            before: id of the job behind which the page begins; None for the first page.
-            limit: largest number of jobs.
-            state: state of the jobs; None for all.
+        Raises:
+            Problem: the cursor is invalid.
         """
-        query = select(Job).where(Job.account_id == principal.account_id).order_by(Job.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(Job.id < before)
+        query = select(Job).where(Job.account_id == principal.account_id)
         if state is not None:
             query = query.where(Job.state == state)
         async with self._database.reading() as connection:
-            return list((await connection.execute(query)).all())
+            return await read_page(connection, query, [Job.id], limit=limit, cursor=cursor, newest_first=True)
 
     async def cancel_or_remove(self, principal: Principal, job_id: str) -> Row[Any] | None:
         """Cancel a job, or delete one that has ended with its files; return None if it is deleted.

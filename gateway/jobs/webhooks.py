@@ -6,14 +6,12 @@ import asyncio
 import random
 import secrets
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
 import structlog
-from sqlalchemy import Row, delete, func, insert, or_, select, update
+from sqlalchemy import Row, delete, insert, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 from standardwebhooks import Webhook
 
@@ -141,7 +139,7 @@ class Deliveries:
             await connection.execute(ended.values(values))
         return True
 
-    async def _try(self, row: Row[Any], secret: str | None) -> tuple[str | None, bool]:
+    async def _try(self, row: Row[*tuple[Any, ...]], secret: str | None) -> tuple[str | None, bool]:
         """Send one message; return what was wrong, and whether a repetition is useless."""
         if secret is None:
             return "the account has no secret", True
@@ -159,7 +157,7 @@ class Deliveries:
         return None, False
 
 
-async def _post(row: Row[Any], secret: str, address: Address) -> int:
+async def _post(row: Row[*tuple[Any, ...]], secret: str, address: Address) -> int:
     """Post a message to the address to which its host was resolved, and return the status of the answer.
 
     The host stays the name in the header `Host` and in the certificate. Redirects are not followed, because they might
