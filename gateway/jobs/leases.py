@@ -227,8 +227,13 @@ class Leases:
             update(Job)
             .where(condition)
             .values(
-                {**values, "finished_at": self._now, "lease_owner": None, "lease_until": None},
-                revision=Job.revision + 1,
+                {
+                    **values,
+                    "finished_at": self._now,
+                    "lease_owner": None,
+                    "lease_until": None,
+                    "revision": Job.revision + 1,
+                }
             )
             .returning(Job)
         )
