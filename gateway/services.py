@@ -7,9 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway.accounts.authentication import Authentication
+from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
+from gateway.events.bus import bus_of
+from gateway.events.publish import Events
+from gateway.inference_log.log import InferenceLog
+from gateway.scoring.catalogue import ModelCatalogue
 from gateway.jobs.service import Jobs
 from gateway.settings import GatewaySettings
 
@@ -23,6 +28,11 @@ class Services:
         self.directory = Directory(self.database, settings)
         self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
+        self.claims = Claims(self.database)
+        self.log = InferenceLog(self.database, settings)
+        self.bus = bus_of(settings.redis_url)
+        self.events = Events(self.database, self.bus)
+        self.catalogue = ModelCatalogue(settings.triton_url)
         self.jobs = Jobs(settings, self.database)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
@@ -33,7 +43,13 @@ class Services:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             await stack.enter_async_context(self.limits.open())
+            await stack.enter_async_context(self.claims.open())
             if self.authentication.tokens is not None:
                 await stack.enter_async_context(self.authentication.tokens.open())
+            self.log.open()
+            stack.push_async_callback(self.log.close)
+            await self.bus.open()
+            stack.push_async_callback(self.bus.close)
+            stack.push_async_callback(self.catalogue.close)
             await stack.enter_async_context(self.jobs.working(self.settings.worker_count, self.stopping))
             yield self

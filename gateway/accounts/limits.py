@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from throttled.asyncio import MemoryStore, RateLimiterType, RateLimitState, RedisStore, Throttled
 from throttled.asyncio.store import BaseStore
+from throttled.exceptions import StoreUnavailableError
 from throttled.rate_limiter import Quota, Rate
 
 from gateway import metrics
@@ -42,7 +43,7 @@ _CALLS: Final = 32
 """Calls to Redis in flight at once, and so connections."""
 _ACCOUNTS: Final = 100_000
 """Accounts whose limits this process holds; beyond them it forgets those that were used longest ago."""
-_AWAY: Final = (RedisError, OSError, TimeoutError)
+_AWAY: Final = (StoreUnavailableError, RedisError, OSError, TimeoutError)
 _LOG_SECONDS: Final = 1.0
 """Time between two log lines of refused requests of an account."""
 _REFUSED_REQUESTS: Final = metrics.LIMITED.labels("requests")
@@ -189,7 +190,7 @@ class Limits:
 
     def _lose(self, error: Exception) -> None:
         if self._reachable:
-            _log.warning("Redis is away, so each process limits by itself: %s", type(error).__name__)
+            _log.warning("Redis is away, so each process limits by itself: %s", type(error.__cause__ or error).__name__)
             self._reachable = False
             metrics.REDIS_UP.set(0)
             self._lost.set()
