@@ -14,8 +14,8 @@ from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
 from gateway.inference_log.log import InferenceLog
-from gateway.scoring.catalogue import ModelCatalogue
 from gateway.jobs.service import Jobs
+from gateway.scoring.catalogue import ModelCatalogue
 from gateway.settings import GatewaySettings
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from gateway.scoring.bodies import PARQUET
 from reentry.schema import (
     HINDSIGHT,
     PHASE,
@@ -23,9 +24,6 @@ from reentry.schema import (
     TRACK_COLUMNS,
 )
 
-CSV: Final = "text/csv"
-PARQUET: Final = "application/vnd.apache.parquet"
-ARROW: Final = "application/vnd.apache.arrow.stream"
 JSON_LINES: Final = "application/x-ndjson"
 
 PART: Final = 2**20

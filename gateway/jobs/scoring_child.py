@@ -11,6 +11,7 @@ the input means that the worker is dead, and ends the process at once. Standard 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 from collections import defaultdict
@@ -28,6 +29,9 @@ from reentry.tracks import Fault, ReadReport
 
 ARROW_SUFFIX: Final = ".arrows"
 """Suffix of a table as an Arrow stream, which is converted to Parquet before it is read."""
+
+_LARGEST_MEMORY: Final = 4 * 2**30
+"""Bytes that the process may allocate. Reading is bounded far below; a crafted file may declare terabytes."""
 
 
 class Order(msgspec.Struct, kw_only=True):
@@ -91,6 +95,7 @@ def main() -> None:
         on_report=lambda report: _write_faults(report, Path(order.out) / "set_aside.jsonl"),
     )
     threading.Thread(target=_listen, args=(source, control), daemon=True).start()
+    resource.setrlimit(resource.RLIMIT_DATA, (_LARGEST_MEMORY, _LARGEST_MEMORY))
     try:
         path = Path(order.source)
         if path.suffix == ARROW_SUFFIX:
@@ -107,6 +112,9 @@ def main() -> None:
             path.unlink()
     except TrackFileError as error:
         send(_end("invalid", error))
+    except MemoryError:  # pyarrow's error is one, too
+        problem = f"the file needs more than {_LARGEST_MEMORY >> 30} GiB of memory"
+        send(Message(end="invalid", problem=problem, fix="split the file between tracks"))
     except ClientError as error:
         send(_end("unavailable", error))
     except ReentryError as error:

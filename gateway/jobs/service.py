@@ -23,18 +23,16 @@ from gateway.ids import first_id, new_id
 from gateway.jobs.addresses import Reachable, RefusedAddressError
 from gateway.jobs.files import StoreError, open_files
 from gateway.jobs.leases import Leases
+from gateway.jobs.scoring_child import ARROW_SUFFIX
 from gateway.jobs.states import ENDED, JobState
 from gateway.jobs.waiting import first_of
 from gateway.jobs.webhooks import Deliveries, WebhookSecrets
 from gateway.jobs.worker import Worker, remove_leftovers
 from gateway.problems import Problem
+from gateway.scoring.bodies import ARROW, CSV, PARQUET
 from gateway.settings import GatewaySettings
 
-MEDIA_TYPES: Final = {
-    "text/csv": "source.csv",
-    "application/vnd.apache.parquet": "source.parquet",
-    "application/vnd.apache.arrow.stream": "source.arrows",
-}
+MEDIA_TYPES: Final = {CSV: "source.csv", PARQUET: "source.parquet", ARROW: f"source{ARROW_SUFFIX}"}
 """Names of the files of jobs by the media type of the upload."""
 
 _UPKEEP_SECONDS: Final = 10.0

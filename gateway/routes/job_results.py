@@ -17,12 +17,13 @@ from gateway.events.sse import MEDIA_TYPE as EVENT_STREAM
 from gateway.events.sse import EventStream, encode_event
 from gateway.jobs.answers import JobAnswer
 from gateway.jobs.files import StoreError
-from gateway.jobs.results import ARROW, CSV, JSON_LINES, PARQUET, converted, parts
+from gateway.jobs.results import JSON_LINES, converted, parts
 from gateway.jobs.states import ENDED, WITH_RESULTS
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ServicesOf
 from gateway.routes.jobs import Sender
 from gateway.routes.negotiation import preferred
+from gateway.scoring.bodies import ARROW, CSV, PARQUET
 from gateway.services import Services
 from reentry.tracks.sources import FIELDS
 

@@ -11,10 +11,10 @@ from sqlalchemy import Row
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.jobs.answers import JobAnswer
-from gateway.jobs.service import MEDIA_TYPES
 from gateway.jobs.states import JobState
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.json_bodies import body_of, read_json
 from gateway.routes.pages import Cursor, Limit
 
 router = APIRouter(
@@ -32,8 +32,10 @@ _JSON: Final = "application/json"
 class JobReference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A job for a file that is in the object store already."""
 
-    source: str
-    webhook_url: str | None = None
+    source: Annotated[
+        str, msgspec.Meta(description="Address s3://... under a prefix that the operator has configured.")
+    ]
+    webhook_url: Annotated[str, msgspec.Meta(max_length=2_048)] | None = None
     deadline_seconds: Annotated[float, msgspec.Meta(ge=1, le=2_592_000)] | None = None
 
 
@@ -48,6 +50,7 @@ class JobPage(BaseModel):
     next: str | None = Field(description="Cursor of the next page; null on the last one.")
 
 
+_REFERENCE: Final = msgspec.json.Decoder(JobReference)
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -60,22 +63,7 @@ _BODY: Final[dict[str, Any]] = {
             },
             "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
             "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
-            _JSON: {
-                "schema": {
-                    "type": "object",
-                    "required": ["source"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "source": {
-                            "type": "string",
-                            "description": "Address s3://... under a prefix that the operator has configured.",
-                        },
-                        "webhook_url": {"type": ["string", "null"]},
-                        "deadline_seconds": {"type": ["number", "null"], "minimum": 1, "maximum": 2_592_000},
-                    },
-                },
-                "example": {"source": "s3://tracks/flights/2026-12-01.parquet"},
-            },
+            **body_of(JobReference, {"source": "s3://tracks/flights/2026-12-01.parquet"})["content"],
         },
     }
 }
@@ -120,7 +108,7 @@ async def create_job(
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     given: dict[str, Any] = {"webhook_url": webhook_url, "deadline_seconds": deadline_seconds}
     if media_type == _JSON:
-        reference = await _reference(request)
+        reference = await read_json(request, _REFERENCE.decode, _LONGEST_REFERENCE)
         fields = {name: getattr(reference, name) for name in given}
         row = await services.jobs.create(
             sender,
@@ -184,24 +172,3 @@ async def delete_job(job_id: str, services: ServicesOf, sender: Sender) -> Respo
         return Response(status_code=204)
     answer = JobAnswer.of(row)
     return Response(answer.model_dump_json(), 200 if answer.ended else 202, media_type=_JSON)
-
-
-async def _reference(request: Request) -> JobReference:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _LONGEST_REFERENCE:
-            raise Problem(
-                *("body-too-large", "the reference is too long"),
-                expected=f"at most {_LONGEST_REFERENCE:,} bytes",
-                fix="send a file of tracks with its own Content-Type: " + ", ".join(MEDIA_TYPES),
-            )
-    try:
-        return msgspec.json.decode(body, type=JobReference)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        code = "invalid-value" if isinstance(error, msgspec.ValidationError) else "invalid-request"
-        raise Problem(
-            *(code, str(error)),
-            where="body",
-            expected='{"source": "s3://...", "webhook_url": ..., "deadline_seconds": ...}',
-        ) from error
