@@ -122,14 +122,14 @@ async def results(
                             {
                                 "track_id": 7,
                                 "rows": 900,
-                                "reason": "row 6300, column latitude: above 90 degrees, got 95.0 (900 rows)",
+                                "reason": "row 6300, column latitude: above 90 degrees, got 95 (900 rows)",
                                 "faults": [
                                     {
                                         "row": 6300,
                                         "column": "latitude",
                                         "track_id": 7,
                                         "problem": "above 90 degrees",
-                                        "got": "95.0",
+                                        "got": "95",
                                         "count": 900,
                                     }
                                 ],
