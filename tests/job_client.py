@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from gateway.jobs.service import MEDIA_TYPES
+from gateway.jobs.creation import MEDIA_TYPES
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 

@@ -92,6 +92,15 @@ class JobAnswer(BaseModel):
             links=JobLinks(self=path, results=f"{path}/results", errors=f"{path}/errors", events=f"{path}/events"),
         )
 
+    def accepted_headers(self, *, respond_async: bool = False) -> dict[str, str]:
+        """Return the headers of the answer 202 to the request that created the job.
+
+        Args:
+            respond_async: whether the request asked for a job with `Prefer: respond-async`.
+        """
+        preference = {"preference-applied": "respond-async"} if respond_async else {}
+        return {"content-type": "application/json", "location": self.links.self, **preference}
+
     @property
     def ended(self) -> bool:
         """Whether the job has ended."""

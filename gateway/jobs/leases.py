@@ -19,8 +19,8 @@ from gateway import metrics
 from gateway.database.clock import now
 from gateway.database.engine import Database
 from gateway.database.tables import Job, WebhookDelivery
-from gateway.jobs.announcements import announcement
 from gateway.jobs.states import ACTIVE, ENDED, PATH, JobState, before
+from gateway.jobs.webhooks.announcements import announcement
 from gateway.problems import Problem
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from gateway import metrics
 from gateway.database.engine import DatabaseUnavailableError
-from gateway.jobs.files import JobFiles, StoreError
+from gateway.jobs.files.store import JobFiles, StoreError
 from gateway.jobs.leases import Lease, Leases, Work, expired
 from gateway.jobs.scoring_child import Message, Order
 from gateway.jobs.scoring_process import scoring
@@ -238,7 +238,7 @@ def _source(files: JobFiles, lease: Lease, scratch: Path) -> Path:
     """Return the local path of the file of a job, which may be an object that the job refers to."""
     if not lease.source.startswith("s3://"):
         return files.source(lease.job_id, lease.source, scratch)
-    from gateway.jobs.s3_files import fetch
+    from gateway.jobs.files.s3 import fetch
 
     path = scratch / f"source{Path(lease.source).suffix.lower()}"
     fetch(lease.source, path)

@@ -16,7 +16,7 @@ from gateway.accounts.principal import Principal
 from gateway.events.sse import MEDIA_TYPE as EVENT_STREAM
 from gateway.events.sse import EventStream, encode_event
 from gateway.jobs.answers import JobAnswer
-from gateway.jobs.files import StoreError
+from gateway.jobs.files.store import StoreError
 from gateway.jobs.results import JSON_LINES, converted, parts
 from gateway.jobs.states import ENDED, WITH_RESULTS
 from gateway.problems import Problem, answers

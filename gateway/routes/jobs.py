@@ -107,19 +107,18 @@ async def create_job(
         )
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     given: dict[str, Any] = {"webhook_url": webhook_url, "deadline_seconds": deadline_seconds}
+    origin = {"request_id": context.request_id, "claim": request.scope["state"].get("claim")}
     if media_type == _JSON:
         reference = await read_json(request, _REFERENCE.decode, _LONGEST_REFERENCE)
         fields = {name: getattr(reference, name) for name in given}
         row = await services.jobs.create(
             sender,
             source=reference.source,
-            request_id=context.request_id,
+            **origin,
             **{name: given[name] if value is None else value for name, value in fields.items()},
         )
     else:
-        row = await services.jobs.create(
-            sender, content=request.stream(), media_type=media_type, request_id=context.request_id, **given
-        )
+        row = await services.jobs.create(sender, content=request.stream(), media_type=media_type, **origin, **given)
     return accepted(row)
 
 
@@ -131,8 +130,7 @@ def accepted(row: Row[Any], *, respond_async: bool = False) -> Response:
         respond_async: whether the client asked for a job with `Prefer: respond-async`.
     """
     answer = JobAnswer.of(row)
-    headers = {"location": answer.links.self} | ({"preference-applied": "respond-async"} if respond_async else {})
-    return Response(answer.model_dump_json(), 202, headers, _JSON)
+    return Response(answer.model_dump_json(), 202, answer.accepted_headers(respond_async=respond_async))
 
 
 @router.get("", summary="List jobs")

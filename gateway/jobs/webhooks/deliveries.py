@@ -19,8 +19,8 @@ from gateway import metrics
 from gateway.database.clock import now
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.database.tables import WebhookDelivery, WebhookSecret
-from gateway.jobs.addresses import Address, Reachable, RefusedAddressError
 from gateway.jobs.waiting import first_of
+from gateway.jobs.webhooks.addresses import Address, Reachable, RefusedAddressError
 
 WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
 

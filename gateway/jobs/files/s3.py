@@ -1,4 +1,4 @@
-"""Files of jobs in an S3-compatible store, through s3fs; see `gateway.jobs.files`."""
+"""Files of jobs in an S3-compatible store, through s3fs; see `gateway.jobs.files.store`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from gateway.jobs.files import RESULT_FILES, StoreError, Upload
+from gateway.jobs.files.store import RESULT_FILES, StoreError, Upload
 
 _BLOCK: Final = 8 * 2**20
 """Bytes of one part of an upload, and of one read."""
