@@ -220,6 +220,8 @@ class _Run:
                     self._journal.flush()
                     advance(len(answer))
                     self._observe(Stage.SCORING)
+                    if self._control.stopped:
+                        return
 
     def _observe(self, stage: Stage) -> None:
         if self._control.on_progress is not None:

@@ -60,7 +60,10 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, env=os.environ | self.environment, start_new_session=True
             )
-        wait_until(lambda: listens(self.port) or self.process.poll() is not None, what=f"{self.command[0]} listening")
+        process = self.process
+        wait_until(
+            lambda: listens(self.port) or process.poll() is not None, seconds=120, what=f"{self.command[0]} listening"
+        )
         assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:

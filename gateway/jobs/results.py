@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
@@ -66,7 +67,8 @@ def converted(file: BinaryIO, media_type: str) -> Iterator[bytes]:
         source = _Utf8(file)
         names = [name.strip() for name in source.header()]
         numbered = [str(number) for number in range(len(names))]  # a name may be blank, or repeated
-        reader = pyarrow.csv.open_csv(
+        reader = partial(
+            pyarrow.csv.open_csv,
             pa.PythonFile(source, mode="r"),
             read_options=pyarrow.csv.ReadOptions(block_size=4 * PART, use_threads=False, column_names=numbered),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
@@ -77,7 +79,7 @@ def converted(file: BinaryIO, media_type: str) -> Iterator[bytes]:
         schema = pa.schema([(name, _TYPES.get(name, pa.string())) for name in names])
         sink = _Sink()
         with _writer(sink, schema, media_type) as writer:
-            for batch in reader:
+            for batch in () if source.is_empty() else reader():
                 columns = [_typed(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 yield sink.take()
@@ -104,11 +106,17 @@ class _Utf8(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._first = b""
 
     def header(self) -> list[str]:
         """Read the header and return its cells."""
         lines = (line.decode("utf-8-sig", "replace") for line in iter(self._file.readline, b""))
         return next(csv.reader(lines), [])
+
+    def is_empty(self) -> bool:
+        """Whether no row is left."""
+        self._first = self._first or self.read(PART)
+        return not self._first.strip()
 
     def readable(self) -> bool:
         """Whether the file can be read."""
@@ -116,6 +124,9 @@ class _Utf8(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Read about as many bytes."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
         while part := self._file.read(size):
             if text := self._decoder.decode(part):
                 return text.encode()

@@ -20,6 +20,8 @@ Address = IPv4Address | IPv6Address
 _LONGEST_URL: Final = 2_048
 _TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv6 addresses that a gateway translates into the IPv4 address of their last 32 bits (RFC 6052)."""
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All IPv6 addresses that are routed in the internet; some others count as global, such as site-local ones."""
 
 
 class RefusedAddressError(InputError):
@@ -94,7 +96,8 @@ class Reachable:
         inner = _inner(address)
         if self._is_allowed(address, host) or self._is_allowed(inner, host):
             return
-        if not inner.is_global or inner.is_multicast or inner.is_reserved:
+        is_routed = isinstance(inner, IPv4Address) or inner in _UNICAST
+        if not (inner.is_global and is_routed) or inner.is_multicast or inner.is_reserved:
             raise RefusedAddressError(
                 "webhooks do not reach this address",
                 where=host,
