@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, insert, select
 from sqlalchemy.sql.elements import ColumnElement
+from starlette.requests import ClientDisconnect
 
 from gateway.accounts.claims import Claim
 from gateway.accounts.principal import Principal
@@ -141,7 +142,10 @@ class Creation:
             await asyncio.to_thread(self._files.remove, job_id)
 
         try:
-            size = await self._receive(upload.write, content)
+            try:
+                size = await self._receive(upload.write, content)
+            except ClientDisconnect as error:
+                raise Problem("invalid-request", "the connection ended before the file") from error
             await asyncio.to_thread(upload.commit)
             is_committed = True
             return await insert_row(name, size)

@@ -93,11 +93,12 @@ class Jobs:
         Raises:
             Problem: the cursor is invalid.
         """
-        query = select(Job).where(Job.account_id == principal.account_id)
+        table = Job.__table__
+        query = select(table).where(table.c.account_id == principal.account_id)
         if state is not None:
-            query = query.where(Job.state == state)
+            query = query.where(table.c.state == state)
         async with self._database.reading() as connection:
-            return await read_page(connection, query, [Job.id], limit=limit, cursor=cursor, newest_first=True)
+            return await read_page(connection, query, [table.c.id], limit=limit, cursor=cursor, newest_first=True)
 
     async def cancel_or_remove(self, principal: Principal, job_id: str) -> Row[Any] | None:
         """Cancel a job, or delete one that has ended with its files; return None if it is deleted.
