@@ -37,6 +37,8 @@ from tests.gateway_servers import (
 from tests.job_client import ENDED, JobClient
 
 LEASE_SECONDS = 3.0
+_START_SECONDS = 600.0
+"""Longest start of Triton on a machine that is busy with other work, s."""
 
 
 @dataclass(kw_only=True)
@@ -66,7 +68,7 @@ def running_triton(folder: Path, repository: Path) -> Iterator[Server]:
     server = Server(
         ports[0], [*command, "--drain-timeout", "0.1", "--log-dir", str(folder / "triton")], folder / "triton.log"
     )
-    server.start()
+    server.start(seconds=_START_SECONDS)
     try:
         yield server
     finally:
@@ -81,7 +83,7 @@ def running_worker(folder: Path, name: str, **settings: Any) -> Iterator[Server]
     environment = {f"REENTRY_GATEWAY_{key.upper()}": str(value) for key, value in given.items()}
     command = [sys.executable, "-u", "-c", "import cli; cli.main()", "gateway", "work"]
     server = Server(port, command, folder / f"{name}.log", environment)
-    server.start()
+    server.start(seconds=_START_SECONDS)
     try:
         yield server
     finally:
@@ -209,7 +211,7 @@ def killing(server: Server) -> Callable[[], None]:
     def act() -> None:
         server.stop(signal.SIGKILL)
         wait_until(lambda: not listens(server.port), what="the port being free")
-        server.start()
+        server.start(seconds=_START_SECONDS)
 
     return act
 

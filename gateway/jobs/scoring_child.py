@@ -23,6 +23,7 @@ import msgspec
 from client.control import Control, Progress
 from client.predict import PredictConfig, predict_file
 from client.retry import RetryConfig
+from gateway.logs import log_json
 from reentry.errors import ClientError, ReentryError, TrackFileError
 from reentry.runtime.files import whole_file
 from reentry.tracks import Fault, ReadReport
@@ -80,6 +81,7 @@ class TrackFaults(msgspec.Struct, kw_only=True):
 
 def main() -> None:
     """Score one file."""
+    log_json()
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not disturb the messages
     encoder = msgspec.json.Encoder()
