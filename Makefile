@@ -50,7 +50,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .PHONY: help setup run test test-unit fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
-	monitoring load-test stalls matrix figures clean
+	monitoring load-test jobs-campaign stalls matrix figures clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -185,6 +185,9 @@ monitoring: ## install Prometheus rules, alerts and the dashboard in the cluster
 
 load-test: setup ## measure throughput and latency at rising concurrency, of the server at URL or an embedded one
 	$(BIN)/python -m perf.load $(URL:%=--url %)
+
+jobs-campaign: setup ## kill workers, gateway and Triton at random over 100 jobs, and compare every result (needs PostgreSQL 15)
+	$(BIN)/python -m tests.jobs_campaign --seed $(SEED)
 
 stalls: setup ## count the requests that Triton's scheduler stalls, of the server at URL=http://HOST:8000 or of embedded ones
 	$(BIN)/python -m perf.stalls $(URL:%=--url %)
