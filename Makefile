@@ -186,7 +186,7 @@ figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
 
 page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
 	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
-	cd gateway/page && npm ci --no-audit --no-fund && npx tsc && node build.mjs
+	cd gateway/page && npm ci --ignore-scripts --no-audit --no-fund && npm run types && npm run build
 
 clean: ## remove the environment, artifacts, the built page, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
-from starlette.routing import get_route_path
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -55,12 +54,12 @@ def page_application(built: Path = BUILT) -> ASGIApp:
     files = StaticFiles(directory=built, check_dir=False)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        path = get_route_path(scope)
-        asset = path.startswith("/assets/")
-        if path != "/" and not asset:
+        path = files.get_path(scope)
+        asset = path.startswith("assets/")
+        if path != "." and not asset:
             raise HTTPException(404)
         try:
-            response = await files.get_response(files.get_path(scope) if asset else "index.html", scope)
+            response = await files.get_response(path if asset else "index.html", scope)
         except HTTPException as error:
             if asset or error.status_code != 404:
                 raise

@@ -81,7 +81,7 @@ export class LiveApp extends LitElement {
 
   protected override render() {
     return html`
-      <a class="skip" href="#table-title">Skip to the table of tracks</a>
+      ${this.key === null ? nothing : html`<a class="skip" href="#table-title">Skip to the table of tracks</a>`}
       <header>
         <h1>reentry <span>live tracks</span></h1>
         ${this.key === null ? nothing : this.status()}
@@ -94,7 +94,7 @@ export class LiveApp extends LitElement {
     const tracks = [...this.store.tracks.values()];
     return html`
       <p class="connection ${this.connection.kind}" role="status">${this.connectionText()}</p>
-      <p class="summary">${tracks.length} tracks, ${tracks.filter(inReentry).length} in reentry</p>
+      <p class="summary">${tracks.length} ${tracks.length === 1 ? "track" : "tracks"}, ${tracks.filter(inReentry).length} in reentry</p>
       <p class="clock"><span class="visually-hidden">Time: </span>${time(this.now / 1000).slice(0, 8)} UTC</p>
       <button type="button" @click=${() => this.close()}>Forget the key</button>
     `;

@@ -120,7 +120,7 @@ export class TrackChart extends LitElement {
       const ratio = uPlot.pxRatio;
       context.font = `${11 * ratio}px system-ui, sans-serif`;
       context.fillStyle = colours.text;
-      const left = place(track.onset) > box.left + box.width / 2;
+      const left = place(track.onset) > box.left + box.width * 0.8;
       context.textAlign = left ? "right" : "left";
       context.fillText("onset", place(track.onset) + (left ? -5 : 5) * ratio, box.top + 11 * ratio);
     }
@@ -189,7 +189,7 @@ function axis(colours: Palette): uPlot.Axis {
 
 function timeAxis(colours: Palette, shown: boolean): uPlot.Axis {
   const values = (_: uPlot, splits: number[]) => splits.map((timestamp) => time(timestamp).slice(0, 8));
-  return { ...axis(colours), values: shown ? values : () => [], size: shown ? 26 : 6, space: 76 };
+  return { ...axis(colours), values: shown ? values : () => [], size: shown ? 26 : 6, space: 64 };
 }
 
 function valueAxis(colours: Palette): uPlot.Axis {

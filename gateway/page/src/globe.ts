@@ -14,7 +14,7 @@ declare const ATLAS: string;
 
 /** Shortest time between two drawings of the tracks, ms. */
 const REDRAW = 250;
-const CLOSEST_FIT = 5;
+const CLOSEST_FIT = 3.5;
 /** Angle from the centre of the view at which a position is near the edge of the globe, radians. */
 const FARTHEST_VISIBLE = 1.05;
 
@@ -172,14 +172,16 @@ export class TrackGlobe extends LitElement {
       <h2 class="visually-hidden" id="globe-title">Globe</h2>
       ${this.failure ? html`<p class="empty">${this.failure}</p>` : null}
       <div class="map" ?hidden=${this.failure !== ""}></div>
-      <ul class="legend" aria-label="Marks on the globe">
-        <li><span class="mark flight" aria-hidden="true"></span>flight</li>
-        <li><span class="mark reentry" aria-hidden="true"></span>reentry</li>
-        <li><span class="mark onset" aria-hidden="true">×</span>onset</li>
-        <li><span class="mark degraded" aria-hidden="true"></span>degraded</li>
-      </ul>
       <button class="fit" type="button" @click=${() => this.fitAll()}>Show all tracks</button>
-      <p class="credit">Natural Earth</p>
+      <div class="foot">
+        <ul class="legend" aria-label="Marks on the globe">
+          <li><span class="mark flight" aria-hidden="true"></span>flight</li>
+          <li><span class="mark reentry" aria-hidden="true"></span>reentry</li>
+          <li><span class="mark onset" aria-hidden="true">×</span>onset</li>
+          <li><span class="mark degraded" aria-hidden="true"></span>degraded</li>
+        </ul>
+        <p class="credit">Natural Earth</p>
+      </div>
     `;
   }
 }

@@ -59,6 +59,7 @@ export function globeStyle(colours: Palette): StyleSpecification {
         "text-field": ["get", "label"],
         "text-font": ["sans-serif"],
         "text-size": 12,
+        "text-max-width": 30,
         "text-anchor": "left",
         "text-offset": [1.05, 0],
         "text-optional": true,

@@ -17,7 +17,7 @@ const COLUMNS: Column[] = [
   { name: "feed", title: "Feed", value: (track) => track.feed },
   { name: "phase", title: "Phase", value: (track) => (inReentry(track) ? 1 : 0) },
   { name: "altitude", title: "Altitude, km", value: (track) => track.altitude.at(-1)! },
-  { name: "probability", title: "Probability", value: (track) => track.probability.at(-1) ?? null },
+  { name: "probability", title: "Prob\u00adability", value: (track) => track.probability.at(-1) ?? null },
   { name: "onset", title: "Onset", value: (track) => track.onset },
   { name: "latest", title: "Latest", value: (track) => track.timestamp.at(-1)! },
 ];
@@ -76,7 +76,7 @@ export class TrackTable extends LitElement {
     const stop = this.store.tracks.has(this.store.selected ?? "") ? this.store.selected : rows[0]?.key;
     return html`
       <h2 id="table-title">Tracks <span class="count">${rows.length}</span></h2>
-      <div class="scroll" tabindex="0" role="region" aria-labelledby="table-title">
+      <div class="scroll" tabindex="0" role="group" aria-label="Rows of tracks">
         <table @keydown=${this.move}>
           <caption class="visually-hidden">
             Live tracks. Times are UTC. The buttons of the first column select a track.
@@ -115,17 +115,18 @@ export class TrackTable extends LitElement {
           <button type="button" aria-pressed=${selected} tabindex=${stop ? 0 : -1}>
             <span class="visually-hidden">Track </span>${track.id}
           </button>
+          <span class="feed-of-track">${track.feed}</span>
         </th>
         <td class="feed">${track.feed}</td>
         <td class="phase">
-          <span class="mark ${reentry ? "reentry" : "flight"}" aria-hidden="true"></span>${reentry ? "reentry" : "flight"}
+          <span class="whole"><span class="mark ${reentry ? "reentry" : "flight"}" aria-hidden="true"></span>${reentry ? "reentry" : "flight"}</span>
           ${track.degraded ? html`<span class="badge degraded">degraded</span>` : nothing}
           ${isSilent(track, Date.now()) ? html`<span class="badge">silent</span>` : nothing}
         </td>
         <td class="altitude">${kilometres(track.altitude.at(-1))}</td>
         <td class="probability">${probability(track.probability.at(-1))}</td>
         <td class="onset">${track.onset === null ? time(null) : html`<time datetime=${iso(track.onset)}>${time(track.onset)}</time>`}</td>
-        <td class="latest"><time datetime=${iso(latest)}>${time(latest)}</time></td>
+        <td class="latest"><time datetime=${iso(latest)}>${time(latest).slice(0, 8)}</time></td>
       </tr>
     `;
   }

@@ -4,6 +4,9 @@ import type { Feature, FeatureCollection, MultiLineString, Position } from "geoj
 import { feature, mesh } from "topojson-client";
 import type { GeometryCollection, Topology } from "topojson-specification";
 
+/** Positions of one line. */
+const LONGEST_LINE = 2000;
+
 export type Atlas = Topology<{ countries: GeometryCollection; land: GeometryCollection }>;
 
 /** The atlas lets rings cross the antimeridian. In the plane that MapLibre cuts into tiles, such a step would span the world. */
@@ -40,13 +43,21 @@ export function land(atlas: Atlas): FeatureCollection {
 }
 
 export function borders(atlas: Atlas): Feature<MultiLineString> {
-  const lines = mesh(atlas, atlas.objects.countries, (one, other) => one !== other);
-  return { type: "Feature", properties: {}, geometry: { ...lines, coordinates: lines.coordinates.map(unwrap) } };
+  return lines(mesh(atlas, atlas.objects.countries, (one, other) => one !== other));
 }
 
 export function coast(atlas: Atlas): Feature<MultiLineString> {
-  const lines = mesh(atlas, atlas.objects.land);
-  return { type: "Feature", properties: {}, geometry: { ...lines, coordinates: lines.coordinates.map(unwrap) } };
+  return lines(mesh(atlas, atlas.objects.land));
+}
+
+function lines({ coordinates }: MultiLineString): Feature<MultiLineString> {
+  const pieces = coordinates.flatMap((line) => [...cut(unwrap(line))]);
+  return { type: "Feature", properties: {}, geometry: { type: "MultiLineString", coordinates: pieces } };
+}
+
+/** MapLibre reserves room for ten vertices per position of a line, and has 65,535 of them. */
+function* cut(line: Position[]): Generator<Position[]> {
+  for (let start = 0; start < line.length - 1; start += LONGEST_LINE - 1) yield line.slice(start, start + LONGEST_LINE);
 }
 
 /** Meridians and parallels, 30 degrees apart. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { mesh } from "topojson-client";
 import { type Atlas, borders, coast, land, unwrap, unwrapRing } from "../src/world.ts";
 
 function atlas(): Atlas {
@@ -23,6 +24,13 @@ test("a ring around the south pole is closed along the pole", () => {
 test("no coast and no border of the atlas spans the world", () => {
   assert.ok(longestStep(coast(atlas()).geometry.coordinates) < 20);
   assert.ok(longestStep(borders(atlas()).geometry.coordinates) < 20);
+});
+
+test("long lines are cut into pieces that share their ends", () => {
+  const pieces = coast(atlas()).geometry.coordinates;
+  const total = (lines: number[][][]) => lines.reduce((sum, line) => sum + line.length - 1, 0);
+  assert.ok(Math.max(...pieces.map((line) => line.length)) <= 2000);
+  assert.equal(total(pieces), total(mesh(atlas(), atlas().objects.land).coordinates));
 });
 
 test("every ring of the land is closed, and only Antarctica's may follow a parallel around the world", () => {
