@@ -7,7 +7,7 @@ import { Connection, type ConnectionState } from "./connection.ts";
 import { time } from "./format.ts";
 import "./globe.ts";
 import { forgetKey, storedKey, storeKey } from "./key-form.ts";
-import { inReentry, Store } from "./store.ts";
+import { inReentry, isSilent, Store } from "./store.ts";
 import "./table.ts";
 
 export class LiveApp extends LitElement {
@@ -91,7 +91,7 @@ export class LiveApp extends LitElement {
   }
 
   private status() {
-    const tracks = [...this.store.tracks.values()];
+    const tracks = [...this.store.tracks.values()].filter((track) => !isSilent(track, this.now));
     return html`
       <p class="connection ${this.connection.kind}" role="status">${this.connectionText()}</p>
       <p class="summary">${tracks.length} ${tracks.length === 1 ? "track" : "tracks"}, ${tracks.filter(inReentry).length} in reentry</p>

@@ -7,15 +7,24 @@ import { inReentry, type ListedAlert, type Store, type Track } from "./store.ts"
 import { onThemeChange, type Palette, palette } from "./theme.ts";
 
 const ALTITUDE_SHARE = 0.58;
+/** Duration of the latest part of a track that can be shown alone, s. */
+const LATEST = 120;
 
 export class TrackChart extends LitElement {
-  static override properties = { store: { attribute: false }, revision: { attribute: false } };
+  static override properties = { store: { attribute: false }, revision: { attribute: false }, whole: { state: true } };
   declare store: Store;
   declare revision: number;
+  /** Whether the whole track is shown, or its last two minutes. */
+  declare whole: boolean;
 
   private plots: uPlot[] = [];
   private resizes = new ResizeObserver(() => this.resize());
   private endTheme = () => {};
+
+  constructor() {
+    super();
+    this.whole = true;
+  }
 
   protected override createRenderRoot(): this {
     return this;
@@ -45,9 +54,10 @@ export class TrackChart extends LitElement {
     }
     if (this.plots.length === 0) this.create();
     const [altitudes, probabilities] = this.plots;
-    const kilometresOf = track.altitude.map((metres) => metres / 1000);
-    altitudes?.setData([track.timestamp, kilometresOf]);
-    probabilities?.setData([track.timestamp, track.probability]);
+    const from = this.whole ? 0 : track.timestamp.findIndex((timestamp) => timestamp >= track.timestamp.at(-1)! - LATEST);
+    const times = track.timestamp.slice(from);
+    altitudes?.setData([times, track.altitude.slice(from).map((metres) => metres / 1000)]);
+    probabilities?.setData([times, track.probability.slice(from)]);
   }
 
   private create(): void {
@@ -139,10 +149,19 @@ export class TrackChart extends LitElement {
     const alert = this.store.alertOf(track.key);
     const refined = refinedOf(track, alert);
     return html`
-      <h2 id="chart-title">
-        Track ${track.id} <span class="feed">${track.feed}</span>
-        ${track.degraded ? html`<span class="badge degraded">degraded</span>` : nothing}
-      </h2>
+      <div class="chart-head">
+        <h2 id="chart-title">
+          Track ${track.id} <span class="feed">${track.feed}</span>
+          ${track.degraded ? html`<span class="badge degraded">degraded</span>` : nothing}
+        </h2>
+        <div role="group" aria-label="Part of the track">
+          ${[true, false].map(
+            (whole) => html`<button type="button" class="span" aria-pressed=${this.whole === whole} @click=${() => (this.whole = whole)}>
+              ${whole ? "Whole track" : "Last 2 minutes"}
+            </button>`,
+          )}
+        </div>
+      </div>
       <dl class="facts">
         <div><dt>Phase</dt><dd>${inReentry(track) ? "reentry" : "flight"}</dd></div>
         <div><dt>Altitude</dt><dd>${kilometres(track.altitude.at(-1))} km</dd></div>

@@ -151,8 +151,9 @@ export class TrackGlobe extends LitElement {
     const view = viewOf(tracks.flatMap((track) => endsOf(track)));
     if (!map || !view) return;
     const { width, height } = map.getCanvas().getBoundingClientRect();
-    const half = 0.42 * Math.min(width, height);
     const visible = Math.sin(Math.min(view.radius, 1.2)) + 0.02;
+    // The edge of the globe is farther away than its centre, and looks smaller.
+    const half = (0.42 + 0.13 * visible) * Math.min(width, height);
     const scale = Math.cos((view.center[1] * Math.PI) / 180);
     const zoom = Math.log2((2 * Math.PI * half * scale) / (512 * visible));
     map.easeTo({ center: view.center, zoom: Math.max(0, Math.min(zoom, CLOSEST_FIT)) });
