@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.gateway_keys import accounts, keys
+from cli.options import GatewayConfigFile
+
 if TYPE_CHECKING:
     from gateway.process import Started
 
@@ -16,15 +19,13 @@ gateway = typer.Typer(
     epilog="Example: `reentry gateway serve`",
 )
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", envvar="REENTRY_GATEWAY_CONFIG", help="TOML file with the settings.", metavar="FILE"),
-]
+gateway.add_typer(accounts, name="accounts")
+gateway.add_typer(keys, name="keys")
 
 
 @gateway.command()
 def serve(
-    config: ConfigFile = None,
+    config: GatewayConfigFile = None,
     triton: Annotated[
         str | None, typer.Option(help="Address of Triton's gRPC service.  [default: grpc://127.0.0.1:8001]")
     ] = None,
@@ -64,7 +65,7 @@ def _announce(started: Started) -> None:
 
 
 @gateway.command()
-def migrate(config: ConfigFile = None) -> None:
+def migrate(config: GatewayConfigFile = None) -> None:
     """Bring the tables of the database up to date.
 
     Example: `REENTRY_GATEWAY_DATABASE_URL=postgresql://... reentry gateway migrate`

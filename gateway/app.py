@@ -12,15 +12,16 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.middleware.access import Access
+from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.routes import health
+from gateway.routes import events, health, keys, models, usage
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
-_ROUTERS: Final[tuple[APIRouter, ...]] = ()
+_ROUTERS: Final[tuple[APIRouter, ...]] = (events.router, keys.router, models.router, usage.router)
 """Routers of the resources, which are served under /v1 and under /api/v1."""
 _CODES: Final = {404: "not-found", 405: "method-not-allowed"}
 
@@ -51,6 +52,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(ReentryError, _user_error)
     # The last one added is the outermost.
+    app.add_middleware(Idempotency, services=services)
     app.add_middleware(Access, services=services)
     app.add_middleware(Requests)
     return app

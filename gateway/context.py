@@ -18,6 +18,8 @@ class RequestContext:
     """Headers that the answer gets, such as those of the rate limits."""
     log: dict[str, Any] = field(default_factory=dict)
     """Further fields of the log line."""
+    logged: bool = True
+    """Whether the request gets a log line if its status is below 500."""
 
 
 CURRENT: Final[ContextVar[RequestContext | None]] = ContextVar("request", default=None)

@@ -128,6 +128,12 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         meaning="The gateway cannot reach its database, and the request needs it. Repeat after `Retry-After` seconds.",
         retry_after=True,
     ),
+    "identity-unavailable": Kind(
+        status=503,
+        title="Identity provider unavailable",
+        meaning="The public keys that check tokens cannot be fetched. Keys rk_... work. Repeat after `Retry-After` s.",
+        retry_after=True,
+    ),
     "shutting-down": Kind(
         status=503,
         title="Shutting down",
@@ -214,6 +220,33 @@ class Problem(Exception):  # noqa: N818  # the name of the thing in RFC 9457
 
 _LONGEST: Final = 1_000
 """Characters of the longest text that repeats a part of a request."""
+
+
+def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Return the argument `responses` of a route that may answer with these problems."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        kind = CATALOGUE[code]
+        example = {"type": TYPE_PREFIX + code, "title": kind.title, "status": kind.status, "code": code}
+        entry = found.setdefault(
+            kind.status, {"description": "", "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA, "examples": {}}}}
+        )
+        entry["description"] = "; ".join(filter(None, (entry["description"], f"`{code}`: {kind.title}")))
+        entry["content"][MEDIA_TYPE]["examples"][code] = {"value": example}
+    return found
+
+
+PROBLEM_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        **{name: {"type": "string"} for name in ("type", "title", "code", "detail", "instance", "request_id")},
+        "status": {"type": "integer"},
+        **{name: {"type": "string"} for name in ("expected", "got", "where", "fix")},
+        "faults": {"type": "array", "items": {"type": "object"}},
+    },
+}
+"""JSON schema of a problem."""
 
 
 def catalogue_page() -> str:

@@ -6,8 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from gateway.accounts.authentication import Authentication
+from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
+from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
+from gateway.events.bus import bus_of
+from gateway.events.publish import Events
+from gateway.inference_log.log import InferenceLog
+from gateway.scoring.catalogue import ModelCatalogue
 from gateway.settings import GatewaySettings
 
 
@@ -18,6 +25,13 @@ class Services:
         self.settings = settings
         self.database = Database(settings)
         self.directory = Directory(self.database, settings)
+        self.authentication = Authentication(self.database, settings)
+        self.limits = Limits(settings)
+        self.claims = Claims(self.database)
+        self.log = InferenceLog(self.database, settings)
+        self.bus = bus_of(settings.redis_url)
+        self.events = Events(self.database, self.bus)
+        self.catalogue = ModelCatalogue(settings.triton_url)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -26,4 +40,13 @@ class Services:
         """Connect everything, and close it in the opposite order."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
+            await stack.enter_async_context(self.limits.open())
+            await stack.enter_async_context(self.claims.open())
+            if self.authentication.tokens is not None:
+                await stack.enter_async_context(self.authentication.tokens.open())
+            self.log.open()
+            stack.push_async_callback(self.log.close)
+            await self.bus.open()
+            stack.push_async_callback(self.bus.close)
+            stack.push_async_callback(self.catalogue.close)
             yield self

@@ -91,6 +91,8 @@ class GatewaySettings:
     """Time for which an answer is cached, s."""
     spool_bytes: int = 1024 * 2**20
     """Bytes of the inference log that may wait on disk for the database."""
+    log_days: int = 90
+    """Days for which the inference log and the live events are kept."""
     tiers: Mapping[str, Tier] = field(default_factory=lambda: DEFAULT_TIERS)
     """Limits by the name of the tier."""
 
@@ -103,6 +105,7 @@ class GatewaySettings:
         require_between("calls in flight", self.calls_in_flight, 1, 1_000)
         require_between("queue", self.queue, 1, 1_000_000)
         require_between("timeout", self.timeout, 0.001, 86_400, unit="s")
+        require_between("days of the inference log", self.log_days, 1, 36_500)
         for name, url, schemes in (
             ("database_url", self.database_url, ("postgresql://",)),
             ("redis_url", self.redis_url, ("redis://", "rediss://", "unix://")),

@@ -1,120 +1,166 @@
-"""Directory of accounts and keys: creation, revocation, and the authentication of a key."""
+"""Directory of accounts and keys: creation, lists, revocation."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
-from cachetools import TTLCache
-from sqlalchemy import insert, select
+from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from gateway.accounts.keys import create_key, id_of, matches
-from gateway.accounts.principal import Principal, Scope
-from gateway.database.engine import Database, DatabaseUnavailableError
+from gateway.accounts.keys import create_key
+from gateway.accounts.principal import Scope
+from gateway.database.engine import Database
+from gateway.database.pages import read_page
 from gateway.database.tables import Account, Key
 from gateway.ids import new_id
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings
 
-KNOWN_SECONDS: Final = 60.0
-"""Time for which a key stays known while the database is away, s."""
-_FRESH_SECONDS: Final = 1.0
-"""Time for which a key is not looked up again, s."""
+
+@dataclass(frozen=True, slots=True)
+class AccountEntry:
+    """An account."""
+
+    id: str
+    name: str
+    tier: str
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    hash: bytes
-    principal: Principal
+class KeyEntry:
+    """A key, without its secret."""
+
+    id: str
+    account_id: str
+    account: str
+    """Name of the account."""
+    name: str
+    scopes: list[str]
+    created_at: float
     expires_at: float | None
-    looked_up: float
+    revoked_at: float | None
 
 
 class Directory:
-    """Accounts and keys in the database, with a cache of the keys in use."""
+    """Accounts and keys in the database."""
 
     def __init__(self, database: Database, settings: GatewaySettings) -> None:
         self._database = database
         self._tiers = settings.tiers
-        self._known: TTLCache[str, _Known] = TTLCache(maxsize=10_000, ttl=KNOWN_SECONDS)
-
-    async def authenticate(self, text: str) -> Principal:
-        """Return the principal of a key.
-
-        Raises:
-            Problem: the key is invalid, expired or revoked, or is unknown while the database is away.
-        """
-        key_id = id_of(text)
-        if key_id is None:
-            raise Problem("unauthorized", "the key is malformed", expected="rk_<id>_<secret>_<checksum>")
-        known = self._known.get(key_id)
-        if known is None or time.monotonic() - known.looked_up > _FRESH_SECONDS:
-            known = await self._look_up(key_id, known)
-        if known is None or not matches(text, known.hash):
-            raise Problem("unauthorized", "the key is unknown or revoked")
-        if known.expires_at is not None and known.expires_at <= time.time():
-            raise Problem("unauthorized", "the key has expired")
-        return known.principal
-
-    async def _look_up(self, key_id: str, known: _Known | None) -> _Known | None:
-        query = (
-            select(Key.hash, Key.scopes, Key.expires_at, Key.revoked_at, Account.id, Account.tier)
-            .join(Account, Account.id == Key.account_id)
-            .where(Key.id == key_id)
-        )
-        try:
-            async with self._database.reading() as connection:
-                row = (await connection.execute(query)).one_or_none()
-        except DatabaseUnavailableError as error:
-            if known is not None:
-                return known
-            raise Problem("database-unavailable", "the key cannot be looked up") from error
-        if row is None or row.revoked_at is not None:
-            self._known.pop(key_id, None)
-            return None
-        tier_name = row.tier if row.tier in self._tiers else "standard"
-        principal = Principal(
-            account_id=row.id,
-            key_id=key_id,
-            scopes=frozenset(row.scopes),
-            tier_name=tier_name,
-            tier=self._tiers[tier_name],
-        )
-        found = _Known(row.hash, principal, row.expires_at, time.monotonic())
-        self._known[key_id] = found
-        return found
 
     async def create_account(self, name: str, tier: str = "standard") -> str:
-        """Create an account and return its id."""
-        account_id = new_id("acct")
-        async with self._database.writing() as connection:
-            await connection.execute(
-                insert(Account).values(id=account_id, name=name, tier=tier, created_at=time.time())
+        """Create an account and return its id.
+
+        Raises:
+            Problem: the tier does not exist, or an account has this name.
+        """
+        if tier not in self._tiers:
+            raise Problem(
+                "invalid-value", "the tier does not exist", where="tier", expected=" or ".join(self._tiers), got=tier
             )
+        account_id = new_id("acct")
+        try:
+            async with self._database.writing() as connection:
+                await connection.execute(
+                    insert(Account).values(id=account_id, name=name, tier=tier, created_at=time.time())
+                )
+        except IntegrityError as error:
+            raise Problem("conflict", "an account has this name", where="name", got=name) from error
         return account_id
+
+    async def account(self, id_or_name: str) -> AccountEntry:
+        """Return an account.
+
+        Raises:
+            Problem: there is no such account.
+        """
+        query = _accounts().where((Account.id == id_or_name) | (Account.name == id_or_name))
+        async with self._database.reading() as connection:
+            # A name could be the id of another account; the id wins.
+            rows = (await connection.execute(query.order_by(Account.id != id_or_name))).all()
+        if not rows:
+            raise Problem("not-found", "no such account", where="account", got=id_or_name)
+        return AccountEntry(*rows[0])
+
+    async def accounts(self, *, limit: int, cursor: str | None = None) -> tuple[list[AccountEntry], str | None]:
+        """Return a page of the accounts in order of their creation, and the cursor of the next page."""
+        async with self._database.reading() as connection:
+            rows, following = await read_page(connection, _accounts(), [Account.id], limit=limit, cursor=cursor)
+        return [AccountEntry(*row) for row in rows], following
 
     async def create_key(
         self, account_id: str, *, name: str, scopes: Iterable[Scope], expires_at: float | None = None
     ) -> tuple[str, str]:
-        """Create a key and return its id and its text, which is not stored."""
+        """Create a key and return its id and its text, which is not stored.
+
+        Raises:
+            Problem: there is no such account, or the time of expiry has passed.
+        """
+        if expires_at is not None and expires_at <= time.time():
+            raise Problem("invalid-value", "the time of expiry has passed", where="expires_at", got=str(expires_at))
         key = create_key()
-        async with self._database.writing() as connection:
-            await connection.execute(
-                insert(Key).values(
-                    id=key.id,
-                    account_id=account_id,
-                    name=name,
-                    hash=key.hash,
-                    scopes=sorted(scopes),
-                    created_at=time.time(),
-                    expires_at=expires_at,
-                )
-            )
+        values = {"id": key.id, "account_id": account_id, "name": name, "hash": key.hash, "scopes": sorted(set(scopes))}
+        try:
+            async with self._database.writing() as connection:
+                await connection.execute(insert(Key).values(created_at=time.time(), expires_at=expires_at, **values))
+        except IntegrityError as error:
+            raise Problem("not-found", "no such account", where="account_id", got=account_id) from error
         return key.id, key.text
+
+    async def key(self, key_id: str) -> KeyEntry:
+        """Return a key.
+
+        Raises:
+            Problem: there is no such key.
+        """
+        async with self._database.reading() as connection:
+            row = (await connection.execute(_keys().where(Key.id == key_id))).one_or_none()
+        if row is None:
+            raise Problem("not-found", "no such key", where="key", got=key_id)
+        return KeyEntry(*row)
+
+    async def keys(
+        self, account_id: str | None = None, *, limit: int, cursor: str | None = None
+    ) -> tuple[list[KeyEntry], str | None]:
+        """Return a page of the keys of one or all accounts, the newest first, and the cursor of the next page."""
+        query = _keys() if account_id is None else _keys().where(Key.account_id == account_id)
+        columns = [Key.created_at, Key.id]
+        async with self._database.reading() as connection:
+            rows, following = await read_page(connection, query, columns, limit=limit, cursor=cursor, newest_first=True)
+        return [KeyEntry(*row) for row in rows], following
+
+    async def revoke(self, key_id: str) -> KeyEntry:
+        """Revoke a key, in every process within about a second. A key that is revoked already stays so.
+
+        Raises:
+            Problem: there is no such key.
+        """
+        async with self._database.writing() as connection:
+            revoked_at = func.coalesce(Key.revoked_at, time.time())
+            await connection.execute(update(Key).where(Key.id == key_id).values(revoked_at=revoked_at))
+        return await self.key(key_id)
 
     async def has_keys(self) -> bool:
         """Whether any key exists."""
         async with self._database.reading() as connection:
             return (await connection.execute(select(Key.id).limit(1))).first() is not None
+
+
+def _accounts() -> Select[str, str, str, float]:
+    return select(Account.id, Account.name, Account.tier, Account.created_at)
+
+
+def _keys() -> Select[str, str, str, str, list[str], float, float | None, float | None]:
+    return select(
+        Key.id,
+        Key.account_id,
+        Account.name.label("account"),
+        Key.name,
+        Key.scopes,
+        Key.created_at,
+        Key.expires_at,
+        Key.revoked_at,
+    ).join(Account, Account.id == Key.account_id)

@@ -1,4 +1,4 @@
-"""Authentication of every request, except to the open paths."""
+"""Authentication and request limit of every request, except to the open paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROTECTED: Final = ("/v1/", "/v2", "/api/")
 
 
 class Access:
-    """Middleware that authenticates the sender of a request."""
+    """Middleware that authenticates the sender of a request, and counts the request, before its body is read."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
@@ -24,21 +24,33 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request of a known sender."""
         if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+            state = scope["state"]
             try:
-                scope["state"]["principal"] = await self._services.directory.authenticate(_key(scope))
+                principal = state["principal"] = await self._services.authentication.authenticate(credentials_of(scope))
             except Problem as problem:
                 if problem.code == "unauthorized":
-                    metrics.AUTH_FAILURES.labels("key").inc()
+                    metrics.AUTH_FAILURES.labels("credentials").inc()
                     problem.headers["www-authenticate"] = 'Bearer realm="reentry"'
                 raise
+            await self._services.limits.check_request(principal, state["context"])
         await self._app(scope, receive, send)
 
 
-def _key(scope: Scope) -> str:
-    headers = dict(scope["headers"])
-    if (key := headers.get(b"x-api-key")) is not None:
+def credentials_of(scope: Scope) -> str:
+    """Return the key or token of a request.
+
+    Raises:
+        Problem: it has none.
+    """
+    key = authorization = b""
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            key = value
+        elif name == b"authorization":
+            authorization = value
+    if key:
         return str(key.decode("latin-1")).strip()
-    scheme, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    scheme, _, credentials = authorization.decode("latin-1").partition(" ")
     if scheme.lower() != "bearer" or not credentials:
         raise Problem(
             "unauthorized",
