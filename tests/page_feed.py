@@ -1,27 +1,49 @@
-"""Server of the live page and of the events that it shows, with which tests drive a browser."""
+"""Feed that posts live events to a gateway, and a relay in front of it whose connections a test can cut."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections.abc import AsyncIterator
+import uuid
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
+import httpx
 
-from gateway.routes.page import page_application
-from tests.gateway_servers import free_port, listens, wait_until
-
-KEY = "rk_page_read_0000"
-PERSISTED = {"alert", "refinement"}
+from tests.gateway_servers import GatewayProcess, free_port, listens, wait_until
 
 
-class Gate:
+class PageFeed:
+    """A new account of a gateway with a key that reads its events, and another one that posts them."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        self.url = gateway.url
+        self.port = gateway.port
+        self._admin = {"Authorization": f"Bearer {gateway.key}"}
+        self._account = self._post("accounts", self._admin, {"name": uuid.uuid4().hex})["id"]
+        self._read = self._key("read")
+        self.key: str = self._read["key"]
+        self._headers = {"Authorization": f"Bearer {self._key('stream')['key']}"}
+
+    def publish(self, event: str, data: dict[str, Any]) -> None:
+        """Post an update, an alert or a refinement."""
+        news = {"updates": data["tracks"]} if event == "update" else {"events": [{"event": event, **data}]}
+        self._post("events", self._headers, {"feed": data["feed"], **news})
+
+    def revoke(self) -> None:
+        """Revoke the key that reads."""
+        httpx.delete(f"{self.url}/v1/keys/{self._read['id']}", headers=self._admin).raise_for_status()
+
+    def _key(self, scope: str) -> dict[str, Any]:
+        return self._post("keys", self._admin, {"name": scope, "scopes": [scope], "account_id": self._account})
+
+    def _post(self, route: str, headers: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
+        answer = httpx.post(f"{self.url}/v1/{route}", headers=headers, json=body)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+class Relay:
     """Relay of TCP connections to a port, which a test can cut and open again."""
 
     def __init__(self, port: int) -> None:
@@ -34,9 +56,9 @@ class Gate:
         self._end = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Relay:
         self._thread.start()
-        wait_until(lambda: listens(self.port), what="the gate listening")
+        wait_until(lambda: listens(self.port), what="the relay listening")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,73 +111,3 @@ class Gate:
         except ConnectionError:
             pass
         writer.close()
-
-
-class PageFeed:
-    """Serves `/v1/events` and the page in a thread, and publishes events to the readers."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.key = KEY
-        self._kept: list[tuple[int, str, str]] = []
-        self._readers: set[asyncio.Queue[str]] = set()
-        routes = [Route("/v1/events", self._events), Mount("/", page_application())]
-        config = uvicorn.Config(Starlette(routes=routes), port=self.port, log_level="warning", lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._server.serve()])
-
-    def __enter__(self) -> PageFeed:
-        self._thread.start()
-        wait_until(lambda: listens(self.port), what="the server of the page listening")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-        self._loop.close()
-
-    def publish(self, event: str, data: dict[str, Any]) -> None:
-        """Send an event to the readers of now, and keep it for later ones if it is persisted."""
-        done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (self._publish(event, json.dumps(data)), done.set()))
-        assert done.wait(10)
-
-    def _publish(self, event: str, data: str) -> None:
-        text = f"event: {event}\ndata: {data}\n\n"
-        if event in PERSISTED:
-            number = len(self._kept) + 1
-            text = f"id: {number}\n{text}"
-            self._kept.append((number, event, text))
-        for reader in self._readers:
-            reader.put_nowait(text)
-
-    async def _events(self, request: Request) -> Response:
-        if request.headers.get("authorization") != f"Bearer {self.key}":
-            problem = {
-                "title": "Unauthorized",
-                "status": 401,
-                "detail": "the key is unknown",
-                "fix": "send another key",
-            }
-            return JSONResponse(problem, 401, media_type="application/problem+json")
-        queue: asyncio.Queue[str] = asyncio.Queue()
-        after = request.headers.get("last-event-id")
-        missed = [text for number, _, text in self._kept if after is not None and number > int(after)]
-        self._readers.add(queue)
-
-        async def stream() -> AsyncIterator[str]:
-            try:
-                yield "retry: 1000\n\n"
-                for text in missed:
-                    yield text
-                while True:
-                    try:
-                        yield await asyncio.wait_for(queue.get(), 15)
-                    except TimeoutError:
-                        yield ": keep-alive\n\n"
-            finally:
-                self._readers.discard(queue)
-
-        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})

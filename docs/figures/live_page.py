@@ -18,6 +18,7 @@ import pandas as pd
 from playwright.sync_api import Page, expect, sync_playwright
 
 from reentry.simulation import BallisticConfig, ShotConfig, of_severity, simulate_ballistic
+from tests.gateway_servers import running_gateway
 from tests.page_feed import PageFeed
 
 FEED = "west"
@@ -37,7 +38,7 @@ BROWSER = Path("/usr/bin/chromium")
 
 
 def answers(folder: Path, repository: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Score the flights as whole tracks and as live ones. Return the scored rows, and the alerts with their refinements."""
+    """Score the flights as whole tracks and as live ones. Return the scored rows, and the alerts with refinements."""
     tracks, alerts = folder / "tracks.csv", folder / "alerts.jsonl"
     table = simulate_ballistic(FLIGHTS)
     launch = table.groupby("track_id")["longitude"].transform("first")
@@ -95,12 +96,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("live-page.png"))
     given = parser.parse_args()
     arguments = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
-    with tempfile.TemporaryDirectory() as folder, PageFeed() as feed, sync_playwright() as playwright:
-        rows, events = answers(Path(folder), given.repository)
+    with tempfile.TemporaryDirectory() as name, running_gateway(Path(name)) as gateway, sync_playwright() as playwright:
+        rows, events = answers(Path(name), given.repository)
         browser = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
         size = {"width": given.width, "height": 900}
         page = browser.new_page(viewport=size, color_scheme=given.scheme, reduced_motion="reduce")
-        picture(page, feed, rows, events, given.out)
+        picture(page, PageFeed(gateway), rows, events, given.out)
         browser.close()
 
 

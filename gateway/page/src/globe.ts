@@ -14,6 +14,8 @@ declare const ATLAS: string;
 
 /** Shortest time between two drawings of the tracks, ms. */
 const REDRAW = 250;
+/** Pause before the atlas is loaded again, ms. */
+const RELOAD = 5000;
 const CLOSEST_FIT = 3.5;
 /** Angle from the centre of the view at which a position is near the edge of the globe, radians. */
 const FARTHEST_VISIBLE = 1.05;
@@ -79,7 +81,7 @@ export class TrackGlobe extends LitElement {
     });
     this.map = map;
     map.addControl(new NavigationControl({ showCompass: false }), "top-right");
-    map.on("load", () => void this.load(map));
+    map.on("load", () => this.load(map));
     map.on("error", ({ error }) => console.error(error));
     map.on("click", "positions", (event) => this.pick(event.features?.[0]?.properties["key"]));
     map.on("mouseenter", "positions", () => (map.getCanvas().style.cursor = "pointer"));
@@ -87,21 +89,31 @@ export class TrackGlobe extends LitElement {
     map.on("movestart", (event) => (this.moved ||= event.originalEvent !== undefined));
     this.endTheme = onThemeChange(() => {
       map.setStyle(globeStyle(palette()), { diff: false });
-      map.once("style.load", () => void this.load(map));
+      map.once("style.load", () => this.load(map));
     });
   }
 
-  private async load(map: Map): Promise<void> {
-    this.ready = false;
+  private load(map: Map): void {
     addMarks(map, palette());
-    const atlas = (await (await fetch(ATLAS)).json()) as Atlas;
-    if (map !== this.map) return;
-    this.source("land")?.setData(land(atlas));
-    this.source("coast")?.setData(coast(atlas));
-    this.source("borders")?.setData(borders(atlas));
     this.source("graticule")?.setData(graticule());
     this.ready = true;
     this.draw();
+    void this.drawLand(map);
+  }
+
+  /** Draw the land. If the atlas cannot be loaded now, the tracks are drawn without it, and it is loaded later. */
+  private async drawLand(map: Map): Promise<void> {
+    try {
+      const answer = await fetch(ATLAS);
+      if (!answer.ok) throw new Error(`${ATLAS}: ${answer.status}`);
+      const atlas = (await answer.json()) as Atlas;
+      if (map !== this.map) return;
+      this.source("land")?.setData(land(atlas));
+      this.source("coast")?.setData(coast(atlas));
+      this.source("borders")?.setData(borders(atlas));
+    } catch {
+      if (map === this.map) setTimeout(() => void this.drawLand(map), RELOAD);
+    }
   }
 
   private source(name: string): GeoJSONSource | undefined {
