@@ -50,7 +50,7 @@ def answers(folder: Path, repository: Path) -> tuple[pd.DataFrame, list[dict[str
     stream = ["stream", str(tracks), *server, "--rate", "max", "--name", FEED, "--alerts", str(alerts)]
     subprocess.run([*reentry, *stream], check=True)
     events = [json.loads(line) for line in alerts.read_text().splitlines()]
-    rows = pd.read_csv(folder / "predictions.csv")
+    rows = pd.read_csv(folder / "predictions.csv").drop(columns=["sensor_id", "radiometric_intensity"])
     return rows.rename(columns={"reentry_probability": "probability", "reentry_phase": "phase"}), events
 
 

@@ -3,7 +3,7 @@
 import { html, LitElement, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
 import type { Refinement } from "./events.ts";
-import { dateAndTime, iso, probability, signedSeconds, time } from "./format.ts";
+import { dateAndTime, iso, probability, time } from "./format.ts";
 import type { ListedAlert, Store } from "./store.ts";
 
 /** Alerts of this time are announced together, ms. */
@@ -81,17 +81,17 @@ export class AlertList extends LitElement {
         ${alert.refinements.length === 0
           ? nothing
           : html`<ul class="refinements" aria-label="Refined onset of track ${alert.trackId}">
-              ${alert.refinements.map((refinement) => refined(alert, refinement))}
+              ${alert.refinements.map(refined)}
             </ul>`}
       </li>
     `;
   }
 }
 
-function refined(alert: ListedAlert, { refinedOnset, deviation, hindsightSeconds }: Refinement) {
+function refined({ refinedOnset, deviation, hindsightSeconds }: Refinement) {
   return html`<li>
     after ${hindsightSeconds.toFixed(0)} s: <time datetime=${iso(refinedOnset)}>${time(refinedOnset)}</time>
-    (${signedSeconds(refinedOnset - alert.onset)})${deviation === null ? nothing : html` ± ${deviation.toFixed(1)} s`}
+    ${deviation === null ? nothing : html`± ${deviation.toFixed(1)} s`}
   </li>`;
 }
 

@@ -40,6 +40,8 @@ export class LiveApp extends LitElement {
   override connectedCallback(): void {
     super.connectedCallback();
     setInterval(() => (this.now = Date.now()), 1000);
+    // Tracks become silent without an event.
+    setInterval(() => this.changed(), 10_000);
     this.addEventListener("key", (event) => this.open((event as CustomEvent<string>).detail));
     if (this.key) this.open(this.key);
   }

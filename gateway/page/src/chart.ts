@@ -130,7 +130,8 @@ export class TrackChart extends LitElement {
       const ratio = uPlot.pxRatio;
       context.font = `${11 * ratio}px system-ui, sans-serif`;
       context.fillStyle = colours.text;
-      const left = place(track.onset) > box.left + box.width * 0.8;
+      // The name is on the side that the refined onset leaves free.
+      const left = !refined || refined.refinedOnset >= track.onset;
       context.textAlign = left ? "right" : "left";
       context.fillText("onset", place(track.onset) + (left ? -5 : 5) * ratio, box.top + 11 * ratio);
     }
