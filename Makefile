@@ -50,7 +50,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .PHONY: help setup run test test-unit fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
-	monitoring load-test jobs-campaign stalls matrix figures clean
+	monitoring load-test jobs-campaign stalls matrix figures page clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -198,7 +198,12 @@ matrix: setup ## run about 1,600 wrong command lines as processes of their own (
 figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
 	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
 
-clean: ## remove the environment, artifacts, installed model versions and caches
+page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
+	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
+	cd gateway/page && npm ci --ignore-scripts --no-audit --no-fund && npm run types && npm run build
+
+clean: ## remove the environment, artifacts, the built page, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \
 		model_repository/reentry_track/[0-9]* model_repository/reentry_stream/[0-9]* model_repository/scan_step/[0-9]* \
+		gateway/page/dist gateway/page/build gateway/page/node_modules \
 		.mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis build *.egg-info
