@@ -212,7 +212,7 @@ def recipe(target: str, *variables: str) -> str:
 @pytest.mark.parametrize("folder", [folder for folder in ENVIRONMENTS if not folder.endswith("minikube")])
 def test_the_build_tags_the_image_that_the_overlay_uses(folder: str) -> None:
     program("kubectl")
-    image = one(folder, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+    image = server_deployment(folder)["spec"]["template"]["spec"]["containers"][0]["image"]
     target = image.rpartition("-")[2]
     built = recipe("build", f"TARGET={target}", "REGISTRY=registry.example.com")
     assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")

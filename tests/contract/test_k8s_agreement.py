@@ -112,7 +112,7 @@ def test_the_running_server_answers_the_probes(server: EmbeddedServer) -> None:
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_each_selector_matches_the_intended_pods(folder: str) -> None:
     labels = pod_labels(folder).items()
-    assert one(folder, "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
+    assert server_deployment(folder)["spec"]["selector"]["matchLabels"].items() <= labels
     for service in every(folder, "Service"):
         assert service["spec"]["selector"].items() <= labels
     for budget in every(folder, "PodDisruptionBudget"):
@@ -232,7 +232,7 @@ def test_a_feed_runs_beside_the_servers_and_asks_their_headless_service() -> Non
 
 
 def test_at_most_one_client_of_a_feed_runs() -> None:
-    deployment = one("feeds", "Deployment")["spec"]
+    deployment = server_deployment("feeds")["spec"]
     assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
 
 
@@ -283,18 +283,18 @@ def test_memory_holds_the_full_shared_memory_the_server_and_live_tracks(folder: 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_a_disruption_is_possible_and_leaves_a_replica(folder: str) -> None:
-    scaler = one(folder, "HorizontalPodAutoscaler")["spec"]
-    disrupted = one(folder, "PodDisruptionBudget")["spec"]["maxUnavailable"]
+    scaler = one(folder, "HorizontalPodAutoscaler", SERVER)["spec"]
+    disrupted = one(folder, "PodDisruptionBudget", SERVER)["spec"]["maxUnavailable"]
     assert disrupted >= 1
     assert disrupted < scaler["minReplicas"] or folder == "overlays/minikube"
-    strategy = one(folder, "Deployment")["spec"]["strategy"]
+    strategy = server_deployment(folder)["spec"]["strategy"]
     assert (strategy["type"], strategy["rollingUpdate"]["maxUnavailable"]) == ("RollingUpdate", 0)
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_autoscaler_holds_the_replicas_of_the_stable_release(folder: str) -> None:
-    deployment = one(folder, "Deployment")
-    assert one(folder, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"] == {
+    deployment = server_deployment(folder)
+    assert one(folder, "HorizontalPodAutoscaler", SERVER)["spec"]["scaleTargetRef"] == {
         "apiVersion": deployment["apiVersion"],
         "kind": "Deployment",
         "name": deployment["metadata"]["name"],
@@ -304,7 +304,7 @@ def test_the_autoscaler_holds_the_replicas_of_the_stable_release(folder: str) ->
 
 @pytest.mark.parametrize("folder", ENVIRONMENTS)
 def test_the_autoscaler_uses_a_metric_that_its_cluster_has(folder: str) -> None:
-    (metric,) = one(folder, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    (metric,) = one(folder, "HorizontalPodAutoscaler", SERVER)["spec"]["metrics"]
     if folder == "overlays/minikube":
         assert metric["resource"]["name"] == "cpu"
     else:
@@ -328,8 +328,8 @@ def test_the_adapter_counts_a_series_of_the_running_server_without_ensembles_and
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_quota_admits_the_largest_release_an_equally_large_canary_terminating_pods_and_feeds(folder: str) -> None:
-    scaler = one(folder, "HorizontalPodAutoscaler")["spec"]
-    surge = one(folder, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
+    scaler = one(folder, "HorizontalPodAutoscaler", SERVER)["spec"]
+    surge = server_deployment(folder)["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     # Largest number of pods at once: both releases have all their replicas and surge pods, and the replicas of one
     # earlier release are still terminating.
     pods = 2 * (scaler["maxReplicas"] + surge) + scaler["maxReplicas"]

@@ -33,7 +33,7 @@ def test_the_kubernetes_schema_accepts_every_field_of_every_manifest(folder: str
 
 
 def test_the_validation_refuses_a_misspelt_field() -> None:
-    deployment = copy.deepcopy(one("overlays/production", "Deployment"))
+    deployment = copy.deepcopy(server_deployment("overlays/production"))
     deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 50
     with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
         kubernetes_validate.validate(deployment, VERSIONS[-1], strict=True)

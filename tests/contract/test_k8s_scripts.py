@@ -141,7 +141,7 @@ def canary(cluster: Cluster) -> Cluster:
 
 
 def put_canary(cluster: Cluster, replicas: int) -> None:
-    deployment = copy.deepcopy(one("overlays/production", "Deployment"))
+    deployment = copy.deepcopy(server_deployment("overlays/production"))
     deployment["metadata"]["name"] = "reentry-canary"
     deployment["spec"]["replicas"] = replicas
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
@@ -243,7 +243,7 @@ def test_deploy_refuses_an_image_without_a_digest(cluster: Cluster, image: str) 
 
 def test_deploy_fails_when_the_new_pods_do_not_become_ready(cluster: Cluster) -> None:
     cluster.broken = "reentry"
-    deployment = as_live(one("overlays/production", "Deployment"))
+    deployment = as_live(server_deployment("overlays/production"))
     reason = 'pods "reentry-5d" is forbidden: exceeded quota: reentry'
     deployment["status"]["conditions"] = [
         {"type": "Available", "status": "True", "message": "Deployment has minimum availability."},

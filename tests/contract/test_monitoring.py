@@ -172,7 +172,7 @@ def test_the_log_collector_reads_the_servers_containers() -> None:
     fluent_bit = yaml.safe_load((MONITORING / "fluent-bit.yaml").read_text())
     (tail,) = fluent_bit["pipeline"]["inputs"]
     pattern = re.compile(tail["path"].replace(".", r"\.").replace("*", ".*"))
-    container = one("overlays/production", "Deployment")["spec"]["template"]["spec"]["containers"][0]["name"]
+    container = server_deployment("overlays/production")["spec"]["template"]["spec"]["containers"][0]["name"]
     for namespace in ("reentry", "reentry-staging"):
         # As the kubelet names them: pod, namespace, container, id.
         assert pattern.fullmatch(f"/var/log/containers/reentry-7d9c-x2x_{namespace}_{container}-0a1b.log")
