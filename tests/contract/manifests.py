@@ -18,9 +18,9 @@ K8S = Path(__file__).parents[2] / "k8s"
 
 ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", "overlays/gpu")
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
-DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
+DEPLOYED = (*ENVIRONMENTS, *VARIANTS, "gateway-api")
 """Folders that define a whole namespace."""
-FOLDERS = (*DEPLOYED, "autoscaling", "cluster", "edge", "feeds", "tensorrt/job")
+FOLDERS = (*DEPLOYED, "autoscaling", "cluster", "edge", "feeds", "feeds-outside/ingress", "tensorrt/job")
 """All folders that can be applied."""
 
 SERVER = "reentry"
