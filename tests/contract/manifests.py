@@ -18,9 +18,25 @@ K8S = Path(__file__).parents[2] / "k8s"
 
 ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", "overlays/gpu")
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
-DEPLOYED = (*ENVIRONMENTS, *VARIANTS, "gateway-api")
+EDGES = ("gateway-api", "tls", "mesh")
+"""Production behind another edge, or with encrypted traffic."""
+
+DEPLOYED = (*ENVIRONMENTS, *VARIANTS, *EDGES)
 """Folders that define a whole namespace."""
-FOLDERS = (*DEPLOYED, "autoscaling", "cluster", "edge", "feeds", "feeds-outside/ingress", "tensorrt/job")
+FOLDERS = (
+    *DEPLOYED,
+    "autoscaling",
+    "cluster",
+    "edge",
+    "external-secrets",
+    "feeds",
+    "feeds-outside/gateway-api",
+    "feeds-outside/ingress",
+    "gateway-api/edge",
+    "gitops/argocd",
+    "gitops/flux",
+    "tensorrt/job",
+)
 """All folders that can be applied."""
 
 SERVER = "reentry"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.contract.makefile import ROOT, make
-from tests.contract.manifests import ENVIRONMENTS, K8S, one, program
+from tests.contract.manifests import ENVIRONMENTS, GATEWAY, K8S, one, program, server_deployment
 
 BIN = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -212,10 +212,11 @@ def recipe(target: str, *variables: str) -> str:
 @pytest.mark.parametrize("folder", [folder for folder in ENVIRONMENTS if not folder.endswith("minikube")])
 def test_the_build_tags_the_image_that_the_overlay_uses(folder: str) -> None:
     program("kubectl")
-    image = server_deployment(folder)["spec"]["template"]["spec"]["containers"][0]["image"]
-    target = image.rpartition("-")[2]
-    built = recipe("build", f"TARGET={target}", "REGISTRY=registry.example.com")
-    assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")
+    server = server_deployment(folder)["spec"]["template"]["spec"]["containers"][0]["image"]
+    gateway = one(folder, "Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"][0]["image"]
+    for image, target in ((server, server.rpartition("-")[2]), (gateway, "gateway")):
+        built = recipe("build", f"TARGET={target}", "REGISTRY=registry.example.com")
+        assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")
 
 
 def test_the_scan_fails_on_a_critical_finding() -> None:

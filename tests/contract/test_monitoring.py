@@ -16,7 +16,7 @@ import yaml
 from client.stream.metrics import exposition
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
-from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program
+from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program, server_deployment
 from tests.prometheus import MONITORING, scrape_config
 
 DOCS = K8S.parent / "docs"
