@@ -16,6 +16,7 @@ from cli.doctor import doctor
 from cli.engine import engine
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.gateway import gateway
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
@@ -41,6 +42,7 @@ for command in (simulate, train, evaluate, study, export, serve, predict, stream
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
+app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")
 

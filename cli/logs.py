@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-PACKAGES: Final = ("cli", "client", "export", "perf", "reentry", "registry", "training")
+PACKAGES: Final = ("cli", "client", "export", "gateway", "perf", "reentry", "registry", "training")
 
 
 class _StderrHandler(logging.Handler):

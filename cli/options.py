@@ -13,6 +13,12 @@ RepositoryLocation = Annotated[
     str, typer.Option("--repository", help="Triton model repository: a folder or s3://BUCKET/PREFIX.", metavar="PLACE")
 ]
 ModelName = Annotated[str, typer.Option("--model", help="Name of the model in the repository.", metavar="NAME")]
+GatewayConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", envvar="REENTRY_GATEWAY_CONFIG", help="TOML file with the gateway's settings.", metavar="FILE"
+    ),
+]
 
 DEFAULT_REPOSITORY = "model_repository"
 """Default of `RepositoryFolder` and `RepositoryLocation`."""

@@ -82,11 +82,7 @@ async def score(
 
 
 async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry) -> list[Outcome]:
-    inputs: dict[str, Array] = {
-        TRACK_ID_TENSOR.name: batch.track_ids(),
-        TRACK_LENGTH.name: batch.lengths(),
-        MEASUREMENTS.name: batch.measurements(),
-    }
+    inputs = inputs_of(batch)
     sent = 0.0
 
     async def send() -> dict[str, Array]:
@@ -112,10 +108,19 @@ async def _score_batch(batch: RequestBatch, connection: Connection, retry: Retry
     seconds = time.perf_counter() - sent
     _log.debug("%d tracks padded to %d steps answered in %.3f s", len(batch), batch.longest, seconds)
     require_answer(batch, answer, where=str(connection.endpoint))
-    return list(zip(batch.tracks, _scores(batch, answer, seconds), strict=True))
+    return list(zip(batch.tracks, scores_of(batch, answer, seconds), strict=True))
 
 
-def _scores(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> list[Score]:
+def inputs_of(batch: RequestBatch) -> dict[str, Array]:
+    """Return the inputs of a request by tensor name: measurements (B, T, M), lengths (B, 1) and track ids (B, 1)."""
+    return {
+        TRACK_ID_TENSOR.name: batch.track_ids(),
+        TRACK_LENGTH.name: batch.lengths(),
+        MEASUREMENTS.name: batch.measurements(),
+    }
+
+
+def scores_of(batch: RequestBatch, answer: dict[str, Array], seconds: float) -> list[Score]:
     """Split an answer, whose tensors are (B, T) and (B, 1), into one score per track without the padding."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     scores = []

@@ -16,6 +16,8 @@ from reentry.serving.http import CONTROL_HEADER
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
+pytest_plugins = ["tests.gateway_servers"]
+
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 SLOW_FILES = (

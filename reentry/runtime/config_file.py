@@ -40,7 +40,7 @@ def read_settings(path: Path | None, tables: Mapping[str, Mapping[str, Any]]) ->
     Raises:
         ConfigError: the file is missing or is not TOML, a table or a key is unknown, or a value has the wrong type.
     """
-    content = _read_toml(path) if path else {}
+    content = read_toml(path) if path else {}
     unknown = sorted(set(content) - set(tables))
     if unknown:
         raise ConfigError("unknown table", where=str(path), expected=", ".join(tables), got=", ".join(unknown))
@@ -89,7 +89,12 @@ def _in_words(expected: Any) -> str:
     return f"a list of {'' if second is ... else 'two '}{_TYPE_NAMES[item][1]}"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, too large, or is not TOML.
+    """
     require_file(path, error=ConfigError)
     try:
         if path.stat().st_size > _LARGEST_FILE:

@@ -1,4 +1,4 @@
-"""CSV and Parquet files of tracks, read as chunks of rows in bounded memory.
+"""CSV and Parquet files of tracks, and tables in memory, read as chunks of rows in bounded memory.
 
 Row numbers start from 0 at the first row below the header. Blank lines of a CSV file are not counted.
 """
@@ -9,7 +9,7 @@ import io
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -167,17 +167,45 @@ class ParquetSource(Source):
                     first=first,
                     rows=batch.num_rows,
                     numbers=parquet_numbers(batch, self.track_columns, ids=_IDS),
-                    cells=partial(self._cells, batch, first),
+                    cells=partial(_cells, self.path, self.track_columns, batch, first),
                 )
             first += batch.num_rows
         self.fingerprint = found
 
-    def _cells(self, batch: pa.RecordBatch, first: int) -> pd.DataFrame:
-        with parquet_errors(self.path):
-            cells = {name: _series(name, batch.column(name)) for name in self.track_columns}
-        table = pd.DataFrame(cells, copy=False)
-        table.index = pd.RangeIndex(first, first + batch.num_rows)
-        return table
+
+class TableSource(Source):
+    """Rows of Arrow record batches in memory."""
+
+    def __init__(self, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Check the columns.
+
+        Args:
+            name: Name of the table in errors, in place of the name of a file.
+            batches: Rows.
+            schema: Columns of all batches.
+
+        Raises:
+            TrackFileError: A column is missing, repeated, or of a type that cannot hold numbers.
+        """
+        path = Path(name)
+        check_columns(path, tuple(schema.names))
+        super().__init__(path, tuple(schema.names), 0)
+        for column in self.track_columns:
+            _check_type(path, schema.field(column))
+        self._batches = batches
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield chunks of rows, see `Source.chunks`."""
+        first = 0
+        for batch in self._batches:
+            if batch.num_rows:
+                yield Chunk(
+                    first=first,
+                    rows=batch.num_rows,
+                    numbers=parquet_numbers(batch, self.track_columns, ids=_IDS),
+                    cells=partial(_cells, self.path, self.track_columns, batch, first),
+                )
+            first += batch.num_rows
 
 
 class RowTexts:
@@ -267,6 +295,15 @@ def _check_type(path: Path, column: pa.Field) -> None:
         raise TrackFileError(
             f"column {column.name} is not numeric", where=str(path), expected="numbers", got=f"the type {kind}"
         )
+
+
+def _cells(path: Path, columns: Sequence[str], batch: pa.RecordBatch, first: int) -> pd.DataFrame:
+    """Convert columns of a batch to the form that `Chunk.cells` documents."""
+    with parquet_errors(path):
+        cells = {name: _series(name, batch.column(name)) for name in columns}
+    table = pd.DataFrame(cells, copy=False)
+    table.index = pd.RangeIndex(first, first + batch.num_rows)
+    return table
 
 
 def _series(name: str, values: pa.Array) -> pd.Series[float]:

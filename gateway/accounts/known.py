@@ -1,0 +1,98 @@
+"""Rows that every request needs: looked up once a second, and still known for a while when the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from cachetools import LRUCache
+
+from gateway.database.engine import DatabaseUnavailableError
+
+KNOWN_SECONDS: Final = 60.0
+"""Time for which a row stays known while the database is away, s."""
+FRESH_SECONDS: Final = 1.0
+"""Time for which a row is not looked up again, s. A revoked key is refused after it, in every process."""
+_PATIENCE: Final = 0.25
+"""Longest wait for a new look at a row that is known, s."""
+_LONGEST: Final = 3.0
+"""Longest wait for a row that is not known, s."""
+_ROWS: Final = 10_000
+"""Rows that are held."""
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[Row]):
+    row: Row
+    looked_up: float
+
+
+class Known(Generic[Row]):
+    """Rows of the database by their id. Requests that need the same row at the same time share one query."""
+
+    def __init__(self, look_up: Callable[[str], Awaitable[Row | None]]) -> None:
+        """Make an empty cache.
+
+        Args:
+            look_up: query that returns the row of an id, or None if there is none.
+        """
+        self._look_up = look_up
+        self._entries: LRUCache[str, _Entry[Row]] = LRUCache(_ROWS)
+        self._queries: dict[str, asyncio.Task[Row | None]] = {}
+        self._away_until = 0.0
+
+    async def get(self, row_id: str) -> Row | None:
+        """Return a row, or None if the database has none.
+
+        Raises:
+            DatabaseUnavailableError: the database does not answer, and the row is not known.
+        """
+        now = time.monotonic()
+        entry = self._entries.get(row_id)
+        if entry is not None and now - entry.looked_up < FRESH_SECONDS:
+            return entry.row
+        if entry is not None and now - entry.looked_up > KNOWN_SECONDS:
+            entry = None
+        if now >= self._away_until:
+            try:
+                async with asyncio.timeout(_LONGEST if entry is None else _PATIENCE):
+                    return await asyncio.shield(self._query(row_id))
+            except (DatabaseUnavailableError, TimeoutError):
+                self._away_until = time.monotonic() + FRESH_SECONDS
+        if entry is None:
+            raise DatabaseUnavailableError("the row is not known")
+        return entry.row
+
+    def forget(self, row_id: str) -> None:
+        """Look a row up again at its next use, because it was changed."""
+        self._entries.pop(row_id, None)
+
+    def _query(self, row_id: str) -> asyncio.Task[Row | None]:
+        query = self._queries.get(row_id)
+        if query is None:
+            query = self._queries[row_id] = asyncio.create_task(self._fetch(row_id))
+            query.add_done_callback(_take_error)
+        return query
+
+    async def _fetch(self, row_id: str) -> Row | None:
+        asked = time.monotonic()
+        try:
+            row = await self._look_up(row_id)
+        finally:
+            del self._queries[row_id]
+        if row is None:
+            self._entries.pop(row_id, None)
+        else:
+            self._entries[row_id] = _Entry(row, asked)
+        return row
+
+
+def _take_error(query: asyncio.Task[Row | None]) -> None:
+    """Mark the error of a query as seen, because all requests that wanted it may have stopped waiting."""
+    if not query.cancelled():
+        query.exception()

@@ -1,0 +1,89 @@
+"""The gateway as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from gateway.middleware.access import Access
+from gateway.middleware.idempotency import Idempotency
+from gateway.middleware.requests import Requests
+from gateway.problems import MEDIA_TYPE, Problem
+from gateway.routes import health, keys
+from gateway.services import Services
+from gateway.settings import GatewaySettings
+from reentry import __version__
+from reentry.errors import ClientError, ReentryError
+
+_ROUTERS: Final[tuple[APIRouter, ...]] = (keys.router,)
+"""Routers of the resources, which are served under /v1 and under /api/v1."""
+_CODES: Final = {404: "not-found", 405: "method-not-allowed"}
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """Return the application. Its services are in `app.state.services` and are opened by its lifespan."""
+    services = Services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with services.open():
+            yield
+
+    app = FastAPI(
+        title="reentry gateway",
+        version=__version__,
+        description="Scores missile tracks through Triton, and marks the reentry phase.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.include_router(health.router)
+    for prefix in ("/v1", "/api/v1"):
+        for router in _ROUTERS:
+            app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.add_exception_handler(RequestValidationError, _invalid_value)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(ReentryError, _user_error)
+    # The last one added is the outermost.
+    app.add_middleware(Idempotency, services=services)
+    app.add_middleware(Access, services=services)
+    app.add_middleware(Requests)
+    return app
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    body = problem.body(request_id=request.scope["state"]["context"].request_id, instance=request.url.path)
+    return Response(body, problem.status, problem.headers, MEDIA_TYPE)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _answer(request, error)
+
+
+async def _invalid_value(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        {"where": ".".join(map(str, fault["loc"])), "problem": fault["msg"], "got": repr(fault.get("input"))[:200]}
+        for fault in error.errors()
+    ]
+    return _answer(request, Problem("invalid-value", f"{len(faults)} invalid values", faults=faults))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "invalid-request")
+    return _answer(request, Problem(code, f"{request.method} {request.url.path}", headers=error.headers))
+
+
+async def _user_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ReentryError)
+    code = "model-unavailable" if isinstance(error, ClientError) else "invalid-request"
+    return _answer(request, Problem.of(code, error))

@@ -1,0 +1,1 @@
+"""Comparison of two served versions, and drift of the tracks."""

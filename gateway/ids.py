@@ -1,0 +1,16 @@
+"""Ids of rows: text that sorts by the time of its creation and cannot be guessed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32, without letters that are mistaken for others."""
+
+
+def new_id(prefix: str) -> str:
+    """Return an id such as job_01h9x..., with 48 bits of the time in milliseconds and 80 random bits."""
+    number = int(time.time() * 1000) << 80 | secrets.randbits(80)
+    return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -5, -5))

@@ -1,0 +1,1 @@
+"""The log of every answer, which survives an outage of the database."""

@@ -1,0 +1,1 @@
+"""Scoring of big files in the background."""

@@ -1,0 +1,155 @@
+"""Gathers the tracks of concurrent requests into common calls to Triton.
+
+A call of 16 tracks costs the gateway and Triton much less than 16 calls. A track that finds a free slot is sent at
+once, so gathering adds no delay; only tracks that would wait anyway are gathered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from client.answers import require_answer
+from client.batching import FREE_PADDING, BatchConfig, RequestBatch
+from client.connection import RefusedError
+from client.journal import Score
+from client.scoring import Refusal, inputs_of, scores_of
+from gateway import metrics
+from gateway.problems import Problem
+from gateway.scoring.triton import Triton
+from gateway.settings import GatewaySettings
+from reentry.schema import MODEL_VERSION, Model
+from reentry.tracks import Track
+
+_LIMITS: Final = BatchConfig()
+_SECONDS_PER_TRACK: Final = 0.002
+"""Time that Triton takes for a track until it has been measured, s."""
+
+Outcome = Score | Refusal
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A track that waits for its answer."""
+
+    track: Track
+    model: Model
+    answer: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Gathering:
+    """Queue of the tracks for one Triton server."""
+
+    def __init__(self, triton: Triton, settings: GatewaySettings) -> None:
+        self._triton = triton
+        self._limit = settings.queue
+        self._slots = settings.calls_in_flight
+        self._timeout = settings.timeout
+        self._queue: deque[_Waiting] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def score(self, tracks: Sequence[Track], model: Model) -> list[Outcome]:
+        """Score tracks. A track that Triton refuses has a `Refusal` as its outcome.
+
+        If the caller is cancelled, its tracks leave the queue, and a call of them alone is cancelled.
+
+        Raises:
+            Problem: the queue is full.
+            ServerUnavailableError: Triton did not answer.
+            ClientError: Triton's answer is invalid.
+        """
+        if len(self._queue) >= self._limit:
+            metrics.QUEUE_REFUSED.inc()
+            raise Problem(
+                "overloaded",
+                "too many tracks wait for the model server",
+                expected=f"at most {self._limit} waiting tracks",
+                got=f"{len(self._queue)} waiting tracks",
+                fix="send fewer requests at once, or repeat later",
+            )
+        waiting = [_Waiting(track, model) for track in tracks]
+        self._queue.extend(waiting)
+        self._start_calls()
+        try:
+            return [await each.answer for each in waiting]
+        finally:
+            for each in waiting:
+                each.answer.cancel()
+
+    def _start_calls(self) -> None:
+        """Start a call for each free slot."""
+        while self._queue and len(self._calls) < self._slots:
+            batch = self._next_batch()
+            if not batch:
+                continue
+            call = asyncio.create_task(self._call(batch))
+            self._calls.add(call)
+            for each in batch:
+                each.answer.add_done_callback(lambda _, batch=batch, call=call: _cancel_unwanted(batch, call))
+            call.add_done_callback(self._calls.discard)
+            call.add_done_callback(lambda _: self._start_calls())
+        metrics.QUEUE_DEPTH.set(len(self._queue))
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Take the oldest track and those of similar length that fit into the same call; the others keep their order."""
+        while self._queue and self._queue[0].answer.done():
+            self._queue.popleft()
+        if not self._queue:
+            return []
+        first = self._queue[0]
+        most = min(_LIMITS.tracks, self._triton.largest_batch.get(first.model.name, _LIMITS.tracks))
+        longest = shortest = len(first.track)
+        batch: list[_Waiting] = []
+        rest: deque[_Waiting] = deque()
+        while self._queue and len(batch) < most:
+            each = self._queue.popleft()
+            if each.answer.done():
+                continue
+            high, low = max(longest, len(each.track)), min(shortest, len(each.track))
+            padding_fits = high - low <= max(_LIMITS.padding * high, FREE_PADDING)
+            steps_fit = not batch or (len(batch) + 1) * high <= _LIMITS.steps
+            if each.model is first.model and padding_fits and steps_fit:
+                batch.append(each)
+                longest, shortest = high, low
+            else:
+                rest.append(each)
+        self._queue.extendleft(reversed(rest))
+        return batch
+
+    async def _call(self, waiting: list[_Waiting]) -> None:
+        """Send one call, and give each track its outcome."""
+        try:
+            outcomes = await self._outcomes(RequestBatch(tuple(each.track for each in waiting), waiting[0].model))
+        except Exception as error:  # the error of the call is that of each of its tracks
+            for each in waiting:
+                if not each.answer.done():
+                    each.answer.set_exception(error)
+            return
+        for each, outcome in zip(waiting, outcomes, strict=True):
+            if not each.answer.done():
+                each.answer.set_result(outcome)
+
+    async def _outcomes(self, batch: RequestBatch) -> list[Outcome]:
+        sent, begun = time.monotonic(), time.perf_counter()
+        metrics.GATHERED_TRACKS.observe(len(batch))
+        try:
+            answer = await self._triton.infer(batch.model, inputs_of(batch))
+        except RefusedError as error:
+            if len(batch) == 1:
+                return [Refusal(reason=error.problem)]
+            # One refused track must not refuse the others.
+            alone = [RequestBatch((track,), batch.model) for track in batch.tracks]
+            return [outcome for each in alone for outcome in await self._outcomes(each)]
+        require_answer(batch, answer, where=str(self._triton.endpoint))
+        self._triton.answered(batch.model, int(answer[MODEL_VERSION.name][0, 0]), sent)
+        return list(scores_of(batch, answer, time.perf_counter() - begun))
+
+
+def _cancel_unwanted(batch: list[_Waiting], call: asyncio.Task[None]) -> None:
+    """Cancel a call if nobody waits for any of its tracks."""
+    if not call.done() and all(each.answer.cancelled() for each in batch):
+        call.cancel()

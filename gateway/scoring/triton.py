@@ -1,0 +1,138 @@
+"""Calls of Triton's models: a bounded number at once, behind a breaker, with metrics.
+
+A call ends with its answer, with `RefusedError` if Triton refuses the request, or with `ServerUnavailableError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from client.connection import Array, Connection, Endpoint, RefusedError, ServerUnavailableError
+from gateway import metrics
+from gateway.scoring.breaker import Breaker
+from gateway.settings import GatewaySettings
+from reentry.errors import ClientError
+from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_TRACK, Model
+
+_WATCH_SECONDS = 1.0
+"""Time between two looks at the versions that Triton serves, s."""
+
+
+class Triton:
+    """Connection to one Triton server. Use it inside `open`."""
+
+    def __init__(self, url: str, settings: GatewaySettings) -> None:
+        self.endpoint = Endpoint.parse(url)
+        self._timeout = settings.timeout
+        self._slots = asyncio.Semaphore(settings.calls_in_flight)
+        self._breaker = Breaker()
+        self._connection: Connection
+        self._versions: dict[str, int] = {}
+        self._served: object = None
+        self._watched = 0.0
+        self.largest_batch: dict[str, int] = {}
+        """Largest number of tracks in one call, by the name of the model. Models that are not served are missing."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Triton]:
+        """Connect, and watch the served versions."""
+        async with Connection(self.endpoint, timeout=self._timeout) as connection:
+            self._connection = connection
+            await self._look()
+            watch = asyncio.create_task(self._watch())
+            try:
+                yield self
+            finally:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
+
+    @property
+    def connection(self) -> Connection:
+        """Connection for metadata, without the breaker."""
+        return self._connection
+
+    @property
+    def is_away(self) -> bool:
+        """Whether calls fail at once."""
+        return self._breaker.is_open
+
+    @property
+    def busy(self) -> bool:
+        """Whether as many calls as allowed are in flight."""
+        return self._slots.locked()
+
+    def version(self, model: Model) -> int | None:
+        """Return the version in the newest answer of a model; None if another one may be served by now."""
+        return self._versions.get(model.name)
+
+    async def is_ready(self, model: Model = ENSEMBLE) -> bool:
+        """Return whether Triton serves a model."""
+        try:
+            return await self._connection.is_ready(model)
+        except ClientError:
+            return False
+
+    async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Send one request and return its outputs by tensor name.
+
+        Cancelling the caller cancels the call.
+
+        Raises:
+            ServerUnavailableError: Triton did not answer, or the breaker is open.
+            RefusedError: Triton refused the request.
+            ClientError: what listens at the address is not Triton.
+        """
+        async with self._slots:
+            if not self._breaker.admits():
+                raise ServerUnavailableError("the model server does not answer", where=str(self.endpoint))
+            begun, result = time.perf_counter(), "unavailable"
+            try:
+                answer = await self._connection.infer(model, inputs)
+                result = "answered"
+            except RefusedError:
+                result = "refused"
+                raise
+            except asyncio.CancelledError:
+                result = "cancelled"
+                raise
+            finally:
+                metrics.TRITON_SECONDS.observe(time.perf_counter() - begun)
+                metrics.TRITON_CALLS.labels(result).inc()
+                report = {"unavailable": self._breaker.failed, "cancelled": self._breaker.abandoned}
+                report.get(result, self._breaker.succeeded)()
+        return answer
+
+    def answered(self, model: Model, version: int, sent: float) -> None:
+        """Take the version of an answer to a request that was sent at a time of `time.monotonic`."""
+        if sent >= self._watched:
+            self._versions[model.name] = version
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Forget the versions of the answers when Triton serves others, or does not answer."""
+        looked = time.monotonic()
+        connection = self._connection
+        try:
+            served = [
+                (model.name, await connection.versions(model)) for model in (REENTRY_LSTM, REENTRY_TRACK)
+                if model is REENTRY_LSTM or REENTRY_FAST.name in self.largest_batch
+            ]
+            if served != self._served:
+                self.largest_batch = {ENSEMBLE.name: await connection.max_batch(ENSEMBLE)}
+                if await connection.is_ready(REENTRY_FAST):
+                    self.largest_batch[REENTRY_FAST.name] = await connection.max_batch(REENTRY_FAST)
+                    served = [(m.name, await connection.versions(m)) for m in (REENTRY_LSTM, REENTRY_TRACK)]
+                self._served = served
+                self._versions.clear()
+                self._watched = looked
+        except ClientError:
+            self._served = None
+            self._versions.clear()
+            self._watched = time.monotonic()

@@ -1,0 +1,204 @@
+"""Real servers for the tests of the gateway: PostgreSQL, Redis, and the gateway as a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.database.migrate import migrate
+from gateway.settings import GatewaySettings
+
+POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0, what: str = "the condition") -> None:
+    """Poll a condition until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} does not hold after {seconds:g} s"
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    """Whether a server accepts connections at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class Server:
+    """A server that a test can stop and start again on the same port."""
+
+    port: int
+    command: list[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=os.environ | self.environment, start_new_session=True
+            )
+        wait_until(lambda: listens(self.port) or self.process.poll() is not None, what=f"{self.command[0]} listening")
+        assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send it a signal, and wait until it has ended."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        os.killpg(self.process.pid, number)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+    def pause(self) -> None:
+        """Stop its processes without ending them, as a hung server."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them continue."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[Server]:
+    """A Redis server of its own."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    port = free_port()
+    command = [program, "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    server = Server(port, command, folder / "redis.log")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def running_postgresql(folder: Path) -> Iterator[Server]:
+    """A PostgreSQL server of its own, with a database `reentry` of the user `postgres`."""
+    if not POSTGRESQL.exists():
+        pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
+    data, port = folder / "postgresql", free_port()
+    data.mkdir()
+    # PostgreSQL refuses to run as root.
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    if as_user:
+        for each in (folder, *folder.parents[:3]):
+            each.chmod(each.stat().st_mode | 0o011)
+        shutil.chown(data, "postgres")
+    options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+    subprocess.run([*as_user, POSTGRESQL / "initdb", "-D", data, *options], check=True, capture_output=True, cwd="/")
+    settings = (
+        f"port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories=''\nfsync=off\nshared_buffers=32MB\n"
+    )
+    (data / "postgresql.auto.conf").write_text(settings)
+    server = Server(port, [*as_user, str(POSTGRESQL / "postgres"), "-D", str(data)], folder / "postgresql.log")
+    server.start()
+    try:
+        wait_until(lambda: _accepts_queries(port), what="PostgreSQL accepting queries")
+        yield server
+    finally:
+        server.stop(signal.SIGINT)  # a fast shutdown, which ends the connections
+
+
+def _accepts_queries(port: int) -> bool:
+    import psycopg
+
+    try:
+        with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=3):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def new_postgresql_database(server: Server) -> str:
+    """Create an empty database and return its address."""
+    import psycopg
+
+    name = f"test_{time.monotonic_ns()}"
+    with psycopg.connect(f"postgresql://postgres@127.0.0.1:{server.port}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return f"postgresql://postgres@127.0.0.1:{server.port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One PostgreSQL server for the tests of a process. A test that stops it uses `running_postgresql`."""
+    with running_postgresql(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Redis server for the tests of a process. A test that stops it uses `running_redis`."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def gateway_settings(request: pytest.FixtureRequest, tmp_path: Path) -> GatewaySettings:
+    """Settings with a new, migrated database, once for SQLite and once for PostgreSQL."""
+    url = "" if request.param == "sqlite" else new_postgresql_database(request.getfixturevalue("postgresql"))
+    settings = GatewaySettings(data=tmp_path / "gateway", database_url=url, port=0, metrics_port=0)
+    migrate(settings)
+    return settings
+
+
+@dataclass
+class GatewayProcess(Server):
+    """The command `reentry gateway serve`."""
+
+    url: str = ""
+    metrics_url: str = ""
+    key: str = ""
+    """Key for everything, printed at the first start."""
+
+
+@contextmanager
+def running_gateway(folder: Path, **settings: Any) -> Iterator[GatewayProcess]:
+    """The gateway as a process of its own, on ports that stay the same when it is stopped and started again.
+
+    Args:
+        folder: folder of its data and its log.
+        settings: settings by name, such as triton_url.
+    """
+    port, metrics_port = free_port(), free_port()
+    given = {"data": folder / "gateway", "port": port, "metrics_port": metrics_port, **settings}
+    environment = {f"REENTRY_GATEWAY_{name.upper()}": str(value) for name, value in given.items()}
+    command = [sys.executable, "-u", "-c", "import cli; cli.main()", "gateway", "serve"]
+    log = folder / "gateway.log"
+    server = GatewayProcess(port, command, log, environment, url=f"http://127.0.0.1:{port}")
+    server.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+    server.start()
+    try:
+        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), what="the gateway announcing itself")
+        lines = log.read_text().splitlines()
+        server.key = next((line.split()[1] for line in lines if line.startswith("key ")), "")
+        yield server
+    finally:
+        server.stop()
