@@ -25,9 +25,13 @@ DELIVERY = [
     ".ci/run",
     "make run",
     "make build",
+    "make build TARGET=gateway",
     "make scan",
+    "make scan TARGET=gateway",
     "make sbom",
+    "make sbom TARGET=gateway",
     "make push",
+    "make push TARGET=gateway",
     "make deploy OVERLAY=staging",
     "make health-check NAMESPACE=reentry-staging",
     "make deploy OVERLAY=production",
@@ -54,8 +58,8 @@ def steps() -> Iterator[dict]:
 
 
 def commands(script: str) -> list[str]:
-    """Return the calls of make and of .ci/run, with the overlay or namespace."""
-    return re.findall(r"(?:^|\s)(make [a-z-]+(?: (?:OVERLAY|NAMESPACE)=[\w-]+)?|\.ci/run)", script)
+    """Return the calls of make and of .ci/run, with the overlay, namespace or target."""
+    return re.findall(r"(?:^|\s)(make [a-z-]+(?: (?:OVERLAY|NAMESPACE|TARGET)=[\w-]+)?|\.ci/run)", script)
 
 
 def github() -> list[str]:
@@ -175,7 +179,11 @@ def test_production_follows_staging_and_deploys_the_same_image() -> None:
     for name in ("staging", "production"):
         assert delivery[name]["environment"] == name
         assert delivery[name]["concurrency"] == name
-        assert delivery[name]["env"] == {"IMAGE": "${{ needs.image.outputs.reference }}"}
+        assert delivery[name]["env"] == {
+            "IMAGE": "${{ needs.image.outputs.reference }}",
+            "GATEWAY_IMAGE": "${{ needs.image.outputs.gateway }}",
+            "REENTRY_KEY": "${{ secrets.REENTRY_KEY }}",
+        }
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])

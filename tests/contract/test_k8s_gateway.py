@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import re
 from dataclasses import dataclass, fields
-from typing import Any
 
 import pytest
 
+from gateway.settings import GatewaySettings, read_gateway_settings
 from tests.contract.manifests import (
     DEPLOYED,
     GATEWAY,
@@ -19,7 +18,6 @@ from tests.contract.manifests import (
     WORKER,
     Manifest,
     build,
-    containers,
     every,
     one,
     quantity,
@@ -50,20 +48,13 @@ def variables(folder: str, kind: str, name: str) -> dict[str, str | None]:
     return values | {variable["name"]: variable.get("value") for variable in found["env"]}
 
 
-def settings() -> Any:
-    """Return the module with the settings of the gateway, or skip the test while there is none."""
-    if importlib.util.find_spec("gateway") is None:
-        pytest.skip("the package gateway does not exist yet")
-    return importlib.import_module("gateway.settings")
-
-
 WORK = [("Deployment", GATEWAY), ("Deployment", WORKER), ("Job", MIGRATION)]
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 @pytest.mark.parametrize(("kind", "name"), WORK)
 def test_every_variable_of_a_pod_is_a_setting_of_the_gateway(folder: str, kind: str, name: str) -> None:
-    known = {PREFIX + field.name.upper() for field in fields(settings().GatewaySettings)}
+    known = {PREFIX + field.name.upper() for field in fields(GatewaySettings)}
     ours = {variable for variable in variables(folder, kind, name) if variable.startswith("REENTRY_")}
     assert ours <= known
     assert PREFIX + "DATABASE_URL" in ours
@@ -74,7 +65,7 @@ def test_the_settings_of_the_pods_are_valid(folder: str) -> None:
     secret = {PREFIX + "DATABASE_URL": "postgresql://a:b@c/d", PREFIX + "REDIS_URL": "redis://a:6379/0"}
     for kind, name in WORK:
         given = {key: value for key, value in variables(folder, kind, name).items() if value is not None}
-        found = settings().read_gateway_settings(None, environment=given | secret)
+        found = read_gateway_settings(None, environment=given | secret)
         assert not found.embedded
         assert found.worker_count == 0  # workers have pods of their own
         if kind == "Deployment":
@@ -84,7 +75,7 @@ def test_the_settings_of_the_pods_are_valid(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_ports_are_those_of_the_settings(folder: str) -> None:
-    defaults = settings().GatewaySettings()
+    defaults = GatewaySettings()
     expected = {"http": defaults.port, "metrics": defaults.metrics_port}
     found = container(folder, "Deployment", GATEWAY)
     assert {port["name"]: port["containerPort"] for port in found["ports"]} == expected
@@ -99,14 +90,14 @@ def test_ports_are_those_of_the_settings(folder: str) -> None:
 def test_the_drain_of_the_gateway_fits_the_grace_period(folder: str) -> None:
     spec = template(folder, "Deployment", GATEWAY)["spec"]
     pre_stop = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pre_stop + settings().GatewaySettings().drain_seconds + FLUSH <= spec["terminationGracePeriodSeconds"]
+    assert pre_stop + GatewaySettings().drain_seconds + FLUSH <= spec["terminationGracePeriodSeconds"]
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_spool_and_an_upload_fit_their_volumes_and_the_edge(folder: str) -> None:
     values = variables(folder, "Deployment", GATEWAY)
     volumes = {volume["name"]: volume for volume in template(folder, "Deployment", GATEWAY)["spec"]["volumes"]}
-    spool = int(values.get(PREFIX + "SPOOL_BYTES") or settings().GatewaySettings().spool_bytes)
+    spool = int(values.get(PREFIX + "SPOOL_BYTES") or GatewaySettings().spool_bytes)
     upload = int(values[PREFIX + "LARGEST_UPLOAD"] or 0)
     data, tmp = (quantity(volumes[name]["emptyDir"]["sizeLimit"]) for name in ("data", "tmp"))
     assert spool < data
@@ -120,7 +111,7 @@ def test_the_spool_and_an_upload_fit_their_volumes_and_the_edge(folder: str) -> 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_cache_and_a_few_bodies_fit_the_memory(folder: str) -> None:
-    defaults = settings().GatewaySettings()
+    defaults = GatewaySettings()
     memory = quantity(container(folder, "Deployment", GATEWAY)["resources"]["limits"]["memory"])
     values = variables(folder, "Deployment", GATEWAY)
     cache = int(values.get(PREFIX + "CACHE_BYTES") or defaults.cache_bytes)
@@ -443,7 +434,7 @@ def test_the_guide_names_every_secret_that_pods_read() -> None:
 def test_minikube_runs_the_stores_in_the_cluster_without_root() -> None:
     folder = "overlays/minikube"
     urls = re.findall(r"--from-(?:literal|file)=([\w-]+)=(.*)", (K8S / "scripts" / "minikube.sh").read_text())
-    texts = {name: text for name, text in urls}
+    texts = dict(urls)
     for name, port in (("reentry-database", 5432), ("reentry-redis", 6379)):
         service = one(folder, "Service", name)["spec"]
         assert service["selector"].items() <= dict(inside(folder)[name].labels).items()
@@ -458,4 +449,3 @@ def test_minikube_runs_the_stores_in_the_cluster_without_root() -> None:
         spec["securityContext"]["runAsNonRoot"]
         for spec in (template(folder, "StatefulSet", name)["spec"] for name in ("reentry-database", "reentry-redis"))
     )
-    assert len([each for each in containers(template(folder, "StatefulSet", "reentry-redis")["spec"])]) == 1
