@@ -1,8 +1,8 @@
 """Journal of scored tracks on disk, from which an interrupted run resumes.
 
-The journal is append-only. Its first record identifies the input; each further record holds one scored track. A record
-is the length and the CRC-32 of its body (little-endian, 4 bytes each), then the body. A record that a crash left
-incomplete is detected by them and removed. The file is locked, so that two runs cannot write to the same journal.
+The journal is append-only, in the format of `reentry.runtime.records`. Its first record identifies the input; each
+further record holds one scored track. A record that a crash left incomplete is detected and removed. The file is
+locked, so that two runs cannot write to the same journal.
 
 Shapes: T steps.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,8 +23,7 @@ import numpy.typing as npt
 from reentry.errors import InputError
 from reentry.refinement import RefinedOnset
 from reentry.runtime.files import writing
-
-_HEAD: Final = struct.Struct("<II")
+from reentry.runtime.records import encode_record, read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +104,7 @@ class Journal:
 
     def __getitem__(self, track_id: int) -> Score:
         self._file.seek(self._offsets[track_id])
-        body = self._read_record()
+        body = read_record(self._file)
         assert body is not None
         head, _, arrays = body.partition(b"\n")
         scalars: dict[str, Any] = json.loads(head)
@@ -161,24 +158,15 @@ class Journal:
     def _records(self) -> Iterator[tuple[int, bytes]]:
         while True:
             offset = self._file.tell()
-            body = self._read_record()
+            body = read_record(self._file)
             if body is None:
                 self._file.seek(offset)
                 return
             yield offset, body
 
-    def _read_record(self) -> bytes | None:
-        """Read the record at the current offset; return None if it is incomplete, corrupt or missing."""
-        head = self._file.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return None
-        length, checksum = _HEAD.unpack(head)
-        body = self._file.read(length)
-        return body if len(body) == length and zlib.crc32(body) == checksum else None
-
     def _write_record(self, body: bytes) -> int:
         """Write a record at the end and return its offset."""
         offset = self._file.seek(0, 2)
         with writing(self._path):
-            self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
+            self._file.write(encode_record(body))
         return offset

@@ -15,13 +15,15 @@ from gateway.middleware.access import Access
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.routes import health, keys
+from gateway.routes import drift, events, experiments, health, keys, models, outcomes, usage
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
-_ROUTERS: Final[tuple[APIRouter, ...]] = (keys.router,)
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    *(models.router, events.router, outcomes.router, experiments.router, drift.router, usage.router, keys.router),
+)
 """Routers of the resources, which are served under /v1 and under /api/v1."""
 _CODES: Final = {404: "not-found", 405: "method-not-allowed"}
 

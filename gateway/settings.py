@@ -45,6 +45,11 @@ class GatewaySettings:
 
     triton_url: str = "grpc://127.0.0.1:8001"
     """Address of Triton's gRPC service."""
+    second_triton_url: str = ""
+    """Address of a second Triton, whose versions experiments may compare with those of the first; empty for none."""
+    model_repository: Path = Path("model_repository")
+    """Folder of the model repository. The drift of features is measured against the references in it; without them,
+    against the first tracks of an account."""
     address: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8080
@@ -91,6 +96,8 @@ class GatewaySettings:
     """Time for which an answer is cached, s."""
     spool_bytes: int = 1024 * 2**20
     """Bytes of the inference log that may wait on disk for the database."""
+    log_days: int = 90
+    """Days for which the inference log and the live events are kept."""
     tiers: Mapping[str, Tier] = field(default_factory=lambda: DEFAULT_TIERS)
     """Limits by the name of the tier."""
 
@@ -103,10 +110,12 @@ class GatewaySettings:
         require_between("calls in flight", self.calls_in_flight, 1, 1_000)
         require_between("queue", self.queue, 1, 1_000_000)
         require_between("timeout", self.timeout, 0.001, 86_400, unit="s")
+        require_between("days of the inference log", self.log_days, 1, 36_500)
         for name, url, schemes in (
             ("database_url", self.database_url, ("postgresql://",)),
             ("redis_url", self.redis_url, ("redis://", "rediss://", "unix://")),
             ("triton_url", self.triton_url, ("grpc://",)),
+            ("second_triton_url", self.second_triton_url, ("grpc://",)),
             ("otlp_endpoint", self.otlp_endpoint, ("http://", "https://")),
             ("oidc_keys_url", self.oidc_keys_url, ("http://", "https://")),
         ):

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,13 +104,11 @@ def running_postgresql(folder: Path) -> Iterator[Server]:
     """A PostgreSQL server of its own, with a database `reentry` of the user `postgres`."""
     if not POSTGRESQL.exists():
         pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
-    data, port = folder / "postgresql", free_port()
-    data.mkdir()
-    # PostgreSQL refuses to run as root.
+    port = free_port()
+    # pytest closes its folders to other users, and PostgreSQL refuses to run as root.
+    data = Path(tempfile.mkdtemp(prefix="postgresql-"))
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if as_user:
-        for each in (folder, *folder.parents[:3]):
-            each.chmod(each.stat().st_mode | 0o011)
         shutil.chown(data, "postgres")
     options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
     subprocess.run([*as_user, POSTGRESQL / "initdb", "-D", data, *options], check=True, capture_output=True, cwd="/")
@@ -124,6 +123,7 @@ def running_postgresql(folder: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop(signal.SIGINT)  # a fast shutdown, which ends the connections
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def _accepts_queries(port: int) -> bool:

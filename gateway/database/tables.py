@@ -212,12 +212,15 @@ class Usage(Table):
 
 
 class SpoolPart(Table):
-    """A part of a spool whose rows are in the tables, so that it is replayed only once."""
+    """How far a spool of the inference log is in the tables, so that each of its parts is stored only once."""
 
     __tablename__ = "spool_parts"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    replayed_at: Mapped[float]
+    """Name of the spool, one for each start of a process."""
+    number: Mapped[int]
+    """Number of its newest part that is in the tables. Parts are stored in the order of their numbers."""
+    stored_at: Mapped[float]
 
 
 class Outcome(Table):
@@ -260,7 +263,11 @@ class Event(Table):
     """An alert or a refinement, for readers who reconnect."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("account_id", "identity"), Index(None, "account_id", "number"))
+    __table_args__ = (
+        UniqueConstraint("account_id", "identity"),
+        Index(None, "account_id", "number"),
+        {"sqlite_autoincrement": True},  # SQLite would use the numbers of deleted events again
+    )
 
     number: Mapped[int] = mapped_column(_NUMBER, primary_key=True, autoincrement=True)
     """Id of the event for Last-Event-ID, in the order of the commits."""

@@ -26,7 +26,7 @@ class Access:
         if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
             state = scope["state"]
             try:
-                principal = state["principal"] = await self._services.authentication.authenticate(_credentials(scope))
+                principal = state["principal"] = await self._services.authentication.authenticate(credentials_of(scope))
             except Problem as problem:
                 if problem.code == "unauthorized":
                     metrics.AUTH_FAILURES.labels("credentials").inc()
@@ -36,7 +36,12 @@ class Access:
         await self._app(scope, receive, send)
 
 
-def _credentials(scope: Scope) -> str:
+def credentials_of(scope: Scope) -> str:
+    """Return the key or token of a request.
+
+    Raises:
+        Problem: it has none.
+    """
     key = authorization = b""
     for name, value in scope["headers"]:
         if name == b"x-api-key":

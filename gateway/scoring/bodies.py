@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -147,7 +145,10 @@ def _json_with_faults(body: bytes, error: msgspec.ValidationError) -> tuple[list
             expected=f"an object with `tracks`, each with track_id and lists {', '.join(_CELLS)}",
         ) from error
     texts = [
-        {name: [_text(cell) for cell in value] if isinstance(value, list) else _text(value) for name, value in each.items()}
+        {
+            name: [_text(cell) for cell in value] if isinstance(value, list) else _text(value)
+            for name, value in each.items()
+        }
         for each in tracks
     ]
     return _table(texts, kind=pa.string())

@@ -121,7 +121,8 @@ class Triton:
         connection = self._connection
         try:
             served = [
-                (model.name, await connection.versions(model)) for model in (REENTRY_LSTM, REENTRY_TRACK)
+                (model.name, await connection.versions(model))
+                for model in (REENTRY_LSTM, REENTRY_TRACK)
                 if model is REENTRY_LSTM or REENTRY_FAST.name in self.largest_batch
             ]
             if served != self._served:

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_events")),
         sa.UniqueConstraint("account_id", "identity", name=op.f("uq_events_account_id_identity")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_events_account_id_number"), "events", ["account_id", "number"], unique=False)
     op.create_table(
@@ -109,7 +110,8 @@ def upgrade() -> None:
     op.create_table(
         "spool_parts",
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("replayed_at", sa.Double(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("stored_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_spool_parts")),
     )
     op.create_table(
