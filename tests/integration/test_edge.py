@@ -1,6 +1,8 @@
-"""nginx as the edge before a real gateway and a real Triton, with the routes, limits and snippet of the manifests.
+"""nginx as the edge before a real gateway and a real Triton, with the routes and limits of the manifests.
 
-Everything passes the gateway, except the live feeds of k8s/feeds-outside, which go straight to Triton. ingress-nginx cannot run here. The tests rebuild what it generates for an Ingress: one location for each path, with the
+Everything passes the gateway, except the live feeds of k8s/feeds-outside, which go straight to Triton.
+
+ingress-nginx cannot run here. The tests rebuild what it generates for an Ingress: one location for each path, with the
 variables and directives that its template gives a location.
 """
 
@@ -9,7 +11,6 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from reentry import schema
 from reentry.serving import EmbeddedServer
-from tests.contract.makefile import ROOT
 from tests.contract.manifests import GATEWAY, one, program, routes
+from tests.gateway_servers import GatewayProcess, running_gateway
 from tests.integration.test_serving import make_tracks, request_inputs
 
 FEEDS = "feeds-outside/ingress"
@@ -70,27 +71,20 @@ def locations(folder: str, upstream: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a gateway process as host:port."""
-    folder = tmp_path_factory.mktemp("gateway")
-    command = [sys.executable, "-m", "cli", "gateway", "serve", "--port", "0", "--metrics-port", "0"]
-    command += ["--triton", f"grpc://{server.grpc_url}", "--data", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            assert process.stdout is not None
-            address = next(line.split()[1] for line in process.stdout if line.startswith("gateway "))
-            yield address.removeprefix("http://")
-        finally:
-            process.terminate()
+def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    url = f"grpc://{server.grpc_url}"
+    with running_gateway(tmp_path_factory.mktemp("gateway"), triton_url=url) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
-def edge(server: EmbeddedServer, gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+def edge(server: EmbeddedServer, gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     nginx = program("nginx")
     folder = tmp_path_factory.mktemp("nginx")
     ports = dict(zip(("gateway", "feeds"), free_ports(2), strict=True))
+    upstream = gateway.url.removeprefix("http://")
     servers = (
-        f"server {{ listen 127.0.0.1:{ports['gateway']};\n{locations('overlays/production', gateway)} }}\n"
+        f"server {{ listen 127.0.0.1:{ports['gateway']};\n{locations('overlays/production', upstream)} }}\n"
         f"server {{ listen 127.0.0.1:{ports['feeds']} http2;\n{locations(FEEDS, server.grpc_url)} }}"
     )
     temporary = " ".join(
