@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Start a Minikube cluster, deploy servers and gateway with PostgreSQL and Redis, and score a file. The kubeconfig is under artifacts/; yours is never changed.
+# Start a Minikube cluster, deploy servers and gateway with PostgreSQL and Redis, and score a file. The kubeconfig is
+# under artifacts/; yours is never changed.
 #
 # Usage: minikube.sh [--delete]
 #
@@ -67,7 +68,8 @@ say "scoring artifacts/data/test.csv by gRPC through 127.0.0.1:$forwarded"
 .venv/bin/reentry predict artifacts/data/test.csv --url "grpc://127.0.0.1:$forwarded" --out "$OUT/predictions"
 
 say "scored tracks: $OUT/predictions"
-say "a key:       KUBECONFIG=$KUBECONFIG kubectl -n reentry exec deployment/reentry-gateway -- reentry gateway keys create --help"
-say "the gateway: KUBECONFIG=$KUBECONFIG kubectl -n reentry port-forward service/reentry-gateway 8080, or http://reentry.test"
+say "an account:  KUBECONFIG=$KUBECONFIG kubectl -n reentry exec deployment/reentry-gateway -- reentry gateway accounts create default"
+say "a key:       KUBECONFIG=$KUBECONFIG kubectl -n reentry exec deployment/reentry-gateway -- reentry gateway keys create laptop --scope score --scope read"
+say "the gateway: KUBECONFIG=$KUBECONFIG kubectl -n reentry port-forward service/reentry-gateway 8080"
 say "look around: KUBECONFIG=$KUBECONFIG kubectl -n reentry get all"
 say "remove it:   k8s/scripts/minikube.sh --delete"
