@@ -17,7 +17,11 @@ from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
 from gateway.inference_log.log import InferenceLog
+from gateway.kserve.calls import KServeCalls
+from gateway.kserve.models import ServedModels
+from gateway.scoring.cache import AnswerCache
 from gateway.scoring.catalogue import ModelCatalogue
+from gateway.scoring.scorer import Scorer
 from gateway.settings import GatewaySettings
 
 
@@ -31,6 +35,7 @@ class Services:
         self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
         self.claims = Claims(self.database)
+        self.served_models = ServedModels(settings.triton_url)
         self.log = InferenceLog(self.database, settings)
         self.bus = bus_of(settings.redis_url)
         self.events = Events(self.database, self.bus)
@@ -38,6 +43,10 @@ class Services:
         self.experiments = Experiments(self.database)
         self.outcomes = Outcomes(self.database)
         self.drift = DailyDrift(self.database, settings.model_repository)
+        self.cache = AnswerCache(settings)
+        self.scorer = Scorer(settings, self.experiments)
+        self.triton = self.scorer.main.triton
+        self.kserve_calls = KServeCalls(self.triton, settings)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -50,6 +59,7 @@ class Services:
             await stack.enter_async_context(self.claims.open())
             if self.authentication.tokens is not None:
                 await stack.enter_async_context(self.authentication.tokens.open())
+            await stack.enter_async_context(self.served_models.open())
             self.log.open()
             stack.push_async_callback(self.log.close)
             await self.bus.open()
@@ -57,4 +67,6 @@ class Services:
             stack.push_async_callback(self.catalogue.close)
             await stack.enter_async_context(self.experiments.refreshing())
             await stack.enter_async_context(self.drift.watching())
+            stack.push_async_callback(self.cache.close)
+            await stack.enter_async_context(self.scorer.open())
             yield self

@@ -88,7 +88,7 @@ class GatewaySettings:
     """Number of calls to Triton in flight at once."""
     queue: int = 256
     """Number of tracks that may wait for a call; further requests get 503 at once."""
-    timeout: float = 30.0
+    timeout: float = 10.0
     """Longest wait for an answer of Triton, s."""
     cache_bytes: int = 256 * 2**20
     """Bytes of the answers that are cached in memory."""

@@ -26,11 +26,14 @@ from reentry.schema import REENTRY_LSTM
 DAY_SECONDS: Final = 86_400
 """Length of a day, s. Days begin at midnight UTC."""
 
-MOST_TRACKS: Final = 20_000
+MOST_TRACKS: Final = 5_000
 """Largest number of answers of a day that are compared, the newest ones; enough for any distribution."""
 
 WATCH_SECONDS: Final = 600.0
 """Time between two updates of the metric of drift."""
+
+_PART: Final = 500
+"""Rows that are read at a time."""
 
 _COLUMNS: Final = (
     *(LoggedTrack.id, LoggedTrack.at, LoggedTrack.track_id, LoggedTrack.steps, LoggedTrack.model_version),
@@ -135,6 +138,9 @@ class DailyDrift:
 async def _rows(connection: AsyncConnection, condition: ColumnElement[bool], *, newest: bool, limit: int) -> Rows:
     """Return the latest row of each track among the newest or the oldest rows."""
     order = LoggedTrack.id.desc() if newest else LoggedTrack.id
-    result = await connection.execute(select(*_COLUMNS).where(condition).order_by(order).limit(limit))
-    rows: Rows = sorted(map(dict, result.mappings()), key=lambda row: row["id"])
+    rows: Rows = []
+    async with connection.stream(select(*_COLUMNS).where(condition).order_by(order).limit(limit)) as result:
+        async for part in result.mappings().partitions(_PART):  # other requests are answered in between
+            rows.extend(map(dict, part))
+    rows.sort(key=lambda row: row["id"])
     return list({row["track_id"]: row for row in rows}.values())

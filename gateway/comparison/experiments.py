@@ -83,6 +83,8 @@ class Experiments:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._running: dict[str, Plan] = {}
+        self._reading = asyncio.Lock()
+        """Keeps an older read from replacing the result of a newer one."""
 
     def variant_of(self, account_id: str, track_id: int) -> Assignment | None:
         """Return what the running experiment of an account does with a track; None without one.
@@ -93,15 +95,19 @@ class Experiments:
         plan = self._running.get(account_id)
         return None if plan is None else plan.assign(track_id)
 
+    def is_running(self, account_id: str) -> bool:
+        """Whether the account runs an experiment."""
+        return account_id in self._running
+
     async def refresh(self) -> None:
         """Read the running experiments.
 
         Raises:
             DatabaseUnavailableError: the database does not answer; the experiments stay as they are.
         """
-        async with self._database.reading() as connection:
+        async with self._reading, self._database.reading() as connection:
             rows = (await connection.execute(select(Experiment).where(Experiment.state == RUNNING))).mappings().all()
-        self._running = {row["account_id"]: Plan.of(row) for row in rows}
+            self._running = {row["account_id"]: Plan.of(row) for row in rows}
 
     @asynccontextmanager
     async def refreshing(self) -> AsyncIterator[None]:

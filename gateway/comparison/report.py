@@ -2,122 +2,35 @@
 
 A track counts once, with its latest answer, because answers for the same track are not independent. In a shadow
 experiment the latest answers of both versions to the same request form a pair. Answers of the fallback rule count for
-neither variant.
+neither variant. The database computes the sums, so a report of many tracks is no larger than one of a few.
 
 The intervals are those of `gateway.comparison.confidence`. The error probability is divided by the number of metrics,
 so that any of the verdicts of a report is a false alarm with a probability of at most `ALPHA`, however often the report
 is read.
-
-Shapes: N tracks, or pairs.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, distinct, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 
 from gateway.comparison.assignment import Mode, Variant
-from gateway.comparison.confidence import (
-    ALPHA,
-    FEWEST,
-    Interval,
-    Moments,
-    Verdict,
-    difference_interval,
-    mean_interval,
-)
+from gateway.comparison.compared import METRIC_ALPHA, METRICS, Compared, Metric, onset_error, value_of
+from gateway.comparison.confidence import FEWEST, Moments, difference_interval, mean_interval
 from gateway.comparison.experiments import Plan
 from gateway.database.engine import Database
 from gateway.database.tables import LoggedTrack, Outcome
-
-LARGEST_ONSET_ERROR: Final = 60.0
-"""Onset error of a missed reentry and of a false alarm, and the largest one of all others, s."""
 
 AGREEMENT_SECONDS: Final = 1.0
 """Largest difference of two onsets that agree, s."""
 
 LARGEST_MISSING_SHARE: Final = 0.01
 """Share of the tracks without an answer of the shadow version from which the report warns."""
-
-_PART: Final = 5_000
-"""Rows that are read at a time, so that other requests are answered in between."""
-
-_COLUMNS: Final = (
-    LoggedTrack.track_id,
-    LoggedTrack.request_id,
-    LoggedTrack.variant,
-    LoggedTrack.shadow,
-    LoggedTrack.onset_timestamp,
-    LoggedTrack.largest_probability,
-    LoggedTrack.model_version,
-    Outcome.id.label("outcome_id"),
-    Outcome.onset_timestamp.label("true_onset"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A quantity that an experiment compares."""
-
-    name: str
-    unit: str
-    meaning: str
-    largest: float
-    """Largest value; the smallest one is 0."""
-    margin: float
-    """Largest difference that does not matter."""
-    better: int
-    """1 if larger values are better, -1 if smaller ones are, 0 if neither."""
-
-
-ONSET_ERROR: Final = Metric(
-    name="onset_error",
-    unit="s",
-    meaning=f"distance of the onset from the true onset, {LARGEST_ONSET_ERROR:g} s for a miss or a false alarm",
-    largest=LARGEST_ONSET_ERROR,
-    margin=0.5,
-    better=-1,
-)
-ALARM_RATE: Final = Metric(
-    name="alarm_rate", unit="", meaning="share of the tracks with an onset", largest=1.0, margin=0.02, better=0
-)
-LARGEST_PROBABILITY: Final = Metric(
-    name="largest_probability",
-    unit="",
-    meaning="largest probability of reentry in the track",
-    largest=1.0,
-    margin=0.02,
-    better=0,
-)
-METRICS: Final = (ONSET_ERROR, ALARM_RATE, LARGEST_PROBABILITY)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """Comparison of the two variants by one metric."""
-
-    metric: Metric
-    control_tracks: int
-    """Tracks of the control that have the metric."""
-    challenger_tracks: int
-    control: float | None
-    """Mean of the control; None without tracks."""
-    challenger: float | None
-    interval: Interval | None
-    """Difference, challenger minus control; None if there are too few tracks."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the interval says."""
-        if self.interval is None:
-            return Verdict.UNDECIDED
-        return self.interval.verdict(margin=self.metric.margin, better=self.metric.better)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,149 +50,158 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    onset: float | None
-    largest_probability: float
-    version: int | None
-
-
-@dataclass(slots=True)
-class _Track:
-    """Latest answers for a track, and its true onset."""
-
-    answers: dict[str, _Answer] = field(default_factory=dict)
-    has_outcome: bool = False
-    true_onset: float | None = None
-
-
 async def report_of(database: Database, plan: Plan) -> Report:
     """Compute the report of an experiment.
 
     Raises:
         DatabaseUnavailableError: the database does not answer.
     """
-    query = (
-        select(*_COLUMNS)
-        .outerjoin(
-            Outcome, and_(Outcome.account_id == LoggedTrack.account_id, Outcome.track_id == LoggedTrack.track_id)
-        )
-        .where(
-            LoggedTrack.experiment_id == plan.id,
-            LoggedTrack.account_id == plan.account_id,
-            LoggedTrack.degraded.is_(False),
-        )
-        .order_by(LoggedTrack.id)
-    )
-    rows: list[Any] = []
     async with database.reading() as connection:
-        result = await connection.stream(query)
-        async for part in result.partitions(_PART):
-            rows.extend(part)
-    return await asyncio.to_thread(_report, plan, rows)
-
-
-def _report(plan: Plan, rows: Sequence[Any]) -> Report:
-    if plan.mode is Mode.SHADOW:
-        tracks, missing = _pairs(rows)
-    else:
-        tracks, missing = _latest(rows), 0
-    chosen = {
-        variant: [(track, track.answers[variant]) for track in tracks if variant in track.answers]
-        for variant in Variant
-    }
-    versions = {
-        variant: sorted({answer.version for _, answer in answers if answer.version is not None})
-        for variant, answers in chosen.items()
-    }
-    paired = plan.mode is Mode.SHADOW
-    report = Report(
-        plan=plan,
-        tracks={variant: len(answers) for variant, answers in chosen.items()},
-        versions=versions,
-        outcomes=sum(track.has_outcome for track in tracks),
-        agreement=_agreement(tracks) if paired else None,
-        compared=[_compare(metric, chosen, paired=paired) for metric in METRICS],
-    )
+        summary = _shadow if plan.mode is Mode.SHADOW else _ab
+        report, missing = await summary(connection, plan)
     report.warnings.extend(_warnings(report, missing))
     return report
 
 
-def _latest(rows: Sequence[Any]) -> list[_Track]:
-    """Latest answer for each track; rows are in the order of the answers."""
-    tracks: dict[int, _Track] = {}
-    for row in rows:
-        track = tracks[row.track_id] = _track(row)
-        track.answers[row.variant] = _answer(row)
-    return list(tracks.values())
+async def _ab(connection: AsyncConnection, plan: Plan) -> tuple[Report, int]:
+    """Report of an experiment whose tracks have one variant each."""
+    latest = select(func.max(LoggedTrack.id).label("id")).where(_counted(plan, LoggedTrack))
+    latest_ids = latest.group_by(LoggedTrack.track_id).subquery()
+    sums: dict[str, Any] = {"tracks": func.count(), "outcomes": func.count(Outcome.id)}
+    for metric in METRICS:
+        value = value_of(metric, LoggedTrack)
+        sums |= {
+            f"{metric.name}_count": func.count(value),
+            f"{metric.name}_sum": func.sum(value),
+            f"{metric.name}_squares": func.sum(value * value),
+        }
+    query = _with_outcomes(
+        select(LoggedTrack.variant, *_named(sums)).join(latest_ids, latest_ids.c.id == LoggedTrack.id), LoggedTrack
+    ).group_by(LoggedTrack.variant)
+    rows = {row["variant"]: row for row in (await connection.execute(query)).mappings()}
+    arms = [rows.get(variant) for variant in Variant]
+    report = Report(
+        plan=plan,
+        tracks={variant: _count(row, "tracks") for variant, row in zip(Variant, arms, strict=True)},
+        versions=await _versions(connection, plan),
+        outcomes=sum(_count(row, "outcomes") for row in arms),
+        agreement=None,
+        compared=[_compare_arms(metric, *arms) for metric in METRICS],
+    )
+    return report, 0
 
 
-def _pairs(rows: Sequence[Any]) -> tuple[list[_Track], int]:
-    """Latest pair of answers to one request for each track, and the number of tracks without a pair."""
-    requests: dict[tuple[int, str], _Track] = {}
-    for row in rows:
-        track = requests.setdefault((row.track_id, row.request_id), _track(row))
-        track.answers[row.variant] = _answer(row)
-    latest = {track_id: track for (track_id, _), track in requests.items() if len(track.answers) == len(Variant)}
-    return list(latest.values()), len({track_id for track_id, _ in requests} - latest.keys())
-
-
-def _track(row: Any) -> _Track:
-    return _Track(has_outcome=row.outcome_id is not None, true_onset=row.true_onset)
-
-
-def _answer(row: Any) -> _Answer:
-    return _Answer(row.onset_timestamp, row.largest_probability, row.model_version)
-
-
-def _compare(metric: Metric, chosen: dict[Variant, list[tuple[_Track, _Answer]]], *, paired: bool) -> Compared:
-    control, challenger = (_values(metric, chosen[variant]) for variant in (Variant.CONTROL, Variant.CHALLENGER))
+def _compare_arms(metric: Metric, control: RowMapping | None, challenger: RowMapping | None) -> Compared:
+    counts, means, moments = [], [], []
+    for row in (control, challenger):
+        count = _count(row, f"{metric.name}_count")
+        counts.append(count)
+        means.append(row[f"{metric.name}_sum"] / count if row is not None and count else None)
+        if row is not None and count >= FEWEST:
+            total, squares = row[f"{metric.name}_sum"], row[f"{metric.name}_squares"]
+            moments.append(Moments.of(count, total, squares, low=0.0, high=metric.largest))
     return Compared(
         metric=metric,
-        control_tracks=len(control),
-        challenger_tracks=len(challenger),
-        control=float(control.mean()) if len(control) else None,
-        challenger=float(challenger.mean()) if len(challenger) else None,
-        interval=_interval(metric, control, challenger, paired=paired),
+        control_tracks=counts[0],
+        challenger_tracks=counts[1],
+        control=means[0],
+        challenger=means[1],
+        interval=difference_interval(*moments, alpha=METRIC_ALPHA) if len(moments) == len(counts) else None,
     )
 
 
-def _interval(
-    metric: Metric, control: npt.NDArray[np.float64], challenger: npt.NDArray[np.float64], *, paired: bool
-) -> Interval | None:
-    if min(len(control), len(challenger)) < FEWEST:
-        return None
-    alpha = ALPHA / len(METRICS)
-    if paired:
-        differences = Moments.of_values(challenger - control, low=-metric.largest, high=metric.largest)
-        return mean_interval(differences, alpha=alpha)
-    one, other = (Moments.of_values(values, low=0.0, high=metric.largest) for values in (control, challenger))
-    return difference_interval(one, other, alpha=alpha)
+async def _shadow(connection: AsyncConnection, plan: Plan) -> tuple[Report, int]:
+    """Report of an experiment whose tracks both versions scored, and the number of tracks without a pair."""
+    control, challenger = aliased(LoggedTrack), aliased(LoggedTrack)
+    is_pair = and_(
+        challenger.track_id == control.track_id,
+        challenger.request_id == control.request_id,
+        _counted(plan, challenger),
+        challenger.variant == Variant.CHALLENGER.value,
+    )
+    is_control = and_(_counted(plan, control), control.variant == Variant.CONTROL.value)
+    latest = (
+        select(func.max(control.id).label("control"), func.max(challenger.id).label("challenger"))
+        .join(challenger, is_pair)
+        .where(is_control)
+        .group_by(control.track_id)
+        .subquery()
+    )
+    onsets = control.onset_timestamp, challenger.onset_timestamp
+    agrees = case((onset_error(*onsets) <= AGREEMENT_SECONDS, 1), else_=0)
+    sums: dict[str, Any] = {"tracks": func.count(), "outcomes": func.count(Outcome.id), "agreeing": func.sum(agrees)}
+    for metric in METRICS:
+        one, other = value_of(metric, control), value_of(metric, challenger)
+        sums |= {
+            f"{metric.name}_count": func.count(one),
+            f"{metric.name}_control": func.sum(one),
+            f"{metric.name}_challenger": func.sum(other),
+            f"{metric.name}_squares": func.sum((other - one) * (other - one)),
+        }
+    query = _with_outcomes(
+        select(*_named(sums))
+        .select_from(latest)
+        .join(control, control.id == latest.c.control)
+        .join(challenger, challenger.id == latest.c.challenger),
+        control,
+    )
+    row = (await connection.execute(query)).mappings().one()
+    all_tracks = await connection.scalar(select(func.count(distinct(control.track_id))).where(is_control))
+    pairs = _count(row, "tracks")
+    report = Report(
+        plan=plan,
+        tracks=dict.fromkeys(Variant, pairs),
+        versions=await _versions(connection, plan),
+        outcomes=_count(row, "outcomes"),
+        agreement=row["agreeing"] / pairs if pairs else None,
+        compared=[_compare_pairs(metric, row) for metric in METRICS],
+    )
+    return report, int(all_tracks or 0) - pairs
 
 
-def _values(metric: Metric, answers: list[tuple[_Track, _Answer]]) -> npt.NDArray[np.float64]:
-    """Values of the tracks that have a metric, (N,)."""
-    if metric is ALARM_RATE:
-        values = [float(answer.onset is not None) for _, answer in answers]
-    elif metric is LARGEST_PROBABILITY:
-        values = [answer.largest_probability for _, answer in answers]
-    else:
-        values = [onset_error(answer.onset, track.true_onset) for track, answer in answers if track.has_outcome]
-    return np.array(values, np.float64)
+def _compare_pairs(metric: Metric, row: RowMapping) -> Compared:
+    count = _count(row, f"{metric.name}_count")
+    totals = [row[f"{metric.name}_{variant}"] for variant in Variant]
+    interval = None
+    if count >= FEWEST:
+        squares = row[f"{metric.name}_squares"]
+        differences = Moments.of(count, totals[1] - totals[0], squares, low=-metric.largest, high=metric.largest)
+        interval = mean_interval(differences, alpha=METRIC_ALPHA)
+    return Compared(
+        metric=metric,
+        control_tracks=count,
+        challenger_tracks=count,
+        control=totals[0] / count if count else None,
+        challenger=totals[1] / count if count else None,
+        interval=interval,
+    )
 
 
-def onset_error(onset: float | None, true_onset: float | None) -> float:
-    """Return the error of an onset, s; None stands for no reentry."""
-    if onset is None or true_onset is None:
-        return 0.0 if onset is true_onset else LARGEST_ONSET_ERROR
-    return min(abs(onset - true_onset), LARGEST_ONSET_ERROR)
+async def _versions(connection: AsyncConnection, plan: Plan) -> dict[Variant, list[int]]:
+    """Versions of the network that answered as each variant."""
+    query = select(LoggedTrack.variant, LoggedTrack.model_version).where(_counted(plan, LoggedTrack)).distinct()
+    rows = (await connection.execute(query)).all()
+    return {
+        variant: sorted(row.model_version for row in rows if row.variant == variant and row.model_version is not None)
+        for variant in Variant
+    }
 
 
-def _agreement(tracks: list[_Track]) -> float | None:
-    if not tracks:
-        return None
-    onsets = [(track.answers[Variant.CONTROL].onset, track.answers[Variant.CHALLENGER].onset) for track in tracks]
-    return sum(onset_error(one, other) <= AGREEMENT_SECONDS for one, other in onsets) / len(onsets)
+def _counted(plan: Plan, answer: type[LoggedTrack]) -> ColumnElement[bool]:
+    """Condition of the answers that count for an experiment."""
+    return and_(answer.account_id == plan.account_id, answer.experiment_id == plan.id, answer.degraded.is_(False))
+
+
+def _with_outcomes(query: Select[Any], answer: type[LoggedTrack]) -> Select[Any]:
+    return query.outerjoin(Outcome, and_(Outcome.account_id == answer.account_id, Outcome.track_id == answer.track_id))
+
+
+def _named(sums: dict[str, Any]) -> Sequence[ColumnElement[Any]]:
+    return [column.label(name) for name, column in sums.items()]
+
+
+def _count(row: RowMapping | None, name: str) -> int:
+    return 0 if row is None else int(row[name] or 0)
 
 
 def _warnings(report: Report, missing: int) -> list[str]:

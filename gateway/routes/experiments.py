@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.comparison.assignment import Mode, Target, TargetServer, Variant
+from gateway.comparison.compared import Compared
 from gateway.comparison.confidence import ALPHA, Verdict
 from gateway.comparison.experiments import Plan
-from gateway.comparison.report import Compared, report_of
+from gateway.comparison.report import report_of
 from gateway.problems import Problem
 from gateway.routes.dependencies import ROW_ID, ServicesOf
 

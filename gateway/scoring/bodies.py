@@ -213,8 +213,7 @@ def _parquet_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
             if rows > MOST_ROWS:
                 raise _too_many_rows(rows)
             batches.append(batch)
-        schema = pa.schema([file.schema_arrow.field(name) for name in names])
-        return batches, schema
+        return batches, pa.schema([file.schema_arrow.field(name) for name in names])
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError, UnicodeDecodeError) as error:
         raise Problem("invalid-request", f"not a Parquet file: {error}"[:300], where=_NAME) from error
 

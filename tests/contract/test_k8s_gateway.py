@@ -449,3 +449,14 @@ def test_minikube_runs_the_stores_in_the_cluster_without_root() -> None:
         spec["securityContext"]["runAsNonRoot"]
         for spec in (template(folder, "StatefulSet", name)["spec"] for name in ("reentry-database", "reentry-redis"))
     )
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_prometheus_finds_the_metrics_of_gateways_and_workers_and_its_policy_admits_it(folder: str) -> None:
+    monitor = one("monitoring", "PodMonitor", GATEWAY)["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    for name in (GATEWAY, WORKER):
+        labels = template(folder, "Deployment", name)["metadata"]["labels"]
+        assert monitor["selector"]["matchLabels"].items() <= labels.items()
+        assert endpoint["port"] in {port["name"] for port in container(folder, "Deployment", name)["ports"]}
+        assert reaches(policies(folder), OUTSIDERS["prometheus"], pod_of(labels), endpoint["port"])

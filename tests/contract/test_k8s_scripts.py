@@ -15,13 +15,9 @@ import socket
 import stat
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import kubernetes_validate
 import pytest
@@ -49,12 +45,13 @@ from tests.contract.manifests import (
     template,
     triton,
 )
+from tests.gateway_servers import GatewayProcess, running_gateway
 
 SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
 TRITON_URL = "REENTRY_GATEWAY_TRITON_URL"
 IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
-TIMEOUT = 60.0
+TIMEOUT = 180.0
 
 STAND_IN = """#!/usr/bin/env bash
 # Records each command. Later commands can read the objects of an apply.
@@ -146,54 +143,16 @@ class Cluster:
         return list(yaml.safe_load_all((self.state / "applied.yaml").read_text()))
 
 
-KEY = "rk_operator_secret_checksum"
-
-
-class GatewayHandler(BaseHTTPRequestHandler):
-    """The routes of a gateway that the health check uses, before a real Triton."""
-
-    triton: str
-
-    def do_GET(self) -> None:
-        if self.path in ("/health/live", "/health/ready"):
-            self._answer(200, b"{}")
-        else:
-            self._forward(None)
-
-    def do_POST(self) -> None:
-        self._forward(self.rfile.read(int(self.headers["Content-Length"])))
-
-    def _forward(self, body: bytes | None) -> None:
-        if self.headers["Authorization"] != f"Bearer {KEY}":
-            self._answer(401, b"unknown key")
-            return
-        with urllib.request.urlopen(f"http://{self.triton}{self.path}", body, timeout=10) as answer:
-            self._answer(200, answer.read())
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Discard the message."""
-
-
-@contextmanager
-def gateway_before(server: EmbeddedServer) -> Iterator[int]:
-    """Serve a stand-in for the gateway, and yield its port."""
-    handler = type("Handler", (GatewayHandler,), {"triton": server.http_url})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as gateway:
-        thread = Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield gateway.server_address[1]
-        gateway.shutdown()
-        thread.join()
+@pytest.fixture(scope="module")
+def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway in front of the Triton server of the tests."""
+    url = f"grpc://{server.grpc_url}"
+    with running_gateway(tmp_path_factory.mktemp("gateway"), triton_url=url) as process:
+        yield process
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, server: EmbeddedServer, gateway: GatewayProcess) -> Iterator[Cluster]:
     """A cluster that runs the production overlay with three replicas."""
     program("kubectl")
     program("curl")
@@ -202,9 +161,10 @@ def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
     stand_in.chmod(0o755)
     live: Objects = {}
     ports = [int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url)]
-    with serving(live, applied=tmp_path / "applied.yaml") as api, gateway_before(server) as gateway:
+    with serving(live, applied=tmp_path / "applied.yaml") as api:
+        http_port, grpc_port = ports
         cluster = Cluster(
-            state=tmp_path, api=api, live=live, http_port=ports[0], grpc_port=ports[1], gateway_port=gateway
+            state=tmp_path, api=api, live=live, http_port=http_port, grpc_port=grpc_port, gateway_port=gateway.port
         )
         cluster.put(*build("overlays/production"))
         yield cluster
@@ -348,15 +308,15 @@ def test_the_first_step_of_a_deploy_applies_everything_that_the_migration_needs_
         assert not [name for kind, name in kinds if kind == "Deployment"]
 
 
-def test_the_health_check_scores_through_the_gateway_with_a_key(cluster: Cluster) -> None:
-    cluster.key = KEY
+def test_the_health_check_scores_through_the_gateway_with_a_key(cluster: Cluster, gateway: GatewayProcess) -> None:
+    cluster.key = gateway.key
     result = cluster.run("health-check.sh", "--namespace", "reentry")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("healthy: reentry_lstm version 1 answered") == 2
     assert cluster.changes == HEALTH_CHECK
 
 
-@pytest.mark.parametrize("key", ["rk_other", ""])
+@pytest.mark.parametrize("key", ["rk_0_0_0", ""])
 def test_the_health_check_of_a_gateway_fails_without_a_valid_key(cluster: Cluster, key: str) -> None:
     cluster.key = key
     result = cluster.run("health-check.sh", "--url", f"http://127.0.0.1:{cluster.gateway_port}")
