@@ -99,6 +99,22 @@ def _announce_work(working: Working) -> None:
 
 
 @gateway.command()
+def openapi(
+    page: Annotated[bool, typer.Option("--page", help="Print the reference page in Markdown instead of JSON.")] = False,
+) -> None:
+    """Print the OpenAPI document of the gateway.
+
+    Example: `reentry gateway openapi > openapi.json`
+    """
+    import json
+
+    from gateway.openapi import default_document, reference
+
+    text = default_document()
+    typer.echo(reference(json.loads(text)) if page else text, nl=False)
+
+
+@gateway.command()
 def migrate(config: GatewayConfigFile = None) -> None:
     """Bring the tables of the database up to date.
 

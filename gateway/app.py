@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -15,6 +16,7 @@ from gateway.middleware.access import Access
 from gateway.middleware.bodies import Bodies
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
+from gateway.openapi import document
 from gateway.problems import MEDIA_TYPE, Problem
 from gateway.routes import (
     drift,
@@ -71,6 +73,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     app.include_router(health.router)
     app.include_router(kserve.router)
     for prefix in ("/v1", "/api/v1"):
