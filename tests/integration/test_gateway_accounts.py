@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -255,3 +256,26 @@ def test_known_keys_are_accepted_and_nothing_else_while_the_database_is_away(tmp
                 lambda: client.get("/v1/keys", headers=headers(unknown)).status_code == 200,
                 what="the return of the database",
             )
+
+
+def flood(connection: socket.socket) -> None:
+    """Send 64 MiB."""
+    for _ in range(1_000):
+        connection.sendall(2**16 * b"a")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /v1/keys HTTP/1.1\r\nhost: x\r\nx-long: ",
+        b"GET /",
+        b"POST /v1/keys HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-long: ",
+    ],
+    ids=["header", "path", "trailer"],
+)
+def test_an_endless_head_or_trailer_ends_the_connection(pair: Pair, beginning: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", pair.first.port), timeout=30) as connection:
+        connection.sendall(beginning)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            flood(connection)
+    assert httpx.get(f"{pair.first.url}/health/live").status_code == 200
