@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.middleware.access import Access
+from gateway.middleware.bodies import Bodies
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
 from gateway.problems import MEDIA_TYPE, Problem
@@ -34,7 +35,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     ),
 )
 """Routers of the resources, which are served under /v1 and under /api/v1."""
-_CODES: Final = {404: "not-found", 405: "method-not-allowed"}
+_CODES: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -64,6 +65,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(ReentryError, _user_error)
     # The last one added is the outermost.
+    app.add_middleware(Bodies)
     app.add_middleware(Idempotency, services=services)
     app.add_middleware(Access, services=services)
     app.add_middleware(Requests)

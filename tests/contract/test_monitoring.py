@@ -16,6 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from client.stream.metrics import exposition
 from gateway import metrics
+from gateway.settings import GatewaySettings
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
 from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program
@@ -177,6 +178,24 @@ def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
     (endpoint,) = monitor["podMetricsEndpoints"]
     (container,) = pod("feeds")["containers"]
     assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_pod_monitor_finds_the_metrics_of_gateways_and_their_workers(folder: str) -> None:
+    if not (K8S / "gateway").is_dir():
+        pytest.skip("there are no manifests of the gateway")
+    monitor = one("monitoring", "PodMonitor", "reentry-gateway")["spec"]
+    pods = [deployment["spec"]["template"] for deployment in every(folder, "Deployment")]
+    wanted = monitor["selector"]["matchLabels"].items()
+    found = [template for template in pods if wanted <= template["metadata"]["labels"].items()]
+    components = [template["metadata"]["labels"]["app.kubernetes.io/component"] for template in found]
+    assert sorted(components) == ["gateway", "worker"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    for template in found:
+        assert template["metadata"]["labels"][monitor["jobLabel"]] == "reentry-gateway"  # the job in every query
+        (container,) = template["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports[endpoint["port"]] == GatewaySettings().metrics_port
 
 
 def test_the_operator_receives_the_same_rules_and_the_dashboard_has_its_label() -> None:
