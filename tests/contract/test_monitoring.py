@@ -19,7 +19,7 @@ from gateway import metrics
 from gateway.settings import GatewaySettings
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
-from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program
+from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program, server_deployment
 from tests.prometheus import MONITORING, scrape_config
 
 DOCS = K8S.parent / "docs"
@@ -210,7 +210,7 @@ def test_the_log_collector_reads_the_servers_containers() -> None:
     fluent_bit = yaml.safe_load((MONITORING / "fluent-bit.yaml").read_text())
     (tail,) = fluent_bit["pipeline"]["inputs"]
     pattern = re.compile(tail["path"].replace(".", r"\.").replace("*", ".*").replace(",", "|"))
-    container = one("overlays/production", "Deployment")["spec"]["template"]["spec"]["containers"][0]["name"]
+    container = server_deployment("overlays/production")["spec"]["template"]["spec"]["containers"][0]["name"]
     for namespace in ("reentry", "reentry-staging"):
         # As the kubelet names them: pod, namespace, container, id.
         assert pattern.fullmatch(f"/var/log/containers/reentry-7d9c-x2x_{namespace}_{container}-0a1b.log")
