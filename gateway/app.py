@@ -12,26 +12,47 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.middleware.access import Access
+from gateway.middleware.bodies import Bodies
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.routes import events, health, job_results, jobs, keys, models, usage, webhooks
+from gateway.routes import (
+    drift,
+    events,
+    experiments,
+    health,
+    job_results,
+    jobs,
+    keys,
+    kserve,
+    models,
+    outcomes,
+    tracks,
+    usage,
+    webhooks,
+)
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
-    events.router,
-    job_results.router,
-    jobs.router,
-    keys.router,
-    models.router,
-    usage.router,
-    webhooks.router,
+    *(
+        tracks.router,
+        jobs.router,
+        job_results.router,
+        webhooks.router,
+        models.router,
+        events.router,
+        outcomes.router,
+        experiments.router,
+        drift.router,
+        usage.router,
+        keys.router,
+    ),
 )
 """Routers of the resources, which are served under /v1 and under /api/v1."""
-_CODES: Final = {404: "not-found", 405: "method-not-allowed"}
+_CODES: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -52,6 +73,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.services = services
     app.include_router(health.router)
+    app.include_router(kserve.router)
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
@@ -60,6 +82,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(ReentryError, _user_error)
     # The last one added is the outermost.
+    app.add_middleware(Bodies)
     app.add_middleware(Idempotency, services=services)
     app.add_middleware(Access, services=services)
     app.add_middleware(Requests)

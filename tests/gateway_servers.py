@@ -30,7 +30,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0, what: str = "the condition") -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0, what: str = "the condition") -> None:
     """Poll a condition until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -201,7 +201,7 @@ def running_gateway(folder: Path, **settings: Any) -> Iterator[GatewayProcess]:
     server.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
     server.start()
     try:
-        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), what="the gateway announcing itself")
+        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), seconds=60, what="the announcement")
         lines = log.read_text().splitlines()
         server.key = next((line.split()[1] for line in lines if line.startswith("key ")), "")
         yield server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
@@ -10,12 +10,12 @@ from gateway.context import RequestContext
 from gateway.services import Services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _context(request: Request) -> RequestContext:
+async def _context(request: Request) -> RequestContext:
     context: RequestContext = request.scope["state"]["context"]
     return context
 
@@ -24,3 +24,6 @@ ServicesOf = Annotated[Services, Depends(_services)]
 """Services of the process."""
 ContextOf = Annotated[RequestContext, Depends(_context)]
 """Context of the request."""
+
+ROW_ID: Final = r"^[a-z0-9_]{1,64}$"
+"""Pattern of the ids of rows, which are also the cursors of pages."""

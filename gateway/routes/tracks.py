@@ -1,0 +1,202 @@
+"""Scoring of tracks: POST /v1/tracks:score."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+
+from gateway import metrics
+from gateway.accounts.principal import Principal, Scope, require
+from gateway.inference_log.track_row import of_request
+from gateway.problems import Problem, answers
+from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.json_bodies import body_of
+from gateway.routes.presence import while_connected
+from gateway.routes.request_body import read_request_body
+from gateway.routes.track_records import log_rows, publish, record
+from gateway.scoring.answers import Answer, accepted_type, answer_of, encode
+from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
+from gateway.scoring.cache import CachedAnswer, content_key
+from gateway.scoring.scorer import MODELS, counted
+
+router = APIRouter(tags=["tracks"])
+
+_IN_THREAD: Final = 512 * 1024
+"""Bytes of a body from which on it is read in a thread, so that other requests are not held up."""
+_CACHED: Final = metrics.TRACKS.labels("cached")
+
+
+_TABLE: Final = (
+    "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity\n"
+    "1700000000.0,7,1,34.10,-120.50,91000.0,0.31\n1700000000.5,7,1,34.12,-120.47,90500.0,0.35\n"
+)
+_JSON_TRACKS: Final = {
+    "tracks": [
+        {
+            "track_id": 7,
+            "sensor_id": 1,
+            "timestamp": [1700000000.0, 1700000000.5],
+            "latitude": [34.10, 34.12],
+            "longitude": [-120.50, -120.47],
+            "altitude": [91000.0, 90500.0],
+            "radiometric_intensity": [0.31, 0.35],
+        }
+    ]
+}
+_JSON_ANSWER: Final = {
+    "degraded": False,
+    "tracks": [
+        {
+            "track_id": 7,
+            "rows": 2,
+            "onset_row": None,
+            "onset_timestamp": None,
+            "model": "reentry",
+            "model_version": 3,
+            "degraded": False,
+            "unlike_training": ["duration"],
+            "reentry_probability": [0.000012, 0.000011],
+            "reentry_phase": [0, 0],
+        }
+    ],
+    "refused": [],
+    "repairs": {},
+}
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "description": "Rows of tracks with the columns of a track file, in any order. Arrow is the fastest.",
+        "content": {
+            **body_of(JsonTracks, _JSON_TRACKS)["content"],
+            CSV: {"schema": {"type": "string"}, "example": _TABLE},
+            PARQUET: _BINARY,
+            ARROW: _BINARY,
+        },
+    }
+}
+_OK: Final = {
+    "description": "The scored tracks, and the faults of the others.",
+    "headers": {
+        "X-Model-Version": {"description": "Version of the network.", "schema": {"type": "string"}},
+        "X-Tracks-Refused": {"description": "Number of refused tracks.", "schema": {"type": "string"}},
+        "X-Degraded": {"description": "Whether the altitude-fraction rule answered.", "schema": {"type": "string"}},
+        "X-Cache": {"description": "hit or miss.", "schema": {"type": "string"}},
+    },
+    "content": {
+        **body_of(Answer, _JSON_ANSWER)["content"],
+        CSV: {
+            "schema": {"type": "string"},
+            "example": '"track_id","reentry_probability","reentry_phase"\n7,0.000012,0\n7,0.000011,0\n',
+        },
+        PARQUET: _BINARY,
+        ARROW: _BINARY,
+    },
+}
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    **answers(
+        *("invalid-request", "unauthorized", "forbidden", "not-acceptable", "body-too-large"),
+        *("unsupported-media-type", "invalid-tracks", "invalid-value", "rate-limited", "invalid-answer"),
+        *("overloaded", "model-unavailable", "shutting-down"),
+    ),
+    200: _OK,
+}
+
+
+@router.post(
+    "/tracks:score",
+    summary="Score tracks",
+    openapi_extra=_BODY,
+    responses=_ANSWERS,
+)
+async def score_tracks(
+    request: Request,
+    principal: Annotated[Principal, require(Scope.SCORE)],
+    services: ServicesOf,
+    context: ContextOf,
+    model: Annotated[
+        Literal["reentry", "reentry_fast"],
+        Query(description="`reentry_fast` is faster, and neither compares with the training data nor refines onsets."),
+    ] = "reentry",
+    result: Annotated[
+        Literal["rows", "tracks"],
+        Query(description="`rows` for the probability and phase of each row, or `tracks` for the onsets alone."),
+    ] = "rows",
+    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Score every track of the body, and answer in the type that `Accept` names.
+
+    A track with faults is listed under `refused` with all of them, and the others are scored. An answer as CSV, Parquet
+    or Arrow has one row for each row of the body, or one for each track. The metadata of its Arrow schema, key
+    `reentry`, contains the JSON answer without rows; `X-Tracks-Refused` counts the refused tracks.
+    """
+    begun = time.perf_counter()
+    sent_type = media_type_of(content_type)
+    media_type = accepted_type(accept, sent_type)
+    body = await read_request_body(request, services.settings.largest_body)
+    content = content_key(body, sent_type)
+    key = content_key(content, media_type, result, model)
+    triton, is_shared = services.scorer.main.triton, not services.scorer.has_experiment(principal.account_id)
+    cached = await services.cache.get(key, triton.version(MODELS[model])) if is_shared else None
+    if cached is not None:
+        await services.limits.charge_steps(principal, cached.steps, context)
+        rows = [
+            {**row, **of_request(principal, context.request_id, seconds=time.perf_counter() - begun), "cached": True}
+            for row in cached.rows
+        ]
+        _CACHED.inc(len(rows))
+        services.log.record(rows, account_id=principal.account_id, refused=cached.refused)
+        return Response(cached.body, headers={**cached.headers, "x-cache": "hit"}, media_type=media_type)
+    file = await asyncio.to_thread(read_body, body, sent_type) if len(body) > _IN_THREAD else read_body(body, sent_type)
+    with file:
+        tracks = list(file)
+        steps = sum(map(len, tracks))
+        await services.limits.charge_steps(principal, steps, context)
+        scored = await while_connected(request, services.scorer.score(principal, tracks, MODELS[model], content))
+        counted(scored)
+        metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
+        answer = answer_of(file, scored)
+        rows = log_rows(scored)
+        record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
+        if not answer.tracks:
+            raise _no_track(answer)
+        headers = _headers(answer)
+        encoded = encode(answer, file, scored, media_type, result)
+    publish(services, principal, scored)
+    versions = {track.model_version for track in answer.tracks}
+    if is_shared and not answer.degraded and len(versions) == 1 and (version := versions.pop()) is not None:
+        kept = CachedAnswer(encoded, headers, steps, len(answer.refused), rows)
+        await services.cache.put(key, version, kept)
+    return Response(encoded, headers={**headers, "x-cache": "miss"}, media_type=media_type)
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    versions = sorted({str(track.model_version or "none") for track in answer.tracks})
+    return {
+        "x-model-version": ", ".join(versions),
+        "x-tracks-refused": str(len(answer.refused)),
+        "x-degraded": str(answer.degraded).lower(),
+    }
+
+
+def _no_track(answer: Answer) -> Problem:
+    faults = [
+        {
+            "track_id": each.track_id,
+            "rows": each.rows,
+            "problem": fault.problem,
+            "row": fault.row,
+            "column": fault.column,
+            "got": fault.got,
+        }
+        for each in answer.refused
+        for fault in each.faults
+    ]
+    return Problem(
+        "invalid-tracks", f"none of the {len(answer.refused)} tracks can be scored", where="body", faults=faults
+    )
