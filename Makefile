@@ -57,8 +57,9 @@ help: ## list all targets
 
 setup: .venv/.ready ## create .venv from the lock
 
-.venv/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"error: Python {v[0]}.{v[1]}; expected 3.11 to 3.13; fix: make setup PYTHON=python3.11")'
+# Only the extras that `make run` needs. The constraints fix the versions and their hashes.
+.venv/.run: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"error: Python {v[0]}.{v[1]}; expected 3.11 to 3.13; fix: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.lock)"
 ifeq ($(GPU),)
@@ -67,16 +68,26 @@ ifeq ($(GPU),)
 else
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep -o '^torch==[^ ]*' requirements.lock)"
 endif
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-ifneq ($(GPU),)
-	$(BIN)/uv pip uninstall --quiet --python $(BIN)/python onnxruntime
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps onnxruntime-gpu=="$$(sed -n 's/^onnxruntime==\([^ ]*\).*/\1/p' requirements.lock)"
-endif
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --override lock-overrides.txt \
+		--editable '.[client,train,export,serve]'
+	$(onnxruntime)
 	touch $@
 
+.venv/.ready: .venv/.run
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
+	$(onnxruntime)
+	touch $@
+
+# With GPU=1, the build of ONNX Runtime for CUDA, whose files replace those of the other one.
+ifneq ($(GPU),)
+define onnxruntime
+$(BIN)/uv pip uninstall --quiet --python $(BIN)/python onnxruntime
+$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --reinstall onnxruntime-gpu=="$$(sed -n 's/^onnxruntime==\([^ ]*\).*/\1/p' requirements.lock)"
+endef
+endif
+
 # A step that exits with 1 and wrote its file has set bad tracks aside. The remaining steps run, and `make run` exits with 1.
-run: setup ## run everything once: simulate, train, evaluate, export, serve, score, summary
+run: .venv/.run ## run everything once: simulate, train, evaluate, export, serve, score, summary
 	@status=0; \
 	step() { \
 		local made=$$1 code=0; shift; \

@@ -42,6 +42,7 @@ def list_versions(
 
     Example: `reentry repository list`
     """
+    from registry.candidate import candidate_version
     from registry.inventory import find_all, pin_mismatch, row_of
     from registry.labels import Record
     from registry.open import open_store
@@ -50,7 +51,8 @@ def list_versions(
     store = open_store(place, model)
     labels = Record.of(store).labels
     metric, unit = store.model.metric, store.model.unit
-    rows = [row_of(version, labels, metric) for version in find_all(store)]
+    candidate = candidate_version(store)
+    rows = [row_of(version, labels, metric, served_candidate=candidate) for version in find_all(store)]
     _log.debug("found %d versions in %s", len(rows), place)
     if as_json:
         typer.echo(json.dumps(rows))
@@ -89,6 +91,7 @@ def show(
     """
     from dataclasses import asdict
 
+    from registry.candidate import candidate_version
     from registry.inventory import faults_of, find, numbered
     from registry.labels import Record, labels_of
     from registry.open import open_store
@@ -100,7 +103,7 @@ def show(
     shown = {
         "version": found.number,
         "place": store.place(found.number),
-        "labels": labels_of(labels, found.number),
+        "labels": labels_of(labels, found.number, served_candidate=candidate_version(store)),
         "whole": not faults,
         "faults": faults,
         "manifest": asdict(found.manifest) if found.manifest is not None else None,
@@ -170,6 +173,50 @@ def rollback(
 
 
 @repository.command()
+def compare(
+    version: Annotated[str, typer.Argument(help="Version: a number or `candidate`.")] = "candidate",
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
+    url: Url = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop to serve the version that is compared.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Serve a second version beside production, as the model `reentry_candidate`, to compare the two.
+
+    The version in production answers all requests for the other models as before. The second version keeps its number
+    until the next `compare`, also if the label `candidate` moves to a newer export.
+
+    Example: `reentry repository compare candidate --url http://127.0.0.1:8000`
+    """
+    from dataclasses import asdict
+
+    from reentry.schema import CANDIDATE_ENSEMBLE
+    from registry.candidate import serve_candidate, stop_candidate
+    from registry.inventory import numbered
+    from registry.labels import Record
+    from registry.open import open_store
+
+    store = open_store(place, REENTRY_LSTM.name)
+    server = _server(url, REENTRY_LSTM.name)
+    if stop:
+        number = stop_candidate(store, server=server)
+        typer.echo(
+            json.dumps({"stopped": number, "url": url})
+            if as_json
+            else f"version {number} is no longer served as {CANDIDATE_ENSEMBLE.name}"
+        )
+        return
+    served = serve_candidate(store, numbered(store, Record.of(store).labels, version), server=server)
+    if as_json:
+        typer.echo(json.dumps(asdict(served) | {"model": CANDIDATE_ENSEMBLE.name, "url": url}))
+        return
+    for warning in served.warnings:
+        _log.warning(warning)
+    beside = "" if served.production is None else f", beside version {served.production} in production"
+    where = f" at {url}" if url is not None else ""
+    typer.echo(f"version {served.version} is served as {CANDIDATE_ENSEMBLE.name}{beside}{where}")
+
+
+@repository.command()
 def prune(
     place: RepositoryLocation = DEFAULT_REPOSITORY,
     model: ModelName = REENTRY_LSTM.name,
@@ -179,7 +226,7 @@ def prune(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old versions, but never production, the candidate, or the version that a rollback would restore.
+    """Remove old versions, but never one that is served or labelled, or that a rollback would restore.
 
     Example: `reentry repository prune --keep 3 --dry-run`
     """

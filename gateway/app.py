@@ -15,14 +15,25 @@ from gateway.middleware.access import Access
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.routes import events, health, keys, models, usage
-from gateway.routes.page import page_application
+from gateway.routes import drift, events, experiments, health, keys, kserve, models, outcomes, tracks, usage
+from gateway.routes.page import page_routes
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
-_ROUTERS: Final[tuple[APIRouter, ...]] = (events.router, keys.router, models.router, usage.router)
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    *(
+        tracks.router,
+        models.router,
+        events.router,
+        outcomes.router,
+        experiments.router,
+        drift.router,
+        usage.router,
+        keys.router,
+    ),
+)
 """Routers of the resources, which are served under /v1 and under /api/v1."""
 _CODES: Final = {404: "not-found", 405: "method-not-allowed"}
 
@@ -45,10 +56,11 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.services = services
     app.include_router(health.router)
+    app.include_router(kserve.router)
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-    app.mount("/", page_application())
+    app.router.routes.extend(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid_value)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Problem, _problem)

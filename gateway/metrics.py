@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -56,3 +57,19 @@ EXPERIMENT_TRACKS: Final = Counter(
     "reentry_gateway_experiment_tracks", "Tracks of an experiment by variant.", ("experiment", "variant")
 )
 DRIFT_PSI: Final = Gauge("reentry_gateway_drift_psi", "Population stability index of today's tracks.", ("feature",))
+
+# A counter exists from the start with the values of its label that are known, so that its first increment is seen.
+for _counter, _values in (
+    (LIMITED, ("requests", "steps")),
+    (TRACKS, ("scored", "cached", "degraded", "refused")),
+    (TRITON_CALLS, ("answered", "refused", "unavailable", "cancelled")),
+    (CACHE, ("hit", "miss")),
+    (JOBS_FINISHED, ("completed", "failed", "expired", "cancelled")),
+    (WEBHOOKS, ("delivered", "failed")),
+    (EVENTS, ("alert", "refinement", "update", "track")),
+):
+    for _value in _values:
+        _counter.labels(_value)
+# Not a number until the first answer: nothing is known to be away.
+for _gauge in (REDIS_UP, DATABASE_UP):
+    _gauge.set(math.nan)

@@ -201,7 +201,7 @@ class Problem(Exception):  # noqa: N818  # the name of the thing in RFC 9457
         return self.kind.status
 
     def content(self, *, request_id: str = "", instance: str = "") -> dict[str, Any]:
-        """Return the members of the problem."""
+        """Return the members of the problem. On the paths of KServe it has a member `error`, as its clients expect."""
         members = {
             "type": TYPE_PREFIX + self.code,
             "title": self.kind.title,
@@ -210,8 +210,14 @@ class Problem(Exception):  # noqa: N818  # the name of the thing in RFC 9457
             "instance": instance or None,
             "request_id": request_id or None,
             **self.fields,
+            "error": self._line() if instance.startswith("/v2") else None,
         }
         return {name: value for name, value in members.items() if value is not None}
+
+    def _line(self) -> str:
+        parts = [str(self.fields["detail"])]
+        parts += [f"{name}: {self.fields[name]}" for name in ("where", "expected", "got", "fix") if self.fields[name]]
+        return "; ".join(parts)
 
     def body(self, *, request_id: str = "", instance: str = "") -> bytes:
         """Return the members as JSON."""

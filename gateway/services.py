@@ -10,11 +10,18 @@ from gateway.accounts.authentication import Authentication
 from gateway.accounts.claims import Claims
 from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
+from gateway.comparison.daily_drift import DailyDrift
+from gateway.comparison.experiments import Experiments
+from gateway.comparison.outcomes import Outcomes
 from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
 from gateway.inference_log.log import InferenceLog
+from gateway.kserve.calls import KServeCalls
+from gateway.kserve.models import ServedModels
+from gateway.scoring.cache import AnswerCache
 from gateway.scoring.catalogue import ModelCatalogue
+from gateway.scoring.scorer import Scorer
 from gateway.settings import GatewaySettings
 
 
@@ -28,10 +35,18 @@ class Services:
         self.authentication = Authentication(self.database, settings)
         self.limits = Limits(settings)
         self.claims = Claims(self.database)
+        self.served_models = ServedModels(settings.triton_url)
         self.log = InferenceLog(self.database, settings)
         self.bus = bus_of(settings.redis_url)
         self.events = Events(self.database, self.bus)
         self.catalogue = ModelCatalogue(settings.triton_url)
+        self.experiments = Experiments(self.database)
+        self.outcomes = Outcomes(self.database)
+        self.drift = DailyDrift(self.database, settings.model_repository)
+        self.cache = AnswerCache(settings)
+        self.scorer = Scorer(settings, self.experiments)
+        self.triton = self.scorer.main.triton
+        self.kserve_calls = KServeCalls(self.triton, settings)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -44,9 +59,14 @@ class Services:
             await stack.enter_async_context(self.claims.open())
             if self.authentication.tokens is not None:
                 await stack.enter_async_context(self.authentication.tokens.open())
+            await stack.enter_async_context(self.served_models.open())
             self.log.open()
             stack.push_async_callback(self.log.close)
             await self.bus.open()
             stack.push_async_callback(self.bus.close)
             stack.push_async_callback(self.catalogue.close)
+            await stack.enter_async_context(self.experiments.refreshing())
+            await stack.enter_async_context(self.drift.watching())
+            stack.push_async_callback(self.cache.close)
+            await stack.enter_async_context(self.scorer.open())
             yield self

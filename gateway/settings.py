@@ -45,6 +45,11 @@ class GatewaySettings:
 
     triton_url: str = "grpc://127.0.0.1:8001"
     """Address of Triton's gRPC service."""
+    second_triton_url: str = ""
+    """Address of a second Triton, whose versions experiments may compare with those of the first; empty for none."""
+    model_repository: Path = Path("model_repository")
+    """Folder of the model repository. The drift of features is measured against the references in it; without them,
+    against the first tracks of an account."""
     address: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8080
@@ -83,7 +88,7 @@ class GatewaySettings:
     """Number of calls to Triton in flight at once."""
     queue: int = 256
     """Number of tracks that may wait for a call; further requests get 503 at once."""
-    timeout: float = 30.0
+    timeout: float = 10.0
     """Longest wait for an answer of Triton, s."""
     cache_bytes: int = 256 * 2**20
     """Bytes of the answers that are cached in memory."""
@@ -110,6 +115,7 @@ class GatewaySettings:
             ("database_url", self.database_url, ("postgresql://",)),
             ("redis_url", self.redis_url, ("redis://", "rediss://", "unix://")),
             ("triton_url", self.triton_url, ("grpc://",)),
+            ("second_triton_url", self.second_triton_url, ("grpc://",)),
             ("otlp_endpoint", self.otlp_endpoint, ("http://", "https://")),
             ("oidc_keys_url", self.oidc_keys_url, ("http://", "https://")),
         ):

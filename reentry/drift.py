@@ -79,7 +79,7 @@ class Reference:
         """
         return cls(
             features={
-                name: _feature_reference(features[:, column].astype(np.float64), name in used)
+                name: feature_reference(features[:, column].astype(np.float64), name in used)
                 for column, name in enumerate(FEATURES)
             },
             reentry_share=float(np.mean(phase)),
@@ -191,9 +191,17 @@ def watched_steps(steps: int, *, every: int = 1, start: int = 0) -> npt.NDArray[
     return np.arange(FIRST_WATCHED_STEP + start, steps, every)
 
 
-def bin_counts(values: npt.NDArray[np.floating[Any]], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Count values (N,) below the first of K + 1 edges, in each of the K bins and from the last edge on: (K + 2,)."""
-    counts: npt.NDArray[np.int64] = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+def bin_counts(
+    values: npt.NDArray[np.floating[Any]],
+    edges: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[Any]:
+    """Count values (N,) below the first of K + 1 edges, in each of the K bins and from the last edge on: (K + 2,).
+
+    With weights (N,) the counts are sums of weights.
+    """
+    bins = np.searchsorted(edges, values, side="right")
+    counts: npt.NDArray[Any] = np.bincount(bins, weights, minlength=len(edges) + 1)
     return counts
 
 
@@ -223,7 +231,8 @@ def _valid_prior(rows: Any) -> tuple[tuple[float, ...], ...] | None:
     return tuple(map(tuple, prior.tolist()))
 
 
-def _feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureReference:
+def feature_reference(values: npt.NDArray[np.float64], used: bool) -> FeatureReference:
+    """Return the distribution of the values (N,) of a feature; `used` is whether the network uses it."""
     low, *inner, high = np.quantile(values, np.linspace(0.0, 1.0, 11)).tolist()
     # A constant feature has no range, so its bin is only as wide as float32 noise.
     narrowest = NARROWEST_BIN * ((high - low) or max(abs(high), 1.0))

@@ -209,6 +209,10 @@ TRACK_DECISION: Final = Model(
     ),
 )
 ENSEMBLE: Final = Model("reentry", (TRACK_ID_TENSOR, TRACK_LENGTH, MEASUREMENTS), TRACK_DECISION.outputs)
+CANDIDATE_LSTM: Final = Model("reentry_lstm_candidate", REENTRY_LSTM.inputs, REENTRY_LSTM.outputs)
+"""Another version of reentry_lstm, which is served beside the one in production; see `registry.candidate`."""
+CANDIDATE_ENSEMBLE: Final = Model("reentry_candidate", ENSEMBLE.inputs, ENSEMBLE.outputs)
+"""The ensemble `reentry` with `CANDIDATE_LSTM` as its network."""
 REENTRY_TRACK: Final = Model(
     "reentry_track", (TRACK_LENGTH, MEASUREMENTS), (PROBABILITY, PHASE, ONSET_STEP, ONSET_TIMESTAMP, MODEL_VERSION)
 )

@@ -113,10 +113,10 @@ class _Follower:
         """Let a running server end a version without loading another one, and first the models that need it."""
         if self.live is None or not self.is_pinned(number):
             return
-        self.served = _config_of(self.live)
+        self.served = self.live.served_config()
         for model in reversed(self.derived.needed_by):
             other = self.live.for_model(model.name)
-            if (config := _config_of(other)) is not None:
+            if (config := other.served_config()) is not None:
                 self.unloaded.append((other, config))
                 other.unload()
         if self.served is not None:
@@ -133,7 +133,7 @@ class _Follower:
         pinned = config_pbtxt.pinned(self.text, version=number, spec=_SPEC, gpu=on_gpu)
         warnings: list[str] = []
         if self.live is not None:
-            self.served = _config_of(self.live)
+            self.served = self.live.served_config()
             new = self.served is None
             self.changed = config_pbtxt.as_json(pinned) if new else merged_config(self.served or "", self.text, pinned)
             self.live.load(self.changed, wait=False)
@@ -151,7 +151,7 @@ class _Follower:
         for model in self.derived.needed_by:
             other = live.for_model(model.name)
             try:
-                if _config_of(other) is None:
+                if other.served_config() is None:
                     other.load()
                     self.loaded.append(other)
             except ServerError as error:
@@ -173,10 +173,10 @@ class _Follower:
                 self.store.write(CONFIG_FILE, self.text, over=changed)
             for model in reversed(self.loaded):
                 model.unload()
-            if self.live is not None and self.served is not None and _config_of(self.live) != self.served:
+            if self.live is not None and self.served is not None and self.live.served_config() != self.served:
                 self.live.load(self.served)
             for model, config in reversed(self.unloaded):
-                if _config_of(model) is None:
+                if model.served_config() is None:
                     model.load(config)
         except ReentryError as second:
             raise RepositoryError(
@@ -230,11 +230,3 @@ def _publish(store: VersionStore, number: int, followers: Sequence[_Follower]) -
             (folder / MANIFEST_FILE).write_text(own.to_json())
             with suppress(FileExistsError):  # another command has just published it
                 follower.store.install(folder, number)
-
-
-def _config_of(live: LiveServer) -> str | None:
-    """Configuration of the model in a server; None if the server does not serve it yet."""
-    try:
-        return live.config()
-    except ServerError:
-        return None

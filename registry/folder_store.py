@@ -22,7 +22,7 @@ from reentry.errors import RepositoryError
 from reentry.runtime.files import whole_file
 from reentry.serving.repository import installed_versions
 from registry.models import VersionedModel
-from registry.store import Stored, changed_meanwhile, require_finished, sha256_of
+from registry.store import CONFIG_FILE, Stored, changed_meanwhile, require_finished, sha256_of
 
 OLD_SECONDS: Final = 24 * 3600.0
 """Age in seconds from which a scratch folder of another machine counts as abandoned; no export takes a day to copy."""
@@ -51,7 +51,7 @@ class FolderStore:
     def versions(self) -> list[int]:
         """See `VersionStore`."""
         with _reading(self._folder):
-            return installed_versions(self._folder)
+            return installed_versions(self._folder) if self._folder.is_dir() else []
 
     def files(self, version: int) -> dict[str, int]:
         """See `VersionStore`."""
@@ -79,6 +79,7 @@ class FolderStore:
         """See `VersionStore`."""
         path = self._folder / name
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self._folder):
                 if self.read(name) != over:
                     raise changed_meanwhile(str(path))
@@ -105,6 +106,8 @@ class FolderStore:
         target = self._folder / str(version)
         self._clear_up()
         try:
+            if not self._folder.exists():
+                self._folder.mkdir()
             with self._scratch(_INCOMING) as staging:
                 for path in sorted(folder.iterdir()):
                     shutil.copyfile(path, staging / path.name)
@@ -125,6 +128,15 @@ class FolderStore:
                 target.rename(grave / target.name)
         except OSError as error:
             raise _unwritable("remove", target, error) from error
+
+    def clear(self) -> None:
+        """See `VersionStore`."""
+        try:
+            (self._folder / CONFIG_FILE).unlink(missing_ok=True)
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
+        except OSError as error:
+            raise _unwritable("remove", self._folder, error) from error
 
     @contextmanager
     def _scratch(self, prefix: str) -> Iterator[Path]:

@@ -176,12 +176,12 @@ def numbered(store: VersionStore, labels: Labels, name: str) -> int:
     return number
 
 
-def row_of(version: Version, labels: Labels, metric: str) -> dict[str, Any]:
+def row_of(version: Version, labels: Labels, metric: str, *, served_candidate: int | None = None) -> dict[str, Any]:
     """Return the row of a version in a list of versions, with the metric of that name."""
     manifest = version.manifest
     return {
         "version": version.number,
-        "labels": labels_of(labels, version.number),
+        "labels": labels_of(labels, version.number, served_candidate=served_candidate),
         "format": str(manifest.format) if manifest else None,
         "created": manifest.created if manifest else None,
         metric: version.metric(metric),

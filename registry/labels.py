@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from reentry.errors import RepositoryError
+from reentry.schema import CANDIDATE_ENSEMBLE
 from reentry.serving.repository import LARGEST_VERSION
 from registry.store import LABELS_FILE, Stored, VersionStore
 
@@ -141,6 +142,7 @@ class Record:
             store.write(LABELS_FILE, labels.to_json(), over=self.stored)
 
 
-def labels_of(labels: Labels, version: int) -> list[str]:
-    """Return the names of a version's labels."""
-    return [name for name in ("production", "candidate") if getattr(labels, name) == version]
+def labels_of(labels: Labels, version: int, *, served_candidate: int | None = None) -> list[str]:
+    """Return the names of a version's labels, and `served as reentry_candidate` for the served candidate."""
+    names = [name for name in ("production", "candidate") if getattr(labels, name) == version]
+    return [*names, f"served as {CANDIDATE_ENSEMBLE.name}"] if version == served_candidate else names

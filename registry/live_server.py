@@ -81,6 +81,13 @@ class LiveServer:
                 raise ValueError(f"it is not the configuration of {self.model}")
             return answer
 
+    def served_config(self) -> str | None:
+        """Return the model's current configuration; None if the server does not serve the model."""
+        try:
+            return self.config()
+        except ServerError:
+            return None
+
     def versions(self) -> list[int]:
         """Return the versions of the model that take requests or still answer earlier ones.
 

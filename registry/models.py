@@ -16,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reentry.schema import (
+    CANDIDATE_ENSEMBLE,
+    CANDIDATE_LSTM,
     DERIVED_MODELS,
+    ENSEMBLE,
     FEATURES,
     FEATURES_TENSOR,
     MEASUREMENT_COLUMNS,
@@ -111,3 +114,12 @@ MODELS: Final = {model.name: model for model in (_LSTM,)}
 
 DERIVED: Final = {derived: replace(_LSTM, tensors=derived.model) for derived in DERIVED_MODELS}
 """Models that get their versions from reentry_lstm, see `registry.derived_models`. They have no trial of their own."""
+
+ENSEMBLE_FILES: Final = replace(_LSTM, tensors=ENSEMBLE)
+"""The ensemble of the version in production. It has no versions of its own."""
+
+CANDIDATE: Final = replace(_LSTM, tensors=CANDIDATE_LSTM)
+"""The network of the served candidate, see `registry.candidate`. It has the trial of reentry_lstm."""
+
+CANDIDATE_ENSEMBLE_FILES: Final = replace(_LSTM, tensors=CANDIDATE_ENSEMBLE)
+"""The ensemble of the served candidate."""

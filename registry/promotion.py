@@ -20,6 +20,7 @@ from typing import Literal
 
 from reentry.errors import ConfigError, ReentryError, RepositoryError
 from registry import config_pbtxt
+from registry.candidate import candidate_version
 from registry.derived_models import derived_models_follow
 from registry.inventory import ProductionState, Version, find, find_installed
 from registry.labels import Change, Record
@@ -133,8 +134,9 @@ def label_exported(
 def prune(store: VersionStore, *, keep: int, dry_run: bool = False) -> tuple[list[int], list[str]]:
     """Remove old versions.
 
-    Production, the candidate, the version that a rollback returns to, and the version that config.pbtxt pins always
-    stay. Unfinished uploads go if they are older than production; newer ones may still be running.
+    Production, the candidate, the served candidate, the version that a rollback returns to, and the version that
+    config.pbtxt pins always stay. Unfinished uploads go if they are older than production; newer ones may still be
+    running.
 
     Args:
         store: the versions of the model.
@@ -161,7 +163,7 @@ def prune(store: VersionStore, *, keep: int, dry_run: bool = False) -> tuple[lis
     previous = next((number for number in labels.earlier() if number in complete), None)
     newest = complete[max(len(complete) - keep, 0) :]
     pinned = [] if notes else config_pbtxt.pinned_versions(state.config.text or "")
-    kept = {labels.production, labels.candidate, previous, *pinned, *newest}
+    kept = {labels.production, labels.candidate, candidate_version(store), previous, *pinned, *newest}
     removed = [number for number in complete if number not in kept]
     removed += [version.number for version in versions if version.unfinished and version.number < labels.production]
     for number in sorted(removed):

@@ -13,7 +13,7 @@ from reentry.errors import RepositoryError
 from reentry.serving.repository import version_number
 from registry.manifest import MANIFEST_FILE
 from registry.models import VersionedModel
-from registry.store import CLAIM_FILE, Stored, changed_meanwhile, require_finished
+from registry.store import CLAIM_FILE, CONFIG_FILE, Stored, changed_meanwhile, require_finished
 
 _CHUNK: Final = 8 << 20
 """Bytes per read when a file is hashed."""
@@ -120,6 +120,13 @@ class ObjectStore:
         with self._store_errors(str(version)):
             for name in sorted(names, key=lambda name: name != MANIFEST_FILE):
                 self._files.rm_file(self._path(f"{version}/{name}"))
+
+    def clear(self) -> None:
+        """See `VersionStore`."""
+        with self._store_errors(""):
+            paths = self._files.find(self._root)
+            for path in sorted(paths, key=lambda path: path != self._path(CONFIG_FILE)):
+                self._files.rm_file(path)
 
     def _put(self, name: str, text: str, **condition: str) -> bool:
         """Write a file if the condition holds; return whether it did."""

@@ -62,7 +62,7 @@ class VersionStore(Protocol):
         """Read a text file of the model or of a version, such as `labels.json` or `3/manifest.json`."""
 
     def write(self, name: str, text: str, *, over: Stored) -> None:
-        """Replace a file in one step, provided that it still is what was read as `over`.
+        """Replace or create a file in one step, provided that it still is what was read as `over`.
 
         Raises:
             RepositoryError: another command changed the file in the meantime.
@@ -87,6 +87,9 @@ class VersionStore(Protocol):
 
     def remove(self, version: int) -> None:
         """Remove a version; at no time is it complete according to its manifest and lacks files."""
+
+    def clear(self) -> None:
+        """Remove the model with all of its files, config.pbtxt first, so that no server loads an incomplete model."""
 
 
 def next_version(store: VersionStore) -> int:

@@ -1,8 +1,9 @@
-"""A real Prometheus that scrapes a server, with the scrape configuration and the rules of k8s/monitoring."""
+"""A real Prometheus with the scrape configuration and the rules of k8s/monitoring."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -21,14 +22,16 @@ from tests.contract.manifests import K8S, program
 MONITORING = K8S / "monitoring"
 
 
-def scrape_config(server: str, feed: str) -> dict[str, Any]:
-    """Return prometheus.yaml with the pods of a server and of a feed as static targets.
+def scrape_config(server: str | None, feed: str | None, gateway: str | None = None) -> dict[str, Any]:
+    """Return prometheus.yaml with the pods of a server, of a feed and of a gateway as static targets.
 
-    They replace the discovery by Kubernetes, which finds two ports of the server's pod.
+    They replace the discovery by Kubernetes, which finds two ports of the pods of a server and of a gateway.
     """
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
-    pods = [_pod(server, "reentry", "metrics"), _pod("127.0.0.1:1", "reentry", "http")]
-    pods.append(_pod(feed, "reentry-feed", "metrics"))
+    pods = []
+    for address, name in ((server, "reentry"), (feed, "reentry-feed"), (gateway, "reentry-gateway")):
+        if address is not None:
+            pods += [_pod(address, name, "metrics"), _pod("127.0.0.1:1", name, "http")]
     for job in config["scrape_configs"]:
         del job["kubernetes_sd_configs"]  # Debian's Prometheus does not support it
         job["static_configs"] = pods
@@ -47,7 +50,37 @@ def _pod(address: str, name: str, port: str) -> dict[str, Any]:
     }
     if name == "reentry":
         found["__meta_kubernetes_pod_label_release"] = "stable"
+    if name == "reentry-gateway":
+        found["__meta_kubernetes_pod_label_app_kubernetes_io_component"] = "gateway"
     return {"targets": [address], "labels": found}
+
+
+def dashboard_queries() -> list[str]:
+    """Return the queries of all panels."""
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
+def rule_queries() -> list[str]:
+    """Return the expressions of all recording rules and alerts."""
+    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def of_gateway(query: str) -> bool:
+    """Whether a query uses the metrics of the gateway and not those of the servers."""
+    return 'job="reentry-gateway"' in query or "reentry_gateway:" in query
+
+
+def concrete(query: str) -> str:
+    """Return a query with the variables of the dashboard replaced, as Grafana does."""
+    return query.replace("$namespace", ".*").replace("$__rate_interval", "10s")
+
+
+def selectors(query: str) -> set[str]:
+    """Return the metrics in a query, with their label selectors."""
+    recorded = re.findall(r"reentry(?:_gateway)?:[\w:]+(?![\w:{])", query)
+    return {*re.findall(r"[a-zA-Z_:][\w:]*\{[^}]*\}", query), *recorded}
 
 
 class Prometheus:
@@ -66,12 +99,14 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(server: str, feed: str, folder: Path) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes a server and a feed, host:port each, every second, until the block ends."""
+def running_prometheus(
+    folder: Path, *, server: str | None = None, feed: str | None = None, gateway: str | None = None
+) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes the given targets, host:port each, every second, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed)))
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed, gateway)))
     command = [program("prometheus"), f"--config.file={folder / 'prometheus.yaml'}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log:

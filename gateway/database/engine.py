@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway import metrics
 from gateway.settings import GatewaySettings
 
 _CONNECT_SECONDS: Final = 3
@@ -67,13 +68,16 @@ class Database:
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Translate the errors of a lost or missing connection into `DatabaseUnavailableError`."""
+    """Translate the errors of a lost or missing connection into `DatabaseUnavailableError`, and set the metric."""
     try:
         yield
+        metrics.DATABASE_UP.set(1)
     except (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError) as error:
+        metrics.DATABASE_UP.set(0)
         raise DatabaseUnavailableError(type(error).__name__) from error
     except DBAPIError as error:
         if error.connection_invalidated:
+            metrics.DATABASE_UP.set(0)
             raise DatabaseUnavailableError(type(error).__name__) from error
         raise
 

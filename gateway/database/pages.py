@@ -35,7 +35,7 @@ async def read_page(
 
     Args:
         connection: connection to the database.
-        query: query without an order, which selects the `columns` among others.
+        query: query without an order, which selects the `columns` by their own names among others.
         columns: columns that sort the rows, together unique and never null; the first one's table names the list.
         limit: largest number of rows.
         cursor: where the page before ended; None for the first page.
@@ -61,7 +61,7 @@ async def read_page(
         return rows, None
     rows = rows[:limit]
     last = rows[-1]._mapping
-    return rows, _encoded([name, *(last[column] for column in columns)])
+    return rows, _encoded([name, *(last[column.key] for column in columns)])
 
 
 def _encoded(values: list[Any]) -> str:

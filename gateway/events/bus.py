@@ -88,6 +88,7 @@ class RedisBus(Bus):
         self._changed = asyncio.Event()
         self._elsewhere: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
+        self._subscription: PubSub | None = None
         self.is_connected = False
 
     async def open(self) -> None:
@@ -138,6 +139,7 @@ class RedisBus(Bus):
     async def _connected(self, redis: Redis) -> None:
         async with redis.pubsub() as subscription:
             await subscription.subscribe(_PREFIX)  # keeps the subscription alive without a listener
+            self._subscription = subscription
             self._changed.set()
             self.is_connected = True
             parts = (self._receive(subscription), self._subscribe(subscription), self._send(redis), self._look(redis))
@@ -158,7 +160,7 @@ class RedisBus(Bus):
                 continue
             origin, content = message["data"][:_ORIGIN_BYTES], message["data"][_ORIGIN_BYTES:]
             if origin != self._origin:  # this process has it already
-                super().publish(str(message["channel"], "utf-8").removeprefix(_PREFIX), content)
+                super().publish(_channel_of(message["channel"]), content)
 
     async def _subscribe(self, subscription: PubSub) -> None:
         subscribed: set[str] = set()
@@ -188,8 +190,12 @@ class RedisBus(Bus):
         """Learn which channels have listeners anywhere. It also notices a Redis that hangs."""
         while True:
             channels = await redis.pubsub_channels(_PREFIX + "?*")
-            self._elsewhere = frozenset(str(channel, "utf-8").removeprefix(_PREFIX) for channel in channels)
+            self._elsewhere = frozenset(map(_channel_of, channels))
             await asyncio.sleep(_BETWEEN_LOOKS)
+
+
+def _channel_of(name: bytes | str) -> str:
+    return (name.decode() if isinstance(name, bytes) else name).removeprefix(_PREFIX)
 
 
 def bus_of(redis_url: str) -> Bus:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import metrics
@@ -55,6 +56,8 @@ class Requests:
                 if status:
                     raise
                 await answer_problem(problem, scope, send_with_headers)
+            except ClientDisconnect:
+                pass  # nobody reads an answer
             except DatabaseUnavailableError:
                 if status:
                     raise

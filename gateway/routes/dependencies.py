@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
@@ -24,3 +24,6 @@ ServicesOf = Annotated[Services, Depends(_services)]
 """Services of the process."""
 ContextOf = Annotated[RequestContext, Depends(_context)]
 """Context of the request."""
+
+ROW_ID: Final = r"^[a-z0-9_]{1,64}$"
+"""Pattern of the ids of rows, which are also the cursors of pages."""

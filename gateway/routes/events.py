@@ -137,6 +137,7 @@ _decode: Final = msgspec.json.Decoder(Post).decode
 @router.post(
     "/events",
     status_code=202,
+    response_model=None,  # `responses` describes it
     summary="Post live events",
     responses={
         202: {"description": "The events are stored.", **body_of(Accepted, {"accepted": 2, "repeated": 0})},
@@ -171,6 +172,7 @@ def _to_keep(feed: str, event: Alert | Refinement) -> NewEvent:
 @router.get(
     "/events",
     summary="Read live events",
+    status_code=200,
     response_class=EventStream,
     responses={
         200: {"description": "Server-sent events without end.", "content": {MEDIA_TYPE: {"example": _STREAM}}},

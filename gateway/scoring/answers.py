@@ -119,13 +119,13 @@ def accepted_type(accept: str | None, sent: str) -> str:
     weighted = []
     for position, part in enumerate((accept or "*/*").lower().split(",")):
         media_type, *parameters = (piece.strip() for piece in part.split(";"))
-        weight = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
         try:
-            weighted.append((-float(weight), position, media_type))
+            weighted.append((-float(quality), position, media_type))
         except ValueError:
             continue
-    for weight, _, media_type in sorted(weighted):
-        if weight == 0.0:
+    for preference, _, media_type in sorted(weighted):
+        if preference == 0.0:
             continue
         if media_type in MEDIA_TYPES:
             return media_type
@@ -199,7 +199,8 @@ def encode(answer: Answer, file: TrackFile, scored: Sequence[Scored], media_type
         assert media_type == ARROW
         with pyarrow.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
 
 
 def _refused(file: TrackFile) -> list[RefusedTrack]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -215,8 +213,7 @@ def _parquet_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
             if rows > MOST_ROWS:
                 raise _too_many_rows(rows)
             batches.append(batch)
-        schema = pa.schema([file.schema_arrow.field(name) for name in names])
-        return batches, schema
+        return batches, pa.schema([file.schema_arrow.field(name) for name in names])
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError, UnicodeDecodeError) as error:
         raise Problem("invalid-request", f"not a Parquet file: {error}"[:300], where=_NAME) from error
 

@@ -19,8 +19,8 @@ from reentry.tracks import Track
 MODEL_NAME: Final = "altitude_fraction"
 """Name of the rule in answers and in the inference log."""
 FRACTION: Final = 0.5
-"""Fraction of the highest altitude below which a track is in reentry: the mean at the onsets of trapezoid flights, where
-it is 0.500 with a standard deviation of 0.001."""
+"""Fraction of the highest altitude below which a track is in reentry. At the onsets of simulated trapezoids it is
+0.500 on average, with a standard deviation of 0.001."""
 
 _COLUMN: Final = FEATURES.index("altitude_fraction")
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from client.answers import require_answer
@@ -89,13 +90,13 @@ class Gathering:
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
             for each in batch:
-                each.answer.add_done_callback(lambda _, batch=batch, call=call: _cancel_unwanted(batch, call))
+                each.answer.add_done_callback(partial(_cancel_unwanted, batch, call))
             call.add_done_callback(self._calls.discard)
             call.add_done_callback(lambda _: self._start_calls())
         metrics.QUEUE_DEPTH.set(len(self._queue))
 
     def _next_batch(self) -> list[_Waiting]:
-        """Take the oldest track and those of similar length that fit into the same call; the others keep their order."""
+        """Take the oldest track and those of similar length that fit into its call. The others keep their order."""
         while self._queue and self._queue[0].answer.done():
             self._queue.popleft()
         if not self._queue:
@@ -149,7 +150,7 @@ class Gathering:
         return list(scores_of(batch, answer, time.perf_counter() - begun))
 
 
-def _cancel_unwanted(batch: list[_Waiting], call: asyncio.Task[None]) -> None:
+def _cancel_unwanted(batch: list[_Waiting], call: asyncio.Task[None], _answer: object) -> None:
     """Cancel a call if nobody waits for any of its tracks."""
     if not call.done() and all(each.answer.cancelled() for each in batch):
         call.cancel()

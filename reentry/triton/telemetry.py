@@ -26,7 +26,7 @@ import numpy.typing as npt
 from reentry.decision import NO_ONSET
 from reentry.drift import Drift, Reference, watched_steps
 from reentry.errors import CheckpointError
-from reentry.schema import FEATURES
+from reentry.schema import CANDIDATE_LSTM, FEATURES
 
 FLUSH_SECONDS: Final = 1.0
 """Time between updates, s; much shorter than any scrape interval."""
@@ -183,8 +183,7 @@ class TrackMetrics:
         self._records: deque[_RequestRecord] = deque()
         self._requests = 0
         self._labelled: set[int] = set()
-        self._model_version: int | None = None
-        self._drift: Drift | None = None
+        self._watched: dict[bool, tuple[int, Drift | None]] = {}  # of the served candidate and of the other version
         for family, values in ((REQUESTS, (ANSWERED,)), (PREDICTIONS, PHASES), (DURATION_BUCKET, _BOUNDS)):
             for value in values:  # a rate needs a value before the first event
                 registry.series(family, value)
@@ -281,36 +280,55 @@ class TrackMetrics:
 
     def _measure_drift(self, version: int, features: npt.NDArray[np.float32], tracks: int) -> None:
         """Compare features (N, F) from tracks of a version with its reference."""
-        if version != self._model_version:
-            self._load_reference(version)
-        if self._drift is None:
+        drift = self._drift_of(version)
+        if drift is None:
             return
-        watched = [FEATURES.index(name) for name in self._drift.watched]
+        watched = [FEATURES.index(name) for name in drift.watched]
         features = features[np.isfinite(features[:, watched]).all(axis=1)]  # a direct call may contain any values
         if not len(features):
             return
         self._count(CHECKED_STEPS, by=len(features))
-        for name, outside in self._drift.add(features, tracks).items():
+        for name, outside in drift.add(features, tracks).items():
             self._count(OUT_OF_RANGE, name, by=outside)
-        for name, index in self._drift.indices().items():
-            used = str(self._drift.reference.features[name].used).lower()
+        self._registry.series(TRAINING_SHARE, str(version)).set(drift.reference.reentry_share)
+        for name, index in drift.indices().items():
+            used = str(drift.reference.features[name].used).lower()
             self._registry.series(STABILITY_INDEX, name, used, str(version), self._model_instance).set(index)
 
-    def _load_reference(self, version: int) -> None:
-        """Replace the reference by that of another version, and remove the series of the previous version."""
-        self._model_version, self._drift = version, None
-        for family in (STABILITY_INDEX, TRAINING_SHARE):
-            self._registry.drop(family)
+    def _drift_of(self, version: int) -> Drift | None:
+        """Drift of a version; None if it has no valid reference.
+
+        A server answers with one version, and with the served candidate beside it. A new one of each replaces the one
+        before, whose series are removed.
+        """
+        is_candidate = self._is_candidate(version)
+        ended = [old for candidate, (old, _) in self._watched.items() if candidate and not self._is_candidate(old)]
+        if ended:
+            del self._watched[True]
+        known = self._watched.get(is_candidate)
+        if known is None or known[0] != version:
+            known = self._watched[is_candidate] = version, self._new_drift(version)
+            ended.append(version)
+        if ended:
+            for family in (STABILITY_INDEX, TRAINING_SHARE):  # the next update adds those of the other version again
+                self._registry.drop(family)
+        return known[1]
+
+    def _is_candidate(self, version: int) -> bool:
+        return (self._network.parent / CANDIDATE_LSTM.name / str(version)).is_dir()
+
+    def _new_drift(self, version: int) -> Drift | None:
         try:
             reference = Reference.load(self._network / str(version))
         except CheckpointError as error:
             _LOG.warning("drift of version %d is not watched: %s", version, error)
-            return
-        if reference is not None:
-            self._drift = Drift(reference)
-            self._registry.series(TRAINING_SHARE, str(version)).set(reference.reentry_share)
-            for name in self._drift.watched:
-                self._registry.series(OUT_OF_RANGE, name)
+            return None
+        if reference is None:
+            return None
+        drift = Drift(reference)
+        for name in drift.watched:
+            self._registry.series(OUT_OF_RANGE, name)
+        return drift
 
     def _count(self, family: Family, *labels: str, by: float) -> None:
         if by:

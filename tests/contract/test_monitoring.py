@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 
 from client.stream.metrics import exposition
+from gateway import metrics
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
 from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program
@@ -22,7 +24,8 @@ from tests.prometheus import MONITORING, scrape_config
 DOCS = K8S.parent / "docs"
 GROUPS = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
 ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
-TESTS = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]
+TEST_FILES = sorted(path.name for path in MONITORING.glob("*rules_test.yaml"))
+TESTS = [test for name in TEST_FILES for test in yaml.safe_load((MONITORING / name).read_text())["tests"]]
 
 
 def run(*command: object) -> str:
@@ -36,7 +39,7 @@ def test_promtool_accepts_the_rules() -> None:
 
 
 def test_alerts_fire_and_stay_silent_as_they_should() -> None:
-    run(program("promtool"), "test", "rules", "rules_test.yaml")
+    run(program("promtool"), "test", "rules", *TEST_FILES)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
@@ -72,7 +75,8 @@ def test_every_threshold_has_a_reason(alert: str) -> None:
     assert any(commented) or alert == "ReentryErrorBudgetBurnSlow"  # explained with the fast one
 
 
-def test_generated_files_are_up_to_date() -> None:
+def test_generated_files_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(MONITORING)
     for path, text in runpy.run_path(str(MONITORING / "generate.py"))["files"]().items():
         assert path.read_text() == text, f"run: python {path.parent.relative_to(K8S.parent)}/generate.py"
 
@@ -97,6 +101,18 @@ def test_every_own_metric_is_used_by_a_rule_or_panel() -> None:
     assert {name for name in names if not re.search(rf"\b{name}\b", looked_at)} == left_out
 
 
+def test_rules_and_panels_use_every_metric_that_the_gateway_declares_and_no_other() -> None:
+    looked_at = (MONITORING / "dashboard.json").read_text() + (MONITORING / "rules.yaml").read_text()
+    families = [
+        each for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase) for each in metric.describe()
+    ]
+    named = set(re.findall(r"\breentry_gateway_\w+(?= *\{)", looked_at))
+    samples = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
+    assert len(families) > 20
+    assert named <= {family.name + suffix for family in families for suffix in samples[family.type]}
+    assert {family.name + samples[family.type][0] for family in families} <= named
+
+
 def test_amtool_accepts_the_configuration_and_routes_critical_alerts_to_the_pager() -> None:
     amtool, config = program("amtool"), MONITORING / "alertmanager.yaml"
     run(amtool, "check-config", config)
@@ -116,7 +132,7 @@ def test_alerts_that_alertmanager_names_exist() -> None:
     for rule in config["inhibit_rules"]:
         for matcher in [*rule["source_matchers"], *rule["target_matchers"]]:
             if matcher.startswith("alertname"):
-                pattern = matcher.split("=", 1)[1].removeprefix("~").strip('"')
+                pattern = re.split("=~|!~|!=|=", matcher, maxsplit=1)[1].strip('"')
                 assert any(re.fullmatch(pattern, alert) for alert in ALERTS), matcher
 
 
@@ -126,7 +142,9 @@ def test_no_key_of_alertmanager_is_in_its_file() -> None:
 
 
 def test_promtool_accepts_the_scrape_configuration(tmp_path: Path) -> None:
-    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config("127.0.0.1:8002", "127.0.0.1:9100")))
+    (tmp_path / "prometheus.yaml").write_text(
+        yaml.safe_dump(scrape_config("127.0.0.1:8002", "127.0.0.1:9100", "127.0.0.1:8081"))
+    )
     run(program("promtool"), "check", "config", tmp_path / "prometheus.yaml")
 
 
@@ -145,13 +163,14 @@ def test_the_service_monitor_finds_the_metrics_of_every_pod_once(folder: str) ->
 def test_every_namespace_of_the_overlays_is_monitored() -> None:
     deployed = {one(folder, "Namespace")["metadata"]["name"] for folder in DEPLOYED}
     assert set(one("monitoring", "ServiceMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
-    assert set(one("monitoring", "PodMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
+    for monitor in every("monitoring", "PodMonitor"):
+        assert set(monitor["spec"]["namespaceSelector"]["matchNames"]) == deployed
     for job in yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]:
         assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == deployed
 
 
 def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
-    monitor = one("monitoring", "PodMonitor")["spec"]
+    monitor = one("monitoring", "PodMonitor", "reentry-feed")["spec"]
     labels = pod_labels("feeds")
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
     assert labels[monitor["jobLabel"]] == "reentry-feed"  # the job in every query of a client's metrics
@@ -171,12 +190,15 @@ def test_the_operator_receives_the_same_rules_and_the_dashboard_has_its_label() 
 def test_the_log_collector_reads_the_servers_containers() -> None:
     fluent_bit = yaml.safe_load((MONITORING / "fluent-bit.yaml").read_text())
     (tail,) = fluent_bit["pipeline"]["inputs"]
-    pattern = re.compile(tail["path"].replace(".", r"\.").replace("*", ".*"))
+    pattern = re.compile(tail["path"].replace(".", r"\.").replace("*", ".*").replace(",", "|"))
     container = one("overlays/production", "Deployment")["spec"]["template"]["spec"]["containers"][0]["name"]
     for namespace in ("reentry", "reentry-staging"):
         # As the kubelet names them: pod, namespace, container, id.
         assert pattern.fullmatch(f"/var/log/containers/reentry-7d9c-x2x_{namespace}_{container}-0a1b.log")
+        assert pattern.fullmatch(f"/var/log/containers/reentry-gateway-7d9c-x2x_{namespace}_gateway-0a1b.log")
+        assert pattern.fullmatch(f"/var/log/containers/reentry-gateway-worker-7d9c-x2x_{namespace}_worker-0a1b.log")
     assert not pattern.fullmatch("/var/log/containers/grafana-7d9c-x2x_monitoring_grafana-0a1b.log")
+    assert not pattern.fullmatch("/var/log/containers/reentry-redis-0_reentry_redis-0a1b.log")
 
 
 def test_log_lines_of_triton_are_parsed_and_prediction_lines_are_unchanged(tmp_path: Path) -> None:

@@ -170,6 +170,31 @@ def test_each_version_is_compared_with_its_own_reference(tmp_path: Path, referen
     assert index("2", "true") > 0.25
 
 
+def test_the_served_candidate_and_production_are_watched_at_once(tmp_path: Path, reference: Reference) -> None:
+    network, candidate = tmp_path / "reentry_lstm", tmp_path / "reentry_lstm_candidate" / "2"
+    network.mkdir()
+    candidate.mkdir(parents=True)
+    install(network, 1, reference)
+    install(network, 2, reference_of(flights(100, seed=1) * np.float32(3.0)))
+    backend = Backend()
+    metrics = track_metrics(backend, network)
+
+    def indices() -> dict[str, float]:
+        psi = ("reentry_feature_psi", "climb_rate")
+        return {key[3]: value for key, value in backend.values.items() if key[:2] == psi}
+
+    for seed in range(12):  # ten tracks at a time are too few for an index, unless the earlier ones still count
+        for version in (1, 2):
+            record(metrics, flights(10, seed=seed), version=version)
+        metrics.flush()
+    found = indices()
+    assert found["1"] < 0.25 < found["2"]
+    candidate.rmdir()
+    record(metrics, flights(10, seed=50), version=1)
+    metrics.close()
+    assert set(indices()) == {"1"}
+
+
 def test_tracks_of_a_version_without_a_valid_reference_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

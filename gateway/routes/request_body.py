@@ -1,0 +1,50 @@
+"""Reading of a request's body within a limit."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from gateway.problems import Problem
+
+
+async def read_request_body(request: Request, largest: int) -> bytes:
+    """Return the body of a request.
+
+    Args:
+        request: the request.
+        largest: bytes of the largest body.
+
+    Raises:
+        Problem: the body is larger, or compressed.
+        ClientDisconnect: the client is gone.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise Problem(
+            "unsupported-media-type",
+            "the body is compressed",
+            where="Content-Encoding",
+            expected="no Content-Encoding",
+            got=encoding,
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > largest:
+        raise _too_large(largest, int(declared))
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > largest:
+            raise _too_large(largest, size)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(largest: int, got: int) -> Problem:
+    return Problem(
+        "body-too-large",
+        "the body is too large",
+        where="body",
+        expected=f"at most {largest:,} bytes",
+        got=f"{got:,} bytes or more",
+        fix="send fewer tracks in one request, or create a job: POST /v1/jobs",
+    )
