@@ -11,6 +11,7 @@ from cli.gateway_keys import accounts, keys
 from cli.options import GatewayConfigFile
 
 if TYPE_CHECKING:
+    from gateway.jobs.process import Working
     from gateway.process import Started
 
 gateway = typer.Typer(
@@ -61,6 +62,39 @@ def _announce(started: Started) -> None:
         typer.echo(f"key      {started.first_key}   (shown once; store it)")
     typer.echo(f"gateway  {started.url}")
     typer.echo(f"metrics  {started.metrics_url}")
+    typer.echo("ready; press Ctrl-C to stop")
+
+
+@gateway.command()
+def work(
+    config: GatewayConfigFile = None,
+    triton: Annotated[
+        str | None, typer.Option(help="Address of Triton's gRPC service.  [default: grpc://127.0.0.1:8001]")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of jobs at a time.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Address of the metrics.  [default: 127.0.0.1]")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of the metrics and of /health/live; 0 takes a free port.  [default: 8081]")
+    ] = None,
+) -> None:
+    """Work on jobs and deliver webhooks until Ctrl-C or SIGTERM; then give the jobs in hand back.
+
+    It is the worker of a gateway with PostgreSQL, on as many machines as needed. Their files are in the same folder or
+    object store as those of the gateway: REENTRY_GATEWAY_STORE.
+
+    Example: `REENTRY_GATEWAY_DATABASE_URL=postgresql://... reentry gateway work`
+    """
+    from gateway.jobs.process import work as work_on_jobs
+    from gateway.settings import read_gateway_settings
+
+    settings = read_gateway_settings(config, triton_url=triton, address=address, metrics_port=metrics_port)
+    work_on_jobs(settings, workers, _announce_work)
+    typer.echo("stopped")
+
+
+def _announce_work(working: Working) -> None:
+    typer.echo(f"workers  {working.workers}")
+    typer.echo(f"metrics  {working.metrics_url}/metrics")
     typer.echo("ready; press Ctrl-C to stop")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -51,8 +51,8 @@ def require(scope: Scope) -> Any:
     return Depends(_checked(scope))
 
 
-def _checked(scope: Scope) -> Callable[[Request], Principal]:
-    def principal_of(request: Request) -> Principal:
+def _checked(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
+    async def principal_of(request: Request) -> Principal:
         principal: Principal = request.scope["state"]["principal"]
         if scope not in principal.scopes:
             raise Problem(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from client.connection import Array, Connection, Endpoint, RefusedError, ServerUnavailableError
 from gateway import metrics
@@ -33,6 +33,7 @@ class Triton:
         self._versions: dict[str, int] = {}
         self._served: object = None
         self._watched = 0.0
+        self._looked = asyncio.Event()
         self.largest_batch: dict[str, int] = {}
         """Largest number of tracks in one call, by the name of the model. Models that are not served are missing."""
 
@@ -41,9 +42,10 @@ class Triton:
         """Connect, and watch the served versions."""
         async with Connection(self.endpoint, timeout=self._timeout) as connection:
             self._connection = connection
-            await self._look()
             watch = asyncio.create_task(self._watch())
             try:
+                with suppress(TimeoutError):  # a server that does not answer must not hold up the start
+                    await asyncio.wait_for(self._looked.wait(), _WATCH_SECONDS)
                 yield self
             finally:
                 watch.cancel()
@@ -112,8 +114,9 @@ class Triton:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
             await self._look()
+            self._looked.set()
+            await asyncio.sleep(_WATCH_SECONDS)
 
     async def _look(self) -> None:
         """Forget the versions of the answers when Triton serves others, or does not answer."""
