@@ -33,7 +33,7 @@ from gateway.routes import (
     usage,
     webhooks,
 )
-from gateway.routes.page import page_application
+from gateway.routes.page import page_routes
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
@@ -79,7 +79,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-    app.mount("/", page_application())
+    app.router.routes.extend(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid_value)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Problem, _problem)
