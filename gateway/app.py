@@ -71,6 +71,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         description="Scores missile tracks through Triton, and marks the reentry phase.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # its page loads scripts from another server
+        redoc_url=None,
     )
     app.state.services = services
     app.openapi = partial(document, app)  # type: ignore[method-assign]

@@ -53,6 +53,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         parts.setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
         parts["examples"] = {}
         for path, _, operation in _operations(content):
+            if not path.startswith("/health"):
+                operation["responses"] = answers("unauthorized", "rate-limited") | operation["responses"]
+                operation["responses"] = {str(status): each for status, each in operation["responses"].items()}
             for status, answer in operation["responses"].items():
                 if status == "422" and MEDIA_TYPE not in answer["content"]:
                     answer |= answers("invalid-value")[422]

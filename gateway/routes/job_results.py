@@ -21,7 +21,7 @@ from gateway.jobs.results import JSON_LINES, converted, parts
 from gateway.jobs.states import ENDED, WITH_RESULTS
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ServicesOf
-from gateway.routes.jobs import Sender
+from gateway.routes.jobs import JobId, Sender
 from gateway.routes.negotiation import preferred
 from gateway.scoring.bodies import ARROW, CSV, PARQUET
 from gateway.services import Services
@@ -80,7 +80,7 @@ _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
     },
 )
 async def results(
-    job_id: str,
+    job_id: JobId,
     request: Request,
     services: ServicesOf,
     sender: Sender,
@@ -142,7 +142,7 @@ async def results(
         }
     },
 )
-async def errors(job_id: str, request: Request, services: ServicesOf, sender: Sender) -> Response:
+async def errors(job_id: JobId, request: Request, services: ServicesOf, sender: Sender) -> Response:
     """List every track that was not scored, with all its faults.
 
     CSV has the unchanged rows with their reasons; corrected, it is a file of tracks again. `error` is the problem of a
@@ -177,7 +177,7 @@ async def errors(job_id: str, request: Request, services: ServicesOf, sender: Se
     },
 )
 async def events(
-    job_id: str,
+    job_id: JobId,
     services: ServicesOf,
     sender: Sender,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**62, description="Id of the last event received.")] = None,

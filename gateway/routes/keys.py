@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.accounts.directory import AccountEntry, KeyEntry
@@ -20,6 +20,7 @@ router = APIRouter(
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Id = Annotated[str, StringConstraints(max_length=100, pattern=r"^[0-9A-Za-z_]*$")]
+KeyId = Annotated[Id, Path(description="Id of the key, which is its second part.")]
 Admin = Annotated[Principal, require(Scope.ADMIN)]
 
 _ACCOUNT: Final[dict[str, Any]] = {
@@ -175,13 +176,13 @@ async def list_keys(
 
 
 @router.get("/keys/{key_id}", summary="Show a key", responses=answers("not-found"))
-async def show_key(key_id: Id, services: ServicesOf, _admin: Admin) -> KeyAnswer:
+async def show_key(key_id: KeyId, services: ServicesOf, _admin: Admin) -> KeyAnswer:
     """Show a key without its secret."""
     return KeyAnswer(**_fields(await services.directory.key(key_id)))
 
 
 @router.delete("/keys/{key_id}", summary="Revoke a key", responses=answers("not-found"))
-async def revoke_key(key_id: Id, services: ServicesOf, _admin: Admin) -> KeyAnswer:
+async def revoke_key(key_id: KeyId, services: ServicesOf, _admin: Admin) -> KeyAnswer:
     """Revoke a key. Every process refuses it within about a second. A repetition changes nothing."""
     entry = await services.directory.revoke(key_id)
     services.authentication.forget_key(key_id)

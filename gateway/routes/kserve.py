@@ -85,6 +85,23 @@ def _shown(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     return {HTTPStatus.OK.value: {"content": {"application/json": {"example": example}}}}
 
 
+_INPUT: Final = {"name": "track_length", "datatype": "INT32", "shape": [-1, 1]}
+_OUTPUT: Final = {"name": "onset_timestamp", "datatype": "FP64", "shape": [-1, 1]}
+_METADATA: Final = {
+    "name": "reentry",
+    "versions": ["1"],
+    "platform": "ensemble",
+    "inputs": [_INPUT],
+    "outputs": [_OUTPUT],
+}
+_CONFIG: Final = {
+    "name": "reentry",
+    "max_batch_size": 64,
+    "input": [{"name": "track_length", "data_type": "TYPE_INT32", "dims": [1]}],
+    "output": [{"name": "onset_timestamp", "data_type": "TYPE_FP64", "dims": [1]}],
+}
+
+
 @router.get("", summary="Describe the server", responses=_shown({"name": "reentry gateway", "version": "0.1.0"}))
 async def show_server() -> dict[str, Any]:
     """Name, version and the extensions of the protocol."""
@@ -109,39 +126,49 @@ async def ready(services: ServicesOf) -> dict[str, bool]:
     return await _readiness(services, ENSEMBLE)
 
 
-@router.get("/models/{name}", summary="Describe a model", responses=_OF_MODEL)
+@router.get("/models/{name}", summary="Describe a model", responses=_OF_MODEL | _shown(_METADATA))
 async def show_model(name: Name, services: ServicesOf) -> dict[str, Any]:
     """Versions, inputs and outputs."""
     return (await services.served_models.get(_model(name))).metadata
 
 
-@router.get("/models/{name}/versions/{version}", summary="Describe a version of a model", responses=_OF_MODEL)
+@router.get(
+    "/models/{name}/versions/{version}",
+    summary="Describe a version of a model",
+    responses=_OF_MODEL | _shown(_METADATA),
+)
 async def show_version(name: Name, version: Version, services: ServicesOf) -> dict[str, Any]:
     """Versions, inputs and outputs."""
     return (await _served(services, name, version)).metadata
 
 
-@router.get("/models/{name}/ready", summary="Whether a model is loaded", responses=_OF_MODEL)
+@router.get("/models/{name}/ready", summary="Whether a model is loaded", responses=_OF_MODEL | _shown({"ready": True}))
 async def model_ready(name: Name, services: ServicesOf) -> dict[str, bool]:
     """Answer with 200 if the model is loaded."""
     return await _readiness(services, _model(name))
 
 
-@router.get("/models/{name}/versions/{version}/ready", summary="Whether a version is loaded", responses=_OF_MODEL)
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    summary="Whether a version is loaded",
+    responses=_OF_MODEL | _shown({"ready": True}),
+)
 async def version_ready(name: Name, version: Version, services: ServicesOf) -> dict[str, bool]:
     """Answer with 200 if the version is loaded."""
     await _served(services, name, version)
     return await _readiness(services, _model(name))
 
 
-@router.get("/models/{name}/config", summary="Show the configuration of a model", responses=_OF_MODEL)
+@router.get("/models/{name}/config", summary="Show the configuration of a model", responses=_OF_MODEL | _shown(_CONFIG))
 async def show_config(name: Name, services: ServicesOf) -> dict[str, Any]:
     """Largest batch, inputs, outputs and parameters. The parts of an ensemble are left out."""
     return (await services.served_models.get(_model(name))).config
 
 
 @router.get(
-    "/models/{name}/versions/{version}/config", summary="Show the configuration of a version", responses=_OF_MODEL
+    "/models/{name}/versions/{version}/config",
+    summary="Show the configuration of a version",
+    responses=_OF_MODEL | _shown(_CONFIG),
 )
 async def show_version_config(name: Name, version: Version, services: ServicesOf) -> dict[str, Any]:
     """Largest batch, inputs, outputs and parameters. The parts of an ensemble are left out."""
