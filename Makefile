@@ -18,20 +18,29 @@ GPU ?=
 
 # Program that builds the image: the first of these that is installed, or ENGINE=podman.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine) >/dev/null && echo $(engine))))
-# Target of Dockerfile.triton: cpu, gpu, client or perf.
+# Target of Dockerfile.triton: cpu, gpu, gateway, client or perf.
 TARGET ?= cpu
 # Registry in front of the image name, as in ghcr.io/owner. Leave it empty for an image that is not pushed.
 REGISTRY ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-TAG ?= $(VERSION)$(if $(filter client perf,$(TARGET)),,-$(TARGET))
-NAME := $(REGISTRY:%=%/)$(if $(filter client perf,$(TARGET)),reentry-$(TARGET),reentry-triton)
+# Tag of the image, to which the name of a server's target is added; a pipeline sets the commit.
+RELEASE ?= $(VERSION)
+# The targets that are no server.
+OTHERS := gateway client perf
+TAG ?= $(RELEASE)$(if $(filter $(OTHERS),$(TARGET)),,-$(TARGET))
+NAME := $(REGISTRY:%=%/)$(if $(filter $(OTHERS),$(TARGET)),reentry-$(TARGET),reentry-triton)
 IMAGE ?= $(NAME):$(TAG)
 # Further options of the image build, such as --cache-from.
 BUILD_FLAGS ?=
 # podman and buildah drop the HEALTHCHECK unless the image has the Docker format.
 FORMAT := $(if $(filter docker,$(ENGINE)),,--format docker)
-# Cluster targets: deploy OVERLAY=staging IMAGE=...@sha256:..., rollback NAMESPACE=reentry-staging [REVISION=3].
+# Folder of the bill of materials and of the reference to a pushed image.
+ABOUT := $(OUT)/image$(if $(filter $(OTHERS),$(TARGET)),/$(TARGET))
+# Cluster targets: deploy OVERLAY=staging IMAGE=...@sha256:... GATEWAY_IMAGE=...@sha256:...,
+# rollback NAMESPACE=reentry-staging [DEPLOYMENT=reentry-gateway] [REVISION=3].
 OVERLAY ?=
+GATEWAY_IMAGE ?=
+DEPLOYMENT ?=
 NAMESPACE ?=
 REVISION ?=
 # Number of test processes. Each one starts its own Triton server.
@@ -49,8 +58,8 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test test-unit fuzz lint check format lock build scan sbom push deploy rollback health-check minikube \
-	monitoring load-test stalls matrix figures clean
+.PHONY: help setup run test test-unit fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
+	monitoring load-test jobs-campaign stalls matrix figures page clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,7 +125,7 @@ lint: setup ## check code, types, manifests, scripts, image and workflows with l
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/yamllint --strict --config-file k8s/.yamllint.yaml k8s .github .gitlab-ci.yml $(wildcard compose.yaml)
+	$(BIN)/yamllint --strict --config-file k8s/.yamllint.yaml k8s .github .gitlab-ci.yml compose.yaml compose.triton.yaml
 	$(BIN)/shellcheck --external-sources .ci/run k8s/scripts/*.sh
 	$(BIN)/hadolint Dockerfile.triton
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
@@ -142,39 +151,46 @@ lock: ## re-resolve pyproject.toml into requirements.lock
 		--override lock-overrides.txt --no-annotate --no-header --output-file requirements.lock \
 		$(addprefix --no-emit-package ,$(CUDA_PACKAGES))
 
-build: ## build the image, TARGET=cpu, gpu, client or perf, with the installed model (trains one if there is none)
+build: ## build the image, TARGET=cpu, gpu, gateway, client or perf; a server has the installed model (trains one if there is none)
 	@[ -n "$(ENGINE)" ] || { echo "error: docker, podman and buildah are missing; fix: install one of them" >&2; exit 1; }
-	@compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
+	@[ "$(TARGET)" = gateway ] || compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
 	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" $(BUILD_FLAGS) .
+
+SECRETS := $(OUT)/secrets
+secrets: ## write random passwords for compose.yaml, once
+	@umask 077 && mkdir -p $(SECRETS) && cd $(SECRETS) && { [ -s database-password ] \
+		|| od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >database-password; } \
+		&& printf 'postgresql://reentry:%s@database:5432/reentry' "$$(cat database-password)" >database-url \
+		&& chmod 644 database-password database-url # the folder is closed; users of the containers read the files
 
 scan: ## scan the image with Trivy; fail on critical findings that have a fix
 	trivy image --severity CRITICAL --ignore-unfixed --exit-code 1 $(IMAGE)
 
 sbom: ## write the software bill of materials of the image (CycloneDX, Trivy)
-	@mkdir -p $(OUT)/image
-	trivy image --format cyclonedx --output $(OUT)/image/sbom.cdx.json $(IMAGE)
+	@mkdir -p $(ABOUT)
+	trivy image --format cyclonedx --output $(ABOUT)/sbom.cdx.json $(IMAGE)
 
-push: ## push the image to REGISTRY; artifacts/image/reference holds the reference to deploy
-	@mkdir -p $(OUT)/image
+push: ## push the image to REGISTRY; artifacts/image/.../reference holds the reference to deploy
+	@mkdir -p $(ABOUT)
 ifeq ($(ENGINE),docker)
 	docker push $(IMAGE)
 	docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' $(IMAGE) \
-		| grep --max-count 1 '^$(NAME)@sha256:' >$(OUT)/image/reference
+		| grep --max-count 1 '^$(NAME)@sha256:' >$(ABOUT)/reference
 else
-	$(ENGINE) push --digestfile $(OUT)/image/digest $(IMAGE)
-	echo "$(NAME)@$$(cat $(OUT)/image/digest)" >$(OUT)/image/reference
+	$(ENGINE) push --digestfile $(ABOUT)/digest $(IMAGE)
+	echo "$(NAME)@$$(cat $(ABOUT)/digest)" >$(ABOUT)/reference
 endif
-	@cat $(OUT)/image/reference
+	@cat $(ABOUT)/reference
 
-deploy: ## deploy IMAGE=NAME@sha256:... to OVERLAY=staging or production, wait, score a track
+deploy: ## deploy IMAGE=NAME@sha256:... and GATEWAY_IMAGE=... to OVERLAY=staging or production, wait, score a track
 	k8s/scripts/deploy.sh $(or $(OVERLAY),$(error which? make deploy OVERLAY=staging)) \
-		$(if $(filter file,$(origin IMAGE)),,--image $(IMAGE))
+		$(if $(filter file,$(origin IMAGE)),,--image $(IMAGE)) $(GATEWAY_IMAGE:%=--gateway-image %)
 
-rollback: ## roll NAMESPACE back to the previous revision or REVISION=N, score a track
-	k8s/scripts/rollback.sh $(NAMESPACE:%=--namespace %) $(REVISION:%=--to-revision %)
+rollback: ## roll DEPLOYMENT of NAMESPACE back to the previous revision or REVISION=N, score a track
+	k8s/scripts/rollback.sh $(NAMESPACE:%=--namespace %) $(DEPLOYMENT:%=--deployment %) $(REVISION:%=--to-revision %)
 
-health-check: ## check liveness, readiness and a scored track, at URL or in NAMESPACE
+health-check: ## check liveness, readiness and a scored track, at URL or in NAMESPACE; a gateway needs REENTRY_KEY
 	k8s/scripts/health-check.sh $(if $(NAMESPACE),--namespace $(NAMESPACE),$(URL:%=--url %))
 
 minikube: ## deploy to a new Minikube cluster and score a file
@@ -186,6 +202,9 @@ monitoring: ## install Prometheus rules, alerts and the dashboard in the cluster
 load-test: setup ## measure throughput and latency at rising concurrency, of the server at URL or an embedded one
 	$(BIN)/python -m perf.load $(URL:%=--url %)
 
+jobs-campaign: setup ## kill workers, gateway and Triton at random over 100 jobs, and compare every result (needs PostgreSQL 15)
+	$(BIN)/python -m tests.jobs_campaign --seed $(SEED)
+
 stalls: setup ## count the requests that Triton's scheduler stalls, of the server at URL=http://HOST:8000 or of embedded ones
 	$(BIN)/python -m perf.stalls $(URL:%=--url %)
 
@@ -195,7 +214,12 @@ matrix: setup ## run about 1,600 wrong command lines as processes of their own (
 figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
 	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
 
-clean: ## remove the environment, artifacts, installed model versions and caches
+page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
+	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
+	cd gateway/page && npm ci --ignore-scripts --no-audit --no-fund && npm run types && npm run build
+
+clean: ## remove the environment, artifacts, the built page, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \
 		model_repository/reentry_track/[0-9]* model_repository/reentry_stream/[0-9]* model_repository/scan_step/[0-9]* \
+		gateway/page/dist gateway/page/build gateway/page/node_modules \
 		.mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis build *.egg-info

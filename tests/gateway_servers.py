@@ -54,15 +54,16 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it accepts connections."""
+    def start(self, *, seconds: float = 120.0) -> None:
+        """Start it and wait until it accepts connections, at most this time."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, env=os.environ | self.environment, start_new_session=True
             )
+        process = self.process
         wait_until(
-            lambda: listens(self.port) or self.process.poll() is not None,
-            seconds=120,
+            lambda: listens(self.port) or process.poll() is not None,
+            seconds=seconds,
             what=f"{self.command[0]} listening",
         )
         assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Run a second version beside the stable one: a canary at a small weight, blue/green at weight 100.
-# Complete tracks are distributed by weight; live feeds stay with the stable release until it is promoted.
+# The canary has servers and a gateway of its own, and the edge distributes requests by weight. Jobs and live feeds stay
+# with the stable release until it is promoted.
 #
 # Usage: canary.sh start IMAGE [--weight N] | weight N | promote | abort | status     [--namespace NAMESPACE]
 #
 #   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; the stable release as it runs now, with this image;
 #                  receives its share of the traffic after it has scored a track (default 10 %)
-#   weight N       share of whole tracks in percent; replicas follow it, 100 is as large as the stable release
+#   weight N       share of the requests in percent; replicas follow it, 100 is as large as the stable release
 #   promote        roll the stable release to this version while the canary carries the traffic, then remove the canary
 #   abort          return all traffic to the stable release and remove the canary
 #   status         show what runs and its share of the traffic
@@ -46,27 +47,49 @@ check_weight() {
     [[ $1 =~ ^[0-9]+$ ]] && [ "$1" -le 100 ] || die "weight $1; expected 0 to 100 percent"
 }
 
-route() {
-    say "$1 % of whole tracks to the canary"
-    k annotate --overwrite ingress/reentry-http-canary ingress/reentry-grpc-canary "$ANNOTATION=$1"
+# Whether the Gateway API routes, and not ingress-nginx. A cluster without it does not know the kind.
+by_route() { [ -n "$(k get httproute reentry-gateway --ignore-not-found -o name 2>/dev/null)" ]; }
+
+# The weights of the two releases in the HTTPRoute. A Service that does not exist must not be named, even at weight 0.
+weights() {
+    local service=reentry-gateway weight=$((100 - $1)) canary=''
+    [ "$1" -eq 0 ] || canary=", {\"name\": \"$service-canary\", \"port\": 8080, \"weight\": $1}"
+    printf '[{"op": "replace", "path": "/spec/rules/0/backendRefs", "value": [{"name": "%s", "port": 8080, "weight": %s}%s]}]' \
+        "$service" "$weight" "$canary"
 }
 
+route() {
+    say "$1 % of the requests to the canary"
+    if by_route; then
+        k patch httproute reentry-gateway --type=json --patch "$(weights "$1")"
+    else
+        k annotate --overwrite ingress/reentry-gateway-canary "$ANNOTATION=$1"
+    fi
+}
+
+# replicas_for DEPLOYMENT WEIGHT: replicas that the canary of a Deployment needs for a weight.
+replicas_for() {
+    local stable replicas
+    stable=$(live deployment "$1" .spec.replicas)
+    replicas=$(((stable * $2 + 99) / 100))
+    echo $((replicas > 0 ? replicas : 1))
+}
+
+# resize DEPLOYMENT WEIGHT
 resize() {
-    k scale deployment/reentry-canary --replicas="$1"
-    rollout "$namespace" reentry-canary || die "the canary's pods do not start; fix: canary.sh abort"
+    k scale "deployment/$1-canary" --replicas="$(replicas_for "$1" "$2")"
+    rollout "$namespace" "$1-canary" || die "the canary's pods do not start; fix: canary.sh abort"
 }
 
 # The canary is always large enough for its share: add pods before weight, reduce weight before pods.
 shift_to() {
-    local stable replicas
-    stable=$(live deployment reentry .spec.replicas)
-    replicas=$(((stable * $1 + 99) / 100))
-    replicas=$((replicas > 0 ? replicas : 1))
-    if [ "$replicas" -lt "$(live deployment reentry-canary .spec.replicas)" ]; then
+    if [ "$(replicas_for reentry "$1")" -lt "$(live deployment reentry-canary .spec.replicas)" ]; then
         route "$1"
-        resize "$replicas"
+        resize reentry "$1"
+        resize reentry-gateway "$1"
     else
-        resize "$replicas"
+        resize reentry "$1"
+        resize reentry-gateway "$1"
         route "$1"
     fi
 }
@@ -92,8 +115,9 @@ start() {
     cp "$K8S"/canary/*.yaml "$over"
     write_live deployment reentry "$over/deployment.yaml"
     write_live service reentry "$over/service.yaml"
-    write_live ingress reentry-http "$over/reentry-http.yaml"
-    write_live ingress reentry-grpc "$over/reentry-grpc.yaml"
+    write_live service reentry-feeds "$over/addresses.yaml"
+    write_live deployment reentry-gateway "$over/gateway.yaml"
+    write_live service reentry-gateway "$over/gateway-service.yaml"
     stable=$(live deployment reentry "$IMAGE_PATH")
     stable=${stable%@*}
     [[ ${stable##*/} != *:* ]] || stable=${stable%:*}
@@ -101,10 +125,15 @@ start() {
         printf 'namespace: %s\nimages:\n' "$namespace"
         image_fields "$stable" "$image" # also where an init container runs the server's image
     } >>"$over/kustomization.yaml"
+    if ! by_route; then
+        write_live ingress reentry-gateway "$over/ingress.yaml"
+        sed -i 's/^resources:$/&\n  - ingress.yaml/; s/^patchesJson6902:$/&\n  - target: {group: networking.k8s.io, version: v1, kind: Ingress, name: reentry-gateway}\n    path: route.yaml/' \
+            "$over/kustomization.yaml"
+    fi
     say "starting $image beside the stable release, without traffic"
     kubectl kustomize "$over" | kubectl apply -f -
     explain "$namespace" reentry-canary "canary.sh start: $image"
-    if ! rollout "$namespace" reentry-canary ||
+    if ! rollout "$namespace" reentry-canary || ! rollout "$namespace" reentry-gateway-canary ||
         ! "$K8S/scripts/health-check.sh" --namespace "$namespace" --service reentry-canary; then
         die "the canary does not score a track and receives no traffic; fix: read its log, then canary.sh abort"
     fi
@@ -113,28 +142,30 @@ start() {
 
 remove() {
     say "removing the canary: its route, then its pods"
-    # The gateway drops the route before the pods end; they drain in their preStop.
+    # The edge drops the route before the pods end; they drain in their preStop.
     k delete ingress -l release=canary
-    k delete deployment,service -l release=canary
+    k delete deployment,service,poddisruptionbudget -l release=canary
 }
 
 promote() {
-    local image stable canary containers
+    local image stable canary containers each
     image=$(live deployment reentry-canary "$IMAGE_PATH")
     # Every container of the canary, because an init container may use the server's image too.
     mapfile -t containers < <(k get deployment reentry-canary -o go-template='{{with .spec.template.spec}}
         {{- range .initContainers}}{{.name}}={{.image}}{{"\n"}}{{end}}
         {{- range .containers}}{{.name}}={{.image}}{{"\n"}}{{end}}{{end}}')
     shift_to 100
-    stable=$(live deployment reentry .spec.replicas)
-    canary=$(live deployment reentry-canary .spec.replicas)
     say "stable release: $image"
     k set image deployment/reentry "${containers[@]}"
     explain "$namespace" reentry "canary.sh promote: $image"
-    # Without traffic the autoscaler may have made it small.
-    k scale deployment/reentry --replicas="$((stable > canary ? stable : canary))"
-    rollout "$namespace" reentry ||
-        die "the stable release cannot run this image, the canary carries the traffic; fix: rollback.sh, then canary.sh abort"
+    # Without traffic the autoscaler may have made them small.
+    for each in reentry reentry-gateway; do
+        stable=$(live deployment "$each" .spec.replicas)
+        canary=$(live deployment "$each-canary" .spec.replicas)
+        k scale "deployment/$each" --replicas="$((stable > canary ? stable : canary))"
+        rollout "$namespace" "$each" ||
+            die "the stable release cannot run this image, the canary carries the traffic; fix: rollback.sh, then canary.sh abort"
+    done
     "$K8S/scripts/health-check.sh" --namespace "$namespace"
     route 0
     remove
@@ -148,9 +179,15 @@ abort() {
 }
 
 status() {
-    k get deployment -l app.kubernetes.io/name=reentry -o wide
-    ! there || say "canary's share: $(live ingress reentry-http-canary \
-        '.metadata.annotations.nginx\.ingress\.kubernetes\.io/canary-weight') %"
+    local share
+    k get deployment -l 'app.kubernetes.io/name in (reentry,reentry-gateway)' -o wide
+    there || return 0
+    if by_route; then
+        share=$(live httproute reentry-gateway '.spec.rules[0].backendRefs[?(@.name=="reentry-gateway-canary")].weight')
+    else
+        share=$(live ingress reentry-gateway-canary '.metadata.annotations.nginx\.ingress\.kubernetes\.io/canary-weight')
+    fi
+    say "canary's share: ${share:-0} %"
 }
 
 need kubectl

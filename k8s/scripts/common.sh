@@ -83,12 +83,14 @@ HOPELESS='CrashLoopBackOff|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|C
 
 # stuck NAMESPACE DEPLOYMENT: print why a pod of the newest revision cannot start; fail if none is stuck.
 stuck() {
-    local release generation observed revision hash pod container reason message last
-    read -r release generation observed revision < <(kubectl -n "$1" get deployment "$2" -o go-template='
-        {{- .spec.selector.matchLabels.release}} {{.metadata.generation}} {{.status.observedGeneration}}
+    local labels generation observed revision hash pod container reason message last
+    # shellcheck disable=SC2016 # the template's own variables
+    read -r labels generation observed revision < <(kubectl -n "$1" get deployment "$2" -o go-template='
+        {{- range $key, $value := .spec.selector.matchLabels}}{{$key}}={{$value}},{{end}} {{.metadata.generation}}
+        {{- " "}}{{.status.observedGeneration}}
         {{- " "}}{{index .metadata.annotations "deployment.kubernetes.io/revision"}}{{"\n"}}') || return 1
     [ "$generation" = "$observed" ] || return 1 # until then the revision is that of the pods before
-    hash=$(kubectl -n "$1" get replicasets -l "app.kubernetes.io/name=reentry,release=$release" -o go-template='
+    hash=$(kubectl -n "$1" get replicasets -l "${labels%,}" -o go-template='
         {{- range .items}}{{if eq (index .metadata.annotations "deployment.kubernetes.io/revision") "'"$revision"'"}}
         {{- index .metadata.labels "pod-template-hash"}}{{end}}{{end}}') || return 1
     [ -n "$hash" ] || return 1
@@ -104,6 +106,22 @@ stuck() {
     last=$(kubectl -n "$1" logs "$pod" -c "$container" --previous --tail=1 2>/dev/null) || last=''
     printf 'pod %s, container %s: %s: %s%s\n' "$pod" "$container" "$reason" "$message" \
         "${last:+; its last line: $last}"
+}
+
+# completed NAMESPACE JOB: wait until a Job has succeeded; fail as soon as it has failed, with its last lines.
+completed() {
+    local state deadline=$((SECONDS + 660))
+    while [ $SECONDS -lt $deadline ]; do
+        state=$(kubectl -n "$1" get job "$2" -o go-template='
+            {{- range .status.conditions}}{{if eq .status "True"}}{{.type}} {{end}}{{end}}')
+        case $state in
+        *Complete*) return ;;
+        *Failed*) break ;;
+        esac
+        sleep 1
+    done
+    kubectl -n "$1" logs "job/$2" --tail=5 >&2 || true
+    return 1
 }
 
 # rollout NAMESPACE DEPLOYMENT: wait until its new pods are ready; fail as soon as one of them cannot start.

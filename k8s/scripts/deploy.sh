@@ -1,23 +1,33 @@
 #!/usr/bin/env bash
-# Deploy an overlay: apply, wait for the rollout, score a track. The old pods serve until the new ones are ready.
-# Nothing is changed if the cluster rejects any object. A pod that cannot start ends the wait immediately.
+# Deploy an overlay: migrate the database, apply, wait for the rollout, score a track. The old pods serve until the new
+# ones are ready. Nothing is changed if the cluster rejects any object. A pod that cannot start ends the wait
+# immediately.
 #
-# Usage: deploy.sh OVERLAY [--image IMAGE] [--dry-run]
+# Usage: deploy.sh OVERLAY [--image IMAGE] [--gateway-image IMAGE] [--dry-run]
 #
-#   OVERLAY          minikube, staging, production, gpu, or a folder of k8s such as models/s3
-#   --image IMAGE    NAME:VERSION or NAME@sha256:DIGEST instead of the overlay's own
-#   --dry-run        print what would be applied, touch nothing
+#   OVERLAY                  minikube, staging, production, gpu, or a folder of k8s such as models/s3 or gateway-api
+#   --image IMAGE            server: NAME:VERSION or NAME@sha256:DIGEST instead of the overlay's own
+#   --gateway-image IMAGE    the same for the gateway, its workers and the migration
+#   --dry-run                print what would be applied, touch nothing
+#
+# With REENTRY_KEY, a key of the gateway with the scope `score`, the track is also scored through the gateway.
 #
 # Example: k8s/scripts/deploy.sh staging --image registry.example.com/reentry-triton@sha256:0123...
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-overlay='' image='' dry_run=''
+COMPONENT=app.kubernetes.io/component
+MIGRATION=reentry-gateway-migration
+overlay='' image='' gateway='' dry_run=''
 while [ $# -gt 0 ]; do
     case $1 in
     --image)
         image=$(value "$1" "${2:-}")
+        shift
+        ;;
+    --gateway-image)
+        gateway=$(value "$1" "${2:-}")
         shift
         ;;
     --dry-run) dry_run=yes ;;
@@ -36,15 +46,17 @@ folder=overlays/$overlay
     die "no overlay $overlay; fix: one of $(cd "$K8S/overlays" && echo *), or a folder of k8s"
 
 build=$folder
-if [ -n "$image" ]; then
+if [ -n "$image$gateway" ]; then
     # kubectl's kustomize takes no image on its command line; an overlay over the overlay does.
     over=$(mktemp -d "$K8S/.deploy.XXXXXX")
     cleanup_paths+=("$over")
     build=$(basename "$over")
     {
         printf 'bases:\n  - ../%s\nimages:\n' "$folder"
-        image_fields reentry-triton "$image"
-        image_fields registry.example.com/reentry-triton "$image"
+        for registry in '' registry.example.com/; do
+            [ -z "$image" ] || image_fields "${registry}reentry-triton" "$image"
+            [ -z "$gateway" ] || image_fields "${registry}reentry-gateway" "$gateway"
+        done
     } >"$over/kustomization.yaml"
 fi
 manifests=$(kubectl kustomize "$K8S/$build")
@@ -57,14 +69,23 @@ namespace=$(sed -n 's/^  namespace: //p' <<<"$manifests" | sort -u)
     die "$folder has objects of several namespaces or none: ${namespace:-none}; fix: apply it with kubectl apply -k"
 
 say "applying $folder to namespace $namespace of $(kubectl config current-context)"
-# A dry run is not possible in a namespace that does not exist yet.
+# A dry run is not possible in a namespace that does not exist yet, and a Job of another release cannot be changed.
 if [ -n "$(kubectl get namespace "$namespace" --ignore-not-found -o name)" ]; then
-    kubectl apply --dry-run=server -f - <<<"$manifests" >/dev/null ||
+    kubectl apply --dry-run=server -f - --selector "$COMPONENT!=migration" <<<"$manifests" >/dev/null ||
         die "the cluster rejects an object of $folder, nothing was changed; fix: let an administrator apply it once"
 fi
+say "bringing the tables of the database up to date"
+kubectl -n "$namespace" delete job "$MIGRATION" --ignore-not-found
+kubectl apply -f - --selector "$COMPONENT notin (server, gateway, worker)" <<<"$manifests"
+completed "$namespace" "$MIGRATION" ||
+    die "the migration failed, the old pods serve; fix: see its log above, then deploy again"
 kubectl apply -f - <<<"$manifests"
-explain "$namespace" reentry "deploy.sh $overlay: $(field "$namespace" deployment reentry "$IMAGE_PATH")"
+for each in reentry reentry-gateway reentry-gateway-worker; do
+    explain "$namespace" "$each" "deploy.sh $overlay: $(field "$namespace" deployment "$each" "$IMAGE_PATH")"
+done
 say "waiting for the rollout"
-rollout "$namespace" reentry ||
-    die "the new pods are not ready, the old ones serve; fix: kubectl -n $namespace get pods, then rollback.sh"
+for each in reentry reentry-gateway reentry-gateway-worker; do
+    rollout "$namespace" "$each" ||
+        die "the new pods are not ready, the old ones serve; fix: kubectl -n $namespace get pods, then rollback.sh"
+done
 "$K8S/scripts/health-check.sh" --namespace "$namespace"

@@ -31,10 +31,13 @@ KINDS: Final = {
         "Pod": "pods",
         "ResourceQuota": "resourcequotas",
         "Service": "services",
+        "Secret": "secrets",
         "ServiceAccount": "serviceaccounts",
     },
-    "apps/v1": {"Deployment": "deployments", "ReplicaSet": "replicasets"},
+    "apps/v1": {"Deployment": "deployments", "ReplicaSet": "replicasets", "StatefulSet": "statefulsets"},
     "autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
+    "batch/v1": {"Job": "jobs"},
+    "gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes"},
     "networking.k8s.io/v1": {"Ingress": "ingresses", "NetworkPolicy": "networkpolicies"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
@@ -80,6 +83,8 @@ def as_live(manifest: Manifest, *, replicas: int = 1) -> Manifest:
             spec |= {"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"]}
         spec |= {"type": "ClusterIP", "sessionAffinity": "None", "ipFamilies": ["IPv4"]}
         live["status"] = {"loadBalancer": {}}
+    elif live["kind"] == "Job":
+        live["status"] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
     elif live["kind"] == "Ingress":
         live["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
     return live

@@ -18,10 +18,38 @@ K8S = Path(__file__).parents[2] / "k8s"
 
 ENVIRONMENTS = ("overlays/minikube", "overlays/staging", "overlays/production", "overlays/gpu")
 VARIANTS = ("models/pvc", "models/s3", "tensorrt/init", "tensorrt/accelerator")
-DEPLOYED = (*ENVIRONMENTS, *VARIANTS)
+EDGES = ("gateway-api", "tls", "mesh")
+"""Production behind another edge, or with encrypted traffic."""
+
+DEPLOYED = (*ENVIRONMENTS, *VARIANTS, *EDGES)
 """Folders that define a whole namespace."""
-FOLDERS = (*DEPLOYED, "autoscaling", "edge", "feeds", "tensorrt/job")
+FOLDERS = (
+    *DEPLOYED,
+    "autoscaling",
+    "cluster",
+    "edge",
+    "external-secrets",
+    "feeds",
+    "feeds-outside/gateway-api",
+    "feeds-outside/ingress",
+    "gateway-api/edge",
+    "gitops/argocd",
+    "gitops/flux",
+    "tensorrt/job",
+)
 """All folders that can be applied."""
+
+SERVER = "reentry"
+"""Name of the server's Deployment, Service, autoscaler, disruption budget and network policy."""
+
+GATEWAY = "reentry-gateway"
+"""Name of the gateway's Deployment, Service, Ingress, autoscaler and disruption budget."""
+
+WORKER = "reentry-gateway-worker"
+"""Name of the Deployment of the workers."""
+
+MIGRATION = "reentry-gateway-migration"
+"""Name of the Job that brings the tables up to date."""
 
 Manifest = dict
 
@@ -59,9 +87,38 @@ def one(folder: str, kind: str, name: str | None = None) -> Manifest:
     return found[0]
 
 
+def server_deployment(folder: str) -> Manifest:
+    """Return the Deployment of the server, or the only Deployment of a folder without a server."""
+    return one(folder, "Deployment", None if folder == "feeds" else SERVER)
+
+
+def template(folder: str, kind: str, name: str | None = None) -> Manifest:
+    """Return the pod template of a workload."""
+    return one(folder, kind, name)["spec"]["template"]
+
+
+WORKLOADS = ("Deployment", "StatefulSet", "Job")
+"""Kinds that start pods."""
+
+
+def workloads(folder: str) -> list[Manifest]:
+    """Return everything in a folder that starts pods."""
+    return [manifest for kind in WORKLOADS for manifest in every(folder, kind)]
+
+
+def pods(folder: str) -> list[Manifest]:
+    """Return the specifications of all pods of a folder."""
+    return [workload["spec"]["template"]["spec"] for workload in workloads(folder)]
+
+
+def containers(spec: Manifest) -> list[Manifest]:
+    """Return all containers of a pod specification."""
+    return [*spec["containers"], *spec.get("initContainers", [])]
+
+
 def pod(folder: str) -> Manifest:
     """Return the specification of the server's pods."""
-    return one(folder, "Deployment")["spec"]["template"]["spec"]
+    return server_deployment(folder)["spec"]["template"]["spec"]
 
 
 def triton(folder: str) -> Manifest:
@@ -86,7 +143,13 @@ def feed_options() -> list[str]:
 
 
 def pod_labels(folder: str) -> dict[str, str]:
-    return one(folder, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    return server_deployment(folder)["spec"]["template"]["metadata"]["labels"]
+
+
+def server_services(folder: str) -> list[Manifest]:
+    """Return the Services that lead to servers."""
+    selector = {"app.kubernetes.io/name": SERVER}.items()
+    return [service for service in every(folder, "Service") if selector <= service["spec"]["selector"].items()]
 
 
 def environment(folder: str) -> dict[str, str]:

@@ -17,17 +17,20 @@ import typer
 import yaml
 
 from cli import app
+from gateway.settings import GatewaySettings, read_gateway_settings
 from reentry import __version__, schema
 from reentry.serving import ServerConfig
 from reentry.serving.http import CONTROL_HEADER
 from reentry.serving.server import _CONTROL_APIS
-from tests.contract.manifests import environment, one, pod, triton
+from tests.contract.makefile import make
+from tests.contract.manifests import GATEWAY, environment, pod, template, triton
 from tests.contract.test_k8s_agreement import EXIT_TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile.triton"
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
-RUN = ("cpu", "gpu", "client", "perf")
+WITH_TRITON = yaml.safe_load((ROOT / "compose.triton.yaml").read_text())
+RUN = ("cpu", "gpu", "gateway", "client", "perf")
 SERVE = ("cpu", "gpu")
 
 
@@ -88,11 +91,11 @@ def imported_by(command: str, statements: str) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in found} - {"reentry"} - OPTIONAL_IMPORTS
 
 
-OPTIONAL_IMPORTS = {"setuptools", "cloudpickle", "coverage", "google-auth"}
+OPTIONAL_IMPORTS = {"setuptools", "cloudpickle", "coverage", "google-auth", "opentelemetry-proto"}
 """Distributions that the client image need not contain, though the import of the client finds them here.
 
 `setuptools` and `cloudpickle` are imported only if they are installed, `coverage` measures the tests, and
-`google-auth` shares the namespace `google` with protobuf.
+`google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
 """
 
 
@@ -132,8 +135,6 @@ def test_the_gpu_server_limits_the_request_size_and_accepts_extra_arguments(tmp_
     words = started_on_gpu(tmp_path, "--log-verbose=1")
     assert words[-1] == "--log-verbose=1"
     assert f"--http-max-input-size={16 * 2**20}" in words
-    annotations = one("overlays/gpu", "Ingress", "reentry-grpc")["metadata"]["annotations"]
-    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "16m"
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
@@ -144,10 +145,11 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
 
 def test_base_images_are_arguments_with_a_version() -> None:
     # Only an ARG before the first FROM can set a base image.
-    declared = dict(argument.split("=", 1) for name, argument in instructions()[:3] if name == "ARG")
+    declared = dict(argument.split("=", 1) for name, argument in instructions()[:4] if name == "ARG")
     bases = {argument.split()[0] for name, argument in instructions() if name == "FROM"}
     outside = bases - set(stages()) - {"scratch"}
-    assert outside == {"${PYTHON_IMAGE}", "${TRITON_IMAGE}${TRITON_DIGEST:+@}${TRITON_DIGEST}"}
+    assert outside == {"${PYTHON_IMAGE}", "${NODE_IMAGE}", "${TRITON_IMAGE}${TRITON_DIGEST:+@}${TRITON_DIGEST}"}
+    assert re.search(r"/node:\d+-bookworm-slim$", declared["NODE_IMAGE"])
     assert re.search(r":3\.1[123]-slim", declared["PYTHON_IMAGE"])
     release = re.search(r"/tritonserver:(\d\d)\.(\d\d)-py3$", declared["TRITON_IMAGE"])
     assert release
@@ -253,7 +255,16 @@ def test_the_perf_image_has_every_package_that_measuring_a_server_imports() -> N
     assert needed - packages("CLIENT") == packages("PERF")
 
 
-@pytest.mark.parametrize("kind", ["SERVER", "CLIENT", "PERF"])
+def test_the_gateway_image_has_exactly_the_packages_it_imports() -> None:
+    statements = imports_of("gateway/**/*.py", "cli/gateway.py", "client/*.py", "registry/*.py", "reentry/tracks/*.py")
+    # SQLAlchemy loads the drivers, uvicorn the loop and the parser, and httpx its transport when they are first used.
+    named = {"aiosqlite", "psycopg", "psycopg-binary", "uvloop", "httptools", "httpcore", "h11"}
+    # The signatures of webhooks; pandas reads tzdata only when a time zone is used.
+    named |= {"standardwebhooks", "tzdata"}
+    assert packages("GATEWAY") == imported_by("gateway", statements) | named
+
+
+@pytest.mark.parametrize("kind", ["SERVER", "CLIENT", "PERF", "GATEWAY"])
 def test_every_package_of_an_image_is_locked(kind: str) -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     assert packages(kind) <= locked
@@ -274,7 +285,8 @@ def test_the_build_context_holds_exactly_what_the_image_copies() -> None:
         if "--from" not in argument
         for word in argument.split()[:-1]
     }
-    assert copied == allowed
+    # The page's files are copied before the rest of its folder, so that a changed source does not install it again.
+    assert {name for name in copied if not any(name.startswith(f"{other}/") for other in copied | allowed)} == allowed
     assert all((ROOT / name).exists() for name in allowed)
 
 
@@ -290,6 +302,7 @@ def test_compose_builds_each_target_under_its_image_name() -> None:
     built = {service["image"]: service["build"] for service in COMPOSE["services"].values() if "build" in service}
     assert {image: build["target"] for image, build in built.items()} == {
         f"reentry-triton:{__version__}-cpu": "cpu",
+        f"reentry-gateway:{__version__}": "gateway",
         f"reentry-client:{__version__}": "client",
     }
     for build in built.values():
@@ -297,8 +310,9 @@ def test_compose_builds_each_target_under_its_image_name() -> None:
 
 
 def test_compose_publishes_ports_on_loopback_only() -> None:
-    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
-    assert len(published) == 5
+    services = [*COMPOSE["services"].values(), *WITH_TRITON["services"].values()]
+    published = [port for service in services for port in service.get("ports", [])]
+    assert len(published) == 7
     for port in published:
         address, outside, inside = port.split(":")
         assert (address, outside) == ("127.0.0.1", inside)
@@ -313,7 +327,102 @@ def test_compose_runs_triton_with_the_settings_of_a_pod() -> None:
     memory = triton("overlays/production")["resources"]["limits"]["memory"]
     assert service["mem_limit"] == memory.lower().removesuffix("i")
     assert service["stop_grace_period"] == f"{pod('overlays/production')['terminationGracePeriodSeconds']}s"
-    assert {port.split(":")[2] for port in service["ports"]} == {str(port) for port in ServerConfig().ports.values()}
+    assert "ports" not in service  # everything from outside passes the gateway
+    assert set(WITH_TRITON["services"]) == {"triton"}
+    published = {port.split(":")[2] for port in WITH_TRITON["services"]["triton"]["ports"]}
+    assert published == {str(port) for port in ServerConfig().ports.values()}
+
+
+def test_compose_runs_the_gateway_with_the_settings_of_a_pod(tmp_path: Path) -> None:
+    services = COMPOSE["services"]
+    limits = template("overlays/production", "Deployment", GATEWAY)["spec"]
+    (container,) = limits["containers"]
+    grace = f"{limits['terminationGracePeriodSeconds']}s"
+    for name in ("gateway", "worker", "migration", "laptop", "database", "redis"):
+        assert services[name]["read_only"]
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert services[name]["security_opt"] == ["no-new-privileges:true"]
+    for name, command in (("gateway", None), ("worker", ["work"]), ("migration", ["migrate"]), ("laptop", None)):
+        assert services[name].get("command") == command
+        assert services[name]["mem_limit"] == container["resources"]["limits"]["memory"].lower().removesuffix("i")
+        if name != "migration":
+            assert services[name]["stop_grace_period"] == grace
+    (url,) = services["gateway"]["secrets"]
+    secret = tmp_path / url
+    secret.write_text("postgresql://reentry:x@database:5432/reentry")
+    given = services["gateway"]["environment"] | {"REENTRY_GATEWAY_DATABASE_URL_FILE": str(secret)}
+    full = read_gateway_settings(None, environment=given)
+    assert not full.embedded
+    assert full.redis_url == "redis://redis:6379/0"
+    image = {key: value for key, value in pairs("gateway", "ENV").items() if key.startswith("REENTRY_")}
+    laptop = read_gateway_settings(None, environment=image | services["laptop"]["environment"])
+    assert laptop.embedded
+    assert laptop.worker_count == 1
+    assert (laptop.redis_url, services["laptop"]["secrets"], services["laptop"]["profiles"]) == ("", [], ["laptop"])
+    for settings in (full, laptop):
+        assert settings.triton_url == f"grpc://triton:{ServerConfig().grpc_port}"
+    assert "jobs:/jobs" in services["gateway"]["volumes"]
+    assert services["worker"]["volumes"] == [f"jobs:{full.store_place}"]
+    assert services["laptop"]["volumes"] == [f"laptop:{laptop.data}"]
+
+
+def test_the_migration_of_compose_runs_once_before_gateway_and_workers() -> None:
+    services = COMPOSE["services"]
+    assert "restart" not in services["migration"]
+    assert services["migration"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    for name in ("gateway", "worker"):
+        assert services[name]["depends_on"]["migration"]["condition"] == "service_completed_successfully"
+
+
+def test_the_secrets_of_compose_are_files_that_make_writes(tmp_path: Path) -> None:
+    files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+
+    def made() -> dict[str, str]:
+        done = make("secrets", f"OUT={tmp_path}")
+        assert done.returncode == 0, done.stderr
+        return {name: (tmp_path / path.removeprefix("artifacts/")).read_text() for name, path in files.items()}
+
+    found = made()
+    assert made() == found  # a second call keeps the password
+    password = found["database-password"]
+    assert len(password) == 48
+    user = COMPOSE["services"]["database"]["environment"]["POSTGRES_USER"]
+    url = f"postgresql://{user}:{password}@database:5432/reentry"
+    assert found == {"database-password": password, "database-url": url}
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_gateway_image_listens_where_its_health_check_asks() -> None:
+    defaults = GatewaySettings()
+    assert [int(port) for port in arguments("gateway", "EXPOSE")[0].split()] == [defaults.port, defaults.metrics_port]
+    (check,) = arguments("gateway", "HEALTHCHECK")
+    assert f"http://127.0.0.1:{defaults.port}/health/live" in check
+    (worker,) = re.findall(r"http://\S+(?=')", COMPOSE["services"]["worker"]["healthcheck"]["test"][-1])
+    assert worker == f"http://127.0.0.1:{defaults.metrics_port}/metrics"
+    image = {name for name in pairs("gateway", "ENV") if name.startswith("REENTRY_")}
+    assert image == {"REENTRY_GATEWAY_ADDRESS", "REENTRY_GATEWAY_DATA"}
+    folders = {pairs("gateway", "ENV")["REENTRY_GATEWAY_DATA"], "/jobs"}
+    (created,) = [argument for argument in arguments("gateway", "RUN") if argument.startswith("install ")]
+    assert folders == {word for word in created.split() if word.startswith("/")}
+    mounts = template("overlays/production", "Deployment", GATEWAY)["spec"]["containers"][0]["volumeMounts"]
+    assert pairs("gateway", "ENV")["REENTRY_GATEWAY_DATA"] in {mount["mountPath"] for mount in mounts}
+
+
+@pytest.mark.parametrize("command", ["serve", "work", "migrate"])
+def test_the_gateway_image_runs_commands_that_exist(command: str) -> None:
+    assert json.loads(arguments("gateway", "ENTRYPOINT")[0]) == ["reentry", "gateway"]
+    assert json.loads(arguments("gateway", "CMD")[0]) == ["serve"]
+    if command == "work" and not (ROOT / "gateway/jobs/worker.py").exists():
+        pytest.skip("gateway/jobs/worker.py does not exist yet, and with it the command `work`")
+    group = typer.main.get_command(app).commands["gateway"]
+    group.commands[command].make_context(command, [])
+
+
+def test_the_page_is_built_from_its_lock_and_without_scripts_of_packages() -> None:
+    (install, build) = arguments("page", "RUN")
+    assert "npm ci --ignore-scripts" in install
+    assert build.startswith("node build.mjs ")
+    assert "--from=page /page/dist /page" in arguments("gateway-package", "COPY")
 
 
 def test_the_services_of_compose_find_each_other() -> None:
@@ -322,7 +431,9 @@ def test_the_services_of_compose_find_each_other() -> None:
     (script,) = services["client"]["command"]
     assert f"--url grpc://triton:{config.grpc_port}" in script
     contents = {name: yaml.safe_load(each["content"]) for name, each in COMPOSE["configs"].items()}
-    (job,) = contents["prometheus"]["scrape_configs"]
+    job, gateway = contents["prometheus"]["scrape_configs"]
+    found = [target for each in gateway["static_configs"] for target in each["targets"]]
+    assert found == [f"{name}:{GatewaySettings().metrics_port}" for name in ("gateway", "worker")]
     (targets,) = job["static_configs"]
     assert targets["targets"] == [f"triton:{config.metrics_port}"]
     # The rules and the dashboard select and group by these labels.
@@ -347,7 +458,7 @@ def test_compose_refers_to_declared_names_and_existing_files() -> None:
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in COMPOSE["volumes"] or (ROOT / source).exists(), source
-        assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), service["image"]
+        assert re.search(r":v?\d+\.\d+", service["image"]), service["image"]
     (provider,) = yaml.safe_load(COMPOSE["configs"]["dashboards"]["content"])["providers"]
     assert any(f":{provider['options']['path']}/" in volume for volume in COMPOSE["services"]["grafana"]["volumes"])
 

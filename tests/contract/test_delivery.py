@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.contract.makefile import ROOT, make
-from tests.contract.manifests import ENVIRONMENTS, K8S, one, program
+from tests.contract.manifests import ENVIRONMENTS, GATEWAY, K8S, one, program, server_deployment
 
 BIN = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -25,9 +25,13 @@ DELIVERY = [
     ".ci/run",
     "make run",
     "make build",
+    "make build TARGET=gateway",
     "make scan",
+    "make scan TARGET=gateway",
     "make sbom",
+    "make sbom TARGET=gateway",
     "make push",
+    "make push TARGET=gateway",
     "make deploy OVERLAY=staging",
     "make health-check NAMESPACE=reentry-staging",
     "make deploy OVERLAY=production",
@@ -54,8 +58,8 @@ def steps() -> Iterator[dict]:
 
 
 def commands(script: str) -> list[str]:
-    """Return the calls of make and of .ci/run, with the overlay or namespace."""
-    return re.findall(r"(?:^|\s)(make [a-z-]+(?: (?:OVERLAY|NAMESPACE)=[\w-]+)?|\.ci/run)", script)
+    """Return the calls of make and of .ci/run, with the overlay, namespace or target."""
+    return re.findall(r"(?:^|\s)(make [a-z-]+(?: (?:OVERLAY|NAMESPACE|TARGET)=[\w-]+)?|\.ci/run)", script)
 
 
 def github() -> list[str]:
@@ -175,7 +179,11 @@ def test_production_follows_staging_and_deploys_the_same_image() -> None:
     for name in ("staging", "production"):
         assert delivery[name]["environment"] == name
         assert delivery[name]["concurrency"] == name
-        assert delivery[name]["env"] == {"IMAGE": "${{ needs.image.outputs.reference }}"}
+        assert delivery[name]["env"] == {
+            "IMAGE": "${{ needs.image.outputs.reference }}",
+            "GATEWAY_IMAGE": "${{ needs.image.outputs.gateway }}",
+            "REENTRY_KEY": "${{ secrets.REENTRY_KEY }}",
+        }
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
@@ -212,10 +220,11 @@ def recipe(target: str, *variables: str) -> str:
 @pytest.mark.parametrize("folder", [folder for folder in ENVIRONMENTS if not folder.endswith("minikube")])
 def test_the_build_tags_the_image_that_the_overlay_uses(folder: str) -> None:
     program("kubectl")
-    image = one(folder, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
-    target = image.rpartition("-")[2]
-    built = recipe("build", f"TARGET={target}", "REGISTRY=registry.example.com")
-    assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")
+    server = server_deployment(folder)["spec"]["template"]["spec"]["containers"][0]["image"]
+    gateway = one(folder, "Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"][0]["image"]
+    for image, target in ((server, server.rpartition("-")[2]), (gateway, "gateway")):
+        built = recipe("build", f"TARGET={target}", "REGISTRY=registry.example.com")
+        assert f" --target {target} --tag {image} " in built.replace("\\\n\t", " ")
 
 
 def test_the_scan_fails_on_a_critical_finding() -> None:

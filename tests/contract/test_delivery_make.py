@@ -64,6 +64,30 @@ def test_push_writes_the_digest_of_the_image_to_a_file(checkout: Path, engine: s
     assert (checkout / "artifacts" / "image" / "reference").read_text() == f"{repository}@{DIGEST}\n"
 
 
+def test_each_image_of_a_release_has_the_tag_of_the_commit_and_a_reference_of_its_own(checkout: Path) -> None:
+    fake_program(checkout, "podman", ENGINE)
+    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+    for target, name, folder in (("cpu", "reentry-triton", "image"), ("gateway", "reentry-gateway", "image/gateway")):
+        repository = f"registry.example.com/{name}"
+        words = ["ENGINE=podman", "REGISTRY=registry.example.com", "RELEASE=0123", f"TARGET={target}"]
+        done = make("push", *words, folder=checkout, CALLS=str(checkout / "calls"), PATH=path, REPOSITORY=repository)
+        assert done.returncode == 0, done.stderr
+        assert (checkout / "artifacts" / folder / "reference").read_text() == f"{repository}@{DIGEST}\n"
+    tags = [line.split()[-1] for line in (checkout / "calls").read_text().splitlines()]
+    assert tags == ["registry.example.com/reentry-triton:0123-cpu", "registry.example.com/reentry-gateway:0123"]
+
+
+def test_the_gateway_is_built_without_a_model(checkout: Path) -> None:
+    shutil.rmtree(checkout / "model_repository")
+    fake_program(checkout, "podman", ENGINE)
+    fake_program(checkout, "git", "#!/bin/sh\necho 0123abcd\n")
+    path = only_these(checkout, "bash", "sh", "sed", "awk", "basename")
+    done = make("build", "TARGET=gateway", folder=checkout, CALLS=str(checkout / "calls"), PATH=path)
+    assert done.returncode == 0, done.stderr
+    (call,) = (checkout / "calls").read_text().splitlines()
+    assert " --target gateway --tag reentry-gateway:" in call
+
+
 @pytest.mark.parametrize(("installed", "chosen"), [(("buildah", "podman"), "podman"), (("buildah",), "buildah")])
 def test_build_uses_the_installed_engine(checkout: Path, installed: tuple[str, ...], chosen: str) -> None:
     for engine in installed:
@@ -96,7 +120,13 @@ def test_deploy_without_an_overlay_shows_the_usage() -> None:
     [
         (["deploy", "OVERLAY=staging"], {}, "k8s/scripts/deploy.sh staging"),
         (["deploy", "OVERLAY=staging"], {"IMAGE": "a@sha256:1"}, "k8s/scripts/deploy.sh staging --image a@sha256:1"),
+        (
+            ["deploy", "OVERLAY=staging"],
+            {"IMAGE": "a@sha256:1", "GATEWAY_IMAGE": "b@sha256:2"},
+            "k8s/scripts/deploy.sh staging --image a@sha256:1 --gateway-image b@sha256:2",
+        ),
         (["rollback"], {}, "k8s/scripts/rollback.sh"),
+        (["rollback", "DEPLOYMENT=d"], {}, "k8s/scripts/rollback.sh --deployment d"),
         (["rollback", "NAMESPACE=n", "REVISION=3"], {}, "k8s/scripts/rollback.sh --namespace n --to-revision 3"),
         (["rollback", "NAMESPACE=n", "REVISION="], {}, "k8s/scripts/rollback.sh --namespace n"),
         (["health-check", "NAMESPACE=n"], {}, "k8s/scripts/health-check.sh --namespace n"),

@@ -7,6 +7,7 @@ and forwards ports to the Triton server of the tests.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import shutil
@@ -25,13 +26,32 @@ import yaml
 from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from reentry.tracks import write_tracks
-from tests.contract.api import Objects, as_live, serving
-from tests.contract.manifests import DEPLOYED, K8S, Manifest, build, one, pod, pod_labels, program, triton
+from tests.contract.api import PLURALS, Objects, as_live, serving
+from tests.contract.manifests import (
+    DEPLOYED,
+    GATEWAY,
+    K8S,
+    MIGRATION,
+    SERVER,
+    WORKER,
+    Manifest,
+    build,
+    containers,
+    every,
+    one,
+    pod,
+    program,
+    server_deployment,
+    template,
+    triton,
+)
+from tests.gateway_servers import GatewayProcess, running_gateway
 
 SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
+TRITON_URL = "REENTRY_GATEWAY_TRITON_URL"
 IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
-TIMEOUT = 60.0
+TIMEOUT = 180.0
 
 STAND_IN = """#!/usr/bin/env bash
 # Records each command. Later commands can read the objects of an apply.
@@ -44,9 +64,10 @@ namespace=
 [ "$1" = -n ] && namespace=$2 && shift 2
 case "$*" in
 get*) exec "$KUBECTL" --kubeconfig=/dev/null --cache-dir="$STATE/cache" --server="$API" -n "$namespace" "$@" ;;
-"apply --dry-run=server -f -") [ -z "${FORBIDDEN:-}" ] || { echo "$FORBIDDEN" >&2 && exit 1; } ;;
-"apply -f -") cat >"$STATE/applied.yaml" ;;
+"apply --dry-run=server -f - "*) [ -z "${FORBIDDEN:-}" ] || { echo "$FORBIDDEN" >&2 && exit 1; } ;;
+"apply -f -"*) cat >"$STATE/applied.yaml" ;;
 port-forward*:8000) echo "Forwarding from 127.0.0.1:$HTTP_PORT -> 8000" && exec sleep 60 ;;
+port-forward*:8080) echo "Forwarding from 127.0.0.1:$GATEWAY_PORT -> 8080" && exec sleep 60 ;;
 port-forward*:8001) echo "Forwarding from 127.0.0.1:$GRPC_PORT -> 8001" && exec sleep 60 ;;
 rollout\\ status\\ deployment/"$BROKEN "*) echo "timed out" >&2 && exit 1 ;;
 rollout\\ status\\ deployment/"$STUCK "*) exec sleep 60 ;;
@@ -65,6 +86,9 @@ class Cluster:
     live: Objects
     http_port: int
     grpc_port: int
+    gateway_port: int
+    key: str = ""
+    """Value of REENTRY_KEY for the scripts."""
     broken: str = "none"
     """Name of the Deployment whose rollout times out."""
     stuck: str = "none"
@@ -89,6 +113,8 @@ class Cluster:
                 "API": self.api,
                 "HTTP_PORT": str(self.http_port),
                 "GRPC_PORT": str(self.grpc_port),
+                "GATEWAY_PORT": str(self.gateway_port),
+                "REENTRY_KEY": self.key,
                 "BROKEN": self.broken,
                 "STUCK": self.stuck,
                 "WATCHED": "yes" if self.watched else "",
@@ -117,8 +143,16 @@ class Cluster:
         return list(yaml.safe_load_all((self.state / "applied.yaml").read_text()))
 
 
+@pytest.fixture(scope="module")
+def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway in front of the Triton server of the tests."""
+    url = f"grpc://{server.grpc_url}"
+    with running_gateway(tmp_path_factory.mktemp("gateway"), triton_url=url) as process:
+        yield process
+
+
 @pytest.fixture
-def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, server: EmbeddedServer, gateway: GatewayProcess) -> Iterator[Cluster]:
     """A cluster that runs the production overlay with three replicas."""
     program("kubectl")
     program("curl")
@@ -128,7 +162,10 @@ def cluster(tmp_path: Path, server: EmbeddedServer) -> Iterator[Cluster]:
     live: Objects = {}
     ports = [int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url)]
     with serving(live, applied=tmp_path / "applied.yaml") as api:
-        cluster = Cluster(state=tmp_path, api=api, live=live, http_port=ports[0], grpc_port=ports[1])
+        http_port, grpc_port = ports
+        cluster = Cluster(
+            state=tmp_path, api=api, live=live, http_port=http_port, grpc_port=grpc_port, gateway_port=gateway.port
+        )
         cluster.put(*build("overlays/production"))
         yield cluster
 
@@ -141,13 +178,16 @@ def canary(cluster: Cluster) -> Cluster:
 
 
 def put_canary(cluster: Cluster, replicas: int) -> None:
-    deployment = copy.deepcopy(one("overlays/production", "Deployment"))
-    deployment["metadata"]["name"] = "reentry-canary"
-    deployment["spec"]["replicas"] = replicas
-    deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
-    for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
-        labels["release"] = "canary"
-    cluster.put(deployment, name="2-canary")
+    canaries = []
+    for name in (SERVER, GATEWAY):
+        deployment = copy.deepcopy(one("overlays/production", "Deployment", name))
+        deployment["metadata"]["name"] = f"{name}-canary"
+        deployment["spec"]["replicas"] = replicas
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
+        for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
+            labels["release"] = "canary"
+        canaries.append(deployment)
+    cluster.put(*canaries, name="2-canary")
 
 
 def free_port() -> int:
@@ -195,6 +235,21 @@ def test_the_health_check_fails_if_no_server_listens() -> None:
 
 
 STABLE = triton("overlays/production")["image"]
+DRY_RUN = "apply --dry-run=server -f - --selector app.kubernetes.io/component!=migration"
+MIGRATE = [
+    f"delete job {MIGRATION} --ignore-not-found",
+    "apply -f - --selector app.kubernetes.io/component notin (server, gateway, worker)",
+]
+HEALTH_CHECK = [f"port-forward service/{SERVER} :8000", f"port-forward service/{GATEWAY} :8080"]
+
+
+def images(cluster: Cluster) -> dict[str, str]:
+    """Return the image of each Deployment that was applied, by name."""
+    return {
+        manifest["metadata"]["name"]: manifest["spec"]["template"]["spec"]["containers"][0]["image"]
+        for manifest in cluster.applied
+        if manifest["kind"] == "Deployment"
+    }
 
 
 def record_cause(deployment: str, cause: str) -> str:
@@ -205,17 +260,72 @@ def test_deploy_applies_the_pinned_image_waits_and_scores_a_track(cluster: Clust
     cluster.put(*build("overlays/staging"))
     result = cluster.run("deploy.sh", "staging", "--image", IMAGE)
     assert result.returncode == 0, result.stderr
+    gateway = one("overlays/staging", "Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"][0]["image"]
     assert cluster.changes == [
-        "apply --dry-run=server -f -",
+        DRY_RUN,
+        *MIGRATE,
         "apply -f -",
-        record_cause("reentry", f"deploy.sh staging: {IMAGE}"),
-        "rollout status deployment/reentry --timeout=10m",
-        "port-forward service/reentry :8000",
+        record_cause(SERVER, f"deploy.sh staging: {IMAGE}"),
+        record_cause(GATEWAY, f"deploy.sh staging: {gateway}"),
+        record_cause(WORKER, f"deploy.sh staging: {gateway}"),
+        *(f"rollout status deployment/{name} --timeout=10m" for name in (SERVER, GATEWAY, WORKER)),
+        *HEALTH_CHECK,
     ]
-    (deployment,) = [manifest for manifest in cluster.applied if manifest["kind"] == "Deployment"]
-    assert deployment["metadata"]["namespace"] == "reentry-staging"
-    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGE
+    assert f"no track was scored through {GATEWAY}, because REENTRY_KEY is not set" in result.stdout
+    assert images(cluster) == {SERVER: IMAGE, GATEWAY: gateway, WORKER: gateway}
+    assert {manifest["metadata"].get("namespace") for manifest in cluster.applied} == {"reentry-staging", None}
     assert not list(K8S.glob(".deploy.*"))
+
+
+def test_deploy_gives_gateway_workers_and_migration_one_image(cluster: Cluster) -> None:
+    image = IMAGE.replace("triton", "gateway")
+    result = cluster.run("deploy.sh", "production", "--gateway-image", image)
+    assert result.returncode == 0, result.stderr
+    assert images(cluster) == {SERVER: STABLE, GATEWAY: image, WORKER: image}
+    (job,) = [manifest for manifest in cluster.applied if manifest["kind"] == "Job"]
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+def test_a_failed_migration_stops_the_deploy_before_any_pod_changes(cluster: Cluster) -> None:
+    job = as_live(one("overlays/production", "Job"))
+    job["status"] = {"failed": 6, "conditions": [{"type": "Failed", "status": "True"}]}
+    cluster.put_unchanged(job, name="3-failed")
+    result = cluster.run("deploy.sh", "production")
+    assert result.returncode == 1
+    assert "the migration failed, the old pods serve" in result.stderr
+    assert cluster.changes == [DRY_RUN, *MIGRATE]
+
+
+def test_the_first_step_of_a_deploy_applies_everything_that_the_migration_needs_and_no_pod_of_a_release() -> None:
+    selector = next(line for line in MIGRATE if line.startswith("apply")).partition("--selector ")[2]
+    key, _, values = selector.partition(" notin ")
+    left_out = set(values.strip("()").split(", "))
+    for folder in DEPLOYED:
+        first = [each for each in build(folder) if each["metadata"].get("labels", {}).get(key) not in left_out]
+        kinds = {(each["kind"], each["metadata"]["name"]) for each in first}
+        job = template(folder, "Job", MIGRATION)["spec"]
+        assert {("Job", MIGRATION), ("ServiceAccount", job["serviceAccountName"])} <= kinds
+        assert not [name for kind, name in kinds if kind == "Deployment"]
+
+
+def test_the_health_check_scores_through_the_gateway_with_a_key(cluster: Cluster, gateway: GatewayProcess) -> None:
+    cluster.key = gateway.key
+    result = cluster.run("health-check.sh", "--namespace", "reentry")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("healthy: reentry_lstm version 1 answered") == 2
+    assert cluster.changes == HEALTH_CHECK
+
+
+@pytest.mark.parametrize("key", ["rk_0_0_0", ""])
+def test_the_health_check_of_a_gateway_fails_without_a_valid_key(cluster: Cluster, key: str) -> None:
+    cluster.key = key
+    result = cluster.run("health-check.sh", "--url", f"http://127.0.0.1:{cluster.gateway_port}")
+    assert result.returncode == 1
+    assert "v2/health/live reports a failure" in result.stderr
+
+
+def test_the_key_is_no_argument_of_a_program() -> None:
+    assert "@<(printf '%s' \"${key:+Authorization: Bearer $key}\")" in (SCRIPTS / "health-check.sh").read_text()
 
 
 def test_deploy_changes_nothing_if_the_cluster_refuses_an_object(cluster: Cluster) -> None:
@@ -224,13 +334,13 @@ def test_deploy_changes_nothing_if_the_cluster_refuses_an_object(cluster: Cluste
     assert result.returncode == 1
     assert cluster.forbidden in result.stderr
     assert "nothing was changed; fix: let an administrator" in result.stderr
-    assert cluster.changes == ["apply --dry-run=server -f -"]
+    assert cluster.changes == [DRY_RUN]
 
 
 def test_the_first_deploy_creates_the_namespace(cluster: Cluster) -> None:
     result = cluster.run("deploy.sh", "staging")  # the cluster runs only production
     assert result.returncode == 0, result.stderr
-    assert cluster.changes[0] == "apply -f -"
+    assert cluster.changes[: len(MIGRATE)] == MIGRATE
 
 
 @pytest.mark.parametrize("image", ["registry.example.com/reentry-triton", "reentry-triton:latest", "host:5000/reentry"])
@@ -243,7 +353,7 @@ def test_deploy_refuses_an_image_without_a_digest(cluster: Cluster, image: str) 
 
 def test_deploy_fails_when_the_new_pods_do_not_become_ready(cluster: Cluster) -> None:
     cluster.broken = "reentry"
-    deployment = as_live(one("overlays/production", "Deployment"))
+    deployment = as_live(server_deployment("overlays/production"))
     reason = 'pods "reentry-5d" is forbidden: exceeded quota: reentry'
     deployment["status"]["conditions"] = [
         {"type": "Available", "status": "True", "message": "Deployment has minimum availability."},
@@ -285,7 +395,7 @@ def test_a_pod_that_cannot_start_ends_the_wait_and_its_last_message_is_printed(
     assert f"error: pod reentry-hash2-x, container {container}: {reason}: back-off 10s restarting" in result.stderr
     assert "its last line: cannot load the model" in result.stderr
     assert "the old ones serve" in result.stderr
-    assert "port-forward service/reentry :8000" not in cluster.changes
+    assert not set(HEALTH_CHECK) & set(cluster.changes)
 
 
 @pytest.mark.parametrize(
@@ -319,11 +429,17 @@ def test_the_minikube_script_deploys_a_checkout_and_scores_a_file(
     result = cluster.run("minikube.sh", scripts=checkout / "k8s" / "scripts")
 
     assert result.returncode == 0, result.stderr
-    start, build = (tmp_path / "minikube.commands").read_text().splitlines()
+    start, *builds = (tmp_path / "minikube.commands").read_text().splitlines()
     assert start.startswith("start --profile reentry")
-    (image,) = re.findall(r"--tag (reentry-triton:\S+) --file Dockerfile.triton --build-opt=target=cpu", build)
-    (deployment,) = [manifest for manifest in cluster.applied if manifest["kind"] == "Deployment"]
-    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    built = dict(
+        re.findall(r"--tag (\S+) --file Dockerfile.triton --build-opt=target=(\w+)", each)[0][::-1] for each in builds
+    )
+    assert set(built) == {"cpu", "gateway"}
+    assert images(cluster) == {SERVER: built["cpu"], GATEWAY: built["gateway"], WORKER: built["gateway"]}
+    (secret,) = [line for line in cluster.changes if line.startswith("create secret")]
+    given = dict(re.findall(r"--from-(?:literal|file)=([\w-]+)=(\S+)", secret))
+    assert set(given) == {"redis-url", "database-password", "database-url"}
+    assert all(given[name].startswith("/dev/fd/") for name in ("database-password", "database-url"))
     predictions = checkout / "artifacts" / "minikube" / "predictions" / "predictions.csv"
     assert len(predictions.read_text().splitlines()) == 1 + len(tracks)
 
@@ -343,25 +459,36 @@ def test_rollback_returns_to_the_previous_revision_and_scores_a_track(cluster: C
     assert cluster.changes == [
         "rollout undo deployment/reentry --to-revision=0",
         "rollout status deployment/reentry --timeout=10m",
-        "port-forward service/reentry :8000",
+        *HEALTH_CHECK,
+    ]
+
+
+def test_a_rollback_of_the_gateway_leaves_the_servers_as_they_are(cluster: Cluster) -> None:
+    result = cluster.run("rollback.sh", "--deployment", GATEWAY, "--to-revision", "3")
+    assert result.returncode == 0, result.stderr
+    assert cluster.changes == [
+        f"rollout undo deployment/{GATEWAY} --to-revision=3",
+        f"rollout status deployment/{GATEWAY} --timeout=10m",
+        *HEALTH_CHECK,
     ]
 
 
 def resize(replicas: int) -> list[str]:
     return [
-        f"scale deployment/reentry-canary --replicas={replicas}",
-        "rollout status deployment/reentry-canary --timeout=10m",
+        f"{word}deployment/{name}-canary {rest}"
+        for name in (SERVER, GATEWAY)
+        for word, rest in (("scale ", f"--replicas={replicas}"), ("rollout status ", "--timeout=10m"))
     ]
 
 
 def route(weight: int) -> str:
-    return (
-        "annotate --overwrite ingress/reentry-http-canary ingress/reentry-grpc-canary "
-        f"nginx.ingress.kubernetes.io/canary-weight={weight}"
-    )
+    return f"annotate --overwrite ingress/reentry-gateway-canary nginx.ingress.kubernetes.io/canary-weight={weight}"
 
 
-REMOVE = ["delete ingress -l release=canary", "delete deployment,service -l release=canary"]
+REMOVE = ["delete ingress -l release=canary", "delete deployment,service,poddisruptionbudget -l release=canary"]
+CANARY_HEALTH_CHECK = [
+    f"port-forward service/{name}-canary :{port}" for name, port in ((SERVER, 8000), (GATEWAY, 8080))
+]
 
 
 def test_a_canary_scores_a_track_before_it_receives_traffic(cluster: Cluster) -> None:
@@ -372,7 +499,8 @@ def test_a_canary_scores_a_track_before_it_receives_traffic(cluster: Cluster) ->
         "apply -f -",
         record_cause("reentry-canary", f"canary.sh start: {IMAGE}"),
         "rollout status deployment/reentry-canary --timeout=10m",
-        "port-forward service/reentry-canary :8000",
+        "rollout status deployment/reentry-gateway-canary --timeout=10m",
+        *CANARY_HEALTH_CHECK,
         *resize(1),
         route(5),
     ]
@@ -385,54 +513,72 @@ def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_an
     cluster: Cluster, folder: str
 ) -> None:
     namespace = one(folder, "Namespace")["metadata"]["name"]
-    cluster.put(*build(folder))
+    cluster.put(*(manifest for manifest in build(folder) if manifest["kind"] in PLURALS))
     cluster.broken = "reentry-canary"  # the applied manifests are enough for this test
     assert cluster.run("canary.sh", "start", IMAGE, "--namespace", namespace).returncode == 1
 
     applied = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in cluster.applied}
     names = [
-        ("Deployment", "reentry"),
-        ("Service", "reentry"),
-        ("Ingress", "reentry-http"),
-        ("Ingress", "reentry-grpc"),
+        ("Deployment", SERVER),
+        ("Deployment", GATEWAY),
+        ("Service", SERVER),
+        ("Service", "reentry-feeds"),
+        ("Service", GATEWAY),
+        ("PodDisruptionBudget", SERVER),
+        ("PodDisruptionBudget", GATEWAY),
+        *([("Ingress", GATEWAY)] if every(folder, "Ingress") else []),
     ]
     assert sorted(applied) == sorted((kind, f"{name}-canary") for kind, name in names)
-    for (kind, _), manifest in applied.items():
+    for (kind, name), manifest in applied.items():
         assert manifest["metadata"]["namespace"] == namespace
         assert manifest["metadata"]["labels"]["release"] == "canary"  # the script removes the canary by this label
         assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
         assert set(manifest["metadata"]) <= {"name", "namespace", "labels", "annotations"}
-        assert "clusterIP" not in manifest["spec"]
+        assert manifest["spec"].get("clusterIP") == ("None" if name == "reentry-feeds-canary" else None)
         annotations = manifest["metadata"].get("annotations", {})
-        assert not [name for name in annotations if "nginx" not in name], kind
+        assert not [key for key in annotations if "nginx" not in key], kind
         kubernetes_validate.validate(manifest, "1.37", strict=True)
 
-    deployment, service = applied["Deployment", "reentry-canary"], applied["Service", "reentry-canary"]
-    labels = pod_labels(folder) | {"release": "canary"}
-    assert deployment["spec"]["template"]["metadata"]["labels"] == labels
-    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
-    stable_service = one(folder, "Service", "reentry")
-    assert service["metadata"]["labels"] == stable_service["metadata"]["labels"] | {"release": "canary"}
-    assert service["spec"]["selector"].items() <= labels.items()
-    assert not service["spec"]["selector"].items() <= pod_labels(folder).items()
-    assert "replicas" not in deployment["spec"]  # Kubernetes then starts one replica
-    expected = copy.deepcopy(pod(folder))
-    for container in [*expected["containers"], *expected.get("initContainers", [])]:
-        if container["image"] == triton(folder)["image"]:
-            container["image"] = IMAGE
-    got = deployment["spec"]["template"]["spec"]
-    for spread in got["topologySpreadConstraints"]:  # some versions of kustomize add this label
-        spread["labelSelector"]["matchLabels"].pop("release", None)
-    assert got == expected
-    assert service["spec"]["ports"] == stable_service["spec"]["ports"]
+    for name in (SERVER, GATEWAY):
+        stable_deployment, stable_service = one(folder, "Deployment", name), one(folder, "Service", name)
+        deployment, service = applied["Deployment", f"{name}-canary"], applied["Service", f"{name}-canary"]
+        stable_labels = stable_deployment["spec"]["template"]["metadata"]["labels"]
+        labels = stable_labels | {"release": "canary"}
+        assert deployment["spec"]["template"]["metadata"]["labels"] == labels
+        for selector in (
+            deployment["spec"]["selector"]["matchLabels"],
+            service["spec"]["selector"],
+            applied["PodDisruptionBudget", f"{name}-canary"]["spec"]["selector"]["matchLabels"],
+        ):
+            assert selector.items() <= labels.items()
+            assert not selector.items() <= stable_labels.items()
+        assert service["metadata"]["labels"] == stable_service["metadata"]["labels"] | {"release": "canary"}
+        assert service["spec"]["ports"] == stable_service["spec"]["ports"]
+        assert "replicas" not in deployment["spec"]  # Kubernetes then starts one replica
+        expected = copy.deepcopy(stable_deployment["spec"]["template"]["spec"])
+        for container in containers(expected):
+            if container["image"] == triton(folder)["image"]:
+                container["image"] = IMAGE
+        got = deployment["spec"]["template"]["spec"]
+        for spread in got["topologySpreadConstraints"]:  # some versions of kustomize add this label
+            spread["labelSelector"]["matchLabels"].pop("release", None)
+        if name == GATEWAY:  # it asks the servers of the canary
+            (address,) = [variable for variable in expected["containers"][0]["env"] if variable["name"] == TRITON_URL]
+            assert address["value"] == "grpc://reentry-feeds:8001"
+            address["value"] = "grpc://reentry-feeds-canary:8001"
+        for spec in (got, expected):  # the patch puts the variable first
+            spec["containers"][0]["env"].sort(key=lambda variable: variable["name"])
+        assert got == expected
+    addresses = applied["Service", "reentry-feeds-canary"]["spec"]
+    assert addresses["selector"] == applied["Service", f"{SERVER}-canary"]["spec"]["selector"]
 
-    for name in ("reentry-http", "reentry-grpc"):
-        stable, canary = one(folder, "Ingress", name), applied["Ingress", f"{name}-canary"]
+    if every(folder, "Ingress"):
+        stable, canary = one(folder, "Ingress", GATEWAY), applied["Ingress", f"{GATEWAY}-canary"]
         weight = {"nginx.ingress.kubernetes.io/canary": "true", "nginx.ingress.kubernetes.io/canary-weight": "0"}
         assert canary["metadata"]["annotations"] == stable["metadata"].get("annotations", {}) | weight
         rules = copy.deepcopy(stable["spec"])
         for path in rules["rules"][0]["http"]["paths"]:
-            path["backend"]["service"]["name"] = "reentry-canary"
+            path["backend"]["service"]["name"] = f"{GATEWAY}-canary"
         assert canary["spec"] == rules
 
 
@@ -449,6 +595,31 @@ def test_a_second_canary_is_refused(canary: Cluster) -> None:
     assert result.returncode == 1
     assert "promote or abort" in result.stderr
     assert canary.changes == []
+
+
+@pytest.mark.parametrize(
+    ("weight", "backends"),
+    [
+        (25, [("reentry-gateway", 75), ("reentry-gateway-canary", 25)]),
+        (100, [("reentry-gateway", 0), ("reentry-gateway-canary", 100)]),
+        (0, [("reentry-gateway", 100)]),
+    ],
+)
+def test_the_weight_is_in_the_route_if_the_gateway_api_routes(
+    canary: Cluster, weight: int, backends: list[tuple[str, int]]
+) -> None:
+    canary.put(one("gateway-api", "HTTPRoute"), name="3-route")
+    result = canary.run("canary.sh", "weight", str(weight))
+    assert result.returncode == 0, result.stderr
+    (patch,) = [line for line in canary.changes if line.startswith("patch")]
+    kind, _, text = patch.partition(" --type=json --patch ")
+    assert kind == "patch httproute reentry-gateway"
+    (operation,) = json.loads(text)
+    (rule,) = one("gateway-api", "HTTPRoute")["spec"]["rules"]
+    assert operation["path"] == "/spec/rules/0/backendRefs"
+    assert set(rule["backendRefs"][0]) == set(operation["value"][0])
+    assert [(backend["name"], backend["weight"]) for backend in operation["value"]] == backends
+    assert {backend["port"] for backend in operation["value"]} == {8080}
 
 
 @pytest.mark.parametrize(("weight", "replicas"), [(34, 2), (50, 2), (100, 3)])
@@ -490,7 +661,9 @@ def test_a_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_sc
         record_cause("reentry", f"canary.sh promote: {IMAGE}"),
         "scale deployment/reentry --replicas=3",
         "rollout status deployment/reentry --timeout=10m",
-        "port-forward service/reentry :8000",
+        "scale deployment/reentry-gateway --replicas=3",
+        "rollout status deployment/reentry-gateway --timeout=10m",
+        *HEALTH_CHECK,
         route(0),
         *REMOVE,
     ]

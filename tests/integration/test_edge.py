@@ -1,4 +1,6 @@
-"""nginx as the gateway before a real Triton, with the routes, limits and snippet of the manifests.
+"""nginx as the edge before a real gateway and a real Triton, with the routes and limits of the manifests.
+
+Everything passes the gateway, except the live feeds of k8s/feeds-outside, which go straight to Triton.
 
 ingress-nginx cannot run here. The tests rebuild what it generates for an Ingress: one location for each path, with the
 variables and directives that its template gives a location.
@@ -21,24 +23,24 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from reentry import schema
 from reentry.serving import EmbeddedServer
-from tests.contract.manifests import one, program, routes
+from tests.contract.manifests import GATEWAY, one, program, routes
+from tests.gateway_servers import GatewayProcess, running_gateway
 from tests.integration.test_serving import make_tracks, request_inputs
 
-FOLDER = "overlays/production"
+FEEDS = "feeds-outside/ingress"
 ANNOTATION = "nginx.ingress.kubernetes.io/"
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Addresses of the gateway as host:port, one for each Ingress."""
+    """Addresses of the edge as host:port, one for each Ingress."""
 
-    http: str
-    grpc: str
+    gateway: str
     feeds: str
 
     def status_of(self, method: str, path: str, body: bytes = b"", **headers: str) -> int:
-        """Send a request and return the status of the response."""
-        connection = http.client.HTTPConnection(self.http, timeout=10)
+        """Send a request to the gateway and return the status of the response."""
+        connection = http.client.HTTPConnection(self.gateway, timeout=10)
         try:
             connection.request(method, path, body, headers)
             return connection.getresponse().status
@@ -54,31 +56,36 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def locations(ingress: str, server: EmbeddedServer) -> str:
-    """Return the locations that ingress-nginx makes of one Ingress."""
+def locations(folder: str, upstream: str) -> str:
+    """Return the locations that ingress-nginx makes of the Ingress of a folder."""
     snippet = one("edge", "ConfigMap")["data"]["location-snippet"]
-    blocks = ["location / { return 404; }"]
-    for found, _, path, _ in routes(FOLDER):
-        if found["metadata"]["name"] != ingress:
-            continue
+    blocks = [] if folder != FEEDS else ["location / { return 404; }"]
+    for found, _, path, _ in routes(folder):
         annotations = found["metadata"]["annotations"]
         grpc = annotations.get(f"{ANNOTATION}backend-protocol") == "GRPC"
-        upstream = f"grpc_pass grpc://{server.grpc_url};" if grpc else f"proxy_pass http://{server.http_url};"
+        pass_to = f"grpc_pass grpc://{upstream};" if grpc else f"proxy_pass http://{upstream};"
         limit = f"client_max_body_size {annotations[f'{ANNOTATION}proxy-body-size']};"
-        blocks.append(f'location = {path} {{ set $namespace "reentry"; {limit} {upstream}\n{snippet} }}')
+        match = f"= {path}" if grpc else path
+        blocks.append(f'location {match} {{ set $namespace "reentry"; {limit} {pass_to}\n{snippet} }}')
     return "\n".join(blocks)
 
 
 @pytest.fixture(scope="module")
-def edge(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    url = f"grpc://{server.grpc_url}"
+    with running_gateway(tmp_path_factory.mktemp("gateway"), triton_url=url) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def edge(server: EmbeddedServer, gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     nginx = program("nginx")
     folder = tmp_path_factory.mktemp("nginx")
-    names = ("http", "grpc", "feeds")
-    ports = dict(zip(names, free_ports(3), strict=True))
-    servers = "\n".join(
-        f"server {{ listen 127.0.0.1:{port}{' http2' if name != 'http' else ''};\n"
-        f"{locations(f'reentry-{name}', server)} }}"
-        for name, port in ports.items()
+    ports = dict(zip(("gateway", "feeds"), free_ports(2), strict=True))
+    upstream = gateway.url.removeprefix("http://")
+    servers = (
+        f"server {{ listen 127.0.0.1:{ports['gateway']};\n{locations('overlays/production', upstream)} }}\n"
+        f"server {{ listen 127.0.0.1:{ports['feeds']} http2;\n{locations(FEEDS, server.grpc_url)} }}"
     )
     temporary = " ".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -106,28 +113,44 @@ def edge(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
         process.wait()
 
 
-def test_tracks_are_scored_through_the_gateway(edge: Edge) -> None:
-    for address in (edge.grpc, edge.feeds):
-        with triton.InferenceServerClient(address) as client:
-            answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(2, 30)))
-        assert answer.as_numpy("reentry_probability").shape == (2, 30)
+def test_the_edge_leads_to_the_gateway(edge: Edge) -> None:
+    assert edge.status_of("GET", "/health/live") == 200
+    assert edge.status_of("GET", "/health/ready") == 200
 
 
-def test_the_largest_request_of_our_client_passes_the_gateway(edge: Edge) -> None:
-    with triton.InferenceServerClient(edge.grpc) as client:
-        answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(16, 4096)))
-    assert answer.as_numpy("reentry_phase").shape == (16, 4096)
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/reentry/trace/setting", "/metrics", "/v1/keys"])
+def test_nothing_else_is_open_without_a_key(edge: Edge, path: str) -> None:
+    assert edge.status_of("GET", path) in (401, 404)
+    assert edge.status_of("POST", path, b"{}") in (401, 404)
+
+
+def test_an_upload_beyond_the_limit_is_refused_before_it_is_sent(edge: Edge) -> None:
+    limit = one("overlays/production", "ConfigMap", gateway_config())["data"]["REENTRY_GATEWAY_LARGEST_UPLOAD"]
+    with socket.create_connection(edge.gateway.split(":"), timeout=10) as connection:
+        connection.sendall(f"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: {int(limit) + 1}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def gateway_config() -> str:
+    (container,) = one("overlays/production", "Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"]
+    return str(container["envFrom"][0]["configMapRef"]["name"])
+
+
+def test_scans_are_scored_through_the_route_of_feeds(edge: Edge) -> None:
+    with triton.InferenceServerClient(edge.feeds) as client:
+        answer = client.infer(schema.ENSEMBLE.name, request_inputs(make_tracks(2, 30)))
+    assert answer.as_numpy("reentry_probability").shape == (2, 30)
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_a_compressed_request_is_refused_before_the_server_unpacks_it(edge: Edge, algorithm: str) -> None:
+def test_a_compressed_request_is_refused_before_a_server_unpacks_it(edge: Edge, algorithm: str) -> None:
+    assert edge.status_of("GET", "/health/live", **{"Content-Encoding": algorithm}) == 415
     inputs = request_inputs(make_tracks(2, 30))
-    for address in (edge.grpc, edge.feeds):
-        with (
-            triton.InferenceServerClient(address) as client,
-            pytest.raises(triton.InferenceServerException, match="415"),
-        ):
-            client.infer(schema.ENSEMBLE.name, inputs, compression_algorithm=algorithm)
+    with (
+        triton.InferenceServerClient(edge.feeds) as client,
+        pytest.raises(triton.InferenceServerException, match="415"),
+    ):
+        client.infer(schema.ENSEMBLE.name, inputs, compression_algorithm=algorithm)
 
 
 def test_a_message_beyond_the_limit_is_refused_and_the_server_stays_ready(edge: Edge) -> None:
@@ -136,7 +159,7 @@ def test_a_message_beyond_the_limit_is_refused_and_the_server_stays_ready(edge: 
     huge = triton.InferInput(name, (1, 400_000, 6), "FP64")
     huge.set_data_from_numpy(np.zeros((1, 400_000, 6)))
     inputs = [huge if each.name() == name else each for each in inputs]
-    with triton.InferenceServerClient(edge.grpc) as client:
+    with triton.InferenceServerClient(edge.feeds) as client:
         with pytest.raises(triton.InferenceServerException, match="413"):
             client.infer(schema.ENSEMBLE.name, inputs)
         assert client.is_model_ready(schema.ENSEMBLE.name)
@@ -148,46 +171,15 @@ def test_a_message_with_a_shape_larger_than_its_data_is_refused_by_the_server(ed
         shape = [1, 100_000_000, 6] if tensor.name == schema.MEASUREMENTS.name else [1, 1]
         request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=shape)
         request.raw_input_contents.append(bytes({"FP64": 48, "INT32": 4, "INT64": 8}[tensor.dtype]))
-    with grpc.insecure_channel(edge.grpc) as channel:
+    with grpc.insecure_channel(edge.feeds) as channel:
         server = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with pytest.raises(grpc.RpcError, match="input byte size mismatch for input 'measurements'"):
             server.ModelInfer(request)
         assert server.ModelReady(service_pb2.ModelReadyRequest(name=schema.ENSEMBLE.name)).ready
 
 
-@pytest.mark.parametrize(
-    "path", ["health/live", "health/ready", "models/reentry", "models/reentry/config", "models/reentry/ready"]
-)
-def test_health_and_metadata_are_available_over_http(edge: Edge, path: str) -> None:
-    assert edge.status_of("GET", f"/v2/{path}") == 200
-    assert edge.status_of("GET", f"/v2/{path}", **{"Content-Encoding": "gzip"}) == 415
-    assert edge.status_of("GET", f"/v2/{path}", bytes(1025)) == 413
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v2/models/reentry/infer"),
-        ("POST", "/v2/models/reentry/ready/../infer"),
-        ("POST", "/v2/models/reentry/infer/../ready"),
-        ("POST", "/v2/models/reentry%2Finfer"),
-        ("POST", "/v2/models/reentry/versions/1/infer"),
-        ("POST", "/v2/models/reentry/trace/setting"),
-        ("GET", "/v2/models/reentry/trace/setting"),
-        ("GET", "/v2/models/track_features/ready"),
-        ("POST", "/v2/repository/index"),
-        ("POST", "/v2/repository/models/reentry/unload"),
-        ("GET", "/v2/systemsharedmemory/status"),
-        ("GET", "/v2/logging"),
-        ("GET", "/metrics"),
-    ],
-)
-def test_other_paths_are_not_routed_over_http(edge: Edge, method: str, path: str) -> None:
-    assert edge.status_of(method, path, b"{}" if method == "POST" else b"") in (400, 404)
-
-
 def test_changes_of_the_server_are_not_routed_over_grpc(edge: Edge) -> None:
-    with triton.InferenceServerClient(edge.grpc) as client:
+    with triton.InferenceServerClient(edge.feeds) as client:
         for change in (
             lambda: client.unload_model("reentry"),
             lambda: client.get_trace_settings("reentry"),

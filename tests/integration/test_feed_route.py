@@ -1,4 +1,4 @@
-"""Feeds through a gateway that hashes their names over two real servers, with the limits of the manifests.
+"""Feeds through an edge that hashes their names over two real servers, with the limits of the manifests.
 
 ingress-nginx cannot run here. It hashes by a program of its own; here nginx does so by its directive `hash`.
 """
@@ -42,7 +42,7 @@ def servers(tmp_path: Path) -> Iterator[list[EmbeddedServer]]:
 @pytest.fixture
 def gateway(servers: list[EmbeddedServer], tmp_path: Path) -> Iterator[str]:
     """Address of the gateway as host:port."""
-    annotations = one("overlays/production", "Ingress", "reentry-feeds")["metadata"]["annotations"]
+    annotations = one("feeds-outside/ingress", "Ingress")["metadata"]["annotations"]
     assert annotations[f"{ANNOTATION}upstream-hash-by"] == f"$http_{HEADER.replace('-', '_')}"
     (port,) = free_ports(1)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
