@@ -33,7 +33,7 @@ WATCH_SECONDS: Final = 600.0
 """Time between two updates of the metric of drift."""
 
 _PART: Final = 500
-"""Rows that are read at a time."""
+"""Rows that are read at a time, so that other requests are answered in between."""
 
 _COLUMNS: Final = (
     *(LoggedTrack.id, LoggedTrack.at, LoggedTrack.track_id, LoggedTrack.steps, LoggedTrack.model_version),
@@ -138,9 +138,16 @@ class DailyDrift:
 async def _rows(connection: AsyncConnection, condition: ColumnElement[bool], *, newest: bool, limit: int) -> Rows:
     """Return the latest row of each track among the newest or the oldest rows."""
     order = LoggedTrack.id.desc() if newest else LoggedTrack.id
+    following = condition
     rows: Rows = []
-    async with connection.stream(select(*_COLUMNS).where(condition).order_by(order).limit(limit)) as result:
-        async for part in result.mappings().partitions(_PART):  # other requests are answered in between
-            rows.extend(map(dict, part))
+    while len(rows) < limit:
+        size = min(_PART, limit - len(rows))
+        query = select(*_COLUMNS).where(following).order_by(order).limit(size)
+        part = [dict(row) for row in (await connection.execute(query)).mappings()]
+        rows += part
+        if len(part) < size:
+            break
+        last = part[-1]["id"]
+        following = and_(condition, LoggedTrack.id < last if newest else LoggedTrack.id > last)
     rows.sort(key=lambda row: row["id"])
     return list({row["track_id"]: row for row in rows}.values())
