@@ -16,7 +16,7 @@ from tests.gateway_servers import Server, running_redis
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not condition():
             await asyncio.sleep(0.01)
 
