@@ -45,7 +45,7 @@ def serve(
     are inside the process. The first start prints a key for everything, once. All settings are in docs/gateway.md;
     each one is also an environment variable such as REENTRY_GATEWAY_DATABASE_URL.
 
-    Example: `reentry serve & reentry gateway serve`
+    Example: `reentry gateway serve`
     """
     from gateway.process import serve as serve_gateway
     from gateway.settings import read_gateway_settings
@@ -82,7 +82,7 @@ def work(
     It is the worker of a gateway with PostgreSQL, on as many machines as needed. Their files are in the same folder or
     object store as those of the gateway: REENTRY_GATEWAY_STORE.
 
-    Example: `REENTRY_GATEWAY_DATABASE_URL=postgresql://... reentry gateway work`
+    Example: `reentry gateway work --config gateway.toml`
     """
     from gateway.jobs.process import work as work_on_jobs
     from gateway.settings import read_gateway_settings
@@ -99,10 +99,26 @@ def _announce_work(working: Working) -> None:
 
 
 @gateway.command()
+def openapi(
+    page: Annotated[bool, typer.Option("--page", help="Print the reference page in Markdown instead of JSON.")] = False,
+) -> None:
+    """Print the OpenAPI document of the gateway.
+
+    Example: `reentry gateway openapi > openapi.json`
+    """
+    import json
+
+    from gateway.openapi import default_document, reference
+
+    text = default_document()
+    typer.echo(reference(json.loads(text)) if page else text, nl=False)
+
+
+@gateway.command()
 def migrate(config: GatewayConfigFile = None) -> None:
     """Bring the tables of the database up to date.
 
-    Example: `REENTRY_GATEWAY_DATABASE_URL=postgresql://... reentry gateway migrate`
+    Example: `reentry gateway migrate --config gateway.toml`
     """
     from gateway.database.migrate import migrate as migrate_tables
     from gateway.settings import read_gateway_settings

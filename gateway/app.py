@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -15,6 +16,7 @@ from gateway.middleware.access import Access
 from gateway.middleware.bodies import Bodies
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
+from gateway.openapi import document
 from gateway.problems import MEDIA_TYPE, Problem
 from gateway.routes import (
     drift,
@@ -31,7 +33,7 @@ from gateway.routes import (
     usage,
     webhooks,
 )
-from gateway.routes.page import page_application
+from gateway.routes.page import page_routes
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
@@ -71,12 +73,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     app.include_router(health.router)
     app.include_router(kserve.router)
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-    app.mount("/", page_application())
+    app.router.routes.extend(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid_value)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Problem, _problem)

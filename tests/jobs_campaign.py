@@ -23,6 +23,8 @@ from typing import Any
 from client.predict import PredictConfig, predict_file
 from gateway.database.migrate import migrate
 from gateway.settings import GatewaySettings
+from reentry.serving import ServerConfig
+from reentry.serving.foreground import serve_until_ended
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.conftest import make_repository
 from tests.gateway_servers import (
@@ -62,12 +64,8 @@ class Report:
 def running_triton(folder: Path, repository: Path) -> Iterator[Server]:
     """Triton as a process of its own, on ports that stay the same when it is killed and started again."""
     ports = [free_port() for _ in range(3)]
-    names = ("--grpc-port", "--http-port", "--metrics-port")
-    options = [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
-    command = [sys.executable, "-u", "-c", "import cli; cli.main()", "serve", "--repository", str(repository), *options]
-    server = Server(
-        ports[0], [*command, "--drain-timeout", "0.1", "--log-dir", str(folder / "triton")], folder / "triton.log"
-    )
+    command = [sys.executable, "-u", "-m", "tests.jobs_campaign", "--serve", str(repository), *map(str, ports)]
+    server = Server(ports[0], command, folder / "triton.log")
     server.start(seconds=_START_SECONDS)
     try:
         yield server
@@ -216,13 +214,26 @@ def killing(server: Server) -> Callable[[], None]:
     return act
 
 
+def serve(repository: Path, grpc_port: int, http_port: int, metrics_port: int) -> None:
+    """Serve until a signal, however long the start takes."""
+    ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
+    config = ServerConfig(
+        model_repository=repository, drain_timeout=0.1, start_timeout=_START_SECONDS, log_to_stderr=True, **ports
+    )
+    serve_until_ended(config, lambda _: None)
+
+
 def main() -> None:
     """Run the campaign with PostgreSQL, a gateway, two workers, a shared folder and Triton."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=3_600.0)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.serve:
+        serve(Path(given.serve[0]), *map(int, given.serve[1:]))
+        return
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         triton = stack.enter_context(running_triton(folder, make_repository(folder)))

@@ -166,6 +166,7 @@ async def errors(job_id: str, request: Request, services: ServicesOf, sender: Se
 @router.get(
     "/events",
     summary="Follow a job",
+    status_code=200,
     response_class=EventStream,
     responses={
         200: {

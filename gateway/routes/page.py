@@ -6,8 +6,9 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 BUILT = Path(__file__).parents[1] / "page" / "dist"
 
@@ -43,29 +44,34 @@ Node 20 or later, and load this page again.</p>
 """
 
 
-def page_application(built: Path = BUILT) -> ASGIApp:
-    """Return the application that serves the page at `/` and its files at `/assets/`, both without a key.
-
-    Other paths raise an HTTPException with status 404, which the application around it answers.
+def page_routes(built: Path = BUILT) -> list[BaseRoute]:
+    """Return the routes of the page at `/` and of its files at `/assets/`, which need no key.
 
     Args:
         built: Folder with index.html and assets/. If it is missing, `/` answers 503 with what to do.
     """
-    files = StaticFiles(directory=built, check_dir=False)
+    page = _Page(built)
+    # A mount at `/` would hide that a path of another route exists with other methods.
+    return [Route("/", page, include_in_schema=False), Route("/assets/{path:path}", page, include_in_schema=False)]
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        path = files.get_path(scope)
-        asset = path.startswith("assets/")
-        if path != "." and not asset:
+
+class _Page:
+    """ASGI application of the files."""
+
+    def __init__(self, built: Path) -> None:
+        self._files = StaticFiles(directory=built, check_dir=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = self._files.get_path(scope)
+        is_asset = path.startswith("assets/")
+        if path != "." and not is_asset:
             raise HTTPException(404)
         try:
-            response = await files.get_response(path if asset else "index.html", scope)
+            response = await self._files.get_response(path if is_asset else "index.html", scope)
         except HTTPException as error:
-            if asset or error.status_code != 404:
+            if is_asset or error.status_code != 404:
                 raise
             response = HTMLResponse(NOT_BUILT, status_code=503)
         response.headers.update(SECURITY_HEADERS)
-        response.headers["Cache-Control"] = FOR_EVER if asset else "no-cache"
+        response.headers["Cache-Control"] = FOR_EVER if is_asset else "no-cache"
         await response(scope, receive, send)
-
-    return application

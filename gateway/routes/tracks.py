@@ -12,11 +12,13 @@ from fastapi.responses import Response
 from gateway import metrics
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.inference_log.track_row import of_request
+from gateway.jobs.answers import JobAnswer
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ContextOf, ServicesOf
 from gateway.routes.json_bodies import body_of
 from gateway.routes.presence import while_connected
 from gateway.routes.request_body import read_request_body
+from gateway.routes.respond_async import prefers_job, score_later
 from gateway.routes.track_records import log_rows, publish, record
 from gateway.scoring.answers import Answer, accepted_type, answer_of, encode
 from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
@@ -104,6 +106,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
         *("overloaded", "model-unavailable", "shutting-down"),
     ),
     200: _OK,
+    202: {"model": JobAnswer, "description": "A job scores the tracks, as `Prefer: respond-async` asked."},
 }
 
 
@@ -128,6 +131,10 @@ async def score_tracks(
     ] = "rows",
     content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
     accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+    prefer: Annotated[
+        str | None,
+        Header(description="`respond-async` creates a job instead, which needs the scope `jobs`; the answer is 202."),
+    ] = None,
 ) -> Response:
     """Score every track of the body, and answer in the type that `Accept` names.
 
@@ -137,6 +144,8 @@ async def score_tracks(
     """
     begun = time.perf_counter()
     sent_type = media_type_of(content_type)
+    if prefers_job(prefer):
+        return await score_later(request, services, principal, context, sent_type)
     media_type = accepted_type(accept, sent_type)
     body = await read_request_body(request, services.settings.largest_body)
     content = content_key(body, sent_type)

@@ -99,6 +99,20 @@ def read_body(body: bytes, media_type: str) -> TrackFile:
         raise Problem.of("invalid-tracks", error, where=_NAME) from error
 
 
+def arrow_stream_of_json(body: bytes) -> bytes:
+    """Return the tracks of a JSON body as an Arrow stream.
+
+    Raises:
+        Problem: the body is unusable.
+    """
+    batches, schema = _json_batches(body)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
 def _read_csv(body: bytes) -> TrackFile:
     if (lines := body.count(b"\n")) > MOST_ROWS + 1:
         raise _too_many_rows(lines)

@@ -6,9 +6,11 @@ A call ends with its answer, with `RefusedError` if Triton refuses the request, 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from client.connection import Array, Connection, Endpoint, RefusedError, ServerUnavailableError
 from gateway import metrics
@@ -19,6 +21,8 @@ from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_TRACK, 
 
 _WATCH_SECONDS = 1.0
 """Time between two looks at the versions that Triton serves, s."""
+_NOT_SERVED: Final = re.compile(r"unknown model|no available versions|is not ready", re.IGNORECASE)
+"""Reasons of Triton that concern one model."""
 
 
 class Triton:
@@ -96,6 +100,11 @@ class Triton:
                 result = "answered"
             except RefusedError:
                 result = "refused"
+                raise
+            except ServerUnavailableError as error:
+                # Requests for a model that is not served must not open the breaker of those that are.
+                if _NOT_SERVED.search(error.problem):
+                    result = "refused"
                 raise
             except asyncio.CancelledError:
                 result = "cancelled"

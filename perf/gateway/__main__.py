@@ -37,7 +37,7 @@ STEPS: Final = 900
 BATCH: Final = 64
 _REQUESTS: Final = 16
 """Different requests that are sent in turn."""
-_WARM_UP: Final = 2
+_WARM_UP: Final = 5
 _INFER: Final = f"/v2/models/{ENSEMBLE.name}/infer"
 _SCORE: Final = "/v1/tracks:score"
 _TITLES: Final = (
@@ -137,7 +137,6 @@ def cases(tracks: Sequence[Track], triton: str, gateway: Gateway) -> list[Case]:
 
 def compare(case: Case, *, turns: int, seconds: int, process: int) -> list[str]:
     """Measure a case in turns, and return its row of medians."""
-    _log.info(f"{case.name}, {case.connections} connections")
     for target in (case.direct, case.gateway):
         measure(target, case.connections, seconds=_WARM_UP, process=process)
     direct, gateway = [], []
@@ -146,11 +145,13 @@ def compare(case: Case, *, turns: int, seconds: int, process: int) -> list[str]:
         gateway.append(measure(case.gateway, case.connections, seconds=seconds, process=process))
     rates = [median(turn.tracks_per_second for turn in each) for each in (direct, gateway)]
     p50 = [median(turn.figures.p50 for turn in each) for each in (direct, gateway)]
-    return [
+    row = [
         *(case.name, str(case.connections), f"{rates[0]:,.0f}", f"{rates[1]:,.0f}", f"{rates[1] / rates[0]:.2f}"),
         *(f"{p50[0]:.2f}", f"{p50[1]:.2f}", f"{p50[1] - p50[0]:.2f}"),
         f"{median(turn.cpu_ms for turn in gateway):.3f}",
     ]
+    _log.info(" | ".join(row))
+    return row
 
 
 def rate(name: str, target: Target, *, turns: int, seconds: int, process: int) -> list[str]:

@@ -16,6 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from client.stream.metrics import exposition
 from gateway import metrics
+from gateway.jobs.states import ACTIVE
 from gateway.settings import GatewaySettings
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
@@ -114,6 +115,11 @@ def test_rules_and_panels_use_every_metric_that_the_gateway_declares_and_no_othe
     assert {family.name + samples[family.type][0] for family in families} <= named
 
 
+def test_the_alert_of_stuck_jobs_counts_every_state_in_which_a_job_waits() -> None:
+    (states,) = re.findall(r'state=~"([a-z|]+)"', ALERTS["ReentryGatewayJobsStuck"]["expr"])
+    assert set(states.split("|")) == set(ACTIVE)
+
+
 def test_amtool_accepts_the_configuration_and_routes_critical_alerts_to_the_pager() -> None:
     amtool, config = program("amtool"), MONITORING / "alertmanager.yaml"
     run(amtool, "check-config", config)
@@ -182,8 +188,6 @@ def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
 
 @pytest.mark.parametrize("folder", DEPLOYED)
 def test_the_pod_monitor_finds_the_metrics_of_gateways_and_their_workers(folder: str) -> None:
-    if not (K8S / "gateway").is_dir():
-        pytest.skip("there are no manifests of the gateway")
     monitor = one("monitoring", "PodMonitor", "reentry-gateway")["spec"]
     pods = [deployment["spec"]["template"] for deployment in every(folder, "Deployment")]
     wanted = monitor["selector"]["matchLabels"].items()

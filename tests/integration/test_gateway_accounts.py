@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -44,14 +44,15 @@ burst = 100000
 
 @dataclass
 class Pair:
-    """Two gateway processes with one database."""
+    """Two gateway processes with one database and one Redis, which a test may stop and start again."""
 
+    postgresql: Server
+    redis: Server
     first: GatewayProcess
     second: GatewayProcess
     settings: GatewaySettings
     admin: str
     """Key with all scopes of an account of the tier premium."""
-    admin_account: str
 
     def new_key(self, name: str, tier: str) -> str:
         return new_key(self.settings, name, tier)[1]
@@ -73,22 +74,23 @@ def new_key(settings: GatewaySettings, name: str, tier: str) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, postgresql: Server, redis_server: Server) -> Iterator[Pair]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
     config = folder / "gateway.toml"
     config.write_text(TIERS)
-    given = {
-        "config": config,
-        "database_url": new_postgresql_database(postgresql),
-        "redis_url": f"redis://127.0.0.1:{redis_server.port}/0",
-    }
-    settings = GatewaySettings(data=folder, database_url=given["database_url"])
-    migrate(settings)
-    account, admin = new_key(settings, "operator", "premium")
-    for name in ("a", "b"):
-        (folder / name).mkdir()
-    with running_gateway(folder / "a", **given) as first, running_gateway(folder / "b", **given) as second:
-        yield Pair(first, second, settings, admin, account)
+    with ExitStack() as stack:
+        postgresql = stack.enter_context(running_postgresql(folder))
+        redis = stack.enter_context(running_redis(folder))
+        database_url = new_postgresql_database(postgresql)
+        settings = GatewaySettings(data=folder, database_url=database_url)
+        migrate(settings)
+        _, admin = new_key(settings, "operator", "premium")
+        gateways = []
+        for name in ("a", "b"):
+            (folder / name).mkdir()
+            given = {"config": config, "database_url": database_url, "redis_url": f"redis://127.0.0.1:{redis.port}/0"}
+            gateways.append(stack.enter_context(running_gateway(folder / name, **given)))
+        yield Pair(postgresql, redis, *gateways, settings, admin)
 
 
 def headers(key: str) -> dict[str, str]:
@@ -195,63 +197,70 @@ class Load(threading.Thread):
         self.join()
 
 
-def test_requests_continue_while_redis_is_away_and_the_limits_are_shared_again_afterwards(tmp_path: Path) -> None:
-    config = tmp_path / "gateway.toml"
-    config.write_text(TIERS)
-    folders = [tmp_path / "a", tmp_path / "b"]
-    for folder in folders:
-        folder.mkdir()
-    with running_redis(tmp_path) as redis:
-        given = {"config": config, "redis_url": f"redis://127.0.0.1:{redis.port}/0", "data": tmp_path / "gateway"}
-        with ExitStack() as stack:
-            first, second = [stack.enter_context(running_gateway(folder, **given)) for folder in folders]
-            settings = GatewaySettings(data=tmp_path / "gateway")
-            pair = Pair(first, second, settings, first.key, "")
-            load = Load([first.url, second.url], first.key)  # the account of the first key has the tier premium
-            load.start()
-            stack.callback(load.stop)
-            wait_until(lambda: len(load.statuses) > 50, what="the load")
-            before, away, after = (pair.new_key(name, "standard") for name in ("before", "away", "after"))
-            assert asyncio.run(statuses_of_both(pair, before, 200)).count(200) == 40
+def test_requests_continue_while_redis_is_away_and_the_limits_are_shared_again_afterwards(pair: Pair) -> None:
+    def redis_is(up: int) -> bool:
+        return all(metric(gateway, "reentry_gateway_redis_up") == up for gateway in (pair.first, pair.second))
 
-            redis.stop(signal.SIGKILL)
-            wait_until(lambda: metric(first, "reentry_gateway_redis_up") == 0, what="the first process noticing")
-            wait_until(lambda: metric(second, "reentry_gateway_redis_up") == 0, what="the second process noticing")
-            assert asyncio.run(statuses_of_both(pair, away, 200)).count(200) == 2 * 40
-            count = len(load.statuses)
-            wait_until(lambda: len(load.statuses) > count + 50, what="the load going on")
+    before, away, after = (pair.new_key(name, "standard") for name in ("before", "away", "after"))
+    load = Load([pair.first.url, pair.second.url], pair.admin)
+    load.start()
+    try:
+        wait_until(lambda: len(load.statuses) > 50, what="the load")
+        assert asyncio.run(statuses_of_both(pair, before, 200)).count(200) == 40
 
-            redis.start()
-            for gateway in (first, second):
-                wait_until(lambda: metric(gateway, "reentry_gateway_redis_up") == 1, what="the return of Redis")  # noqa: B023
-            assert asyncio.run(statuses_of_both(pair, after, 200)).count(200) == 40
-            load.stop()
-            assert set(load.statuses) == {200}
+        pair.redis.stop(signal.SIGKILL)
+        wait_until(lambda: redis_is(0), what="both processes noticing")
+        assert asyncio.run(statuses_of_both(pair, away, 200)).count(200) == 2 * 40
+        count = len(load.statuses)
+        wait_until(lambda: len(load.statuses) > count + 50, what="the load going on")
+
+        pair.redis.start()
+        wait_until(lambda: redis_is(1), what="the return of Redis")
+        assert asyncio.run(statuses_of_both(pair, after, 200)).count(200) == 40
+    finally:
+        load.stop()
+    assert set(load.statuses) == {200}
 
 
-def test_known_keys_are_accepted_and_nothing_else_while_the_database_is_away(tmp_path: Path) -> None:
-    with running_postgresql(tmp_path) as postgresql:
-        settings = GatewaySettings(data=tmp_path, database_url=new_postgresql_database(postgresql))
-        migrate(settings)
-        _, known = new_key(settings, "known", "premium")
-        _, unknown = new_key(settings, "unknown", "premium")
-        with (
-            running_gateway(tmp_path, database_url=settings.database_url) as gateway,
-            httpx.Client(base_url=gateway.url, headers=headers(known), timeout=30) as client,
-        ):
-            assert client.get("/v1/keys").status_code == 200
-            postgresql.stop(signal.SIGINT)
-            wait_until(lambda: not listens(postgresql.port), what="the end of PostgreSQL")
-            # The key is accepted: only the route needs the database.
-            answer = client.get("/v1/none")
-            assert (answer.status_code, "ratelimit" in answer.headers) == (404, True)
-            answer = client.get("/v1/none", headers=headers(unknown))
-            assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
-            assert answer.headers["retry-after"]
-            answer = client.post("/v1/none", headers={"Idempotency-Key": "away"})
-            assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
-            postgresql.start()
-            wait_until(
-                lambda: client.get("/v1/keys", headers=headers(unknown)).status_code == 200,
-                what="the return of the database",
-            )
+def test_known_keys_are_accepted_and_nothing_else_while_the_database_is_away(pair: Pair) -> None:
+    unknown = pair.new_key("unknown", "premium")
+    with httpx.Client(base_url=pair.first.url, headers=headers(pair.admin), timeout=30) as client:
+        assert client.get("/v1/keys").status_code == 200
+        pair.postgresql.stop(signal.SIGINT)
+        wait_until(lambda: not listens(pair.postgresql.port), what="the end of PostgreSQL")
+        # The key is accepted: only the route needs the database.
+        answer = client.get("/v1/none")
+        assert (answer.status_code, "ratelimit" in answer.headers) == (404, True)
+        answer = client.get("/v1/none", headers=headers(unknown))
+        assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+        assert answer.headers["retry-after"]
+        answer = client.post("/v1/none", headers={"Idempotency-Key": "away"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+        pair.postgresql.start()
+        wait_until(
+            lambda: client.get("/v1/keys", headers=headers(unknown)).status_code == 200,
+            what="the return of the database",
+        )
+
+
+def flood(connection: socket.socket) -> None:
+    """Send 64 MiB."""
+    for _ in range(1_000):
+        connection.sendall(2**16 * b"a")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /v1/keys HTTP/1.1\r\nhost: x\r\nx-long: ",
+        b"GET /",
+        b"POST /v1/keys HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-long: ",
+    ],
+    ids=["header", "path", "trailer"],
+)
+def test_an_endless_head_or_trailer_ends_the_connection(pair: Pair, beginning: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", pair.first.port), timeout=30) as connection:
+        connection.sendall(beginning)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            flood(connection)
+    assert httpx.get(f"{pair.first.url}/health/live").status_code == 200

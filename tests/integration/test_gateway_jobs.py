@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.gateway_servers import GatewayProcess, running_gateway, wait_until
 from tests.job_client import JobClient, running_receiver
+from tests.network_link import Link, open_link
 
 
 @dataclass
@@ -31,15 +29,22 @@ class Gateway:
 
     process: GatewayProcess
     client: JobClient
+    triton: Link
+    """Link between the gateway and Triton."""
 
 
 @pytest.fixture(scope="module")
 def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway with SQLite and one worker for the tests that kill nothing."""
     folder = tmp_path_factory.mktemp("gateway")
-    with running_gateway(folder, triton_url=f"grpc://{server.grpc_url}", webhooks_to="127.0.0.1/32") as process:
+    with (
+        open_link(server.grpc_url) as link,
+        running_gateway(
+            folder, triton_url=f"grpc://127.0.0.1:{link.port}", webhooks_to="127.0.0.1/32", timeout=5
+        ) as process,
+    ):
         client = JobClient(process.url, process.key)
-        yield Gateway(process, client)
+        yield Gateway(process, client, link)
         client.close()
 
 
@@ -174,59 +179,52 @@ def test_a_webhook_announces_the_end_of_a_job(gateway: Gateway, source: Path) ->
     assert (message["type"], message["data"]["id"], message["data"]["tracks_done"]) == ("job.completed", job_id, 6)
 
 
-@contextmanager
-def paused(server: EmbeddedServer) -> Iterator[None]:
-    """Stop the processes of Triton during the block, as if it hung."""
-    os.killpg(server.process_id, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(server.process_id, signal.SIGCONT)
-
-
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that is not scored within the second between two reports of the progress."""
-    path = tmp_path_factory.mktemp("large") / "tracks.parquet"
-    simulate_trapezoid(TrapezoidConfig(tracks=3_000, shortest=150, longest=250, seed=5, labels=False)).to_parquet(path)
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose answers have about 400,000 bytes."""
+    path = tmp_path_factory.mktemp("many") / "tracks.parquet"
+    simulate_trapezoid(TrapezoidConfig(tracks=400, shortest=150, longest=250, seed=5, labels=False)).to_parquet(path)
     return path
 
 
-def begin(client: JobClient, source: Path) -> str:
-    """Create a job and wait until some of its tracks are scored."""
-    job_id = str(client.create(source)["id"])
-    wait_until(lambda: client.show(job_id)["tracks_done"] > 0, seconds=120, what="progress of the job")
-    return job_id
-
-
-def test_a_cancelled_job_keeps_the_rows_that_were_scored(gateway: Gateway, server: EmbeddedServer, large: Path) -> None:
-    job_id = begin(gateway.client, large)
-    with paused(server):
-        answer = gateway.client.request("DELETE", f"/v1/jobs/{job_id}")
+def test_a_cancelled_job_keeps_the_rows_that_were_scored(gateway: Gateway, server: EmbeddedServer, many: Path) -> None:
+    client = gateway.client
+    gateway.triton.hold(after=150_000)
+    try:
+        job_id = client.create(many)["id"]
+        wait_until(lambda: gateway.triton.is_holding, seconds=120, what="the middle of the job")
+        wait_until(lambda: client.show(job_id)["tracks_done"] > 0, seconds=120, what="progress of the job")
+        answer = client.request("DELETE", f"/v1/jobs/{job_id}")
         assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
-        job = gateway.client.wait(job_id)
+        job = client.wait(job_id)
+    finally:
+        gateway.triton.release()
     assert job["state"] == "cancelled"
-    assert 0 < job["tracks_done"] < job["tracks"] == 3_000
-    expected = pd.read_csv(predicted(server, large) / "predictions.csv")
-    got = pd.read_csv(io.BytesIO(gateway.client.result(job_id)))
+    assert 0 < job["tracks_done"] < job["tracks"] == 400
+    expected = pd.read_csv(predicted(server, many) / "predictions.csv")
+    got = pd.read_csv(io.BytesIO(client.result(job_id)))
     scored = got["reentry_phase"].notna()
     assert len(got) == len(expected) == job["rows"]
     pd.testing.assert_frame_equal(got[scored], expected[scored], check_dtype=False)
     assert got.loc[~scored, "reentry_probability"].isna().all()
     assert got.loc[scored, "track_id"].nunique() == job["tracks_done"]
     assert got.loc[~scored, "track_id"].nunique() == job["tracks"] - job["tracks_done"]
-    assert len(pd.read_csv(io.BytesIO(gateway.client.result(job_id, "onsets")))) == job["tracks_done"]
-    assert gateway.client.result(job_id, "inference").count(b"\n") == job["tracks_done"]
+    assert len(pd.read_csv(io.BytesIO(client.result(job_id, "onsets")))) == job["tracks_done"]
+    assert client.result(job_id, "inference").count(b"\n") == job["tracks_done"]
 
 
-def test_jobs_wait_for_triton_until_their_deadline(gateway: Gateway, server: EmbeddedServer, source: Path) -> None:
-    with paused(server):
-        late = gateway.client.create(source, deadline_seconds=15)["id"]
-        patient = gateway.client.create(source)["id"]
-        assert gateway.client.wait(late, "running")["attempts"] == 1
-        job = gateway.client.wait(late)
+def test_jobs_wait_for_triton_until_their_deadline(gateway: Gateway, source: Path) -> None:
+    client = gateway.client
+    gateway.triton.hold()
+    try:
+        late = client.create(source, deadline_seconds=20)["id"]
+        patient = client.create(source)["id"]
+        assert client.wait(late, "running")["attempts"] == 1
+        job = client.wait(late)
         assert (job["state"], job["error"]["code"], job["tracks_done"]) == ("expired", "job-expired", 0)
-        answer = gateway.client.request("GET", f"/v1/jobs/{late}/results")
+        answer = client.request("GET", f"/v1/jobs/{late}/results")
         assert (answer.status_code, answer.json()["got"]) == (409, "expired")
-        gateway.client.wait(patient, "running")
-    assert gateway.client.wait(patient)["state"] == "completed"
+        client.wait(patient, "running")
+    finally:
+        gateway.triton.release()
+    assert client.wait(patient)["state"] == "completed"

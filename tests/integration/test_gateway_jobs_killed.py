@@ -18,6 +18,7 @@ from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.gateway_servers import GatewayProcess, running_gateway, wait_until
 from tests.job_client import JobClient
 from tests.jobs_campaign import killing, run, running_triton
+from tests.network_link import open_link
 
 
 def predicted(server: EmbeddedServer, source: Path) -> bytes:
@@ -41,44 +42,42 @@ def test_a_job_resumes_after_sigterm_at_once_and_after_sigkill_when_its_lease_en
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
     source = tmp_path / "tracks.parquet"
-    table = simulate_trapezoid(TrapezoidConfig(tracks=3_000, shortest=150, longest=250, seed=5, labels=False))
+    table = simulate_trapezoid(TrapezoidConfig(tracks=400, shortest=150, longest=250, seed=5, labels=False))
     table.to_parquet(source)
-    with running_gateway(tmp_path, triton_url=f"grpc://{server.grpc_url}", lease_seconds=3) as gateway:
+    with (
+        open_link(server.grpc_url) as link,
+        running_gateway(tmp_path, triton_url=f"grpc://127.0.0.1:{link.port}", lease_seconds=3) as gateway,
+    ):
         client = JobClient(gateway.url, gateway.key)
+        link.hold(after=100_000)
         job_id = str(client.create(source)["id"])
 
-        def has_advanced(beyond: int) -> bool:
-            return int(client.show(job_id)["tracks_done"]) > beyond
+        def tracks_done() -> int:
+            return int(client.show(job_id)["tracks_done"])
 
-        wait_until(lambda: has_advanced(0), seconds=120, what="progress of the job")
+        wait_until(lambda: link.is_holding and tracks_done() > 0, seconds=120, what="progress of the job")
         gateway.stop(signal.SIGTERM)
-        assert row(gateway, job_id) == (1, 1, None), "the lease is released; progress had restored the attempts"
-        scored = _scored(gateway, job_id)
+        assert row(gateway, job_id) == (1, 0, None), "the lease is released, and does not count as an attempt"
+        link.hold(after=100_000)
         gateway.start()
-        wait_until(lambda: row(gateway, job_id)[0] == 2, seconds=120, what="the next lease")
-        wait_until(lambda: has_advanced(scored), seconds=120, what="progress of the job")
+        scored = tracks_done()
+        wait_until(lambda: link.is_holding and tracks_done() > scored, seconds=120, what="further progress")
         gateway.stop(signal.SIGKILL)
-        fence, _, owner = row(gateway, job_id)
-        assert fence == 2
+        fence, attempts, owner = row(gateway, job_id)
+        assert (fence, attempts) == (2, 1)
         assert owner is not None
+        link.release()
         gateway.start()
         job = client.wait(job_id)
-        client.close()
-        assert (job["state"], job["tracks_done"], job["tracks_refused"]) == ("completed", 3_000, 0)
+        assert (job["state"], job["tracks_done"], job["tracks_refused"]) == ("completed", 400, 0)
         assert row(gateway, job_id)[0] == 3
         assert gateway.log.read_text().count("resuming: an interrupted run has scored") == 2
-        client = JobClient(gateway.url, gateway.key)
         assert client.result(job_id) == predicted(server, source)
         client.close()
         folder = Path(gateway.environment["REENTRY_GATEWAY_DATA"]) / "jobs" / job_id
         assert sorted(path.name for path in folder.iterdir()) == ["3", "source.parquet"]
-        assert not list((folder.parents[1] / "scratch").iterdir()), "what the killed process left is removed"
-
-
-def _scored(gateway: GatewayProcess, job_id: str) -> int:
-    path = Path(gateway.environment["REENTRY_GATEWAY_DATA"]) / "gateway.db"
-    with closing(sqlite3.connect(path)) as connection:
-        return int(connection.execute("SELECT tracks_done FROM jobs WHERE id = ?", (job_id,)).fetchone()[0])
+        scratch = folder.parents[1] / "scratch"
+        wait_until(lambda: not list(scratch.iterdir()), what="the temporary files of the killed process removed")
 
 
 def test_every_job_ends_once_while_gateway_and_triton_are_killed(model_repository: Path, tmp_path: Path) -> None:

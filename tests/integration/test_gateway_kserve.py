@@ -199,6 +199,17 @@ def test_a_model_of_live_tracks_is_refused_with_the_way_to_reach_it(
         client.get_model_metadata("reentry_stream", headers=key_of(gateway))
 
 
+def test_requests_for_a_model_that_is_not_served_leave_the_others_alone(gateway: GatewayProcess) -> None:
+    body, length = request_body(arrays())
+    headers = key_of(gateway) | {"Inference-Header-Content-Length": str(length)}
+    for _ in range(6):  # twice as many as open the breaker
+        status, _, answer = ask(gateway, "POST", "/v2/models/reentry_candidate/infer", body, headers)
+        assert (status, json.loads(answer)["code"]) == (503, "model-unavailable")
+    assert ask(gateway, "GET", "/v2/models/reentry_candidate/ready")[0] == 503
+    assert ask(gateway, "POST", "/v2/models/reentry/infer", body, headers)[0] == 200
+    assert metric(gateway, "reentry_gateway_breaker_state") == 0
+
+
 def test_tritonclient_shows_the_problem_of_a_refused_request(
     gateway: GatewayProcess, client: InferenceServerClient
 ) -> None:

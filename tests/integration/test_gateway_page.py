@@ -21,6 +21,8 @@ from tests.page_feed import PageFeed, Relay
 
 SOURCES = Path(__file__).parents[2] / "gateway" / "page"
 CHROMIUM = Path("/usr/bin/chromium")
+# The software renderer of the globe is slow on a busy machine.
+expect.set_options(timeout=30_000)
 AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
 START = 1731328200.0
 """Timestamp of the first measurement, 2024-11-11 12:30:00 UTC."""
@@ -107,7 +109,7 @@ def opened(browser: Browser) -> Open:
                 "(HTMLCanvasElement.prototype.getContext)"
             )
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         opened = Opened(page)
 
         def complain(message: ConsoleMessage) -> None:
@@ -200,8 +202,8 @@ def test_an_alert_appears_with_its_refinements_and_is_announced(feed: PageFeed, 
         expect(item).to_contain_text("probability 0.62 · 4.1 ms · version 5")
         expect(item.get_by_role("list", name="Refined onset of track 7").locator("li")).to_contain_text(
             [
-                "after 2 s: 12:31:02.0 (\N{MINUS SIGN}1.5 s) ± 1.9 s",
-                "after 10 s: 12:31:01.0 (\N{MINUS SIGN}2.5 s) ± 0.8 s",
+                "after 2 s: 12:31:02.0 ± 1.9 s",
+                "after 10 s: 12:31:01.0 ± 0.8 s",
             ],
             use_inner_text=True,
         )
@@ -246,7 +248,7 @@ def test_a_revoked_key_ends_the_connection_and_says_so(feed: PageFeed, opened: O
     with opened(feed.url, expected="401") as there:
         page = there.connected(feed.key)
         feed.revoke()
-        expect(page.get_by_role("alert")).to_contain_text("The server refuses this key.", timeout=20_000)
+        expect(page.get_by_role("alert")).to_contain_text("The server refuses this key.")
 
 
 def test_the_key_survives_a_reload_of_the_tab_and_is_in_no_address(feed: PageFeed, opened: Open) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy import Row, select, update
 from gateway.accounts.directory import Directory
 from gateway.accounts.principal import Principal
 from gateway.database.engine import Database
+from gateway.database.migrate import migrate
 from gateway.database.tables import Job
 from gateway.jobs.service import Jobs
 from gateway.settings import GatewaySettings
@@ -83,6 +85,22 @@ def with_bench(gateway_settings: GatewaySettings) -> Callable[..., None]:
     def run(work: Callable[[Bench], Coroutine[Any, Any, None]], **settings: Any) -> None:
         async def main() -> None:
             async with open_bench(replace(gateway_settings, **settings)) as bench:
+                await work(bench)
+
+        asyncio.run(main())
+
+    return run
+
+
+@pytest.fixture
+def with_embedded_bench(tmp_path: Path) -> Callable[..., None]:
+    """The same for SQLite alone, for what does not depend on the database."""
+    settings = GatewaySettings(data=tmp_path / "gateway", port=0, metrics_port=0)
+    migrate(settings)
+
+    def run(work: Callable[[Bench], Coroutine[Any, Any, None]], **given: Any) -> None:
+        async def main() -> None:
+            async with open_bench(replace(settings, **given)) as bench:
                 await work(bench)
 
         asyncio.run(main())

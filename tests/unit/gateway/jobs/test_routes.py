@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 
@@ -53,7 +54,7 @@ async def open_site(settings: GatewaySettings) -> AsyncIterator[Site]:
                 _, key = await services.directory.create_key(account_id, name="key", scopes=[Scope.SCORE])
                 scorer = client(app, key)
         async with clients[0], clients[1], scorer:
-            yield Site(app, services, *clients, scorer)
+            yield Site(app, services, clients[0], clients[1], scorer)
 
 
 def client(app: FastAPI, key: str) -> httpx.AsyncClient:
@@ -302,3 +303,42 @@ def test_the_secret_of_webhooks_is_shown_once(with_site: Callable[..., None]) ->
         assert (await site.west.get("/v1/webhook-secret")).json() == {"created_at": None}
 
     with_site(work)
+
+
+JSON_TRACKS = {
+    "tracks": [
+        {
+            "track_id": 7,
+            "timestamp": [1.0, 2.0],
+            "latitude": [3.0, None],
+            "longitude": [0.0, 0.0],
+            "altitude": [9.0, 8.0],
+            "radiometric_intensity": [0.1, 0.2],
+        }
+    ]
+}
+
+
+def test_a_request_to_score_becomes_a_job_if_it_prefers_one(with_embedded_site: Callable[..., None]) -> None:
+    async def work(site: Site) -> None:
+        prefer = {"prefer": "respond-async, wait=10", "idempotency-key": "one"}
+        answer = await site.east.post("/v1/tracks:score", content=ROWS, headers=CSV | prefer)
+        assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
+        job = (await site.east.get(answer.headers["location"])).json()
+        assert (job["id"], job["bytes"]) == (answer.json()["id"], len(ROWS))
+        again = await site.east.post("/v1/tracks:score", content=ROWS, headers=CSV | prefer)
+        assert again.json()["id"] == job["id"]
+        assert again.headers["preference-applied"] == "respond-async"
+        answer = await site.east.post("/v1/tracks:score", json=JSON_TRACKS, headers={"prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        files = site.services.jobs.files
+        stored = files.source(answer.json()["id"], "source.arrows", Path()).read_bytes()
+        table = pa.ipc.open_stream(stored).read_all()
+        assert (table.num_rows, table["latitude"].to_pylist()) == (2, [3.0, None])
+        without_key = CSV | {"prefer": "respond-async"}
+        answer = await site.scorer.post("/v1/tracks:score", content=ROWS, headers=without_key)
+        assert (answer.status_code, answer.json()["expected"]) == (403, "a key with the scope jobs")
+        answer = await site.east.post("/v1/tracks:score", content=b"{}", headers={"prefer": "respond-async"})
+        assert answer.status_code == 415
+
+    with_embedded_site(work)
