@@ -21,7 +21,7 @@ from gateway.jobs.results import JSON_LINES, converted, parts
 from gateway.jobs.states import ENDED, WITH_RESULTS
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ServicesOf
-from gateway.routes.jobs import Sender
+from gateway.routes.jobs import JobId, Sender
 from gateway.routes.negotiation import preferred
 from gateway.scoring.bodies import ARROW, CSV, PARQUET
 from gateway.services import Services
@@ -74,13 +74,16 @@ _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
                 },
                 PARQUET: _BINARY,
                 ARROW: _BINARY,
-                JSON_LINES: {"schema": {"type": "string"}},
+                JSON_LINES: {
+                    "schema": {"type": "string"},
+                    "example": '{"track_id": 1, "rows": 2, "onset_row": null, "inference_seconds": 0.004, ...}\n',
+                },
             },
         }
     },
 )
 async def results(
-    job_id: str,
+    job_id: JobId,
     request: Request,
     services: ServicesOf,
     sender: Sender,
@@ -137,12 +140,17 @@ async def results(
                         ],
                     }
                 },
-                CSV: {"schema": {"type": "string"}},
+                CSV: {
+                    "schema": {"type": "string"},
+                    "example": "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity,"
+                    "set_aside_row,set_aside_reason\n1700000000.0,7,1,95.0,-120.5,91000.0,0.31,6300,"
+                    '"row 6300, column latitude: above 90 degrees, got 95"\n',
+                },
             },
         }
     },
 )
-async def errors(job_id: str, request: Request, services: ServicesOf, sender: Sender) -> Response:
+async def errors(job_id: JobId, request: Request, services: ServicesOf, sender: Sender) -> Response:
     """List every track that was not scored, with all its faults.
 
     CSV has the unchanged rows with their reasons; corrected, it is a file of tracks again. `error` is the problem of a
@@ -171,13 +179,18 @@ async def errors(job_id: str, request: Request, services: ServicesOf, sender: Se
     responses={
         200: {
             "description": "Events `job`, each with the whole job as its data and its revision as its id.",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+            "content": {
+                EVENT_STREAM: {
+                    "schema": {"type": "string"},
+                    "example": 'retry: 1000\n\nid: 7\nevent: job\ndata: {"id": "job_01m8...", "state": "running"}\n\n',
+                }
+            },
         },
         204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not connect again."},
     },
 )
 async def events(
-    job_id: str,
+    job_id: JobId,
     services: ServicesOf,
     sender: Sender,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**62, description="Id of the last event received.")] = None,
@@ -205,7 +218,7 @@ async def _changes(services: Services, sender: Principal, row: Row[Any], seen: i
             return
 
 
-async def _with_results(services: Services, sender: Principal, job_id: str) -> Row[Any]:
+async def _with_results(services: Services, sender: Principal, job_id: JobId) -> Row[Any]:
     row = await services.jobs.get(sender, job_id)
     if row.state not in ENDED:
         raise _unfinished(row)

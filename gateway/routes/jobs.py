@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
@@ -24,6 +24,7 @@ router = APIRouter(
 )
 
 Sender = Annotated[Principal, require(Scope.JOBS)]
+JobId = Annotated[str, Path(max_length=64, description="Id of the job.")]
 
 _LONGEST_REFERENCE: Final = 16_384
 _JSON: Final = "application/json"
@@ -147,7 +148,7 @@ async def list_jobs(
 
 
 @router.get("/{job_id}", summary="Show a job", responses=answers("not-found"))
-async def show_job(job_id: str, services: ServicesOf, sender: Sender) -> JobAnswer:
+async def show_job(job_id: JobId, services: ServicesOf, sender: Sender) -> JobAnswer:
     """Show the state and the progress of a job."""
     return JobAnswer.of(await services.jobs.get(sender, job_id))
 
@@ -163,7 +164,7 @@ async def show_job(job_id: str, services: ServicesOf, sender: Sender) -> JobAnsw
         204: {"description": "The job had ended, and is deleted with its files."},
     },
 )
-async def delete_job(job_id: str, services: ServicesOf, sender: Sender) -> Response:
+async def delete_job(job_id: JobId, services: ServicesOf, sender: Sender) -> Response:
     """Cancel a job; what is scored already is kept as its results. A job that has ended is deleted with its files."""
     row = await services.jobs.cancel_or_remove(sender, job_id)
     if row is None:
