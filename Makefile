@@ -59,7 +59,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .PHONY: help setup run test test-unit fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
-	monitoring load-test stalls matrix figures clean
+	monitoring load-test jobs-campaign stalls matrix figures page clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -202,6 +202,9 @@ monitoring: ## install Prometheus rules, alerts and the dashboard in the cluster
 load-test: setup ## measure throughput and latency at rising concurrency, of the server at URL or an embedded one
 	$(BIN)/python -m perf.load $(URL:%=--url %)
 
+jobs-campaign: setup ## kill workers, gateway and Triton at random over 100 jobs, and compare every result (needs PostgreSQL 15)
+	$(BIN)/python -m tests.jobs_campaign --seed $(SEED)
+
 stalls: setup ## count the requests that Triton's scheduler stalls, of the server at URL=http://HOST:8000 or of embedded ones
 	$(BIN)/python -m perf.stalls $(URL:%=--url %)
 
@@ -211,7 +214,12 @@ matrix: setup ## run about 1,600 wrong command lines as processes of their own (
 figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
 	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
 
-clean: ## remove the environment, artifacts, installed model versions and caches
+page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
+	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
+	cd gateway/page && npm ci --ignore-scripts --no-audit --no-fund && npm run types && npm run build
+
+clean: ## remove the environment, artifacts, the built page, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \
 		model_repository/reentry_track/[0-9]* model_repository/reentry_stream/[0-9]* model_repository/scan_step/[0-9]* \
+		gateway/page/dist gateway/page/build gateway/page/node_modules \
 		.mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis build *.egg-info

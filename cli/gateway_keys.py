@@ -20,8 +20,16 @@ from reentry.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from gateway.accounts.directory import AccountEntry, Directory, KeyEntry
 
-accounts = typer.Typer(no_args_is_help=True, help="Create and list the accounts of a gateway.")
-keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke the keys of a gateway.")
+accounts = typer.Typer(
+    no_args_is_help=True,
+    help="Create and list the accounts of a gateway.",
+    epilog="Example: `reentry gateway accounts list`",
+)
+keys = typer.Typer(
+    no_args_is_help=True,
+    help="Create, list and revoke the keys of a gateway.",
+    epilog="Example: `reentry gateway keys list`",
+)
 
 Answer = TypeVar("Answer")
 _PAGE = 1_000

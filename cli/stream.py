@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,13 @@ def stream(
             help="File to which alerts and their refinements are appended as lines of JSON; - for standard output."
         ),
     ] = "artifacts/stream/alerts.jsonl",
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a gateway that shows the tracks and alerts, http://HOST:PORT. The key is in the "
+            "environment variable REENTRY_KEY and has the scope stream."
+        ),
+    ] = None,
     start_server: Annotated[
         bool, typer.Option("--start-server", help="Start an embedded server for this run instead of using --url.")
     ] = False,
@@ -83,6 +91,8 @@ def stream(
     latitude, longitude, altitude and radiometric_intensity. Bad lines and tracks are reported and skipped, and the exit
     status is 1. After a lost server the tracks are replayed on the next one: no alert is lost, and none is given twice.
     A network that uses the orbit filter refines the onset of each alert 2, 5, 10 and 20 s after it, in mode scan.
+    With --gateway positions and alerts are also posted there in the background; a gateway that is away delays nothing,
+    and gets the alerts when it is back, also from the next run with the same --alerts.
     Ctrl-C, SIGTERM or SIGHUP ends the feeds with exit status 130.
 
     Example: `reentry stream data/test.csv --start-server --rate 10x`
@@ -105,6 +115,8 @@ def stream(
         feed_by=feed_by.value,
         alerts=alerts,
         metrics_port=metrics_port,
+        gateway=gateway,
+        gateway_key=os.environ.get("REENTRY_KEY", ""),
         feed=FeedConfig(mode=mode.value, retry=RetryConfig(patience=patience)),
     )
     if source != STANDARD:

@@ -15,6 +15,7 @@ import numpy as np
 
 from client.batching import BatchConfig, RequestBatch
 from client.connection import Connection, Endpoint
+from client.control import Control, Progress, Stage
 from client.journal import Journal, Score
 from client.outputs import OutputFiles, RowResults, TrackResult, write_outputs
 from client.retry import Retry, RetryConfig
@@ -93,8 +94,10 @@ def predict_with_server(config: PredictConfig, repository: Path | None) -> Scori
             return predict_file(replace(config, url=f"grpc://{server.grpc_url}"))
 
 
-def predict_file(config: PredictConfig) -> ScoringSummary:
+def predict_file(config: PredictConfig, control: Control | None = None) -> ScoringSummary:
     """Score every valid track of a file and write the results, or resume an interrupted run.
+
+    A run that `control` stops writes the same files. The rows of the tracks that it did not score have empty cells.
 
     One model scores the whole file. A server identifies its model by a version number alone, and numbers repeat when a
     repository is created again. A resumed run therefore scores one track of the journal a second time. If the result
@@ -120,13 +123,13 @@ def predict_file(config: PredictConfig) -> ScoringSummary:
                 _log.info("the kept scores are of another file or program version; starting over")
             elif len(journal):
                 _log.info("resuming: an interrupted run has scored %d tracks", len(journal))
-            run = _score_by_one_model(config, file, journal)
+            run = _score_by_one_model(config, file, journal, control or Control())
             summary = run.write(reading_seconds)
             journal.remove()
             return summary
 
 
-def _score_by_one_model(config: PredictConfig, file: TrackFile, journal: Journal) -> _Run:
+def _score_by_one_model(config: PredictConfig, file: TrackFile, journal: Journal, control: Control) -> _Run:
     """Score the file, from the start whenever the model changes.
 
     `reentry` and `reentry_fast` may serve different versions during a promotion, so only the first run uses both.
@@ -135,7 +138,7 @@ def _score_by_one_model(config: PredictConfig, file: TrackFile, journal: Journal
         ClientError: the model changed in each of `_MOST_STARTS` runs.
     """
     for start in range(_MOST_STARTS):
-        run = _Run(config, file, journal, fast=start == 0)
+        run = _Run(config, file, journal, control, fast=start == 0)
         try:
             run_until_ended(run.score_all)
         except KeyboardInterrupt:
@@ -169,8 +172,11 @@ def _refuse_own_results(config: PredictConfig) -> None:
 class _Run:
     """One pass over a file, in which one model version scores all tracks."""
 
-    def __init__(self, config: PredictConfig, file: TrackFile, journal: Journal, *, fast: bool) -> None:
+    def __init__(
+        self, config: PredictConfig, file: TrackFile, journal: Journal, control: Control, *, fast: bool
+    ) -> None:
         self._config = config
+        self._control = control
         self._fast = fast
         self._file = file
         self._journal = journal
@@ -182,28 +188,55 @@ class _Run:
         self._seconds = 0.0
 
     async def score_all(self) -> None:
-        """Take the scores in the journal, and score the other tracks."""
+        """Take the scores in the journal, and score the other tracks until the run is stopped."""
+        begun = time.perf_counter()
+        self._observe(Stage.SCORING)
+        with progress("scoring", self._file.track_count, "tracks") as advance:
+            await self._control.run(lambda: self._score(advance))
+        if self._control.stopped:
+            taken = {track.track_id for track in self._tracks}
+            for track in self._file:
+                if track.track_id in self._journal and track.track_id not in taken:
+                    self._take(track, self._journal[track.track_id])
+        self._seconds = time.perf_counter() - begun
+
+    async def _score(self, advance: Callable[[int], None]) -> None:
         endpoint = Endpoint.parse(self._config.url)
         retry = Retry(endpoint, self._config.retry)
-        begun = time.perf_counter()
-        with progress("scoring", self._file.track_count, "tracks") as advance:
-            async with Connection(endpoint, timeout=self._config.timeout) as connection:
-                routing = await Routing.of(connection, retry, self._config.batching, fast=self._fast)
-                await self._check_journal(connection, retry, routing)
-                todo = routing.requests(self._unscored(advance))
-                async with aclosing(score(todo, connection, retry, concurrency=self._config.concurrency)) as answers:
-                    async for answer in answers:
-                        for track, outcome in answer:
-                            if isinstance(outcome, Score):
-                                self._take(track, outcome)
-                                self._journal.append(outcome)
-                            else:
-                                self._refused.append(
-                                    SetAside(track_id=track.track_id, rows=track.rows, reason=outcome.reason)
-                                )
-                        self._journal.flush()
-                        advance(len(answer))
-        self._seconds = time.perf_counter() - begun
+        async with Connection(endpoint, timeout=self._config.timeout) as connection:
+            routing = await Routing.of(connection, retry, self._config.batching, fast=self._fast)
+            await self._check_journal(connection, retry, routing)
+            todo = routing.requests(self._unscored(advance))
+            async with aclosing(score(todo, connection, retry, concurrency=self._config.concurrency)) as answers:
+                async for answer in answers:
+                    for track, outcome in answer:
+                        if isinstance(outcome, Score):
+                            self._take(track, outcome)
+                            self._journal.append(outcome)
+                        else:
+                            self._refused.append(
+                                SetAside(track_id=track.track_id, rows=track.rows, reason=outcome.reason)
+                            )
+                    self._journal.flush()
+                    advance(len(answer))
+                    self._observe(Stage.SCORING)
+                    if self._control.stopped:
+                        return
+
+    def _observe(self, stage: Stage) -> None:
+        if self._control.on_progress is not None:
+            set_aside = self._file.report.set_aside
+            refused = sum(each.track_id is not None for each in set_aside) + len(self._refused)
+            self._control.on_progress(
+                Progress(
+                    stage=stage,
+                    rows=self._file.row_count,
+                    tracks=self._file.track_count + refused - len(self._refused),
+                    done=len(self._tracks),
+                    refused=refused,
+                    model_version=self._tracks[0].model_version if self._tracks else None,
+                )
+            )
 
     def _unscored(self, advance: Callable[[int], None]) -> Iterator[Track]:
         for track in self._file:
@@ -242,8 +275,11 @@ class _Run:
     def write(self, reading_seconds: float) -> ScoringSummary:
         """Write the result files if the input file, read in `reading_seconds`, has not changed since."""
         begun = time.perf_counter()
+        self._observe(Stage.WRITING)
         read = self._file.report
         report = replace(read, set_aside=[*read.set_aside, *self._refused])
+        if self._control.on_report is not None:
+            self._control.on_report(report)
         files = write_outputs(
             self._config.out, report=report, source=self._file.fingerprint, rows=self._rows, tracks=self._tracks
         )
@@ -256,6 +292,7 @@ class _Run:
             rows=self._file.row_count,
             rows_scored=sum(track.rows for track in self._tracks),
             tracks=len(self._tracks),
+            unscored=self._file.track_count - len(self._tracks) - len(self._refused),
             resumed=self._resumed,
             onsets=sum(track.onset_row is not None for track in self._tracks),
             set_aside=sum(each.track_id is not None for each in report.set_aside),

@@ -19,6 +19,8 @@ class ScoringSummary:
     rows_scored: int
     tracks: int
     """Number of scored tracks, `resumed` included."""
+    unscored: int = 0
+    """Number of valid tracks that were not scored, because the run was stopped."""
     resumed: int
     """Number of tracks that an earlier, interrupted run had scored."""
     onsets: int

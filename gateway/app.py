@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -12,29 +13,47 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.middleware.access import Access
+from gateway.middleware.bodies import Bodies
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
+from gateway.openapi import document
 from gateway.problems import MEDIA_TYPE, Problem
-from gateway.routes import drift, events, experiments, health, keys, kserve, models, outcomes, tracks, usage
+from gateway.routes import (
+    drift,
+    events,
+    experiments,
+    health,
+    job_results,
+    jobs,
+    keys,
+    kserve,
+    models,
+    outcomes,
+    tracks,
+    usage,
+    webhooks,
+)
+from gateway.routes.page import page_routes
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
-    *(
-        tracks.router,
-        models.router,
-        events.router,
-        outcomes.router,
-        experiments.router,
-        drift.router,
-        usage.router,
-        keys.router,
-    ),
+    tracks.router,
+    jobs.router,
+    job_results.router,
+    webhooks.router,
+    models.router,
+    events.router,
+    outcomes.router,
+    experiments.router,
+    drift.router,
+    usage.router,
+    keys.router,
 )
 """Routers of the resources, which are served under /v1 and under /api/v1."""
-_CODES: Final = {404: "not-found", 405: "method-not-allowed"}
+_CODES: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -54,16 +73,19 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     app.include_router(health.router)
     app.include_router(kserve.router)
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.router.routes.extend(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid_value)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(ReentryError, _user_error)
     # The last one added is the outermost.
+    app.add_middleware(Bodies)
     app.add_middleware(Idempotency, services=services)
     app.add_middleware(Access, services=services)
     app.add_middleware(Requests)

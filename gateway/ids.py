@@ -12,5 +12,13 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 def new_id(prefix: str) -> str:
     """Return an id such as job_01h9x..., with 48 bits of the time in milliseconds and 80 random bits."""
-    number = int(time.time() * 1000) << 80 | secrets.randbits(80)
+    return _id(prefix, int(time.time() * 1000) << 80 | secrets.randbits(80))
+
+
+def first_id(prefix: str, at: float) -> str:
+    """Return the smallest id that is created at a Unix time or later."""
+    return _id(prefix, int(at * 1000) << 80)
+
+
+def _id(prefix: str, number: int) -> str:
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -5, -5))

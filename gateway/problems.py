@@ -110,6 +110,17 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         title="Invalid answer of the model server",
         meaning="Triton's answer contradicts itself or the tracks, so it was not passed on.",
     ),
+    "job-abandoned": Kind(
+        status=500,
+        title="Job given up",
+        meaning="Each worker that took the job ended, or failed, before the job made any progress. It is the `error` "
+        "of a failed job.",
+    ),
+    "job-expired": Kind(
+        status=504,
+        title="Job expired",
+        meaning="The deadline of the job passed before it was complete. It is the `error` of an expired job.",
+    ),
     "overloaded": Kind(
         status=503,
         title="Overloaded",
@@ -126,6 +137,12 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         status=503,
         title="Database unavailable",
         meaning="The gateway cannot reach its database, and the request needs it. Repeat after `Retry-After` seconds.",
+        retry_after=True,
+    ),
+    "store-unavailable": Kind(
+        status=503,
+        title="Store of files unavailable",
+        meaning="The gateway cannot read or write the files of jobs. Repeat after `Retry-After` seconds.",
         retry_after=True,
     ),
     "identity-unavailable": Kind(

@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 from gateway.accounts.principal import Scope
 from gateway.app import create_app
 from gateway.database.migrate import migrate
+from gateway.http import BoundedProtocol
 from gateway.logs import log_json
 from gateway.services import Services
 from gateway.settings import GatewaySettings
@@ -48,7 +49,7 @@ def serve(settings: GatewaySettings, announce: Callable[[Started], None]) -> Non
         config = uvicorn.Config(
             create_app(settings),
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             access_log=False,

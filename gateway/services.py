@@ -17,6 +17,7 @@ from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
 from gateway.inference_log.log import InferenceLog
+from gateway.jobs.service import Jobs
 from gateway.kserve.calls import KServeCalls
 from gateway.kserve.models import ServedModels
 from gateway.scoring.cache import AnswerCache
@@ -47,6 +48,7 @@ class Services:
         self.scorer = Scorer(settings, self.experiments)
         self.triton = self.scorer.main.triton
         self.kserve_calls = KServeCalls(self.triton, settings)
+        self.jobs = Jobs(settings, self.database)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 
@@ -69,4 +71,5 @@ class Services:
             await stack.enter_async_context(self.drift.watching())
             stack.push_async_callback(self.cache.close)
             await stack.enter_async_context(self.scorer.open())
+            await stack.enter_async_context(self.jobs.working(self.settings.worker_count, self.stopping))
             yield self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -64,6 +65,16 @@ class GatewaySettings:
     """redis://HOST:PORT/NUMBER; empty for limits, cache and events inside this process."""
     store: str = ""
     """Folder, or s3://BUCKET/PREFIX, of the uploads and results of jobs; empty for a folder in `data`."""
+    sources: tuple[str, ...] = ()
+    """Prefixes s3://BUCKET/PREFIX/ of the objects that jobs may refer to; {account} is the id of the job's account."""
+    webhooks_to: tuple[str, ...] = ()
+    """Networks and host names inside your own network that webhooks may reach, also without TLS."""
+    lease_seconds: float = 30.0
+    """Time after which the job of a dead worker is taken by another one, s."""
+    job_seconds: float = 86_400.0
+    """Time after which a job that is not complete expires, unless its request gives another, s."""
+    job_retention_seconds: float = 7 * 86_400.0
+    """Time from the deadline of a job to the deletion of its files, s."""
     workers_inside: int | None = None
     """Number of workers of jobs inside the process. Default: 1 with SQLite, and 0 with PostgreSQL."""
     oidc_issuer: str = ""
@@ -107,6 +118,14 @@ class GatewaySettings:
         require_between("drain", self.drain_seconds, 0, 3_600, unit="s")
         require_between("largest body", self.largest_body, 1_024, 2**31)
         require_between("largest upload", self.largest_upload, 1_024, 2**50)
+        require_between("lease", self.lease_seconds, 0.3, 3_600, unit="s")
+        require_between("job", self.job_seconds, 1, 30 * 86_400, unit="s")
+        require_between("job retention", self.job_retention_seconds, 0, 3_650 * 86_400, unit="s")
+        for prefix in self.sources:
+            if not re.fullmatch(r"s3://[^/?#]+/([^?#]+/)?", prefix):
+                raise ConfigError(
+                    "invalid prefix in sources", expected="s3://BUCKET/ or s3://BUCKET/PREFIX/", got=prefix
+                )
         require_between("calls in flight", self.calls_in_flight, 1, 1_000)
         require_between("queue", self.queue, 1, 1_000_000)
         require_between("timeout", self.timeout, 0.001, 86_400, unit="s")
@@ -180,7 +199,8 @@ def read_gateway_settings(
     for each in fields(GatewaySettings):
         text = _variable(environment, PREFIX + each.name.upper()) if each.name != "tiers" else None
         if text is not None:
-            values[each.name] = text
+            is_list = str(each.type).startswith("tuple")
+            values[each.name] = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
     values |= {name: value for name, value in given.items() if value is not None}
     try:
         return TypeAdapter(GatewaySettings).validate_python(values)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from gateway.accounts.principal import Scope
 from gateway.app import create_app
@@ -37,9 +37,13 @@ class RunningApp:
 
 
 @asynccontextmanager
-async def running_app(settings: GatewaySettings, *, tier: str = "premium") -> AsyncIterator[RunningApp]:
-    """The gateway with open services, and an account of a tier."""
+async def running_app(
+    settings: GatewaySettings, *, tier: str = "premium", routes: APIRouter | None = None
+) -> AsyncIterator[RunningApp]:
+    """The gateway with open services, an account of a tier, and further routes of a test."""
     app = create_app(settings)
+    if routes is not None:
+        app.include_router(routes)
     services: Services = app.state.services
     async with services.open():
         account_id = await services.directory.create_account("default", tier)

@@ -30,7 +30,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0, what: str = "the condition") -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0, what: str = "the condition") -> None:
     """Poll a condition until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -54,13 +54,18 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it accepts connections."""
+    def start(self, *, seconds: float = 120.0) -> None:
+        """Start it and wait until it accepts connections, at most this time."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, env=os.environ | self.environment, start_new_session=True
             )
-        wait_until(lambda: listens(self.port) or self.process.poll() is not None, what=f"{self.command[0]} listening")
+        process = self.process
+        wait_until(
+            lambda: listens(self.port) or process.poll() is not None,
+            seconds=seconds,
+            what=f"{self.command[0]} listening",
+        )
         assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -196,7 +201,7 @@ def running_gateway(folder: Path, **settings: Any) -> Iterator[GatewayProcess]:
     server.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
     server.start()
     try:
-        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), what="the gateway announcing itself")
+        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), seconds=60, what="the announcement")
         lines = log.read_text().splitlines()
         server.key = next((line.split()[1] for line in lines if line.startswith("key ")), "")
         yield server

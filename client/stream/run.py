@@ -13,13 +13,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from client.stream.alert import Alert, Refinement
+from client.stream.event_file import EventFile
 from client.stream.feed import Feed, FeedConfig, check_name
+from client.stream.gateway import GatewayPoster, check_gateway
 from client.stream.metrics import serving_metrics
 from client.stream.pace import Pace
 from client.stream.servers import grpc_endpoints
@@ -67,12 +70,18 @@ class StreamConfig:
     """File to which alerts and refinements are appended, or `-` for standard output."""
     metrics_port: int | None = None
     """Port of the metrics; None for no metrics."""
+    gateway: str | None = None
+    """Address of a gateway that shows the stream, http://HOST:PORT; None for no gateway."""
+    gateway_key: str = field(default="", repr=False)
+    """Key for it."""
     feed: FeedConfig = field(default_factory=FeedConfig)
 
     def __post_init__(self) -> None:
         grpc_endpoints(self.urls)
         check_name(self.feed_name)
         require_between("duration of a scan", self.interval, 0.0, 86_400, unit="s")
+        if self.gateway is not None:
+            check_gateway(self.gateway, self.gateway_key)
         if self.metrics_port is not None:
             require_between("metrics port", self.metrics_port, 0, 65_535)
 
@@ -114,6 +123,8 @@ class StreamSummary:
     alert_latency_ms: tuple[float | None, float | None]
     """p50 and p99 of the recent alerts, ms."""
     alerts_file: str
+    undelivered: int | None
+    """Number of alerts and refinements that the gateway has not received; None without a gateway."""
     notes: str
     """Repairs made and rows set aside while reading the file, as text."""
 
@@ -142,6 +153,7 @@ class StreamSummary:
             _listed("replayed tracks", self.replays),
             f"{self.truncated_replays:,} replays without the first measurements" if self.truncated_replays else "",
             f"{self.bad_lines:,} bad lines skipped" if self.bad_lines else "",
+            f"{self.undelivered:,} alerts and refinements not delivered to the gateway" if self.undelivered else "",
         ]
         return "\n".join(line for line in lines if line)
 
@@ -176,8 +188,15 @@ def stream_with_server(
 
 def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSummary:
     with ExitStack() as stack:
-        write = stack.enter_context(_event_writer(config.alerts))
-        run = StreamRun(config, write)
+        path = None if config.alerts == STANDARD else Path(config.alerts)
+        if path is None and config.gateway is not None:  # alerts wait for the gateway in a file in any case
+            path = Path(stack.enter_context(TemporaryDirectory(prefix="reentry-stream-"))) / "alerts.jsonl"
+        write = stack.enter_context(_event_writer(path, is_printed=config.alerts == STANDARD))
+        poster = None
+        if path is not None and config.gateway is not None:
+            events = EventFile(path, config.gateway)
+            poster = GatewayPoster(config.gateway, config.gateway_key, config.feed_name, events)
+        run = StreamRun(config, write, poster)
         file = lines = None
         if config.source == STANDARD:
             lines = JsonLines(sys.stdin.fileno())
@@ -195,7 +214,12 @@ def _stream(config: StreamConfig, show: Callable[[StreamRun], None]) -> StreamSu
 class StreamRun:
     """A run in progress."""
 
-    def __init__(self, config: StreamConfig, write: Callable[[Alert | Refinement], None]) -> None:
+    def __init__(
+        self,
+        config: StreamConfig,
+        write: Callable[[Alert | Refinement], None],
+        poster: GatewayPoster | None = None,
+    ) -> None:
         self.config = config
         self.feeds: dict[str, Feed] = {}
         """Feeds by name."""
@@ -206,7 +230,10 @@ class StreamRun:
         """The latest alerts, the newest last."""
         self.refinements: dict[tuple[str, int], Refinement] = {}
         """The latest refinements of these alerts by feed and track."""
+        self.undelivered: int | None = None
+        """Number of alerts and refinements that the gateway has not received at the end; None without a gateway."""
         self._write = write
+        self._poster = poster
         self._deliveries: set[asyncio.Task[None]] = set()
         self._unanswered = 0
         self._answered = asyncio.Event()
@@ -226,6 +253,7 @@ class StreamRun:
             asyncio.ensure_future(self._show(show)),
             self._failed,
         ]
+        posting = asyncio.ensure_future(self._poster.run()) if self._poster is not None else None
         is_answered = False
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -238,6 +266,10 @@ class StreamRun:
                 task.cancel()
             await asyncio.gather(*tasks, *self._deliveries, return_exceptions=True)
             await asyncio.gather(*(feed.close(abandon=not is_answered) for feed in self.feeds.values()))
+            if self._poster is not None and posting is not None:
+                posting.cancel()
+                await asyncio.gather(posting, return_exceptions=True)
+                self.undelivered = await self._poster.finish()
 
     def summary(self, report: ReadReport | None, bad_lines: int) -> StreamSummary:
         """Return the result of the run."""
@@ -265,6 +297,7 @@ class StreamRun:
             update_latency_ms=_in_ms([each.update_latency.recent() for each in every]),
             alert_latency_ms=_in_ms([each.alert_latency.recent() for each in every]),
             alerts_file=self.config.alerts,
+            undelivered=self.undelivered,
             notes=report.summary() if report else "",
         )
 
@@ -310,11 +343,13 @@ class StreamRun:
 
     async def _deliver(self, feed: Feed, scan: Scan) -> None:
         try:
-            await feed.send(scan.track_ids, scan.rows)
+            answers = await feed.send(scan.track_ids, scan.rows)
         except Exception as error:  # of the connection, or of writing an alert
             if not self._failed.done():
                 self._failed.set_exception(error)
             return
+        if self._poster is not None:
+            self._poster.add(feed.name, scan.track_ids, scan.rows, answers)
         self._unanswered -= len(scan.rows)
 
     def _delivered(self, delivery: asyncio.Task[None]) -> None:
@@ -341,25 +376,31 @@ class StreamRun:
 
 
 @contextmanager
-def _event_writer(place: str) -> Iterator[Callable[[Alert | Refinement], None]]:
+def _event_writer(path: Path | None, *, is_printed: bool) -> Iterator[Callable[[Alert | Refinement], None]]:
     """Yield a function that writes an alert or a refinement as one line at once.
+
+    Args:
+        path: file to which the lines are appended; None for no file.
+        is_printed: whether they are printed to standard output.
 
     Raises:
         InputError: the file cannot be written.
     """
-    if place == STANDARD:
-        yield lambda event: print(event.to_json(), flush=True)
-        return
-    path = Path(place)
     with ExitStack() as stack:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file: TextIO = stack.enter_context(path.open("a", encoding="utf-8"))
+        file: TextIO | None = None
+        if path is not None:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(path.open("a", encoding="utf-8"))
 
         def write(event: Alert | Refinement) -> None:
-            with writing(path):
-                file.write(event.to_json() + "\n")
-                file.flush()
+            line = event.to_json()
+            if is_printed:
+                print(line, flush=True)
+            if path is not None and file is not None:
+                with writing(path):
+                    file.write(line + "\n")
+                    file.flush()
 
         yield write
 

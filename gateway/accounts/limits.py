@@ -35,11 +35,11 @@ from gateway.settings import GatewaySettings, Tier
 if TYPE_CHECKING:
     from throttled.types import AsyncRedisClientP
 
-_SOCKET_SECONDS: Final = 0.05
-"""Longest wait for Redis; one repetition follows."""
+_SOCKET_SECONDS: Final = 0.25
+"""Longest wait for Redis; one repetition follows. Only requests that find Redis hung wait so long, see `_watch`."""
 _PROBE_SECONDS: Final = 1.0
 """Time between two tries to reach a Redis that is away."""
-_CALLS: Final = 32
+_CALLS: Final = 16
 """Calls to Redis in flight at once, and so connections."""
 _ACCOUNTS: Final = 100_000
 """Accounts whose limits this process holds; beyond them it forgets those that were used longest ago."""

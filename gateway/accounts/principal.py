@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -51,18 +51,27 @@ def require(scope: Scope) -> Any:
     return Depends(_checked(scope))
 
 
-def _checked(scope: Scope) -> Callable[[Request], Principal]:
-    def principal_of(request: Request) -> Principal:
+def _checked(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
+    async def principal_of(request: Request) -> Principal:
         principal: Principal = request.scope["state"]["principal"]
-        if scope not in principal.scopes:
-            raise Problem(
-                "forbidden",
-                f"the key lacks the scope {scope}",
-                where="Authorization",
-                expected=f"a key with the scope {scope}",
-                got=f"scopes {', '.join(sorted(principal.scopes)) or 'none'}",
-                fix="ask an administrator for a key with the scope: POST /v1/keys",
-            )
+        check_scope(principal, scope)
         return principal
 
     return principal_of
+
+
+def check_scope(principal: Principal, scope: Scope) -> None:
+    """Check that a principal has a scope.
+
+    Raises:
+        Problem: it lacks the scope.
+    """
+    if scope not in principal.scopes:
+        raise Problem(
+            "forbidden",
+            f"the key lacks the scope {scope}",
+            where="Authorization",
+            expected=f"a key with the scope {scope}",
+            got=f"scopes {', '.join(sorted(principal.scopes)) or 'none'}",
+            fix="ask an administrator for a key with the scope: POST /v1/keys",
+        )

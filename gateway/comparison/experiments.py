@@ -15,6 +15,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 
 from gateway.comparison.assignment import Assignment, Mode, Target, Variant, position
 from gateway.database.engine import Database, DatabaseUnavailableError
+from gateway.database.pages import read_page
 from gateway.database.tables import Account, Experiment
 from gateway.ids import new_id
 from gateway.problems import Problem
@@ -170,14 +171,20 @@ class Experiments:
         await self.refresh()
         return Plan.of(values)
 
-    async def list(self, account_id: str, *, limit: int, before: str | None = None) -> Sequence[Plan]:
-        """Return the experiments of an account, the newest first, from the one after `before` on."""
-        query = select(Experiment).where(Experiment.account_id == account_id)
-        if before is not None:
-            query = query.where(Experiment.id < before)
+    async def list(
+        self, account_id: str, *, limit: int, cursor: str | None = None
+    ) -> tuple[Sequence[Plan], str | None]:
+        """Return a page of the experiments of an account, the newest first, and the cursor of the next one.
+
+        Raises:
+            Problem: the cursor is invalid.
+        """
+        query = select(*Experiment.__table__.columns).where(Experiment.account_id == account_id)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query.order_by(Experiment.id.desc()).limit(limit))).mappings().all()
-        return [Plan.of(row) for row in rows]
+            rows, following = await read_page(
+                connection, query, [Experiment.__table__.c.id], limit=limit, cursor=cursor, newest_first=True
+            )
+        return [Plan.of(row._mapping) for row in rows], following
 
     async def get(self, account_id: str, experiment_id: str) -> Plan:
         """Return an experiment of an account.

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Insert, RowMapping, select
+from sqlalchemy import Insert, Row, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.database.engine import Database
+from gateway.database.pages import read_page
 from gateway.database.tables import LoggedTrack, Outcome
 from gateway.ids import new_id
 
@@ -69,13 +70,17 @@ class Outcomes:
                     await connection.execute(self._upsert(), rows)
         return Stored(created=created, changed=changed, unchanged=len(ordered) - created - changed)
 
-    async def list(self, account_id: str, *, limit: int, after: str | None = None) -> Sequence[RowMapping]:
-        """Return outcomes of an account in the order in which they were first sent, from the one after `after` on."""
-        query = select(Outcome).where(Outcome.account_id == account_id)
-        if after is not None:
-            query = query.where(Outcome.id > after)
+    async def list(
+        self, account_id: str, *, limit: int, cursor: str | None = None
+    ) -> tuple[Sequence[Row[Any]], str | None]:
+        """Return a page of the outcomes of an account in the order in which they were first sent, and the next cursor.
+
+        Raises:
+            Problem: the cursor is invalid.
+        """
+        query = select(*Outcome.__table__.columns).where(Outcome.account_id == account_id)
         async with self._database.reading() as connection:
-            return (await connection.execute(query.order_by(Outcome.id).limit(limit))).mappings().all()
+            return await read_page(connection, query, [Outcome.__table__.c.id], limit=limit, cursor=cursor)
 
     def _upsert(self) -> Insert:
         dialect: Any = sqlite if self._database.dialect == "sqlite" else postgresql

@@ -215,7 +215,7 @@ def _warnings(report: Report, missing: int) -> list[str]:
     if missing > LARGEST_MISSING_SHARE * (missing + tracks[Variant.CONTROL]):
         found.append(
             f"{missing} tracks have no answer of the challenger, and the pairs may not represent all tracks; "
-            "check that its model is served"
+            "check that its model is served and keeps up"
         )
     total = sum(tracks.values())
     if plan.mode is Mode.AB and total >= FEWEST:

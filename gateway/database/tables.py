@@ -95,7 +95,11 @@ class Job(Table):
     """Scoring of one file in the background."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "lease_until"), Index(None, "account_id", "id"))
+    __table_args__ = (
+        Index(None, "state", "lease_until"),
+        Index(None, "account_id", "id"),
+        Index(None, "account_id", "started_at"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))

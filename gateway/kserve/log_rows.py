@@ -5,26 +5,20 @@ Shapes: B tracks, T steps, M measurement columns.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.accounts.principal import Principal
-from gateway.ids import new_id
+from gateway.inference_log.track_row import of_request, of_track
 from gateway.kserve.requests import Array, InferRequest
 from reentry.schema import (
-    ALTITUDE,
-    MEASUREMENT_COLUMNS,
     MODEL_VERSION,
     NO_ONSET_TIMESTAMP,
     NOT_REFINED,
     ONSET_TIMESTAMP,
     PROBABILITY,
     REFINED_ONSET,
-    TIMESTAMP,
 )
-
-_TIME, _ALTITUDE = (MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE))
 
 
 def rows_of(
@@ -39,32 +33,20 @@ def rows_of(
         request_id: id of the HTTP request.
         seconds: time to answer, s.
     """
-    now = time.time()
     onset = answer[ONSET_TIMESTAMP.name]
     refined = answer.get(REFINED_ONSET.name)
     rows = []
     for track, length in enumerate(request.track_length[:, 0].tolist()):
-        steps = request.measurements[track, :length]
-        rows.append(
-            {
-                "id": new_id("trk"),
-                "account_id": principal.account_id,
-                "key_id": principal.key_id,
-                "request_id": request_id,
-                "at": now,
-                "track_id": int(request.track_id[track, 0]),
-                "steps": length,
-                "first_timestamp": float(steps[0, _TIME]),
-                "last_timestamp": float(steps[-1, _TIME]),
-                "peak_altitude": float(steps[:, _ALTITUDE].max()),
-                "onset_timestamp": _known(onset, track, NO_ONSET_TIMESTAMP),
-                "refined_onset_timestamp": None if refined is None else _known(refined, track, NOT_REFINED),
-                "largest_probability": float(answer[PROBABILITY.name][track, :length].max()),
-                "model": request.model.name,
-                "model_version": int(answer[MODEL_VERSION.name][track, 0]),
-                "seconds": seconds,
-            }
+        row = of_track(
+            int(request.track_id[track, 0]),
+            request.measurements[track, :length],
+            largest_probability=float(answer[PROBABILITY.name][track, :length].max()),
+            onset_timestamp=_known(onset, track, NO_ONSET_TIMESTAMP),
+            refined_onset_timestamp=None if refined is None else _known(refined, track, NOT_REFINED),
+            model=request.model.name,
+            model_version=int(answer[MODEL_VERSION.name][track, 0]),
         )
+        rows.append(row | of_request(principal, request_id, seconds=seconds))
     return rows
 
 

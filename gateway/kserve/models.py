@@ -79,7 +79,7 @@ class ServedModels:
             return _Known(at=time.monotonic(), reason=error.details() or error.code().name)
         served = ServedModel(
             ready=ready.ready,
-            version=max(metadata.versions, key=int),
+            version=max(metadata.versions, key=int, default=""),
             metadata=_metadata(metadata),
             config=_config(config.config),
         )

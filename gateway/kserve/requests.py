@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from gateway.problems import Problem
 from reentry.schema import (
+    CANDIDATE_ENSEMBLE,
     ENSEMBLE,
     LARGEST_REQUEST,
     LONGEST_TRACK,
@@ -38,7 +39,7 @@ Array = npt.NDArray[Any]
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 """Header with the number of bytes of the JSON in front of binary tensors."""
-MODELS: Final[Mapping[str, Model]] = {model.name: model for model in (ENSEMBLE, REENTRY_FAST)}
+MODELS: Final[Mapping[str, Model]] = {model.name: model for model in (ENSEMBLE, REENTRY_FAST, CANDIDATE_ENSEMBLE)}
 """Models that the protocol reaches, by name."""
 
 DTYPES: Final = {

@@ -10,12 +10,12 @@ from gateway.context import RequestContext
 from gateway.services import Services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _context(request: Request) -> RequestContext:
+async def _context(request: Request) -> RequestContext:
     context: RequestContext = request.scope["state"]["context"]
     return context
 

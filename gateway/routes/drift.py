@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Principal, Scope, require
+from gateway.problems import answers
 from gateway.routes.dependencies import ServicesOf
 
-router = APIRouter(prefix="/drift", tags=["drift"])
+router = APIRouter(
+    prefix="/drift",
+    tags=["drift"],
+    responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited", "database-unavailable"),
+)
+
+_QUANTITY: Final[dict[str, Any]] = {
+    "quantity": "peak_altitude",
+    "tracks": 3_912,
+    "compared_with": "first tracks",
+    "stability_index": 0.31,
+    "ks_statistic": 0.22,
+    "p_value": 2.1e-40,
+    "is_large": True,
+}
+_DAY: Final[dict[str, Any]] = {"date": "2026-11-30", "tracks": 3_912, "model_version": 2, "quantities": [_QUANTITY]}
 
 
 class QuantityBody(BaseModel):
     """Drift of one number per track."""
 
-    quantity: str = Field(examples=["peak_altitude"])
+    quantity: str = Field(description="Name of the number.")
     tracks: int = Field(description="Tracks of the day that have the number.")
     compared_with: str = Field(description="What the stability index compares with: `training` or `first tracks`.")
     stability_index: float | None = Field(
@@ -32,7 +48,7 @@ class QuantityBody(BaseModel):
 class DayBody(BaseModel):
     """Drift of one day."""
 
-    date: str = Field(description="Day in UTC.", examples=["2026-11-30"])
+    date: str = Field(description="Day in UTC.")
     tracks: int
     model_version: int | None = Field(description="Version that answered most of the tracks.")
     quantities: list[QuantityBody]
@@ -47,6 +63,10 @@ class BaselineBody(BaseModel):
 
 class DriftBody(BaseModel):
     """Drift of the last days."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"baseline": {"tracks": 2_000, "until": 1793404800.5}, "days": [_DAY]}}
+    )
 
     baseline: BaselineBody
     days: list[DayBody] = Field(description="Days, the newest first.")

@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.comparison.assignment import Mode, Target, TargetServer, Variant
-from gateway.comparison.compared import Compared
+from gateway.comparison.compared import ONSET_ERROR, Compared
 from gateway.comparison.confidence import ALPHA, Verdict
 from gateway.comparison.experiments import Plan
 from gateway.comparison.report import report_of
-from gateway.problems import Problem
+from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ROW_ID, ServicesOf
+from gateway.routes.pages import Cursor, Limit
 
-router = APIRouter(prefix="/experiments", tags=["experiments"])
+router = APIRouter(
+    prefix="/experiments",
+    tags=["experiments"],
+    responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited", "database-unavailable"),
+)
 
 ReadPrincipal = Annotated[Principal, require(Scope.READ)]
 AdminPrincipal = Annotated[Principal, require(Scope.ADMIN)]
 ExperimentId = Annotated[str, Path(pattern=ROW_ID, description="Id of the experiment.", examples=["exp_01jd8x3c9k"])]
+
+
+_EXPERIMENT: Final[dict[str, Any]] = {
+    "id": "exp_01m8qeb49dt47eav65rkdqvbzv",
+    "name": "wider network",
+    "mode": "shadow",
+    "control": {"model": "reentry", "server": "main"},
+    "challenger": {"model": "reentry_candidate", "server": "main"},
+    "share": 0.2,
+    "state": "running",
+    "created_at": 1796083126.5,
+    "ended_at": None,
+}
+_METRIC: Final[dict[str, Any]] = {
+    "name": ONSET_ERROR.name,
+    "unit": ONSET_ERROR.unit,
+    "meaning": ONSET_ERROR.meaning,
+    "control": 0.62,
+    "challenger": 0.47,
+    "control_tracks": 4_012,
+    "challenger_tracks": 4_012,
+    "difference": -0.15,
+    "low": -0.21,
+    "high": -0.09,
+    "margin": ONSET_ERROR.margin,
+    "verdict": "better",
+}
 
 
 class TargetBody(BaseModel):
@@ -43,9 +75,12 @@ class NewExperiment(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [
-                {"name": "wider network", "mode": "shadow", "challenger": {"model": "reentry_candidate"}, "share": 0.2}
-            ]
+            "example": {
+                "name": "wider network",
+                "mode": "shadow",
+                "challenger": {"model": "reentry_candidate"},
+                "share": 0.2,
+            }
         },
     )
 
@@ -69,6 +104,8 @@ class Change(BaseModel):
 class ExperimentBody(BaseModel):
     """An experiment."""
 
+    model_config = ConfigDict(json_schema_extra={"example": _EXPERIMENT})
+
     id: str
     name: str
     mode: Mode
@@ -83,8 +120,10 @@ class ExperimentBody(BaseModel):
 class ExperimentList(BaseModel):
     """Experiments of the account, the newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"experiments": [_EXPERIMENT], "next": None}})
+
     experiments: list[ExperimentBody]
-    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+    next: str | None = Field(description="Cursor of the next page; null on the last one.")
 
 
 class MetricBody(BaseModel):
@@ -107,6 +146,21 @@ class MetricBody(BaseModel):
 class ReportBody(BaseModel):
     """Report of an experiment. It may be read at any time, and the experiment may be ended because of it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "experiment": _EXPERIMENT,
+                "tracks": {"control": 4_120, "challenger": 4_120},
+                "versions": {"control": [2], "challenger": [3]},
+                "outcomes": 4_012,
+                "agreement": 0.988,
+                "alpha": ALPHA,
+                "metrics": [_METRIC],
+                "warnings": [],
+            }
+        }
+    )
+
     experiment: ExperimentBody
     tracks: dict[Variant, int] = Field(description="Tracks with an answer; in a shadow experiment the pairs.")
     versions: dict[Variant, list[int]] = Field(description="Versions of the network that answered.")
@@ -117,7 +171,7 @@ class ReportBody(BaseModel):
     warnings: list[str]
 
 
-@router.post("", status_code=201, summary="Start an experiment")
+@router.post("", status_code=201, summary="Start an experiment", responses=answers("conflict"))
 async def create(body: NewExperiment, services: ServicesOf, principal: AdminPrincipal) -> ExperimentBody:
     """Start to compare two served versions on the tracks of the account.
 
@@ -157,24 +211,21 @@ async def create(body: NewExperiment, services: ServicesOf, principal: AdminPrin
 async def list_experiments(
     services: ServicesOf,
     principal: ReadPrincipal,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(pattern=ROW_ID, description="`next_cursor` of the page before.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> ExperimentList:
     """List the experiments of the account, the newest first."""
-    plans = await services.experiments.list(principal.account_id, limit=limit + 1, before=cursor)
-    return ExperimentList(
-        experiments=[_body(plan) for plan in plans[:limit]],
-        next_cursor=plans[limit - 1].id if len(plans) > limit else None,
-    )
+    plans, following = await services.experiments.list(principal.account_id, limit=limit, cursor=cursor)
+    return ExperimentList(experiments=[_body(plan) for plan in plans], next=following)
 
 
-@router.get("/{experiment_id}", summary="Show an experiment")
+@router.get("/{experiment_id}", summary="Show an experiment", responses=answers("not-found"))
 async def show(experiment_id: ExperimentId, services: ServicesOf, principal: ReadPrincipal) -> ExperimentBody:
     """Show an experiment without its report."""
     return _body(await services.experiments.get(principal.account_id, experiment_id))
 
 
-@router.get("/{experiment_id}/report", summary="Compare the variants")
+@router.get("/{experiment_id}/report", summary="Compare the variants", responses=answers("not-found"))
 async def report(experiment_id: ExperimentId, services: ServicesOf, principal: ReadPrincipal) -> ReportBody:
     """Compare the variants by all tracks so far.
 
@@ -194,7 +245,7 @@ async def report(experiment_id: ExperimentId, services: ServicesOf, principal: R
     )
 
 
-@router.patch("/{experiment_id}", summary="End an experiment")
+@router.patch("/{experiment_id}", summary="End an experiment", responses=answers("not-found"))
 async def change(
     experiment_id: ExperimentId,
     body: Change,  # noqa: ARG001  # its only value is the one change there is
@@ -205,7 +256,12 @@ async def change(
     return _body(await services.experiments.end(principal.account_id, experiment_id))
 
 
-@router.delete("/{experiment_id}", status_code=204, summary="Delete an ended experiment")
+@router.delete(
+    "/{experiment_id}",
+    status_code=204,
+    summary="Delete an ended experiment",
+    responses=answers("not-found", "conflict"),
+)
 async def delete(experiment_id: ExperimentId, services: ServicesOf, principal: AdminPrincipal) -> Response:
     """Delete an ended experiment. Its answers stay in the inference log."""
     await services.experiments.delete(principal.account_id, experiment_id)

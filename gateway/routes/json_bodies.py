@@ -9,6 +9,7 @@ import msgspec
 from fastapi import Request
 
 from gateway.problems import Problem
+from gateway.routes.request_body import read_request_body
 
 T = TypeVar("T")
 
@@ -24,13 +25,9 @@ async def read_json(request: Request, decode: Callable[[bytes], T], largest: int
     Raises:
         Problem: the body is too large, is not JSON, or has an invalid value.
     """
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > largest:
-            raise Problem("body-too-large", "the body is too large", expected=f"at most {largest:,} bytes")
+    body = await read_request_body(request, largest)
     try:
-        return decode(bytes(body))
+        return decode(body)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `")
         fault = {"where": place.rstrip("`") or "$", "problem": problem}

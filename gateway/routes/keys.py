@@ -13,7 +13,10 @@ from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ServicesOf
 from gateway.routes.pages import Cursor, Limit
 
-router = APIRouter(tags=["keys"], responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited"))
+router = APIRouter(
+    tags=["keys"],
+    responses=answers("unauthorized", "forbidden", "body-too-large", "invalid-value", "rate-limited"),
+)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Id = Annotated[str, StringConstraints(max_length=100, pattern=r"^[0-9A-Za-z_]*$")]

@@ -18,6 +18,7 @@ from gateway.kserve.requests import HEADER_LENGTH, MODELS, decode
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ContextOf, ServicesOf
 from gateway.routes.presence import while_connected
+from gateway.routes.request_body import read_request_body
 from gateway.services import Services
 from reentry import __version__
 from reentry.schema import ENSEMBLE, LARGEST_REQUEST, REENTRY_SCAN, REENTRY_STREAM, Model
@@ -171,7 +172,7 @@ async def _infer(
     model: Model, request: Request, services: Services, principal: Principal, context: RequestContext
 ) -> Response:
     begun = time.perf_counter()
-    body = await _body(request, services.settings.largest_body)
+    body = await read_request_body(request, services.settings.largest_body)
     max_batch = services.triton.largest_batch.get(model.name, LARGEST_REQUEST)
     asked = decode(body, request.headers.get(HEADER_LENGTH), model, max_batch=max_batch)
     await services.limits.charge_steps(principal, asked.steps, context)
@@ -180,36 +181,6 @@ async def _infer(
     seconds = time.perf_counter() - begun
     services.log.record(rows_of(asked, answer, principal, context.request_id, seconds=seconds))
     return Response(content, headers=headers)
-
-
-async def _body(request: Request, largest: int) -> bytearray:
-    """Read the body, and stop as soon as it is too large."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
-        raise Problem(
-            "unsupported-media-type",
-            "compressed bodies are not accepted",
-            where="Content-Encoding",
-            expected="identity",
-            got=repr(encoding[:100]),
-        )
-    declared = request.headers.get("content-length", "0")
-    body = bytearray()
-    if not declared.isdecimal() or int(declared) <= largest:
-        async for part in request.stream():
-            if len(body) + len(part) > largest:
-                break
-            body += part
-        else:
-            return body
-    raise Problem(
-        "body-too-large",
-        "the body is too large",
-        where="body",
-        expected=f"at most {largest:,} bytes",
-        got=f"{declared} bytes" if declared != "0" else "more",
-        fix="send fewer tracks in one request, as binary tensors",
-    )
 
 
 def _model(name: str) -> Model:

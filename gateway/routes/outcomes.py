@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.accounts.principal import Principal, Scope, require
+from gateway.problems import answers
 from gateway.routes.dependencies import ROW_ID, ServicesOf
+from gateway.routes.pages import Cursor, Limit
 from reentry.schema import TIMESTAMP
 
-router = APIRouter(prefix="/outcomes", tags=["outcomes"])
+router = APIRouter(
+    prefix="/outcomes",
+    tags=["outcomes"],
+    responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited", "database-unavailable"),
+)
 
 _LARGEST_REQUEST = 10_000
 
@@ -25,7 +31,7 @@ class OutcomeBody(BaseModel):
     answer_id: str | None = Field(
         None, pattern=ROW_ID, description="Id of an answer for the track, instead of its `track_id`."
     )
-    onset_timestamp: Annotated[float | None, Field(ge=TIMESTAMP.low, le=TIMESTAMP.high)] = Field(
+    onset_timestamp: Annotated[float | None, Field(ge=TIMESTAMP.low, le=TIMESTAMP.high, allow_inf_nan=False)] = Field(
         description="Unix time of the true onset, s; null if the flight had no reentry."
     )
 
@@ -42,14 +48,12 @@ class NewOutcomes(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [
-                {
-                    "outcomes": [
-                        {"track_id": 17, "onset_timestamp": 1764547200.5},
-                        {"track_id": 18, "onset_timestamp": None},
-                    ]
-                }
-            ]
+            "example": {
+                "outcomes": [
+                    {"track_id": 17, "onset_timestamp": 1796083126.5},
+                    {"track_id": 18, "onset_timestamp": None},
+                ]
+            }
         },
     )
 
@@ -66,6 +70,8 @@ class Fault(BaseModel):
 
 class StoredBody(BaseModel):
     """What became of the outcomes. A repeated request changes nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"created": 2, "changed": 0, "unchanged": 0, "faults": []}})
 
     created: int = Field(description="Tracks that had no outcome before.")
     changed: int = Field(description="Tracks whose outcome is another one now.")
@@ -84,8 +90,17 @@ class ListedOutcome(BaseModel):
 class OutcomeList(BaseModel):
     """Outcomes in the order in which they were first sent."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "outcomes": [{"track_id": 17, "onset_timestamp": 1796083126.5, "received_at": 1796090000.25}],
+                "next": None,
+            }
+        }
+    )
+
     outcomes: list[ListedOutcome]
-    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+    next: str | None = Field(description="Cursor of the next page; null on the last one.")
 
 
 @router.post("", summary="Send true onsets")
@@ -120,12 +135,12 @@ async def send(
 async def list_outcomes(
     services: ServicesOf,
     principal: Annotated[Principal, require(Scope.READ)],
-    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
-    cursor: Annotated[str | None, Query(pattern=ROW_ID, description="`next_cursor` of the page before.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> OutcomeList:
     """List the true onsets of the account."""
-    rows = await services.outcomes.list(principal.account_id, limit=limit + 1, after=cursor)
+    rows, following = await services.outcomes.list(principal.account_id, limit=limit, cursor=cursor)
     return OutcomeList(
-        outcomes=[ListedOutcome(**{name: row[name] for name in ListedOutcome.model_fields}) for row in rows[:limit]],
-        next_cursor=rows[limit - 1]["id"] if len(rows) > limit else None,
+        outcomes=[ListedOutcome(**{name: getattr(row, name) for name in ListedOutcome.model_fields}) for row in rows],
+        next=following,
     )

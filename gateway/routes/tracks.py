@@ -4,56 +4,148 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
-from client.journal import Score
 from gateway import metrics
 from gateway.accounts.principal import Principal, Scope, require
-from gateway.context import RequestContext
-from gateway.inference_log.track_row import of_request, of_track
-from gateway.problems import Problem
+from gateway.inference_log.track_row import of_request
+from gateway.jobs.answers import JobAnswer
+from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.json_bodies import body_of
 from gateway.routes.presence import while_connected
 from gateway.routes.request_body import read_request_body
-from gateway.scoring.answers import RESULTS, Answer, accepted_type, answer_of, encode
-from gateway.scoring.bodies import media_type_of, read_body
+from gateway.routes.respond_async import prefers_job, score_later
+from gateway.routes.track_records import log_rows, publish, record
+from gateway.scoring.answers import Answer, accepted_type, answer_of, encode
+from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key
-from gateway.scoring.scorer import MODELS, ScoredTrack, counted
-from gateway.services import Services
-from reentry.schema import ENSEMBLE, MEASUREMENT_COLUMNS
+from gateway.scoring.scorer import MODELS, counted
 
 router = APIRouter(tags=["tracks"])
 
 _IN_THREAD: Final = 512 * 1024
 """Bytes of a body from which on it is read in a thread, so that other requests are not held up."""
-_PROBABILITY_COLUMNS: Final = ("timestamp", "latitude", "longitude", "altitude")
-_COLUMNS: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in _PROBABILITY_COLUMNS}
 _CACHED: Final = metrics.TRACKS.labels("cached")
 
 
-@router.post("/tracks:score")
+_TABLE: Final = (
+    "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity\n"
+    "1700000000.0,7,1,34.10,-120.50,91000.0,0.31\n1700000000.5,7,1,34.12,-120.47,90500.0,0.35\n"
+)
+_JSON_TRACKS: Final = {
+    "tracks": [
+        {
+            "track_id": 7,
+            "sensor_id": 1,
+            "timestamp": [1700000000.0, 1700000000.5],
+            "latitude": [34.10, 34.12],
+            "longitude": [-120.50, -120.47],
+            "altitude": [91000.0, 90500.0],
+            "radiometric_intensity": [0.31, 0.35],
+        }
+    ]
+}
+_JSON_ANSWER: Final = {
+    "degraded": False,
+    "tracks": [
+        {
+            "track_id": 7,
+            "rows": 2,
+            "onset_row": None,
+            "onset_timestamp": None,
+            "model": "reentry",
+            "model_version": 3,
+            "degraded": False,
+            "unlike_training": ["duration"],
+            "reentry_probability": [0.000012, 0.000011],
+            "reentry_phase": [0, 0],
+        }
+    ],
+    "refused": [],
+    "repairs": {},
+}
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "description": "Rows of tracks with the columns of a track file, in any order. Arrow is the fastest.",
+        "content": {
+            **body_of(JsonTracks, _JSON_TRACKS)["content"],
+            CSV: {"schema": {"type": "string"}, "example": _TABLE},
+            PARQUET: _BINARY,
+            ARROW: _BINARY,
+        },
+    }
+}
+_OK: Final = {
+    "description": "The scored tracks, and the faults of the others.",
+    "headers": {
+        "X-Model-Version": {"description": "Version of the network.", "schema": {"type": "string"}},
+        "X-Tracks-Refused": {"description": "Number of refused tracks.", "schema": {"type": "string"}},
+        "X-Degraded": {"description": "Whether the altitude-fraction rule answered.", "schema": {"type": "string"}},
+        "X-Cache": {"description": "hit or miss.", "schema": {"type": "string"}},
+    },
+    "content": {
+        **body_of(Answer, _JSON_ANSWER)["content"],
+        CSV: {
+            "schema": {"type": "string"},
+            "example": '"track_id","reentry_probability","reentry_phase"\n7,0.000012,0\n7,0.000011,0\n',
+        },
+        PARQUET: _BINARY,
+        ARROW: _BINARY,
+    },
+}
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    **answers(
+        *("invalid-request", "unauthorized", "forbidden", "not-acceptable", "body-too-large"),
+        *("unsupported-media-type", "invalid-tracks", "invalid-value", "rate-limited", "invalid-answer"),
+        *("overloaded", "model-unavailable", "shutting-down"),
+    ),
+    200: _OK,
+    202: {"model": JobAnswer, "description": "A job scores the tracks, as `Prefer: respond-async` asked."},
+}
+
+
+@router.post(
+    "/tracks:score",
+    summary="Score tracks",
+    openapi_extra=_BODY,
+    responses=_ANSWERS,
+)
 async def score_tracks(
     request: Request,
     principal: Annotated[Principal, require(Scope.SCORE)],
     services: ServicesOf,
     context: ContextOf,
     model: Annotated[
-        str, Query(description="`reentry`, or `reentry_fast` without the comparison with the training.")
-    ] = (ENSEMBLE.name),
-    result: Annotated[str, Query(description="Table of the answer: `rows` or `tracks`.")] = RESULTS[0],
-    content_type: Annotated[str | None, Header()] = None,
-    accept: Annotated[str | None, Header()] = None,
+        Literal["reentry", "reentry_fast"],
+        Query(description="`reentry_fast` is faster, and neither compares with the training data nor refines onsets."),
+    ] = "reentry",
+    result: Annotated[
+        Literal["rows", "tracks"],
+        Query(description="`rows` for the probability and phase of each row, or `tracks` for the onsets alone."),
+    ] = "rows",
+    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+    prefer: Annotated[
+        str | None,
+        Header(description="`respond-async` creates a job instead, which needs the scope `jobs`; the answer is 202."),
+    ] = None,
 ) -> Response:
-    """Score every track of the body."""
+    """Score every track of the body, and answer in the type that `Accept` names.
+
+    A track with faults is listed under `refused` with all of them, and the others are scored. An answer as CSV, Parquet
+    or Arrow has one row for each row of the body, or one for each track. The metadata of its Arrow schema, key
+    `reentry`, contains the JSON answer without rows; `X-Tracks-Refused` counts the refused tracks.
+    """
     begun = time.perf_counter()
-    _check_choice("model", model, MODELS)
-    _check_choice("result", result, RESULTS)
     sent_type = media_type_of(content_type)
+    if prefers_job(prefer):
+        return await score_later(request, services, principal, context, sent_type)
     media_type = accepted_type(accept, sent_type)
     body = await read_request_body(request, services.settings.largest_body)
     content = content_key(body, sent_type)
@@ -78,29 +170,18 @@ async def score_tracks(
         counted(scored)
         metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
         answer = answer_of(file, scored)
-        rows = _log_rows(scored)
-        _record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
+        rows = log_rows(scored)
+        record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
         if not answer.tracks:
             raise _no_track(answer)
         headers = _headers(answer)
         encoded = encode(answer, file, scored, media_type, result)
-    _publish(services, principal, scored)
+    publish(services, principal, scored)
     versions = {track.model_version for track in answer.tracks}
     if is_shared and not answer.degraded and len(versions) == 1 and (version := versions.pop()) is not None:
         kept = CachedAnswer(encoded, headers, steps, len(answer.refused), rows)
         await services.cache.put(key, version, kept)
     return Response(encoded, headers={**headers, "x-cache": "miss"}, media_type=media_type)
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise Problem(
-            "invalid-value",
-            f"unknown {name}",
-            where=f"query parameter {name}",
-            expected=" or ".join(choices),
-            got=value,
-        )
 
 
 def _headers(answer: Answer) -> dict[str, str]:
@@ -110,84 +191,6 @@ def _headers(answer: Answer) -> dict[str, str]:
         "x-tracks-refused": str(len(answer.refused)),
         "x-degraded": str(answer.degraded).lower(),
     }
-
-
-def _log_rows(scored: Sequence[ScoredTrack]) -> list[dict[str, Any]]:
-    return [_row(each, each.outcome, each.model) for each in scored if isinstance(each.outcome, Score)]
-
-
-def _row(each: ScoredTrack, score: Score, model: str) -> dict[str, Any]:
-    row = of_track(
-        each.track.track_id,
-        each.track.measurements,
-        largest_probability=float(score.probability.max()),
-        onset_timestamp=score.onset_timestamp,
-        refined_onset_timestamp=None if score.refinement is None else score.refinement.timestamp,
-        model=model,
-        model_version=score.model_version or None,
-    )
-    return row | {"degraded": score.model_version == 0}
-
-
-def _record(
-    services: Services,
-    principal: Principal,
-    context: RequestContext,
-    rows: Sequence[dict[str, Any]],
-    scored: Sequence[ScoredTrack],
-    answer: Answer,
-    *,
-    seconds: float,
-) -> None:
-    """Log the answered tracks, and later those that a challenger scores beside them."""
-    request_id = context.request_id
-    answered = [each for each in scored if isinstance(each.outcome, Score)]
-    logged = []
-    for row, each in zip(rows, answered, strict=True):
-        logged.append(row | of_request(principal, request_id, seconds=seconds) | _part(each, shadow=False))
-        if each.shadow is not None:
-            each.shadow.add_done_callback(partial(_record_shadow, services, principal, request_id, each))
-    services.log.record(logged, account_id=principal.account_id, refused=len(answer.refused))
-
-
-def _part(each: ScoredTrack, *, shadow: bool) -> dict[str, Any]:
-    """Return the fields of an experiment."""
-    if each.assignment is None:
-        return {}
-    variant = "challenger" if shadow else str(each.assignment.variant)
-    metrics.EXPERIMENT_TRACKS.labels(each.assignment.experiment_id, variant).inc()
-    return {"experiment_id": each.assignment.experiment_id, "variant": variant, "shadow": shadow}
-
-
-def _record_shadow(
-    services: Services, principal: Principal, request_id: str, each: ScoredTrack, task: asyncio.Task[Any]
-) -> None:
-    """Log the answer of a challenger. Its failure is nobody's matter."""
-    if task.cancelled() or task.exception() is not None or not isinstance(task.result(), Score):
-        return
-    score: Score = task.result()
-    assert each.assignment is not None
-    assert each.assignment.shadow is not None
-    row = _row(each, score, each.assignment.shadow.model)
-    row |= of_request(principal, request_id, seconds=score.inference_seconds) | _part(each, shadow=True)
-    services.log.record([row], account_id=principal.account_id)
-
-
-def _publish(services: Services, principal: Principal, scored: Sequence[ScoredTrack]) -> None:
-    """Send the scored tracks to the readers of the account's events."""
-    if not services.events.has_readers(principal.account_id):
-        return
-    for each in scored:
-        if isinstance(each.outcome, Score):
-            columns = {name: each.track.measurements[:, place] for name, place in _COLUMNS.items()}
-            services.events.publish_track(
-                principal.account_id,
-                track_id=each.track.track_id,
-                columns=columns | {"probability": each.outcome.probability, "phase": each.outcome.phase},
-                onset_timestamp=each.outcome.onset_timestamp,
-                model_version=each.outcome.model_version or None,
-                degraded=each.outcome.model_version == 0,
-            )
 
 
 def _no_track(answer: Answer) -> Problem:

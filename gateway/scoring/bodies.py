@@ -34,18 +34,19 @@ _NAME: Final = "body"
 _CELLS: Final = tuple(column.name for column in TRACK_COLUMNS if column is not TRACK_ID)
 
 Numbers = list[float | None]
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class JsonTrack(msgspec.Struct, forbid_unknown_fields=True):
     """One track: a list for each column, with one entry for each measurement."""
 
-    track_id: Annotated[int, msgspec.Meta(description="Identifies the flight.", ge=-(2**63), le=2**63 - 1)]
+    track_id: Annotated[Id, msgspec.Meta(description="Identifies the flight.")]
     timestamp: Annotated[list[float], msgspec.Meta(description="Unix time, s.")]
     latitude: Annotated[Numbers, msgspec.Meta(description="Degrees, north positive; null if it is missing.")]
     longitude: Annotated[Numbers, msgspec.Meta(description="Degrees, east positive.")]
     altitude: Annotated[Numbers, msgspec.Meta(description="Metres above sea level.")]
     radiometric_intensity: Annotated[Numbers, msgspec.Meta(description="Relative brightness.")]
-    sensor_id: Annotated[int | list[int], msgspec.Meta(description="One sensor, or that of each measurement.")] = 0
+    sensor_id: Annotated[Id | list[Id], msgspec.Meta(description="One sensor, or that of each measurement.")] = 0
 
 
 class JsonTracks(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,6 +99,20 @@ def read_body(body: bytes, media_type: str) -> TrackFile:
         raise Problem.of("invalid-tracks", error, where=_NAME) from error
 
 
+def arrow_stream_of_json(body: bytes) -> bytes:
+    """Return the tracks of a JSON body as an Arrow stream.
+
+    Raises:
+        Problem: the body is unusable.
+    """
+    batches, schema = _json_batches(body)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
 def _read_csv(body: bytes) -> TrackFile:
     if (lines := body.count(b"\n")) > MOST_ROWS + 1:
         raise _too_many_rows(lines)
@@ -125,8 +140,8 @@ def _json_with_faults(body: bytes, error: msgspec.ValidationError) -> tuple[list
     """Read tracks with cells that are not numbers as text, so that the reader reports all faults of all tracks."""
     try:
         content = msgspec.json.decode(body)
-    except RecursionError as deep:
-        raise Problem("invalid-request", "the JSON is nested too deeply", where=_NAME) from deep
+    except (msgspec.DecodeError, RecursionError) as fault:
+        raise Problem("invalid-request", f"not JSON: {fault}"[:300], where=_NAME) from fault
     tracks = content.get("tracks") if isinstance(content, dict) else None
     columns = {*_CELLS, TRACK_ID.name}
     is_table = isinstance(tracks, list) and all(
@@ -177,7 +192,7 @@ def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tup
         rows += length
         if rows > MOST_ROWS:
             raise _too_many_rows(rows)
-        repeated = {TRACK_ID.name: track[TRACK_ID.name], SENSOR_ID.name: track.get(SENSOR_ID.name, 0)}
+        repeated = {TRACK_ID.name: track[TRACK_ID.name], SENSOR_ID.name: track.get(SENSOR_ID.name, "0" if kind else 0)}
         columns = {}
         for column in TRACK_COLUMNS:
             cells = repeated.get(column.name, track.get(column.name))
@@ -197,6 +212,7 @@ def _arrow_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
             batches = list(reader)
             for batch in batches:
                 batch.validate(full=True)
+            _ = reader.schema.names  # raises an error here if a name is not UTF-8
             return batches, reader.schema
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError, UnicodeDecodeError) as error:
         raise Problem("invalid-request", f"not an Arrow stream: {error}"[:300], where=_NAME) from error

@@ -27,8 +27,6 @@ from reentry.schema import MODEL_VERSION, Model
 from reentry.tracks import Track
 
 _LIMITS: Final = BatchConfig()
-_SECONDS_PER_TRACK: Final = 0.002
-"""Time that Triton takes for a track until it has been measured, s."""
 
 Outcome = Score | Refusal
 
@@ -77,9 +75,12 @@ class Gathering:
         self._start_calls()
         try:
             return [await each.answer for each in waiting]
-        finally:
+        except BaseException:
             for each in waiting:
-                each.answer.cancel()
+                if not each.answer.cancel() and not each.answer.cancelled():
+                    each.answer.exception()  # those behind the first error have nobody else who takes theirs
+            self._queue = deque(each for each in self._queue if not each.answer.done())
+            raise
 
     def _start_calls(self) -> None:
         """Start a call for each free slot."""

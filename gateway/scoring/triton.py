@@ -6,9 +6,11 @@ A call ends with its answer, with `RefusedError` if Triton refuses the request, 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from client.connection import Array, Connection, Endpoint, RefusedError, ServerUnavailableError
 from gateway import metrics
@@ -19,6 +21,8 @@ from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_TRACK, 
 
 _WATCH_SECONDS = 1.0
 """Time between two looks at the versions that Triton serves, s."""
+_NOT_SERVED: Final = re.compile(r"unknown model|no available versions|is not ready", re.IGNORECASE)
+"""Reasons of Triton that concern one model."""
 
 
 class Triton:
@@ -33,6 +37,7 @@ class Triton:
         self._versions: dict[str, int] = {}
         self._served: object = None
         self._watched = 0.0
+        self._looked = asyncio.Event()
         self.largest_batch: dict[str, int] = {}
         """Largest number of tracks in one call, by the name of the model. Models that are not served are missing."""
 
@@ -41,9 +46,10 @@ class Triton:
         """Connect, and watch the served versions."""
         async with Connection(self.endpoint, timeout=self._timeout) as connection:
             self._connection = connection
-            await self._look()
             watch = asyncio.create_task(self._watch())
             try:
+                with suppress(TimeoutError):  # a server that does not answer must not hold up the start
+                    await asyncio.wait_for(self._looked.wait(), _WATCH_SECONDS)
                 yield self
             finally:
                 watch.cancel()
@@ -95,6 +101,11 @@ class Triton:
             except RefusedError:
                 result = "refused"
                 raise
+            except ServerUnavailableError as error:
+                # Requests for a model that is not served must not open the breaker of those that are.
+                if _NOT_SERVED.search(error.problem):
+                    result = "refused"
+                raise
             except asyncio.CancelledError:
                 result = "cancelled"
                 raise
@@ -112,8 +123,9 @@ class Triton:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
             await self._look()
+            self._looked.set()
+            await asyncio.sleep(_WATCH_SECONDS)
 
     async def _look(self) -> None:
         """Forget the versions of the answers when Triton serves others, or does not answer."""

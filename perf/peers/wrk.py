@@ -69,7 +69,7 @@ def write_requests(folder: Path, requests: Sequence[HttpRequest]) -> None:
         (folder / f"{number}.headers").write_text(headers)
 
 
-def run_wrk(url: str, folder: Path, count: int, *, connections: int, seconds: int) -> WrkFigures:
+def run_wrk(url: str, folder: Path, count: int, *, connections: int, seconds: int, refused: bool = False) -> WrkFigures:
     """Send the requests of a folder in turn over kept-alive connections, from one thread.
 
     Args:
@@ -78,6 +78,7 @@ def run_wrk(url: str, folder: Path, count: int, *, connections: int, seconds: in
         count: number of requests in it.
         connections: number of connections, and so of requests in flight.
         seconds: duration, s.
+        refused: whether the server is to refuse the requests; another answer than the first one is a failure then.
 
     Raises:
         ClientError: a request failed, none was answered, or wrk itself failed.
@@ -92,15 +93,16 @@ def run_wrk(url: str, folder: Path, count: int, *, connections: int, seconds: in
         raise ClientError(
             f"wrk ended with status {done.returncode}", where=url, got=(done.stderr or done.stdout)[-300:]
         )
-    return read_figures(done.stdout, cpu_seconds=_children_seconds() - before)
+    return read_figures(done.stdout, cpu_seconds=_children_seconds() - before, refused=refused)
 
 
-def read_figures(output: str, *, cpu_seconds: float) -> WrkFigures:
+def read_figures(output: str, *, cpu_seconds: float, refused: bool = False) -> WrkFigures:
     """Read what wrk and `load.lua` printed.
 
     Args:
         output: standard output of wrk.
         cpu_seconds: processor time that wrk used.
+        refused: whether answers with the status of an error count instead of the others.
 
     Raises:
         ClientError: a request failed, none was answered, or the line of `load.lua` is missing.
@@ -109,6 +111,8 @@ def read_figures(output: str, *, cpu_seconds: float) -> WrkFigures:
     if not lines:
         raise ClientError("wrk printed no figures", got=output[-300:])
     content = json.loads(lines[-1])
+    if refused:
+        content["status"] = max(0, content["requests"] - content["status"] - 1)
     failures = {name: content[name] for name in ("connect", "read", "write", "status", "timeout") if content[name]}
     if failures:
         counts = ", ".join(f"{name} {count}" for name, count in failures.items())

@@ -16,6 +16,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from client.stream.metrics import exposition
 from gateway import metrics
+from gateway.jobs.states import ACTIVE
+from gateway.settings import GatewaySettings
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
 from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program, server_deployment
@@ -113,6 +115,11 @@ def test_rules_and_panels_use_every_metric_that_the_gateway_declares_and_no_othe
     assert {family.name + samples[family.type][0] for family in families} <= named
 
 
+def test_the_alert_of_stuck_jobs_counts_every_state_in_which_a_job_waits() -> None:
+    (states,) = re.findall(r'state=~"([a-z|]+)"', ALERTS["ReentryGatewayJobsStuck"]["expr"])
+    assert set(states.split("|")) == set(ACTIVE)
+
+
 def test_amtool_accepts_the_configuration_and_routes_critical_alerts_to_the_pager() -> None:
     amtool, config = program("amtool"), MONITORING / "alertmanager.yaml"
     run(amtool, "check-config", config)
@@ -177,6 +184,22 @@ def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
     (endpoint,) = monitor["podMetricsEndpoints"]
     (container,) = pod("feeds")["containers"]
     assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+@pytest.mark.parametrize("folder", DEPLOYED)
+def test_the_pod_monitor_finds_the_metrics_of_gateways_and_their_workers(folder: str) -> None:
+    monitor = one("monitoring", "PodMonitor", "reentry-gateway")["spec"]
+    pods = [deployment["spec"]["template"] for deployment in every(folder, "Deployment")]
+    wanted = monitor["selector"]["matchLabels"].items()
+    found = [template for template in pods if wanted <= template["metadata"]["labels"].items()]
+    components = [template["metadata"]["labels"]["app.kubernetes.io/component"] for template in found]
+    assert sorted(components) == ["gateway", "worker"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    for template in found:
+        assert template["metadata"]["labels"][monitor["jobLabel"]] == "reentry-gateway"  # the job in every query
+        (container,) = template["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports[endpoint["port"]] == GatewaySettings().metrics_port
 
 
 def test_the_operator_receives_the_same_rules_and_the_dashboard_has_its_label() -> None:

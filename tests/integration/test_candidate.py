@@ -116,7 +116,7 @@ def test_two_versions_answer_with_their_own_values_and_production_never_changes(
         assert live.for_model("reentry_lstm_candidate").versions() == [2]
         assert installed_versions(repository / "reentry_lstm_candidate") == [2]
         stop_candidate(store, server=live)
-        with pytest.raises(InferenceServerException, match="is not found"):
+        with pytest.raises(InferenceServerException, match="unknown model"):
             scored(running, "reentry_candidate")
         check(running, "reentry", 1, expected)
         load.wait_for(20)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
+import signal
 import socket
+import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -20,10 +26,18 @@ from tritonclient.utils import InferenceServerException
 from client.connection import Connection, Endpoint
 from perf.analyzer.inputs import INPUTS, write_inputs
 from perf.analyzer.installation import check_analyzer, find_analyzer
-from reentry.schema import ENSEMBLE, MEASUREMENTS, REENTRY_FAST, UNLIKE_TRAINING, Model
+from reentry.schema import (
+    ENSEMBLE,
+    MEASUREMENTS,
+    REENTRY_FAST,
+    TRACK_ID_TENSOR,
+    TRACK_LENGTH,
+    UNLIKE_TRAINING,
+    Model,
+)
 from reentry.serving import EmbeddedServer
 from tests.conftest import on_free_ports
-from tests.gateway_servers import GatewayProcess, free_port, running_gateway
+from tests.gateway_servers import GatewayProcess, free_port, running_gateway, wait_until
 from tests.unit.gateway.kserve.bodies import arrays, bombs, infer_inputs, request_body
 
 MODELS: Final = (ENSEMBLE, REENTRY_FAST)
@@ -185,6 +199,17 @@ def test_a_model_of_live_tracks_is_refused_with_the_way_to_reach_it(
         client.get_model_metadata("reentry_stream", headers=key_of(gateway))
 
 
+def test_requests_for_a_model_that_is_not_served_leave_the_others_alone(gateway: GatewayProcess) -> None:
+    body, length = request_body(arrays())
+    headers = key_of(gateway) | {"Inference-Header-Content-Length": str(length)}
+    for _ in range(6):  # twice as many as open the breaker
+        status, _, answer = ask(gateway, "POST", "/v2/models/reentry_candidate/infer", body, headers)
+        assert (status, json.loads(answer)["code"]) == (503, "model-unavailable")
+    assert ask(gateway, "GET", "/v2/models/reentry_candidate/ready")[0] == 503
+    assert ask(gateway, "POST", "/v2/models/reentry/infer", body, headers)[0] == 200
+    assert metric(gateway, "reentry_gateway_breaker_state") == 0
+
+
 def test_tritonclient_shows_the_problem_of_a_refused_request(
     gateway: GatewayProcess, client: InferenceServerClient
 ) -> None:
@@ -198,7 +223,7 @@ def test_tritonclient_shows_the_problem_of_a_refused_request(
     with pytest.raises(InferenceServerException, match="B from 1 to 64"):
         client.infer("reentry", infer_inputs(arrays(65, 10)), headers=key_of(gateway))
     for algorithm in ("gzip", "deflate"):
-        with pytest.raises(InferenceServerException, match="compressed bodies") as error:
+        with pytest.raises(InferenceServerException, match="the body is compressed") as error:
             client.infer(
                 "reentry", infer_inputs(arrays()), request_compression_algorithm=algorithm, headers=key_of(gateway)
             )
@@ -269,19 +294,95 @@ def test_the_media_type_of_a_request_does_not_matter(gateway: GatewayProcess) ->
         assert ask(gateway, "POST", "/v2/models/reentry/infer", body, headers)[0] == 200
 
 
-def test_a_gateway_without_triton_is_live_and_not_ready(tmp_path: Path) -> None:
-    with running_gateway(tmp_path, triton_url=f"grpc://127.0.0.1:{free_port()}") as gateway:
+def test_each_answered_track_is_a_row_of_the_log_with_the_outputs_of_triton(
+    gateway: GatewayProcess, triton: EmbeddedServer, client: InferenceServerClient
+) -> None:
+    values = arrays(3, 60)
+    values[TRACK_ID_TENSOR.name][:] = [[-5], [2**62], [17]]
+    values[TRACK_LENGTH.name][1] = 40  # the rest is padding
+    client.infer("reentry", infer_inputs(values), headers=key_of(gateway) | {"X-Request-Id": "logged-1"})
+    expected = direct(triton, ENSEMBLE, values)
+    rows: list[dict[str, Any]] = []
+
+    def are_stored() -> bool:
+        rows[:] = logged_rows(gateway, "logged-1")
+        return len(rows) == 3
+
+    wait_until(are_stored, what="three rows in the inference log")
+    by_track = {row["track_id"]: row for row in rows}
+    for track, (track_id, length) in enumerate(((-5, 60), (2**62, 40), (17, 60))):
+        row, measurements = by_track[track_id], values[MEASUREMENTS.name][track, :length]
+        assert (row["steps"], row["model"], row["model_version"]) == (length, "reentry", 1)
+        assert (row["first_timestamp"], row["last_timestamp"]) == (measurements[0, 0], measurements[-1, 0])
+        assert row["peak_altitude"] == measurements[:, 3].max()
+        assert row["largest_probability"] == expected["reentry_probability"][track, :length].max()
+        onset, refined = (float(expected[name][track, 0]) for name in ("onset_timestamp", "refined_onset_timestamp"))
+        assert row["onset_timestamp"] == (None if onset == -1.0 else onset)
+        assert row["refined_onset_timestamp"] == (None if refined == -1.0 else refined)
+
+
+def logged_rows(gateway: GatewayProcess, request_id: str) -> list[dict[str, Any]]:
+    """Rows of the inference log of one request."""
+    database = Path(gateway.environment["REENTRY_GATEWAY_DATA"]) / "gateway.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        found = connection.execute("SELECT * FROM inference_log WHERE request_id = ?", (request_id,))
+        return [dict(row) for row in found]
+
+
+def test_a_call_whose_client_is_gone_is_cancelled(gateway: GatewayProcess, triton: EmbeddedServer) -> None:
+    def cancelled() -> float:
+        return metric(gateway, 'reentry_gateway_triton_calls_total{result="cancelled"}')
+
+    before = cancelled()
+    body, length = request_body(arrays())
+    headers = key_of(gateway) | {"Inference-Header-Content-Length": str(length)}
+    os.kill(triton.process_id, signal.SIGSTOP)
+    try:
+        for patience in (0.1, 0.5, 2.0, 8.0):  # a client that leaves before its body is read causes no call
+            connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=60)
+            connection.request("POST", "/v2/models/reentry/infer", body, headers)
+            time.sleep(patience)
+            assert metric(gateway, "reentry_gateway_requests_in_flight") == 1
+            connection.close()
+            wait_until(
+                lambda: metric(gateway, "reentry_gateway_requests_in_flight") == 0, what="the end of the request"
+            )
+            if cancelled() > before:
+                break
+        assert cancelled() == before + 1
+    finally:
+        os.kill(triton.process_id, signal.SIGCONT)
+    assert ask(gateway, "POST", "/v2/models/reentry/infer", body, headers)[0] == 200
+
+
+def metric(gateway: GatewayProcess, name: str) -> float:
+    """Value of a metric, 0 if it is not there yet."""
+    with urlopen(gateway.metrics_url) as answer:
+        lines = answer.read().decode().splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def test_a_gateway_without_triton_is_live_and_not_ready_and_charges_steps_first(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text("[tiers.standard]\n[tiers.premium]\nsteps_per_minute = 120\n")
+    away = f"grpc://127.0.0.1:{free_port()}"
+    with running_gateway(tmp_path, triton_url=away, config=config) as gateway:
         assert ask(gateway, "GET", "/v2/health/live")[0] == 200
-        body, length = request_body(arrays())
+        body, length = request_body(arrays(1, 50))
         headers = key_of(gateway) | {"Inference-Header-Content-Length": str(length)}
         for status, given, answer in (
             ask(gateway, "GET", "/v2/health/ready"),
             ask(gateway, "GET", "/v2/models/reentry/ready"),
             ask(gateway, "POST", "/v2/models/reentry/infer", body, headers),
+            ask(gateway, "POST", "/v2/models/reentry/infer", body, headers),
         ):
             assert status == 503
             assert json.loads(answer)["code"] == "model-unavailable"
             assert int(given["retry-after"]) >= 1
+        status, given, answer = ask(gateway, "POST", "/v2/models/reentry/infer", body, headers)
+        assert (status, json.loads(answer)["expected"]) == (429, "at most 120 steps per minute")
+        assert '"steps";r=' in given["ratelimit"]
 
 
 CHECK = check_analyzer()

@@ -20,7 +20,7 @@ from registry.promotion import label_exported, promote
 from tests.versions import IMAGERY, add_imagery, bare_repository, install, install_imagery, pin
 
 RUN = CliRunner()
-COMMANDS = ["list", "show", "promote", "rollback", "prune", "diff"]
+COMMANDS = ["list", "show", "promote", "rollback", "compare", "prune", "diff"]
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     op.create_index(op.f("ix_jobs_account_id_id"), "jobs", ["account_id", "id"], unique=False)
+    op.create_index(op.f("ix_jobs_account_id_started_at"), "jobs", ["account_id", "started_at"], unique=False)
     op.create_index(op.f("ix_jobs_state_lease_until"), "jobs", ["state", "lease_until"], unique=False)
     op.create_table(
         "keys",
@@ -210,6 +211,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_keys_account_id"), table_name="keys")
     op.drop_table("keys")
     op.drop_index(op.f("ix_jobs_state_lease_until"), table_name="jobs")
+    op.drop_index(op.f("ix_jobs_account_id_started_at"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_account_id_id"), table_name="jobs")
     op.drop_table("jobs")
     op.drop_index(op.f("ix_webhook_deliveries_state_next_at"), table_name="webhook_deliveries")

@@ -86,9 +86,9 @@ def test_an_account_runs_one_experiment_and_names_are_unique(api: Api) -> None:
     names = [each["name"] for each in api.send("GET", "/v1/experiments")["experiments"]]
     assert names == ["first", created["name"]]
     page = api.send("GET", "/v1/experiments?limit=1")
-    rest = api.send("GET", f"/v1/experiments?limit=1&cursor={page['next_cursor']}")
+    rest = api.send("GET", f"/v1/experiments?limit=1&cursor={page['next']}")
     assert [each["name"] for each in (*page["experiments"], *rest["experiments"])] == names
-    assert rest["next_cursor"] is None
+    assert rest["next"] is None
     assert api.send("DELETE", f"/v1/experiments/{created['id']}", status=204) is None
     assert api.send("GET", f"/v1/experiments/{created['id']}", status=404)["code"] == "not-found"
 

@@ -16,7 +16,7 @@ def test_a_repetition_changes_nothing_and_the_last_value_counts(api: Api) -> Non
     listed = api.send("GET", "/v1/outcomes")["outcomes"]
     assert {row["track_id"]: row["onset_timestamp"] for row in listed} == {7: 100.5, -8: 50.0}
     other = api.account("two")
-    assert other.send("GET", "/v1/outcomes") == {"outcomes": [], "next_cursor": None}
+    assert other.send("GET", "/v1/outcomes") == {"outcomes": [], "next": None}
     assert other.send("POST", "/v1/outcomes", body)["created"] == 2
 
 
@@ -38,7 +38,7 @@ def test_pages_list_every_outcome_once(api: Api) -> None:
     while cursor is not None:
         page = api.send("GET", f"/v1/outcomes?limit=500{cursor}")
         seen += [row["track_id"] for row in page["outcomes"]]
-        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+        cursor = page["next"] and f"&cursor={page['next']}"
     assert sorted(seen) == list(range(1_203))
 
 

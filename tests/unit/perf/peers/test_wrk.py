@@ -59,3 +59,11 @@ def test_requests_are_written_as_bodies_and_header_lines(tmp_path: Path) -> None
     assert (tmp_path / "0.body").read_bytes() == b"\x00\xff"
     assert (tmp_path / "0.headers").read_text() == "Content-Type: a/b\nX-Length: 7\n"
     assert (tmp_path / "1.body").read_bytes() == b""
+
+
+def test_refusals_are_counted_as_answers_where_they_are_expected() -> None:
+    answered = read_figures(output(status=13249), cpu_seconds=1.5, refused=True)
+    assert answered.requests == 13250
+    with pytest.raises(ClientError, match="under load") as error:
+        read_figures(output(status=13240), cpu_seconds=1.5, refused=True)
+    assert "status 9;" in (error.value.got or "")

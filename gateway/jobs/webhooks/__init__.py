@@ -1,0 +1,1 @@
+"""Signed messages about jobs that have ended, to addresses that the accounts choose."""

@@ -1,0 +1,1 @@
+"""What the gateway costs, compared with Triton itself."""

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.problems import Problem
+from gateway.scoring import arrow_safety
+from gateway.scoring.bodies import ARROW, CSV, JSON, MEDIA_TYPES, MOST_ROWS, PARQUET, media_type_of, read_body
+from reentry.schema import TRACK_COLUMNS
+
+
+def table(tracks: int = 2, steps: int = 5) -> pd.DataFrame:
+    """Rows of tracks without faults."""
+    step = np.tile(np.arange(steps), tracks)
+    return pd.DataFrame(
+        {
+            "timestamp": 1.7e9 + 0.5 * step,
+            "track_id": np.repeat(np.arange(tracks), steps),
+            "sensor_id": 3,
+            "latitude": 10.0 + 0.01 * step,
+            "longitude": 20.0 + 0.02 * step,
+            "altitude": 9e4 - 100.0 * step,
+            "radiometric_intensity": 0.1 * step,
+        }
+    )[[column.name for column in TRACK_COLUMNS]]
+
+
+def as_json(frame: pd.DataFrame) -> bytes:
+    tracks = []
+    for track_id, rows in frame.groupby("track_id", sort=False):
+        columns = {name: rows[name].tolist() for name in frame.columns if name != "track_id"}
+        tracks.append({"track_id": track_id, **columns})
+    return json.dumps({"tracks": tracks}, default=int).encode()
+
+
+def as_arrow(frame: pd.DataFrame, **options: Any) -> bytes:
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(rows)
+    return sink.getvalue()
+
+
+def as_parquet(frame: pd.DataFrame, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, **options)
+    return sink.getvalue()
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
+    JSON: as_json,
+    CSV: lambda frame: frame.to_csv(index=False).encode(),
+    PARQUET: as_parquet,
+    ARROW: as_arrow,
+}
+
+
+def status_of(body: bytes, media_type: str) -> int:
+    """Status of the problem with a body; 200 if it is read."""
+    try:
+        read_body(body, media_type).close()
+    except Problem as problem:
+        return problem.status
+    return 200
+
+
+def problem_of(body: bytes, media_type: str) -> Problem:
+    with pytest.raises(Problem) as caught:
+        read_body(body, media_type).close()
+    return caught.value
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_every_media_type_gives_the_same_tracks(media_type: str) -> None:
+    with read_body(WRITERS[media_type](table()), media_type) as file:
+        tracks = list(file)
+    assert [track.track_id for track in tracks] == [0, 1]
+    assert tracks[1].measurements[:, 3].tolist() == [90000.0, 89900.0, 89800.0, 89700.0, 89600.0]
+    assert tracks[1].rows.tolist() == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_faults_of_all_tracks_are_reported_together_and_good_tracks_are_kept(media_type: str) -> None:
+    frame = table(4)
+    frame.loc[2, "latitude"] = 95.0
+    frame.loc[7, "altitude"] = 1e9
+    frame.loc[9, "longitude"] = 900.0
+    with read_body(WRITERS[media_type](frame), media_type) as file:
+        assert [track.track_id for track in file] == [2, 3]
+        found = {(fault.track_id, fault.row, fault.column) for fault in file.report.faults}
+    assert found == {(0, 2, "latitude"), (1, 7, "altitude"), (1, 9, "longitude")}
+
+
+def test_a_json_cell_that_is_no_number_is_a_fault_of_its_track_alone() -> None:
+    content = json.loads(as_json(table(3)))
+    content["tracks"][0]["latitude"][2] = "north"
+    content["tracks"][1]["altitude"][0] = [1, 2]
+    with read_body(json.dumps(content).encode(), JSON) as file:
+        assert [track.track_id for track in file] == [2]
+        assert {(fault.track_id, fault.column, fault.problem) for fault in file.report.faults} == {
+            (0, "latitude", "not a number"),
+            (1, "altitude", "not a number"),
+        }
+
+
+def test_a_json_track_needs_no_sensor_and_may_have_one_for_all_rows() -> None:
+    content = json.loads(as_json(table(2)))
+    del content["tracks"][0]["sensor_id"]
+    content["tracks"][1]["sensor_id"] = 8
+    with read_body(json.dumps(content).encode(), JSON) as file:
+        assert [track.measurements[:, 5].tolist() for track in file] == [[0.0] * 5, [8.0] * 5]
+
+
+def test_a_missing_json_cell_is_filled_like_that_of_a_file() -> None:
+    content = json.loads(as_json(table(1)))
+    content["tracks"][0]["altitude"][1] = None
+    with read_body(json.dumps(content).encode(), JSON) as file:
+        assert [track.measurements[1, 3] for track in file] == [89900.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda track: track.pop("latitude"), "invalid-value"),
+        (lambda track: track.update(speed=[1] * 5), "invalid-value"),
+        (lambda track: track.update(latitude=7), "invalid-value"),
+        (lambda track: track.update(track_id={"a": 1}), "invalid-value"),
+        (lambda track: track["latitude"].pop(), "invalid-value"),
+    ],
+)
+def test_json_of_another_form_is_refused(change: Callable[[dict[str, Any]], object], code: str) -> None:
+    content = json.loads(as_json(table()))
+    change(content["tracks"][0])
+    assert problem_of(json.dumps(content).encode(), JSON).code == code
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b'{"tracks": []}', b"\xff\xfe", b"[" * 200_000, b'{"tracks":' * 100_000, b"1e400", b"null"),
+        b'{"tracks": [{"track_id": 1e400}]}',
+        json.dumps(
+            {"tracks": [{"track_id": 2**70, **{c.name: [1.0] for c in TRACK_COLUMNS if c.name != "track_id"}}]}
+        ).encode(),
+    ],
+)
+def test_json_that_is_no_table_of_tracks_is_refused(body: bytes) -> None:
+    # An id that does not fit is a fault of its rows.
+    assert 400 <= status_of(body, JSON) < 500 or b"1180591620717411303424" in body
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a_missing_column_is_named(media_type: str) -> None:
+    body = WRITERS[media_type](table().drop(columns="altitude"))
+    assert "altitude" in str(problem_of(body, media_type).content())
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_a_compressed_arrow_stream_is_refused_before_it_is_decoded(compression: str) -> None:
+    problem = problem_of(as_arrow(table(), compression=compression), ARROW)
+    assert (problem.code, problem.fields["expected"]) == ("unsupported-media-type", "an uncompressed Arrow stream")
+
+
+def test_an_arrow_stream_with_dictionaries_is_read() -> None:
+    frame = table()
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    place = rows.schema.get_field_index("sensor_id")
+    rows = rows.set_column(place, "sensor_id", rows.column(place).dictionary_encode())
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    with read_body(sink.getvalue(), ARROW) as file:
+        assert [track.measurements[0, 5] for track in file] == [3.0, 3.0]
+
+
+def test_an_arrow_batch_that_claims_many_rows_is_refused() -> None:
+    schema = pa.schema([(column.name, pa.null()) for column in TRACK_COLUMNS])
+    many = pa.RecordBatch.from_arrays([pa.nulls(MOST_ROWS + 1)] * len(schema), schema=schema)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(many)
+    assert len(sink.getvalue()) < 5_000
+    assert problem_of(sink.getvalue(), ARROW).code == "body-too-large"
+
+
+def test_a_parquet_file_that_claims_many_rows_is_refused() -> None:
+    sink = io.BytesIO()
+    column = pa.array(np.zeros(MOST_ROWS + 1))
+    pa.parquet.write_table(pa.table({c.name: column for c in TRACK_COLUMNS}), sink, compression="zstd")
+    assert len(sink.getvalue()) < 100_000
+    assert problem_of(sink.getvalue(), PARQUET).code == "body-too-large"
+
+
+def test_a_parquet_page_that_claims_too_much_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow_safety, "LARGEST_DECODED", 2**25)
+    texts = pa.array([bytes(2**20)] * 64)
+    numbers = pa.array(np.zeros(64))
+    columns = {c.name: texts if c.name == "altitude" else numbers for c in TRACK_COLUMNS}
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.table(columns), sink, compression="zstd", use_dictionary=False)
+    body = sink.getvalue()
+    assert len(body) < 2**20
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    assert problem_of(body, PARQUET).code == "body-too-large"
+    assert pool.max_memory() < 2**27
+    assert pa.total_allocated_bytes() == before
+
+
+@pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"compression": "gzip", "row_group_size": 3}])
+def test_parquet_files_of_other_writers_are_read(options: dict[str, Any]) -> None:
+    with read_body(as_parquet(table(), **options), PARQUET) as file:
+        assert file.track_count == 2
+
+
+BODIES = {media_type: write(table(2, 40)) for media_type, write in WRITERS.items()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(media_type=st.sampled_from(MEDIA_TYPES), data=st.data())
+def test_a_damaged_body_is_read_or_refused_and_nothing_else(media_type: str, data: st.DataObject) -> None:
+    body = bytearray(BODIES[media_type])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        match data.draw(st.sampled_from(["byte", "number", "cut", "repeat"])):
+            case "byte":
+                body[place] = data.draw(st.integers(0, 255))
+            case "number":
+                body[place : place + 8] = struct.pack("<q", data.draw(st.sampled_from([-1, 2**62, 2**31, 2**40])))
+            case "cut":
+                del body[place + 1 :]
+            case "repeat":
+                body[place:place] = body[: data.draw(st.integers(1, 200))]
+    assert status_of(bytes(body), media_type) < 500
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [("text/csv; charset=utf-8", CSV), ("Application/JSON", JSON), (PARQUET, PARQUET)]
+)
+def test_a_media_type_may_have_parameters_and_any_case(header: str, expected: str) -> None:
+    assert media_type_of(header) == expected
+
+
+@pytest.mark.parametrize("header", [None, "", "text/plain", "application/x-www-form-urlencoded"])
+def test_another_media_type_is_refused_with_the_list(header: str | None) -> None:
+    with pytest.raises(Problem) as caught:
+        media_type_of(header)
+    assert (caught.value.code, caught.value.fields["expected"]) == ("unsupported-media-type", " or ".join(MEDIA_TYPES))
+
+
+def test_hostile_bodies_do_not_end_the_process() -> None:
+    """Damaged Arrow streams are read in a process of their own, because a fault in native code would end the tests."""
+    program = (
+        "import random, sys; from gateway.scoring.bodies import *; from gateway.problems import Problem\n"
+        "body = sys.stdin.buffer.read(); chance = random.Random(7)\n"
+        "for media_type in (ARROW,) * 400:\n"
+        "    damaged = bytearray(body)\n"
+        "    for _ in range(chance.randint(1, 8)): damaged[chance.randrange(len(body))] = chance.randrange(256)\n"
+        "    try: list(read_body(bytes(damaged), media_type))\n"
+        "    except Problem: pass\n"
+        "print('survived')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=BODIES[ARROW], capture_output=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, b"survived\n"), done.stderr[-2000:]
