@@ -39,7 +39,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PredictConfig:
                 yield [(track, Refusal(reason="refused"))]
                 continue
             steps = len(track)
-            values: dict[str, Any] = {"onset_step": -1, "onset_timestamp": None, "model_version": 4, "inference_seconds": 0.0}
+            values: dict[str, Any] = {
+                "onset_step": -1,
+                "onset_timestamp": None,
+                "model_version": 4,
+                "inference_seconds": 0.0,
+            }
             values |= {"tracks_in_request": 1, "time": "", "track_id": track.track_id}
             yield [(track, Score(**values, probability=np.zeros(steps, np.float32), phase=np.zeros(steps, np.uint8)))]
 
