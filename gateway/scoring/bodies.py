@@ -29,6 +29,9 @@ MEDIA_TYPES: Final = (JSON, CSV, PARQUET, ARROW)
 MOST_ROWS: Final = 4 * LARGEST_REQUEST
 """Rows of the largest request. A larger file is the matter of a job."""
 
+LARGEST_JSON: Final = 8 * 2**20
+"""Bytes of the largest JSON body. Decoding takes many times the memory, and holds up all other requests."""
+
 _NAME: Final = "body"
 """Name of the table in errors, in place of the name of a file."""
 _COLUMNS: Final = tuple(column.name for column in TRACK_COLUMNS)
@@ -128,6 +131,15 @@ def _read_csv(body: bytes) -> TrackFile:
 
 
 def _json_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
+    if len(body) > LARGEST_JSON:
+        raise Problem(
+            "body-too-large",
+            "the JSON body is too large",
+            where=_NAME,
+            expected=f"at most {LARGEST_JSON:,} bytes",
+            got=f"{len(body):,} bytes",
+            fix="send the tracks as Arrow, Parquet or CSV, or fewer tracks in one request",
+        )
     try:
         tracks = _DECODER.decode(body).tracks
     except msgspec.ValidationError as error:
@@ -175,7 +187,7 @@ def _text(cell: object) -> str | None:
 
 
 def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tuple[list[pa.RecordBatch], pa.Schema]:
-    """Return a batch of rows for each track, whose columns must have the same length.
+    """Return a batch of rows for each track, whose columns must have the same length and whose id must be its own.
 
     Args:
         tracks: columns of each track by name; the ids may be single values.
@@ -184,7 +196,14 @@ def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tup
     faults = []
     batches = []
     rows = 0
+    seen: dict[Any, int] = {}
     for number, track in enumerate(tracks):
+        track_id = track[TRACK_ID.name]
+        first = seen.setdefault(_number(track_id), number)
+        if first != number and track_id is not None:
+            problem = f"the same track_id as tracks[{first}]"
+            faults.append({"where": f"tracks[{number}]", "problem": problem, "got": str(track_id)})
+            continue
         lengths = {name: len(track[name]) for name in _CELLS if isinstance(track.get(name), list)}
         if len(set(lengths.values())) > 1:
             faults.append({"where": f"tracks[{number}]", "problem": "columns of different length", "got": str(lengths)})
@@ -204,6 +223,16 @@ def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tup
     if faults:
         raise Problem("invalid-value", f"{len(faults)} unusable tracks", where=_NAME, faults=faults)
     return batches, batches[0].schema
+
+
+def _number(track_id: int | str | None) -> int | float | str | None:
+    """Return an id as the number that the reader makes of its text, if it does."""
+    for kind in (int, float):
+        try:
+            return kind(track_id)  # type: ignore[arg-type]  # a missing id raises an error
+        except (TypeError, ValueError):
+            continue
+    return track_id
 
 
 def _arrow_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:

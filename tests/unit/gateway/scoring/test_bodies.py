@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 
 from gateway.problems import Problem
 from gateway.scoring import arrow_safety
-from gateway.scoring.bodies import ARROW, CSV, JSON, MEDIA_TYPES, MOST_ROWS, PARQUET, media_type_of, read_body
+from gateway.scoring.bodies import (
+    ARROW,
+    CSV,
+    JSON,
+    LARGEST_JSON,
+    MEDIA_TYPES,
+    MOST_ROWS,
+    PARQUET,
+    media_type_of,
+    read_body,
+)
 from reentry.schema import TRACK_COLUMNS
 
 
@@ -406,3 +416,28 @@ def test_two_arrow_streams_in_one_body_are_refused() -> None:
 def test_an_arrow_stream_without_a_mark_of_its_end_is_read() -> None:
     with read_body(as_arrow(table()).removesuffix(b"\xff\xff\xff\xff\0\0\0\0"), ARROW) as file:
         assert file.track_count == 2
+
+
+@pytest.mark.parametrize("track_id", [7, 7.0, "7", "7.0", "+7", "7e0"])
+def test_json_tracks_with_the_same_id_are_faults(track_id: object) -> None:
+    content = json.loads(as_json(table(3)))
+    content["tracks"][0]["track_id"] = 7
+    content["tracks"][2]["track_id"] = track_id
+    problem = problem_of(json.dumps(content).encode(), JSON)
+    assert problem.code == "invalid-value"
+    (fault,) = problem.content()["faults"]
+    assert (fault["where"], fault["problem"]) == ("tracks[2]", "the same track_id as tracks[0]")
+
+
+def test_json_tracks_with_unreadable_ids_are_faults_of_their_rows() -> None:
+    content = json.loads(as_json(table(3)))
+    content["tracks"][0]["track_id"] = content["tracks"][1]["track_id"] = None
+    with read_body(json.dumps(content).encode(), JSON) as file:
+        assert [track.track_id for track in file] == [2]
+        assert [len(each.rows) for each in file.report.set_aside] == [10]
+
+
+def test_a_large_json_body_is_refused_before_it_is_decoded() -> None:
+    problem = problem_of(b"[" + b"0," * (LARGEST_JSON // 2) + b"0]", JSON)
+    assert (problem.code, problem.fields["expected"]) == ("body-too-large", "at most 8,388,608 bytes")
+    assert "Arrow" in str(problem.fields["fix"])
