@@ -131,14 +131,14 @@ def request_ended(span: Span, method: str, route: str, status: int) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def step_span(name: str, **attributes: str | int) -> AbstractContextManager[Span]:
+def step_span(name: str, attributes: Mapping[str, str | int] | None = None) -> AbstractContextManager[Span]:
     """Return a span of one step of the request in hand, or of a job, with these attributes."""
     if _tracer is None:
         return _NO_SPAN
-    return _active(_tracer, name, kind=SpanKind.INTERNAL, context=None, attributes=attributes)
+    return _active(_tracer, name, kind=SpanKind.INTERNAL, context=None, attributes=attributes or {})
 
 
-def note(**attributes: str | int) -> None:
+def note(attributes: Mapping[str, str | int]) -> None:
     """Add attributes to the span of the step in hand."""
     span = current_span()
     if span is not None:

@@ -88,7 +88,7 @@ class Worker:
             log = _log.bind(job_id=lease.job_id, fence=lease.fence)
             try:
                 turn = _Turn(lease, Work(state=lease.state))
-                with step_span("job", **{"reentry.job_id": lease.job_id, "reentry.attempt": lease.attempts}):
+                with step_span("job", {"reentry.job_id": lease.job_id, "reentry.attempt": lease.attempts}):
                     await self._take_turn(turn, stopping)
             except Exception:
                 # The lease ends by itself, and the attempt counts, so that a defect ends in a failed job.
@@ -211,7 +211,7 @@ class Worker:
         if reached is None:
             await self._give_up(lease)
             return
-        note(**{"reentry.state": reached, "reentry.tracks": turn.work.tracks_done})
+        note({"reentry.state": reached, "reentry.tracks": turn.work.tracks_done})
         _log.info("a job ended", job_id=lease.job_id, state=reached, tracks=turn.work.tracks_done)
         with suppress(StoreError):
             await asyncio.to_thread(self._files.tidy, lease.job_id, lease.fence)
