@@ -34,6 +34,8 @@ _LARGEST_ANSWER: Final = 2**28  # bytes, about 50 million steps
 _GRPC_OPTIONS: Final = (
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LARGEST_ANSWER),
+    # The name of a headless Service has the address of each server; by default a channel would stay with one of them.
+    ("grpc.lb_policy_name", "round_robin"),
     # By default a channel waits up to 2 minutes before it reconnects, but `client.retry` sets the delays here.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -125,6 +125,23 @@ def test_a_request_gives_one_trace_from_the_client_through_the_gateway_to_each_m
     assert not any(span.failed for span in spans.values())
 
 
+def test_a_request_without_a_traceparent_begins_a_trace_that_triton_continues(
+    gateway: GatewayProcess, collector: Collector
+) -> None:
+    headers = {"authorization": f"Bearer {gateway.key}", "content-type": "text/csv", "x-request-id": "begins"}
+    body = table(1, 35).to_csv(index=False)
+    assert httpx.post(f"{gateway.url}/v1/tracks:score", content=body, headers=headers, timeout=60).status_code == 200
+
+    def roots() -> list[ReceivedSpan]:
+        return [span for span in collector.spans if span.attributes.get("reentry.request_id") == "begins"]
+
+    wait_until(lambda: bool(roots()), seconds=30, what="the span of the request")
+    (root,) = roots()
+    assert root.parent_id == ""
+    spans = trace(collector, root.trace_id, CALL, "InferRequest")
+    assert spans["InferRequest"].parent_id == spans[CALL].span_id
+
+
 def test_the_log_line_of_a_request_has_its_trace_id(gateway: GatewayProcess) -> None:
     trace_id = "b0" * 16
     assert score(gateway, trace_id).status_code == 200
