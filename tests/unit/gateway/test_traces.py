@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,15 +31,18 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.shutdown()
 
 
-async def test_without_an_endpoint_there_is_no_span_and_no_thread(tmp_path: Path) -> None:
-    async with traces.exporting(GatewaySettings(data=tmp_path)):
-        assert not any(thread.name.startswith("Otel") for thread in threading.enumerate())
-        with traces.request_span(SCOPE, "request"), traces.step_span("step") as step:
-            assert step is INVALID_SPAN
-            assert traces.current_span() is None
-            assert traces.trace_id() is None
-            with traces.call_span("127.0.0.1:8001", "reentry", {"x": np.zeros(1)}, ()) as call:
-                assert traces.call_metadata(call) == ()
+def test_without_an_endpoint_there_is_no_span_and_no_thread(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with traces.exporting(GatewaySettings(data=tmp_path)):
+            assert not any(thread.name.startswith("Otel") for thread in threading.enumerate())
+            with traces.request_span(SCOPE, "request"), traces.step_span("step") as step:
+                assert step is INVALID_SPAN
+                assert traces.current_span() is None
+                assert traces.trace_id() is None
+                with traces.call_span("127.0.0.1:8001", "reentry", {"x": np.zeros(1)}, ()) as call:
+                    assert traces.call_metadata(call) == ()
+
+    asyncio.run(check())
 
 
 def test_a_call_for_three_requests_has_the_first_as_its_parent_and_links_to_the_others_once(
