@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
@@ -207,12 +207,15 @@ class Connection:
                 return tuple(each.name for each in answer.inputs)
             return tuple(str(each["name"]) for each in answer["inputs"])
 
-    async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def infer(
+        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, Array]:
         """Send one request and return its outputs by tensor name, without those that the answer lacks.
 
         Args:
             model: the model to use.
             inputs: its inputs by tensor name.
+            metadata: further headers of the request by lower-case name, such as `traceparent`.
 
         Raises:
             ServerUnavailableError: the server did not answer.
@@ -220,11 +223,13 @@ class Connection:
         """
         send = self._infer_over_grpc if self._endpoint.scheme == "grpc" else self._infer_over_http
         with _translated(self._endpoint):
-            result = await send(model, inputs)
+            result = await send(model, inputs, metadata)
             outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
         return {name: values for name, values in outputs.items() if values is not None}
 
-    async def _infer_over_grpc(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+    async def _infer_over_grpc(
+        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]
+    ) -> Any:
         from grpc import RpcError
         from tritonclient.grpc import InferResult
         from tritonclient.utils import InferenceServerException
@@ -232,17 +237,20 @@ class Connection:
         from client.grpc_request import encoded_request
 
         try:
-            return InferResult(await self._call(encoded_request(model, inputs), timeout=self._timeout))
+            call = self._call(encoded_request(model, inputs), timeout=self._timeout, metadata=metadata or None)
+            return InferResult(await call)
         except RpcError as error:
             raise InferenceServerException(error.details(), status=str(error.code())) from error
 
-    async def _infer_over_http(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+    async def _infer_over_http(
+        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]
+    ) -> Any:
         from tritonclient.http import InferInput
 
         tensors = [InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
         for tensor in tensors:
             tensor.set_data_from_numpy(inputs[tensor.name()])
-        return await self._client.infer(model.name, tensors)
+        return await self._client.infer(model.name, tensors, headers=dict(metadata))
 
 
 def _bounded_response() -> type[Any]:

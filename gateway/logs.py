@@ -1,4 +1,4 @@
-"""Log lines as JSON on standard error, each with the id of the request in hand."""
+"""Log lines as JSON on standard error, each with the ids of the request and of the trace in hand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import msgspec
 import structlog
 
 from gateway.context import CURRENT
+from gateway.traces import trace_id
 
 
 def log_json() -> None:
     """Print the log lines of this process, those of libraries included, as one JSON object each."""
     shared: list[Any] = [
-        _request_id,
+        _ids,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -48,8 +49,11 @@ def _encode(event: dict[str, Any], **_options: Any) -> bytes:
     return msgspec.json.encode(event, enc_hook=str)
 
 
-def _request_id(_logger: object, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+def _ids(_logger: object, _name: str, event: dict[str, Any]) -> dict[str, Any]:
     context = CURRENT.get()
     if context is not None:
         event["request_id"] = context.request_id
+    trace = trace_id()
+    if trace is not None:
+        event["trace_id"] = trace
     return event

@@ -26,6 +26,7 @@ from gateway.scoring.answers import RESULTS, Answer, accepted_type, answer_of, e
 from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key
 from gateway.scoring.scorer import MODELS, ScoredTrack, counted
+from gateway.traces import step_span
 from reentry.schema import ENSEMBLE, REENTRY_FAST
 
 router = APIRouter(tags=["tracks"])
@@ -173,7 +174,9 @@ async def score_tracks(request: Request) -> Response:
         _CACHED.inc(len(rows))
         services.log.record(rows, account_id=principal.account_id, refused=cached.refused)
         return Response(cached.body, headers={**cached.headers, "x-cache": "hit"}, media_type=media_type)
-    file = await asyncio.to_thread(read_body, body, sent_type) if len(body) > _IN_THREAD else read_body(body, sent_type)
+    with step_span("read tracks"):
+        in_thread = len(body) > _IN_THREAD
+        file = await asyncio.to_thread(read_body, body, sent_type) if in_thread else read_body(body, sent_type)
     with file:
         tracks = list(file)
         steps = sum(map(len, tracks))

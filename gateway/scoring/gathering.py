@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from opentelemetry.trace import Span
+
 from client.answers import require_answer
 from client.batching import FREE_PADDING, BatchConfig, RequestBatch
 from client.connection import ModelFaultError, RefusedError
@@ -23,6 +25,7 @@ from gateway import metrics
 from gateway.problems import Problem
 from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
+from gateway.traces import current_span
 from reentry.schema import MODEL_VERSION, Model
 from reentry.tracks import Track
 
@@ -39,6 +42,8 @@ class _Waiting:
 
     track: Track
     model: Model
+    span: Span | None
+    """Span of the request that sent the track; None without traces."""
     answer: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -91,7 +96,8 @@ class Gathering:
             )
 
     async def _score(self, tracks: Sequence[Track], model: Model) -> list[Outcome]:
-        waiting = [_Waiting(track, model) for track in tracks]
+        span = current_span()
+        waiting = [_Waiting(track, model, span) for track in tracks]
         self._queue.extend(waiting)
         self._start_calls()
         try:
@@ -146,7 +152,8 @@ class Gathering:
     async def _call(self, waiting: list[_Waiting]) -> None:
         """Send one call, and give each track its outcome."""
         try:
-            outcomes = await self._outcomes(RequestBatch(tuple(each.track for each in waiting), waiting[0].model))
+            batch = RequestBatch(tuple(each.track for each in waiting), waiting[0].model)
+            outcomes = await self._outcomes(batch, [each.span for each in waiting if each.span is not None])
         except Exception as error:  # the error of the call is that of each of its tracks
             for each in waiting:
                 if not each.answer.done():
@@ -156,17 +163,17 @@ class Gathering:
             if not each.answer.done():
                 each.answer.set_result(outcome)
 
-    async def _outcomes(self, batch: RequestBatch) -> list[Outcome]:
+    async def _outcomes(self, batch: RequestBatch, spans: Sequence[Span]) -> list[Outcome]:
         sent, begun = time.monotonic(), time.perf_counter()
         metrics.GATHERED_TRACKS.observe(len(batch))
         try:
-            answer = await self._triton.infer(batch.model, inputs_of(batch))
+            answer = await self._triton.infer(batch.model, inputs_of(batch), spans)
         except RefusedError as error:
             if len(batch) == 1:
                 return [Refusal(reason=error.problem, is_fault=isinstance(error, ModelFaultError))]
             # One refused track must not refuse the others.
             alone = [RequestBatch((track,), batch.model) for track in batch.tracks]
-            return [outcome for each in alone for outcome in await self._outcomes(each)]
+            return [outcome for each in alone for outcome in await self._outcomes(each, spans)]
         require_answer(batch, answer, where=str(self._triton.endpoint))
         self._triton.answered(batch.model, int(answer[MODEL_VERSION.name][0, 0]), sent)
         return list(scores_of(batch, answer, time.perf_counter() - begun))

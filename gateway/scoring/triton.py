@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
+
+from opentelemetry.trace import Span
 
 from client.connection import Array, Connection, Endpoint, RefusedError, ServerUnavailableError
 from gateway import metrics
 from gateway.scoring.breaker import Breaker
 from gateway.settings import GatewaySettings
+from gateway.traces import call_ended, call_metadata, call_span
 from reentry.errors import ClientError
 from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_TRACK, Model
 
@@ -89,42 +92,51 @@ class Triton:
         except ClientError:
             return False
 
-    async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def infer(self, model: Model, inputs: Mapping[str, Array], spans: Sequence[Span] = ()) -> dict[str, Array]:
         """Send one request and return its outputs by tensor name.
 
         Cancelling the caller cancels the call.
 
+        Args:
+            model: the model to use.
+            inputs: its inputs by tensor name.
+            spans: spans of the gateway's requests that the call serves.
+
         Raises:
             ServerUnavailableError: Triton did not answer, or the breaker is open.
+            TritonOverloadedError: Triton's queue is full.
             RefusedError: Triton refused the request.
             ClientError: what listens at the address is not Triton.
         """
         async with self._slots:
             if not self._breaker.admits():
                 raise ServerUnavailableError("the model server does not answer", where=str(self.endpoint))
-            begun, result = time.perf_counter(), "unavailable"
-            try:
-                answer = await self._connection.infer(model, inputs)
-                result = "answered"
-            except RefusedError:
-                result = "refused"
-                raise
-            except ServerUnavailableError as error:
-                # Requests for a model that is not served must not open the breaker of those that are.
-                if _NOT_SERVED.search(error.problem):
+            with call_span(self.endpoint.address, model.name, inputs, spans) as span:
+                begun, result = time.perf_counter(), "unavailable"
+                answer: dict[str, Array] = {}
+                try:
+                    answer = await self._connection.infer(model, inputs, call_metadata(span))
+                    result = "answered"
+                except RefusedError:
                     result = "refused"
-                if _OVERLOADED.search(error.problem):
-                    result = "overloaded"
-                    raise TritonOverloadedError(error.problem, where=error.where) from error
-                raise
-            except asyncio.CancelledError:
-                result = "cancelled"
-                raise
-            finally:
-                metrics.TRITON_SECONDS.observe(time.perf_counter() - begun)
-                metrics.TRITON_CALLS.labels(result).inc()
-                report = {"unavailable": self._breaker.failed, "cancelled": self._breaker.abandoned}
-                report.get(result, self._breaker.succeeded)()
+                    raise
+                except ServerUnavailableError as error:
+                    # Requests for a model that is not served must not open the breaker of those that are.
+                    if _NOT_SERVED.search(error.problem):
+                        result = "refused"
+                    if _OVERLOADED.search(error.problem):
+                        result = "overloaded"
+                        raise TritonOverloadedError(error.problem, where=error.where) from error
+                    raise
+                except asyncio.CancelledError:
+                    result = "cancelled"
+                    raise
+                finally:
+                    call_ended(span, result, answer)
+                    metrics.TRITON_SECONDS.observe(time.perf_counter() - begun)
+                    metrics.TRITON_CALLS.labels(result).inc()
+                    report = {"unavailable": self._breaker.failed, "cancelled": self._breaker.abandoned}
+                    report.get(result, self._breaker.succeeded)()
         return answer
 
     def answered(self, model: Model, version: int, sent: float) -> None:
