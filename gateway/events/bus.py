@@ -10,7 +10,6 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -28,8 +27,8 @@ _LONGEST_SILENCE: Final = 60.0
 _BETWEEN_TRIES: Final = 0.5
 _BETWEEN_LOOKS: Final = 1.0
 """Time between two questions which channels have listeners in other processes, s."""
-_LARGEST_OUTBOX: Final = 1_000
-"""Messages that wait for Redis; beyond it the oldest are dropped."""
+_LARGEST_OUTBOX: Final = 16 * 2**20
+"""Bytes of the messages that wait for Redis; beyond it the oldest are dropped."""
 _TOGETHER: Final = 100
 
 _log = structlog.get_logger(__name__)
@@ -83,7 +82,8 @@ class RedisBus(Bus):
         super().__init__()
         self._url = url
         self._origin = secrets.token_bytes(_ORIGIN_BYTES)
-        self._outbox: deque[tuple[str, bytes]] = deque(maxlen=_LARGEST_OUTBOX)
+        self._outbox: deque[tuple[str, bytes]] = deque()
+        self._outbox_bytes = 0
         self._filled = asyncio.Event()
         self._changed = asyncio.Event()
         self._elsewhere: frozenset[str] = frozenset()
@@ -110,7 +110,15 @@ class RedisBus(Bus):
         super().publish(channel, message)
         if self.is_connected:
             self._outbox.append((channel, message))
+            self._outbox_bytes += len(message)
+            while self._outbox_bytes > _LARGEST_OUTBOX:
+                self._next()
             self._filled.set()
+
+    def _next(self) -> tuple[str, bytes]:
+        channel, message = self._outbox.popleft()
+        self._outbox_bytes -= len(message)
+        return channel, message
 
     def _channels_changed(self) -> None:
         self._changed.set()
@@ -134,6 +142,7 @@ class RedisBus(Bus):
             self.is_connected = False
             self._elsewhere = frozenset()
             self._outbox.clear()
+            self._outbox_bytes = 0
             await asyncio.sleep(_BETWEEN_TRIES)
 
     async def _connected(self, redis: Redis) -> None:
@@ -180,10 +189,9 @@ class RedisBus(Bus):
             self._filled.clear()
             while self._outbox:
                 async with redis.pipeline(transaction=False) as pipeline:
-                    with suppress(IndexError):
-                        for _ in range(_TOGETHER):
-                            channel, message = self._outbox.popleft()
-                            pipeline.publish(_PREFIX + channel, self._origin + message)
+                    for _ in range(min(_TOGETHER, len(self._outbox))):
+                        channel, message = self._next()
+                        pipeline.publish(_PREFIX + channel, self._origin + message)
                     await pipeline.execute()
 
     async def _look(self, redis: Redis) -> None:

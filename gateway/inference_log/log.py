@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +75,7 @@ class InferenceLog:
     def open(self) -> None:
         """Begin to log, and store what ended processes left on disk."""
         self._spool = Spool.create(self._place, self._largest)
+        metrics.SPOOL_BYTES.set_function(partial(getattr, self._spool, "size"))
         parts = self._run(self._spool), self._adopt(), keep_days(self._database, self._days)
         self._tasks = [asyncio.ensure_future(part) for part in parts]
 
@@ -135,7 +137,6 @@ class InferenceLog:
                 self._is_away = True
             if spool.size:
                 self._waiting.set()
-            metrics.SPOOL_BYTES.set(spool.size)
 
     async def _store_all(self, spool: Spool) -> bool:
         """Store all parts; return False if the database is away."""

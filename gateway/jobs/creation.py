@@ -79,6 +79,8 @@ class Creation:
             Problem: the job cannot be created; nothing is left of it.
             DatabaseUnavailableError: the database does not answer.
         """
+        async with self._database.reading() as connection:
+            await connection.execute(select(1))  # without the database an upload would be in vain
         if webhook_url is not None:
             await self._check_webhook(principal, webhook_url)
         job_id = new_id("job")

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.jobs.scoring_child import Message, Order
+from gateway.settings import PREFIX
 
 _PACKAGES = Path(__file__).parents[2]
 _LONGEST_LINE = 2**20
@@ -78,6 +79,11 @@ async def scoring(order: Order, folder: Path, scratch: Path) -> AsyncIterator[Sc
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """Return the environment with the packages of this program on the path, as the working folder is another one."""
+    """Return the environment of the child.
+
+    The packages of this program are on its path, because its working folder is another one. It reads files of strangers
+    and needs no secret, so the settings of the gateway and of the object store are left out.
+    """
     path = [str(_PACKAGES), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(each for each in path if each), "TMPDIR": str(scratch)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+    return kept | {"PYTHONPATH": os.pathsep.join(each for each in path if each), "TMPDIR": str(scratch)}

@@ -66,9 +66,8 @@ class Upkeep:
                     WebhookDelivery.created_at < self._now - self._retention,
                 )
             )
-            counts = dict(
-                (await connection.execute(select(Job.state, func.count()).group_by(Job.state))).tuples().all()
-            )
+            counted = (await connection.execute(select(Job.state, func.count()).group_by(Job.state))).all()
+        counts: dict[str, int] = {row[0]: row[1] for row in counted}
         for state in JobState:
             metrics.JOBS.labels(state).set(counts.get(state, 0))
         if time.monotonic() - self._orphans_removed > _ORPHANS_EVERY:

@@ -74,7 +74,10 @@ _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
                 },
                 PARQUET: _BINARY,
                 ARROW: _BINARY,
-                JSON_LINES: {"schema": {"type": "string"}},
+                JSON_LINES: {
+                    "schema": {"type": "string"},
+                    "example": '{"track_id": 1, "rows": 2, "onset_row": null, "inference_seconds": 0.004, ...}\n',
+                },
             },
         }
     },
@@ -137,7 +140,12 @@ async def results(
                         ],
                     }
                 },
-                CSV: {"schema": {"type": "string"}},
+                CSV: {
+                    "schema": {"type": "string"},
+                    "example": "timestamp,track_id,sensor_id,latitude,longitude,altitude,radiometric_intensity,"
+                    "set_aside_row,set_aside_reason\n1700000000.0,7,1,95.0,-120.5,91000.0,0.31,6300,"
+                    '"row 6300, column latitude: above 90 degrees, got 95"\n',
+                },
             },
         }
     },
@@ -171,7 +179,12 @@ async def errors(job_id: JobId, request: Request, services: ServicesOf, sender: 
     responses={
         200: {
             "description": "Events `job`, each with the whole job as its data and its revision as its id.",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+            "content": {
+                EVENT_STREAM: {
+                    "schema": {"type": "string"},
+                    "example": 'retry: 1000\n\nid: 7\nevent: job\ndata: {"id": "job_01m8...", "state": "running"}\n\n',
+                }
+            },
         },
         204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not connect again."},
     },
@@ -205,7 +218,7 @@ async def _changes(services: Services, sender: Principal, row: Row[Any], seen: i
             return
 
 
-async def _with_results(services: Services, sender: Principal, job_id: str) -> Row[Any]:
+async def _with_results(services: Services, sender: Principal, job_id: JobId) -> Row[Any]:
     row = await services.jobs.get(sender, job_id)
     if row.state not in ENDED:
         raise _unfinished(row)

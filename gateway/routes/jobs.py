@@ -24,7 +24,7 @@ router = APIRouter(
 )
 
 Sender = Annotated[Principal, require(Scope.JOBS)]
-JobId = Annotated[str, Path(description="Id of the job.", max_length=100)]
+JobId = Annotated[str, Path(max_length=64, description="Id of the job.")]
 
 _LONGEST_REFERENCE: Final = 16_384
 _JSON: Final = "application/json"

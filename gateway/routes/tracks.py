@@ -171,11 +171,11 @@ async def score_tracks(
         metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
         answer = answer_of(file, scored)
         rows = log_rows(scored)
-        record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
-        if not answer.tracks:
-            raise _no_track(answer)
         headers = _headers(answer)
-        encoded = encode(answer, file, scored, media_type, result)
+        encoded = encode(answer, file, scored, media_type, result) if answer.tracks else b""
+        record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
+    if not answer.tracks:
+        raise _no_track(answer)
     publish(services, principal, scored)
     versions = {track.model_version for track in answer.tracks}
     if is_shared and not answer.degraded and len(versions) == 1 and (version := versions.pop()) is not None:

@@ -10,10 +10,20 @@ from typing import Final
 from client.connection import Connection, Endpoint
 from gateway.problems import Problem
 from reentry.errors import ClientError
-from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_SCAN, REENTRY_STREAM, REENTRY_TRACK, Model
+from reentry.schema import (
+    CANDIDATE_ENSEMBLE,
+    ENSEMBLE,
+    REENTRY_FAST,
+    REENTRY_LSTM,
+    REENTRY_SCAN,
+    REENTRY_STREAM,
+    REENTRY_TRACK,
+    Model,
+)
 
 MODELS: Final[tuple[tuple[Model, str], ...]] = (
     (ENSEMBLE, "scores whole tracks"),
+    (CANDIDATE_ENSEMBLE, "scores whole tracks by a second version, to compare it"),
     (REENTRY_FAST, "scores whole tracks in one graph"),
     (REENTRY_STREAM, "scores live tracks, one measurement in a request"),
     (REENTRY_SCAN, "scores live tracks, the measurements of a scan in a request"),

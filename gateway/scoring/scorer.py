@@ -103,7 +103,7 @@ class Scorer:
                 Triton is invalid.
         """
         if not self.has_experiment(principal.account_id):
-            outcomes = await self._flights.run((content, model.name), lambda: self._by_server(self.main, tracks, model))
+            outcomes = await self._flights.run((content, model.name), lambda: self._by_main(tracks, model))
             return self._taken(principal, tracks, [None] * len(tracks), model.name, outcomes)
         assignments = [self._experiments.variant_of(principal.account_id, track.track_id) for track in tracks]
         groups: dict[Target, list[int]] = {}
@@ -114,10 +114,13 @@ class Scorer:
             *(self._by_target(target, [tracks[place] for place in places]) for target, places in groups.items())
         )
         scored: dict[int, ScoredTrack] = {}
-        for (target, places), outcomes in zip(groups.items(), answers, strict=True):
+        for (target, places), answered in zip(groups.items(), answers, strict=True):
             chosen = [tracks[place] for place in places]
             parts = [assignments[place] for place in places]
-            scored |= zip(places, self._taken(principal, chosen, parts, target.model, outcomes), strict=True)
+            outcomes, name = answered, target.model
+            if outcomes is None:  # the target is away; its tracks leave the experiment
+                outcomes, name, parts = await self._by_main(chosen, model), model.name, [None] * len(chosen)
+            scored |= zip(places, self._taken(principal, chosen, parts, name, outcomes), strict=True)
         return [scored[place] for place in range(len(tracks))]
 
     def _taken(
@@ -160,10 +163,32 @@ class Scorer:
         ]
 
     async def _by_target(self, target: Target, tracks: Sequence[Track]) -> list[Outcome] | None:
+        """Return the outcomes of a target of an experiment; None if it is away or fails."""
         server = self._servers.get(target.server)
-        if server is None:
-            raise Problem("model-unavailable", f"the experiment needs the server {target.server}", where="experiment")
-        return await self._by_server(server, tracks, _model(target.model))
+        try:
+            return None if server is None else await self._by_server(server, tracks, _model(target.model))
+        except Problem as problem:
+            _log.warning("a target of an experiment failed: %s: %s", target.model, problem)
+            return None
+
+    async def _by_main(self, tracks: Sequence[Track], model: Model) -> list[Outcome] | None:
+        """Return the outcomes of a model of the main server; None if Triton is away.
+
+        Raises:
+            Problem: Triton does not serve the model, the queue is full, or the answer is invalid.
+        """
+        outcomes = await self._by_server(self.main, tracks, model)
+        triton = self.main.triton
+        is_served = triton.is_away or ENSEMBLE.name not in triton.largest_batch or model.name in triton.largest_batch
+        if outcomes is None and not is_served:
+            raise Problem(
+                "model-unavailable",
+                f"Triton does not serve {model.name}",
+                where="query parameter model",
+                expected=", ".join(sorted(triton.largest_batch)),
+                got=model.name,
+            )
+        return outcomes
 
     async def _by_server(self, server: Server, tracks: Sequence[Track], model: Model) -> list[Outcome] | None:
         """Return the outcomes of tracks; None if Triton is away.

@@ -124,7 +124,8 @@ def test_the_probes_are_open_routes_of_the_gateway(folder: str) -> None:
     paths = {name: found[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/health/live", "readiness": "/health/ready", "liveness": "/health/live"}
     worker = container(folder, "Deployment", WORKER)
-    assert {worker[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness")} == {"/metrics"}
+    asked = [worker[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness")]
+    assert asked == 2 * [{"path": "/health/live", "port": "metrics"}]
     assert "readinessProbe" not in worker  # no Service leads to it
 
 

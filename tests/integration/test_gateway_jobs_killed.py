@@ -5,19 +5,22 @@ from __future__ import annotations
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
 from client.predict import PredictConfig, predict_file
+from gateway.database.migrate import migrate
 from gateway.jobs.files import s3
+from gateway.settings import GatewaySettings
 from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
-from tests.gateway_servers import GatewayProcess, running_gateway, wait_until
+from tests.gateway_servers import GatewayProcess, Server, new_postgresql_database, running_gateway, wait_until
 from tests.job_client import JobClient
-from tests.jobs_campaign import killing, run, running_triton
+from tests.jobs_campaign import create_key, killing, run, running_triton, running_worker
 from tests.network_link import open_link
 
 
@@ -101,6 +104,46 @@ def test_every_job_ends_once_while_gateway_and_triton_are_killed(model_repositor
     assert report.states == {"completed": 12}
     assert report.different == []
     assert sum(report.kills.values()) > 0, report
+
+
+def test_another_worker_finishes_the_job_of_a_killed_one(
+    server: EmbeddedServer, postgresql: Server, tmp_path: Path
+) -> None:
+    source = tmp_path / "tracks.parquet"
+    simulate_trapezoid(TrapezoidConfig(tracks=200, shortest=150, longest=250, seed=5, labels=False)).to_parquet(source)
+    url = new_postgresql_database(postgresql)
+    migrate(GatewaySettings(data=tmp_path / "gateway", database_url=url))
+    key = create_key(GatewaySettings(data=tmp_path / "gateway", database_url=url))
+    with ExitStack() as stack:
+        link = stack.enter_context(open_link(server.grpc_url))
+        settings = {
+            "triton_url": f"grpc://127.0.0.1:{link.port}",
+            "database_url": url,
+            "store": tmp_path / "store",
+            "lease_seconds": 3,
+        }
+        gateway = stack.enter_context(running_gateway(tmp_path, **settings))
+        first = stack.enter_context(running_worker(tmp_path, "first", **settings))
+        client = JobClient(gateway.url, key)
+        stack.callback(client.close)
+        link.hold(after=80_000)
+        job_id = client.create(source)["id"]
+        wait_until(
+            lambda: link.is_holding and client.show(job_id)["tracks_done"] > 0, seconds=120, what="progress of the job"
+        )
+        second = stack.enter_context(running_worker(tmp_path, "second", **settings))
+        first.stop(signal.SIGKILL)
+        link.release()
+        assert client.wait(job_id)["state"] == "completed"
+        assert client.result(job_id) == predicted(server, source)
+        assert "resuming: an interrupted run has scored" in second.log.read_text()
+        assert httpx.get(f"http://127.0.0.1:{second.port}/health/live").json() == {"live": True}
+        metrics = httpx.get(f"http://127.0.0.1:{second.port}/metrics").text
+        assert 'reentry_gateway_jobs_finished_total{state="completed"} 1.0' in metrics
+        second.stop(signal.SIGTERM)
+        assert second.process is not None
+        assert second.process.returncode == 0
+        assert second.log.read_text().rstrip().endswith("stopped")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.gateway_servers import Server, running_redis
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -155,10 +155,10 @@ def test_a_redis_that_hangs_is_noticed_and_never_waited_for(tmp_path: Path) -> N
             server.pause()
             try:
                 begun = asyncio.get_running_loop().time()
-                for _ in range(5_000):
-                    first.publish("a", b"x" * 1_000)
+                for _ in range(200):
+                    first.publish("a", b"x" * 2**20)
                 assert asyncio.get_running_loop().time() - begun < 5.0
-                assert len(first._outbox) <= 1_000
+                assert sum(len(message) for _, message in first._outbox) <= 16 * 2**20
                 await until(lambda: not first.is_connected and not second.is_connected)
             finally:
                 server.resume()

@@ -62,7 +62,7 @@ class Reader:
 
     async def until(self, count: int) -> None:
         """Wait for a number of events."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while self.text.count("event: ") < count:
                 if self._task.done():
                     self._task.result()
@@ -283,7 +283,7 @@ def test_a_reader_whose_key_is_revoked_is_cut_off(gateway_settings: GatewaySetti
             async def check() -> bool:
                 return next(answers)
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 assert [part async for part in events.read("acct_a", 0, check)] == [b"id: 0\n\n"]
             assert not events.has_readers("acct_a")
 

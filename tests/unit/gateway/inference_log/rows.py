@@ -40,7 +40,7 @@ async def read(database: Database, query: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in (await connection.execute(text(query))).all()]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     """Poll a condition until it holds."""
     async with asyncio.timeout(seconds):
         while not condition():

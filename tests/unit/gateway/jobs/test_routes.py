@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from gateway.accounts.principal import Scope
 from gateway.app import create_app
+from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.jobs.conftest import ROWS
@@ -303,6 +304,30 @@ def test_the_secret_of_webhooks_is_shown_once(with_site: Callable[..., None]) ->
         assert (await site.west.get("/v1/webhook-secret")).json() == {"created_at": None}
 
     with_site(work)
+
+
+def test_without_the_database_an_upload_is_refused_before_it_is_read(
+    with_embedded_site: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(site: Site) -> None:
+        await site.east.get("/v1/jobs")  # the key is known from now on
+
+        @asynccontextmanager
+        async def away(_self: Database) -> AsyncIterator[None]:
+            raise DatabaseUnavailableError
+            yield
+
+        async def never() -> AsyncIterator[bytes]:
+            raise AssertionError
+            yield b""
+
+        monkeypatch.setattr(Database, "reading", away)
+        answer = await site.east.post("/v1/jobs", content=never(), headers=CSV)
+        assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert site.stored == []
+
+    with_embedded_site(work)
 
 
 JSON_TRACKS = {

@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.routing import Match, Route
 
+from gateway.app import create_app
 from gateway.routes.page import page_routes
+from gateway.settings import GatewaySettings
 
 
 @pytest.fixture
@@ -104,3 +107,12 @@ def test_without_a_built_page_its_assets_are_not_found(tmp_path: Path) -> None:
 def test_the_files_can_only_be_read(ask: Ask) -> None:
     assert ask("/", "POST").status_code == 405
     assert ask("/", "HEAD").status_code == 200
+
+
+def test_a_route_of_the_gateway_keeps_its_answer_to_other_methods() -> None:
+    app = create_app(GatewaySettings())
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    assert {"/", "/assets/{path:path}"} <= paths
+    matches = [route.matches({"type": "http", "path": "/health/live", "method": "POST"})[0] for route in app.routes]
+    assert Match.PARTIAL in matches
+    assert Match.FULL not in matches
