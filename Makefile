@@ -58,7 +58,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test test-unit fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
+.PHONY: help setup run test test-unit fuzz gateway-fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
 	monitoring load-test jobs-campaign stalls matrix figures page clean
 
 help: ## list all targets
@@ -141,6 +141,9 @@ test-unit: setup ## run the unit tests that neither train for long nor start ser
 
 fuzz: setup ## read and write CASES random files of each kind, from random seed SEED
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/reentry/tracks/test_fuzz.py
+
+gateway-fuzz: setup ## send each route of the gateway about CASES requests made from its OpenAPI document, from random seed SEED
+	GATEWAY_FUZZ_EXAMPLES=$(CASES) GATEWAY_FUZZ_SEED=$(SEED) $(BIN)/pytest tests/integration/test_gateway_api.py
 
 format: setup ## format the code and apply automatic fixes
 	$(BIN)/ruff format .

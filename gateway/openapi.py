@@ -67,7 +67,7 @@ def document(app: FastAPI) -> dict[str, Any]:
                 responses["422"] |= answers("invalid-value")[422]
             if not path.startswith("/health"):
                 operation["security"] = [{"bearer": []}, {"key": []}]
-                _add_problems(responses, *_of_middleware(method))
+                _add_problems(responses, *_of_every_route(method, has_body="requestBody" in operation))
             if method == "post" and path != _WITHOUT_IDEMPOTENCY:
                 operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
             for answer in responses.values():
@@ -77,13 +77,15 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _of_middleware(method: str) -> list[str]:
-    """Return the codes of the problems that the middleware around every route answers with."""
+def _of_every_route(method: str, *, has_body: bool) -> list[str]:
+    """Return the codes of the problems with which the middleware, and the reader of bodies, answer for every route."""
     codes = ["unauthorized", "rate-limited", "database-unavailable", "identity-unavailable"]
     if method != "get":
         codes.append("body-too-large")
     if method == "post":
         codes += ["invalid-request", "request-in-flight", "idempotency-mismatch"]
+    elif has_body:
+        codes.append("invalid-request")
     return codes
 
 

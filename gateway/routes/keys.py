@@ -15,7 +15,7 @@ from gateway.routes.pages import Cursor, Limit
 
 router = APIRouter(
     tags=["keys"],
-    responses=answers("unauthorized", "forbidden", "body-too-large", "invalid-value", "rate-limited"),
+    responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited"),
 )
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
