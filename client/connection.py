@@ -34,16 +34,16 @@ _LARGEST_ANSWER: Final = 2**28  # bytes, about 50 million steps
 _GRPC_OPTIONS: Final = (
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LARGEST_ANSWER),
+    # The name of a headless Service has the address of each server; by default a channel would stay with one of them.
+    ("grpc.lb_policy_name", "round_robin"),
     # By default a channel waits up to 2 minutes before it reconnects, but `client.retry` sets the delays here.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
-# INVALID_ARGUMENT: the request is invalid. INTERNAL and UNKNOWN: the model failed on the request.
-_REFUSALS: Final = frozenset(
-    {"StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL", "StatusCode.UNKNOWN", "400", "413", "500"}
-)
+_INVALID_REQUEST: Final = frozenset({"StatusCode.INVALID_ARGUMENT", "400", "413"})
+_MODEL_FAULT: Final = frozenset({"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "500"})
 # Triton gives these reasons with the status of a refusal, although no request would succeed: the process of a Python
 # model died, or a member of the ensemble is not loaded.
 MODEL_UNAVAILABLE: Final = re.compile(
@@ -59,6 +59,10 @@ class ServerUnavailableError(ClientError):
 
 class RefusedError(ClientError):
     """The server refused to score this request."""
+
+
+class ModelFaultError(RefusedError):
+    """The model failed on this request, which may be valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +281,9 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         reason = str(error.message() or "no reason given")
-        if error.status() in _REFUSALS and not MODEL_UNAVAILABLE.search(reason):
-            raise RefusedError(reason, where=str(endpoint)) from error
+        if error.status() in _INVALID_REQUEST | _MODEL_FAULT and not MODEL_UNAVAILABLE.search(reason):
+            kind = RefusedError if error.status() in _INVALID_REQUEST else ModelFaultError
+            raise kind(reason, where=str(endpoint)) from error
         raise ServerUnavailableError(reason, where=str(endpoint)) from error
     except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
         protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]

@@ -41,7 +41,6 @@ from reentry import __version__
 from reentry.errors import ClientError, ReentryError
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
-    tracks.router,
     jobs.router,
     job_results.router,
     webhooks.router,
@@ -77,8 +76,11 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.services = services
     app.openapi = partial(document, app)  # type: ignore[method-assign]
-    app.include_router(health.router)
+    # Routes are tried in this order, so those with the most requests come first.
+    app.include_router(tracks.router, prefix="/v1")
     app.include_router(kserve.router)
+    app.include_router(tracks.router, prefix="/api/v1", include_in_schema=False)
+    app.include_router(health.router)
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")

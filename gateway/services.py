@@ -47,6 +47,7 @@ class Services:
         self.cache = AnswerCache(settings)
         self.scorer = Scorer(settings, self.experiments)
         self.triton = self.scorer.main.triton
+        self.triton.on_change = self.cache.clear
         self.kserve_calls = KServeCalls(self.triton, settings)
         self.jobs = Jobs(settings, self.database)
         self.stopping = asyncio.Event()

@@ -141,6 +141,7 @@ def run(
     client: JobClient,
     victims: dict[str, Callable[[], None]],
     pauses: tuple[float, float],
+    most_kills: int,
     seconds: float,
 ) -> Report:
     """Create jobs and kill victims at random moments until all jobs have ended.
@@ -154,6 +155,7 @@ def run(
         client: client of the gateway.
         victims: what kills and restarts each process, by its name.
         pauses: shortest and longest time between two kills, s.
+        most_kills: number of kills after which the rest runs undisturbed.
         seconds: longest duration, s.
     """
     report = Report(jobs=jobs)
@@ -166,7 +168,7 @@ def run(
     def kill() -> None:
         chance = random.Random(seed)
         try:
-            while not done.wait(chance.uniform(*pauses)):
+            while kills.total() < most_kills and not done.wait(chance.uniform(*pauses)):
                 name = chance.choice(sorted(victims))
                 victims[name]()
                 kills[name] += 1
@@ -261,6 +263,7 @@ def main() -> None:
             client=client,
             victims={name: killing(server) for name, server in servers.items()},
             pauses=(1.0, 8.0),
+            most_kills=given.jobs,
             seconds=given.seconds,
         )
         leases = fences(url)

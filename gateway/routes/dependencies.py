@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
+from gateway.accounts.principal import Principal, Scope, check_scope
 from gateway.context import RequestContext
 from gateway.services import Services
 
@@ -27,3 +28,15 @@ ContextOf = Annotated[RequestContext, Depends(_context)]
 
 ROW_ID: Final = r"^[a-z0-9_]{1,64}$"
 """Pattern of the ids of rows, which are also the cursors of pages."""
+
+
+def parts_of(request: Request, scope: Scope) -> tuple[Services, Principal, RequestContext]:
+    """Return services, principal and context of a request, for routes that must be fast.
+
+    Raises:
+        Problem: the principal lacks the scope.
+    """
+    state = request.scope["state"]
+    principal: Principal = state["principal"]
+    check_scope(principal, scope)
+    return request.app.state.services, principal, state["context"]

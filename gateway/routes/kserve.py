@@ -10,13 +10,12 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from gateway.accounts.principal import Principal, Scope, require
-from gateway.context import RequestContext
 from gateway.kserve.answers import encode
 from gateway.kserve.log_rows import rows_of
 from gateway.kserve.models import ServedModel
 from gateway.kserve.requests import HEADER_LENGTH, MODELS, decode
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.dependencies import ServicesOf, parts_of
 from gateway.routes.presence import while_connected
 from gateway.routes.request_body import read_request_body
 from gateway.services import Services
@@ -176,9 +175,9 @@ async def show_version_config(name: Name, version: Version, services: ServicesOf
 
 
 @router.post("/models/{name}/infer", summary="Score tracks", responses=_OF_INFER, openapi_extra=_REQUEST_BODY)
-async def infer(name: Name, request: Request, services: ServicesOf, principal: Scorer, context: ContextOf) -> Response:
+async def infer(name: Name, request: Request) -> Response:
     """Score tracks through a model, with binary tensors or JSON."""
-    return await _infer(_model(name), request, services, principal, context)
+    return await _infer(_model(name), request)
 
 
 @router.post(
@@ -187,18 +186,15 @@ async def infer(name: Name, request: Request, services: ServicesOf, principal: S
     responses=_OF_INFER,
     openapi_extra=_REQUEST_BODY,
 )
-async def infer_version(
-    name: Name, version: Version, request: Request, services: ServicesOf, principal: Scorer, context: ContextOf
-) -> Response:
+async def infer_version(name: Name, version: Version, request: Request, services: ServicesOf) -> Response:
     """Score tracks through a version of a model, with binary tensors or JSON."""
     await _served(services, name, version)
-    return await _infer(_model(name), request, services, principal, context)
+    return await _infer(_model(name), request)
 
 
-async def _infer(
-    model: Model, request: Request, services: Services, principal: Principal, context: RequestContext
-) -> Response:
+async def _infer(model: Model, request: Request) -> Response:
     begun = time.perf_counter()
+    services, principal, context = parts_of(request, Scope.SCORE)
     body = await read_request_body(request, services.settings.largest_body)
     max_batch = services.triton.largest_batch.get(model.name, LARGEST_REQUEST)
     asked = decode(body, request.headers.get(HEADER_LENGTH), model, max_batch=max_batch)

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from client.scoring import Refusal
 from gateway import metrics
-from gateway.accounts.principal import Principal, Scope, require
+from gateway.accounts.principal import Scope
 from gateway.inference_log.track_row import of_request
 from gateway.jobs.answers import JobAnswer
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.dependencies import parts_of
 from gateway.routes.json_bodies import body_of
 from gateway.routes.presence import while_connected
 from gateway.routes.request_body import read_request_body
 from gateway.routes.respond_async import prefers_job, score_later
 from gateway.routes.track_records import log_rows, publish, record
-from gateway.scoring.answers import Answer, accepted_type, answer_of, encode
+from gateway.scoring.answers import RESULTS, Answer, accepted_type, answer_of, encode
 from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key
-from gateway.scoring.scorer import MODELS, counted
+from gateway.scoring.scorer import MODELS, ScoredTrack, counted
+from reentry.schema import ENSEMBLE, REENTRY_FAST
 
 router = APIRouter(tags=["tracks"])
 
 _IN_THREAD: Final = 512 * 1024
 """Bytes of a body from which on it is read in a thread, so that other requests are not held up."""
+_ROWS_IN_THREAD: Final = 20_000
+"""Steps of a request from which on its answer is made in a thread."""
 _CACHED: Final = metrics.TRACKS.labels("cached")
 
 
@@ -110,43 +115,50 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+_CHOICES: Final = {"model": (ENSEMBLE.name, REENTRY_FAST.name), "result": RESULTS}
+"""Values of the query parameters; the first one is the default."""
+_PARAMETERS: Final = [
+    {
+        "name": "model",
+        "in": "query",
+        "schema": {"type": "string", "enum": list(_CHOICES["model"]), "default": _CHOICES["model"][0]},
+        "description": "`reentry_fast` is faster; it neither compares with the training data nor refines onsets.",
+    },
+    {
+        "name": "result",
+        "in": "query",
+        "schema": {"type": "string", "enum": list(_CHOICES["result"]), "default": _CHOICES["result"][0]},
+        "description": "`rows` for the probability and phase of each row, or `tracks` for the onsets alone.",
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "`respond-async` creates a job instead, which needs the scope `jobs`; the answer is 202.",
+    },
+]
+
+
 @router.post(
-    "/tracks:score",
-    summary="Score tracks",
-    openapi_extra=_BODY,
-    responses=_ANSWERS,
+    "/tracks:score", summary="Score tracks", openapi_extra={**_BODY, "parameters": _PARAMETERS}, responses=_ANSWERS
 )
-async def score_tracks(
-    request: Request,
-    principal: Annotated[Principal, require(Scope.SCORE)],
-    services: ServicesOf,
-    context: ContextOf,
-    model: Annotated[
-        Literal["reentry", "reentry_fast"],
-        Query(description="`reentry_fast` is faster, and neither compares with the training data nor refines onsets."),
-    ] = "reentry",
-    result: Annotated[
-        Literal["rows", "tracks"],
-        Query(description="`rows` for the probability and phase of each row, or `tracks` for the onsets alone."),
-    ] = "rows",
-    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
-    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
-    prefer: Annotated[
-        str | None,
-        Header(description="`respond-async` creates a job instead, which needs the scope `jobs`; the answer is 202."),
-    ] = None,
-) -> Response:
+async def score_tracks(request: Request) -> Response:
     """Score every track of the body, and answer in the type that `Accept` names.
 
     A track with faults is listed under `refused` with all of them, and the others are scored. An answer as CSV, Parquet
     or Arrow has one row for each row of the body, or one for each track. The metadata of its Arrow schema, key
     `reentry`, contains the JSON answer without rows; `X-Tracks-Refused` counts the refused tracks.
     """
+    # FastAPI would take longer to collect the parameters than everything here but the scoring itself.
     begun = time.perf_counter()
-    sent_type = media_type_of(content_type)
-    if prefers_job(prefer):
+    services, principal, context = parts_of(request, Scope.SCORE)
+    model, result = (_chosen(request, name) for name in _CHOICES)
+    headers = request.headers
+    sent_type = media_type_of(headers.get("content-type"))
+    if prefers_job(headers.get("prefer")):
         return await score_later(request, services, principal, context, sent_type)
-    media_type = accepted_type(accept, sent_type)
+    media_type = accepted_type(headers.get("accept"), sent_type)
+    services.scorer.check(principal)
     body = await read_request_body(request, services.settings.largest_body)
     content = content_key(body, sent_type)
     key = content_key(content, media_type, result, model)
@@ -170,18 +182,29 @@ async def score_tracks(
         counted(scored)
         metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
         answer = answer_of(file, scored)
-        rows = log_rows(scored)
-        headers = _headers(answer)
-        encoded = encode(answer, file, scored, media_type, result) if answer.tracks else b""
+        is_big = steps > _ROWS_IN_THREAD
+        rows = await asyncio.to_thread(log_rows, scored) if is_big else log_rows(scored)
+        given = _headers(answer)
+        parts = answer, file, scored, media_type, result
+        encoded = await asyncio.to_thread(encode, *parts) if is_big else encode(*parts)
         record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
     if not answer.tracks:
-        raise _no_track(answer)
+        raise _no_track(answer, scored)
     publish(services, principal, scored)
     versions = {track.model_version for track in answer.tracks}
-    if is_shared and not answer.degraded and len(versions) == 1 and (version := versions.pop()) is not None:
-        kept = CachedAnswer(encoded, headers, steps, len(answer.refused), rows)
+    is_final = not any(isinstance(each.outcome, Refusal) or each.assignment for each in scored)
+    if is_shared and is_final and not answer.degraded and len(versions) == 1 and (version := versions.pop()):
+        kept = CachedAnswer(encoded, given, steps, len(answer.refused), rows)
         await services.cache.put(key, version, kept)
-    return Response(encoded, headers={**headers, "x-cache": "miss"}, media_type=media_type)
+    return Response(encoded, headers={**given, "x-cache": "miss"}, media_type=media_type)
+
+
+def _chosen(request: Request, name: str) -> str:
+    value: str = request.query_params.get(name, _CHOICES[name][0])
+    if value not in _CHOICES[name]:
+        where, expected = f"query parameter {name}", " or ".join(_CHOICES[name])
+        raise Problem("invalid-value", f"unknown {name}", where=where, expected=expected, got=value[:100])
+    return value
 
 
 def _headers(answer: Answer) -> dict[str, str]:
@@ -193,7 +216,9 @@ def _headers(answer: Answer) -> dict[str, str]:
     }
 
 
-def _no_track(answer: Answer) -> Problem:
+def _no_track(answer: Answer, scored: Sequence[ScoredTrack]) -> Problem:
+    if any(isinstance(each.outcome, Refusal) and each.outcome.is_fault for each in scored):
+        return Problem("invalid-answer", "the model failed on every track that it was given", where="the model server")
     faults = [
         {
             "track_id": each.track_id,

@@ -16,7 +16,7 @@ from typing import Final
 
 from client.answers import require_answer
 from client.batching import FREE_PADDING, BatchConfig, RequestBatch
-from client.connection import RefusedError
+from client.connection import ModelFaultError, RefusedError
 from client.journal import Score
 from client.scoring import Refusal, inputs_of, scores_of
 from gateway import metrics
@@ -27,6 +27,8 @@ from reentry.schema import MODEL_VERSION, Model
 from reentry.tracks import Track
 
 _LIMITS: Final = BatchConfig()
+_WINDOW: Final = 128
+"""Number of tracks of one request that may be in the queue at once."""
 
 Outcome = Score | Refusal
 
@@ -47,7 +49,6 @@ class Gathering:
         self._triton = triton
         self._limit = settings.queue
         self._slots = settings.calls_in_flight
-        self._timeout = settings.timeout
         self._queue: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -61,6 +62,24 @@ class Gathering:
             ServerUnavailableError: Triton did not answer.
             ClientError: Triton's answer is invalid.
         """
+        self.check_room()
+        outcomes: list[Outcome] = []
+        # A big request puts only a part of its tracks into the queue at a time, so that others get their turn.
+        for first in range(0, len(tracks), _WINDOW):
+            outcomes += await self._score(tracks[first : first + _WINDOW], model)
+        return outcomes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no track waits."""
+        return not self._queue
+
+    def check_room(self) -> None:
+        """Check that the queue is not full.
+
+        Raises:
+            Problem: the queue is full.
+        """
         if len(self._queue) >= self._limit:
             metrics.QUEUE_REFUSED.inc()
             raise Problem(
@@ -70,6 +89,8 @@ class Gathering:
                 got=f"{len(self._queue)} waiting tracks",
                 fix="send fewer requests at once, or repeat later",
             )
+
+    async def _score(self, tracks: Sequence[Track], model: Model) -> list[Outcome]:
         waiting = [_Waiting(track, model) for track in tracks]
         self._queue.extend(waiting)
         self._start_calls()
@@ -142,7 +163,7 @@ class Gathering:
             answer = await self._triton.infer(batch.model, inputs_of(batch))
         except RefusedError as error:
             if len(batch) == 1:
-                return [Refusal(reason=error.problem)]
+                return [Refusal(reason=error.problem, is_fault=isinstance(error, ModelFaultError))]
             # One refused track must not refuse the others.
             alone = [RequestBatch((track,), batch.model) for track in batch.tracks]
             return [outcome for each in alone for outcome in await self._outcomes(each)]

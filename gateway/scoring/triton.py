@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -23,6 +23,12 @@ _WATCH_SECONDS = 1.0
 """Time between two looks at the versions that Triton serves, s."""
 _NOT_SERVED: Final = re.compile(r"unknown model|no available versions|is not ready", re.IGNORECASE)
 """Reasons of Triton that concern one model."""
+_OVERLOADED: Final = re.compile(r"maximum queue size|request timeout expired", re.IGNORECASE)
+"""Reasons of a Triton that is not away, but has too much to do."""
+
+
+class TritonOverloadedError(ServerUnavailableError):
+    """Triton answers, but its queue is full."""
 
 
 class Triton:
@@ -38,6 +44,8 @@ class Triton:
         self._served: object = None
         self._watched = 0.0
         self._looked = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+        """Function that is called when Triton may serve another model under the same version number."""
         self.largest_batch: dict[str, int] = {}
         """Largest number of tracks in one call, by the name of the model. Models that are not served are missing."""
 
@@ -66,9 +74,9 @@ class Triton:
         return self._breaker.is_open
 
     @property
-    def busy(self) -> bool:
-        """Whether as many calls as allowed are in flight."""
-        return self._slots.locked()
+    def refuses(self) -> bool:
+        """Whether a call now would fail at once."""
+        return self._breaker.refuses
 
     def version(self, model: Model) -> int | None:
         """Return the version in the newest answer of a model; None if another one may be served by now."""
@@ -105,6 +113,9 @@ class Triton:
                 # Requests for a model that is not served must not open the breaker of those that are.
                 if _NOT_SERVED.search(error.problem):
                     result = "refused"
+                if _OVERLOADED.search(error.problem):
+                    result = "overloaded"
+                    raise TritonOverloadedError(error.problem, where=error.where) from error
                 raise
             except asyncio.CancelledError:
                 result = "cancelled"
@@ -138,14 +149,19 @@ class Triton:
                 if model is REENTRY_LSTM or REENTRY_FAST.name in self.largest_batch
             ]
             if served != self._served:
+                self._changed()
                 self.largest_batch = {ENSEMBLE.name: await connection.max_batch(ENSEMBLE)}
                 if await connection.is_ready(REENTRY_FAST):
                     self.largest_batch[REENTRY_FAST.name] = await connection.max_batch(REENTRY_FAST)
                     served = [(m.name, await connection.versions(m)) for m in (REENTRY_LSTM, REENTRY_TRACK)]
                 self._served = served
-                self._versions.clear()
                 self._watched = looked
         except ClientError:
             self._served = None
-            self._versions.clear()
-            self._watched = time.monotonic()
+            self._changed()
+
+    def _changed(self) -> None:
+        """Forget what belongs to the versions that were served until now."""
+        self._versions.clear()
+        self._watched = time.monotonic()
+        self.on_change()

@@ -53,8 +53,8 @@ def obstacle() -> str | None:
     """What keeps the README's commands from running here."""
     if not (ROOT / ".venv" / ".ready").exists():
         return "the environment is not the one `make setup` makes"
-    taken = [port for port in (8000, 8001, 8002) if not port_is_free(port)]
-    return f"the README's server wants ports 8000 to 8002, {taken} are taken" if taken else None
+    taken = [port for port in (8000, 8001, 8002, 8080, 8081) if not port_is_free(port)]
+    return f"the README's server wants ports 8000 to 8002, 8080 and 8081, {taken} are taken" if taken else None
 
 
 def test_the_commands_of_the_readme_run_in_order(checkout: Path) -> None:

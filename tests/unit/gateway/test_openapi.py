@@ -8,7 +8,9 @@ import pytest
 
 from gateway.openapi import default_document, reference
 from gateway.problems import MEDIA_TYPE, catalogue_page
+from gateway.settings_page import page_with_tables
 
+GATEWAY_PAGE = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text()
 ROOT = Path(__file__).parents[3]
 DOCUMENT = json.loads(default_document())
 OPERATIONS = [
@@ -24,6 +26,7 @@ OPEN = ("/health/live", "/health/ready")
     [
         ("gateway/openapi.json", default_document(), "reentry gateway openapi"),
         ("docs/gateway-api.md", reference(DOCUMENT), "reentry gateway openapi --page"),
+        ("docs/gateway.md", page_with_tables(GATEWAY_PAGE), "python -m gateway.settings_page"),
         (
             "docs/problems.md",
             catalogue_page(),
