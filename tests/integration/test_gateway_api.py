@@ -211,26 +211,29 @@ def test_the_gateway_serves_the_committed_document(gateway: Gateway) -> None:
     assert gateway.document == DOCUMENT
 
 
+@pytest.fixture(scope="module")
+def existing(gateway: Gateway) -> dict[str, str | None]:
+    """Ids of existing resources by the name of their parameter."""
+    names = ("job_id", "key_id", "experiment_id")
+    return {"name": "reentry_lstm", **{name: created(gateway, name) for name in names}}
+
+
 @pytest.mark.parametrize("path", [path for method, path in OPERATIONS if (method, path[:4]) == ("get", "/v1/")])
-def test_a_get_route_gives_the_same_answer_under_both_prefixes(gateway: Gateway, path: str) -> None:
-    if "{" in path or path == "/v1/events":
-        existing = {"name": "reentry_lstm"}
-        path = re.sub(r"\{(\w+)\}", lambda found: existing.get(found[1], "unknown_id"), path)
-    query = {"/v1/usage": "?since=0&until=1000", "/v1/events": "?after=invalid"}.get(path, "")
-    answers = [gateway.client.get(prefix + path + query) for prefix in ("", "/api")]
-    statuses = {answer.status_code for answer in answers}
-    assert len(statuses) == 1
-    assert statuses < {200, 404, 422}
-    first, second = (_without_what_differs(answer) for answer in answers)
-    assert first == second
+def test_a_get_route_gives_the_same_answer_under_both_prefixes(
+    gateway: Gateway, existing: dict[str, str | None], path: str
+) -> None:
+    path = path.format_map(existing) + {"/v1/usage": "?since=0&until=1000", "/v1/events": "?after=none"}.get(path, "")
 
+    def answer(prefix: str) -> tuple[int, str, Any]:
+        got = gateway.client.get(prefix + path)
+        content: Any = got.content
+        if got.status_code == 422:
+            content = {name: value for name, value in got.json().items() if name not in ("instance", "request_id")}
+        return got.status_code, got.headers["content-type"], content
 
-def _without_what_differs(answer: httpx.Response) -> dict[str, Any]:
-    content = answer.json()
-    if answer.status_code != 200:
-        assert content.pop("instance") == answer.url.path
-        content.pop("request_id")
-    return dict(content)
+    assert answer("/api")[0] == (422 if path.startswith("/v1/events") else 200)
+    # The inference log of the tracks that other tests have scored may arrive between the two.
+    wait_until(lambda: answer("") == answer("/api"), seconds=10, what="the same answer")
 
 
 def invalid_credentials(gateway: Gateway) -> dict[str, dict[str, str]]:
@@ -248,7 +251,7 @@ def invalid_credentials(gateway: Gateway) -> dict[str, dict[str, str]]:
         "empty": {"Authorization": "Bearer "},
         "other scheme": {"Authorization": f"Basic {valid}"},
         "malformed": {"Authorization": "Bearer rk_malformed"},
-        "wrong secret": {"X-API-Key": create_key().text},
+        "unknown": {"X-API-Key": create_key().text},
         "wrong checksum": {"Authorization": f"Bearer {valid[:-1]}{'0' if valid[-1] != '0' else '1'}"},
         "in the query": {"query": f"?api_key={valid}&access_token={valid}"},
         "in a cookie": {"Cookie": f"X-API-Key={valid}; Authorization=Bearer {valid}"},
@@ -269,46 +272,28 @@ def test_every_operation_but_health_refuses_an_unknown_sender(gateway: Gateway) 
                 assert answer is None, (name, method, target, answer)
 
 
-SPELLINGS = [
-    *("/v1", "/v1/", "/v1/none", "/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/none", "/v2/", "/v2/none", "/v3"),
-    *("//v1/keys", "///v1/keys", "/v1//keys", "/./v1/keys", "/v1/./keys", "/v1/../v1/keys", "/x/../v1/keys"),
-    *(
-        "/v1/keys/",
-        "/v1/keys/.",
-        "/v1/keys%0A",
-        "/v1/keys%00",
-        "/v1/keys;x",
-        "/v1/keys%3Fx",
-        "/v1/keys%23",
-        "/v1/keys#",
-    ),
-    *("/V1/keys", "/v1/KEYS", "/API/v1/keys", "/V2", "/v1%2Fkeys", "/%76%31/keys", "/%2e/v1/keys", "/%2e%2e/v1/keys"),
-    *("/v1/%2e%2e/v1/keys", "/%2Fv1/keys", "/%5Cv1/keys", "/v1%5Ckeys", "/%EF%BC%8Fv1/keys", "/v%C2%B9/keys"),
-    *(
-        "/health/live/../../v1/keys",
-        "/health/live%2F..%2F..%2Fv1/keys",
-        "/health/../v1/keys",
-        "/health/live/",
-        "/health",
-    ),
-    *("/openapi.json/../v1/keys", "/openapi.json/", "/openapi.json%00", "/docs", "/redoc", "/metrics", "/favicon.ico"),
-    *("/Health/live", "/health/live%0A", "/?/v1/keys/..", "/index.html", "/assets", "/assets%2F..%2Fv1/keys"),
-    *("http://x/v1/keys", "http://x//v1/keys", "HTTP://x/v1/keys", "*", "v1/keys", "//x/v1/keys", "/static/../v1/keys"),
-]
+SPELLINGS = """
+/v1 /v1/ /v1/none /api /api/ /api/v1 /api/v1/ /api/v1/none /v2/ /v2/none /v3
+//v1/keys ///v1/keys /v1//keys /./v1/keys /v1/./keys /v1/../v1/keys /x/../v1/keys
+/v1/keys/ /v1/keys/. /v1/keys%0A /v1/keys%00 /v1/keys;x /v1/keys%3Fx /v1/keys%23 /v1/keys#
+/V1/keys /v1/KEYS /API/v1/keys /V2 /v1%2Fkeys /%76%31/keys /%2e/v1/keys /%2e%2e/v1/keys /v1/%2e%2e/v1/keys
+/%2Fv1/keys /%5Cv1/keys /v1%5Ckeys /%EF%BC%8Fv1/keys /v%C2%B9/keys
+/health/live/../../v1/keys /health/live%2F..%2F..%2Fv1/keys /health/../v1/keys /health/live/ /health/live%0A /health
+/Health/live /openapi.json/../v1/keys /openapi.json/ /openapi.json%00 /docs /redoc /metrics /favicon.ico /index.html
+http://x/v1/keys http://x//v1/keys HTTP://x/v1/keys * v1/keys //x/v1/keys /static/../v1/keys /assets /%61ssets
+"""
 """Other spellings of protected paths, and paths without a route."""
-OPEN = {"/?/v1/keys/..": "the page", "/assets%2F..%2Fv1/keys": "its files"}
-"""Spellings of open paths, which a route of the page answers."""
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"])
 def test_no_spelling_of_a_path_reaches_a_route_without_a_key(gateway: Gateway, method: str) -> None:
-    for target in SPELLINGS:
+    for target in SPELLINGS.split():
         answer = refusal(gateway, method, target)
-        if target in OPEN and answer is not None:
-            status, _, body = answer
-            assert status in (404, 405) or b"<html" in body or method == "HEAD", (method, target, answer)
-        else:
-            assert answer is None, (method, target, answer)
+        assert answer is None, (method, target, answer)
+    for target in ("/assets/../v1/keys", "/assets%2F..%2Fv1/keys", "/assets/%2e%2e/v1/keys", "/assets/../../app.py"):
+        answer = refusal(gateway, method, target)
+        assert answer is not None
+        assert answer[0] in (404, 405), (method, target, answer)  # a path of the page's files, which has none there
 
 
 def refusal(
