@@ -11,7 +11,6 @@ from fastapi.openapi.utils import get_openapi
 
 from gateway.accounts.principal import Scope
 from gateway.problems import MEDIA_TYPE, PROBLEM_SCHEMA, answers
-from gateway.settings import GatewaySettings
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _SECURITY: Final = {
@@ -106,13 +105,6 @@ def _refer(problem: dict[str, Any], examples: dict[str, Any]) -> None:
     for code in problem.get("examples", {}):
         examples[code] = problem["examples"][code]
         problem["examples"][code] = {"$ref": f"#/components/examples/{code}"}
-
-
-def default_document() -> str:
-    """Return the document as the text of the file gateway/openapi.json."""
-    from gateway.app import create_app
-
-    return json.dumps(document(create_app(GatewaySettings())), indent=1, ensure_ascii=False) + "\n"
 
 
 def reference(content: Mapping[str, Any]) -> str:

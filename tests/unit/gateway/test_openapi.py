@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.openapi import default_document, reference
+from gateway.openapi import reference
+from gateway.openapi_file import default_document
 from gateway.problems import MEDIA_TYPE, catalogue_page
 from gateway.settings_page import page_with_tables
 
