@@ -115,6 +115,18 @@ def test_results_of_two_leases_are_apart_until_the_job_is_tidied(files: JobFiles
     assert files.job_ids() == []
 
 
+def test_a_late_worker_removes_nothing_of_a_newer_lease(files: JobFiles, scratch: Path) -> None:
+    uploaded(files, "job_1", b"x")
+    results_of(files, "job_1", 10, b"of the winner", scratch)
+    results_of(files, "job_1", 9, b"of the late one", scratch)
+    files.tidy("job_1", 9)
+    with files.open("job_1", 10, "predictions.csv") as file:
+        assert file.read() == b"of the winner"
+    files.discard("job_1", 9)
+    assert files.size("job_1", 9, "predictions.csv") is None
+    assert files.size("job_1", 10, "predictions.csv") == len(b"of the winner")
+
+
 def test_the_next_lease_continues_with_a_copy_of_the_fullest_journal(tmp_path: Path, scratch: Path) -> None:
     files = open_files(GatewaySettings(data=tmp_path / "gateway", store=str(tmp_path / "store")))
     uploaded(files, "job_1", b"x")
