@@ -122,6 +122,16 @@ def test_a_job_is_visible_to_its_own_account_only(with_site: Callable[..., None]
     with_site(work)
 
 
+@pytest.mark.parametrize("job_id", ["%00", "job_%00", "job_%F0%9F%9A%80", "j" * 65])
+def test_an_id_that_no_job_can_have_is_refused(with_site: Callable[..., None], job_id: str) -> None:
+    async def work(site: Site) -> None:
+        for method, suffix in [*(("GET", each) for each in ("", "/results", "/errors", "/events")), ("DELETE", "")]:
+            answer = await site.east.request(method, f"/v1/jobs/{job_id}{suffix}")
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value"), answer.text
+
+    with_site(work)
+
+
 def test_jobs_are_listed_in_pages_from_the_newest_and_by_state(with_site: Callable[..., None]) -> None:
     async def work(site: Site) -> None:
         ids = [(await create(site.east)).json()["id"] for _ in range(5)]
