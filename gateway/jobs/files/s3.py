@@ -38,7 +38,8 @@ def fetch(url: str, path: Path) -> None:
     """Copy an object into a file.
 
     Raises:
-        StoreError: the store is unavailable, or the object does not exist.
+        StoreError: the store is unavailable.
+        FileNotFoundError: the object does not exist.
     """
     with store_errors():
         object_store().get_file(url, str(path))
