@@ -147,6 +147,11 @@ class Worker:
         lease = turn.lease
         try:
             source = await asyncio.to_thread(_source, self._files, lease, scratch)
+        except FileNotFoundError:
+            return _vanished(lease)
+        except StoreError as error:
+            return _unavailable(error)
+        try:
             place = await asyncio.to_thread(self._files.workplace, lease.job_id, lease.fence, scratch)
         except (StoreError, FileNotFoundError) as error:
             return _unavailable(error)
@@ -239,9 +244,16 @@ def remove_leftovers(settings: GatewaySettings) -> None:
 
 
 def _source(files: JobFiles, lease: Lease, scratch: Path) -> Path:
-    """Return the local path of the file of a job, which may be an object that the job refers to."""
+    """Return the local path of the file of a job, which may be an object that the job refers to.
+
+    Raises:
+        StoreError: the store is unavailable.
+        FileNotFoundError: the file was removed after the job was created.
+    """
     if not lease.source.startswith("s3://"):
-        return files.source(lease.job_id, lease.source, scratch)
+        path = files.source(lease.job_id, lease.source, scratch)
+        path.stat()
+        return path
     from gateway.jobs.files.s3 import fetch
 
     path = scratch / f"source{Path(lease.source).suffix.lower()}"
@@ -261,6 +273,15 @@ def _note(turn: _Turn, message: Message) -> None:
 
 def _unavailable(error: Exception) -> Message:
     return Message(end="unavailable", problem=str(error))
+
+
+def _vanished(lease: Lease) -> Message:
+    return Message(
+        end="invalid",
+        problem="the file was removed after the job was created",
+        where=lease.source,
+        fix="store the file again, and create another job",
+    )
 
 
 def _abandoned() -> Problem:
