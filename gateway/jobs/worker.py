@@ -26,6 +26,7 @@ from gateway.jobs.states import JobState
 from gateway.jobs.waiting import first_of
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings
+from gateway.traces import note, step_span
 
 MOST_ATTEMPTS: Final = 10
 """Number of workers that may take a job, one after the other, without any progress before it fails."""
@@ -86,7 +87,9 @@ class Worker:
                 continue
             log = _log.bind(job_id=lease.job_id, fence=lease.fence)
             try:
-                await self._take_turn(_Turn(lease, Work(state=lease.state)), stopping)
+                turn = _Turn(lease, Work(state=lease.state))
+                with step_span("job", {"reentry.job_id": lease.job_id, "reentry.attempt": lease.attempts}):
+                    await self._take_turn(turn, stopping)
             except Exception:
                 # The lease ends by itself, and the attempt counts, so that a defect ends in a failed job.
                 log.exception("the work on a job failed")
@@ -144,6 +147,11 @@ class Worker:
         lease = turn.lease
         try:
             source = await asyncio.to_thread(_source, self._files, lease, scratch)
+        except FileNotFoundError:
+            return _vanished(lease)
+        except StoreError as error:
+            return _unavailable(error)
+        try:
             place = await asyncio.to_thread(self._files.workplace, lease.job_id, lease.fence, scratch)
         except (StoreError, FileNotFoundError) as error:
             return _unavailable(error)
@@ -208,6 +216,7 @@ class Worker:
         if reached is None:
             await self._give_up(lease)
             return
+        note({"reentry.state": reached, "reentry.tracks": turn.work.tracks_done})
         _log.info("a job ended", job_id=lease.job_id, state=reached, tracks=turn.work.tracks_done)
         with suppress(StoreError):
             await asyncio.to_thread(self._files.tidy, lease.job_id, lease.fence)
@@ -235,9 +244,16 @@ def remove_leftovers(settings: GatewaySettings) -> None:
 
 
 def _source(files: JobFiles, lease: Lease, scratch: Path) -> Path:
-    """Return the local path of the file of a job, which may be an object that the job refers to."""
+    """Return the local path of the file of a job, which may be an object that the job refers to.
+
+    Raises:
+        StoreError: the store is unavailable.
+        FileNotFoundError: the file was removed after the job was created.
+    """
     if not lease.source.startswith("s3://"):
-        return files.source(lease.job_id, lease.source, scratch)
+        path = files.source(lease.job_id, lease.source, scratch)
+        path.stat()
+        return path
     from gateway.jobs.files.s3 import fetch
 
     path = scratch / f"source{Path(lease.source).suffix.lower()}"
@@ -257,6 +273,15 @@ def _note(turn: _Turn, message: Message) -> None:
 
 def _unavailable(error: Exception) -> Message:
     return Message(end="unavailable", problem=str(error))
+
+
+def _vanished(lease: Lease) -> Message:
+    return Message(
+        end="invalid",
+        problem="the file was removed after the job was created",
+        where=lease.source,
+        fix="store the file again, and create another job",
+    )
 
 
 def _abandoned() -> Problem:

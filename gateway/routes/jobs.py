@@ -13,7 +13,7 @@ from gateway.accounts.principal import Principal, Scope, require
 from gateway.jobs.answers import JobAnswer
 from gateway.jobs.states import JobState
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ContextOf, ServicesOf
+from gateway.routes.dependencies import ROW_ID, ContextOf, ServicesOf
 from gateway.routes.json_bodies import body_of, read_json
 from gateway.routes.pages import Cursor, Limit
 
@@ -24,7 +24,7 @@ router = APIRouter(
 )
 
 Sender = Annotated[Principal, require(Scope.JOBS)]
-JobId = Annotated[str, Path(max_length=64, description="Id of the job.")]
+JobId = Annotated[str, Path(pattern=ROW_ID, description="Id of the job.")]
 
 _LONGEST_REFERENCE: Final = 16_384
 _JSON: Final = "application/json"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.accounts.directory import AccountEntry, KeyEntry
 from gateway.accounts.principal import Principal, Scope, require
-from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf
+from gateway.problems import answers
+from gateway.routes.dependencies import ServicesOf, no_idempotency
 from gateway.routes.pages import Cursor, Limit
 
 router = APIRouter(
     tags=["keys"],
-    responses=answers("unauthorized", "forbidden", "body-too-large", "invalid-value", "rate-limited"),
+    responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited"),
 )
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -82,7 +82,12 @@ class NewKey(BaseModel):
     scopes: list[Scope] = Field(min_length=1, max_length=20, description="What the key may do.")
     account_id: Id | None = Field(None, description="Account of the key; by default the one of the request.")
     expires_at: float | None = Field(
-        None, ge=0, le=1e11, allow_inf_nan=False, description="Unix time after which the key is refused, s."
+        None,
+        ge=0,
+        le=1e11,
+        allow_inf_nan=False,
+        strict=True,
+        description="Unix time after which the key is refused, s.",
     )
 
 
@@ -120,18 +125,6 @@ class KeyPage(BaseModel):
     next: str | None = Field(description="Cursor of the next page; null on the last one.")
 
 
-def _no_idempotency(
-    idempotency_key: Annotated[str | None, Header(include_in_schema=False)] = None,
-) -> None:
-    if idempotency_key is not None:
-        raise Problem(
-            "invalid-request",
-            "this route takes no Idempotency-Key, because a stored answer would contain the key's secret",
-            where="Idempotency-Key",
-            fix="leave the header out; after a lost answer, find the key with GET /v1/keys and revoke it",
-        )
-
-
 @router.post("/accounts", status_code=201, summary="Create an account", responses=answers("conflict"))
 async def create_account(new: NewAccount, services: ServicesOf, _admin: Admin) -> AccountAnswer:
     """Create an account without keys. Create a key for it with `POST /v1/keys` and its `account_id`."""
@@ -151,7 +144,7 @@ async def list_accounts(services: ServicesOf, _admin: Admin, limit: Limit = 100,
     status_code=201,
     summary="Create a key",
     responses=answers("invalid-request", "not-found"),
-    dependencies=[Depends(_no_idempotency)],
+    dependencies=[Depends(no_idempotency("find the key with GET /v1/keys and revoke it"))],
 )
 async def create_key(new: NewKey, services: ServicesOf, admin: Admin, response: Response) -> CreatedKey:
     """Create a key. The answer is the only one with its text, and takes no `Idempotency-Key`, which would store it."""

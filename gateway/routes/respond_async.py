@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Final
 
 from fastapi import Request, Response
 
 from gateway.accounts.principal import Principal, Scope, check_scope
 from gateway.context import RequestContext
+from gateway.problems import Problem
 from gateway.routes.jobs import accepted
+from gateway.routes.negotiation import preferred
 from gateway.routes.request_body import read_request_body
 from gateway.scoring.bodies import ARROW, JSON, arrow_stream_of_json
 from gateway.services import Services
+from reentry.schema import ENSEMBLE
+
+_OF_JOBS: Final = {
+    "model": (ENSEMBLE.name, "leave it out, or send the tracks without `Prefer: respond-async`"),
+    "result": ("rows", "leave it out: a job has both tables, and results?file=onsets is the one with a row per track"),
+}
+"""The value that each query parameter must have, because a job knows no other, and what else to do."""
 
 
 def prefers_job(prefer: str | None) -> bool:
@@ -27,9 +37,15 @@ async def score_later(
     """Create a job for the tracks of a request, and answer with 202.
 
     Raises:
-        Problem: the key lacks the scope `jobs`, without which nobody could read the results, or the body is unusable.
+        Problem: the key lacks the scope `jobs`, without which nobody could read the results; the request asks for
+            what a job cannot give; or the body is unusable.
     """
     check_scope(principal, Scope.JOBS)
+    for name, (only, fix) in _OF_JOBS.items():
+        if (got := request.query_params.get(name, only)) != only:
+            where = f"query parameter {name}"
+            raise Problem("invalid-value", f"a job has no other {name}", where=where, expected=only, got=got, fix=fix)
+    preferred(request.headers.get("accept", ""), [JSON])
     content: AsyncIterator[bytes] = request.stream()
     if media_type == JSON:
         body = await read_request_body(request, services.settings.largest_body)

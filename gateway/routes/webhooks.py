@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.problems import answers
-from gateway.routes.dependencies import ServicesOf
+from gateway.routes.dependencies import ServicesOf, no_idempotency
 
 router = APIRouter(
     prefix="/webhook-secret",
@@ -42,8 +42,17 @@ async def show_secret(services: ServicesOf, sender: Sender) -> SecretState:
     return SecretState(created_at=await services.jobs.secrets.created_at(sender.account_id))
 
 
-@router.post("", status_code=201, summary="Create a webhook secret")
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a webhook secret",
+    responses=answers("invalid-request"),
+    dependencies=[Depends(no_idempotency("create another secret, which replaces the lost one"))],
+)
 async def create_secret(services: ServicesOf, sender: Sender, response: Response) -> NewSecret:
-    """Create a secret, or replace it. Messages that wait are signed with the new one."""
+    """Create a secret, or replace it. Messages that wait are signed with the new one.
+
+    The answer is the only one with its text, so this route takes no `Idempotency-Key`, which would store it.
+    """
     response.headers["cache-control"] = "no-store"
     return NewSecret(secret=await services.jobs.secrets.rotate(sender.account_id))

@@ -75,7 +75,7 @@ class FolderFiles:
     def tidy(self, job_id: str, fence: int) -> None:
         """See `JobFiles`."""
         for folder in self._leases(job_id):
-            if folder.name != str(fence):
+            if int(folder.name) < fence:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def discard(self, job_id: str, fence: int) -> None:
@@ -93,7 +93,7 @@ class FolderFiles:
             return sorted(path.name for path in self._root.glob("job_*") if _JOB.fullmatch(path.name))
 
     def _leases(self, job_id: str) -> list[Path]:
-        return [path for path in (self._root / job_id).glob("[0-9]*") if path.is_dir()]
+        return [path for path in (self._root / job_id).glob("[0-9]*") if path.name.isdecimal() and path.is_dir()]
 
 
 class _FolderUpload:

@@ -38,7 +38,8 @@ def fetch(url: str, path: Path) -> None:
     """Copy an object into a file.
 
     Raises:
-        StoreError: the store is unavailable, or the object does not exist.
+        StoreError: the store is unavailable.
+        FileNotFoundError: the object does not exist.
     """
     with store_errors():
         object_store().get_file(url, str(path))
@@ -90,7 +91,8 @@ class S3Files:
         """See `JobFiles`."""
         with store_errors():
             for path in self._list(f"{self._root}/{job_id}"):
-                if path.rsplit("/", 1)[-1].isdigit() and path.rsplit("/", 1)[-1] != str(fence):
+                name = path.rsplit("/", 1)[-1]
+                if name.isdecimal() and int(name) < fence:
                     object_store().rm(path, recursive=True)
 
     def discard(self, job_id: str, fence: int) -> None:

@@ -60,7 +60,7 @@ class JobFiles(Protocol):
         """Open a result for reading."""
 
     def tidy(self, job_id: str, fence: int) -> None:
-        """Remove the folders of all leases of an ended job except one."""
+        """Remove the folders of the leases before one. Those of later ones stay: the worker may have lost its lease."""
 
     def discard(self, job_id: str, fence: int) -> None:
         """Remove the folder of a lease that was lost."""

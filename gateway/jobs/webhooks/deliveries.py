@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import httpx
 import structlog
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Row, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 from standardwebhooks import Webhook
 
@@ -19,6 +19,7 @@ from gateway import metrics
 from gateway.database.clock import now
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.database.tables import WebhookDelivery, WebhookSecret
+from gateway.database.upsert import insert_into
 from gateway.jobs.waiting import first_of
 from gateway.jobs.webhooks.addresses import Address, Reachable, RefusedAddressError
 
@@ -54,10 +55,11 @@ class WebhookSecrets:
         """Create a new secret, which replaces the present one, and return it."""
         secret = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
         async with self._database.writing() as connection:
-            await connection.execute(delete(WebhookSecret).where(WebhookSecret.account_id == account_id))
-            await connection.execute(
-                insert(WebhookSecret).values(account_id=account_id, secret=secret, created_at=self._now)
+            new = insert_into(connection, WebhookSecret).values(
+                account_id=account_id, secret=secret, created_at=self._now
             )
+            replaced = {"secret": new.excluded.secret, "created_at": new.excluded.created_at}
+            await connection.execute(new.on_conflict_do_update(index_elements=["account_id"], set_=replaced))
         return secret
 
 

@@ -1,15 +1,17 @@
-"""Fixtures: a database with accounts, and the jobs of one process."""
+"""Fixtures: a database with accounts, the jobs of one process, and an object store."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import gc
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
 from sqlalchemy import Row, select, update
 
 from gateway.accounts.directory import Directory
@@ -17,6 +19,7 @@ from gateway.accounts.principal import Principal
 from gateway.database.engine import Database
 from gateway.database.migrate import migrate
 from gateway.database.tables import Job
+from gateway.jobs.files import s3
 from gateway.jobs.service import Jobs
 from gateway.settings import GatewaySettings
 
@@ -106,3 +109,31 @@ def with_embedded_bench(tmp_path: Path) -> Callable[..., None]:
         asyncio.run(main())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def object_server() -> Iterator[str]:
+    """URL of an S3-compatible store on this machine."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an empty place in the store."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": request.getfixturevalue("object_server"),
+        "AWS_ACCESS_KEY_ID": "user",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3.object_store.cache_clear()
+    bucket = f"bucket-{abs(hash(request.node.nodeid))}"
+    s3.object_store().mkdir(bucket)
+    yield f"s3://{bucket}/jobs/here"
+    s3.object_store.cache_clear()
+    gc.collect()  # closes the test's sessions while its warning filter is active

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from client.predict import JOURNAL_NAME
 from gateway.jobs.files import s3
@@ -18,34 +15,6 @@ from gateway.settings import GatewaySettings
 
 # s3fs allows a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
-
-
-@pytest.fixture(scope="module")
-def object_server() -> Iterator[str]:
-    """URL of an S3-compatible store on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of an empty place in the store."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("object_server"),
-        "AWS_ACCESS_KEY_ID": "user",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3.object_store.cache_clear()
-    bucket = f"bucket-{abs(hash(request.node.nodeid))}"
-    s3.object_store().mkdir(bucket)
-    yield f"s3://{bucket}/jobs/here"
-    s3.object_store.cache_clear()
-    gc.collect()  # closes the test's sessions while its warning filter is active
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -113,6 +82,18 @@ def test_results_of_two_leases_are_apart_until_the_job_is_tidied(files: JobFiles
     files.remove("job_1")
     files.remove("job_1")
     assert files.job_ids() == []
+
+
+def test_a_late_worker_removes_nothing_of_a_newer_lease(files: JobFiles, scratch: Path) -> None:
+    uploaded(files, "job_1", b"x")
+    results_of(files, "job_1", 10, b"of the winner", scratch)
+    results_of(files, "job_1", 9, b"of the late one", scratch)
+    files.tidy("job_1", 9)
+    with files.open("job_1", 10, "predictions.csv") as file:
+        assert file.read() == b"of the winner"
+    files.discard("job_1", 9)
+    assert files.size("job_1", 9, "predictions.csv") is None
+    assert files.size("job_1", 10, "predictions.csv") == len(b"of the winner")
 
 
 def test_the_next_lease_continues_with_a_copy_of_the_fullest_journal(tmp_path: Path, scratch: Path) -> None:

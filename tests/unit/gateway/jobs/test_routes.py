@@ -122,6 +122,16 @@ def test_a_job_is_visible_to_its_own_account_only(with_site: Callable[..., None]
     with_site(work)
 
 
+@pytest.mark.parametrize("job_id", ["%00", "job_%00", "job_%F0%9F%9A%80", "j" * 65])
+def test_an_id_that_no_job_can_have_is_refused(with_site: Callable[..., None], job_id: str) -> None:
+    async def work(site: Site) -> None:
+        for method, suffix in [*(("GET", each) for each in ("", "/results", "/errors", "/events")), ("DELETE", "")]:
+            answer = await site.east.request(method, f"/v1/jobs/{job_id}{suffix}")
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value"), answer.text
+
+    with_site(work)
+
+
 def test_jobs_are_listed_in_pages_from_the_newest_and_by_state(with_site: Callable[..., None]) -> None:
     async def work(site: Site) -> None:
         ids = [(await create(site.east)).json()["id"] for _ in range(5)]
@@ -306,6 +316,24 @@ def test_the_secret_of_webhooks_is_shown_once(with_site: Callable[..., None]) ->
     with_site(work)
 
 
+def test_the_secret_of_webhooks_is_never_stored_with_an_idempotency_key(with_site: Callable[..., None]) -> None:
+    async def work(site: Site) -> None:
+        answer = await site.east.post("/v1/webhook-secret", headers={"idempotency-key": "once"})
+        assert (answer.status_code, answer.json()["where"]) == (400, "Idempotency-Key")
+        assert (await site.east.get("/v1/webhook-secret")).json() == {"created_at": None}
+
+    with_site(work)
+
+
+def test_secrets_that_are_created_at_once_replace_each_other(with_site: Callable[..., None]) -> None:
+    async def work(site: Site) -> None:
+        answers = await asyncio.gather(*(site.east.post("/v1/webhook-secret") for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.json()["secret"] for answer in answers}) == 20
+
+    with_site(work)
+
+
 def test_without_the_database_an_upload_is_refused_before_it_is_read(
     with_embedded_site: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +370,30 @@ JSON_TRACKS = {
         }
     ]
 }
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "status", "where"),
+    [
+        ("?model=reentry_fast", "*/*", 422, "query parameter model"),
+        ("?result=tracks", "*/*", 422, "query parameter result"),
+        ("", "text/csv", 406, "Accept"),
+        ("", "application/json;q=0, */*", 406, "Accept"),
+    ],
+)
+def test_what_a_job_cannot_give_is_refused_instead_of_ignored(
+    with_embedded_site: Callable[..., None], query: str, accept: str, status: int, where: str
+) -> None:
+    async def work(site: Site) -> None:
+        headers = CSV | {"prefer": "respond-async", "accept": accept}
+        answer = await site.east.post(f"/v1/tracks:score{query}", content=ROWS, headers=headers)
+        assert (answer.status_code, answer.json()["where"]) == (status, where), answer.text
+        assert site.stored == []
+        allowed = headers | {"accept": "text/csv;q=0.5, application/json"}
+        answer = await site.east.post("/v1/tracks:score?model=reentry&result=rows", content=ROWS, headers=allowed)
+        assert answer.status_code == 202, answer.text
+
+    with_embedded_site(work)
 
 
 def test_a_request_to_score_becomes_a_job_if_it_prefers_one(with_embedded_site: Callable[..., None]) -> None:

@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy import Row
 
 from gateway.jobs import worker as worker_module
+from gateway.jobs.files import s3
 from gateway.jobs.waiting import first_of
 from gateway.jobs.worker import MOST_ATTEMPTS, Worker, remove_leftovers
 from gateway.settings import GatewaySettings
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
-from tests.unit.gateway.jobs.conftest import Bench
+from tests.unit.gateway.jobs.conftest import ROWS, Bench
 
 NOBODY = {"triton_url": "grpc://127.0.0.1:1"}
 
@@ -84,6 +85,33 @@ def test_a_file_without_rows_fails_with_the_reason(with_embedded_bench: Callable
         assert {path.name for path in folder.iterdir()} == {"source.csv", "1"}
 
     with_embedded_bench(work, **NOBODY)
+
+
+def test_a_job_whose_upload_was_removed_fails_at_once(with_embedded_bench: Callable[..., None]) -> None:
+    async def work(bench: Bench) -> None:
+        job_id = await bench.create(content=tracks())
+        bench.jobs.files.remove(job_id)
+        async with working(bench):
+            row = await until(bench, job_id, lambda row: row.finished_at is not None)
+        assert (row.state, row.attempts, row.error["where"]) == ("failed", 1, "source.csv")
+        assert row.error["detail"] == "the file was removed after the job was created"
+
+    with_embedded_bench(work, **NOBODY)
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
+def test_a_job_whose_object_was_removed_fails_at_once(with_embedded_bench: Callable[..., None], place: str) -> None:
+    url = f"{place}/tracks.csv"
+
+    async def work(bench: Bench) -> None:
+        await asyncio.to_thread(s3.object_store().pipe_file, url, ROWS)
+        job_id = await bench.create(content=None, source=url)
+        await asyncio.to_thread(s3.object_store().rm, url)
+        async with working(bench):
+            row = await until(bench, job_id, lambda row: row.finished_at is not None)
+        assert (row.state, row.attempts, row.error["where"]) == ("failed", 1, url)
+
+    with_embedded_bench(work, sources=(f"{place}/",), **NOBODY)
 
 
 def test_a_job_waits_while_triton_is_away_without_using_up_attempts(

@@ -171,6 +171,14 @@ def test_json_of_another_form_is_refused(change: Callable[[dict[str, Any]], obje
     assert problem_of(json.dumps(content).encode(), JSON).code == code
 
 
+def test_a_json_body_with_an_unknown_member_is_refused() -> None:
+    body = as_json(table())[:-1] + b', "model": "reentry_fast"}'
+    with pytest.raises(Problem) as caught:
+        read_body(body, JSON)
+    assert caught.value.code == "invalid-value"
+    assert "unknown field `model`" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "body",
     [
