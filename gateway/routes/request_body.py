@@ -41,7 +41,7 @@ async def read_request_body(request: Request, largest: int) -> bytes:
             if size > largest:
                 raise _too_large(largest, size)
             hold(len(part))
-        parts.append(part)
+            parts.append(part)
         note({"http.request.body.size": size})
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
