@@ -90,9 +90,9 @@ class Creation:
             values = {
                 "id": job_id,
                 "account_id": principal.account_id,
+                "key_id": principal.key_id,
                 "state": JobState.VALIDATING,
                 "source": name,
-                "options": {},
                 "bytes": size,
                 "created_at": self._now,
                 "deadline_at": deadline,
