@@ -47,7 +47,7 @@ REVISION ?=
 WORKERS ?= 2
 # test: COVERAGE=1 also measures the coverage, which takes about a third longer, and fails below 90 %.
 COVERAGE ?=
-# fuzz: number of files of each kind, and the random seed.
+# fuzz: number of files of each kind, and the random seed. gateway-fuzz: number of random requests of each route.
 CASES ?= 5000
 SEED ?= 0
 # URL of a running server: health-check URL=http://HOST:8000, load-test URL=grpc://HOST:8001. Without it, load-test starts a server.
@@ -58,7 +58,7 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test test-unit fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
+.PHONY: help setup run test test-unit fuzz gateway-fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
 	monitoring load-test jobs-campaign stalls matrix figures page clean
 
 help: ## list all targets
@@ -141,6 +141,10 @@ test-unit: setup ## run the unit tests that neither train for long nor start ser
 
 fuzz: setup ## read and write CASES random files of each kind, from random seed SEED
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/unit/reentry/tracks/test_fuzz.py
+
+gateway-fuzz: CASES := 300
+gateway-fuzz: setup ## send each route of the gateway CASES random requests made from its OpenAPI document, from random seed SEED
+	GATEWAY_FUZZ_EXAMPLES=$(CASES) GATEWAY_FUZZ_SEED=$(SEED) $(BIN)/pytest tests/integration/test_gateway_api.py
 
 format: setup ## format the code and apply automatic fixes
 	$(BIN)/ruff format .

@@ -108,7 +108,8 @@ def openapi(
     """
     import json
 
-    from gateway.openapi import default_document, reference
+    from gateway.openapi import reference
+    from gateway.openapi_file import default_document
 
     text = default_document()
     typer.echo(reference(json.loads(text)) if page else text, nl=False)

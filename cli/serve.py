@@ -75,6 +75,16 @@ def serve(
             metavar="MB",
         ),
     ] = None,
+    otlp_endpoint: Annotated[
+        str,
+        typer.Option(
+            envvar="REENTRY_OTLP_ENDPOINT",
+            help="Address of an OpenTelemetry collector, such as http://127.0.0.1:4318, that gets the traces of the "
+            "requests with a `traceparent`.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = "",
     restart: Annotated[
         bool, typer.Option("--restart", help="Restart the server after a crash, at most five times in a row.")
     ] = False,
@@ -113,6 +123,7 @@ def serve(
         log_to_stderr=log_dir == "-",
         drain_timeout=drain_timeout,
         memory_limit=memory_limit,
+        otlp_endpoint=otlp_endpoint,
         control_key=os.environ.get("REENTRY_CONTROL_KEY", ""),
     )
     if config.exposed:

@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
@@ -42,10 +42,8 @@ _GRPC_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
-# INVALID_ARGUMENT: the request is invalid. INTERNAL and UNKNOWN: the model failed on the request.
-_REFUSALS: Final = frozenset(
-    {"StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL", "StatusCode.UNKNOWN", "400", "413", "500"}
-)
+_INVALID_REQUEST: Final = frozenset({"StatusCode.INVALID_ARGUMENT", "400", "413"})
+_MODEL_FAULT: Final = frozenset({"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "500"})
 # Triton gives these reasons with the status of a refusal, although no request would succeed: the process of a Python
 # model died, or a member of the ensemble is not loaded.
 MODEL_UNAVAILABLE: Final = re.compile(
@@ -61,6 +59,10 @@ class ServerUnavailableError(ClientError):
 
 class RefusedError(ClientError):
     """The server refused to score this request."""
+
+
+class ModelFaultError(RefusedError):
+    """The model failed on this request, which may be valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,12 +207,15 @@ class Connection:
                 return tuple(each.name for each in answer.inputs)
             return tuple(str(each["name"]) for each in answer["inputs"])
 
-    async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def infer(
+        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, Array]:
         """Send one request and return its outputs by tensor name, without those that the answer lacks.
 
         Args:
             model: the model to use.
             inputs: its inputs by tensor name.
+            metadata: further headers of the request by lower-case name, such as `traceparent`.
 
         Raises:
             ServerUnavailableError: the server did not answer.
@@ -218,11 +223,13 @@ class Connection:
         """
         send = self._infer_over_grpc if self._endpoint.scheme == "grpc" else self._infer_over_http
         with _translated(self._endpoint):
-            result = await send(model, inputs)
+            result = await send(model, inputs, metadata)
             outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
         return {name: values for name, values in outputs.items() if values is not None}
 
-    async def _infer_over_grpc(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+    async def _infer_over_grpc(
+        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]
+    ) -> Any:
         from grpc import RpcError
         from tritonclient.grpc import InferResult
         from tritonclient.utils import InferenceServerException
@@ -230,17 +237,20 @@ class Connection:
         from client.grpc_request import encoded_request
 
         try:
-            return InferResult(await self._call(encoded_request(model, inputs), timeout=self._timeout))
+            call = self._call(encoded_request(model, inputs), timeout=self._timeout, metadata=metadata or None)
+            return InferResult(await call)
         except RpcError as error:
             raise InferenceServerException(error.details(), status=str(error.code())) from error
 
-    async def _infer_over_http(self, model: Model, inputs: Mapping[str, Array]) -> Any:
+    async def _infer_over_http(
+        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]
+    ) -> Any:
         from tritonclient.http import InferInput
 
         tensors = [InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
         for tensor in tensors:
             tensor.set_data_from_numpy(inputs[tensor.name()])
-        return await self._client.infer(model.name, tensors)
+        return await self._client.infer(model.name, tensors, headers=dict(metadata))
 
 
 def _bounded_response() -> type[Any]:
@@ -279,8 +289,9 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         reason = str(error.message() or "no reason given")
-        if error.status() in _REFUSALS and not MODEL_UNAVAILABLE.search(reason):
-            raise RefusedError(reason, where=str(endpoint)) from error
+        if error.status() in _INVALID_REQUEST | _MODEL_FAULT and not MODEL_UNAVAILABLE.search(reason):
+            kind = RefusedError if error.status() in _INVALID_REQUEST else ModelFaultError
+            raise kind(reason, where=str(endpoint)) from error
         raise ServerUnavailableError(reason, where=str(endpoint)) from error
     except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
         protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]

@@ -46,6 +46,8 @@ class Refusal:
     """The server's reason for not scoring a track."""
 
     reason: str
+    is_fault: bool = False
+    """Whether the model failed on the track, which may be valid."""
 
 
 Outcome = tuple[Track, Score | Refusal]

@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from gateway.middleware.access import Access
@@ -118,7 +119,19 @@ async def _invalid_value(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "invalid-request")
-    return _answer(request, Problem(code, f"{request.method} {request.url.path}", headers=error.headers))
+    # FastAPI gives the reason for which it cannot read a body; the other reasons only repeat the status.
+    detail = error.detail if code == "invalid-request" else f"{request.method} {request.url.path}"
+    headers = {"allow": ", ".join(_methods(request))} if code == "method-not-allowed" else error.headers
+    return _answer(request, Problem(code, detail, headers=headers))
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes with the path of a request. The router names those of the first one alone."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path_regex.match(request.scope["path"]):
+            found |= route.methods or {"GET", "HEAD"}  # the files of the page
+    return sorted(found)
 
 
 async def _user_error(request: Request, error: Exception) -> Response:

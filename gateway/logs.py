@@ -1,4 +1,4 @@
-"""Log lines as JSON on standard error, each with the id of the request in hand."""
+"""Log lines as JSON on standard error, each with the ids of the request and of the trace in hand."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import logging
 import sys
 from typing import Any
 
+import msgspec
 import structlog
 
 from gateway.context import CURRENT
+from gateway.traces import trace_id
 
 
 def log_json() -> None:
     """Print the log lines of this process, those of libraries included, as one JSON object each."""
     shared: list[Any] = [
-        _request_id,
+        _ids,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    # Lines of structlog go to the file directly; through the library's own logging they cost ten times as much.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, structlog.processors.JSONRenderer(serializer=_encode)],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
@@ -43,8 +45,15 @@ def log_json() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _request_id(_logger: object, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+def _encode(event: dict[str, Any], **_options: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+def _ids(_logger: object, _name: str, event: dict[str, Any]) -> dict[str, Any]:
     context = CURRENT.get()
     if context is not None:
         event["request_id"] = context.request_id
+    trace = trace_id()
+    if trace is not None:
+        event["trace_id"] = trace
     return event

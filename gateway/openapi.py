@@ -11,7 +11,6 @@ from fastapi.openapi.utils import get_openapi
 
 from gateway.accounts.principal import Scope
 from gateway.problems import MEDIA_TYPE, PROBLEM_SCHEMA, answers
-from gateway.settings import GatewaySettings
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _SECURITY: Final = {
@@ -22,6 +21,15 @@ _SECURITY: Final = {
     },
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key `rk_...`."},
 }
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Name of the request, such as a random UUID. For 24 hours a repetition gets the stored answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+}
+_WITHOUT_IDEMPOTENCY: Final = "/v1/keys"
+"""Route whose answers are not stored, because they contain a secret."""
 _TAGS: Final = {
     "tracks": "Score tracks at once.",
     "jobs": "Score files in the background.",
@@ -52,19 +60,43 @@ def document(app: FastAPI) -> dict[str, Any]:
         parts["securitySchemes"] = _SECURITY
         parts.setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
         parts["examples"] = {}
-        for path, _, operation in _operations(content):
-            if not path.startswith("/health"):
-                operation["responses"] = answers("unauthorized", "rate-limited") | operation["responses"]
-                operation["responses"] = {str(status): each for status, each in operation["responses"].items()}
-            for status, answer in operation["responses"].items():
-                if status == "422" and MEDIA_TYPE not in answer["content"]:
-                    answer |= answers("invalid-value")[422]
-                if (problem := answer.get("content", {}).get(MEDIA_TYPE)) is not None:
-                    _refer(problem, parts["examples"])
+        for path, method, operation in _operations(content):
+            responses = operation["responses"] = {str(status): each for status, each in operation["responses"].items()}
+            if "422" in responses and MEDIA_TYPE not in responses["422"]["content"]:
+                responses["422"] |= answers("invalid-value")[422]
             if not path.startswith("/health"):
                 operation["security"] = [{"bearer": []}, {"key": []}]
+                _add_problems(responses, *_of_every_route(method, has_body="requestBody" in operation))
+            if method == "post" and path != _WITHOUT_IDEMPOTENCY:
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+            for answer in responses.values():
+                if (problem := answer.get("content", {}).get(MEDIA_TYPE)) is not None:
+                    _refer(problem, parts["examples"])
         app.openapi_schema = content
     return app.openapi_schema
+
+
+def _of_every_route(method: str, *, has_body: bool) -> list[str]:
+    """Return the codes of the problems with which the middleware, and the reader of bodies, answer for every route."""
+    codes = ["unauthorized", "rate-limited", "database-unavailable", "identity-unavailable"]
+    if method != "get":
+        codes.append("body-too-large")
+    if method == "post":
+        codes += ["invalid-request", "request-in-flight", "idempotency-mismatch"]
+    elif has_body:
+        codes.append("invalid-request")
+    return codes
+
+
+def _add_problems(responses: dict[str, Any], *codes: str) -> None:
+    """Add problems to the answers of an operation, beside those that its route names for the same status."""
+    for code in codes:
+        ((status, new),) = answers(code).items()
+        known = responses.setdefault(str(status), new)
+        examples = known["content"][MEDIA_TYPE]["examples"]
+        if code not in examples:
+            known["description"] += f"; {new['description']}"
+            examples |= new["content"][MEDIA_TYPE]["examples"]
 
 
 def _refer(problem: dict[str, Any], examples: dict[str, Any]) -> None:
@@ -73,13 +105,6 @@ def _refer(problem: dict[str, Any], examples: dict[str, Any]) -> None:
     for code in problem.get("examples", {}):
         examples[code] = problem["examples"][code]
         problem["examples"][code] = {"$ref": f"#/components/examples/{code}"}
-
-
-def default_document() -> str:
-    """Return the document as the text of the file gateway/openapi.json."""
-    from gateway.app import create_app
-
-    return json.dumps(document(create_app(GatewaySettings())), indent=1, ensure_ascii=False) + "\n"
 
 
 def reference(content: Mapping[str, Any]) -> str:

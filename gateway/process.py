@@ -90,6 +90,7 @@ class _Server(uvicorn.Server):
         """Begin the shutdown."""
         asyncio.get_running_loop().call_soon_threadsafe(self._services().stopping.set)
         super().handle_exit(sig, frame)
+        self._captured_signals.clear()  # uvicorn would end the process by the signal, although it has stopped in order
 
     def _services(self) -> Services:
         services: Services = self.config.app.state.services  # type: ignore[union-attr]

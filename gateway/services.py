@@ -24,6 +24,7 @@ from gateway.scoring.cache import AnswerCache
 from gateway.scoring.catalogue import ModelCatalogue
 from gateway.scoring.scorer import Scorer
 from gateway.settings import GatewaySettings
+from gateway.traces import exporting
 
 
 class Services:
@@ -47,6 +48,7 @@ class Services:
         self.cache = AnswerCache(settings)
         self.scorer = Scorer(settings, self.experiments)
         self.triton = self.scorer.main.triton
+        self.triton.on_change = self.cache.clear
         self.kserve_calls = KServeCalls(self.triton, settings)
         self.jobs = Jobs(settings, self.database)
         self.stopping = asyncio.Event()
@@ -56,6 +58,7 @@ class Services:
     async def open(self) -> AsyncIterator[Services]:
         """Connect everything, and close it in the opposite order."""
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(exporting(self.settings))
             stack.push_async_callback(self.database.close)
             await stack.enter_async_context(self.limits.open())
             await stack.enter_async_context(self.claims.open())

@@ -95,8 +95,8 @@ class GatewaySettings:
     """Bytes of the largest request body, except the upload of a job."""
     largest_upload: int = 4 * 2**30
     """Bytes of the largest upload of a job."""
-    calls_in_flight: int = 8
-    """Number of calls to Triton in flight at once."""
+    calls_in_flight: int = 4
+    """Number of calls to Triton in flight at once. With fewer, more tracks share a call."""
     queue: int = 256
     """Number of tracks that may wait for a call; further requests get 503 at once."""
     timeout: float = 10.0

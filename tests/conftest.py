@@ -42,6 +42,7 @@ SLOW_FILES = (
     "unit/reentry/features/test_orbit.py",
     "integration/test_fast_path.py",
     "integration/test_sequences.py",
+    "integration/test_gateway_api.py",
     "integration/test_scan.py",
     "integration/test_stream.py",
     "integration/test_stream_command.py",

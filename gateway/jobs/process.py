@@ -18,6 +18,7 @@ from gateway.database.migrate import migrate
 from gateway.jobs.service import Jobs
 from gateway.logs import log_json
 from gateway.settings import GatewaySettings
+from gateway.traces import exporting
 from reentry.errors import ServerError
 
 
@@ -51,7 +52,7 @@ async def _work(settings: GatewaySettings, workers: int, announce: Callable[[Wor
     try:
         url, close = _serve(settings, lambda: jobs.alive)
         try:
-            async with jobs.working(workers, stopping):
+            async with exporting(settings), jobs.working(workers, stopping):
                 announce(Working(workers, url))
                 await stopping.wait()
         finally:

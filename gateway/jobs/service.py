@@ -15,7 +15,8 @@ from gateway.database.engine import Database
 from gateway.database.pages import read_page
 from gateway.database.tables import Job
 from gateway.jobs.creation import Creation
-from gateway.jobs.files.store import StoreError, open_files
+from gateway.jobs.files.opening import open_files
+from gateway.jobs.files.store import StoreError
 from gateway.jobs.leases import Leases
 from gateway.jobs.states import ENDED, JobState
 from gateway.jobs.upkeep import Upkeep

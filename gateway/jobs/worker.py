@@ -27,6 +27,7 @@ from gateway.jobs.tracks_log import steps_of, store_rows
 from gateway.jobs.waiting import first_of
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings
+from gateway.traces import note, step_span
 
 MOST_ATTEMPTS: Final = 10
 """Number of workers that may take a job, one after the other, without any progress before it fails."""
@@ -88,7 +89,9 @@ class Worker:
                 continue
             log = _log.bind(job_id=lease.job_id, fence=lease.fence)
             try:
-                await self._take_turn(_Turn(lease, Work(state=lease.state)), stopping)
+                turn = _Turn(lease, Work(state=lease.state))
+                with step_span("job", {"reentry.job_id": lease.job_id, "reentry.attempt": lease.attempts}):
+                    await self._take_turn(turn, stopping)
             except Exception:
                 # The lease ends by itself, and the attempt counts, so that a defect ends in a failed job.
                 log.exception("the work on a job failed")
@@ -231,6 +234,7 @@ class Worker:
         if reached is None:
             await self._give_up(lease)
             return
+        note({"reentry.state": reached, "reentry.tracks": turn.work.tracks_done})
         _log.info("a job ended", job_id=lease.job_id, state=reached, tracks=turn.work.tracks_done)
         with suppress(StoreError):
             await asyncio.to_thread(self._files.tidy, lease.job_id, lease.fence)

@@ -8,6 +8,7 @@ from gateway.kserve.requests import InferRequest
 from gateway.problems import Problem
 from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
+from gateway.traces import current_span
 from reentry.errors import ClientError
 
 
@@ -35,8 +36,9 @@ class KServeCalls:
                 fix="send fewer requests at once, or repeat later",
             )
         self._pending += 1
+        span = current_span()
         try:
-            answer = await self._triton.infer(request.model, request.inputs)
+            answer = await self._triton.infer(request.model, request.inputs, () if span is None else (span,))
         except RefusedError as error:
             metrics.TRACKS.labels("refused").inc(request.tracks)
             raise Problem.of("invalid-request", error, where="inputs") from error

@@ -10,8 +10,10 @@ from gateway import metrics
 from gateway.problems import Problem
 from gateway.services import Services
 
-PROTECTED: Final = ("/v1/", "/v2", "/api/")
-"""Prefixes of the paths that require a key. The other paths are health, documents and the live page."""
+_OPEN: Final = frozenset({"/", "/openapi.json", "/health/live", "/health/ready"})
+"""Paths that require no key, with those of the live page's files. Every other path does, whether a route has it or not:
+a new route, and a path that is written in another way, cannot be reached without a key."""
+_OPEN_FILES: Final = "/assets/"
 
 
 class Access:
@@ -23,7 +25,7 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request of a known sender."""
-        if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+        if scope["type"] == "http" and not is_open(scope["path"]):
             state = scope["state"]
             try:
                 principal = state["principal"] = await self._services.authentication.authenticate(credentials_of(scope))
@@ -34,6 +36,11 @@ class Access:
                 raise
             await self._services.limits.check_request(principal, state["context"])
         await self._app(scope, receive, send)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path requires no key."""
+    return path in _OPEN or path.startswith(_OPEN_FILES)
 
 
 def credentials_of(scope: Scope) -> str:

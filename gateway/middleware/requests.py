@@ -1,4 +1,4 @@
-"""Outermost middleware: request id, log line, metrics, and problems in place of exceptions."""
+"""Outermost middleware: request id, span, log line, metrics, and problems in place of exceptions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
+from opentelemetry.trace import Span
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +17,7 @@ from gateway.context import CURRENT, RequestContext
 from gateway.database.engine import DatabaseUnavailableError
 from gateway.ids import new_id
 from gateway.problems import MEDIA_TYPE, Problem
+from gateway.traces import request_ended, request_span
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = structlog.get_logger(__name__)
@@ -36,6 +38,10 @@ class Requests:
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id("req")
         context = RequestContext(request_id=request_id)
         scope.setdefault("state", {})["context"] = context
+        with request_span(scope, request_id) as span:
+            await self._answer(context, span, scope, receive, send)
+
+    async def _answer(self, context: RequestContext, span: Span, scope: Scope, receive: Receive, send: Send) -> None:
         token = CURRENT.set(context)
         status = 0
         begun = time.perf_counter()
@@ -45,7 +51,7 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                more = {"x-request-id": request_id, **context.headers}
+                more = {"x-request-id": context.request_id, **context.headers}
                 message["headers"] = [*message.get("headers", ()), *encoded(more)]
             await send(message)
 
@@ -72,6 +78,7 @@ class Requests:
             seconds = time.perf_counter() - begun
             route = getattr(scope.get("route"), "path", context.route)
             metrics.IN_FLIGHT.dec()
+            request_ended(span, scope["method"], route, status)
             metrics.REQUESTS.labels(route, scope["method"], status or 499).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(seconds)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR or (context.logged and not route.startswith("/health")):

@@ -90,7 +90,9 @@ class NewExperiment(BaseModel):
     mode: Mode = Field(description="`ab`: the variant of a track answers it. `shadow`: the control always answers.")
     control: TargetBody = Field(TargetBody(model="reentry", server=TargetServer.MAIN), description="Version in use.")
     challenger: TargetBody = Field(description="Version to compare with it.")
-    share: float = Field(0.5, gt=0.0, le=1.0, description="Share of the tracks that the challenger scores.")
+    share: float = Field(
+        0.5, gt=0.0, le=1.0, strict=True, description="Share of the tracks that the challenger scores."
+    )
 
 
 class Change(BaseModel):

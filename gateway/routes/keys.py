@@ -15,7 +15,7 @@ from gateway.routes.pages import Cursor, Limit
 
 router = APIRouter(
     tags=["keys"],
-    responses=answers("unauthorized", "forbidden", "body-too-large", "invalid-value", "rate-limited"),
+    responses=answers("unauthorized", "forbidden", "invalid-value", "rate-limited"),
 )
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -82,7 +82,12 @@ class NewKey(BaseModel):
     scopes: list[Scope] = Field(min_length=1, max_length=20, description="What the key may do.")
     account_id: Id | None = Field(None, description="Account of the key; by default the one of the request.")
     expires_at: float | None = Field(
-        None, ge=0, le=1e11, allow_inf_nan=False, description="Unix time after which the key is refused, s."
+        None,
+        ge=0,
+        le=1e11,
+        allow_inf_nan=False,
+        strict=True,
+        description="Unix time after which the key is refused, s.",
     )
 
 

@@ -27,13 +27,15 @@ class OutcomeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    track_id: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = Field(None, description="Id of the track.")
+    track_id: Annotated[int | None, Field(ge=-(2**63), lt=2**63, strict=True)] = Field(
+        None, description="Id of the track."
+    )
     answer_id: str | None = Field(
         None, pattern=ROW_ID, description="Id of an answer for the track, instead of its `track_id`."
     )
-    onset_timestamp: Annotated[float | None, Field(ge=TIMESTAMP.low, le=TIMESTAMP.high, allow_inf_nan=False)] = Field(
-        description="Unix time of the true onset, s; null if the flight had no reentry."
-    )
+    onset_timestamp: Annotated[
+        float | None, Field(ge=TIMESTAMP.low, le=TIMESTAMP.high, allow_inf_nan=False, strict=True)
+    ] = Field(description="Unix time of the true onset, s; null if the flight had no reentry.")
 
     @model_validator(mode="after")
     def _names_one_track(self) -> OutcomeBody:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 
 from gateway.problems import Problem
+from gateway.traces import note, step_span
 
 
 async def read_request_body(request: Request, largest: int) -> bytes:
@@ -31,11 +32,13 @@ async def read_request_body(request: Request, largest: int) -> bytes:
     if declared.isdigit() and int(declared) > largest:
         raise _too_large(largest, int(declared))
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > largest:
-            raise _too_large(largest, size)
-        parts.append(part)
+    with step_span("read body"):
+        async for part in request.stream():
+            size += len(part)
+            if size > largest:
+                raise _too_large(largest, size)
+            parts.append(part)
+        note({"http.request.body.size": size})
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

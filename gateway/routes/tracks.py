@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from client.scoring import Refusal
 from gateway import metrics
 from gateway.accounts.principal import Scope
 from gateway.inference_log.track_row import of_request
@@ -23,13 +25,16 @@ from gateway.routes.track_records import log_rows, publish, record
 from gateway.scoring.answers import RESULTS, Answer, accepted_type, answer_of, encode
 from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key
-from gateway.scoring.scorer import MODELS, counted
+from gateway.scoring.scorer import MODELS, ScoredTrack, counted
+from gateway.traces import step_span
 from reentry.schema import ENSEMBLE, REENTRY_FAST
 
 router = APIRouter(tags=["tracks"])
 
 _IN_THREAD: Final = 512 * 1024
 """Bytes of a body from which on it is read in a thread, so that other requests are not held up."""
+_ROWS_IN_THREAD: Final = 20_000
+"""Steps of a request from which on its answer is made in a thread."""
 _CACHED: Final = metrics.TRACKS.labels("cached")
 
 
@@ -154,6 +159,7 @@ async def score_tracks(request: Request) -> Response:
     if prefers_job(headers.get("prefer")):
         return await score_later(request, services, principal, context, sent_type)
     media_type = accepted_type(headers.get("accept"), sent_type)
+    services.scorer.check(principal)
     body = await read_request_body(request, services.settings.largest_body)
     content = content_key(body, sent_type)
     key = content_key(content, media_type, result, model)
@@ -168,7 +174,9 @@ async def score_tracks(request: Request) -> Response:
         _CACHED.inc(len(rows))
         services.log.record(rows, account_id=principal.account_id, refused=cached.refused)
         return Response(cached.body, headers={**cached.headers, "x-cache": "hit"}, media_type=media_type)
-    file = await asyncio.to_thread(read_body, body, sent_type) if len(body) > _IN_THREAD else read_body(body, sent_type)
+    with step_span("read tracks"):
+        in_thread = len(body) > _IN_THREAD
+        file = await asyncio.to_thread(read_body, body, sent_type) if in_thread else read_body(body, sent_type)
     with file:
         tracks = list(file)
         steps = sum(map(len, tracks))
@@ -177,15 +185,18 @@ async def score_tracks(request: Request) -> Response:
         counted(scored)
         metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
         answer = answer_of(file, scored)
-        rows = log_rows(scored)
+        is_big = steps > _ROWS_IN_THREAD
+        rows = await asyncio.to_thread(log_rows, scored) if is_big else log_rows(scored)
         given = _headers(answer)
-        encoded = encode(answer, file, scored, media_type, result) if answer.tracks else b""
+        parts = answer, file, scored, media_type, result
+        encoded = await asyncio.to_thread(encode, *parts) if is_big else encode(*parts)
         record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
     if not answer.tracks:
-        raise _no_track(answer)
+        raise _no_track(answer, scored)
     publish(services, principal, scored)
     versions = {track.model_version for track in answer.tracks}
-    if is_shared and not answer.degraded and len(versions) == 1 and (version := versions.pop()) is not None:
+    is_final = not any(isinstance(each.outcome, Refusal) or each.assignment for each in scored)
+    if is_shared and is_final and not answer.degraded and len(versions) == 1 and (version := versions.pop()):
         kept = CachedAnswer(encoded, given, steps, len(answer.refused), rows)
         await services.cache.put(key, version, kept)
     return Response(encoded, headers={**given, "x-cache": "miss"}, media_type=media_type)
@@ -208,7 +219,9 @@ def _headers(answer: Answer) -> dict[str, str]:
     }
 
 
-def _no_track(answer: Answer) -> Problem:
+def _no_track(answer: Answer, scored: Sequence[ScoredTrack]) -> Problem:
+    if any(isinstance(each.outcome, Refusal) and each.outcome.is_fault for each in scored):
+        return Problem("invalid-answer", "the model failed on every track that it was given", where="the model server")
     faults = [
         {
             "track_id": each.track_id,

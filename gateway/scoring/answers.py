@@ -17,7 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from client.journal import Score
-from client.outputs import REFINED, RowResults, TrackResult
+from client.outputs import REFINED, TrackResult
 from client.scoring import Refusal
 from gateway.problems import Problem
 from gateway.scoring.bodies import ARROW, CSV, JSON, MEDIA_TYPES, PARQUET
@@ -228,7 +228,7 @@ def _add_rows(answer: Answer, scored: Sequence[Scored]) -> None:
 
 def _rows_table(file: TrackFile, scored: Sequence[Scored]) -> pa.Table:
     """Return one row for each row of the body, in its order; null where the row was not scored."""
-    rows = RowResults(file.row_count)
+    probability, phase = np.zeros(file.row_count, np.float32), np.zeros(file.row_count, np.uint8)
     ids = np.zeros(file.row_count, np.int64)
     unknown = np.ones(file.row_count, np.bool_)
     for each in file.report.set_aside:
@@ -238,13 +238,14 @@ def _rows_table(file: TrackFile, scored: Sequence[Scored]) -> pa.Table:
     for item in scored:
         ids[item.track.rows], unknown[item.track.rows] = item.track.track_id, False
         if isinstance(item.outcome, Score):
-            rows.take(item.track, item.outcome)
+            probability[item.track.rows] = item.outcome.probability[item.track.steps]
+            phase[item.track.rows] = item.outcome.phase[item.track.steps]
             missing[item.track.rows] = False
     return pa.table(
         {
             TRACK_ID.name: pa.array(ids, mask=unknown),
-            PROBABILITY.name: pa.array(np.array(rows.probability), mask=missing),
-            PHASE.name: pa.array(np.array(rows.phase), mask=missing),
+            PROBABILITY.name: pa.array(probability, mask=missing),
+            PHASE.name: pa.array(phase, mask=missing),
         }
     )
 

@@ -142,7 +142,7 @@ def _json_with_faults(body: bytes, error: msgspec.ValidationError) -> tuple[list
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as fault:
         raise Problem("invalid-request", f"not JSON: {fault}"[:300], where=_NAME) from fault
-    tracks = content.get("tracks") if isinstance(content, dict) else None
+    tracks = content["tracks"] if isinstance(content, dict) and set(content) == {"tracks"} else None
     columns = {*_CELLS, TRACK_ID.name}
     is_table = isinstance(tracks, list) and all(
         isinstance(track, dict)
@@ -157,7 +157,7 @@ def _json_with_faults(body: bytes, error: msgspec.ValidationError) -> tuple[list
             "invalid-value",
             str(error),
             where=_NAME,
-            expected=f"an object with `tracks`, each with track_id and lists {', '.join(_CELLS)}",
+            expected=f"an object with `tracks` alone, each with track_id and lists {', '.join(_CELLS)}",
         ) from error
     texts = [
         {

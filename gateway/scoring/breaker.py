@@ -27,12 +27,17 @@ class Breaker:
         """Whether the last calls failed and none has succeeded since."""
         return self._failures >= FAILURES
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a call would be refused now."""
+        return self.is_open and (self._is_trying or time.monotonic() - self._opened < OPEN_SECONDS)
+
     def admits(self) -> bool:
         """Whether a call may be made now. The caller reports its result by `succeeded`, `failed` or `abandoned`."""
+        if self.refuses:
+            return False
         if not self.is_open:
             return True
-        if self._is_trying or time.monotonic() - self._opened < OPEN_SECONDS:
-            return False
         self._is_trying = True
         metrics.BREAKER_STATE.set(1)
         return True

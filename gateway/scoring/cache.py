@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 _LARGEST: Final = 4 * 2**20
 """Bytes of the largest answer that is cached."""
 _SOCKET_SECONDS: Final = 0.05
+_SHARED_SECONDS: Final = 60.0
+"""Longest time for which an answer stays in Redis, s. It outlives a model that is replaced under its version number."""
 _PAUSE_SECONDS: Final = 1.0
 """Time for which Redis is not asked after it failed, s."""
 _HITS, _MISSES = metrics.CACHE.labels("hit"), metrics.CACHE.labels("miss")
@@ -67,6 +70,10 @@ class AnswerCache:
         if self._redis is not None:
             await self._redis.aclose()
 
+    def clear(self) -> None:
+        """Forget the answers in memory. Those in Redis expire within `_SHARED_SECONDS`."""
+        self._memory.clear()
+
     async def get(self, content: bytes, version: int | None) -> CachedAnswer | None:
         """Return the answer for a content by a version; None if it is not cached or the version is unknown."""
         if version is None:
@@ -94,7 +101,7 @@ class AnswerCache:
             return
         if self._redis is not None:
             encoded = msgspec.msgpack.encode(answer)
-            await self._ask(lambda redis: redis.set(key, encoded, px=round(1000 * self._seconds)))
+            await self._ask(lambda redis: redis.set(key, encoded, px=round(1000 * min(self._seconds, _SHARED_SECONDS))))
 
     async def _ask(self, question: Callable[[Redis], Awaitable[Any]]) -> Any:
         """Ask Redis; None if there is none, or it is away."""
@@ -143,15 +150,20 @@ class SingleFlight(Generic[T]):
         if flight is None:
             flight = _Flight(asyncio.ensure_future(_awaited(work)))
             self._flights[key] = flight
-            flight.task.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.task.add_done_callback(partial(self._ended, key, flight))
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.task.done():
-                self._flights.pop(key, None)
+                self._ended(key, flight)
                 flight.task.cancel()
+
+    def _ended(self, key: Hashable, flight: _Flight[T], _task: object = None) -> None:
+        """Forget a flight. Another one may have begun under its key, after it was cancelled."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:

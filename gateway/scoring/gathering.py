@@ -14,19 +14,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from opentelemetry.trace import Span
+
 from client.answers import require_answer
 from client.batching import FREE_PADDING, BatchConfig, RequestBatch
-from client.connection import RefusedError
+from client.connection import ModelFaultError, RefusedError
 from client.journal import Score
 from client.scoring import Refusal, inputs_of, scores_of
 from gateway import metrics
 from gateway.problems import Problem
 from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
+from gateway.traces import current_span
 from reentry.schema import MODEL_VERSION, Model
 from reentry.tracks import Track
 
 _LIMITS: Final = BatchConfig()
+_WINDOW: Final = 128
+"""Number of tracks of one request that may be in the queue at once."""
 
 Outcome = Score | Refusal
 
@@ -37,6 +42,8 @@ class _Waiting:
 
     track: Track
     model: Model
+    span: Span | None
+    """Span of the request that sent the track; None without traces."""
     answer: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -47,7 +54,6 @@ class Gathering:
         self._triton = triton
         self._limit = settings.queue
         self._slots = settings.calls_in_flight
-        self._timeout = settings.timeout
         self._queue: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -61,6 +67,24 @@ class Gathering:
             ServerUnavailableError: Triton did not answer.
             ClientError: Triton's answer is invalid.
         """
+        self.check_room()
+        outcomes: list[Outcome] = []
+        # A big request puts only a part of its tracks into the queue at a time, so that others get their turn.
+        for first in range(0, len(tracks), _WINDOW):
+            outcomes += await self._score(tracks[first : first + _WINDOW], model)
+        return outcomes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no track waits."""
+        return not self._queue
+
+    def check_room(self) -> None:
+        """Check that the queue is not full.
+
+        Raises:
+            Problem: the queue is full.
+        """
         if len(self._queue) >= self._limit:
             metrics.QUEUE_REFUSED.inc()
             raise Problem(
@@ -70,7 +94,10 @@ class Gathering:
                 got=f"{len(self._queue)} waiting tracks",
                 fix="send fewer requests at once, or repeat later",
             )
-        waiting = [_Waiting(track, model) for track in tracks]
+
+    async def _score(self, tracks: Sequence[Track], model: Model) -> list[Outcome]:
+        span = current_span()
+        waiting = [_Waiting(track, model, span) for track in tracks]
         self._queue.extend(waiting)
         self._start_calls()
         try:
@@ -125,7 +152,8 @@ class Gathering:
     async def _call(self, waiting: list[_Waiting]) -> None:
         """Send one call, and give each track its outcome."""
         try:
-            outcomes = await self._outcomes(RequestBatch(tuple(each.track for each in waiting), waiting[0].model))
+            batch = RequestBatch(tuple(each.track for each in waiting), waiting[0].model)
+            outcomes = await self._outcomes(batch, [each.span for each in waiting if each.span is not None])
         except Exception as error:  # the error of the call is that of each of its tracks
             for each in waiting:
                 if not each.answer.done():
@@ -135,17 +163,17 @@ class Gathering:
             if not each.answer.done():
                 each.answer.set_result(outcome)
 
-    async def _outcomes(self, batch: RequestBatch) -> list[Outcome]:
+    async def _outcomes(self, batch: RequestBatch, spans: Sequence[Span]) -> list[Outcome]:
         sent, begun = time.monotonic(), time.perf_counter()
         metrics.GATHERED_TRACKS.observe(len(batch))
         try:
-            answer = await self._triton.infer(batch.model, inputs_of(batch))
+            answer = await self._triton.infer(batch.model, inputs_of(batch), spans)
         except RefusedError as error:
             if len(batch) == 1:
-                return [Refusal(reason=error.problem)]
+                return [Refusal(reason=error.problem, is_fault=isinstance(error, ModelFaultError))]
             # One refused track must not refuse the others.
             alone = [RequestBatch((track,), batch.model) for track in batch.tracks]
-            return [outcome for each in alone for outcome in await self._outcomes(each)]
+            return [outcome for each in alone for outcome in await self._outcomes(each, spans)]
         require_answer(batch, answer, where=str(self._triton.endpoint))
         self._triton.answered(batch.model, int(answer[MODEL_VERSION.name][0, 0]), sent)
         return list(scores_of(batch, answer, time.perf_counter() - begun))

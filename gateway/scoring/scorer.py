@@ -23,7 +23,7 @@ from gateway.scoring.cache import SingleFlight
 from gateway.scoring.fallback import MODEL_NAME as RULE
 from gateway.scoring.fallback import score_by_rule
 from gateway.scoring.gathering import Gathering, Outcome
-from gateway.scoring.triton import Triton
+from gateway.scoring.triton import Triton, TritonOverloadedError
 from gateway.settings import GatewaySettings
 from reentry.errors import ClientError
 from reentry.schema import ENSEMBLE, REENTRY_FAST, Model
@@ -87,6 +87,16 @@ class Scorer:
         """Whether the account runs an experiment, so that answers depend on the account."""
         return self._experiments.is_running(account_id)
 
+    def check(self, principal: Principal) -> None:
+        """Refuse a request that would fail, before its body is read.
+
+        Raises:
+            Problem: the queue is full, or Triton is away and the tier does not allow the fallback.
+        """
+        self.main.gathering.check_room()
+        if self.main.triton.refuses and not principal.tier.degraded:
+            raise _away()
+
     async def score(
         self, principal: Principal, tracks: Sequence[Track], model: Model, content: bytes
     ) -> list[ScoredTrack]:
@@ -104,7 +114,7 @@ class Scorer:
         """
         if not self.has_experiment(principal.account_id):
             outcomes = await self._flights.run((content, model.name), lambda: self._by_main(tracks, model))
-            return self._taken(principal, tracks, [None] * len(tracks), model.name, outcomes)
+            return await self._taken(principal, tracks, [None] * len(tracks), model.name, outcomes)
         assignments = [self._experiments.variant_of(principal.account_id, track.track_id) for track in tracks]
         groups: dict[Target, list[int]] = {}
         for place, assignment in enumerate(assignments):
@@ -120,10 +130,10 @@ class Scorer:
             outcomes, name = answered, target.model
             if outcomes is None:  # the target is away; its tracks leave the experiment
                 outcomes, name, parts = await self._by_main(chosen, model), model.name, [None] * len(chosen)
-            scored |= zip(places, self._taken(principal, chosen, parts, name, outcomes), strict=True)
+            scored |= zip(places, await self._taken(principal, chosen, parts, name, outcomes), strict=True)
         return [scored[place] for place in range(len(tracks))]
 
-    def _taken(
+    async def _taken(
         self,
         principal: Principal,
         tracks: Sequence[Track],
@@ -138,18 +148,11 @@ class Scorer:
         """
         if outcomes is None:
             if not principal.tier.degraded:
-                raise Problem(
-                    "model-unavailable",
-                    "the model server does not answer",
-                    retry_after=1.0,
-                    fix="repeat the request later, or create a job, which waits: POST /v1/jobs",
-                )
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                raise _away()
+            scores = await asyncio.to_thread(_by_rule, tracks)
             return [
-                ScoredTrack(
-                    track=track, model=RULE, outcome=score_by_rule(track, time=now), assignment=None, shadow=None
-                )
-                for track in tracks
+                ScoredTrack(track=track, model=RULE, outcome=score, assignment=None, shadow=None)
+                for track, score in zip(tracks, scores, strict=True)
             ]
         return [
             ScoredTrack(
@@ -168,6 +171,8 @@ class Scorer:
         try:
             return None if server is None else await self._by_server(server, tracks, _model(target.model))
         except Problem as problem:
+            if problem.code == "overloaded":
+                raise
             _log.warning("a target of an experiment failed: %s: %s", target.model, problem)
             return None
 
@@ -198,6 +203,8 @@ class Scorer:
         """
         try:
             return await server.gathering.score(tracks, model)
+        except TritonOverloadedError as error:
+            raise Problem.of("overloaded", error, where="the model server") from error
         except ServerUnavailableError as error:
             _log.warning("Triton does not answer: %s", error.problem)
             return None
@@ -208,12 +215,29 @@ class Scorer:
     def _shadow(self, track: Track, assignment: Assignment) -> asyncio.Task[Outcome] | None:
         """Score a track by the challenger in the background."""
         server = None if assignment.shadow is None else self._servers.get(assignment.shadow.server)
+        # The answers come first: a challenger scores only what does not have to wait.
         if assignment.shadow is None or server is None or len(self._shadows) >= _MOST_SHADOWS:
+            return None
+        if not server.gathering.is_idle:
             return None
         task = asyncio.ensure_future(_first(server.gathering, track, _model(assignment.shadow.model)))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
         return task
+
+
+def _by_rule(tracks: Sequence[Track]) -> list[Score]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return [score_by_rule(track, time=now) for track in tracks]
+
+
+def _away() -> Problem:
+    return Problem(
+        "model-unavailable",
+        "the model server does not answer",
+        retry_after=1.0,
+        fix="repeat the request later, or create a job, which waits: POST /v1/jobs",
+    )
 
 
 async def _first(gathering: Gathering, track: Track, model: Model) -> Outcome:

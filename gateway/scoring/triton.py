@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
+
+from opentelemetry.trace import Span
 
 from client.connection import Array, Connection, Endpoint, RefusedError, ServerUnavailableError
 from gateway import metrics
 from gateway.scoring.breaker import Breaker
 from gateway.settings import GatewaySettings
+from gateway.traces import call_ended, call_metadata, call_span
 from reentry.errors import ClientError
 from reentry.schema import ENSEMBLE, REENTRY_FAST, REENTRY_LSTM, REENTRY_TRACK, Model
 
@@ -23,6 +26,12 @@ _WATCH_SECONDS = 1.0
 """Time between two looks at the versions that Triton serves, s."""
 _NOT_SERVED: Final = re.compile(r"unknown model|no available versions|is not ready", re.IGNORECASE)
 """Reasons of Triton that concern one model."""
+_OVERLOADED: Final = re.compile(r"maximum queue size|request timeout expired", re.IGNORECASE)
+"""Reasons of a Triton that is not away, but has too much to do."""
+
+
+class TritonOverloadedError(ServerUnavailableError):
+    """Triton answers, but its queue is full."""
 
 
 class Triton:
@@ -38,6 +47,8 @@ class Triton:
         self._served: object = None
         self._watched = 0.0
         self._looked = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+        """Function that is called when Triton may serve another model under the same version number."""
         self.largest_batch: dict[str, int] = {}
         """Largest number of tracks in one call, by the name of the model. Models that are not served are missing."""
 
@@ -66,9 +77,9 @@ class Triton:
         return self._breaker.is_open
 
     @property
-    def busy(self) -> bool:
-        """Whether as many calls as allowed are in flight."""
-        return self._slots.locked()
+    def refuses(self) -> bool:
+        """Whether a call now would fail at once."""
+        return self._breaker.refuses
 
     def version(self, model: Model) -> int | None:
         """Return the version in the newest answer of a model; None if another one may be served by now."""
@@ -81,39 +92,51 @@ class Triton:
         except ClientError:
             return False
 
-    async def infer(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def infer(self, model: Model, inputs: Mapping[str, Array], spans: Sequence[Span] = ()) -> dict[str, Array]:
         """Send one request and return its outputs by tensor name.
 
         Cancelling the caller cancels the call.
 
+        Args:
+            model: the model to use.
+            inputs: its inputs by tensor name.
+            spans: spans of the gateway's requests that the call serves.
+
         Raises:
             ServerUnavailableError: Triton did not answer, or the breaker is open.
+            TritonOverloadedError: Triton's queue is full.
             RefusedError: Triton refused the request.
             ClientError: what listens at the address is not Triton.
         """
         async with self._slots:
             if not self._breaker.admits():
                 raise ServerUnavailableError("the model server does not answer", where=str(self.endpoint))
-            begun, result = time.perf_counter(), "unavailable"
-            try:
-                answer = await self._connection.infer(model, inputs)
-                result = "answered"
-            except RefusedError:
-                result = "refused"
-                raise
-            except ServerUnavailableError as error:
-                # Requests for a model that is not served must not open the breaker of those that are.
-                if _NOT_SERVED.search(error.problem):
+            with call_span(self.endpoint.address, model.name, inputs, spans) as span:
+                begun, result = time.perf_counter(), "unavailable"
+                answer: dict[str, Array] = {}
+                try:
+                    answer = await self._connection.infer(model, inputs, call_metadata(span))
+                    result = "answered"
+                except RefusedError:
                     result = "refused"
-                raise
-            except asyncio.CancelledError:
-                result = "cancelled"
-                raise
-            finally:
-                metrics.TRITON_SECONDS.observe(time.perf_counter() - begun)
-                metrics.TRITON_CALLS.labels(result).inc()
-                report = {"unavailable": self._breaker.failed, "cancelled": self._breaker.abandoned}
-                report.get(result, self._breaker.succeeded)()
+                    raise
+                except ServerUnavailableError as error:
+                    # Requests for a model that is not served must not open the breaker of those that are.
+                    if _NOT_SERVED.search(error.problem):
+                        result = "refused"
+                    if _OVERLOADED.search(error.problem):
+                        result = "overloaded"
+                        raise TritonOverloadedError(error.problem, where=error.where) from error
+                    raise
+                except asyncio.CancelledError:
+                    result = "cancelled"
+                    raise
+                finally:
+                    call_ended(span, result, answer)
+                    metrics.TRITON_SECONDS.observe(time.perf_counter() - begun)
+                    metrics.TRITON_CALLS.labels(result).inc()
+                    report = {"unavailable": self._breaker.failed, "cancelled": self._breaker.abandoned}
+                    report.get(result, self._breaker.succeeded)()
         return answer
 
     def answered(self, model: Model, version: int, sent: float) -> None:
@@ -138,14 +161,19 @@ class Triton:
                 if model is REENTRY_LSTM or REENTRY_FAST.name in self.largest_batch
             ]
             if served != self._served:
+                self._changed()
                 self.largest_batch = {ENSEMBLE.name: await connection.max_batch(ENSEMBLE)}
                 if await connection.is_ready(REENTRY_FAST):
                     self.largest_batch[REENTRY_FAST.name] = await connection.max_batch(REENTRY_FAST)
                     served = [(m.name, await connection.versions(m)) for m in (REENTRY_LSTM, REENTRY_TRACK)]
                 self._served = served
-                self._versions.clear()
                 self._watched = looked
         except ClientError:
             self._served = None
-            self._versions.clear()
-            self._watched = time.monotonic()
+            self._changed()
+
+    def _changed(self) -> None:
+        """Forget what belongs to the versions that were served until now."""
+        self._versions.clear()
+        self._watched = time.monotonic()
+        self.on_change()

@@ -64,6 +64,9 @@ class ServerConfig:
     memory_limit: int | None = None
     """MB that each process of the server may allocate beyond what it has when it is ready; None for the default of
     `reentry.serving.memory`. The processes are the server and each instance of a model."""
+    otlp_endpoint: str = ""
+    """Address of an OpenTelemetry collector, such as http://HOST:4318, that gets the traces of the requests with a
+    `traceparent`; empty for no traces."""
     start_timeout: float = 120.0
     """Seconds within which every model must be ready."""
     drain_timeout: float = 10.0
@@ -93,6 +96,12 @@ class ServerConfig:
                 require_between(name, count, 1, most)
         if not re.fullmatch(r"[\w.~-]*", self.control_key, re.ASCII):
             raise ConfigError("invalid character in control_key", expected="letters, digits and . _ ~ -")
+        if self.otlp_endpoint and not re.fullmatch(r"https?://[^\s,/?#]+/?", self.otlp_endpoint):
+            raise ConfigError(
+                "invalid otlp_endpoint",
+                expected="http://HOST:PORT of a collector, without a path",
+                got=self.otlp_endpoint,
+            )
         if self.open_shared_memory and self.address != LOOPBACK:
             raise ConfigError(
                 "open_shared_memory lets every client map the server's memory", expected=LOOPBACK, got=self.address

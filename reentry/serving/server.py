@@ -240,6 +240,13 @@ class EmbeddedServer:
             # files, so a fitted configuration has to be loaded by request. A model that fails must not end the server:
             # the load request that follows returns the reason.
             command += ["--exit-on-error=false", *(f"--load-model={name}" for name in self.models)]
+        if config.otlp_endpoint:
+            command += [
+                "--trace-config=mode=opentelemetry",
+                "--trace-config=level=TIMESTAMPS",
+                "--trace-config=rate=0",  # no other requests than those with a `traceparent`
+                f"--trace-config=opentelemetry,url={config.otlp_endpoint.rstrip('/')}/v1/traces",
+            ]
         restricted = _CONTROL_APIS.removeprefix("shared-memory,") if config.open_shared_memory else _CONTROL_APIS
         restriction = f"{restricted}:{api.CONTROL_HEADER}={self.control_key}"
         hidden = {}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.openapi import default_document, reference
+from gateway.openapi import reference
+from gateway.openapi_file import default_document
 from gateway.problems import MEDIA_TYPE, catalogue_page
 from gateway.settings_page import page_with_tables
 
@@ -52,7 +53,25 @@ def test_every_route_is_described_with_an_example_and_its_problems(path: str, op
             assert list(answer["content"]) == [MEDIA_TYPE], status
     if path not in OPEN:
         assert operation["security"]
-        assert {"401", "429"} <= set(operation["responses"])
+        assert {"401", "429", "503"} <= set(operation["responses"])
+
+
+@pytest.mark.parametrize(("path", "operation"), OPERATIONS)
+def test_every_route_has_the_problems_of_the_middleware_around_it(
+    path: str, operation: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    method = request.node.callspec.id.split()[0]
+    codes = {code for answer in operation["responses"].values() for code in _problems(answer)}
+    assert path in OPEN or {"unauthorized", "rate-limited", "database-unavailable"} <= codes
+    assert ("body-too-large" in codes) == (method != "GET")
+    assert {"invalid-request", "request-in-flight", "idempotency-mismatch"} <= codes or method != "POST"
+    assert "invalid-request" in codes or "requestBody" not in operation
+    parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
+    assert ("Idempotency-Key" in parameters) == (method == "POST" and path != "/v1/keys")
+
+
+def _problems(answer: dict[str, Any]) -> list[str]:
+    return list(answer.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}))
 
 
 def _has_example(kind: str, content: dict[str, Any]) -> bool:

@@ -28,7 +28,7 @@ class Held:
         self.error = error
         self.answers = asyncio.Event()
 
-    async def infer(self, model: Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    async def infer(self, model: Model, inputs: Mapping[str, Any], _spans: object) -> dict[str, Any]:
         """The names of the inputs, as the answer."""
         if self.error is not None:
             raise self.error

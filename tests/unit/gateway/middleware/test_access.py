@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from fastapi import APIRouter
 
 from gateway.settings import GatewaySettings, Tier
 from tests.gateway_app import running_app
@@ -15,12 +16,36 @@ def test_a_request_without_a_key_is_refused_whether_its_route_exists_or_not(gate
     async def main() -> None:
         async with running_app(gateway_settings) as gateway:
             gateway.client.headers.pop("Authorization")
-            for path in ("/v1/keys", "/api/v1/keys", "/v2/models/reentry", "/v1/none"):
+            for path in (
+                "/v1/keys",
+                "/api/v1/keys",
+                "/v2/models/reentry",
+                "/v1/none",
+                "//v1/keys",
+                "/V1/keys",
+                "/none",
+            ):
                 for authorization in (None, "Basic cmVlbnRyeTo=", "Bearer", "Bearer rk_x"):
                     headers = {} if authorization is None else {"Authorization": authorization}
                     answer = await gateway.client.get(path, headers=headers)
                     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), (path, headers)
                     assert "ratelimit" not in answer.headers
+
+    asyncio.run(main())
+
+
+def test_a_route_at_any_path_requires_a_key_unless_its_path_is_open(gateway_settings: GatewaySettings) -> None:
+    async def main() -> None:
+        router = APIRouter()
+        router.add_api_route("/new/route", lambda: "reached")
+        async with running_app(gateway_settings, routes=router) as gateway:
+            assert (await gateway.client.get("/new/route")).json() == "reached"
+            gateway.client.headers.pop("Authorization")
+            assert (await gateway.client.get("/new/route")).status_code == 401
+            for path in ("/health/live", "/health/ready", "/openapi.json"):
+                assert (await gateway.client.get(path)).status_code == 200
+            assert (await gateway.client.get("/")).headers["content-type"].startswith("text/html")
+            assert (await gateway.client.get("/assets/none.js")).status_code == 404
 
     asyncio.run(main())
 

@@ -42,6 +42,12 @@ from tests.conftest import REPOSITORY
             None,
             None,
         ),
+        (
+            {"otlp_endpoint": "collector:4318"},
+            "invalid otlp_endpoint",
+            "http://HOST:PORT of a collector, without a path",
+            "collector:4318",
+        ),
         ({"memory_limit": 0}, "memory_limit out of range", "1 to 16,777,216", "0"),
         ({"drain_timeout": 0.0}, "drain_timeout out of range", "0.001 to 86,400 s", "0.0"),
         ({"address": "localhost"}, "invalid address", "an IPv4 address, or 0.0.0.0 for all interfaces", "localhost"),
