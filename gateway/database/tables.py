@@ -103,10 +103,11 @@ class Job(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    key_id: Mapped[str]
+    """Key that created the job."""
     state: Mapped[str]
     source: Mapped[str]
     """Name of the uploaded file in the store, or the s3:// address that the job refers to."""
-    options: Mapped[dict[str, Any]]
     bytes: Mapped[int]
     rows: Mapped[int | None]
     tracks: Mapped[int | None]
@@ -122,7 +123,6 @@ class Job(Table):
     lease_until: Mapped[float | None]
     fence: Mapped[int] = mapped_column(default=0)
     """Number that increases with each lease; a worker with an older one may not change the job."""
-    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]

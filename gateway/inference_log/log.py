@@ -169,7 +169,7 @@ class InferenceLog:
             if await _is_stored(connection, name, part.number):
                 return
             if rows:
-                await _insert(connection, rows)
+                await insert_rows(connection, rows)
             await add_usage(connection, entries)
         metrics.LOG_ROWS.inc(len(rows))
 
@@ -197,7 +197,8 @@ async def _is_stored(connection: AsyncConnection, name: str, number: int) -> boo
     return noted.first() is None
 
 
-async def _insert(connection: AsyncConnection, rows: list[LogRow]) -> None:
+async def insert_rows(connection: AsyncConnection, rows: list[LogRow]) -> None:
+    """Store rows. A row whose id is stored already is left out."""
     if connection.dialect.name == "postgresql":
         await connection.execute(_INSERT_ON_POSTGRESQL, {"rows": msgspec.json.encode(rows).decode()})
     else:

@@ -55,7 +55,7 @@ class Jobs:
             yield
             return
         await asyncio.to_thread(remove_leftovers, self._settings)
-        self._workers = [Worker(self._settings, self.leases, self.files) for _ in range(count)]
+        self._workers = [Worker(self._settings, self._database, self.leases, self.files) for _ in range(count)]
         deliveries = Deliveries(self._database, Reachable(self._settings.webhooks_to))
         tasks = [
             *(asyncio.create_task(worker.run(stopping, self.creation.created)) for worker in self._workers),
