@@ -79,7 +79,7 @@ class IdempotencyKey(Table):
     account_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    """Hash of method, path and body of the request."""
+    """Hash of method, path, query and body of the request."""
     owner: Mapped[str]
     """Id of the request that is being answered."""
     status: Mapped[int | None]
@@ -192,6 +192,8 @@ class LoggedTrack(Table):
     variant: Mapped[str | None]
     shadow: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether the answer was only logged and not sent."""
+    control_id: Mapped[str | None]
+    """Id of the row of the answer that was sent, for a row that was only logged."""
     cached: Mapped[bool] = mapped_column(Boolean, default=False)
     degraded: Mapped[bool] = mapped_column(Boolean, default=False)
     seconds: Mapped[float]

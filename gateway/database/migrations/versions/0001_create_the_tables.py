@@ -85,6 +85,7 @@ def upgrade() -> None:
         sa.Column("experiment_id", sa.Text(), nullable=True),
         sa.Column("variant", sa.Text(), nullable=True),
         sa.Column("shadow", sa.Boolean(), nullable=False),
+        sa.Column("control_id", sa.Text(), nullable=True),
         sa.Column("cached", sa.Boolean(), nullable=False),
         sa.Column("degraded", sa.Boolean(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
