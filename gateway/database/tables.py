@@ -79,7 +79,7 @@ class IdempotencyKey(Table):
     account_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    """Hash of method, path, query and body of the request."""
+    """Hash of path, query and body of the request."""
     owner: Mapped[str]
     """Id of the request that is being answered."""
     status: Mapped[int | None]
