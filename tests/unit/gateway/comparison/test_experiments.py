@@ -95,10 +95,13 @@ def test_an_account_runs_one_experiment_and_names_are_unique(api: Api) -> None:
     assert api.send("GET", f"/v1/experiments/{created['id']}", status=404)["code"] == "not-found"
 
 
-def test_only_administrators_of_the_account_change_an_experiment(api: Api) -> None:
+def test_only_keys_of_the_account_with_the_scope_change_an_experiment(api: Api) -> None:
     created = api.send("POST", "/v1/experiments", AB, status=201)
     path = f"/v1/experiments/{created['id']}"
-    reader = api.account("reader", [Scope.READ])
+    manager = api.account("manager", [Scope.EXPERIMENTS])
+    manager.send("POST", "/v1/experiments", AB, status=201)
+    assert manager.send("GET", "/v1/keys", status=403)["code"] == "forbidden"
+    reader = api.account("reader", [Scope.READ, Scope.ADMIN])
     assert reader.send("POST", "/v1/experiments", AB, status=403)["code"] == "forbidden"
     stranger = api.account("stranger")
     for method, suffix, body in (("GET", "", None), ("GET", "/report", None), ("PATCH", "", {"state": "ended"})):
