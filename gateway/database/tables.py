@@ -265,6 +265,21 @@ class Experiment(Table):
     ended_at: Mapped[float | None]
 
 
+class DriftBaseline(Table):
+    """The first tracks of an account, which drift compares later days with. They outlive their rows of the log."""
+
+    __tablename__ = "drift_baselines"
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    """Account; empty for all accounts together."""
+    answers: Mapped[int]
+    """Number of rows of the inference log that were read."""
+    last_id: Mapped[str]
+    """Id of the last of these rows."""
+    rows: Mapped[bytes] = mapped_column(LargeBinary)
+    """Latest row of each track, as MessagePack."""
+
+
 class Event(Table):
     """An alert or a refinement, for readers who reconnect."""
 

@@ -28,7 +28,10 @@ def test_a_hung_database_is_unavailable_within_a_bounded_time(tmp_path: Path, mo
     async def check(settings: GatewaySettings) -> None:
         database = Database(settings)
         try:
-            assert await asyncio.gather(query(database), query(database)) == [7, 7]  # two connections are in the pool
+            assert list(await asyncio.gather(query(database), query(database))) == [
+                7,
+                7,
+            ]  # two connections are in the pool
             hanging = asyncio.gather(hang_in_a_transaction(database), return_exceptions=True)
             async with asyncio.timeout(60):  # psycopg tries for up to 10 s to cancel a statement
                 first = await hanging
