@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from reentry.tracks import ReadReport
+from client.journal import Score
+from reentry.tracks import ReadReport, Track
 
 
 class Stage(StrEnum):
@@ -44,15 +45,19 @@ class Control:
         *,
         on_progress: Callable[[Progress], None] | None = None,
         on_report: Callable[[ReadReport], None] | None = None,
+        on_scored: Callable[[Track, Score], None] | None = None,
     ) -> None:
         """Prepare the control of one run.
 
         Args:
             on_progress: called after each answer and at the beginning of each stage, in the thread of the run.
             on_report: called before the results are written, with the faults of all tracks that are set aside.
+            on_scored: called for each scored track, also for one of an interrupted run. If the model changes, the run
+                begins again; `on_progress` then reports no scored track.
         """
         self.on_progress = on_progress
         self.on_report = on_report
+        self.on_scored = on_scored
         self._stopped = False
         self._wake: Callable[[], object] | None = None
 

@@ -271,6 +271,8 @@ class _Run:
         self._rows.take(track, outcome)
         self._tracks.append(TrackResult.of(track, outcome))
         self._comparison.add(outcome.unlike_training)
+        if self._control.on_scored is not None:
+            self._control.on_scored(track, outcome)
 
     def write(self, reading_seconds: float) -> ScoringSummary:
         """Write the result files if the input file, read in `reading_seconds`, has not changed since."""

@@ -138,5 +138,6 @@ def _methods(request: Request) -> list[str]:
 
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ReentryError)
-    code = "model-unavailable" if isinstance(error, ClientError) else "invalid-request"
-    return _answer(request, Problem.of(code, error))
+    if isinstance(error, ClientError):
+        return _answer(request, Problem.of_model_server(error))
+    return _answer(request, Problem.of("invalid-request", error))

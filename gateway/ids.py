@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from hashlib import blake2b
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -18,6 +19,13 @@ def new_id(prefix: str) -> str:
 def first_id(prefix: str, at: float) -> str:
     """Return the smallest id that is created at a Unix time or later."""
     return _id(prefix, int(at * 1000) << 80)
+
+
+def derived_id(prefix: str, parent: str, name: str) -> str:
+    """Return the id that follows from the id of another row and a name. It has the time of that row."""
+    digest = int.from_bytes(blake2b(f"{parent} {name}".encode(), digest_size=10).digest())
+    time_of_parent = parent.partition("_")[2][:10]
+    return f"{prefix}_{time_of_parent}" + "".join(_ALPHABET[digest >> shift & 31] for shift in range(75, -5, -5))
 
 
 def _id(prefix: str, number: int) -> str:

@@ -29,6 +29,8 @@ class Tier:
     """Number of requests that may arrive at once."""
     steps_per_minute: int = 60_000_000
     """Steps of tracks that may be scored in a minute, which may also arrive at once."""
+    active_jobs: int = 100
+    """Number of jobs that may wait or be worked on at once."""
     degraded: bool = False
     """Whether tracks are scored by the altitude-fraction rule while Triton is away."""
 
@@ -36,6 +38,7 @@ class Tier:
         require_between("requests per second", self.requests_per_second, 0.001, 1e6)
         require_between("burst", self.burst, 1, 1_000_000)
         require_between("steps per minute", self.steps_per_minute, 1, 10**12)
+        require_between("active jobs", self.active_jobs, 1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,7 @@ class IdempotencyKey(Table):
     account_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    """Hash of method, path and body of the request."""
+    """Hash of path, query and body of the request."""
     owner: Mapped[str]
     """Id of the request that is being answered."""
     status: Mapped[int | None]
@@ -103,10 +103,11 @@ class Job(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    key_id: Mapped[str]
+    """Key that created the job."""
     state: Mapped[str]
     source: Mapped[str]
     """Name of the uploaded file in the store, or the s3:// address that the job refers to."""
-    options: Mapped[dict[str, Any]]
     bytes: Mapped[int]
     rows: Mapped[int | None]
     tracks: Mapped[int | None]
@@ -122,7 +123,6 @@ class Job(Table):
     lease_until: Mapped[float | None]
     fence: Mapped[int] = mapped_column(default=0)
     """Number that increases with each lease; a worker with an older one may not change the job."""
-    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
@@ -192,6 +192,8 @@ class LoggedTrack(Table):
     variant: Mapped[str | None]
     shadow: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether the answer was only logged and not sent."""
+    control_id: Mapped[str | None]
+    """Id of the row of the answer that was sent, for a row that was only logged."""
     cached: Mapped[bool] = mapped_column(Boolean, default=False)
     degraded: Mapped[bool] = mapped_column(Boolean, default=False)
     seconds: Mapped[float]
@@ -261,6 +263,21 @@ class Experiment(Table):
     """running or ended."""
     created_at: Mapped[float]
     ended_at: Mapped[float | None]
+
+
+class DriftBaseline(Table):
+    """The first tracks of an account, which drift compares later days with. They outlive their rows of the log."""
+
+    __tablename__ = "drift_baselines"
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    """Account; empty for all accounts together."""
+    answers: Mapped[int]
+    """Number of rows of the inference log that were read."""
+    last_id: Mapped[str]
+    """Id of the last of these rows."""
+    rows: Mapped[bytes] = mapped_column(LargeBinary)
+    """Latest row of each track, as MessagePack."""
 
 
 class Event(Table):

@@ -6,15 +6,17 @@ Shapes: T steps, M measurement columns.
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.accounts.principal import Principal
 from gateway.comparison.drift import feature_numbers
 from gateway.ids import new_id
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, TIMESTAMP
+
+if TYPE_CHECKING:
+    from gateway.accounts.principal import Principal
 
 _TIME, _ALTITUDE = (MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE))
 OF_REQUEST: Final = ("id", "account_id", "key_id", "request_id", "at", "seconds")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sqlalchemy import select
@@ -33,10 +33,20 @@ async def add_usage(connection: AsyncConnection, entries: Iterable[Entry]) -> No
                 each["steps"] += row.steps
                 each["cached"] += row.cached
                 each["degraded"] += row.degraded
+    await add_sums(connection, sums)
+
+
+async def add_sums(connection: AsyncConnection, sums: Mapping[tuple[str, int], Mapping[str, int]]) -> None:
+    """Add to the sums of accounts and hours in the present transaction.
+
+    Args:
+        connection: connection with the transaction.
+        sums: what is added to the columns `SUMS`, by account and hour.
+    """
     # All processes change the rows in the same order, so that no two wait for each other.
     for (account_id, hour), each in sorted(sums.items()):
         insert = insert_into(connection, Usage).values(
-            account_id=account_id, hour=hour, **{name: each[name] for name in SUMS}
+            account_id=account_id, hour=hour, **{name: each.get(name, 0) for name in SUMS}
         )
         await connection.execute(
             insert.on_conflict_do_update(

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
 from starlette.requests import ClientDisconnect
 
@@ -16,12 +17,12 @@ from gateway.accounts.claims import Claim
 from gateway.accounts.principal import Principal
 from gateway.database.clock import now
 from gateway.database.engine import Database, DatabaseUnavailableError
-from gateway.database.tables import Job
+from gateway.database.tables import Account, Job
 from gateway.ids import new_id
 from gateway.jobs.answers import JobAnswer
 from gateway.jobs.files.store import JobFiles, StoreError
 from gateway.jobs.scoring_child import ARROW_SUFFIX
-from gateway.jobs.states import JobState
+from gateway.jobs.states import ACTIVE, JobState
 from gateway.jobs.webhooks.addresses import Reachable, RefusedAddressError
 from gateway.jobs.webhooks.deliveries import WebhookSecrets
 from gateway.problems import Problem
@@ -31,6 +32,8 @@ from gateway.settings import GatewaySettings
 MEDIA_TYPES: Final = {CSV: "source.csv", PARQUET: "source.parquet", ARROW: f"source{ARROW_SUFFIX}"}
 """Names of the files of jobs by the media type of the upload."""
 
+_RETRY_SECONDS: Final = 10.0
+"""Time after which an account with too many active jobs may try again, s."""
 _PART: Final = 2**20
 """Bytes that are written to the store at once."""
 _SUFFIXES: Final = (".csv", ".parquet", ".pq")
@@ -80,7 +83,7 @@ class Creation:
             DatabaseUnavailableError: the database does not answer.
         """
         async with self._database.reading() as connection:
-            await connection.execute(select(1))  # without the database an upload would be in vain
+            await _check_active(connection, principal)  # otherwise an upload would be in vain
         if webhook_url is not None:
             await self._check_webhook(principal, webhook_url)
         job_id = new_id("job")
@@ -90,9 +93,9 @@ class Creation:
             values = {
                 "id": job_id,
                 "account_id": principal.account_id,
+                "key_id": principal.key_id,
                 "state": JobState.VALIDATING,
                 "source": name,
-                "options": {},
                 "bytes": size,
                 "created_at": self._now,
                 "deadline_at": deadline,
@@ -101,6 +104,10 @@ class Creation:
                 "webhook_url": webhook_url,
             }
             async with self._database.writing() as connection:
+                # One request of an account at a time counts and inserts. SQLite has one writer at a time anyway.
+                own = select(Account.id).where(Account.id == principal.account_id)
+                await connection.execute(own.with_for_update(key_share=True))
+                await _check_active(connection, principal)
                 row = (await connection.execute(insert(Job).values(values).returning(Job))).one()
                 if claim is not None:
                     answer = JobAnswer.of(row)
@@ -223,3 +230,17 @@ class Creation:
         self._check_size(size)
         await asyncio.to_thread(write, bytes(waiting))
         return size
+
+
+async def _check_active(connection: AsyncConnection, principal: Principal) -> None:
+    """Refuse another job of an account that has as many active ones as its tier allows."""
+    active = select(func.count()).where(Job.account_id == principal.account_id, Job.state.in_(ACTIVE))
+    count = (await connection.execute(active)).scalar_one()
+    if count >= principal.tier.active_jobs:
+        raise Problem(
+            *("rate-limited", "too many active jobs"),
+            expected=f"at most {principal.tier.active_jobs} jobs that have not ended",
+            got=f"{count} jobs",
+            fix="wait for a job to end, or cancel one",
+            retry_after=_RETRY_SECONDS,
+        )

@@ -19,7 +19,8 @@ from gateway import metrics
 from gateway.database.clock import now
 from gateway.database.engine import Database
 from gateway.database.tables import Job, WebhookDelivery
-from gateway.jobs.states import ACTIVE, ENDED, PATH, JobState, before
+from gateway.inference_log.usage import HOUR, add_sums
+from gateway.jobs.states import ACTIVE, ENDED, PATH, WITH_RESULTS, JobState, before
 from gateway.jobs.webhooks.announcements import announcement
 from gateway.problems import Problem
 
@@ -35,6 +36,8 @@ class Work:
     tracks_done: int = 0
     tracks_refused: int = 0
     model_version: int | None = None
+    steps: int = 0
+    """Number of steps of the scored tracks, which is known at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class Lease:
 
     job_id: str
     account_id: str
+    key_id: str
+    request_id: str
     owner: str
     """Name of the worker."""
     fence: int
@@ -104,6 +109,8 @@ class Leases:
         return Lease(
             job_id=row.id,
             account_id=row.account_id,
+            key_id=row.key_id,
+            request_id=row.request_id,
             owner=owner,
             fence=row.fence,
             source=row.source,
@@ -160,7 +167,8 @@ class Leases:
     async def finish(self, lease: Lease, state: JobState, work: Work, error: Problem | None = None) -> JobState | None:
         """End a job, and return the state it has now; None if the lease is lost, in which case nothing changes.
 
-        A job that was cancelled while its results were written is cancelled.
+        A job that was cancelled while its results were written is cancelled. A job with results is added to the usage
+        of its account.
         """
         new: Any = state
         if state == JobState.COMPLETED:
@@ -185,6 +193,9 @@ class Leases:
                 own = select(Job.state).where(Job.id == lease.job_id, Job.fence == lease.fence, Job.state.in_(ENDED))
                 found = (await connection.execute(own)).scalar_one_or_none()
                 return None if found is None else JobState(found)
+            if row.state in WITH_RESULTS:
+                sums = {"requests": 1, "tracks": row.tracks_done, "steps": work.steps, "refused": row.tracks_refused}
+                await add_sums(connection, {(row.account_id, int(row.finished_at // HOUR)): sums})
         return JobState(row.state)
 
     async def expire(self) -> int:
@@ -214,7 +225,7 @@ class Leases:
             statement = (
                 update(Job)
                 .where(own, Job.state.in_(before(JobState.CANCELLING) | {JobState.CANCELLING}))
-                .values(state=JobState.CANCELLING, cancel_requested=True, revision=Job.revision + 1)
+                .values(state=JobState.CANCELLING, revision=Job.revision + 1)
                 .returning(Job)
             )
             return (await connection.execute(statement)).one_or_none()

@@ -23,6 +23,7 @@ import msgspec
 from client.control import Control, Progress
 from client.predict import PredictConfig, predict_file
 from client.retry import RetryConfig
+from gateway.jobs.scored_tracks import ScoredTracks
 from gateway.logs import log_json
 from reentry.errors import ClientError, ReentryError, TrackFileError
 from reentry.runtime.files import whole_file
@@ -42,6 +43,8 @@ class Order(msgspec.Struct, kw_only=True):
     """File of tracks."""
     out: str
     """Folder of the results, and of the journal from which the scoring resumes."""
+    tracks: str
+    """File for the scored tracks, see `ScoredTracks`."""
     url: str
     """Address of Triton."""
     timeout: float
@@ -92,8 +95,16 @@ def main() -> None:
 
     source = sys.stdin.buffer
     order = msgspec.json.decode(source.readline(), type=Order)
+    scored = ScoredTracks()
+
+    def note(progress: Progress) -> None:
+        if not progress.done:
+            scored.clear()
+        send(_message(progress))
+
     control = Control(
-        on_progress=lambda progress: send(_message(progress)),
+        on_progress=note,
+        on_scored=scored.add,
         on_report=lambda report: _write_faults(report, Path(order.out) / "set_aside.jsonl"),
     )
     threading.Thread(target=_listen, args=(source, control), daemon=True).start()
@@ -112,6 +123,7 @@ def main() -> None:
         predict_file(config, control)
         if path.parent == config.out:
             path.unlink()
+        scored.write(Path(order.tracks))
     except TrackFileError as error:
         send(_end("invalid", error))
     except MemoryError:  # pyarrow's error is one, too

@@ -15,7 +15,8 @@ from gateway.database.engine import Database
 from gateway.database.pages import read_page
 from gateway.database.tables import Job
 from gateway.jobs.creation import Creation
-from gateway.jobs.files.store import StoreError, open_files
+from gateway.jobs.files.opening import open_files
+from gateway.jobs.files.store import StoreError
 from gateway.jobs.leases import Leases
 from gateway.jobs.states import ENDED, JobState
 from gateway.jobs.upkeep import Upkeep
@@ -54,7 +55,7 @@ class Jobs:
             yield
             return
         await asyncio.to_thread(remove_leftovers, self._settings)
-        self._workers = [Worker(self._settings, self.leases, self.files) for _ in range(count)]
+        self._workers = [Worker(self._settings, self._database, self.leases, self.files) for _ in range(count)]
         deliveries = Deliveries(self._database, Reachable(self._settings.webhooks_to))
         tasks = [
             *(asyncio.create_task(worker.run(stopping, self.creation.created)) for worker in self._workers),

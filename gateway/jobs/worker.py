@@ -17,12 +17,13 @@ from typing import Final
 import structlog
 
 from gateway import metrics
-from gateway.database.engine import DatabaseUnavailableError
+from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.jobs.files.store import JobFiles, StoreError
 from gateway.jobs.leases import Lease, Leases, Work, expired
 from gateway.jobs.scoring_child import Message, Order
 from gateway.jobs.scoring_process import scoring
 from gateway.jobs.states import JobState
+from gateway.jobs.tracks_log import steps_of, store_rows
 from gateway.jobs.waiting import first_of
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings
@@ -58,12 +59,13 @@ class _Turn:
 class Worker:
     """A worker, which holds one job at a time."""
 
-    def __init__(self, settings: GatewaySettings, leases: Leases, files: JobFiles) -> None:
+    def __init__(self, settings: GatewaySettings, database: Database, leases: Leases, files: JobFiles) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         """Name of the worker, which no other worker has."""
         self.last_look = time.monotonic()
         """Time at which the worker last looked for a job or renewed its lease."""
         self._settings = settings
+        self._database = database
         self._leases = leases
         self._files = files
         self._scratch = settings.data / "scratch"
@@ -158,6 +160,7 @@ class Worker:
         order = Order(
             source=source.name,
             out=str(place),
+            tracks=str(scratch / "tracks"),
             url=self._settings.triton_url,
             timeout=self._settings.timeout,
             patience=_PATIENCE,
@@ -181,7 +184,22 @@ class Worker:
                 await asyncio.to_thread(self._files.keep, lease.job_id, lease.fence, place)
             except (StoreError, FileNotFoundError) as error:
                 return _unavailable(error)
+            await self._log_tracks(turn, scratch / "tracks")
         return end
+
+    async def _log_tracks(self, turn: _Turn, path: Path) -> None:
+        """Store the rows of the inference log. While the database is away it is tried again."""
+        turn.work.steps = await asyncio.to_thread(steps_of, path)
+        while True:
+            try:
+                await store_rows(self._database, turn.lease, path)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(_IDLE_SECONDS)
+            except Exception:  # the results are complete, and so is the usage
+                _log.exception("the tracks of a job cannot be logged", job_id=turn.lease.job_id)
+                return
+            else:
+                return
 
     async def _conclude(self, turn: _Turn, end: Message, stopping: asyncio.Event) -> None:
         """End the job, or give it back for a repetition."""

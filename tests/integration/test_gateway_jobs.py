@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +93,27 @@ def test_a_job_gives_the_bytes_of_reentry_predict_and_lists_every_fault(
     (track,) = errors["tracks"]
     assert (track["track_id"], track["rows"]) == (2, (table["track_id"] == 2).sum())
     assert [(fault["column"], fault["got"]) for fault in track["faults"]] == [("latitude", "95")]
+
+
+def test_the_tracks_of_a_job_are_in_the_usage_and_in_the_inference_log(gateway: Gateway, source: Path) -> None:
+    before = gateway.client.request("GET", "/v1/usage").json()["total"]
+    job = gateway.client.wait(gateway.client.create(source)["id"])
+    assert (job["state"], job["tracks_done"]) == ("completed", 6)
+    onsets = pd.read_csv(io.BytesIO(gateway.client.result(job["id"], "onsets"))).set_index("track_id")
+    after = gateway.client.request("GET", "/v1/usage").json()["total"]
+    used = {name: after[name] - before[name] for name in ("requests", "tracks", "refused", "cached")}
+    assert used == {"requests": 1, "tracks": 6, "refused": 1, "cached": 0}
+    data = Path(gateway.process.environment["REENTRY_GATEWAY_DATA"])
+    with closing(sqlite3.connect(data / "gateway.db")) as database:
+        columns = "track_id, steps, onset_timestamp, model, model_version, key_id"
+        id_of_job = "SELECT request_id FROM jobs WHERE id = ?"
+        query = f"SELECT {columns} FROM inference_log WHERE request_id = ({id_of_job}) ORDER BY track_id"
+        rows = database.execute(query, [job["id"]]).fetchall()
+    assert [row[0] for row in rows] == [0, 1, 3, 4, 5, 6]
+    assert sum(row[1] for row in rows) == after["steps"] - before["steps"] >= onsets["rows"].sum()
+    got = pd.Series({row[0]: row[2] for row in rows}, dtype="float64")
+    pd.testing.assert_series_equal(got, onsets["onset_timestamp"], check_names=False, check_dtype=False)
+    assert {row[3:] for row in rows} == {("reentry", 1, gateway.process.key.split("_")[1])}
 
 
 def test_results_as_parquet_and_arrow_have_the_values_of_the_csv(gateway: Gateway, source: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from gateway.settings import GatewaySettings
 from reentry.errors import ReentryError
 
 RESULT_FILES: Final = ("predictions.csv", "onsets.csv", "inference.jsonl", "set_aside.csv", "set_aside.jsonl")
@@ -70,14 +69,3 @@ class JobFiles(Protocol):
 
     def job_ids(self) -> list[str]:
         """Return the ids of all jobs with files."""
-
-
-def open_files(settings: GatewaySettings) -> JobFiles:
-    """Return the store that the settings name."""
-    if settings.store_place.startswith("s3://"):
-        from gateway.jobs.files.s3 import S3Files
-
-        return S3Files(settings.store_place)
-    from gateway.jobs.files.folder import FolderFiles
-
-    return FolderFiles(Path(settings.store_place))

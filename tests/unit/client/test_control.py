@@ -79,6 +79,12 @@ def test_the_progress_counts_scored_and_refused_tracks(config: PredictConfig) ->
     assert [each.track_id for each in reports[0].set_aside] == [REFUSED]
 
 
+def test_every_scored_track_is_reported_once(config: PredictConfig) -> None:
+    seen: list[tuple[int, int]] = []
+    predict_file(config, Control(on_scored=lambda track, score: seen.append((track.track_id, score.track_id))))
+    assert sorted(seen) == [(each, each) for each in range(5) if each != REFUSED]
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_stopped_run_writes_every_row_and_leaves_the_unscored_ones_empty(
     config: PredictConfig, resumed: bool

@@ -53,6 +53,11 @@ class Bench:
         async with self.database.reading() as connection:
             return (await connection.execute(select(Job).where(Job.id == job_id))).one()
 
+    async def job_ids(self) -> list[str]:
+        """Return the ids of all jobs."""
+        async with self.database.reading() as connection:
+            return list((await connection.execute(select(Job.id))).scalars().all())
+
     async def change(self, job_id: str, **values: Any) -> None:
         """Change the row of a job."""
         async with self.database.writing() as connection:

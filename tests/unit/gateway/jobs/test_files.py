@@ -10,7 +10,8 @@ import pytest
 
 from client.predict import JOURNAL_NAME
 from gateway.jobs.files import s3
-from gateway.jobs.files.store import JobFiles, StoreError, open_files
+from gateway.jobs.files.opening import open_files
+from gateway.jobs.files.store import JobFiles, StoreError
 from gateway.settings import GatewaySettings
 
 # s3fs allows a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.

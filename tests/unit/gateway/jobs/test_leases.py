@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
 from sqlalchemy import select
 
 from gateway.database.tables import WebhookDelivery
+from gateway.inference_log.usage import usage_of
 from gateway.jobs.leases import Leases, Work
 from gateway.jobs.states import JobState
 from gateway.problems import Problem
@@ -224,5 +226,26 @@ def test_every_end_of_a_job_with_a_webhook_puts_one_message_into_the_outbox(with
         }
         assert messages[broken]["data"]["error"]["detail"] == "no rows"
         assert messages[done]["data"]["progress"] == 1.0
+
+    with_bench(work)
+
+
+def test_a_job_with_results_is_added_to_the_usage_once(with_bench: WithBench) -> None:
+    async def work(bench: Bench) -> None:
+        leases, done = bench.jobs.leases, Work(tracks=5, tracks_done=4, tracks_refused=1, steps=1_000)
+        for state in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED):
+            job_id = await bench.create()
+            lease = await leases.acquire("one")
+            assert lease is not None
+            if state == JobState.CANCELLED:
+                await leases.cancel(bench.east.account_id, job_id)
+            zombie = replace(lease, fence=lease.fence - 1)
+            assert await leases.finish(zombie, state, done) is None
+            for _ in range(2):  # the second time repeats a commit whose answer was lost
+                assert await leases.finish(lease, state, done) == state
+        sums = await usage_of(bench.database, bench.east.account_id, 0.0, 1e12)
+        total = {name: sum(each[name] for each in sums) for name in ("requests", "tracks", "steps", "refused")}
+        assert total == {"requests": 2, "tracks": 8, "steps": 2_000, "refused": 2}, "a failed job has no results"
+        assert await usage_of(bench.database, bench.west.account_id, 0.0, 1e12) == []
 
     with_bench(work)

@@ -18,7 +18,7 @@ from gateway.accounts.principal import Scope
 from gateway.app import create_app
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.services import Services
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, Tier
 from tests.unit.gateway.jobs.conftest import ROWS
 
 CSV = {"content-type": "text/csv"}
@@ -184,6 +184,23 @@ def test_fifty_posts_with_one_idempotency_key_create_one_job(with_site: Callable
         assert len(site.stored) == 1
 
     with_site(work)
+
+
+def test_an_account_has_no_more_active_jobs_than_its_tier_allows(with_site: Callable[..., None]) -> None:
+    async def work(site: Site) -> None:
+        answers = await asyncio.gather(*(create(site.east) for _ in range(12)))
+        assert sorted(answer.status_code for answer in answers) == [202] * 3 + [429] * 9
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert (refused.json()["code"], refused.json()["got"]) == ("rate-limited", "3 jobs")
+        assert int(refused.headers["retry-after"]) == 10
+        assert len(site.stored) == 3, "a refused upload leaves nothing"
+        assert (await create(site.west)).status_code == 202
+        path = next(answer.headers["location"] for answer in answers if answer.status_code == 202)
+        assert (await site.east.delete(path)).json()["state"] == "cancelled"
+        assert (await create(site.east)).status_code == 202
+        assert (await create(site.east)).status_code == 429
+
+    with_site(work, tiers={"standard": Tier(active_jobs=3)})
 
 
 def test_a_deadline_is_part_of_the_job(with_embedded_site: Callable[..., None]) -> None:

@@ -34,7 +34,7 @@ async def tracks() -> AsyncIterator[bytes]:
 async def working(bench: Bench) -> AsyncIterator[asyncio.Event]:
     """Run a worker during the block; yield the event that stops it."""
     stopping = asyncio.Event()
-    worker = Worker(bench.settings, bench.jobs.leases, bench.jobs.files)
+    worker = Worker(bench.settings, bench.database, bench.jobs.leases, bench.jobs.files)
     task = asyncio.create_task(worker.run(stopping, asyncio.Event()))
     try:
         yield stopping
