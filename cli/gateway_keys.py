@@ -81,7 +81,9 @@ def create_key(
     name: Annotated[str, typer.Argument(help="Purpose of the key.")],
     scope: Annotated[
         list[str],
-        typer.Option(help="Scope: score, jobs, read, outcomes, stream or admin. Repeat the option for several."),
+        typer.Option(
+            help="Scope: score, jobs, read, outcomes, stream, experiments or admin. Repeat the option for several."
+        ),
     ],
     account: Annotated[str, typer.Option(help="Name or id of the account.")] = "default",
     days: Annotated[

@@ -53,6 +53,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     keys.router,
 )
 """Routers of the resources, which are served under /v1 and under /api/v1."""
+BODIES_AT_ONCE: Final = 4
+"""Number of the largest bodies that may be in memory at once."""
 _CODES: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
 
@@ -90,7 +92,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(ReentryError, _user_error)
     # The last one added is the outermost.
-    app.add_middleware(Bodies)
+    app.add_middleware(Bodies, most_held=BODIES_AT_ONCE * settings.largest_body)
     app.add_middleware(Idempotency, services=services)
     app.add_middleware(Access, services=services)
     app.add_middleware(Requests)
@@ -136,5 +138,6 @@ def _methods(request: Request) -> list[str]:
 
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ReentryError)
-    code = "model-unavailable" if isinstance(error, ClientError) else "invalid-request"
-    return _answer(request, Problem.of(code, error))
+    if isinstance(error, ClientError):
+        return _answer(request, Problem.of_model_server(error))
+    return _answer(request, Problem.of("invalid-request", error))

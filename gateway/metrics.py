@@ -34,7 +34,7 @@ REDIS_UP: Final = Gauge("reentry_gateway_redis_up", "1 if Redis answers, or if n
 DATABASE_UP: Final = Gauge("reentry_gateway_database_up", "1 if the database answered the last time.")
 
 SPOOL_BYTES: Final = Gauge("reentry_gateway_spool_bytes", "Bytes of the inference log that wait for the database.")
-SPOOL_DROPPED: Final = Counter("reentry_gateway_spool_dropped", "Rows of the inference log lost to a full spool.")
+SPOOL_DROPPED: Final = Counter("reentry_gateway_spool_dropped", "Rows of the inference log that were not stored.")
 LOG_ROWS: Final = Counter("reentry_gateway_log_rows", "Rows of the inference log that are in the database.")
 
 JOBS: Final = Gauge("reentry_gateway_jobs", "Jobs by state.", ("state",))

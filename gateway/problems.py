@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import structlog
 
-from reentry.errors import ReentryError
+from reentry.errors import ClientError, ReentryError
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "https://reentry.invalid/problems/"
 """Prefix of the `type` of a problem. The host is reserved (RFC 2606): the URI identifies a problem and has no page."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +215,12 @@ class Problem(Exception):  # noqa: N818  # the name of the thing in RFC 9457
         return cls(
             code, error.problem, where=where or error.where, expected=error.expected, got=error.got, fix=error.fix
         )
+
+    @classmethod
+    def of_model_server(cls, error: ClientError) -> Problem:
+        """Log an error of the connection to Triton, and describe it without the addresses in its text."""
+        _log.warning("the model server is unavailable", error=str(error))
+        return cls("model-unavailable", "the model server does not answer as expected", where="the model server")
 
     @property
     def status(self) -> int:

@@ -95,7 +95,7 @@ class GatewaySettings:
     drain_seconds: float = 20.0
     """Longest time for the requests in flight to finish at shutdown, s."""
     largest_body: int = 64 * 2**20
-    """Bytes of the largest request body, except the upload of a job."""
+    """Bytes of the largest request body, except the upload of a job. Four such bodies may be in memory at once."""
     largest_upload: int = 4 * 2**30
     """Bytes of the largest upload of a job."""
     calls_in_flight: int = 4

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,26 @@ class Server:
 
     def pause(self) -> None:
         """Stop its processes without ending them, as a hung server."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let them continue."""
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """Signal its process and all descendants; each connection of PostgreSQL has a process group of its own."""
+        if self.process is None:
+            return
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        found = [self.process.pid]
+        for process in found:  # which grows
+            found += [child for child, parent in parents.items() if parent == process]
+        for process in found:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
 @contextmanager

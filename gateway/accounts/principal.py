@@ -26,8 +26,10 @@ class Scope(StrEnum):
     """Send true onsets."""
     STREAM = "stream"
     """Post live events."""
+    EXPERIMENTS = "experiments"
+    """Start, end and delete experiments of the account."""
     ADMIN = "admin"
-    """Manage keys and experiments."""
+    """Manage the accounts and keys of all accounts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

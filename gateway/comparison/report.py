@@ -1,8 +1,9 @@
 """Report of an experiment: what the inference log and the true onsets say about its two variants.
 
 A track counts once, with its latest answer, because answers for the same track are not independent. In a shadow
-experiment the latest answers of both versions to the same request form a pair. Answers of the fallback rule count for
-neither variant. The database computes the sums, so a report of many tracks is no larger than one of a few.
+experiment the challenger's row names the row of the control's answer, and both form a pair; the latest pair counts.
+Answers of the fallback rule count for neither variant. The database computes the sums, so a report of many tracks is no
+larger than one of a few.
 
 The intervals are those of `gateway.comparison.confidence`. The error probability is divided by the number of metrics,
 so that any of the verdicts of a report is a false alarm with a probability of at most `ALPHA`, however often the report
@@ -114,14 +115,13 @@ async def _shadow(connection: AsyncConnection, plan: Plan) -> tuple[Report, int]
     """Report of an experiment whose tracks both versions scored, and the number of tracks without a pair."""
     control, challenger = aliased(LoggedTrack), aliased(LoggedTrack)
     is_pair = and_(
-        challenger.track_id == control.track_id,
-        challenger.request_id == control.request_id,
+        challenger.control_id == control.id,
         _counted(plan, challenger),
         challenger.variant == Variant.CHALLENGER.value,
     )
     is_control = and_(_counted(plan, control), control.variant == Variant.CONTROL.value)
     latest = (
-        select(func.max(control.id).label("control"), func.max(challenger.id).label("challenger"))
+        select(func.max(control.id).label("control"))
         .join(challenger, is_pair)
         .where(is_control)
         .group_by(control.track_id)
@@ -142,7 +142,7 @@ async def _shadow(connection: AsyncConnection, plan: Plan) -> tuple[Report, int]
         select(*_named(sums))
         .select_from(latest)
         .join(control, control.id == latest.c.control)
-        .join(challenger, challenger.id == latest.c.challenger),
+        .join(challenger, is_pair),
         control,
     )
     row = (await connection.execute(query)).mappings().one()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ _LOST_PEER: Final = {
 """A server that vanished with its machine or network is noticed after 25 s; the system would wait 15 minutes."""
 _BUSY_MILLISECONDS: Final = 10_000
 """Longest wait of SQLite for another writer."""
+_LONGEST_SECONDS: Final = 15.0
+"""Longest time of one block of `reading` or `writing`, s. A server that hangs keeps its connections open and never
+answers, so nothing else would end the wait."""
 
 
 class DatabaseUnavailableError(Exception):
@@ -56,7 +60,7 @@ class Database:
                 during the commit.
         """
         with unavailable():
-            async with self._engine.begin() as connection:
+            async with asyncio.timeout(_LONGEST_SECONDS), self._engine.begin() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -67,7 +71,7 @@ class Database:
             DatabaseUnavailableError: the database does not answer.
         """
         with unavailable():
-            async with self._engine.connect() as connection:
+            async with asyncio.timeout(_LONGEST_SECONDS), self._engine.connect() as connection:
                 if self.dialect == "sqlite":
                     connection = await connection.execution_options(sqlite_reads=True)
                 yield connection

@@ -79,7 +79,7 @@ class IdempotencyKey(Table):
     account_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    """Hash of method, path and body of the request."""
+    """Hash of path, query and body of the request."""
     owner: Mapped[str]
     """Id of the request that is being answered."""
     status: Mapped[int | None]
@@ -194,6 +194,8 @@ class LoggedTrack(Table):
     variant: Mapped[str | None]
     shadow: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether the answer was only logged and not sent."""
+    control_id: Mapped[str | None]
+    """Id of the row of the answer that was sent, for a row that was only logged."""
     cached: Mapped[bool] = mapped_column(Boolean, default=False)
     degraded: Mapped[bool] = mapped_column(Boolean, default=False)
     seconds: Mapped[float]
@@ -263,6 +265,21 @@ class Experiment(Table):
     """running or ended."""
     created_at: Mapped[float]
     ended_at: Mapped[float | None]
+
+
+class DriftBaseline(Table):
+    """The first tracks of an account, which drift compares later days with. They outlive their rows of the log."""
+
+    __tablename__ = "drift_baselines"
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    """Account; empty for all accounts together."""
+    answers: Mapped[int]
+    """Number of rows of the inference log that were read."""
+    last_id: Mapped[str]
+    """Id of the last of these rows."""
+    rows: Mapped[bytes] = mapped_column(LargeBinary)
+    """Latest row of each track, as MessagePack."""
 
 
 class Event(Table):

@@ -26,7 +26,7 @@ from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.database.tables import SpoolPart
 from gateway.database.upsert import insert_into
 from gateway.inference_log.retention import keep_days
-from gateway.inference_log.rows import LogRow, decode_entry, encode_entry
+from gateway.inference_log.rows import Entry, LogRow, decode_entry, encode_entry
 from gateway.inference_log.spool import Part, Spool, abandoned
 from gateway.inference_log.usage import add_usage
 from gateway.settings import GatewaySettings
@@ -145,7 +145,10 @@ class InferenceLog:
         while spool.parts:
             part = spool.parts[0]
             try:
-                await self._store(spool.name, part)
+                try:
+                    await self._store(spool.name, part)
+                except _UNUSABLE:
+                    await self._store_usable(spool, part)
             except DatabaseUnavailableError as error:
                 if not self._is_away:
                     _log.warning("the database is away; the inference log waits on disk", error=str(error))
@@ -153,10 +156,6 @@ class InferenceLog:
                 metrics.DATABASE_UP.set(0)
                 await asyncio.to_thread(spool.sync)
                 return False
-            except _UNUSABLE:  # a part that is refused must not hold up all others
-                kept = spool.set_aside(part)
-                _log.exception("the database refuses a part of the inference log", kept=str(kept))
-                continue
             spool.remove(part)
             self._is_away = False
             metrics.DATABASE_UP.set(1)
@@ -164,14 +163,35 @@ class InferenceLog:
 
     async def _store(self, name: str, part: Part) -> None:
         entries = [decode_entry(body) for body in part.records()]
-        rows = [row for entry in entries for row in entry.rows]
         async with self._database.writing() as connection:
             if await _is_stored(connection, name, part.number):
                 return
-            if rows:
-                await insert_rows(connection, rows)
-            await add_usage(connection, entries)
-        metrics.LOG_ROWS.inc(len(rows))
+            await _insert(connection, entries)
+        metrics.LOG_ROWS.inc(_rows(entries))
+
+    async def _store_usable(self, spool: Spool, part: Part) -> None:
+        """Store a part entry by entry, and keep those on disk that cannot be stored, so that no other one is lost."""
+        stored: list[Entry] = []
+        refused: list[bytes] = []
+        lost = 0
+        async with self._database.writing() as connection:
+            if await _is_stored(connection, spool.name, part.number):
+                return
+            for body in part.records():
+                entry = None
+                try:
+                    entry = decode_entry(body)
+                    async with connection.begin_nested():
+                        await _insert(connection, [entry])
+                    stored.append(entry)
+                except _UNUSABLE:
+                    _log.exception("an entry of the inference log cannot be stored", part=str(part.path))
+                    refused.append(body)
+                    lost += 1 if entry is None else len(entry.rows)
+            if refused:  # kept before the commit, after which the part would not be read again
+                spool.set_aside(part, refused)
+        metrics.LOG_ROWS.inc(_rows(stored))
+        metrics.SPOOL_DROPPED.inc(lost)
 
     async def _adopt(self) -> None:
         while True:
@@ -199,8 +219,20 @@ async def _is_stored(connection: AsyncConnection, name: str, number: int) -> boo
 
 async def insert_rows(connection: AsyncConnection, rows: list[LogRow]) -> None:
     """Store rows. A row whose id is stored already is left out."""
+    if not rows:
+        return
     if connection.dialect.name == "postgresql":
         await connection.execute(_INSERT_ON_POSTGRESQL, {"rows": msgspec.json.encode(rows).decode()})
     else:
         values = [(*astuple(row)[:-1], msgspec.json.encode(row.quantities).decode()) for row in rows]
         await connection.exec_driver_sql(_INSERT_ON_SQLITE, values)
+
+
+async def _insert(connection: AsyncConnection, entries: list[Entry]) -> None:
+    """Store the rows of entries, and add them to the sums of usage."""
+    await insert_rows(connection, [row for entry in entries for row in entry.rows])
+    await add_usage(connection, entries)
+
+
+def _rows(entries: list[Entry]) -> int:
+    return sum(len(entry.rows) for entry in entries)

@@ -30,6 +30,7 @@ class LogRow(msgspec.Struct, frozen=True):
     experiment_id: str | None = None
     variant: str | None = None
     shadow: bool = False
+    control_id: str | None = None
     cached: bool = False
     degraded: bool = False
     quantities: dict[str, Any] = {}  # the last field, which SQLite stores as text

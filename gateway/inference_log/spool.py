@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -141,11 +141,13 @@ class Spool:
         part.path.unlink(missing_ok=True)
         self._forget(part)
 
-    def set_aside(self, part: Part) -> Path:
-        """Keep the oldest ended part under another name, because it cannot be stored; return its path."""
-        kept = part.path.rename(part.path.with_suffix(".unusable"))
-        self._forget(part)
-        return kept
+    def set_aside(self, part: Part, bodies: Iterable[bytes]) -> None:
+        """Keep records of a part that cannot be stored in a file `*.unusable` beside it."""
+        with part.path.with_suffix(".unusable").open("wb") as file:
+            for body in bodies:
+                file.write(encode_record(body))
+            file.flush()
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Release the folder, and remove it if nothing waits in it."""

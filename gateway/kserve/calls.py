@@ -43,7 +43,7 @@ class KServeCalls:
             metrics.TRACKS.labels("refused").inc(request.tracks)
             raise Problem.of("invalid-request", error, where="inputs") from error
         except ClientError as error:
-            raise Problem.of("model-unavailable", error) from error
+            raise Problem.of_model_server(error) from error
         finally:
             self._pending -= 1
         metrics.TRACKS.labels("scored").inc(request.tracks)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
+import structlog
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from client.connection import Endpoint
@@ -20,6 +21,8 @@ _SECONDS: Final = 1.0
 """Time for which an answer of Triton is used again, s."""
 _TIMEOUT: Final = 5.0
 """Longest wait for an answer of Triton, s."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class ServedModels:
                 known = self._known.get(model.name)  # another request may have asked in the meantime
                 if known is None or known.is_old:
                     known = self._known[model.name] = await self._ask(model)
-        if known.served is None:
+        if known.served is None:  # the text of the reason has addresses, which are for the log alone
             raise Problem("model-unavailable", "Triton does not serve the model", where=model.name, got=known.reason)
         return known.served
 
@@ -76,7 +79,10 @@ class ServedModels:
                 self._stub.ModelConfig(service_pb2.ModelConfigRequest(**asked), timeout=_TIMEOUT),
             )
         except grpc.aio.AioRpcError as error:
-            return _Known(at=time.monotonic(), reason=error.details() or error.code().name)
+            _log.warning(
+                "a model cannot be looked up", model=model.name, code=error.code().name, reason=error.details()
+            )
+            return _Known(at=time.monotonic(), reason=error.code().name)
         served = ServedModel(
             ready=ready.ready,
             version=max(metadata.versions, key=int, default=""),

@@ -24,7 +24,7 @@ router = APIRouter(
 )
 
 ReadPrincipal = Annotated[Principal, require(Scope.READ)]
-AdminPrincipal = Annotated[Principal, require(Scope.ADMIN)]
+ManagingPrincipal = Annotated[Principal, require(Scope.EXPERIMENTS)]
 ExperimentId = Annotated[str, Path(pattern=ROW_ID, description="Id of the experiment.", examples=["exp_01jd8x3c9k"])]
 
 
@@ -100,7 +100,7 @@ class Change(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Literal["ended"] = Field(description="`ended` ends the experiment for good.")
+    state: Literal["ended"] = Field(description="`ended` ends the experiment; it cannot be started again.")
 
 
 class ExperimentBody(BaseModel):
@@ -174,7 +174,7 @@ class ReportBody(BaseModel):
 
 
 @router.post("", status_code=201, summary="Start an experiment", responses=answers("conflict"))
-async def create(body: NewExperiment, services: ServicesOf, principal: AdminPrincipal) -> ExperimentBody:
+async def create(body: NewExperiment, services: ServicesOf, principal: ManagingPrincipal) -> ExperimentBody:
     """Start to compare two served versions on the tracks of the account.
 
     It applies within a second. An account runs one experiment at a time.
@@ -252,7 +252,7 @@ async def change(
     experiment_id: ExperimentId,
     body: Change,  # noqa: ARG001  # its only value is the one change there is
     services: ServicesOf,
-    principal: AdminPrincipal,
+    principal: ManagingPrincipal,
 ) -> ExperimentBody:
     """End an experiment. Within a second all tracks are scored as before it."""
     return _body(await services.experiments.end(principal.account_id, experiment_id))
@@ -264,7 +264,7 @@ async def change(
     summary="Delete an ended experiment",
     responses=answers("not-found", "conflict"),
 )
-async def delete(experiment_id: ExperimentId, services: ServicesOf, principal: AdminPrincipal) -> Response:
+async def delete(experiment_id: ExperimentId, services: ServicesOf, principal: ManagingPrincipal) -> Response:
     """Delete an ended experiment. Its answers stay in the inference log."""
     await services.experiments.delete(principal.account_id, experiment_id)
     return Response(status_code=204)

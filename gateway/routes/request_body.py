@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import Request
 
 from gateway.problems import Problem
@@ -16,7 +18,7 @@ async def read_request_body(request: Request, largest: int) -> bytes:
         largest: bytes of the largest body.
 
     Raises:
-        Problem: the body is larger, or compressed.
+        Problem: the body is larger, or compressed, or the bodies of all requests take too much memory.
         ClientDisconnect: the client is gone.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -31,13 +33,15 @@ async def read_request_body(request: Request, largest: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > largest:
         raise _too_large(largest, int(declared))
+    hold: Callable[[int], None] = request.scope["state"]["hold_body"]  # of the middleware, which also releases it
     parts, size = [], 0
     with step_span("read body"):
         async for part in request.stream():
             size += len(part)
             if size > largest:
                 raise _too_large(largest, size)
-            parts.append(part)
+            hold(len(part))
+        parts.append(part)
         note({"http.request.body.size": size})
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -55,7 +55,7 @@ def record(
     for row, each in zip(rows, answered, strict=True):
         logged.append(row | of_request(principal, request_id, seconds=seconds) | _part(each, shadow=False))
         if each.shadow is not None:
-            each.shadow.add_done_callback(partial(_record_shadow, services, principal, request_id, each))
+            each.shadow.add_done_callback(partial(_record_shadow, services, principal, logged[-1], each))
     services.log.record(logged, account_id=principal.account_id, refused=len(answer.refused))
 
 
@@ -69,17 +69,17 @@ def _part(each: ScoredTrack, *, shadow: bool) -> dict[str, Any]:
 
 
 def _record_shadow(
-    services: Services, principal: Principal, request_id: str, each: ScoredTrack, task: asyncio.Task[Any]
+    services: Services, principal: Principal, control: dict[str, Any], each: ScoredTrack, task: asyncio.Task[Any]
 ) -> None:
-    """Log the answer of a challenger. Its failure is nobody's matter."""
+    """Log the answer of a challenger beside that of the control. If it failed, there is nothing to log."""
     if task.cancelled() or task.exception() is not None or not isinstance(task.result(), Score):
         return
     score: Score = task.result()
     assert each.assignment is not None
     assert each.assignment.shadow is not None
     row = _row(each, score, each.assignment.shadow.model)
-    row |= of_request(principal, request_id, seconds=score.inference_seconds) | _part(each, shadow=True)
-    services.log.record([row], account_id=principal.account_id)
+    row |= of_request(principal, control["request_id"], seconds=score.inference_seconds) | _part(each, shadow=True)
+    services.log.record([row | {"control_id": control["id"]}], account_id=principal.account_id)
 
 
 def publish(services: Services, principal: Principal, scored: Sequence[ScoredTrack]) -> None:

@@ -18,12 +18,13 @@ from gateway.jobs.answers import JobAnswer
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import parts_of
 from gateway.routes.json_bodies import body_of
+from gateway.routes.negotiation import preferred
 from gateway.routes.presence import while_connected
 from gateway.routes.request_body import read_request_body
 from gateway.routes.respond_async import prefers_job, score_later
 from gateway.routes.track_records import log_rows, publish, record
-from gateway.scoring.answers import RESULTS, Answer, accepted_type, answer_of, encode
-from gateway.scoring.bodies import ARROW, CSV, PARQUET, JsonTracks, media_type_of, read_body
+from gateway.scoring.answers import RESULTS, Answer, answer_of, encode
+from gateway.scoring.bodies import ARROW, CSV, MEDIA_TYPES, PARQUET, JsonTracks, media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key
 from gateway.scoring.scorer import MODELS, ScoredTrack, counted
 from gateway.traces import step_span
@@ -153,12 +154,13 @@ async def score_tracks(request: Request) -> Response:
     # FastAPI would take longer to collect the parameters than everything here but the scoring itself.
     begun = time.perf_counter()
     services, principal, context = parts_of(request, Scope.SCORE)
+    _check_query(request)
     model, result = (_chosen(request, name) for name in _CHOICES)
     headers = request.headers
     sent_type = media_type_of(headers.get("content-type"))
     if prefers_job(headers.get("prefer")):
         return await score_later(request, services, principal, context, sent_type)
-    media_type = accepted_type(headers.get("accept"), sent_type)
+    media_type = preferred(headers.get("accept", ""), tuple(dict.fromkeys((sent_type, *MEDIA_TYPES))))
     services.scorer.check(principal)
     body = await read_request_body(request, services.settings.largest_body)
     content = content_key(body, sent_type)
@@ -200,6 +202,15 @@ async def score_tracks(request: Request) -> Response:
         kept = CachedAnswer(encoded, given, steps, len(answer.refused), rows)
         await services.cache.put(key, version, kept)
     return Response(encoded, headers={**given, "x-cache": "miss"}, media_type=media_type)
+
+
+def _check_query(request: Request) -> None:
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in _CHOICES or names.count(name) > 1:
+            problem = "repeated query parameter" if name in _CHOICES else "unknown query parameter"
+            expected = f"{' and '.join(_CHOICES)}, each at most once"
+            raise Problem("invalid-value", problem, where="query", expected=expected, got=name[:100])
 
 
 def _chosen(request: Request, name: str) -> str:

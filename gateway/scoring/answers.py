@@ -19,8 +19,7 @@ import pyarrow.parquet
 from client.journal import Score
 from client.outputs import REFINED, TrackResult
 from client.scoring import Refusal
-from gateway.problems import Problem
-from gateway.scoring.bodies import ARROW, CSV, JSON, MEDIA_TYPES, PARQUET
+from gateway.scoring.bodies import ARROW, CSV, JSON, PARQUET
 from gateway.scoring.fallback import MODEL_NAME as RULE
 from reentry.schema import PHASE, PROBABILITY, TRACK_ID
 from reentry.tracks import Track, TrackFile
@@ -106,41 +105,6 @@ class Scored:
     model: str
     """Name of the model."""
     outcome: Score | Refusal
-
-
-def accepted_type(accept: str | None, sent: str) -> str:
-    """Return the media type of the answer for an Accept header: the first type that can be answered.
-
-    Without the header, or if it allows any type, the answer is JSON for JSON, and has the type of the body otherwise.
-
-    Raises:
-        Problem: no type is acceptable.
-    """
-    weighted = []
-    for position, part in enumerate((accept or "*/*").lower().split(",")):
-        media_type, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
-        try:
-            weighted.append((-float(quality), position, media_type))
-        except ValueError:
-            continue
-    for preference, _, media_type in sorted(weighted):
-        if preference == 0.0:
-            continue
-        if media_type in MEDIA_TYPES:
-            return media_type
-        if media_type in ("*/*", "application/*", "text/*"):
-            prefix = media_type.removesuffix("*").removesuffix("*/")
-            for candidate in (sent, *MEDIA_TYPES):
-                if candidate.startswith(prefix):
-                    return candidate
-    raise Problem(
-        "not-acceptable",
-        "no type that Accept names can be answered",
-        where="Accept",
-        expected=", ".join(MEDIA_TYPES),
-        got=accept,
-    )
 
 
 def answer_of(file: TrackFile, scored: Sequence[Scored]) -> Answer:

@@ -7,21 +7,29 @@ therefore read first, from the flatbuffers of the Arrow messages and the Thrift 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 
 from gateway.problems import Problem
 
-LARGEST_DECODED: Final = 2**28
-"""Bytes that the pages of a Parquet body may declare, all columns together."""
+LARGEST_DECODED: Final = 2**27
+"""Bytes that the pages of a Parquet body may declare, and that the text of any body may take; all columns together."""
 
 _RECORD_BATCH, _DICTIONARY_BATCH = "record batch", "dictionary"
 _LENGTH, _COMPRESSION, _DICTIONARY_DATA = 0, 3, 1  # numbers of fields in Arrow's Message.fbs
 _HEADER: Final = 2
+_LARGEST_FIXED: Final = 32
+"""Bytes of the largest value of fixed size: a decimal with 256 bits."""
+_PHYSICAL_TYPES: Final = ("INT32", "INT64", "FLOAT", "DOUBLE", "FIXED_LEN_BYTE_ARRAY")
+_TEXT: Final = "BYTE_ARRAY"
+_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # numbers of encodings in parquet.thrift
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, LookupError, struct.error, MemoryError, RecursionError)
 
 
@@ -65,11 +73,16 @@ def check_arrow_stream(body: bytes, *, most_rows: int) -> None:
         raise Problem("invalid-request", f"not an Arrow stream: {error}"[:300], where="body") from error
 
 
-def check_parquet(body: bytes, *, most_rows: int) -> None:
+def check_parquet(body: bytes, *, most_rows: int, columns: Collection[str]) -> None:
     """Check the footer and the page headers of a Parquet file.
 
+    Args:
+        body: the file.
+        most_rows: largest number of rows.
+        columns: names of the columns that will be read.
+
     Raises:
-        Problem: the file is damaged, or declares too many rows or bytes.
+        Problem: the file is damaged, declares too many rows or bytes, or has a column that is not numeric.
     """
     try:
         metadata = pyarrow.parquet.read_metadata(pa.BufferReader(body))
@@ -82,19 +95,84 @@ def check_parquet(body: bytes, *, most_rows: int) -> None:
                 got=f"{metadata.num_rows:,} rows",
                 fix="create a job: POST /v1/jobs",
             )
+        for number in range(metadata.num_columns):
+            _check_column(metadata.schema.column(number), columns)
         decoded = 0
-        for declared in _page_sizes(body, metadata):
+        for declared in _page_sizes(body, metadata, columns):
             decoded += declared
             if declared < 0 or decoded > LARGEST_DECODED:
-                raise Problem(
-                    "body-too-large",
-                    "the decoded pages are too large",
-                    where="body",
-                    expected=f"at most {LARGEST_DECODED:,} bytes",
-                    fix="send fewer tracks at once, or create a job: POST /v1/jobs",
-                )
+                raise _too_large("pages")
     except _UNREADABLE as error:
         raise Problem("invalid-request", f"not a Parquet file: {error}"[:300], where="body") from error
+
+
+def text_bytes(batch: pa.RecordBatch, columns: Collection[str]) -> int:
+    """Return the bytes that the text of a batch takes as one string for each cell, and the dictionaries besides.
+
+    A cell of a dictionary, or of a column of views, takes a few bytes, whatever the length of its text.
+    """
+    total = 0
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in columns:
+            continue
+        if pa.types.is_dictionary(column.type):
+            lengths = _lengths(column.dictionary)
+            total += int(lengths.sum()) + int(lengths[column.indices.drop_null().to_numpy()].sum())
+        else:
+            total += int(_lengths(column).sum())
+    return total
+
+
+def check_text(total: int) -> None:
+    """Check a sum of `text_bytes`.
+
+    Raises:
+        Problem: the text is too large.
+    """
+    if total > LARGEST_DECODED:
+        raise _too_large("texts")
+
+
+def _lengths(values: pa.Array) -> npt.NDArray[np.int64]:
+    """Return the bytes of each text; 0 for other values."""
+    kind = values.type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        # A view has 16 bytes, the first four of which are the length.
+        views = np.frombuffer(values.buffers()[1], np.int32)[::4][values.offset : values.offset + len(values)]
+        return np.where(values.is_valid().to_numpy(zero_copy_only=False), views, 0).astype(np.int64)
+    if any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)):
+        return pc.binary_length(values).fill_null(0).to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+    return np.zeros(len(values), np.int64)
+
+
+def _too_large(what: str) -> Problem:
+    return Problem(
+        "body-too-large",
+        f"the decoded {what} are too large",
+        where="body",
+        expected=f"at most {LARGEST_DECODED:,} bytes",
+        fix="send numbers instead of text and fewer tracks at once, or create a job: POST /v1/jobs",
+    )
+
+
+def _check_column(column: Any, columns: Collection[str]) -> None:
+    """Check a column of a Parquet file. One that is not read may have any type."""
+    name = column.path.partition(".")[0]
+    if name not in columns:
+        return
+    is_flat = column.path == name and column.max_repetition_level == 0
+    kind = column.physical_type
+    is_number = kind in _PHYSICAL_TYPES and (kind != "FIXED_LEN_BYTE_ARRAY" or 0 < column.length <= _LARGEST_FIXED)
+    # A decimal of variable size cannot be read as a dictionary, which bounds the memory of text.
+    is_text = kind == _TEXT and column.logical_type.type != "DECIMAL" and column.converted_type != "DECIMAL"
+    if not (is_flat and (is_number or is_text)):
+        raise Problem(
+            "invalid-tracks",
+            f"column {name} is not numeric",
+            where="body",
+            expected="one number in each row: an integer, a float, or a decimal of fixed size",
+            got=f"the type {kind} at {column.path[:100]}",
+        )
 
 
 def _field(data: bytes, table: int, number: int) -> int:
@@ -113,12 +191,15 @@ def _followed(data: bytes, place: int) -> int:
     return int(place + struct.unpack_from("<I", data, place)[0])
 
 
-def _page_sizes(body: bytes, metadata: Any) -> Iterator[int]:
+def _page_sizes(body: bytes, metadata: Any, columns: Collection[str]) -> Iterator[int]:
     """Yield the decoded size that each page declares, in bytes."""
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
         for number in range(row_group.num_columns):
             chunk = row_group.column(number)
+            is_read = metadata.schema.column(number).path in columns
+            if is_read and not chunk.num_values == row_group.num_rows <= metadata.num_rows:
+                raise ValueError("a column has another number of values than rows")
             starts = [chunk.data_page_offset]
             if chunk.has_dictionary_page and chunk.dictionary_page_offset:
                 starts.append(chunk.dictionary_page_offset)
@@ -127,20 +208,43 @@ def _page_sizes(body: bytes, metadata: Any) -> Iterator[int]:
             if not 4 <= place <= end <= len(body):
                 raise ValueError("a column chunk lies outside the file")
             while place < end:
-                decoded, encoded, place = _page_header(body, place)
-                yield decoded
-                if encoded < 0:
+                header, place = _integers(body, place, 0)
+                if is_read:
+                    _check_page(header, row_group.num_rows, is_text=chunk.physical_type == _TEXT)
+                yield header.get(_DECODED, -1)
+                if header.get(_ENCODED, -1) < 0:
                     raise ValueError("a page has a negative size")
-                place += encoded
+                place += header[_ENCODED]
 
 
-def _page_header(data: bytes, place: int) -> tuple[int, int, int]:
-    """Read a PageHeader in Thrift's compact protocol.
+_PAGE_TYPE, _DECODED, _ENCODED = 1, 2, 3
+_NUMBER_OF_VALUES: Final = 1
+_KINDS: Final = {0: (5, 2), 2: (7, 2), 3: (8, 4)}
+"""Field of PageHeader with the header for each type of page, and the field of the encoding in that header."""
+
+
+def _check_page(header: dict[int, Any], rows: int, *, is_text: bool) -> None:
+    """Check the number of values of a page, and its encoding: others than these two repeat text within a page."""
+    if header.get(_PAGE_TYPE) not in _KINDS:
+        return  # pages of other types are not decoded
+    field, encoding = _KINDS[header[_PAGE_TYPE]]
+    inner = header.get(field, {})
+    if not 0 <= inner.get(_NUMBER_OF_VALUES, -1) <= rows:
+        raise ValueError("a page has more values than there are rows")
+    if is_text and inner.get(encoding) not in (_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY):
+        raise ValueError("text must have the encoding PLAIN or RLE_DICTIONARY")
+
+
+def _integers(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Read a struct in Thrift's compact protocol.
 
     Returns:
-        Decoded size of the page, encoded size, both in bytes, and the place behind the header.
+        The 32-bit integers by number of their fields, with those of a struct as another dictionary, and the place
+        behind the struct.
     """
-    sizes = {2: -1, 3: -1}
+    if depth > _DEEPEST:
+        raise ValueError("a header is nested too deeply")
+    found: dict[int, Any] = {}
     number = 0
     while (head := data[place]) != 0:
         place += 1
@@ -149,12 +253,14 @@ def _page_header(data: bytes, place: int) -> tuple[int, int, int]:
         else:
             zigzag, place = _varint(data, place)
             number = (zigzag >> 1) ^ -(zigzag & 1)
-        if number in sizes and head & 15 == _I32:
+        if head & 15 == _I32:
             zigzag, place = _varint(data, place)
-            sizes[number] = (zigzag >> 1) ^ -(zigzag & 1)
+            found[number] = (zigzag >> 1) ^ -(zigzag & 1)
+        elif head & 15 == _STRUCT:
+            found[number], place = _integers(data, place, depth + 1)
         else:
-            place = _skipped(data, place, head & 15, 0)
-    return sizes[2], sizes[3], place + 1
+            place = _skipped(data, place, head & 15, depth)
+    return found, place + 1
 
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
@@ -191,12 +297,7 @@ def _skipped(data: bytes, place: int, kind: int, depth: int) -> int:
         length, place = _varint(data, place)
         return place + length
     if kind == _STRUCT:
-        while (head := data[place]) != 0:
-            place += 1
-            if not head >> 4:
-                place = _varint(data, place)[1]
-            place = _skipped(data, place, head & 15, depth + 1)
-        return place + 1
+        return _integers(data, place, depth + 1)[1]
     if kind in (_LIST, _SET):
         head = data[place]
         place += 1

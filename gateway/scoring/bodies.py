@@ -13,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from gateway.problems import Problem
-from gateway.scoring.arrow_safety import check_arrow_stream, check_parquet
+from gateway.scoring.arrow_safety import check_arrow_stream, check_parquet, check_text, text_bytes
 from reentry.errors import TrackFileError
 from reentry.schema import LARGEST_REQUEST, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
 from reentry.tracks import RepairConfig, TrackFile, read_tracks
@@ -29,8 +29,12 @@ MEDIA_TYPES: Final = (JSON, CSV, PARQUET, ARROW)
 MOST_ROWS: Final = 4 * LARGEST_REQUEST
 """Rows of the largest request. A larger file is the matter of a job."""
 
+LARGEST_JSON: Final = 8 * 2**20
+"""Bytes of the largest JSON body. Decoding takes many times the memory, and holds up all other requests."""
+
 _NAME: Final = "body"
 """Name of the table in errors, in place of the name of a file."""
+_COLUMNS: Final = tuple(column.name for column in TRACK_COLUMNS)
 _CELLS: Final = tuple(column.name for column in TRACK_COLUMNS if column is not TRACK_ID)
 
 Numbers = list[float | None]
@@ -127,6 +131,15 @@ def _read_csv(body: bytes) -> TrackFile:
 
 
 def _json_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
+    if len(body) > LARGEST_JSON:
+        raise Problem(
+            "body-too-large",
+            "the JSON body is too large",
+            where=_NAME,
+            expected=f"at most {LARGEST_JSON:,} bytes",
+            got=f"{len(body):,} bytes",
+            fix="send the tracks as Arrow, Parquet or CSV, or fewer tracks in one request",
+        )
     try:
         tracks = _DECODER.decode(body).tracks
     except msgspec.ValidationError as error:
@@ -174,7 +187,7 @@ def _text(cell: object) -> str | None:
 
 
 def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tuple[list[pa.RecordBatch], pa.Schema]:
-    """Return a batch of rows for each track, whose columns must have the same length.
+    """Return a batch of rows for each track, whose columns must have the same length and whose id must be its own.
 
     Args:
         tracks: columns of each track by name; the ids may be single values.
@@ -183,7 +196,14 @@ def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tup
     faults = []
     batches = []
     rows = 0
+    seen: dict[Any, int] = {}
     for number, track in enumerate(tracks):
+        track_id = track[TRACK_ID.name]
+        first = seen.setdefault(_number(track_id), number)
+        if first != number and track_id is not None:
+            problem = f"the same track_id as tracks[{first}]"
+            faults.append({"where": f"tracks[{number}]", "problem": problem, "got": str(track_id)})
+            continue
         lengths = {name: len(track[name]) for name in _CELLS if isinstance(track.get(name), list)}
         if len(set(lengths.values())) > 1:
             faults.append({"where": f"tracks[{number}]", "problem": "columns of different length", "got": str(lengths)})
@@ -205,29 +225,58 @@ def _table(tracks: list[dict[str, Any]], kind: pa.DataType | None = None) -> tup
     return batches, batches[0].schema
 
 
+def _number(track_id: int | str | None) -> int | float | str | None:
+    """Return an id as the number that the reader makes of its text, if it does."""
+    for kind in (int, float):
+        try:
+            return kind(track_id)  # type: ignore[arg-type]  # a missing id raises an error
+        except (TypeError, ValueError):
+            continue
+    return track_id
+
+
 def _arrow_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
     check_arrow_stream(body, most_rows=MOST_ROWS)
     try:
-        with pyarrow.ipc.open_stream(pa.py_buffer(body)) as reader:
+        source = pa.BufferReader(body)
+        with pyarrow.ipc.open_stream(source) as reader:
             batches = list(reader)
+            end = source.tell()
             for batch in batches:
                 batch.validate(full=True)
             _ = reader.schema.names  # raises an error here if a name is not UTF-8
-            return batches, reader.schema
+            check_text(sum(text_bytes(batch, _COLUMNS) for batch in batches))
+            schema = reader.schema
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError, UnicodeDecodeError) as error:
         raise Problem("invalid-request", f"not an Arrow stream: {error}"[:300], where=_NAME) from error
+    if end != len(body):
+        raise Problem(
+            "invalid-request",
+            "more bytes follow the Arrow stream",
+            where=_NAME,
+            expected=f"one stream of {end:,} bytes",
+            got=f"{len(body):,} bytes",
+            fix="write all record batches to one stream",
+        )
+    return batches, schema
 
 
 def _parquet_batches(body: bytes) -> tuple[list[pa.RecordBatch], pa.Schema]:
-    check_parquet(body, most_rows=MOST_ROWS)
+    check_parquet(body, most_rows=MOST_ROWS, columns=_COLUMNS)
     try:
-        file = pyarrow.parquet.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
-        names = [column.name for column in TRACK_COLUMNS if column.name in file.schema_arrow.names]
-        batches, rows = [], 0
+        # Text that is repeated in many rows is kept once.
+        file = pyarrow.parquet.ParquetFile(
+            pa.BufferReader(body), page_checksum_verification=True, read_dictionary=list(_COLUMNS)
+        )
+        names = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        batches, rows, texts = [], 0, 0
         for batch in file.iter_batches(columns=names):
             rows += batch.num_rows
             if rows > MOST_ROWS:
                 raise _too_many_rows(rows)
+            batch.validate(full=True)
+            texts += text_bytes(batch, names)
+            check_text(texts)
             batches.append(batch)
         return batches, pa.schema([file.schema_arrow.field(name) for name in names])
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError, UnicodeDecodeError) as error:

@@ -47,13 +47,18 @@ class CachedAnswer(msgspec.Struct, frozen=True):
     """Rows of the inference log, without what differs between requests."""
 
 
+def _bytes_of(answer: CachedAnswer) -> int:
+    """Return the memory that an answer takes. A row of the inference log has some twenty entries."""
+    return 1_000 + len(answer.body) + 700 * len(answer.rows)
+
+
 class AnswerCache:
     """Cache of one process."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._seconds = settings.cache_seconds
         self._memory: TTLCache[bytes, CachedAnswer] = TTLCache(
-            settings.cache_bytes, settings.cache_seconds, getsizeof=lambda answer: len(answer.body) + 1_000
+            settings.cache_bytes, settings.cache_seconds, getsizeof=_bytes_of
         )
         self._redis: Redis | None = None
         if settings.redis_url:

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from client.connection import Connection, Endpoint
 from gateway.problems import Problem
 from reentry.errors import ClientError
@@ -35,6 +37,8 @@ _SECONDS: Final = 1.0
 """Time for which an answer of Triton is used again, s."""
 _TIMEOUT: Final = 5.0
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
@@ -55,7 +59,7 @@ class ModelCatalogue:
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._asked = 0.0
-        self._entries: list[CatalogueEntry] | Problem = []
+        self._entries: list[CatalogueEntry] | None = []
 
     async def close(self) -> None:
         """Close the connection."""
@@ -72,16 +76,17 @@ class ModelCatalogue:
             if not self._asked or time.monotonic() - self._asked > _SECONDS:
                 self._entries = await self._ask()
                 self._asked = time.monotonic()
-        if isinstance(self._entries, Problem):
-            raise self._entries
+        if self._entries is None:
+            raise Problem("model-unavailable", "the model server does not answer", where="the model server")
         return self._entries
 
-    async def _ask(self) -> list[CatalogueEntry] | Problem:
+    async def _ask(self) -> list[CatalogueEntry] | None:
         self._connection = self._connection or Connection(self._endpoint, timeout=_TIMEOUT)
         try:
             await self._connection.server_version()
         except ClientError as error:
-            return Problem.of("model-unavailable", error)
+            _log.warning("the models cannot be listed", error=str(error))
+            return None
         entries = await asyncio.gather(*(self._entry(self._connection, model, text) for model, text in MODELS))
         return [entry for entry in entries if entry is not None]
 

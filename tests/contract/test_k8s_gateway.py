@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
+from gateway.app import BODIES_AT_ONCE
 from gateway.settings import GatewaySettings, read_gateway_settings
 from tests.contract.manifests import (
     DEPLOYED,
@@ -115,7 +116,7 @@ def test_the_cache_and_a_few_bodies_fit_the_memory(folder: str) -> None:
     memory = quantity(container(folder, "Deployment", GATEWAY)["resources"]["limits"]["memory"])
     values = variables(folder, "Deployment", GATEWAY)
     cache = int(values.get(PREFIX + "CACHE_BYTES") or defaults.cache_bytes)
-    assert cache + 160 * 2**20 + defaults.largest_body < memory
+    assert cache + 160 * 2**20 + BODIES_AT_ONCE * defaults.largest_body < memory
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)

@@ -23,6 +23,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
     )
     op.create_table(
+        "drift_baselines",
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("answers", sa.BigInteger(), nullable=False),
+        sa.Column("last_id", sa.Text(), nullable=False),
+        sa.Column("rows", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_drift_baselines")),
+    )
+    op.create_table(
         "events",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("account_id", sa.Text(), nullable=False),
@@ -85,6 +93,7 @@ def upgrade() -> None:
         sa.Column("experiment_id", sa.Text(), nullable=True),
         sa.Column("variant", sa.Text(), nullable=True),
         sa.Column("shadow", sa.Boolean(), nullable=False),
+        sa.Column("control_id", sa.Text(), nullable=True),
         sa.Column("cached", sa.Boolean(), nullable=False),
         sa.Column("degraded", sa.Boolean(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
@@ -230,5 +239,6 @@ def downgrade() -> None:
     op.drop_table("experiments")
     op.drop_index(op.f("ix_events_account_id_number"), table_name="events")
     op.drop_table("events")
+    op.drop_table("drift_baselines")
     op.drop_table("accounts")
     # ### end Alembic commands ###

@@ -64,7 +64,7 @@ def test_a_changed_row_is_seen_after_a_second(clock: SimpleNamespace) -> None:
         clock.now += 0.2
         assert await known.get("a") is None
         assert await known.get("a") is None
-        assert table.queries == 3  # absence is not remembered
+        assert table.queries == 2
 
     asyncio.run(main())
 
@@ -132,5 +132,56 @@ def test_a_known_row_does_not_wait_for_a_database_that_hangs(
         table.gate.set()  # the query that nobody waits for ends
         await asyncio.sleep(0.01)
         assert await known.get("a") == "second"
+
+    asyncio.run(main())
+
+
+def test_an_absent_row_is_looked_up_once_a_second(clock: SimpleNamespace) -> None:
+    async def main() -> None:
+        table = Table()
+        known = Known(table.look_up)
+        assert [await known.get("unknown") for _ in range(100)] == 100 * [None]
+        assert table.queries == 1
+        table.rows["unknown"] = "new"
+        clock.now += 1.1
+        assert await known.get("unknown") == "new"
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_unknown_rows_takes_four_queries_at_once_and_known_rows_are_still_read(
+    clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(module, "_MOST_WAITING", 100)
+        table = Table()
+        known = Known(table.look_up)
+        await known.get("a")
+        table.gate.clear()
+        flood = [asyncio.create_task(known.get(f"unknown {number}")) for number in range(300)]
+        await asyncio.sleep(0.01)
+        assert table.queries == 1 + 4
+        assert sum(isinstance(each.exception(), DatabaseUnavailableError) for each in flood if each.done()) == 200
+        clock.now += 2
+        table.rows["a"] = "second"
+        request = asyncio.create_task(known.get("a"))
+        await asyncio.sleep(0.01)
+        table.gate.set()
+        assert await request == "second"
+        assert (await asyncio.gather(*flood, return_exceptions=True)).count(None) == 100
+
+    asyncio.run(main())
+
+
+def test_the_timeout_of_one_row_does_not_mark_the_database_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(module, "_LONGEST", 0.01)
+        table = Table()
+        known = Known(table.look_up)
+        table.gate.clear()
+        with pytest.raises(DatabaseUnavailableError):
+            await known.get("slow")
+        table.gate.set()
+        assert await known.get("a") == "first"
 
     asyncio.run(main())

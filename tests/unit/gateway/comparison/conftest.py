@@ -86,6 +86,7 @@ def log_row(account_id: str, **given: Any) -> dict[str, Any]:
         "experiment_id": None,
         "variant": None,
         "shadow": False,
+        "control_id": None,
         "cached": False,
         "degraded": False,
         "seconds": 0.01,

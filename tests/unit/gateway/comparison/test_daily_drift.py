@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from numpy.random import default_rng
 
 from gateway import metrics
 from gateway.comparison.daily_drift import DAY_SECONDS, DailyDrift
+from gateway.database.engine import Database
+from gateway.inference_log.retention import delete_before
 from reentry.drift import REFERENCE_FILE
 from reentry.schema import FEATURES, SIMPLE_FEATURES
 from tests.unit.gateway.comparison.conftest import Api
@@ -60,6 +64,57 @@ def test_a_day_with_other_tracks_than_the_first_ones_has_drift(api: Api) -> None
     assert quantity(yesterday, "duration")["stability_index"] < 0.1
     assert quantity(first, "peak_altitude")["p_value"] is None  # it would be compared with itself
     assert quantity(today, "steps")["tracks"] == 0
+
+
+def test_the_first_tracks_stay_when_their_rows_are_deleted(api: Api) -> None:
+    api.log(day_rows(3, 300, seed=1))
+    assert api.send("GET", "/v1/drift")["baseline"]["tracks"] == 300
+    api.log(day_rows(2, 1_900, seed=2))
+    before = api.send("GET", "/v1/drift")["baseline"]
+    assert before["tracks"] == 2_000
+    assert api.portal.call(delete_before, api.services.database, TODAY) == 2_200
+    api.log(day_rows(1, 400, seed=3, peak=2.4e5))
+    found = api.send("GET", "/v1/drift")
+    assert found["baseline"] == before
+    assert quantity(found["days"][1], "peak_altitude")["is_large"]
+
+
+def test_requests_for_drift_at_once_are_measured_once_and_take_few_connections(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.log(day_rows(1, 600, seed=1))
+    most = using = measured = 0
+    database = Database(api.settings)
+    drift = DailyDrift(database, tmp_path)
+    reading, day = database.reading, drift._day
+
+    @asynccontextmanager
+    async def counted() -> AsyncIterator[Any]:
+        nonlocal most, using
+        using += 1
+        most = max(most, using)
+        try:
+            async with reading() as connection:
+                yield connection
+        finally:
+            using -= 1
+
+    def measured_day(*given: Any) -> Any:
+        nonlocal measured
+        measured += 1
+        assert using <= 1  # the computation holds no connection
+        return day(*given)
+
+    async def measure() -> None:
+        await asyncio.gather(*(drift.of(api.account_id, 2) for _ in range(20)))
+        assert measured == 2
+        await asyncio.gather(*(drift.of(f"acct_{each}", 1) for each in range(20)))
+        await database.close()
+
+    monkeypatch.setattr(database, "reading", counted)
+    monkeypatch.setattr(drift, "_day", measured_day)
+    api.portal.call(measure)
+    assert most <= 2
 
 
 def test_features_are_compared_with_the_reference_of_the_version_in_use(api: Api, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.random import default_rng
 from gateway.accounts.principal import Scope
 from gateway.comparison.assignment import Mode, Target, Variant
 from gateway.comparison.experiments import Experiments
+from gateway.ids import first_id, new_id
 from tests.gateway_servers import wait_until
 from tests.unit.gateway.comparison.conftest import Api
 
@@ -93,10 +95,13 @@ def test_an_account_runs_one_experiment_and_names_are_unique(api: Api) -> None:
     assert api.send("GET", f"/v1/experiments/{created['id']}", status=404)["code"] == "not-found"
 
 
-def test_only_administrators_of_the_account_change_an_experiment(api: Api) -> None:
+def test_only_keys_of_the_account_with_the_scope_change_an_experiment(api: Api) -> None:
     created = api.send("POST", "/v1/experiments", AB, status=201)
     path = f"/v1/experiments/{created['id']}"
-    reader = api.account("reader", [Scope.READ])
+    manager = api.account("manager", [Scope.EXPERIMENTS])
+    manager.send("POST", "/v1/experiments", AB, status=201)
+    assert manager.send("GET", "/v1/keys", status=403)["code"] == "forbidden"
+    reader = api.account("reader", [Scope.READ, Scope.ADMIN])
     assert reader.send("POST", "/v1/experiments", AB, status=403)["code"] == "forbidden"
     stranger = api.account("stranger")
     for method, suffix, body in (("GET", "", None), ("GET", "/report", None), ("PATCH", "", {"state": "ended"})):
@@ -131,12 +136,22 @@ def logged(experiment: dict[str, Any], track: int, variant: str, error: float, *
     return {
         "experiment_id": experiment["id"],
         "track_id": track,
-        "request_id": f"request-{track}",
         "variant": variant,
         "onset_timestamp": 1_500.0 + error,
         "model_version": 1 if variant == "control" else 2,
         **given,
     }
+
+
+def pair(
+    experiment: dict[str, Any], track: int, control: float, challenger: float, *, ids: tuple[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the answers of both versions in a shadow experiment, with errors of their onsets."""
+    first, second = ids or (new_id("ans"), new_id("ans"))
+    return [
+        logged(experiment, track, "control", control, id=first),
+        logged(experiment, track, "challenger", challenger, shadow=True, id=second, control_id=first),
+    ]
 
 
 def send_outcomes(api: Api, tracks: int) -> None:
@@ -196,17 +211,20 @@ def test_the_report_of_a_shadow_experiment_compares_pairs(api: Api) -> None:
     rows = []
     for track in range(1_000):
         hard = generator.normal(0.0, 10.0)  # the error of both versions
-        rows.append(logged(experiment, track, "control", hard))
-        challenger = logged(experiment, track, "challenger", hard + 0.2, shadow=True)
+        control, challenger = pair(experiment, track, hard, hard + 0.2)
+        rows.append(control)
         if track % 50 == 0:
             challenger["onset_timestamp"] = None
         if track % 40 != 1:  # the challenger failed for these
             rows.append(challenger)
     # The same track again: the pair of the second request counts, also if the challenger failed in a third one.
-    again = {"request_id": "again"}
-    rows += [logged(experiment, 0, "control", 0.0) | again]
-    rows += [logged(experiment, 0, "challenger", 0.1, shadow=True) | again]
-    rows += [logged(experiment, 0, "control", 0.0, request_id="third")]
+    # All requests have the same id, which clients choose.
+    rows += [*pair(experiment, 0, 0.0, 0.1), logged(experiment, 0, "control", 0.0)]
+    # The challenger's answer to an earlier request comes after that to a later one.
+    ids = [first_id("ans", time.time() + second) for second in range(1, 4)]
+    rows += pair(experiment, 3, 0.0, 50.0, ids=(ids[0], ids[2])) + pair(
+        experiment, 3, 0.0, 0.1, ids=(ids[1], ids[1] + "0")
+    )
     api.log(rows)
     send_outcomes(api, 1_000)
     report = api.send("GET", f"/v1/experiments/{experiment['id']}/report")

@@ -19,6 +19,7 @@ from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.database.migrate import migrate
 from gateway.inference_log.log import InferenceLog
 from gateway.settings import GatewaySettings
+from reentry.runtime.records import read_record
 from tests.gateway_servers import new_postgresql_database, running_postgresql
 from tests.unit.gateway.inference_log.rows import read, row_of, until
 
@@ -165,6 +166,27 @@ def test_a_row_that_the_database_refuses_is_kept_on_disk_and_holds_up_no_other(
 
     asyncio.run(run())
     assert stored(gateway_settings, "SELECT id FROM inference_log") == [("trk_00000003",)]
+
+
+@pytest.mark.parametrize("bad", [{"peak_altitude": float("nan")}, {"steps": 2**63}, {"steps": "many"}])
+def test_other_requests_in_the_same_part_as_a_refused_row_are_stored(
+    gateway_settings: GatewaySettings, bad: dict[str, Any]
+) -> None:
+    async def run() -> None:
+        dropped = value("reentry_gateway_spool_dropped_total")
+        async with opened(gateway_settings) as log:
+            for number in range(1, 6):
+                log.record([row_of(number, **(bad if number == 3 else {}))])
+            await until(lambda: log._spool is not None and not log._spool.size)
+        assert value("reentry_gateway_spool_dropped_total") == dropped + 1
+
+    asyncio.run(run())
+    assert stored(gateway_settings, "SELECT track_id FROM inference_log ORDER BY id") == [(1,), (2,), (4,), (5,)]
+    assert stored(gateway_settings, "SELECT requests, tracks FROM usage") == [(4, 4)]
+    (kept,) = (gateway_settings.data / "spool").glob("*/*.unusable")
+    with kept.open("rb") as file:
+        assert b"trk_00000003" in (read_record(file) or b"")
+        assert read_record(file) is None
 
 
 def test_rows_wait_while_the_tables_are_not_migrated(gateway_settings: GatewaySettings) -> None:

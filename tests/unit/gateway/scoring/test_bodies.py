@@ -5,7 +5,8 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,17 @@ from hypothesis import strategies as st
 
 from gateway.problems import Problem
 from gateway.scoring import arrow_safety
-from gateway.scoring.bodies import ARROW, CSV, JSON, MEDIA_TYPES, MOST_ROWS, PARQUET, media_type_of, read_body
+from gateway.scoring.bodies import (
+    ARROW,
+    CSV,
+    JSON,
+    LARGEST_JSON,
+    MEDIA_TYPES,
+    MOST_ROWS,
+    PARQUET,
+    media_type_of,
+    read_body,
+)
 from reentry.schema import TRACK_COLUMNS
 
 
@@ -67,6 +78,18 @@ WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
     PARQUET: as_parquet,
     ARROW: as_arrow,
 }
+
+
+@contextmanager
+def memory() -> Iterator[pa.MemoryPool]:
+    """Memory that Arrow allocates inside the context."""
+    pool = pa.default_memory_pool()
+    own = pa.proxy_memory_pool(pool)
+    pa.set_memory_pool(own)
+    try:
+        yield own
+    finally:
+        pa.set_memory_pool(pool)
 
 
 def status_of(body: bytes, media_type: str) -> int:
@@ -222,15 +245,9 @@ def test_a_parquet_page_that_claims_too_much_is_refused_before_it_is_decoded(mon
     pa.parquet.write_table(pa.table(columns), sink, compression="zstd", use_dictionary=False)
     body = sink.getvalue()
     assert len(body) < 2**20
-    usual = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(usual)  # counts from here on
-    pa.set_memory_pool(pool)
-    try:
+    with memory() as used:
         assert problem_of(body, PARQUET).code == "body-too-large"
-    finally:
-        pa.set_memory_pool(usual)
-    assert pool.max_memory() < 2**22
-    assert pool.bytes_allocated() == 0
+    assert used.max_memory() < 2**20
 
 
 @pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"compression": "gzip", "row_group_size": 3}])
@@ -290,3 +307,145 @@ def test_hostile_bodies_do_not_end_the_process() -> None:
         [sys.executable, "-c", program], input=BODIES[ARROW], capture_output=True, check=False, timeout=120
     )
     assert (done.returncode, done.stdout) == (0, b"survived\n"), done.stderr[-2000:]
+
+
+def with_column(name: str, values: pa.Array) -> pa.Table:
+    """Rows of tracks of which one column is replaced."""
+    rows = pa.Table.from_pandas(table(1, len(values)), preserve_index=False)
+    return rows.set_column(rows.schema.get_field_index(name), name, values)
+
+
+def parquet_of(rows: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pa.parquet.write_table(rows, sink, **{"compression": "zstd", **options})
+    return sink.getvalue()
+
+
+def arrow_of(rows: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[0.0] * 1_000_000]),
+        pa.array([{"x": 1.0}]),
+        pa.array([[("x", 1.0)]], pa.map_(pa.string(), pa.float64())),
+        pa.array([[0.0] * 1_000], pa.list_(pa.float64(), 1_000)),
+        pa.array([bytes(2**16)], pa.binary(2**16)),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_a_parquet_column_with_more_than_a_number_in_a_row_is_refused_before_it_is_decoded(values: pa.Array) -> None:
+    body = parquet_of(with_column("altitude", values))
+    with memory() as used:
+        problem = problem_of(body, PARQUET)
+    assert (problem.code, problem.fields["where"]) == ("invalid-tracks", "body")
+    assert "column altitude is not numeric" in str(problem.content())
+    assert used.max_memory() < 2**20
+
+
+def test_a_nested_column_that_is_not_read_does_not_matter() -> None:
+    rows = pa.Table.from_pandas(table(), preserve_index=False).append_column("more", pa.array([[1.0, 2.0]] * 10))
+    with read_body(parquet_of(rows), PARQUET) as file:
+        assert file.track_count == 2
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_text_that_many_parquet_rows_repeat_is_refused_before_it_is_decoded(kind: pa.DataType) -> None:
+    steps = 20_000
+    values = pa.DictionaryArray.from_arrays(np.zeros(steps, np.int32), pa.array(["1" * 2**14]))
+    body = parquet_of(with_column("altitude", values.cast(kind)))
+    assert len(body) < 2**20
+    with memory() as used:
+        assert problem_of(body, PARQUET).code == "body-too-large"
+    assert used.max_memory() < 2**23
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_parquet_text_in_an_encoding_that_repeats_it_within_a_page_is_refused(encoding: str, version: str) -> None:
+    rows = with_column("altitude", pa.array(["91000"] * 5))
+    body = parquet_of(
+        rows, use_dictionary=False, column_encoding={"altitude": encoding}, data_page_version=version, compression=None
+    )
+    assert "RLE_DICTIONARY" in str(problem_of(body, PARQUET).content())
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.string_view()], ids=str)
+def test_text_that_many_arrow_rows_repeat_is_refused_before_it_is_decoded(kind: pa.DataType) -> None:
+    steps = 20_000
+    if pa.types.is_dictionary(kind):
+        values = pa.DictionaryArray.from_arrays(np.zeros(steps, np.int32), pa.array(["1" * 2**14]))
+    else:
+        view = struct.pack("<i4sii", 2**14, b"1111", 0, 0)
+        buffers = [None, pa.py_buffer(view * steps), pa.py_buffer(b"1" * 2**14)]
+        values = pa.Array.from_buffers(pa.string_view(), steps, buffers)
+    body = arrow_of(with_column("altitude", values))
+    assert len(body) < 2**21
+    with memory() as used:
+        assert problem_of(body, ARROW).code == "body-too-large"
+    assert used.max_memory() < 2**23
+
+
+@pytest.mark.parametrize("media_type", [PARQUET, ARROW])
+@pytest.mark.parametrize("name", ["altitude", "track_id"])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
+)
+def test_numbers_as_text_are_read(media_type: str, name: str, kind: pa.DataType) -> None:
+    values = pa.array(["91000"] * 5).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else None
+    rows = with_column(name, pa.array(["91000"] * 5, kind) if values is None else values)
+    with read_body({PARQUET: parquet_of, ARROW: arrow_of}[media_type](rows), media_type) as file:
+        (track,) = list(file)
+    assert (track.track_id if name == "track_id" else track.measurements[4, 3]) == 91000
+
+
+@pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"use_dictionary": False}])
+def test_parquet_columns_of_other_number_types_are_read(options: dict[str, Any]) -> None:
+    rows = with_column("altitude", pa.array([91000] * 5).cast(pa.decimal128(25, 2)))
+    for name, kind in (("latitude", pa.float32()), ("sensor_id", pa.uint8())):
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, name, rows[name].cast(kind))
+    with read_body(parquet_of(rows, **options), PARQUET) as file:
+        (track,) = list(file)
+    assert track.measurements[:, 3].tolist() == [91000.0] * 5
+
+
+def test_two_arrow_streams_in_one_body_are_refused() -> None:
+    both = as_arrow(table()) + as_arrow(table())
+    problem = problem_of(both, ARROW)
+    assert (problem.code, problem.fields["expected"]) == ("invalid-request", f"one stream of {len(both) // 2:,} bytes")
+
+
+def test_an_arrow_stream_without_a_mark_of_its_end_is_read() -> None:
+    with read_body(as_arrow(table()).removesuffix(b"\xff\xff\xff\xff\0\0\0\0"), ARROW) as file:
+        assert file.track_count == 2
+
+
+@pytest.mark.parametrize("track_id", [7, 7.0, "7", "7.0", "+7", "7e0"])
+def test_json_tracks_with_the_same_id_are_faults(track_id: object) -> None:
+    content = json.loads(as_json(table(3)))
+    content["tracks"][0]["track_id"] = 7
+    content["tracks"][2]["track_id"] = track_id
+    problem = problem_of(json.dumps(content).encode(), JSON)
+    assert problem.code == "invalid-value"
+    (fault,) = problem.content()["faults"]
+    assert (fault["where"], fault["problem"]) == ("tracks[2]", "the same track_id as tracks[0]")
+
+
+def test_json_tracks_with_unreadable_ids_are_faults_of_their_rows() -> None:
+    content = json.loads(as_json(table(3)))
+    content["tracks"][0]["track_id"] = content["tracks"][1]["track_id"] = None
+    with read_body(json.dumps(content).encode(), JSON) as file:
+        assert [track.track_id for track in file] == [2]
+        assert [len(each.rows) for each in file.report.set_aside] == [10]
+
+
+def test_a_large_json_body_is_refused_before_it_is_decoded() -> None:
+    problem = problem_of(b"[" + b"0," * (LARGEST_JSON // 2) + b"0]", JSON)
+    assert (problem.code, problem.fields["expected"]) == ("body-too-large", "at most 8,388,608 bytes")
+    assert "Arrow" in str(problem.fields["fix"])

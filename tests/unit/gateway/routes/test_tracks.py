@@ -1,0 +1,44 @@
+"""POST /v1/tracks:score without a model server: the altitude-fraction rule answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.scoring.bodies import ARROW, CSV, JSON, PARQUET
+from gateway.settings import GatewaySettings
+from tests.gateway_app import running_app
+from tests.unit.gateway.scoring.test_bodies import WRITERS, table
+
+pytestmark = pytest.mark.parametrize("gateway_settings", ["sqlite"], indirect=True)
+
+
+def test_the_answer_has_the_type_of_the_body_unless_accept_excludes_it(gateway_settings: GatewaySettings) -> None:
+    async def main() -> None:
+        async with running_app(gateway_settings) as gateway:
+            for sent, accept, expected in (
+                (JSON, f"{JSON};q=0, */*", CSV),
+                (PARQUET, "*/*", PARQUET),
+                (ARROW, f"{CSV};q=0.9, {ARROW};q=0.1", CSV),
+            ):
+                headers = {"content-type": sent, "accept": accept}
+                body = WRITERS[sent](table(1, 30))
+                answer = await gateway.client.post("/v1/tracks:score", content=body, headers=headers)
+                assert answer.status_code == 200, answer.text
+                assert answer.headers["content-type"].partition(";")[0] == expected
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("query", ["reslt=tracks", "result=tracks&result=rows", "Model=reentry"])
+def test_an_unknown_or_repeated_query_parameter_is_refused(gateway_settings: GatewaySettings, query: str) -> None:
+    async def main() -> None:
+        async with running_app(gateway_settings) as gateway:
+            headers = {"content-type": CSV}
+            answer = await gateway.client.post(f"/v1/tracks:score?{query}", content=b"x", headers=headers)
+            problem = answer.json()
+            assert (answer.status_code, problem["code"], problem["where"]) == (422, "invalid-value", "query")
+            assert problem["got"] == query.partition("=")[0]
+
+    asyncio.run(main())
