@@ -50,7 +50,7 @@ class Services:
         self.triton = self.scorer.main.triton
         self.triton.on_change = self.cache.clear
         self.kserve_calls = KServeCalls(self.triton, settings)
-        self.jobs = Jobs(settings, self.database)
+        self.jobs = Jobs(settings, self.database, self.limits)
         self.stopping = asyncio.Event()
         """Set when the process shuts down: it is no longer ready, and ends its streams of events."""
 

@@ -175,6 +175,14 @@ class Limits:
                 retry_after=math.ceil(state.retry_after),
             )
 
+    async def take_steps(self, account_id: str, tier_name: str, steps: int) -> float | None:
+        """Count steps of a job, and return None; or return the time after which they can be counted, s."""
+        limited, state = await self._take(self._steps[tier_name], account_id, steps)
+        if not limited:
+            return None
+        _REFUSED_STEPS.inc()
+        return state.retry_after
+
     async def _take(self, quota: _Quota, account_id: str, cost: int) -> tuple[bool, RateLimitState]:
         if quota.shared is not None and self._reachable:
             async with self._slots:

@@ -110,6 +110,8 @@ class Job(Table):
     """Name of the uploaded file in the store, or the s3:// address that the job refers to."""
     bytes: Mapped[int]
     rows: Mapped[int | None]
+    steps_charged: Mapped[int] = mapped_column(default=0)
+    """Rows that are counted in the account's limit of steps. A worker scores the file when all of them are."""
     tracks: Mapped[int | None]
     tracks_done: Mapped[int] = mapped_column(default=0)
     tracks_refused: Mapped[int] = mapped_column(default=0)

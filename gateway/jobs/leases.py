@@ -18,7 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from gateway import metrics
 from gateway.database.clock import now
 from gateway.database.engine import Database
-from gateway.database.tables import Job, WebhookDelivery
+from gateway.database.tables import Account, Job, WebhookDelivery
 from gateway.inference_log.usage import HOUR, add_sums
 from gateway.jobs.states import ACTIVE, ENDED, PATH, WITH_RESULTS, JobState, before
 from gateway.jobs.webhooks.announcements import announcement
@@ -54,6 +54,9 @@ class Lease:
     """Number of the lease."""
     source: str
     state: JobState
+    rows: int | None
+    """Number of rows in the file; None before a worker has read it."""
+    steps_charged: int
     attempts: int
     """Number of leases in which the job made no progress, this one included."""
     seconds_left: float
@@ -115,6 +118,8 @@ class Leases:
             fence=row.fence,
             source=row.source,
             state=JobState(row.state),
+            rows=row.rows,
+            steps_charged=row.steps_charged,
             attempts=row.attempts,
             seconds_left=row.seconds_left,
         )
@@ -142,6 +147,18 @@ class Leases:
         async with self._database.writing() as connection:
             found = (await connection.execute(statement)).scalar_one_or_none()
         return None if found is None else JobState(found)
+
+    async def tier_of(self, account_id: str) -> str:
+        """Return the name of an account's tier."""
+        async with self._database.reading() as connection:
+            tier: str = (await connection.execute(select(Account.tier).where(Account.id == account_id))).scalar_one()
+        return tier
+
+    async def note_charge(self, lease: Lease, rows: int, charged: int) -> None:
+        """Note how many rows of a job are counted in the limit of its account."""
+        statement = update(Job).where(self._is_held(lease)).values(rows=rows, steps_charged=charged)
+        async with self._database.writing() as connection:
+            await connection.execute(statement)
 
     async def release(self, lease: Lease, *, delay: float = 0.0, counted: bool = False) -> bool:
         """Give a job back, so that any worker may take it after a delay; return whether the lease was still held.
@@ -225,7 +242,11 @@ class Leases:
             statement = (
                 update(Job)
                 .where(own, Job.state.in_(before(JobState.CANCELLING) | {JobState.CANCELLING}))
-                .values(state=JobState.CANCELLING, revision=Job.revision + 1)
+                .values(
+                    state=JobState.CANCELLING,
+                    revision=Job.revision + 1,
+                    lease_until=case((Job.lease_owner.is_(None), None), else_=Job.lease_until),  # it waits no longer
+                )
                 .returning(Job)
             )
             return (await connection.execute(statement)).one_or_none()

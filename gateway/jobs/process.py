@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import make_wsgi_app
 
+from gateway.accounts.limits import Limits
 from gateway.database.engine import Database
 from gateway.database.migrate import migrate
 from gateway.jobs.service import Jobs
@@ -47,12 +48,12 @@ async def _work(settings: GatewaySettings, workers: int, announce: Callable[[Wor
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    database = Database(settings)
-    jobs = Jobs(settings, database)
+    database, limits = Database(settings), Limits(settings)
+    jobs = Jobs(settings, database, limits)
     try:
         url, close = _serve(settings, lambda: jobs.alive)
         try:
-            async with exporting(settings), jobs.working(workers, stopping):
+            async with exporting(settings), limits.open(), jobs.working(workers, stopping):
                 announce(Working(workers, url))
                 await stopping.wait()
         finally:

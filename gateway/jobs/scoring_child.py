@@ -3,7 +3,8 @@
 A process of its own keeps the gateway responsive, because reading a file holds Python's lock for long; it returns its
 memory to the system; and a file that exhausts the memory ends only this process.
 
-The first line of standard input is the `Order`. A line `stop` ends the scoring and keeps the results so far. The end of
+The first line of standard input is the `Order`. When the file is read, the child reports its rows, and waits for a line
+`go` before it scores them. A line `stop` ends the scoring and keeps the results so far. The end of
 the input means that the worker is dead, and ends the process at once. Standard output has one JSON object a line, a
 `Message`.
 """
@@ -55,15 +56,16 @@ class Order(msgspec.Struct, kw_only=True):
 class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What the child reports: its progress, and its end at last."""
 
-    end: Literal["", "scored", "invalid", "unavailable", "failed"] = ""
+    end: Literal["", "scored", "invalid", "unavailable", "failed", "limited"] = ""
     """Empty before the end. `invalid`: the file cannot be scored. `unavailable`: Triton does not answer. `failed`:
-    another error, after which a repetition may succeed."""
+    another error, after which a repetition may succeed. `limited`: the account has to wait for `seconds`."""
     stage: Literal["", "scoring", "writing"] = ""
     rows: int = 0
     tracks: int = 0
     done: int = 0
     refused: int = 0
     model_version: int | None = None
+    seconds: float = 0.0
     problem: str = ""
     expected: str | None = None
     got: str | None = None
@@ -95,19 +97,20 @@ def main() -> None:
 
     source = sys.stdin.buffer
     order = msgspec.json.decode(source.readline(), type=Order)
-    scored = ScoredTracks()
+    scored, may_score = ScoredTracks(), threading.Event()
 
     def note(progress: Progress) -> None:
         if not progress.done:
             scored.clear()
         send(_message(progress))
+        may_score.wait()
 
     control = Control(
         on_progress=note,
         on_scored=scored.add,
         on_report=lambda report: _write_faults(report, Path(order.out) / "set_aside.jsonl"),
     )
-    threading.Thread(target=_listen, args=(source, control), daemon=True).start()
+    threading.Thread(target=_listen, args=(source, control, may_score), daemon=True).start()
     resource.setrlimit(resource.RLIMIT_DATA, (_LARGEST_MEMORY, _LARGEST_MEMORY))
     try:
         path = Path(order.source)
@@ -139,10 +142,11 @@ def main() -> None:
     os._exit(0)
 
 
-def _listen(source: BinaryIO, control: Control) -> None:
+def _listen(source: BinaryIO, control: Control, may_score: threading.Event) -> None:
     for line in source:
         if line.strip() == b"stop":
             control.stop()
+        may_score.set()
     os._exit(1)  # the worker is dead, and another one may take the job
 
 

@@ -36,11 +36,18 @@ class ScoringProcess:
         async for line in self._process.stdout:
             yield decoder.decode(line)
 
+    def score(self) -> None:
+        """Let the process score the file that it has read."""
+        self._say(b"go\n")
+
     def stop(self) -> None:
         """End the scoring; the process then writes the results of the tracks scored so far."""
+        self._say(b"stop\n")
+
+    def _say(self, line: bytes) -> None:
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
-            self._process.stdin.write(b"stop\n")
+            self._process.stdin.write(line)
 
     async def ended(self) -> int:
         """Wait for the end of the process, and return its exit status."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, select
 
+from gateway.accounts.limits import Limits
 from gateway.accounts.principal import Principal
 from gateway.database.engine import Database
 from gateway.database.pages import read_page
@@ -32,9 +33,10 @@ _DEAD_SECONDS: Final = 60.0
 class Jobs:
     """The jobs, as the routes and the workers of one process use them."""
 
-    def __init__(self, settings: GatewaySettings, database: Database) -> None:
+    def __init__(self, settings: GatewaySettings, database: Database, limits: Limits) -> None:
         self._settings = settings
         self._database = database
+        self._limits = limits
         self.files = open_files(settings)
         self.leases = Leases(database, settings.lease_seconds)
         self.secrets = WebhookSecrets(database)
@@ -55,7 +57,9 @@ class Jobs:
             yield
             return
         await asyncio.to_thread(remove_leftovers, self._settings)
-        self._workers = [Worker(self._settings, self._database, self.leases, self.files) for _ in range(count)]
+        self._workers = [
+            Worker(self._settings, self._database, self._limits, self.leases, self.files) for _ in range(count)
+        ]
         deliveries = Deliveries(self._database, Reachable(self._settings.webhooks_to))
         tasks = [
             *(asyncio.create_task(worker.run(stopping, self.creation.created)) for worker in self._workers),

@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from gateway import metrics
+from gateway.accounts.limits import Limits
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.jobs.files.store import JobFiles, StoreError
 from gateway.jobs.leases import Lease, Leases, Work, expired
@@ -38,6 +39,8 @@ _IDLE_SECONDS: Final = 1.0
 """Time between two looks for a job, s."""
 _AWAY_SECONDS: Final = 5.0
 """Time after which a job is tried again when Triton or the store was away, s."""
+_PARTS_OF_LIMIT: Final = 10
+"""Number of parts in which a job takes the steps that its account may send in a minute."""
 _PATIENCE: Final = 60.0
 """Time without an answer of Triton after which another job gets its turn, s."""
 
@@ -59,13 +62,16 @@ class _Turn:
 class Worker:
     """A worker, which holds one job at a time."""
 
-    def __init__(self, settings: GatewaySettings, database: Database, leases: Leases, files: JobFiles) -> None:
+    def __init__(
+        self, settings: GatewaySettings, database: Database, limits: Limits, leases: Leases, files: JobFiles
+    ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         """Name of the worker, which no other worker has."""
         self.last_look = time.monotonic()
         """Time at which the worker last looked for a job or renewed its lease."""
         self._settings = settings
         self._database = database
+        self._limits = limits
         self._leases = leases
         self._files = files
         self._scratch = settings.data / "scratch"
@@ -147,6 +153,8 @@ class Worker:
     async def _score(self, turn: _Turn, scratch: Path) -> Message:
         """Score the file of a job, store the results, and return how it ended."""
         lease = turn.lease
+        if lease.rows is not None and (wait := await self._charge(turn, lease.rows)) is not None:
+            return wait
         try:
             source = await asyncio.to_thread(_source, self._files, lease, scratch)
         except FileNotFoundError:
@@ -165,7 +173,7 @@ class Worker:
             timeout=self._settings.timeout,
             patience=_PATIENCE,
         )
-        end = Message()
+        end, may_score = Message(), False
         async with scoring(order, source.parent, scratch) as process:
             stopping = asyncio.ensure_future(_stop_when(turn.cancelled, process.stop))
             try:
@@ -173,6 +181,11 @@ class Worker:
                     if message.end:
                         end = message
                         break
+                    if not may_score:
+                        if (wait := await self._charge(turn, message.rows)) is not None:
+                            return wait
+                        may_score = True
+                        process.score()
                     _note(turn, message)
                 else:
                     status = await process.ended()
@@ -186,6 +199,30 @@ class Worker:
                 return _unavailable(error)
             await self._log_tracks(turn, scratch / "tracks")
         return end
+
+    async def _charge(self, turn: _Turn, rows: int) -> Message | None:
+        """Count the rows of a job in the limit of its account; return the end of the turn if it has to wait.
+
+        The rows are counted in parts, so that a job may have more of them than the limit of a minute.
+        """
+        lease, charged, seconds = turn.lease, turn.lease.steps_charged, None
+        if charged >= rows or lease.state == JobState.CANCELLING or turn.cancelled.is_set():
+            return None
+        try:
+            tier = await self._leases.tier_of(lease.account_id)
+            tier = tier if tier in self._settings.tiers else "standard"  # as for its requests
+            allowed = self._settings.tiers[tier].steps_per_minute
+            part = max(1, allowed // _PARTS_OF_LIMIT)
+            while charged < rows and seconds is None:
+                steps = min(part, rows - charged)
+                seconds = await self._limits.take_steps(lease.account_id, tier, steps)
+                charged += steps if seconds is None else 0
+            await self._leases.note_charge(lease, rows, charged)
+        except DatabaseUnavailableError as error:
+            return _unavailable(error)
+        if seconds is None:
+            return None
+        return Message(end="limited", seconds=max(seconds, 60.0 * min(1.0, (rows - charged) / allowed)))
 
     async def _log_tracks(self, turn: _Turn, path: Path) -> None:
         """Store the rows of the inference log. While the database is away it is tried again."""
@@ -212,6 +249,8 @@ class Worker:
                 *("invalid-tracks", end.problem), expected=end.expected, got=end.got, where=end.where, fix=end.fix
             )
             await self._finish(turn, JobState.FAILED, stopping, error)
+        elif end.end == "limited":
+            await self._release(lease, delay=end.seconds)
         else:
             counted = end.end != "unavailable"
             _log.warning("a job is tried again later", job_id=lease.job_id, reason=end.problem, counted=counted)

@@ -33,7 +33,7 @@ Time = Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False)]
 class UsageSums(BaseModel):
     """Sums of a time."""
 
-    requests: int = Field(description="Answered requests with at least one track.")
+    requests: int = Field(description="Answered requests with at least one track, and jobs with results.")
     tracks: int = Field(description="Tracks that were answered.")
     steps: int = Field(description="Steps of these tracks.")
     cached: int = Field(description="Tracks of these that were answered from the cache.")

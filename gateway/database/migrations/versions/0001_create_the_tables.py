@@ -164,6 +164,7 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("rows", sa.BigInteger(), nullable=True),
+        sa.Column("steps_charged", sa.BigInteger(), nullable=False),
         sa.Column("tracks", sa.BigInteger(), nullable=True),
         sa.Column("tracks_done", sa.BigInteger(), nullable=False),
         sa.Column("tracks_refused", sa.BigInteger(), nullable=False),

@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy import Row, select, update
 
 from gateway.accounts.directory import Directory
+from gateway.accounts.limits import Limits
 from gateway.accounts.principal import Principal
 from gateway.database.engine import Database
 from gateway.database.migrate import migrate
@@ -81,7 +82,7 @@ async def open_bench(settings: GatewaySettings) -> AsyncIterator[Bench]:
             )
             for account in accounts
         )
-        yield Bench(settings, database, Jobs(settings, database), east, west)
+        yield Bench(settings, database, Jobs(settings, database, Limits(settings)), east, west)
     finally:
         await database.close()
 

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from sqlalchemy import Row
 
+from gateway.accounts.limits import Limits
 from gateway.jobs import worker as worker_module
 from gateway.jobs.files import s3
 from gateway.jobs.waiting import first_of
 from gateway.jobs.worker import MOST_ATTEMPTS, Worker, remove_leftovers
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, Tier
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.unit.gateway.jobs.conftest import ROWS, Bench
 
@@ -34,7 +35,7 @@ async def tracks() -> AsyncIterator[bytes]:
 async def working(bench: Bench) -> AsyncIterator[asyncio.Event]:
     """Run a worker during the block; yield the event that stops it."""
     stopping = asyncio.Event()
-    worker = Worker(bench.settings, bench.database, bench.jobs.leases, bench.jobs.files)
+    worker = Worker(bench.settings, bench.database, Limits(bench.settings), bench.jobs.leases, bench.jobs.files)
     task = asyncio.create_task(worker.run(stopping, asyncio.Event()))
     try:
         yield stopping
@@ -127,6 +128,31 @@ def test_a_job_waits_while_triton_is_away_without_using_up_attempts(
         assert (row.state, row.attempts, row.tracks, row.tracks_done) == ("running", 0, 3, 0)
 
     with_embedded_bench(work, **NOBODY)
+
+
+def test_a_job_waits_for_the_steps_of_its_account_and_is_charged_once(
+    with_embedded_bench: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(worker_module, "_AWAY_SECONDS", 0.1)
+
+    async def work(bench: Bench) -> None:
+        first = await bench.create(content=tracks())
+        async with working(bench):
+            row = await until(bench, first, lambda row: row.fence >= 3)
+            assert (row.state, row.steps_charged) == ("running", row.rows)
+            await bench.jobs.cancel_or_remove(bench.east, first)
+            await until(bench, first, lambda row: row.finished_at is not None)
+            second = await bench.create(content=tracks())
+            row = await until(bench, second, lambda row: row.fence == 1 and row.lease_owner is None)
+            assert (row.state, row.attempts) == ("validating", 0)
+            assert 0 < row.steps_charged < row.rows
+            assert row.lease_until > time.time() + 5
+            await bench.jobs.cancel_or_remove(bench.east, second)
+            row = await until(bench, second, lambda row: row.finished_at is not None)
+            assert (row.state, row.tracks_done) == ("cancelled", 0)
+
+    with_embedded_bench(work, tiers={"standard": Tier(steps_per_minute=100)}, **NOBODY)
 
 
 def test_a_worker_that_stops_gives_its_job_back_at_once(with_embedded_bench: Callable[..., None]) -> None:
