@@ -193,7 +193,7 @@ def _parquet(source: Path, path: Path) -> Path:
     import pyarrow.parquet as pq
 
     try:
-        with pa.OSFile(str(source)) as file, pa.ipc.open_stream(file) as stream, whole_file(path) as part:  # noqa: SIM117
+        with pa.OSFile(str(source)) as file, pa.ipc.open_stream(file) as stream, whole_file(path) as part:
             with pq.ParquetWriter(part, stream.schema) as writer:
                 for batch in stream:
                     batch.validate(full=True)
