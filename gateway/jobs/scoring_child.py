@@ -198,6 +198,8 @@ def _parquet(source: Path, path: Path) -> Path:
                 for batch in stream:
                     batch.validate(full=True)
                     writer.write_batch(batch)
+            if file.tell() < file.size():
+                raise pa.ArrowInvalid("bytes follow the end of the stream")
     except (pa.ArrowException, OSError) as error:
         raise TrackFileError(
             "not readable as an Arrow stream", where=str(source), got=str(error).partition("\n")[0]

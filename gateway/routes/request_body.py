@@ -40,8 +40,9 @@ async def read_request_body(request: Request, largest: int) -> bytes:
             size += len(part)
             if size > largest:
                 raise _too_large(largest, size)
-            hold(len(part))
-        parts.append(part)
+            if part:  # the last one is often empty
+                hold(len(part))
+                parts.append(part)
         note({"http.request.body.size": size})
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -40,5 +41,24 @@ def test_an_unknown_or_repeated_query_parameter_is_refused(gateway_settings: Gat
             problem = answer.json()
             assert (answer.status_code, problem["code"], problem["where"]) == (422, "invalid-value", "query")
             assert problem["got"] == query.partition("=")[0]
+
+    asyncio.run(main())
+
+
+def test_a_body_that_arrives_in_parts_is_scored_as_a_whole(gateway_settings: GatewaySettings) -> None:
+    body = WRITERS[JSON](table(3, 30))
+
+    async def parts() -> AsyncIterator[bytes]:
+        for place in range(0, len(body), 1_000):
+            yield body[place : place + 1_000]
+
+    async def main() -> None:
+        async with running_app(gateway_settings) as gateway:
+            answer = await gateway.client.post("/v1/tracks:score", content=parts(), headers={"content-type": JSON})
+            assert [(track["track_id"], track["rows"]) for track in answer.json()["tracks"]] == [
+                (0, 30),
+                (1, 30),
+                (2, 30),
+            ]
 
     asyncio.run(main())
