@@ -57,6 +57,8 @@ class _Turn:
     """Set when the state of the work has changed, which is reported at once."""
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the account has cancelled the job."""
+    over: bool = False
+    """Whether the lease is renewed no longer."""
 
 
 class Worker:
@@ -123,32 +125,36 @@ class Worker:
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in tasks:
+                # A renewal is not cancelled: SQLite would stay locked by the connection that is amid its transaction.
+                turn.over = True
+                turn.reported.set()
+                for task in tasks - {keeping}:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         if not working.cancelled():
             await self._conclude(turn, working.result(), stopping)
-        elif not keeping.cancelled():
-            keeping.result()
+        elif keeping.result():
             await self._give_up(lease)
         elif not late.cancelled():
             await self._finish(turn, JobState.EXPIRED, stopping, expired())
         else:
             await self._release(lease)
 
-    async def _keep(self, turn: _Turn) -> None:
-        """Renew the lease until it is lost."""
+    async def _keep(self, turn: _Turn) -> bool:
+        """Renew the lease until the turn is over; return whether the lease is lost."""
         seconds = min(_RENEW_SECONDS, self._settings.lease_seconds / 3)
-        while True:
+        while not turn.over:
             turn.reported.clear()
             with suppress(DatabaseUnavailableError):  # the fence protects the job if another worker takes it meanwhile
                 state = await self._leases.renew(turn.lease, turn.work)
                 if state is None:
-                    return
+                    return True
                 if state == JobState.CANCELLING:
                     turn.cancelled.set()
             self.last_look = time.monotonic()
-            await first_of(turn.reported.wait(), seconds=seconds)
+            if not turn.over:
+                await first_of(turn.reported.wait(), seconds=seconds)
+        return False
 
     async def _score(self, turn: _Turn, scratch: Path) -> Message:
         """Score the file of a job, store the results, and return how it ended."""
