@@ -40,6 +40,8 @@ class Database:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.dialect = "sqlite" if settings.embedded else "postgresql"
+        # A statement of SQLite that is cancelled may keep its lock, and a file on this machine does not hang.
+        self._longest_seconds = None if settings.embedded else _LONGEST_SECONDS
         if settings.embedded:
             settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._engine: AsyncEngine = create_async_engine(address_of(settings), **_options(settings))
@@ -60,7 +62,7 @@ class Database:
                 during the commit.
         """
         with unavailable():
-            async with asyncio.timeout(_LONGEST_SECONDS), self._engine.begin() as connection:
+            async with asyncio.timeout(self._longest_seconds), self._engine.begin() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -71,7 +73,7 @@ class Database:
             DatabaseUnavailableError: the database does not answer.
         """
         with unavailable():
-            async with asyncio.timeout(_LONGEST_SECONDS), self._engine.connect() as connection:
+            async with asyncio.timeout(self._longest_seconds), self._engine.connect() as connection:
                 if self.dialect == "sqlite":
                     connection = await connection.execution_options(sqlite_reads=True)
                 yield connection
