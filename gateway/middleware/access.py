@@ -12,6 +12,8 @@ from gateway.services import Services
 
 PROTECTED: Final = ("/v1/", "/v2", "/api/")
 """Prefixes of the paths that require a key. The other paths are health, documents and the live page."""
+_OPEN: Final = frozenset({"/api/v1/health/live", "/api/v1/health/ready"})
+"""Paths under these prefixes that require none."""
 
 
 class Access:
@@ -23,7 +25,7 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request of a known sender."""
-        if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+        if scope["type"] == "http" and scope["path"].startswith(PROTECTED) and scope["path"] not in _OPEN:
             state = scope["state"]
             try:
                 principal = state["principal"] = await self._services.authentication.authenticate(credentials_of(scope))
