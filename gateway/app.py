@@ -83,6 +83,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.include_router(kserve.router)
     app.include_router(tracks.router, prefix="/api/v1", include_in_schema=False)
     app.include_router(health.router)
+    app.include_router(health.router, prefix="/api/v1", include_in_schema=False)
     for prefix in ("/v1", "/api/v1"):
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")

@@ -100,8 +100,8 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "rate-limited": Kind(
         status=429,
         title="Rate limit exceeded",
-        meaning="The account sent more requests or steps than its tier allows, or has too many active jobs. Repeat "
-        "after `Retry-After` seconds.",
+        meaning="The account sent more requests or steps than its tier allows, or has too many active jobs, or the key "
+        "has too many open streams. Repeat after `Retry-After` seconds.",
         retry_after=True,
     ),
     "internal": Kind(

@@ -16,6 +16,7 @@ from gateway.comparison.outcomes import Outcomes
 from gateway.database.engine import Database
 from gateway.events.bus import bus_of
 from gateway.events.publish import Events
+from gateway.events.sse import Readers
 from gateway.inference_log.log import InferenceLog
 from gateway.jobs.service import Jobs
 from gateway.kserve.calls import KServeCalls
@@ -41,6 +42,7 @@ class Services:
         self.log = InferenceLog(self.database, settings)
         self.bus = bus_of(settings.redis_url)
         self.events = Events(self.database, self.bus)
+        self.readers = Readers()
         self.catalogue = ModelCatalogue(settings.triton_url)
         self.experiments = Experiments(self.database)
         self.outcomes = Outcomes(self.database)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.database.tables import IdempotencyKey
+from gateway.database.upsert import insert_into
 from gateway.ids import new_id
 from gateway.problems import Problem
 
@@ -76,16 +76,13 @@ class Claims:
             "locked_until": now + LOCK_SECONDS,
             "expires_at": now + KEPT_SECONDS,
         }
-        insert = sqlite.insert if self._database.dialect == "sqlite" else postgresql.insert
         is_free = or_(table.expires_at <= now, table.status.is_(None) & (table.locked_until <= now))
-        statement = (
-            insert(table)
-            .values(account_id=account_id, key=key, **values)
-            .on_conflict_do_update(index_elements=[table.account_id, table.key], set_=values, where=is_free)
-            .returning(table.owner)
-        )
         async with self._database.writing() as connection:
-            if (await connection.execute(statement)).first() is not None:
+            insert = insert_into(connection, table).values(account_id=account_id, key=key, **values)
+            upsert = insert.on_conflict_do_update(
+                index_elements=[table.account_id, table.key], set_=values, where=is_free
+            )
+            if (await connection.execute(upsert.returning(table.owner))).first() is not None:
                 return claim
             query = select(table.fingerprint, table.status, table.headers, table.body)
             row = (await connection.execute(query.where(table.account_id == account_id, table.key == key))).first()

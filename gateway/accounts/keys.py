@@ -1,7 +1,7 @@
 """Keys: their form, creation and hash.
 
-A key is `rk_<id>_<secret>_<checksum>`. The id finds its row, the secret has 256 random bits, and the checksum tells a
-mistyped key from an unknown one without the database; secret scanners recognise it, too.
+A key is `rk_<id>_<secret>_<checksum>`. The id finds its row, the secret has 256 random bits, and the checksum
+distinguishes a mistyped key from an unknown one without the database. Secret scanners recognise the checksum, too.
 """
 
 from __future__ import annotations

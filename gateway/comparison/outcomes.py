@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Insert, Row, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.database.engine import Database
 from gateway.database.pages import read_page
 from gateway.database.tables import LoggedTrack, Outcome
+from gateway.database.upsert import insert_into
 from gateway.ids import new_id
 
 _PART: Final = 500
@@ -67,7 +67,12 @@ class Outcomes:
                 created, changed = created + len(new), changed + len(other)
                 if new or other:
                     rows = [_row(account_id, track_id, onsets[track_id]) for track_id in (*new, *other)]
-                    await connection.execute(self._upsert(), rows)
+                    insert = insert_into(connection, Outcome)
+                    changes = {name: insert.excluded[name] for name in ("onset_timestamp", "received_at")}
+                    upsert = insert.on_conflict_do_update(
+                        index_elements=[Outcome.account_id, Outcome.track_id], set_=changes
+                    )
+                    await connection.execute(upsert, rows)
         return Stored(created=created, changed=changed, unchanged=len(ordered) - created - changed)
 
     async def list(
@@ -81,15 +86,6 @@ class Outcomes:
         query = select(*Outcome.__table__.columns).where(Outcome.account_id == account_id)
         async with self._database.reading() as connection:
             return await read_page(connection, query, [Outcome.__table__.c.id], limit=limit, cursor=cursor)
-
-    def _upsert(self) -> Insert:
-        dialect: Any = sqlite if self._database.dialect == "sqlite" else postgresql
-        statement = dialect.insert(Outcome)
-        values: Insert = statement.on_conflict_do_update(
-            index_elements=[Outcome.account_id, Outcome.track_id],
-            set_={name: statement.excluded[name] for name in ("onset_timestamp", "received_at")},
-        )
-        return values
 
 
 async def _stored(connection: AsyncConnection, account_id: str, track_ids: Sequence[int]) -> dict[int, float | None]:

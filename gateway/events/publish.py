@@ -133,7 +133,7 @@ class Events:
         newest = await self._look()
         if after is None:
             return newest
-        # A number of another database tells nothing; the reader has none of the events in this one.
+        # A number of another database is meaningless here: the reader has none of the events in this one.
         return after if after <= newest else 0
 
     async def read(

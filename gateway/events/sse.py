@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 import msgspec
@@ -13,13 +13,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import metrics
+from gateway.problems import Problem
 
 KEEP_ALIVE_SECONDS: Final = 15.0
 """Longest silence of a stream, s. Proxies close a connection that is silent for longer, often after 60 s."""
 MEDIA_TYPE: Final = "text/event-stream"
 
+MOST_STREAMS: Final = 20
+"""Streams that one key may read from one process at the same time."""
+
 _RETRY: Final = b"retry: 1000\n\n"
-"""Tells the client to connect again 1 s after a stream has ended."""
+"""Makes the client connect again 1 s after a stream has ended."""
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
 _LARGEST_MAILBOX: Final = 4 * 2**20
 """Bytes of the events that wait for one slow reader."""
@@ -71,6 +75,35 @@ class Mailbox:
         return events
 
 
+class Readers:
+    """Streams that this process sends, by the key that opened them."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def admit(self, key_id: str) -> Iterator[None]:
+        """Count a stream during the block.
+
+        Raises:
+            Problem: the key has too many streams.
+        """
+        if self._open[key_id] >= MOST_STREAMS:
+            raise Problem(
+                "rate-limited",
+                "the key has too many open streams of events",
+                expected=f"at most {MOST_STREAMS} streams of a key",
+                fix="close a stream, or let one stream serve several readers",
+            )
+        self._open[key_id] += 1
+        try:
+            yield
+        finally:
+            self._open[key_id] -= 1
+            if not self._open[key_id]:
+                del self._open[key_id]
+
+
 class EventStream(Response):
     """Response that sends encoded events as they come.
 
@@ -81,13 +114,19 @@ class EventStream(Response):
     media_type = MEDIA_TYPE
 
     def __init__(
-        self, events: AsyncIterator[bytes], stopping: asyncio.Event, *, keep_alive: float = KEEP_ALIVE_SECONDS
+        self,
+        events: AsyncIterator[bytes],
+        stopping: asyncio.Event,
+        *,
+        admission: AbstractContextManager[None] | None = None,
+        keep_alive: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         """Prepare the response.
 
         Args:
             events: one or several encoded events at a time, see `encode_event`. The iterator is closed at the end.
             stopping: set when the process stops.
+            admission: entered while the stream is open, see `Readers.admit`.
             keep_alive: silence after which a comment is sent, s.
         """
         # No proxy may store, compress or hold back the events.
@@ -95,10 +134,15 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
         self._stopping = stopping
+        self._admission = admission or nullcontext()
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # the interface of ASGI
         """Send events until one of the three ends."""
+        with self._admission:
+            await self._stream(receive, send)
+
+    async def _stream(self, receive: Receive, send: Send) -> None:
         metrics.EVENT_READERS.inc()
         tasks = [
             asyncio.ensure_future(each)

@@ -10,7 +10,8 @@ from gateway import metrics
 from gateway.problems import Problem
 from gateway.services import Services
 
-_OPEN: Final = frozenset({"/", "/openapi.json", "/health/live", "/health/ready"})
+_HEALTH: Final = ("/health/live", "/health/ready")
+_OPEN: Final = frozenset({"/", "/openapi.json", *_HEALTH, *(f"/api/v1{path}" for path in _HEALTH)})
 """Paths that require no key, with those of the live page's files. Every other path does, whether a route has it or not:
 a new route, and a path that is written in another way, cannot be reached without a key."""
 _OPEN_FILES: Final = "/assets/"

@@ -81,7 +81,9 @@ class Requests:
             request_ended(span, scope["method"], route, status)
             metrics.REQUESTS.labels(route, scope["method"], status or 499).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(seconds)
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR or (context.logged and not route.startswith("/health")):
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR or (
+                context.logged and not route.startswith(("/health", "/api/v1/health"))
+            ):
                 _log.info(
                     "request",
                     method=scope["method"],

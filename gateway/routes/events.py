@@ -14,6 +14,7 @@ from gateway.accounts.principal import Principal, Scope, require
 from gateway.events.publish import NewEvent
 from gateway.events.sse import MEDIA_TYPE, EventStream
 from gateway.middleware.access import credentials_of
+from gateway.middleware.bodies import LARGEST
 from gateway.problems import Problem, answers
 from gateway.routes.dependencies import ServicesOf
 from gateway.routes.json_bodies import body_of, read_json
@@ -21,8 +22,6 @@ from gateway.services import Services
 
 LARGEST_POST: Final = 10_000
 """Largest number of updates, and of events, in one post."""
-_LARGEST_BODY: Final = 16 * 2**20
-"""Bytes of the largest post."""
 
 router = APIRouter(tags=["events"])
 
@@ -154,7 +153,7 @@ async def post_events(
     Positions are gone when they are sent. An alert is known by its feed, track and onset, and a refinement by its
     hindsight as well, so that a post may be repeated.
     """
-    post = await read_json(request, _decode, _LARGEST_BODY)
+    post = await read_json(request, _decode, LARGEST)
     kept = [_to_keep(post.feed, event) for event in post.events]
     new = await services.events.keep(principal.account_id, kept)
     if post.updates:
@@ -197,7 +196,8 @@ async def read_events(
     """
     begin = await services.events.begin(after if last_event_id is None else last_event_id)
     check = partial(_may_read, services, request.scope)
-    return EventStream(services.events.read(principal.account_id, begin, check), services.stopping)
+    events = services.events.read(principal.account_id, begin, check)
+    return EventStream(events, services.stopping, admission=services.readers.admit(principal.key_id))
 
 
 async def _may_read(services: Services, scope: AsgiScope) -> bool:

@@ -200,7 +200,8 @@ async def events(
     seen = -1 if last_event_id is None else last_event_id
     if row.state in ENDED and row.revision <= seen:
         return Response(status_code=204)
-    return EventStream(_changes(services, sender, row, seen), services.stopping)
+    admission = services.readers.admit(sender.key_id)
+    return EventStream(_changes(services, sender, row, seen), services.stopping, admission=admission)
 
 
 async def _changes(services: Services, sender: Principal, row: Row[Any], seen: int) -> AsyncIterator[bytes]:

@@ -126,7 +126,7 @@ def _read_csv(body: bytes) -> TrackFile:
         try:
             return read_tracks(Path(file.name), in_memory_bytes=sys.maxsize)
         except TrackFileError as error:
-            # The name of the temporary file is nobody's matter.
+            # The client does not know the name of the temporary file.
             raise Problem.of("invalid-tracks", error, where=_NAME) from error
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from typing import Any
 
 import pytest
 
-from gateway.events.sse import EventStream, Mailbox, encode_event
+from gateway.events.sse import MOST_STREAMS, EventStream, Mailbox, Readers, encode_event
+from gateway.problems import Problem
 
 Message = MutableMapping[str, Any]
 
@@ -177,6 +178,36 @@ def test_an_error_of_the_source_ends_the_stream_with_it() -> None:
         assert not client.is_complete
 
     asyncio.run(main())
+
+
+def test_a_stream_counts_for_its_key_while_it_is_open() -> None:
+    async def run() -> None:
+        async def source() -> AsyncIterator[bytes]:
+            await asyncio.Event().wait()
+            yield b""
+
+        readers = Readers()
+        clients = [Client() for _ in range(MOST_STREAMS)]
+
+        def stream(client: Client) -> Coroutine[Any, Any, None]:
+            response = EventStream(source(), asyncio.Event(), admission=readers.admit("key"))
+            return response({"type": "http"}, client.receive, client.send)
+
+        streams = [asyncio.create_task(stream(client)) for client in clients]
+        await asyncio.sleep(0)
+        further = Client()
+        with pytest.raises(Problem) as refused:
+            await stream(further)
+        assert (refused.value.code, further.messages) == ("rate-limited", [])
+        clients[0].gone.set()
+        await streams[0]
+        further.gone.set()
+        await stream(further)
+        for client in clients:
+            client.gone.set()
+        await asyncio.gather(*streams)
+
+    asyncio.run(run())
 
 
 def test_the_content_is_json() -> None:

@@ -71,7 +71,8 @@ def test_every_answer_to_a_known_sender_has_the_limits_and_a_refusal_the_time_to
             policy = '"requests";q=3;w=30, "steps";q=60000000;w=60'
             assert {answer.headers["ratelimit-policy"] for answer in answers} == {policy}
             assert [answer.headers.get("retry-after") for answer in answers] == [None, None, None, "10", "10"]
-            assert (await gateway.client.get("/health/live")).status_code == 200
+            for path in ("/health/live", "/health/ready", "/api/v1/health/live", "/api/v1/health/ready"):
+                assert (await gateway.client.get(path)).status_code == 200
 
     asyncio.run(main())
 

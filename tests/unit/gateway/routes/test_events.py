@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from gateway.accounts.principal import Scope
+from gateway.events.sse import MOST_STREAMS
 from gateway.settings import GatewaySettings
 from tests.gateway_app import running_app
 from tests.unit.gateway.inference_log.rows import read
@@ -112,8 +114,24 @@ def test_an_invalid_post_is_refused_with_the_place_of_the_fault(gateway_settings
 def test_a_body_over_the_limit_is_refused_before_it_is_read(gateway_settings: GatewaySettings) -> None:
     async def main() -> None:
         async with running_app(gateway_settings) as gateway:
-            answer = await gateway.client.post("/v1/events", content=b" " * (16 * 2**20 + 1))
+            answer = await gateway.client.post("/v1/events", content=b" " * (4 * 2**20 + 1))
             assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("gateway_settings", ["sqlite"], indirect=True)
+def test_a_key_with_many_open_streams_gets_no_further_one(gateway_settings: GatewaySettings) -> None:
+    async def main() -> None:
+        async with running_app(gateway_settings) as gateway:
+            with ExitStack() as streams:
+                for _ in range(MOST_STREAMS):
+                    streams.enter_context(gateway.services.readers.admit(gateway.key_id))
+                answer = await gateway.client.get("/v1/events")
+                assert (answer.status_code, answer.json()["code"]) == (429, "rate-limited")
+                streams.enter_context(gateway.services.readers.admit("another key"))
+            streams.enter_context(gateway.services.readers.admit(gateway.key_id))
+            streams.close()
 
     asyncio.run(main())
 
