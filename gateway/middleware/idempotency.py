@@ -130,9 +130,13 @@ def _checked(values: list[bytes]) -> str:
 async def _renewed(claim: Claim) -> AsyncIterator[None]:
     """Renew the lock of a claim while its request is executed."""
 
+    ended = asyncio.Event()
+
     async def renew() -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_SECONDS)
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), RENEWAL_SECONDS)
+                return
             with suppress(DatabaseUnavailableError):
                 await claim.renew()
 
@@ -140,9 +144,9 @@ async def _renewed(claim: Claim) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        renewal.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewal
+        # A renewal is not cancelled: SQLite would stay locked by the connection that is amid its transaction.
+        ended.set()
+        await asyncio.shield(renewal)
 
 
 class _HashedBody:
