@@ -129,7 +129,6 @@ def _checked(values: list[bytes]) -> str:
 @asynccontextmanager
 async def _renewed(claim: Claim) -> AsyncIterator[None]:
     """Renew the lock of a claim while its request is executed."""
-
     ended = asyncio.Event()
 
     async def renew() -> None:
