@@ -153,6 +153,10 @@ def created(gateway: Gateway, parameter: str) -> str | None:
     if parameter == "key_id":
         return str(gateway.client.post("/v1/keys", json={"name": name, "scopes": ["read"]}).json()["id"])
     if parameter == "experiment_id":
+        # A generated request may have started one, and an account runs one experiment at a time.
+        for each in gateway.client.get("/v1/experiments").json()["experiments"]:
+            if each["state"] == "running":
+                gateway.client.patch(f"/v1/experiments/{each['id']}", json={"state": "ended"}).raise_for_status()
         body = {"name": name, "mode": "shadow", "challenger": {"model": "reentry_candidate"}}
         made = gateway.client.post("/v1/experiments", json=body).raise_for_status().json()["id"]
         gateway.client.patch(f"/v1/experiments/{made}", json={"state": "ended"}).raise_for_status()

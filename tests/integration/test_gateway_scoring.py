@@ -192,13 +192,17 @@ def test_concurrent_misses_of_one_content_are_one_call_to_triton(gateway: Gatewa
 
 
 def test_every_answered_track_is_logged_once_with_its_usage(gateway: GatewayProcess) -> None:
-    before = httpx.get(f"{gateway.url}/v1/usage", headers={"authorization": f"Bearer {gateway.key}"}).json()["total"]
+    admin = {"x-api-key": gateway.key}
+    account = CLIENT.post(f"{gateway.url}/v1/accounts", json={"name": "of its own"}, headers=admin).json()["id"]
+    wanted = {"name": "k", "scopes": ["score", "read"], "account_id": account}
+    bearer = f"Bearer {CLIENT.post(f'{gateway.url}/v1/keys', json=wanted, headers=admin).json()['key']}"
     for shift in (0.1, 0.2, 0.2):  # the last one comes from the cache
-        assert post(gateway, as_arrow(FRAME.assign(altitude=FRAME["altitude"] + shift)), ARROW).status_code == 200
+        body = as_arrow(FRAME.assign(altitude=FRAME["altitude"] + shift))
+        assert post(gateway, body, ARROW, authorization=bearer).status_code == 200
 
     def usage() -> dict[str, Any]:
-        total = httpx.get(f"{gateway.url}/v1/usage", headers={"authorization": f"Bearer {gateway.key}"}).json()["total"]
-        return {name: total[name] - before[name] for name in ("requests", "tracks", "steps", "cached")}
+        total = CLIENT.get(f"{gateway.url}/v1/usage", headers={"authorization": bearer}).json()["total"]
+        return {name: total[name] for name in ("requests", "tracks", "steps", "cached")}
 
     wait_until(lambda: usage()["requests"] == 3, what="the usage of three requests")
     assert usage() == {"requests": 3, "tracks": 18, "steps": 3 * len(FRAME), "cached": 6}

@@ -6,7 +6,6 @@ The collector is a stand-in, `tests.trace_collector`: a small HTTP server that t
 from __future__ import annotations
 
 import json
-import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,7 +268,7 @@ def test_a_collector_that_hangs_or_is_away_never_delays_a_request_or_the_shutdow
         with hanging_collector(gateway, port):
             gateway.stop()
         assert gateway.process is not None
-        assert gateway.process.returncode == -signal.SIGTERM  # it was not killed: uvicorn ends so after a full shutdown
+        assert gateway.process.returncode == 0  # it was not killed
 
 
 @contextmanager

@@ -64,6 +64,7 @@ def summary() -> StreamSummary:
         update_latency_ms=(1.25, 9.5),
         alert_latency_ms=(None, None),
         alerts_file="out/alerts.jsonl",
+        undelivered=None,
         notes="",
     )
 
@@ -79,6 +80,7 @@ def test_the_summary_has_counts_latencies_and_the_place_of_the_alerts(summary: S
         "5 bad lines skipped",
     ):
         assert expected in text
+    assert "7 alerts and refinements not delivered" in replace(summary, undelivered=7).summary()
     assert "2 alerts: out/alerts.jsonl" in replace(summary, refinements=0).summary()
     assert json.loads(summary.to_json())["replays"] == {"lost_server": 3}
 
