@@ -211,10 +211,10 @@ def _page_sizes(body: bytes, metadata: Any, columns: Collection[str]) -> Iterato
                 header, place = _integers(body, place, 0)
                 if is_read:
                     _check_page(header, row_group.num_rows, is_text=chunk.physical_type == _TEXT)
-                yield header.get(_DECODED, -1)
-                if header.get(_ENCODED, -1) < 0:
+                yield _integer(header, _DECODED)
+                if (encoded := _integer(header, _ENCODED)) < 0:
                     raise ValueError("a page has a negative size")
-                place += header[_ENCODED]
+                place += encoded
 
 
 _PAGE_TYPE, _DECODED, _ENCODED = 1, 2, 3
@@ -225,14 +225,23 @@ _KINDS: Final = {0: (5, 2), 2: (7, 2), 3: (8, 4)}
 
 def _check_page(header: dict[int, Any], rows: int, *, is_text: bool) -> None:
     """Check the number of values of a page, and its encoding: others than these two repeat text within a page."""
-    if header.get(_PAGE_TYPE) not in _KINDS:
+    page_type = _integer(header, _PAGE_TYPE)
+    if page_type not in _KINDS:
         return  # pages of other types are not decoded
-    field, encoding = _KINDS[header[_PAGE_TYPE]]
-    inner = header.get(field, {})
-    if not 0 <= inner.get(_NUMBER_OF_VALUES, -1) <= rows:
+    field, encoding = _KINDS[page_type]
+    inner = header.get(field)
+    if not isinstance(inner, dict) or not 0 <= _integer(inner, _NUMBER_OF_VALUES) <= rows:
         raise ValueError("a page has more values than there are rows")
-    if is_text and inner.get(encoding) not in (_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY):
+    if is_text and _integer(inner, encoding) not in (_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY):
         raise ValueError("text must have the encoding PLAIN or RLE_DICTIONARY")
+
+
+def _integer(fields: dict[int, Any], number: int) -> int:
+    """Return an integer field of a struct; -1 if it is missing."""
+    value = fields.get(number, -1)
+    if not isinstance(value, int):
+        raise ValueError("a field of a page header has the wrong type")  # noqa: TRY004  # of the file, not of the code
+    return value
 
 
 def _integers(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:

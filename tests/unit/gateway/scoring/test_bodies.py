@@ -256,10 +256,16 @@ def test_parquet_files_of_other_writers_are_read(options: dict[str, Any]) -> Non
         assert file.track_count == 2
 
 
+@pytest.mark.parametrize("header", [{1: {}}, {1: 0, 5: 3}, {1: 0, 5: {1: {}}}, {1: 0, 5: {1: 4, 2: {}}}])
+def test_a_page_header_whose_fields_have_other_types_is_damaged(header: dict[int, Any]) -> None:
+    with pytest.raises(ValueError, match="wrong type|more values"):
+        arrow_safety._check_page(header, 10, is_text=True)
+
+
 BODIES = {media_type: write(table(2, 40)) for media_type, write in WRITERS.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(media_type=st.sampled_from(MEDIA_TYPES), data=st.data())
 def test_a_damaged_body_is_read_or_refused_and_nothing_else(media_type: str, data: st.DataObject) -> None:
     body = bytearray(BODIES[media_type])
