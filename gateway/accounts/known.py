@@ -45,7 +45,7 @@ class Known(Generic[Row]):
         """Make an empty cache.
 
         Args:
-            look_up: query that returns the row of an id, or None if there is none.
+            look_up: query that returns the row of an id, or None if no row has it.
         """
         self._look_up = look_up
         self._entries: LRUCache[str, _Entry[Row]] = LRUCache(_ROWS)

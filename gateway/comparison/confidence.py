@@ -52,9 +52,9 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     HIGHER = "higher"
-    """Of a quantity for which neither direction is better."""
+    """The challenger has the higher value of a quantity for which neither direction is better."""
     LOWER = "lower"
-    """Of a quantity for which neither direction is better."""
+    """The challenger has the lower value of such a quantity."""
     NO_DIFFERENCE = "no difference larger than the margin"
     UNDECIDED = "undecided"
 

@@ -6,7 +6,7 @@ Shapes: T steps, M measurement columns.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from gateway.accounts.principal import Principal
 
 _TIME, _ALTITUDE = (MEASUREMENT_COLUMNS.index(column.name) for column in (TIMESTAMP, ALTITUDE))
-OF_REQUEST: Final = ("id", "account_id", "key_id", "request_id", "at", "seconds")
-"""Fields that differ between two requests with the same track."""
 
 
 def of_request(principal: Principal, request_id: str, *, seconds: float) -> dict[str, Any]:
-    """Return the fields of `OF_REQUEST` for one track.
+    """Return the fields of one track that differ between two requests with it.
 
     Args:
         principal: sender of the request.

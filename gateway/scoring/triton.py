@@ -67,13 +67,8 @@ class Triton:
                 await asyncio.gather(watch, return_exceptions=True)
 
     @property
-    def connection(self) -> Connection:
-        """Connection for metadata, without the breaker."""
-        return self._connection
-
-    @property
     def is_away(self) -> bool:
-        """Whether calls fail at once."""
+        """Whether the last calls were not answered, and none since."""
         return self._breaker.is_open
 
     @property
@@ -84,13 +79,6 @@ class Triton:
     def version(self, model: Model) -> int | None:
         """Return the version in the newest answer of a model; None if another one may be served by now."""
         return self._versions.get(model.name)
-
-    async def is_ready(self, model: Model = ENSEMBLE) -> bool:
-        """Return whether Triton serves a model."""
-        try:
-            return await self._connection.is_ready(model)
-        except ClientError:
-            return False
 
     async def infer(self, model: Model, inputs: Mapping[str, Array], spans: Sequence[Span] = ()) -> dict[str, Array]:
         """Send one request and return its outputs by tensor name.
