@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from gzip import BadGzipFile
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -121,12 +118,9 @@ class Connection:
                 METHOD, request_serializer=None, response_deserializer=ModelInferResponse.FromString
             )
         else:
-            from tritonclient.http.aio import InferenceServerClient
+            from client.http_channel import HttpChannel
 
-            # aiohttp warns of a body over 1 MiB that is passed as bytes, which is how tritonclient passes every body.
-            warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
-            self._client = InferenceServerClient(endpoint.address, conn_timeout=timeout)
-            self._client._stub._response_class = _bounded_response()  # tritonclient has no setting for it
+            self._client = HttpChannel(endpoint.address, timeout=timeout, largest_answer=_LARGEST_ANSWER)
         _log.debug("connecting to %s, timeout %g s", endpoint, timeout)
 
     async def __aenter__(self) -> Connection:
@@ -221,15 +215,15 @@ class Connection:
             ServerUnavailableError: the server did not answer.
             RefusedError: the server refused the request.
         """
-        send = self._infer_over_grpc if self._endpoint.scheme == "grpc" else self._infer_over_http
         with _translated(self._endpoint):
-            result = await send(model, inputs, metadata)
-            outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
-        return {name: values for name, values in outputs.items() if values is not None}
+            if self._endpoint.scheme == "grpc":
+                return await self._infer_over_grpc(model, inputs, metadata)
+            answer: dict[str, Array] = await self._client.infer(model, inputs, metadata)
+            return answer
 
     async def _infer_over_grpc(
         self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]
-    ) -> Any:
+    ) -> dict[str, Array]:
         from grpc import RpcError
         from tritonclient.grpc import InferResult
         from tritonclient.utils import InferenceServerException
@@ -238,51 +232,16 @@ class Connection:
 
         try:
             call = self._call(encoded_request(model, inputs), timeout=self._timeout, metadata=metadata or None)
-            return InferResult(await call)
+            result = InferResult(await call)
         except RpcError as error:
             raise InferenceServerException(error.details(), status=str(error.code())) from error
-
-    async def _infer_over_http(
-        self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]
-    ) -> Any:
-        from tritonclient.http import InferInput
-
-        tensors = [InferInput(tensor.name, inputs[tensor.name].shape, tensor.dtype) for tensor in model.inputs]
-        for tensor in tensors:
-            tensor.set_data_from_numpy(inputs[tensor.name()])
-        return await self._client.infer(model.name, tensors, headers=dict(metadata))
-
-
-def _bounded_response() -> type[Any]:
-    """Return a response class for aiohttp that refuses a body larger than `_LARGEST_ANSWER`."""
-    from aiohttp import ClientResponse, StreamReader
-
-    class BoundedResponse(ClientResponse):
-        async def read(self) -> bytes:
-            if self._body is None:
-                try:
-                    self._body = await self._read_bounded(self.content)
-                except BaseException:  # tritonclient does not close the response
-                    self.close()
-                    raise
-            return await super().read()
-
-        async def _read_bounded(self, content: StreamReader) -> bytes:
-            body = bytearray()
-            async for part in content.iter_any():
-                body += part
-                if len(body) > _LARGEST_ANSWER:
-                    raise ValueError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
-            return bytes(body)
-
-    return BoundedResponse
+        outputs = {tensor.name: result.as_numpy(tensor.name) for tensor in model.outputs}
+        return {name: values for name, values in outputs.items() if values is not None}
 
 
 @contextmanager
 def _translated(endpoint: Endpoint) -> Iterator[None]:
-    """Translate the errors of tritonclient, aiohttp and the network into those of this module."""
-    from aiohttp import ClientError as AiohttpError
-    from aiohttp import ClientResponseError
+    """Translate the errors of tritonclient and the network into those of this module."""
     from tritonclient.utils import InferenceServerException
 
     try:
@@ -293,7 +252,7 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
             kind = RefusedError if error.status() in _INVALID_REQUEST else ModelFaultError
             raise kind(reason, where=str(endpoint)) from error
         raise ServerUnavailableError(reason, where=str(endpoint)) from error
-    except (ClientResponseError, *_UNREADABLE, zlib.error, BadGzipFile) as error:
+    except _UNREADABLE as error:
         protocol = {"grpc": "gRPC", "http": "HTTP"}[endpoint.scheme]
         raise ClientError(
             f"no Triton server listens there over {protocol}",
@@ -301,5 +260,5 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
             got=f"an invalid answer: {type(error).__name__}: {error}",
             fix="check the port in --url: by default 8000 is HTTP, 8001 is gRPC, and 8002 only serves metrics",
         ) from error
-    except (AiohttpError, OSError) as error:  # TimeoutError is an OSError
+    except OSError as error:  # TimeoutError is an OSError
         raise ServerUnavailableError(str(error) or type(error).__name__, where=str(endpoint)) from error
