@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.database.engine import Database, DatabaseUnavailableError
+from gateway.background import repeating
+from gateway.database.engine import Database
 from gateway.database.tables import IdempotencyKey
 from gateway.database.upsert import insert_into
 from gateway.ids import new_id
@@ -46,16 +46,9 @@ class Claims:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Delete expired keys from time to time."""
-        cleanup = asyncio.create_task(self._clean_up())
-        try:
-            yield
-        finally:
-            cleanup.cancel()
-            with suppress(asyncio.CancelledError):
-                await cleanup
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Delete expired keys from time to time during the block."""
+        return repeating(self._clean_up, seconds=_CLEANUP_SECONDS, failure="expired keys were not deleted")
 
     async def claim(self, account_id: str, key: str) -> Claim | StoredAnswer:
         """Claim a key for a request, or return the answer to the earlier request with it.
@@ -98,11 +91,8 @@ class Claims:
         )
 
     async def _clean_up(self) -> None:
-        while True:
-            with suppress(DatabaseUnavailableError):
-                async with self._database.writing() as connection:
-                    await connection.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= time.time()))
-            await asyncio.sleep(_CLEANUP_SECONDS)
+        async with self._database.writing() as connection:
+            await connection.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= time.time()))
 
 
 @dataclass(slots=True, eq=False)

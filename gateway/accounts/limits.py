@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
@@ -28,6 +28,7 @@ from throttled.rate_limiter import Quota, Rate
 
 from gateway import metrics
 from gateway.accounts.principal import Principal
+from gateway.background import running
 from gateway.context import RequestContext
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings, Tier
@@ -107,14 +108,8 @@ class Limits:
         if self._redis is None:
             yield
             return
-        watch = asyncio.create_task(self._watch(self._redis))
-        try:
+        async with aclosing(self._redis), running(self._watch(self._redis)):
             yield
-        finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
-            await self._redis.aclose()
 
     async def check_request(self, principal: Principal, context: RequestContext) -> None:
         """Count one request of an account.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,9 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, select
 
 from gateway import metrics
+from gateway.background import repeating
 from gateway.comparison.drift import BASELINE_TRACKS, QuantityDrift, drift_of
-from gateway.database.engine import Database, DatabaseUnavailableError
+from gateway.database.engine import Database
 from gateway.database.tables import DriftBaseline, LoggedTrack
 from gateway.database.upsert import insert_into
 from gateway.scoring.cache import SingleFlight
@@ -46,7 +46,6 @@ _COLUMNS: Final = (
     *(LoggedTrack.first_timestamp, LoggedTrack.last_timestamp, LoggedTrack.peak_altitude),
     *(LoggedTrack.largest_probability, LoggedTrack.quantities),
 )
-_LOG = logging.getLogger(__name__)
 
 Rows = list[Mapping[str, Any]]
 
@@ -160,29 +159,15 @@ class DailyDrift:
         reference = None if version is None else self._references.of(version)
         return Day(start=start, tracks=len(rows), model_version=version, quantities=drift_of(rows, first, reference))
 
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
+    def watching(self) -> AbstractAsyncContextManager[None]:
         """Update the metric of today's drift over all accounts regularly during the block."""
-        task = asyncio.create_task(self._watch(), name="drift")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return repeating(self._update_metric, seconds=WATCH_SECONDS, failure="drift was not measured")
 
-    async def _watch(self) -> None:
-        while True:
-            try:
-                _, (today,) = await self.of(None, 1)
-                for each in today.quantities:
-                    if each.stability_index is not None:
-                        metrics.DRIFT_PSI.labels(each.quantity).set(each.stability_index)
-            except DatabaseUnavailableError:
-                _LOG.debug("drift was not measured: the database does not answer")
-            except Exception:
-                _LOG.exception("drift was not measured")
-            await asyncio.sleep(WATCH_SECONDS)
+    async def _update_metric(self) -> None:
+        _, (today,) = await self.of(None, 1)
+        for each in today.quantities:
+            if each.stability_index is not None:
+                metrics.DRIFT_PSI.labels(each.quantity).set(each.stability_index)
 
 
 def _latest(rows: Rows) -> Rows:

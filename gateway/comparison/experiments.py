@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
+from gateway.background import repeating
 from gateway.comparison.assignment import Assignment, Mode, Target, Variant, position
-from gateway.database.engine import Database, DatabaseUnavailableError
+from gateway.database.engine import Database
 from gateway.database.pages import read_page
 from gateway.database.tables import Account, Experiment
 from gateway.ids import new_id
@@ -25,8 +25,6 @@ REFRESH_SECONDS: Final = 1.0
 
 RUNNING: Final = "running"
 ENDED: Final = "ended"
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,26 +108,9 @@ class Experiments:
             rows = (await connection.execute(select(Experiment).where(Experiment.state == RUNNING))).mappings().all()
             self._running = {row["account_id"]: Plan.of(row) for row in rows}
 
-    @asynccontextmanager
-    async def refreshing(self) -> AsyncIterator[None]:
+    def refreshing(self) -> AbstractAsyncContextManager[None]:
         """Refresh the running experiments every second during the block."""
-        task = asyncio.create_task(self._refresh_forever(), name="experiments")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _refresh_forever(self) -> None:
-        while True:
-            try:
-                await self.refresh()
-            except DatabaseUnavailableError:
-                _LOG.debug("the experiments were not read: the database does not answer")
-            except Exception:
-                _LOG.exception("the experiments were not read")
-            await asyncio.sleep(REFRESH_SECONDS)
+        return repeating(self.refresh, seconds=REFRESH_SECONDS, failure="the experiments were not read")
 
     async def create(
         self, account_id: str, *, name: str, mode: Mode, control: Target, challenger: Target, share: float

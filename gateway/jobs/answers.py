@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
+from starlette.responses import Response
 
 from gateway.jobs.states import ENDED, JobState
 
@@ -105,3 +106,14 @@ class JobAnswer(BaseModel):
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self.state in ENDED
+
+
+def accepted(row: Row[Any], *, respond_async: bool = False) -> Response:
+    """Return the answer 202 to a request that created a job.
+
+    Args:
+        row: the job.
+        respond_async: whether the client asked for a job with `Prefer: respond-async`.
+    """
+    answer = JobAnswer.of(row)
+    return Response(answer.model_dump_json(), 202, answer.accepted_headers(respond_async=respond_async))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.problems import answers
-from gateway.routes.dependencies import ServicesOf
+from gateway.routes.support.dependencies import ServicesOf
 
 router = APIRouter(
     prefix="/drift",

@@ -16,8 +16,8 @@ from gateway.events.sse import MEDIA_TYPE, EventStream
 from gateway.middleware.access import credentials_of
 from gateway.middleware.bodies import LARGEST
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf
-from gateway.routes.json_bodies import body_of, read_json
+from gateway.routes.support.dependencies import ServicesOf
+from gateway.routes.support.json_bodies import body_of, read_json
 from gateway.services import Services
 
 LARGEST_POST: Final = 10_000

@@ -14,8 +14,8 @@ from gateway.comparison.confidence import ALPHA, Verdict
 from gateway.comparison.experiments import Plan
 from gateway.comparison.report import report_of
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ROW_ID, ServicesOf
-from gateway.routes.pages import Cursor, Limit
+from gateway.routes.support.dependencies import ROW_ID, ServicesOf
+from gateway.routes.support.pages import Cursor, Limit
 
 router = APIRouter(
     prefix="/experiments",

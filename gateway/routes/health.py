@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf
+from gateway.routes.support.dependencies import ServicesOf
 
 router = APIRouter(prefix="/health", tags=["health"])
 

@@ -20,9 +20,9 @@ from gateway.jobs.files.store import StoreError
 from gateway.jobs.results import JSON_LINES, converted, parts
 from gateway.jobs.states import ENDED, WITH_RESULTS
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf
 from gateway.routes.jobs import JobId, Sender
-from gateway.routes.negotiation import preferred
+from gateway.routes.support.dependencies import ServicesOf
+from gateway.routes.support.negotiation import preferred
 from gateway.scoring.bodies import ARROW, CSV, PARQUET
 from gateway.services import Services
 from reentry.tracks.sources import FIELDS

@@ -7,15 +7,14 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row
 
 from gateway.accounts.principal import Principal, Scope, require
-from gateway.jobs.answers import JobAnswer
+from gateway.jobs.answers import JobAnswer, accepted
 from gateway.jobs.states import JobState
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ROW_ID, ContextOf, ServicesOf
-from gateway.routes.json_bodies import body_of, read_json
-from gateway.routes.pages import Cursor, Limit
+from gateway.routes.support.dependencies import ROW_ID, ContextOf, ServicesOf
+from gateway.routes.support.json_bodies import body_of, read_json
+from gateway.routes.support.pages import Cursor, Limit
 
 router = APIRouter(
     prefix="/jobs",
@@ -121,17 +120,6 @@ async def create_job(
     else:
         row = await services.jobs.create(sender, content=request.stream(), media_type=media_type, **origin, **given)
     return accepted(row)
-
-
-def accepted(row: Row[Any], *, respond_async: bool = False) -> Response:
-    """Return the answer 202 to a request that created a job.
-
-    Args:
-        row: the job.
-        respond_async: whether the client asked for a job with `Prefer: respond-async`.
-    """
-    answer = JobAnswer.of(row)
-    return Response(answer.model_dump_json(), 202, answer.accepted_headers(respond_async=respond_async))
 
 
 @router.get("", summary="List jobs")

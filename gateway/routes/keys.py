@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from gateway.accounts.directory import AccountEntry, KeyEntry
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.problems import answers
-from gateway.routes.dependencies import ServicesOf, no_idempotency
-from gateway.routes.pages import Cursor, Limit
+from gateway.routes.support.dependencies import ServicesOf, no_idempotency
+from gateway.routes.support.pages import Cursor, Limit
 
 router = APIRouter(
     tags=["keys"],

@@ -15,9 +15,9 @@ from gateway.kserve.log_rows import rows_of
 from gateway.kserve.models import ServedModel
 from gateway.kserve.requests import HEADER_LENGTH, MODELS, decode
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf, parts_of
-from gateway.routes.presence import while_connected
-from gateway.routes.request_body import read_request_body
+from gateway.routes.support.dependencies import ServicesOf, parts_of
+from gateway.routes.support.presence import while_connected
+from gateway.routes.support.request_body import read_request_body
 from gateway.services import Services
 from reentry import __version__
 from reentry.schema import ENSEMBLE, LARGEST_REQUEST, REENTRY_SCAN, REENTRY_STREAM, Model

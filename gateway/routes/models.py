@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Scope, require
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf
+from gateway.routes.support.dependencies import ServicesOf
 from gateway.scoring.catalogue import MODELS, CatalogueEntry
 from gateway.services import Services
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.problems import answers
-from gateway.routes.dependencies import ROW_ID, ServicesOf
-from gateway.routes.pages import Cursor, Limit
+from gateway.routes.support.dependencies import ROW_ID, ServicesOf
+from gateway.routes.support.pages import Cursor, Limit
 from reentry.schema import TIMESTAMP
 
 router = APIRouter(

@@ -16,13 +16,13 @@ from gateway.accounts.principal import Scope
 from gateway.inference_log.track_row import of_request
 from gateway.jobs.answers import JobAnswer
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import parts_of
-from gateway.routes.json_bodies import body_of
-from gateway.routes.negotiation import preferred
-from gateway.routes.presence import while_connected
-from gateway.routes.request_body import read_request_body
-from gateway.routes.respond_async import prefers_job, score_later
-from gateway.routes.track_records import log_rows, publish, record
+from gateway.routes.support.dependencies import parts_of
+from gateway.routes.support.json_bodies import body_of
+from gateway.routes.support.negotiation import preferred
+from gateway.routes.support.presence import while_connected
+from gateway.routes.support.request_body import read_request_body
+from gateway.routes.support.respond_async import prefers_job, score_later
+from gateway.routes.support.track_records import log_rows, publish, record
 from gateway.scoring.answers import RESULTS, Answer, answer_of, encode
 from gateway.scoring.bodies import ARROW, CSV, MEDIA_TYPES, PARQUET, JsonTracks, media_type_of, read_body
 from gateway.scoring.cache import CachedAnswer, content_key

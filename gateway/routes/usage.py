@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.inference_log.usage import HOUR, SUMS, usage_of
 from gateway.problems import Problem, answers
-from gateway.routes.dependencies import ServicesOf
+from gateway.routes.support.dependencies import ServicesOf
 
 router = APIRouter(tags=["usage"])
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.problems import answers
-from gateway.routes.dependencies import ServicesOf, no_idempotency
+from gateway.routes.support.dependencies import ServicesOf, no_idempotency
 
 router = APIRouter(
     prefix="/webhook-secret",

@@ -10,10 +10,10 @@ from fastapi import Request, Response
 
 from gateway.accounts.principal import Principal, Scope, check_scope
 from gateway.context import RequestContext
+from gateway.jobs.answers import accepted
 from gateway.problems import Problem
-from gateway.routes.jobs import accepted
-from gateway.routes.negotiation import preferred
-from gateway.routes.request_body import read_request_body
+from gateway.routes.support.negotiation import preferred
+from gateway.routes.support.request_body import read_request_body
 from gateway.scoring.bodies import ARROW, JSON, arrow_stream_of_json
 from gateway.services import Services
 from reentry.schema import ENSEMBLE

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.problems import Problem
-from gateway.routes.negotiation import preferred
+from gateway.routes.support.negotiation import preferred
 
 OFFERED = ("text/csv", "application/json", "application/vnd.apache.parquet")
 

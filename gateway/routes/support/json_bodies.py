@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request
 
 from gateway.problems import Problem
-from gateway.routes.request_body import read_request_body
+from gateway.routes.support.request_body import read_request_body
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from gateway.accounts.principal import Principal
 from gateway.comparison.assignment import Assignment, Target, Variant
 from gateway.context import RequestContext
 from gateway.inference_log.rows import decode_entry, encode_entry
-from gateway.routes.track_records import log_rows, record
+from gateway.routes.support.track_records import log_rows, record
 from gateway.scoring.answers import Answer
 from gateway.scoring.scorer import ScoredTrack
 from gateway.settings import Tier

@@ -1,0 +1,1 @@
+"""What the routes share: their parameters, the reading of bodies, media types, and what they keep of an answer."""
