@@ -28,7 +28,7 @@ gateway.add_typer(keys, name="keys")
 def serve(
     config: GatewayConfigFile = None,
     triton: Annotated[
-        str | None, typer.Option(help="Address of Triton's gRPC service.  [default: grpc://127.0.0.1:8001]")
+        str | None, typer.Option(help="Address of Triton.  [default: http://127.0.0.1:8000]")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free port.  [default: 8080]")] = None,
@@ -69,7 +69,7 @@ def _announce(started: Started) -> None:
 def work(
     config: GatewayConfigFile = None,
     triton: Annotated[
-        str | None, typer.Option(help="Address of Triton's gRPC service.  [default: grpc://127.0.0.1:8001]")
+        str | None, typer.Option(help="Address of Triton.  [default: http://127.0.0.1:8000]")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of jobs at a time.")] = 1,
     address: Annotated[str | None, typer.Option(help="Address of the metrics.  [default: 127.0.0.1]")] = None,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,6 +36,7 @@ from reentry.tracks import Track
 
 Fault = tuple[str, str, object]
 """One fault of an answer: the tensor and where in it, the expected value, the value found."""
+_REFINEMENT: Final = (REFINED_ONSET, REFINED_DEVIATION, HINDSIGHT)
 
 
 def require_answer(batch: RequestBatch, answer: Mapping[str, Array], *, where: str) -> None:
@@ -68,21 +71,58 @@ def _faults(batch: RequestBatch, answer: Mapping[str, Array]) -> Iterator[Fault]
         yield MODEL_VERSION.name, "at least 1", lowest
     if lowest != highest:
         yield MODEL_VERSION.name, "one version for the whole request", f"{lowest} and {highest}"
+    if _tracks_are_valid(batch, answer):
+        return
     for index, track in enumerate(batch.tracks):
         yield from _track_faults(track, {name: values[index] for name, values in answer.items()})
 
 
-def _form_faults(tensor: Tensor, values: Array | None, batch: RequestBatch) -> Iterator[Fault]:
-    from tritonclient.utils import triton_to_np_dtype
+def _tracks_are_valid(batch: RequestBatch, answer: Mapping[str, Array]) -> bool:
+    """Whether `_track_faults` finds nothing: its checks over all tracks at once, which is much faster."""
+    probability, phase = answer[PROBABILITY.name], answer[PHASE.name]
+    if not (probability.min() >= 0.0 and probability.max() <= 1.0 and phase.max() <= 1):
+        return False
+    inside = np.arange(phase.shape[1]) < batch.lengths()
+    onset = onset_of(np.where(inside, phase, 0))
+    timestamp = [
+        NO_ONSET_TIMESTAMP if step == NO_ONSET else track.timestamp[step]
+        for track, step in zip(batch.tracks, onset.tolist(), strict=True)
+    ]
+    if (answer[ONSET_STEP.name][:, 0] != onset).any() or (answer[ONSET_TIMESTAMP.name][:, 0] != timestamp).any():
+        return False
+    if REFINED_ONSET.name not in answer:
+        return True
+    refined, deviation, hindsight = values = [answer[tensor.name][:, 0] for tensor in _REFINEMENT]
+    unknown = np.array([each == NOT_REFINED for each in values])
+    known = (
+        (onset != NO_ONSET)
+        & ~unknown.any(axis=0)
+        & np.isfinite(refined)
+        & (deviation > 0.0)
+        & (deviation < math.inf)
+        & (hindsight >= 0.0)
+        & (hindsight <= LONGEST_HINDSIGHT)
+    )
+    return bool((unknown.all(axis=0) | known).all())
 
+
+def _form_faults(tensor: Tensor, values: Array | None, batch: RequestBatch) -> Iterator[Fault]:
     if values is None:
         yield tensor.name, "a tensor of this name", "none"
         return
     shape = (len(batch), *(batch.longest if size == -1 else size for size in tensor.dims))
-    # The type that the protocol calls BYTES is called STRING in config.pbtxt.
-    dtype = np.dtype(object if tensor.dtype == "STRING" else triton_to_np_dtype(tensor.dtype))
+    dtype = _numpy_type(tensor.dtype)
     if values.shape != shape or values.dtype != dtype:
         yield tensor.name, f"shape {shape} of {dtype}", f"shape {values.shape} of {values.dtype}"
+
+
+@cache
+def _numpy_type(name: str) -> np.dtype[Any]:
+    """Return the numpy type of one of Triton's types."""
+    from tritonclient.utils import triton_to_np_dtype
+
+    # The type that the protocol calls BYTES is called STRING in config.pbtxt.
+    return np.dtype(object if name == "STRING" else triton_to_np_dtype(name))
 
 
 def _track_faults(track: Track, outputs: Mapping[str, Array]) -> Iterator[Fault]:
@@ -118,12 +158,11 @@ def _track_faults(track: Track, outputs: Mapping[str, Array]) -> Iterator[Fault]
 
 def _refinement_faults(of_track: str, outputs: Mapping[str, Array], *, has_onset: bool) -> Iterator[Fault]:
     """Find faults in the refined onset of one track."""
-    tensors = (REFINED_ONSET, REFINED_DEVIATION, HINDSIGHT)
-    refined, deviation, hindsight = values = [float(outputs[tensor.name][0]) for tensor in tensors]
+    refined, deviation, hindsight = values = [float(outputs[tensor.name][0]) for tensor in _REFINEMENT]
     unknown = f"{NOT_REFINED:g}, unknown"
     if not has_onset or NOT_REFINED in values:
         reason = "as the rest of the refined onset" if has_onset else "without an onset"
-        for tensor, value in zip(tensors, values, strict=True):
+        for tensor, value in zip(_REFINEMENT, values, strict=True):
             if value != NOT_REFINED:
                 yield f"{tensor.name} {of_track}", f"{unknown}, {reason}", value
         return

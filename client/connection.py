@@ -106,6 +106,7 @@ class Connection:
         self._endpoint = endpoint
         self._timeout = timeout
         self._per_call: dict[str, float] = {}
+        self._as_json: dict[str, Any] = {}
         if endpoint.scheme == "grpc":
             from tritonclient.grpc.aio import InferenceServerClient
             from tritonclient.grpc.service_pb2 import ModelInferResponse
@@ -114,6 +115,7 @@ class Connection:
 
             self._client = InferenceServerClient(endpoint.address, channel_args=_GRPC_OPTIONS)
             self._per_call = {"client_timeout": timeout}
+            self._as_json = {**self._per_call, "as_json": True}
             self._call = self._client._channel.unary_unary(
                 METHOD, request_serializer=None, response_deserializer=ModelInferResponse.FromString
             )
@@ -144,6 +146,30 @@ class Connection:
         with _translated(self._endpoint):
             return bool(await self._client.is_model_ready(model.name, **self._per_call))
 
+    async def metadata(self, model: str) -> dict[str, Any]:
+        """Return the metadata of a served model: name, versions, platform, inputs and outputs.
+
+        A size of a shape may be a number or its text.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer: dict[str, Any] = await self._client.get_model_metadata(model, **self._as_json)
+            return answer
+
+    async def config(self, model: str) -> dict[str, Any]:
+        """Return the configuration of a served model. A size may be a number or its text, and a zero may be left out.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        with _translated(self._endpoint):
+            answer: dict[str, Any] = await self._client.get_model_config(model, **self._as_json)
+            return answer["config"] if self._as_json else answer
+
     async def max_batch(self, model: Model) -> int:
         """Return the largest number of tracks that the served model accepts in one request.
 
@@ -151,9 +177,9 @@ class Connection:
             ServerUnavailableError: the server or the model is not available.
             ClientError: what listens at the address is not Triton.
         """
+        config = await self.config(model.name)
         with _translated(self._endpoint):
-            answer = await self._client.get_model_config(model.name, **self._per_call)
-            return int(answer.config.max_batch_size if self._endpoint.scheme == "grpc" else answer["max_batch_size"])
+            return int(config.get("max_batch_size", 0))
 
     async def parameters(self, model: Model) -> list[str]:
         """Return the names of the parameters in the configuration of a served model.
@@ -162,9 +188,9 @@ class Connection:
             ServerUnavailableError: the server or the model is not available.
             ClientError: what listens at the address is not Triton.
         """
+        config = await self.config(model.name)
         with _translated(self._endpoint):
-            answer = await self._client.get_model_config(model.name, **self._per_call)
-            return sorted(answer.config.parameters if self._endpoint.scheme == "grpc" else answer["parameters"])
+            return sorted(config.get("parameters", ()))
 
     async def versions(self, model: Model) -> list[str]:
         """Return the versions of a model that the server serves.
@@ -173,9 +199,20 @@ class Connection:
             ServerUnavailableError: the server or the model is not available.
             ClientError: what listens at the address is not Triton.
         """
+        metadata = await self.metadata(model.name)
         with _translated(self._endpoint):
-            answer = await self._client.get_model_metadata(model.name, **self._per_call)
-            return sorted(answer.versions if self._endpoint.scheme == "grpc" else answer["versions"])
+            return sorted(metadata.get("versions", ()))
+
+    async def input_names(self, model: str) -> tuple[str, ...]:
+        """Return the names of the inputs of a served model.
+
+        Raises:
+            ServerUnavailableError: the server or the model is not available.
+            ClientError: what listens at the address is not Triton.
+        """
+        metadata = await self.metadata(model)
+        with _translated(self._endpoint):
+            return tuple(str(each["name"]) for each in metadata["inputs"])
 
     async def server_version(self) -> str:
         """Return the version of the server.
@@ -185,21 +222,7 @@ class Connection:
             ClientError: what listens at the address is not Triton.
         """
         with _translated(self._endpoint):
-            answer = await self._client.get_server_metadata(**self._per_call)
-            return str(answer.version if self._endpoint.scheme == "grpc" else answer["version"])
-
-    async def input_names(self, model: str) -> tuple[str, ...]:
-        """Return the names of the inputs of a served model.
-
-        Raises:
-            ServerUnavailableError: the server or the model is not available.
-            ClientError: what listens at the address is not Triton.
-        """
-        with _translated(self._endpoint):
-            answer = await self._client.get_model_metadata(model, **self._per_call)
-            if self._endpoint.scheme == "grpc":
-                return tuple(each.name for each in answer.inputs)
-            return tuple(str(each["name"]) for each in answer["inputs"])
+            return str((await self._client.get_server_metadata(**self._as_json))["version"])
 
     async def infer(
         self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]] = ()

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 from math import prod
-from typing import Any, Final, cast
+from socket import SOCK_STREAM
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
 import httptools
@@ -52,6 +53,13 @@ class _Head(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_Head).decode
 
 
+class _Answer(NamedTuple):
+    status: int
+    headers: dict[bytes, bytes]
+    """Headers by lower-case name."""
+    body: bytes
+
+
 class _Connection(asyncio.Protocol):
     """One connection, with one request at a time. The names of its methods are those of asyncio and httptools."""
 
@@ -63,11 +71,11 @@ class _Connection(asyncio.Protocol):
         self.began = self.used = time.monotonic()
         self.is_open = True
 
-    async def exchange(self, parts: Iterable[Part], timeout: float) -> None:
-        """Send a request, and wait until its answer is complete."""
+    async def exchange(self, parts: Iterable[Part], timeout: float) -> _Answer:
+        """Send a request, and return its answer when it is complete."""
         loop = asyncio.get_running_loop()
-        self.headers: dict[bytes, bytes] = {}
-        self.body: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
         self._size = self._header_size = 0
         self.has_begun = False
         self._answer = loop.create_future()
@@ -77,6 +85,7 @@ class _Connection(asyncio.Protocol):
             await self._answer
             if not self._stays_open:
                 self.close()
+            return _Answer(self._status, self._headers, b"".join(self._body))
         except BaseException:
             self.close()
             raise
@@ -111,16 +120,16 @@ class _Connection(asyncio.Protocol):
         self._header_size += len(name) + len(value)
         if self._header_size > _LARGEST_HEADERS:
             raise ValueError("the headers of the answer are too large")
-        self.headers[name.lower()] = value
+        self._headers[name.lower()] = value
 
     def on_body(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._largest:
             raise ValueError(f"the answer is larger than {self._largest:,} bytes")
-        self.body.append(part)
+        self._body.append(part)
 
     def on_message_complete(self) -> None:
-        self.status, self._stays_open = self._parser.get_status_code(), self._parser.should_keep_alive()
+        self._status, self._stays_open = self._parser.get_status_code(), self._parser.should_keep_alive()
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
@@ -178,10 +187,10 @@ class HttpChannel:
             "Inference-Header-Content-Length": len(head),
             **dict(metadata),
         }
-        parts = (head, *(array.data.cast("B") for array in arrays if array.size))
+        parts = (head, *(array.reshape(-1).view(np.uint8).data for array in arrays))
         answer = await self._request(f"POST {_path(model.name, 'infer')}", headers, parts)
         length = answer.headers.get(_HEADER_LENGTH)
-        return _outputs(b"".join(answer.body), None if length is None else int(length))
+        return _outputs(answer.body, None if length is None else int(length))
 
     async def is_model_ready(self, model: str) -> bool:
         """Return whether the server serves a model."""
@@ -200,20 +209,27 @@ class HttpChannel:
         return await self._json("/v2")
 
     async def _json(self, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(b"".join((await self._request(f"GET {path}")).body))
+        answer: dict[str, Any] = json.loads((await self._request(f"GET {path}")).body)
         return answer
 
     async def _request(
         self, line: str, headers: Mapping[str, object] | None = None, body: Sequence[Part] = (), *, raising: bool = True
-    ) -> _Connection:
-        """Send a request; return its connection, which holds the answer until it is used again."""
+    ) -> _Answer:
+        """Send a request, and return its answer.
+
+        Args:
+            line: method and path.
+            headers: headers by name.
+            body: parts of the body.
+            raising: whether an answer with another status than 200 is an error.
+        """
         lines = [f"{line} HTTP/1.1", f"Host: {self._address}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
         parts = ("\r\n".join((*lines, "\r\n")).encode(), *body)
         while True:
             connection = self._reused() or await self._connected()
             is_new = connection.used == connection.began
             try:
-                await connection.exchange(parts, self._timeout)
+                answer = await connection.exchange(parts, self._timeout)
             except ConnectionError:
                 # The server may close an idle connection at any time; a new one decides whether it is away.
                 if is_new or connection.has_begun:
@@ -221,9 +237,9 @@ class HttpChannel:
                 continue
             if connection.is_open:
                 self._idle.append(connection)
-            if raising and connection.status != _OK:
-                raise _error(connection)
-            return connection
+            if raising and answer.status != _OK:
+                raise _error(answer)
+            return answer
 
     def _reused(self) -> _Connection | None:
         now = time.monotonic()
@@ -237,13 +253,13 @@ class HttpChannel:
     async def _connected(self) -> _Connection:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._timeout):
-            found = await loop.getaddrinfo(self._host, self._port, type=1)
+            addresses = [each[4] for each in await loop.getaddrinfo(self._host, self._port, type=SOCK_STREAM)]
             error: OSError | None = None
             first = next(self._turn)
-            for place in range(len(found)):
-                host, port = found[(first + place) % len(found)][4][:2]
+            for place in range(len(addresses)):
+                host = str(addresses[(first + place) % len(addresses)][0])
                 try:
-                    _, connection = await loop.create_connection(lambda: _Connection(self._largest), host, port)
+                    _, connection = await loop.create_connection(lambda: _Connection(self._largest), host, self._port)
                 except OSError as failure:
                     error = failure
                 else:
@@ -305,11 +321,10 @@ def _path(model: str, what: str = "") -> str:
     return f"/v2/models/{quote(model)}{'/' if what else ''}{what}"
 
 
-def _error(answer: _Connection) -> InferenceServerException:
+def _error(answer: _Answer) -> InferenceServerException:
     """Return the error of an answer with another status than 200."""
-    text = b"".join(answer.body)
     try:
-        reason = json.loads(text)["error"]
+        reason = json.loads(answer.body)["error"]
     except (ValueError, LookupError, TypeError):
-        reason = text[:300].decode(errors="replace")
+        reason = answer.body[:300].decode(errors="replace")
     return InferenceServerException(msg=reason, status=str(answer.status))

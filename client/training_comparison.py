@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from reentry.errors import ClientError
 from reentry.schema import UNLIKE_TRAINING
 from reentry.track_quantities import DRIFT, QUANTITIES, Quantity
-from reentry.training_range import from_json, limits
+from reentry.training_range import Finding, from_json, limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,15 +118,21 @@ def unlike_training(tensor: npt.NDArray[Any] | None, track: int) -> str | None:
     text = np.asarray(tensor).reshape(-1)[track]
     try:
         if text:
-            from_json(text)
+            _findings(text)
         return text.decode() if isinstance(text, bytes) else str(text)
     except ValueError as error:
         raise ClientError(f"the server's answer is invalid: {UNLIKE_TRAINING.name}: {error}") from error
 
 
+@lru_cache(maxsize=1_024)
+def _findings(text: str | bytes) -> tuple[Finding, ...]:
+    """Decode findings, which are needed more than once while a track is answered."""
+    return tuple(from_json(text))
+
+
 def quantities_of(text: str | None) -> tuple[str, ...] | None:
     """Return the names of the quantities in the findings of a track, interned because most tracks share them."""
-    return None if not text else tuple(sys.intern(finding.quantity) for finding in from_json(text))
+    return None if not text else tuple(sys.intern(finding.quantity) for finding in _findings(text))
 
 
 def _explains(unlike: UnlikeTraining, factor: float) -> bool:

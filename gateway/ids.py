@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from hashlib import blake2b
 from typing import Final
 
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_ALPHABET: Final = str.maketrans("0123456789ABCDEFGHIJKLMNOPQRSTUV", "0123456789abcdefghjkmnpqrstvwxyz")
 """Crockford's base 32, without letters that are mistaken for others."""
 
 
@@ -25,8 +26,14 @@ def derived_id(prefix: str, parent: str, name: str) -> str:
     """Return the id that follows from the id of another row and a name. It has the time of that row."""
     digest = int.from_bytes(blake2b(f"{parent} {name}".encode(), digest_size=10).digest())
     time_of_parent = parent.partition("_")[2][:10]
-    return f"{prefix}_{time_of_parent}" + "".join(_ALPHABET[digest >> shift & 31] for shift in range(75, -5, -5))
+    return f"{prefix}_{time_of_parent}{_text(digest, 16)}"
 
 
 def _id(prefix: str, number: int) -> str:
-    return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -5, -5))
+    return f"{prefix}_{_text(number, 26)}"
+
+
+def _text(number: int, digits: int) -> str:
+    """Write a number with at most 26 digits of base 32."""
+    text = base64.b32hexencode((number << 160 - 5 * digits).to_bytes(20)).decode()
+    return text[:digits].translate(_ALPHABET)

@@ -27,7 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
-from client.connection import Array
+from client.connection import Array, Endpoint
 from client.grpc_request import METHOD
 from gateway.settings import GatewaySettings
 from reentry import __version__
@@ -35,6 +35,7 @@ from reentry.schema import MODEL_VERSION
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
 _CARRIED: Final = (b"traceparent", b"tracestate")
+_RPC: Final = METHOD.removeprefix("/")
 _EXPORT_SECONDS: Final = 5.0
 """Longest wait for the collector, in the thread of the exporter, s."""
 _CLOSE_SECONDS: Final = 3.0
@@ -146,28 +147,31 @@ def note(attributes: Mapping[str, str | int]) -> None:
 
 
 def call_span(
-    address: str, model: str, inputs: Mapping[str, Array], requests: Sequence[Span]
+    endpoint: Endpoint, model: str, inputs: Mapping[str, Array], requests: Sequence[Span]
 ) -> AbstractContextManager[Span]:
     """Return the client span of a call to Triton.
 
     Args:
-        address: Triton's address as host:port.
+        endpoint: protocol and address of Triton.
         model: name of the model.
         inputs: inputs of the model, whose first axis counts tracks.
         requests: spans that the call serves. The first one is its parent, and it links to the others.
     """
     if _tracer is None:
         return _NO_SPAN
-    host, _, port = address.rpartition(":")
+    host, _, port = endpoint.address.rpartition(":")
+    path = f"/v2/models/{model}/infer"
+    call = {"rpc.system.name": "grpc", "rpc.method": _RPC}
+    if endpoint.scheme == "http":
+        call = {"http.request.method": "POST", "url.full": f"{endpoint}{path}"}
     spans = list({span.get_span_context().span_id: span for span in requests}.values())
     return _active(
         _tracer,
-        METHOD.removeprefix("/"),
+        _RPC if endpoint.scheme == "grpc" else f"POST {path}",
         kind=SpanKind.CLIENT,
         context=set_span_in_context(spans[0], Context()) if spans else Context(),
         attributes={
-            "rpc.system.name": "grpc",
-            "rpc.method": METHOD.removeprefix("/"),
+            **call,
             "server.address": host,
             "server.port": int(port),
             "reentry.model": model,
@@ -188,7 +192,7 @@ def call_ended(span: Span, result: str, answer: Mapping[str, Array]) -> None:
 
 
 def call_metadata(span: Span) -> tuple[tuple[str, str], ...]:
-    """Return the gRPC metadata that makes a span the parent of Triton's spans; none if the span is not sampled."""
+    """Return the headers that make a span the parent of Triton's spans; none if the span is not sampled."""
     if not span.is_recording():
         return ()
     carried: dict[str, str] = {}

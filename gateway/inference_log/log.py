@@ -31,7 +31,8 @@ from gateway.inference_log.spool import Part, Spool, abandoned
 from gateway.inference_log.usage import add_usage
 from gateway.settings import GatewaySettings
 
-_BETWEEN_BATCHES: Final = 0.2
+_BETWEEN_BATCHES: Final = 1.0
+"""Time for which rows wait for others before they are stored together, s. Until then they are on disk."""
 _ROWS_IN_BATCH: Final = 500
 """Number of rows after which a batch is stored at once."""
 _BETWEEN_TRIES: Final = 0.5

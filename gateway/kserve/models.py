@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
 import structlog
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from client.connection import Endpoint
+from client.connection import Connection, Endpoint
 from gateway.problems import Problem
+from reentry.errors import ClientError
 from reentry.schema import Model
 
 _SECONDS: Final = 1.0
@@ -42,16 +41,15 @@ class ServedModels:
     """Looks models up in Triton. An answer, or that there was none, counts for a second."""
 
     def __init__(self, triton_url: str) -> None:
-        self._address = Endpoint.parse(triton_url).address
-        self._stub: service_pb2_grpc.GRPCInferenceServiceStub
+        self._endpoint = Endpoint.parse(triton_url)
+        self._connection: Connection
         self._known: dict[str, _Known] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[ServedModels]:
         """Connect to Triton."""
-        async with grpc.aio.insecure_channel(self._address) as channel:
-            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        async with Connection(self._endpoint, timeout=_TIMEOUT) as self._connection:
             yield self
 
     async def get(self, model: Model) -> ServedModel:
@@ -66,28 +64,25 @@ class ServedModels:
                 known = self._known.get(model.name)  # another request may have asked in the meantime
                 if known is None or known.is_old:
                     known = self._known[model.name] = await self._ask(model)
-        if known.served is None:  # the text of the reason has addresses, which are for the log alone
-            raise Problem("model-unavailable", "Triton does not serve the model", where=model.name, got=known.reason)
+        if known.served is None:
+            raise Problem("model-unavailable", "Triton does not serve the model", where=model.name)
         return known.served
 
     async def _ask(self, model: Model) -> _Known:
-        asked = {"name": model.name}
         try:
             ready, metadata, config = await asyncio.gather(
-                self._stub.ModelReady(service_pb2.ModelReadyRequest(**asked), timeout=_TIMEOUT),
-                self._stub.ModelMetadata(service_pb2.ModelMetadataRequest(**asked), timeout=_TIMEOUT),
-                self._stub.ModelConfig(service_pb2.ModelConfigRequest(**asked), timeout=_TIMEOUT),
+                self._connection.is_ready(model),
+                self._connection.metadata(model.name),
+                self._connection.config(model.name),
             )
-        except grpc.aio.AioRpcError as error:
-            _log.warning(
-                "a model cannot be looked up", model=model.name, code=error.code().name, reason=error.details()
-            )
-            return _Known(at=time.monotonic(), reason=error.code().name)
+        except ClientError as error:
+            _log.warning("a model cannot be looked up", model=model.name, reason=str(error))
+            return _Known(at=time.monotonic())
         served = ServedModel(
-            ready=ready.ready,
-            version=max(metadata.versions, key=int, default=""),
+            ready=ready,
+            version=max(metadata.get("versions", ()), key=int, default=""),
             metadata=_metadata(metadata),
-            config=_config(config.config),
+            config=_config(config),
         )
         return _Known(at=time.monotonic(), served=served)
 
@@ -98,40 +93,42 @@ class _Known:
 
     at: float
     served: ServedModel | None = None
-    reason: str = ""
 
     @property
     def is_old(self) -> bool:
         return time.monotonic() - self.at >= _SECONDS
 
 
-def _metadata(answer: service_pb2.ModelMetadataResponse) -> dict[str, Any]:
+def _metadata(answer: Mapping[str, Any]) -> dict[str, Any]:
     inputs, outputs = (
-        [{"name": each.name, "datatype": each.datatype, "shape": list(each.shape)} for each in tensors]
-        for tensors in (answer.inputs, answer.outputs)
+        [
+            {"name": each["name"], "datatype": each["datatype"], "shape": [*map(int, each["shape"])]}
+            for each in answer[tensors]
+        ]
+        for tensors in ("inputs", "outputs")
     )
     return {
-        "name": answer.name,
-        "versions": list(answer.versions),
-        "platform": answer.platform,
+        "name": answer["name"],
+        "versions": answer.get("versions", []),
+        "platform": answer.get("platform", ""),
         "inputs": inputs,
         "outputs": outputs,
     }
 
 
-def _config(config: model_config_pb2.ModelConfig) -> dict[str, Any]:
+def _config(config: Mapping[str, Any]) -> dict[str, Any]:
     inputs, outputs = (
         [
-            {"name": each.name, "data_type": model_config_pb2.DataType.Name(each.data_type), "dims": list(each.dims)}
-            for each in tensors
+            {"name": each["name"], "data_type": each["data_type"], "dims": [*map(int, each["dims"])]}
+            for each in config[tensors]
         ]
-        for tensors in (config.input, config.output)
+        for tensors in ("input", "output")
     )
-    parameters = {name: {"string_value": value.string_value} for name, value in config.parameters.items()}
+    parameters = config.get("parameters", {})
     return {
-        "name": config.name,
-        "max_batch_size": config.max_batch_size,
+        "name": config["name"],
+        "max_batch_size": config.get("max_batch_size", 0),
         "input": inputs,
         "output": outputs,
-        "parameters": parameters,
+        "parameters": {name: {"string_value": value["string_value"]} for name, value in parameters.items()},
     }

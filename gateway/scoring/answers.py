@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.ipc
@@ -192,26 +193,45 @@ def _add_rows(answer: Answer, scored: Sequence[Scored]) -> None:
 
 def _rows_table(file: TrackFile, scored: Sequence[Scored]) -> pa.Table:
     """Return one row for each row of the body, in its order; null where the row was not scored."""
-    probability, phase = np.zeros(file.row_count, np.float32), np.zeros(file.row_count, np.uint8)
-    ids = np.zeros(file.row_count, np.int64)
-    unknown = np.ones(file.row_count, np.bool_)
-    for each in file.report.set_aside:
-        if each.track_id is not None:
-            ids[each.rows], unknown[each.rows] = each.track_id, False
-    missing = np.ones(file.row_count, np.bool_)
-    for item in scored:
-        ids[item.track.rows], unknown[item.track.rows] = item.track.track_id, False
-        if isinstance(item.outcome, Score):
-            probability[item.track.rows] = item.outcome.probability[item.track.steps]
-            phase[item.track.rows] = item.outcome.phase[item.track.steps]
-            missing[item.track.rows] = False
+    known = [(each.rows, each.track_id) for each in file.report.set_aside if each.track_id is not None]
+    known += [(item.track.rows, item.track.track_id) for item in scored]
+    scores = [(item.track, item.outcome) for item in scored if isinstance(item.outcome, Score)]
+    ids = _column(
+        np.int64, file.row_count, [rows for rows, _ in known], [np.full(len(rows), each) for rows, each in known]
+    )
+    rows = [track.rows for track, _ in scores]
+    probability = [score.probability[track.steps] for track, score in scores]
+    phase = [score.phase[track.steps] for track, score in scores]
     return pa.table(
         {
-            TRACK_ID.name: pa.array(ids, mask=unknown),
-            PROBABILITY.name: pa.array(probability, mask=missing),
-            PHASE.name: pa.array(phase, mask=missing),
+            TRACK_ID.name: ids,
+            PROBABILITY.name: _column(np.float32, file.row_count, rows, probability),
+            PHASE.name: _column(np.uint8, file.row_count, rows, phase),
         }
     )
+
+
+def _column(
+    kind: type[np.generic], size: int, rows: Sequence[npt.NDArray[np.int64]], values: Sequence[npt.NDArray[Any]]
+) -> pa.Array:
+    """Return a column with values in some rows, and null in the others.
+
+    Args:
+        kind: type of the values.
+        size: number of rows.
+        rows: numbers of rows, which are all different, in several parts.
+        values: value of each of these rows.
+    """
+    column = np.zeros(size, kind)
+    if not rows:
+        return pa.array(column, mask=np.ones(size, np.bool_))
+    place = np.concatenate(rows)
+    column[place] = np.concatenate(values)
+    if len(place) == size:
+        return pa.array(column)
+    missing = np.ones(size, np.bool_)
+    missing[place] = False
+    return pa.array(column, mask=missing)
 
 
 def _tracks_table(answer: Answer) -> pa.Table:

@@ -113,7 +113,7 @@ def text_bytes(batch: pa.RecordBatch, columns: Collection[str]) -> int:
     """
     total = 0
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name not in columns:
+        if name not in columns or pa.types.is_primitive(column.type):
             continue
         if pa.types.is_dictionary(column.type):
             lengths = _lengths(column.dictionary)

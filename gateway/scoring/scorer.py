@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -252,8 +253,10 @@ def _model(name: str) -> Model:
 
 def counted(scored: Sequence[Scored]) -> None:
     """Count the tracks of an answer."""
-    for each in scored:
-        result = "refused" if isinstance(each.outcome, Refusal) else "degraded" if each.model == RULE else "scored"
-        metrics.TRACKS.labels(result).inc()
-        if isinstance(each.outcome, Score):
-            metrics.STEPS.inc(len(each.track))
+    results = Counter(
+        "refused" if isinstance(each.outcome, Refusal) else "degraded" if each.model == RULE else "scored"
+        for each in scored
+    )
+    for result, count in results.items():
+        metrics.TRACKS.labels(result).inc(count)
+    metrics.STEPS.inc(sum(len(each.track) for each in scored if isinstance(each.outcome, Score)))

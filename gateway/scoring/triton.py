@@ -99,7 +99,7 @@ class Triton:
         async with self._slots:
             if not self._breaker.admits():
                 raise ServerUnavailableError("the model server does not answer", where=str(self.endpoint))
-            with call_span(self.endpoint.address, model.name, inputs, spans) as span:
+            with call_span(self.endpoint, model.name, inputs, spans) as span:
                 begun, result = time.perf_counter(), "unavailable"
                 answer: dict[str, Array] = {}
                 try:

@@ -172,7 +172,7 @@ def _gateways(folder: Path, triton: EmbeddedServer) -> Iterator[tuple[Gateway, G
     limited = "[tiers.standard]\n[tiers.premium]\nrequests_per_second = 0.001\nburst = 1\n"
     unlimited = "[tiers.standard]\n[tiers.premium]\nrequests_per_second = 1e6\nburst = 1000000\n"
     unlimited += "steps_per_minute = 1000000000000\n"
-    address = f"grpc://{triton.grpc_url}"
+    address = f"http://{triton.http_url}"
     with ExitStack() as stack:
         yield (
             stack.enter_context(running_gateway(folder / "a", address, f"cache_bytes = 0\n{unlimited}")),

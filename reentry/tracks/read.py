@@ -173,8 +173,9 @@ class TrackFile:
             self.report.set_aside.append(SetAside(track_id=track_id, reason=reason, rows=records["row"].copy()))
             return
         self.report.tracks += 1
-        self.report.repairs += repaired.repairs
-        self.report.notes += repaired.notes
+        if repaired.repairs or repaired.notes:
+            self.report.repairs += repaired.repairs
+            self.report.notes += repaired.notes
         if self._tracks is not None:
             self._tracks.append(repaired.track)
 

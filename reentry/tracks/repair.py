@@ -70,9 +70,9 @@ def repair_track(records: Records, config: RepairConfig) -> Repaired:
         Unrepairable: The track has fewer than two distinct rows, one sensor has two different rows with the same
             timestamp, or more consecutive cells are missing than `config` allows.
     """
-    if _needs_no_repair(records):
-        every_row = np.arange(len(records))
-        track = _track(records, records["measurement"].copy(), records["reentry_phase"], every_row)
+    measurements = records["measurement"].copy()
+    if _needs_no_repair(measurements):
+        track = _track(records, measurements, records["reentry_phase"], np.arange(len(records)))
         return Repaired(track=track, repairs=Counter(), notes=Counter())
     repairs: Counter[Repair] = Counter()
     records = _sort(records, repairs)
@@ -125,14 +125,15 @@ def _track(records: Records, measurements: Floats, labels: npt.NDArray[np.int8],
     )
 
 
-def _needs_no_repair(records: Records) -> bool:
-    """Whether rows, (N,), are in time order with even steps and without missing cells, as in most tracks.
+def _needs_no_repair(measurements: Floats) -> bool:
+    """Whether rows, (N, M), are in time order with even steps and without missing cells, as in most tracks.
 
     The check is quick but strict: it may be False for a track that needs no repair.
     """
-    if len(records) < 2 or np.isnan(records["measurement"]).any():
+    if len(measurements) < 2 or np.isnan(measurements).any():
         return False
-    differences = np.diff(records["measurement"][:, _TIME])
+    time = measurements[:, _TIME]
+    differences = time[1:] - time[:-1]
     shortest, longest = differences.min(), differences.max()
     # Half the tolerance leaves room for rounding. No step is then a gap, whatever the median step is.
     return bool(shortest > 0.0 and longest <= (1.0 + EVENNESS / 2) * shortest)

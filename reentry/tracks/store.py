@@ -29,9 +29,8 @@ class MemoryStore:
 
     def tracks(self) -> Iterator[Records]:
         """Yield the rows of each track in file order; the tracks come in order of first appearance."""
-        rows = sum(map(len, self._chunks))
-        if rows:
-            yield from _split(np.concatenate(self._chunks))
+        if any(map(len, self._chunks)):
+            yield from _split(self._chunks[0] if len(self._chunks) == 1 else np.concatenate(self._chunks))
 
     def close(self) -> None:
         """Release the rows."""

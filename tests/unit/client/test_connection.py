@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from aiohttp import ServerDisconnectedError
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 from tritonclient.utils import InferenceServerException
 
@@ -65,7 +64,7 @@ UNLOADED = "in ensemble 'reentry', Request for unknown model: 'track_decision' h
         (InferenceServerException("full", status="503"), ServerUnavailableError),
         (InferenceServerException("unknown model", status="404"), ServerUnavailableError),
         (ConnectionRefusedError("refused"), ServerUnavailableError),
-        (ServerDisconnectedError(), ServerUnavailableError),
+        (ConnectionResetError("closed"), ServerUnavailableError),
         (TimeoutError(), ServerUnavailableError),
     ],
     ids=repr,
