@@ -22,6 +22,7 @@ from tests.contract.manifests import (
     every,
     one,
     quantity,
+    secret_keys,
     template,
     workloads,
 )
@@ -424,12 +425,10 @@ def test_the_evaluation_of_policies_notices_an_opened_port() -> None:
 def test_the_guide_names_every_secret_that_pods_read() -> None:
     guide = (K8S / "README.md").read_text()
     for folder in DEPLOYED:
-        for kind, name in WORK:
-            for variable in container(folder, kind, name)["env"]:
-                reference = variable.get("valueFrom", {}).get("secretKeyRef")
-                if reference:
-                    assert f"`{reference['name']}`" in guide
-                    assert f"`{reference['key']}`" in guide
+        keys = secret_keys(template(folder, kind, name)["spec"] for kind, name in WORK)
+        assert GATEWAY in keys
+        for name in (*keys, *set().union(*keys.values())):
+            assert f"`{name}`" in guide
     assert "`reentry-registry`" in guide
 
 
