@@ -6,7 +6,7 @@ import functools
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,17 @@ def pods(folder: str) -> list[Manifest]:
 def containers(spec: Manifest) -> list[Manifest]:
     """Return all containers of a pod specification."""
     return [*spec["containers"], *spec.get("initContainers", [])]
+
+
+def secret_keys(specs: Iterable[Manifest]) -> dict[str, set[str]]:
+    """Return the keys that the containers of some pods read from each Secret, by the name of the Secret."""
+    found: dict[str, set[str]] = {}
+    for container in (each for spec in specs for each in containers(spec)):
+        for variable in container.get("env", []):
+            reference = variable.get("valueFrom", {}).get("secretKeyRef")
+            if reference:
+                found.setdefault(reference["name"], set()).add(reference["key"])
+    return found
 
 
 def pod(folder: str) -> Manifest:

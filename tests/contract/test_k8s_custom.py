@@ -20,10 +20,10 @@ from tests.contract.manifests import (
     WORKER,
     Manifest,
     build,
-    containers,
     every,
     one,
     pods,
+    secret_keys,
     template,
 )
 
@@ -233,23 +233,12 @@ def test_the_certificate_names_the_services_and_pods_use_it() -> None:
     assert annotations[f"{prefix}proxy-ssl-name"] in certificate["dnsNames"]
 
 
-def secret_keys(folder: str) -> dict[str, dict[str, bool]]:
-    """Return the keys of each Secret that containers of a folder read, and whether each key is optional."""
-    found: dict[str, dict[str, bool]] = {}
-    for container in (each for spec in pods(folder) for each in containers(spec)):
-        for variable in container.get("env", []):
-            reference = variable.get("valueFrom", {}).get("secretKeyRef")
-            if reference:
-                found.setdefault(reference["name"], {})[reference["key"]] = reference.get("optional", False)
-    return found
-
-
 def test_the_external_secrets_are_those_that_the_pods_of_production_read() -> None:
     made = {
         manifest["spec"]["target"]["name"]: {each["secretKey"] for each in manifest["spec"]["data"]}
         for manifest in every("external-secrets", "ExternalSecret")
     }
-    assert made == {name: set(keys) for name, keys in secret_keys("overlays/production").items()}
+    assert made == secret_keys(pods("overlays/production"))
     stores = {manifest["metadata"]["name"] for manifest in every("external-secrets", "SecretStore")}
     assert {
         manifest["spec"]["secretStoreRef"]["name"] for manifest in every("external-secrets", "ExternalSecret")

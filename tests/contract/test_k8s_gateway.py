@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, fields
 
 import pytest
+import yaml
 
 from gateway.app import BODIES_AT_ONCE
 from gateway.settings import GatewaySettings, read_gateway_settings
@@ -22,6 +23,7 @@ from tests.contract.manifests import (
     every,
     one,
     quantity,
+    secret_keys,
     template,
     workloads,
 )
@@ -411,6 +413,20 @@ def test_the_policies_of_an_unknown_pod_deny_everything() -> None:
             assert not reaches(rules, pod_of({}), target, port)
 
 
+def test_the_commented_rules_for_traces_open_the_port_of_the_collector_alone() -> None:
+    texts = [(K8S / folder / "network.yaml").read_text() for folder in ("gateway", "platform")]
+    found = [yaml.safe_load_all(re.sub(r"^( *)# (- to:|  .*)$", r"\1\2", text, flags=re.MULTILINE)) for text in texts]
+    rules = [each | {"metadata": each["metadata"] | {"namespace": "reentry"}} for every in found for each in every]
+    collector = pod_of({"app.kubernetes.io/name": "opentelemetry-collector"}, "monitoring")
+    pods = inside("overlays/production")
+    senders = {name for name, pod in pods.items() if reaches(rules, pod, collector, 4318)}
+    assert senders == {SERVER, GATEWAY, WORKER}
+    for name in senders:
+        assert not reaches(policies("overlays/production"), pods[name], collector, 4318)
+        assert not reaches(rules, pods[name], collector, 443)
+        assert not reaches(rules, pods[name], OUTSIDERS["other pod of monitoring"], 4318)
+
+
 def test_the_evaluation_of_policies_notices_an_opened_port() -> None:
     rules = policies("overlays/production")
     open_to_all = {
@@ -424,12 +440,10 @@ def test_the_evaluation_of_policies_notices_an_opened_port() -> None:
 def test_the_guide_names_every_secret_that_pods_read() -> None:
     guide = (K8S / "README.md").read_text()
     for folder in DEPLOYED:
-        for kind, name in WORK:
-            for variable in container(folder, kind, name)["env"]:
-                reference = variable.get("valueFrom", {}).get("secretKeyRef")
-                if reference:
-                    assert f"`{reference['name']}`" in guide
-                    assert f"`{reference['key']}`" in guide
+        keys = secret_keys(template(folder, kind, name)["spec"] for kind, name in WORK)
+        assert GATEWAY in keys
+        for name in (*keys, *set().union(*keys.values())):
+            assert f"`{name}`" in guide
     assert "`reentry-registry`" in guide
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -45,7 +44,7 @@ from tests.contract.manifests import (
     template,
     triton,
 )
-from tests.gateway_servers import GatewayProcess, running_gateway
+from tests.gateway_servers import GatewayProcess, free_port, running_gateway
 
 SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
@@ -188,12 +187,6 @@ def put_canary(cluster: Cluster, replicas: int) -> None:
             labels["release"] = "canary"
         canaries.append(deployment)
     cluster.put(*canaries, name="2-canary")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
