@@ -28,6 +28,7 @@ from reentry.schema import Model
 Array = npt.NDArray[Any]
 
 _OK: Final = 200
+_REDIRECTIONS: Final = range(300, 400)
 _LARGEST_HEADERS: Final = 2**16
 _HEADER_LENGTH: Final = b"inference-header-content-length"
 _LONGEST_USE: Final = 30.0
@@ -187,7 +188,7 @@ class HttpChannel:
             "Inference-Header-Content-Length": len(head),
             **dict(metadata),
         }
-        parts = (head, *(array.reshape(-1).view(np.uint8).data for array in arrays))
+        parts: list[Part] = [head, *(array.reshape(-1).view(np.uint8).data for array in arrays)]
         answer = await self._request(f"POST {_path(model.name, 'infer')}", headers, parts)
         length = answer.headers.get(_HEADER_LENGTH)
         return _outputs(answer.body, None if length is None else int(length))
@@ -237,6 +238,8 @@ class HttpChannel:
                 continue
             if connection.is_open:
                 self._idle.append(connection)
+            if answer.status in _REDIRECTIONS:
+                raise ValueError(f"HTTP status {answer.status}")
             if raising and answer.status != _OK:
                 raise _error(answer)
             return answer

@@ -13,12 +13,14 @@ from fastapi.responses import Response
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
+from gateway.kserve.requests import MODELS
 from gateway.middleware.access import Access
 from gateway.middleware.bodies import Bodies
+from gateway.middleware.direct import Direct, DirectRoute, problem_of, response_of
 from gateway.middleware.idempotency import Idempotency
 from gateway.middleware.requests import Requests
 from gateway.openapi import document
-from gateway.problems import MEDIA_TYPE, Problem
+from gateway.problems import Problem
 from gateway.routes import (
     drift,
     events,
@@ -38,7 +40,7 @@ from gateway.routes.page import page_routes
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry import __version__
-from reentry.errors import ClientError, ReentryError
+from reentry.errors import ReentryError
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
@@ -78,7 +80,6 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.services = services
     app.openapi = partial(document, app)  # type: ignore[method-assign]
-    # Routes are tried in this order, so those with the most requests come first.
     app.include_router(tracks.router, prefix="/v1")
     app.include_router(kserve.router)
     app.include_router(tracks.router, prefix="/api/v1", include_in_schema=False)
@@ -93,6 +94,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(ReentryError, _user_error)
     # The last one added is the outermost.
+    app.add_middleware(Direct, routes=_direct_routes())
     app.add_middleware(Bodies, most_held=BODIES_AT_ONCE * settings.largest_body)
     app.add_middleware(Idempotency, services=services)
     app.add_middleware(Access, services=services)
@@ -100,14 +102,19 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     return app
 
 
-def _answer(request: Request, problem: Problem) -> Response:
-    body = problem.body(request_id=request.scope["state"]["context"].request_id, instance=request.url.path)
-    return Response(body, problem.status, problem.headers, MEDIA_TYPE)
+def _direct_routes() -> dict[str, DirectRoute]:
+    """Return the routes that score by their paths. FastAPI has them, too, for its document."""
+    score = DirectRoute("/tracks:score", tracks.score_tracks)
+    infer = {
+        f"/v2/models/{name}/infer": DirectRoute("/v2/models/{name}/infer", partial(kserve.infer, name))
+        for name in MODELS
+    }
+    return {"/v1/tracks:score": score, "/api/v1/tracks:score": score, **infer}
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _answer(request, error)
+    return response_of(request, error)
 
 
 async def _invalid_value(request: Request, error: Exception) -> Response:
@@ -116,7 +123,7 @@ async def _invalid_value(request: Request, error: Exception) -> Response:
         {"where": ".".join(map(str, fault["loc"])), "problem": fault["msg"], "got": repr(fault.get("input"))[:200]}
         for fault in error.errors()
     ]
-    return _answer(request, Problem("invalid-value", f"{len(faults)} invalid values", faults=faults))
+    return response_of(request, Problem("invalid-value", f"{len(faults)} invalid values", faults=faults))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -125,7 +132,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     # FastAPI gives the reason for which it cannot read a body; the other reasons only repeat the status.
     detail = error.detail if code == "invalid-request" else f"{request.method} {request.url.path}"
     headers = {"allow": ", ".join(_methods(request))} if code == "method-not-allowed" else error.headers
-    return _answer(request, Problem(code, detail, headers=headers))
+    return response_of(request, Problem(code, detail, headers=headers))
 
 
 def _methods(request: Request) -> list[str]:
@@ -139,6 +146,4 @@ def _methods(request: Request) -> list[str]:
 
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ReentryError)
-    if isinstance(error, ClientError):
-        return _answer(request, Problem.of_model_server(error))
-    return _answer(request, Problem.of("invalid-request", error))
+    return response_of(request, problem_of(error))

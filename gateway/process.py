@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,6 +85,8 @@ class _Server(uvicorn.Server):
         host, port = sockets[0].getsockname()[:2]
         scheme = "https" if self.config.is_ssl else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        gc.collect()
+        gc.freeze()  # what exists from here on is not searched for garbage again, which would hold up requests
         self._announce(Started(url=url, metrics_url=self._metrics_url, first_key=await first_key(services)))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from client.answers import require_answer
+from client.answers import _track_faults, _tracks_are_valid, require_answer
 from client.batching import RequestBatch
 from reentry.errors import ClientError
 from reentry.schema import MEASUREMENT_COLUMNS
@@ -141,3 +143,22 @@ def test_a_missing_tensor_is_named_as_that_of_a_server_of_other_models(tensor: s
         require_answer(batch_of(), answer, where="grpc://host:8001")
     assert (error.value.expected, error.value.got) == ("a tensor of this name", "none")
     assert "models of this version" in str(error.value.fix)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_all_tracks_at_once_are_judged_as_each_by_itself(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    batch, answer = batch_of(), answer_of()
+    values = (-1.0, 0.0, 0.5, 1.0, 2.0, 60.0, 1e9, 1.7e9 + 1.0, np.nan, np.inf)
+    for _ in range(rng.integers(0, 3)):
+        name = rng.choice([name for name in answer if name not in ("model_version", "unlike_training")])
+        tensor = answer[name]
+        place = tuple(rng.integers(0, size) for size in tensor.shape)
+        value = rng.choice(values)
+        tensor[place] = value if tensor.dtype.kind == "f" else int(np.nan_to_num(value, posinf=3.0) % 100)
+    faults = [
+        fault
+        for index, track in enumerate(batch.tracks)
+        for fault in _track_faults(track, {name: tensor[index] for name, tensor in answer.items()})
+    ]
+    assert _tracks_are_valid(batch, answer) == (not faults)

@@ -247,16 +247,16 @@ def test_the_key_of_a_crashed_process_is_free_when_its_lock_expires(gateway_sett
 def test_the_lock_of_a_long_request_is_renewed(
     gateway_settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims_module, "LOCK_SECONDS", 0.4)
-    monkeypatch.setattr(module, "RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(claims_module, "LOCK_SECONDS", 2.0)
+    monkeypatch.setattr(module, "RENEWAL_SECONDS", 0.1)
 
     async def main() -> None:
         echo = Echo()
         async with running_app(gateway_settings, routes=echo.router()) as gateway:
             first = asyncio.create_task(post(gateway, "/v1/echo?waits=1"))
-            until = time.monotonic() + 1.0
+            until = time.monotonic() + 3.0
             while time.monotonic() < until:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
                 if echo.executed:
                     assert (await post(gateway, "/v1/echo?waits=1")).status_code == 409
             echo.gate.set()
