@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reentry.schema import DERIVED_MODELS
+from reentry.drift import REFERENCE_FILE, FeatureReference, Reference
+from reentry.schema import DERIVED_MODELS, FEATURES, SIMPLE_FEATURES
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
 from tests.toy_model import write_toy_model
@@ -162,7 +164,19 @@ def make_repository(folder: Path) -> Path:
     for model in (model for derived in DERIVED_MODELS for model in derived.served_with):
         shutil.rmtree(repository / model.name)
     write_toy_model(repository / "reentry_lstm" / "1" / "model.onnx", version=1)
+    write_reference(repository / "reentry_lstm" / "1")
     return repository
+
+
+def write_reference(version: Path) -> None:
+    """Write the reference of a version that uses no orbit features.
+
+    Without it, each process that computes features loads the orbit filter: a second and more of its start.
+    """
+    features = {
+        name: FeatureReference(edges=(0.0, 1.0), shares=(1.0,), used=name in SIMPLE_FEATURES) for name in FEATURES
+    }
+    (version / REFERENCE_FILE).write_text(json.dumps(Reference(features=features, reentry_share=0.5).as_dict()))
 
 
 def on_free_ports(repository: Path, **settings: Any) -> ServerConfig:
@@ -208,6 +222,7 @@ def two_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, graph in (("reentry_lstm", whole_graph(checkpoint, 1)), ("reentry_track", track_graph(checkpoint, 1))):
         (repository / name / "1").mkdir()
         (repository / name / "1" / "model.onnx").write_bytes(graph.SerializeToString())
+    write_reference(repository / "reentry_lstm" / "1")
     return repository
 
 

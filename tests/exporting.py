@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
+import onnx
+import pytest
 import torch
 
+from export import builders, gate
 from export.config import ExportConfig
 from reentry.decision import DecisionConfig
 from reentry.schema import FEATURES, REENTRY_LSTM
@@ -68,3 +77,32 @@ def exporting(folder: Path, checkpoint: Checkpoint) -> ExportConfig:
     return ExportConfig(
         checkpoint=folder / "model.ckpt", repository=folder / "repository", batches=(1, 2), lengths=(1, 7)
     )
+
+
+@contextmanager
+def remembered_exports() -> Iterator[None]:
+    """Trace each checkpoint once for each version, and simulate the flights of each case of the gate's grid once.
+
+    Tracing takes four fifths of the time of an export. A checkpoint that differs in any value is traced again.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("whole_graph", "step_graph", "track_graph", "stream_graph", "scan_graph"):
+            patch.setattr(builders, name, _remembered(getattr(builders, name)))
+        simulated = functools.cache(gate.flight_features)
+        patch.setattr(gate, "flight_features", lambda *case: simulated(*case).copy())
+        yield
+
+
+def _remembered(trace: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    graphs: dict[bytes, bytes] = {}
+
+    def remembered(checkpoint: Checkpoint, *arguments: object) -> onnx.ModelProto:
+        model = checkpoint.model
+        tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        about = [getattr(checkpoint, field.name) for field in fields(checkpoint) if field.name != "model"]
+        key = hashlib.sha256(pickle.dumps((tensors, model.config, about, arguments))).digest()
+        if key not in graphs:
+            graphs[key] = trace(checkpoint, *arguments).SerializeToString()
+        return onnx.ModelProto.FromString(graphs[key])
+
+    return remembered

@@ -17,8 +17,10 @@ from tritonclient.utils import InferenceServerException
 
 from reentry import schema
 from reentry.decision import NO_ONSET, decide_tracks
+from reentry.drift import REFERENCE_FILE
 from reentry.features.track import track_features
 from reentry.serving import EmbeddedServer
+from tests.conftest import make_repository, on_free_ports
 
 SERVED_WITHIN = 1e-5
 
@@ -226,9 +228,14 @@ def test_a_padded_track_gets_the_result_of_the_track_without_padding(server: Emb
     assert together.as_numpy("onset_step")[1, 0] == alone.as_numpy("onset_step")[0, 0]
 
 
-def test_a_version_that_does_not_list_its_features_receives_all_of_them(server: EmbeddedServer) -> None:
+def test_a_version_that_does_not_list_its_features_receives_all_of_them(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    (repository / "reentry_lstm/1" / REFERENCE_FILE).unlink()
     tracks = make_tracks(3, 500)
-    with triton.InferenceServerClient(server.grpc_url) as client:
+    with (
+        EmbeddedServer(on_free_ports(repository)) as server,
+        triton.InferenceServerClient(server.grpc_url) as client,
+    ):
         features = client.infer("track_features", request_inputs(tracks)[:2]).as_numpy("features")
     np.testing.assert_array_equal(features[:, :500], track_features(tracks))
 

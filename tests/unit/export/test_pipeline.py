@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ from registry.inventory import find
 from registry.labels import Record
 from registry.open import open_store
 from registry.store import manifest_of
-from tests.exporting import checkpoint_of, deciding, exporting
+from tests.exporting import checkpoint_of, deciding, exporting, remembered_exports
 from tests.training_data import short_tracks
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import ModelConfig
@@ -44,6 +45,12 @@ from training.data.identity import DataIdentity
 
 SHAPE = ModelConfig(hidden=8, harmonics=())
 BUILDABLE = (Format.ONNX, Format.ONNX_INT8, Format.TORCHSCRIPT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trace_once() -> Iterator[None]:
+    with remembered_exports():
+        yield
 
 
 @pytest.fixture
@@ -367,20 +374,20 @@ def test_a_network_that_is_too_large_for_a_stream_is_exported_without_it_and_wit
 
 def test_a_network_with_orbit_features_is_exported_for_the_models_that_can_compute_them(tmp_path: Path) -> None:
     config = exporting(tmp_path, checkpoint_of(ModelConfig(features=("altitude_fraction", *ORBIT_FEATURES))))
-    arguments = ["export", str(config.checkpoint), "--repository", str(config.repository), "--format", "onnx,onnx-int8"]
-    command = CliRunner().invoke(app, [*arguments, "--json"])
-    for done in json.loads(command.output)["formats"]:
-        track, stream = done["warnings"]
+    for done in export_checkpoint(replace(config, formats=(Format.ONNX, Format.ONNX_INT8))).formats:
+        track, stream = done.warnings
         reason = (
             "uses orbit features, which no ONNX graph computes; reentry serves whole tracks .*, and reentry_scan live"
         )
         assert re.search(f"track.onnx is left out, so reentry_track and reentry_fast cannot serve .*{reason}", track)
         assert re.search(f"stream.onnx is left out, so reentry_stream cannot serve .*{reason}", stream)
-        files = set(find(open_store(config.repository), done["version"]).files)
+        assert done.version is not None
+        files = set(find(open_store(config.repository), done.version).files)
         assert {"model.onnx", "step.onnx", "scan.onnx"} < files
         assert not files & {"track.onnx", "stream.onnx"}
-        assert done["verification"]["measured_phase_share"] is None
-        assert done["verification"]["live_phase_share"] is not None  # of the scan, against whole tracks
+        assert done.verification is not None
+        assert done.verification.measured_phase_share is None
+        assert done.verification.live_phase_share is not None  # of the scan, against whole tracks
 
 
 @pytest.mark.parametrize("graph", ["stream_graph", "scan_graph"])
