@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Generic, TypeVar
 
@@ -155,20 +154,15 @@ class SingleFlight(Generic[T]):
         if flight is None:
             flight = _Flight(asyncio.ensure_future(_awaited(work)))
             self._flights[key] = flight
-            flight.task.add_done_callback(partial(self._ended, key, flight))
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
-            if flight.waiters == 0 and not flight.task.done():
-                self._ended(key, flight)
+            # Until the last caller goes on, and can cache the result, further callers still get this result.
+            if flight.waiters == 0:
+                del self._flights[key]
                 flight.task.cancel()
-
-    def _ended(self, key: Hashable, flight: _Flight[T], _task: object = None) -> None:
-        """Forget a flight. Another one may have begun under its key, after it was cancelled."""
-        if self._flights.get(key) is flight:
-            del self._flights[key]
 
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:

@@ -113,7 +113,7 @@ def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("api")
     (folder / "gateway.toml").write_text(TIERS)
     with (
-        running_gateway(folder, triton_url=f"grpc://{server.grpc_url}", config=folder / "gateway.toml") as process,
+        running_gateway(folder, triton_url=f"http://{server.http_url}", config=folder / "gateway.toml") as process,
         httpx.Client(base_url=process.url, headers={"authorization": f"Bearer {process.key}"}, timeout=60) as client,
         requests.Session() as session,
     ):

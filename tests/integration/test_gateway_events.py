@@ -210,7 +210,7 @@ def test_open_streams_end_at_once_when_the_process_stops(tmp_path: Path) -> None
 
 
 def test_the_models_are_those_that_triton_serves(server: EmbeddedServer, tmp_path: Path) -> None:
-    with running_gateway(tmp_path, triton_url=f"grpc://{server.grpc_url}") as process, client_of(process) as client:
+    with running_gateway(tmp_path, triton_url=f"http://{server.http_url}") as process, client_of(process) as client:
         models = client.get("/v1/models").json()["models"]
         names = {model["name"] for model in models}
         assert {"reentry_stream", "reentry_scan"} <= names
@@ -235,7 +235,7 @@ def test_a_stream_shows_its_tracks_and_delivers_its_alerts_after_an_outage(
     tmp_path: Path,
 ) -> None:
     table.to_csv(tmp_path / "tracks.csv", index=False)
-    with running_gateway(tmp_path, triton_url=f"grpc://{server.grpc_url}") as process:
+    with running_gateway(tmp_path, triton_url=f"http://{server.http_url}") as process:
         alerts = tmp_path / "alerts.jsonl"
 
         def stream(name: str) -> dict[str, Any]:

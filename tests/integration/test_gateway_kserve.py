@@ -55,7 +55,7 @@ def triton(two_paths: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="module")
 def gateway(triton: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """A gateway in front of it."""
-    with running_gateway(tmp_path_factory.mktemp("kserve"), triton_url=f"grpc://{triton.grpc_url}") as process:
+    with running_gateway(tmp_path_factory.mktemp("kserve"), triton_url=f"http://{triton.http_url}") as process:
         yield process
 
 

@@ -59,7 +59,7 @@ NOT_MEASURED = (*UNTIL_USED, "reentry_gateway_job_seconds", "reentry_gateway_web
 @pytest.fixture(scope="module")
 def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
-    with running_gateway(folder, triton_url=f"grpc://{server.grpc_url}") as running:
+    with running_gateway(folder, triton_url=f"http://{server.http_url}") as running:
         yield running
 
 

@@ -43,7 +43,7 @@ def client() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """A gateway in front of the shared server. Its first key has the tier premium, which allows the fallback."""
-    with running_gateway(tmp_path_factory.mktemp("gateway"), triton_url=f"grpc://{server.grpc_url}") as running:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), triton_url=f"http://{server.http_url}") as running:
         yield running
 
 
@@ -267,7 +267,7 @@ def _is_open(gateway: GatewayProcess, frame: pd.DataFrame) -> bool:
 
 
 def test_sigterm_finishes_the_requests_in_flight(server: EmbeddedServer, tmp_path: Path) -> None:
-    with running_gateway(tmp_path, triton_url=f"grpc://{server.grpc_url}") as gateway:
+    with running_gateway(tmp_path, triton_url=f"http://{server.http_url}") as gateway:
         body = as_arrow(table(400, 200))
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(post, gateway, body, ARROW)
@@ -277,7 +277,7 @@ def test_sigterm_finishes_the_requests_in_flight(server: EmbeddedServer, tmp_pat
             assert running.result().status_code == 200
         assert gateway.process.wait(30) == 0
         assert "stopped" in gateway.log.read_text()
-    with running_gateway(tmp_path, triton_url=f"grpc://{server.grpc_url}") as again:
+    with running_gateway(tmp_path, triton_url=f"http://{server.http_url}") as again:
         again.key = gateway.key
         usage = httpx.get(f"{again.url}/v1/usage", headers={"x-api-key": again.key}).json()["total"]
         assert (usage["tracks"], usage["steps"]) == (400, 80_000)

@@ -253,6 +253,20 @@ def test_no_span_contains_a_key_a_coordinate_or_a_body(gateway: GatewayProcess, 
         assert secret.encode() not in received
 
 
+def test_over_http_the_spans_of_triton_are_children_of_the_call_too(
+    collector: Collector, triton: EmbeddedServer, tmp_path: Path
+) -> None:
+    url = f"http://{triton.http_url}"
+    with running_gateway(tmp_path, triton_url=url, otlp_endpoint=collector.url) as gateway:
+        assert score(gateway, "c1" * 16, steps=47).status_code == 200
+        name = "POST /v2/models/reentry/infer"
+        spans = trace(collector, "c1" * 16, "POST /tracks:score", name, "InferRequest")
+    call = spans[name]
+    assert call.attributes["url.full"] == f"{url}/v2/models/reentry/infer"
+    assert call.attributes["http.request.method"] == "POST"
+    assert spans["InferRequest"].parent_id == call.span_id
+
+
 def test_without_an_endpoint_nothing_is_sent(
     gateway: GatewayProcess, collector: Collector, triton: EmbeddedServer, tmp_path: Path
 ) -> None:

@@ -14,9 +14,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import INVALID_SPAN, StatusCode
 
+from client.connection import Endpoint
 from gateway import traces
 from gateway.settings import GatewaySettings
 
+TRITON = Endpoint.parse("grpc://127.0.0.1:8001")
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/tracks:score", "scheme": "http", "headers": []}
 
 
@@ -39,7 +41,7 @@ def test_without_an_endpoint_there_is_no_span_and_no_thread(tmp_path: Path) -> N
                 assert step is INVALID_SPAN
                 assert traces.current_span() is None
                 assert traces.trace_id() is None
-                with traces.call_span("127.0.0.1:8001", "reentry", {"x": np.zeros(1)}, ()) as call:
+                with traces.call_span(TRITON, "reentry", {"x": np.zeros(1)}, ()) as call:
                     assert traces.call_metadata(call) == ()
 
     asyncio.run(check())
@@ -52,7 +54,7 @@ def test_a_call_for_three_requests_has_the_first_as_its_parent_and_links_to_the_
     for _ in range(3):
         with traces.request_span(SCOPE, "request") as span:
             requests.append(span)
-    with traces.call_span("127.0.0.1:8001", "reentry", {"x": np.zeros((4, 2))}, [*requests, requests[1]]) as call:
+    with traces.call_span(TRITON, "reentry", {"x": np.zeros((4, 2))}, [*requests, requests[1]]) as call:
         [(name, value)] = traces.call_metadata(call)
     ended = exported.get_finished_spans()[-1]
     assert ended.parent == requests[0].get_span_context()
