@@ -16,6 +16,7 @@ import torch
 
 from export import builders, gate
 from export.config import ExportConfig
+from export.validation import flight_features
 from reentry.decision import DecisionConfig
 from reentry.schema import FEATURES, REENTRY_LSTM
 from reentry.tracks import tracks_table, write_tracks
@@ -88,7 +89,7 @@ def remembered_exports() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("whole_graph", "step_graph", "track_graph", "stream_graph", "scan_graph"):
             patch.setattr(builders, name, _remembered(getattr(builders, name)))
-        simulated = functools.cache(gate.flight_features)
+        simulated = functools.cache(flight_features)
         patch.setattr(gate, "flight_features", lambda *case: simulated(*case).copy())
         yield
 

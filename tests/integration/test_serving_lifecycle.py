@@ -8,6 +8,7 @@ import queue
 import re
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,13 +31,14 @@ from reentry.decision import DecisionConfig
 from reentry.errors import ServerError
 from reentry.features.track import track_features
 from reentry.runtime.signals import ENDING
+from reentry.schema import DERIVED_MODELS
 from reentry.serving import EmbeddedServer
 from reentry.serving.doctor import examine
 from reentry.serving.http import load_model
 from reentry.serving.run_directory import RunDirectory, find_key
 from reentry.serving.stubs import StubWatch
 from registry.live_server import LiveServer
-from tests.conftest import copy_repository, grpc_key, make_repository, on_free_ports
+from tests.conftest import copy_repository, grpc_key, make_repository, on_free_ports, write_reference
 from tests.integration.test_serving import SERVED_WITHIN, make_tracks, request_inputs
 from tests.live_models import write_live_models
 from tests.processes import children_of, command_line
@@ -387,7 +389,11 @@ def test_an_exported_network_gives_the_results_of_pytorch(tmp_path: Path) -> Non
     )
     repository = copy_repository(tmp_path)
     save_checkpoint(tmp_path / "model.ckpt", checkpoint)
-    export_checkpoint(ExportConfig(checkpoint=tmp_path / "model.ckpt", repository=repository))
+    config = ExportConfig(checkpoint=tmp_path / "model.ckpt", repository=repository, batches=(1, 2), lengths=(1, 7))
+    export_checkpoint(config)
+    write_reference(repository / "reentry_lstm/1")
+    for model in (model for derived in DERIVED_MODELS for model in derived.served_with):
+        shutil.rmtree(repository / model.name)  # other tests serve them
     tracks = make_tracks(2, 300)
     with torch.no_grad():
         logits, _ = network(torch.from_numpy(track_features(tracks)))
