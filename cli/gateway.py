@@ -27,9 +27,7 @@ gateway.add_typer(keys, name="keys")
 @gateway.command()
 def serve(
     config: GatewayConfigFile = None,
-    triton: Annotated[
-        str | None, typer.Option(help="Address of Triton.  [default: http://127.0.0.1:8000]")
-    ] = None,
+    triton: Annotated[str | None, typer.Option(help="Address of Triton.  [default: http://127.0.0.1:8000]")] = None,
     address: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free port.  [default: 8080]")] = None,
     metrics_port: Annotated[
@@ -68,9 +66,7 @@ def _announce(started: Started) -> None:
 @gateway.command()
 def work(
     config: GatewayConfigFile = None,
-    triton: Annotated[
-        str | None, typer.Option(help="Address of Triton.  [default: http://127.0.0.1:8000]")
-    ] = None,
+    triton: Annotated[str | None, typer.Option(help="Address of Triton.  [default: http://127.0.0.1:8000]")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of jobs at a time.")] = 1,
     address: Annotated[str | None, typer.Option(help="Address of the metrics.  [default: 127.0.0.1]")] = None,
     metrics_port: Annotated[

@@ -82,8 +82,8 @@ def _tracks_are_valid(batch: RequestBatch, answer: Mapping[str, Array]) -> bool:
     probability, phase = answer[PROBABILITY.name], answer[PHASE.name]
     if not (probability.min() >= 0.0 and probability.max() <= 1.0 and phase.max() <= 1):
         return False
-    inside = np.arange(phase.shape[1]) < batch.lengths()
-    onset = onset_of(np.where(inside, phase, 0))
+    in_reentry = (phase != 0) & (np.arange(phase.shape[1]) < batch.lengths())
+    onset = np.where(in_reentry.any(axis=1), in_reentry.argmax(axis=1), NO_ONSET)
     timestamp = [
         NO_ONSET_TIMESTAMP if step == NO_ONSET else track.timestamp[step]
         for track, step in zip(batch.tracks, onset.tolist(), strict=True)

@@ -288,10 +288,11 @@ def _check_delimiter(path: Path, records: CsvRecords) -> None:
 
 def _check_type(path: Path, column: pa.Field) -> None:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        return
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     label = pa.types.is_boolean(kind) and column.name == REENTRY_PHASE.name
-    if not (numeric or text or label or pa.types.is_null(kind)):
+    if not (text or label or pa.types.is_null(kind)):
         raise TrackFileError(
             f"column {column.name} is not numeric", where=str(path), expected="numbers", got=f"the type {kind}"
         )

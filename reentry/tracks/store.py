@@ -79,6 +79,9 @@ class DiskStore:
 def _split(records: Records) -> Iterator[Records]:
     """Yield one array for each track, in order of first appearance."""
     starts, ids = _runs(records)
+    if len(ids) == 1:
+        yield records
+        return
     ordinals: dict[int, int] = {}
     for _, rows in _pieces(records, starts, np.array([ordinals.setdefault(i, len(ordinals)) for i in ids.tolist()])):
         yield rows
