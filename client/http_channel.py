@@ -1,7 +1,7 @@
 """Requests to Triton over HTTP connections that stay open.
 
 tritonclient's own HTTP client and gRPC both take several times the processor time for a track of 900 steps:
-`python -m perf.messages` compares them.
+`python -m perf.transports` compares them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from urllib.parse import quote
 import httptools
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor, triton_to_np_dtype
 
+from client.connection import Array
 from reentry.schema import Model
-
-Array = npt.NDArray[Any]
 
 _OK: Final = 200
 _REDIRECTIONS: Final = range(300, 400)
@@ -68,8 +66,10 @@ class _Connection(asyncio.Protocol):
         self._largest = largest
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: asyncio.Future[None] | None = None
+        self._answer: asyncio.Future[_Answer] | None = None
         self.began = self.used = time.monotonic()
+        self.has_begun = False
+        """Whether a part of the answer has arrived."""
         self.is_open = True
 
     async def exchange(self, parts: Iterable[Part], timeout: float) -> _Answer:
@@ -83,10 +83,7 @@ class _Connection(asyncio.Protocol):
         timer = loop.call_later(timeout, self._fail, TimeoutError(f"no answer within {timeout:g} s"))
         try:
             self._transport.writelines(parts)
-            await self._answer
-            if not self._stays_open:
-                self.close()
-            return _Answer(self._status, self._headers, b"".join(self._body))
+            answer = await self._answer
         except BaseException:
             self.close()
             raise
@@ -94,6 +91,9 @@ class _Connection(asyncio.Protocol):
             timer.cancel()
             self._answer = None
             self.used = time.monotonic()
+        if not self._stays_open:
+            self.close()
+        return answer
 
     def close(self) -> None:
         self.is_open = False
@@ -130,9 +130,12 @@ class _Connection(asyncio.Protocol):
         self._body.append(part)
 
     def on_message_complete(self) -> None:
-        self._status, self._stays_open = self._parser.get_status_code(), self._parser.should_keep_alive()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(None)
+        if self._answer is None or self._answer.done():  # nothing more was asked
+            self._stays_open = False
+            return
+        self._stays_open = self._parser.should_keep_alive()
+        self._answer.set_result(_Answer(self._parser.get_status_code(), self._headers, b"".join(self._body)))
+        self._headers, self._body = {}, []
 
     def _fail(self, error: BaseException) -> None:
         if self._answer is not None and not self._answer.done():
@@ -227,13 +230,13 @@ class HttpChannel:
         lines = [f"{line} HTTP/1.1", f"Host: {self._address}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
         parts = ("\r\n".join((*lines, "\r\n")).encode(), *body)
         while True:
-            connection = self._reused() or await self._connected()
-            is_new = connection.used == connection.began
+            reused = self._reused()
+            connection = reused or await self._connected()
             try:
                 answer = await connection.exchange(parts, self._timeout)
             except ConnectionError:
                 # The server may close an idle connection at any time; a new one decides whether it is away.
-                if is_new or connection.has_begun:
+                if reused is None or connection.has_begun:
                     raise
                 continue
             if connection.is_open:
@@ -300,12 +303,11 @@ def _outputs(body: bytes, length: int | None) -> dict[str, Array]:
             values = np.array(output.data, dtype=kind)
         elif not 0 <= size <= len(body) - place:
             raise ValueError("a tensor of the answer is cut off")
+        elif output.datatype == "BYTES":
+            values = deserialize_bytes_tensor(body[place : place + size])
         else:
-            if output.datatype == "BYTES":
-                values = deserialize_bytes_tensor(body[place : place + size])
-            else:
-                values = np.frombuffer(body, kind, size // kind.itemsize, place) if size else np.empty(0, kind)
-            place += size
+            values = np.frombuffer(body[place : place + size], kind)
+        place += size or 0
         outputs[output.name] = values.reshape(output.shape)
     return outputs
 

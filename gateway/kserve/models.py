@@ -20,6 +20,8 @@ _SECONDS: Final = 1.0
 """Time for which an answer of Triton is used again, s."""
 _TIMEOUT: Final = 5.0
 """Longest wait for an answer of Triton, s."""
+_NOT_OF_TRITON: Final = (LookupError, TypeError, ValueError, AttributeError)
+"""Errors of an answer in which an entry is missing, or has another type."""
 
 _log = structlog.get_logger(__name__)
 
@@ -75,15 +77,15 @@ class ServedModels:
                 self._connection.metadata(model.name),
                 self._connection.config(model.name),
             )
-        except ClientError as error:
-            _log.warning("a model cannot be looked up", model=model.name, reason=str(error))
+            served = ServedModel(
+                ready=ready,
+                version=max(metadata.get("versions", ()), key=int, default=""),
+                metadata=_metadata(metadata),
+                config=_config(config),
+            )
+        except (ClientError, *_NOT_OF_TRITON) as error:
+            _log.warning("a model cannot be looked up", model=model.name, reason=f"{type(error).__name__}: {error}")
             return _Known(at=time.monotonic())
-        served = ServedModel(
-            ready=ready,
-            version=max(metadata.get("versions", ()), key=int, default=""),
-            metadata=_metadata(metadata),
-            config=_config(config),
-        )
         return _Known(at=time.monotonic(), served=served)
 
 

@@ -5,6 +5,7 @@
 wrk and perf_analyzer send simulated tracks to an embedded Triton and to a gateway in front of it. A gateway without a
 cache scores every track; one with a cache answers from it; one whose key has used up its requests refuses them. The
 processor time of the gateway is that of its process, which other load on the machine distorts less than throughput.
+`perf.gateway.plain_chain` takes the same turns: FastAPI and tritonclient alone, without what else the gateway does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Annotated, Final
 
 import typer
 
-from perf.gateway.process import Gateway, running_gateway
+from perf.gateway.process import Gateway, running_gateway, running_plain_chain
 from perf.gateway.requests import arrow_request, json_request, kserve_request
 from perf.peers.process_tree import tree_cpu_seconds
 from perf.peers.protocols import HttpRequest
@@ -200,11 +201,18 @@ def main(
             tempfile.TemporaryDirectory(prefix="reentry-gateway-") as folder,
             EmbeddedServer(own) as triton,
             _gateways(Path(folder), triton) as (plain, caching, limited),
+            running_plain_chain(Path(folder), triton.grpc_url) as chain,
         ):
             each = {"turns": turns, "seconds": seconds}
             rows = [
                 compare(case, **each, process=plain.process)
                 for case in cases(tracks, f"http://{triton.http_url}", plain)
+            ]
+            direct = Target(f"http://{triton.http_url}{_INFER}", [kserve_request([track]) for track in tracks])
+            scores = Target(chain.url + "/score", [arrow_request([track]) for track in tracks])
+            rows += [
+                compare(Case("one, Arrow, FastAPI alone", count, direct, scores), **each, process=chain.process)
+                for count in (1, 8)
             ]
             request = arrow_request(tracks[:1])
             hit = Target(caching.url + _SCORE, [HttpRequest({**request.headers, **caching.headers}, request.body)])

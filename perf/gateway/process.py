@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from perf.gateway.plain_chain import ADDRESS
 from reentry.errors import ServerError
+
+_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,39 @@ def running_gateway(folder: Path, triton_url: str, settings: str) -> Iterator[Ga
         finally:
             process.terminate()
             process.communicate()
+
+
+@contextmanager
+def running_plain_chain(folder: Path, triton_address: str) -> Iterator[Gateway]:
+    """Run `perf.gateway.plain_chain` on a free port.
+
+    Args:
+        folder: folder of its log.
+        triton_address: gRPC address of Triton, HOST:PORT.
+
+    Raises:
+        ServerError: it did not start.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    options = ["--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+    command = [sys.executable, "-m", "uvicorn", "perf.gateway.plain_chain:app", *options]
+    log = folder / "plain_chain.log"
+    with (
+        log.open("w", encoding="utf-8") as output,
+        subprocess.Popen(command, env=os.environ | {ADDRESS: triton_address}, stdout=output, stderr=output) as process,
+    ):
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while "running on" not in log.read_text(encoding="utf-8"):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    got = log.read_text(encoding="utf-8")[-500:]
+                    raise ServerError("the plain chain did not start", where=str(log), got=got)
+                time.sleep(0.1)
+            yield Gateway(url=f"http://127.0.0.1:{port}", headers={}, process=process.pid)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def _announced(process: subprocess.Popen[str], log: Path) -> Gateway:

@@ -129,6 +129,18 @@ def test_an_answer_that_breaks_off_is_not_asked_for_again() -> None:
     assert len(sent) == 2
 
 
+def test_what_follows_an_answer_changes_nothing_and_ends_the_connection() -> None:
+    found = []
+
+    async def both(channel: HttpChannel) -> None:
+        found.append(await channel.get_model_metadata("reentry"))
+
+    more = answer(b'{"name": "another"}', "X-Reentry: 1")
+    server = ask(lambda _: answer(METADATA) + more, both, both)
+    assert found == [{"name": "reentry"}] * 2
+    assert server.connections == 2
+
+
 def test_an_old_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_channel, "_LONGEST_USE", 0.0)
     assert ask(lambda _: answer(METADATA), metadata, metadata).connections == 2
