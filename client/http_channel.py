@@ -184,7 +184,7 @@ class HttpChannel:
         """
         arrays = [np.ascontiguousarray(inputs[each.name], dtype=_kind(each.dtype)) for each in model.inputs]
         shapes = ((each.name, each.dtype, array.shape) for each, array in zip(model.inputs, arrays, strict=True))
-        head = _head_of_request(tuple(shapes))
+        head = head_of_request(tuple(shapes))
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": len(head) + sum(array.nbytes for array in arrays),
@@ -274,7 +274,7 @@ class HttpChannel:
 
 
 @lru_cache(maxsize=256)
-def _head_of_request(tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
+def head_of_request(tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
     """Return the JSON in front of the tensors of a request, given their names, types and shapes."""
     inputs = [
         {

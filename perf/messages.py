@@ -12,6 +12,7 @@ from typing import Final
 
 from client.batching import RequestBatch
 from client.connection import Array, Connection, Endpoint
+from client.http_channel import head_of_request
 from perf.analyzer.inputs import INPUTS
 from perf.scoring import draw_flights
 from reentry.errors import ClientError, ConfigError
@@ -73,20 +74,15 @@ def prepare(address: str, model: str, *, steps: Sequence[int], batch: int = 1, s
 
 def encoded(address: str, model: str, inputs: Mapping[str, Array]) -> bytes:
     """Return an inference request with inputs by tensor name, which asks for binary outputs, as the bytes to send."""
-    from tritonclient.http import InferenceServerClient, InferInput
-
-    tensors = []
-    for name, values in inputs.items():
-        tensors.append(InferInput(name, list(values.shape), _TENSORS[name].dtype))
-        tensors[-1].set_data_from_numpy(values)
-    body, header_length = InferenceServerClient.generate_request_body(tensors)
+    head = head_of_request(tuple((name, _TENSORS[name].dtype, values.shape) for name, values in inputs.items()))
+    body = b"".join((head, *(values.tobytes() for values in inputs.values())))
     lines = (
         f"POST /v2/models/{model}/infer HTTP/1.1",
         f"Host: {address}",
-        f"Inference-Header-Content-Length: {header_length}",
+        f"Inference-Header-Content-Length: {len(head)}",
         f"Content-Length: {len(body)}",
     )
-    return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + bytes(body)
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + body
 
 
 def http_address(url: str) -> str:

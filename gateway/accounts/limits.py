@@ -247,4 +247,4 @@ def _steps_quota(tier: Tier) -> Quota:
 
 def _remaining(kind: str, count: int, full_after: float) -> str:
     """Return one member of the header RateLimit: what remains, and the seconds until all of it is available again."""
-    return f'"{kind}";r={count};t={max(0, math.ceil(full_after))}'
+    return f'"{kind}";r={count};t={max(0, math.ceil(round(full_after, 3)))}'

@@ -54,7 +54,10 @@ def test_single_steps_with_the_state_give_the_same_logits_as_the_whole_track(sha
         logit, state = model(track[:, t : t + 1], state)
         steps.append(logit)
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=0, atol=1e-6)
-    torch.testing.assert_close(state, end, rtol=0, atol=1e-6)
+    assert state is not None
+    for found, expected in zip(state, end, strict=True):
+        # The terms of a sum in the state may be large, and their order depends on the processor.
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * max(1.0, float(expected.abs().max())))
 
 
 @torch.no_grad()
