@@ -149,7 +149,7 @@ class Connection:
     async def metadata(self, model: str) -> dict[str, Any]:
         """Return the metadata of a served model: name, versions, platform, inputs and outputs.
 
-        A size of a shape may be a number or its text.
+        A size in a shape is a number over HTTP, and its text over gRPC.
 
         Raises:
             ServerUnavailableError: the server or the model is not available.
@@ -157,10 +157,11 @@ class Connection:
         """
         with _translated(self._endpoint):
             answer: dict[str, Any] = await self._client.get_model_metadata(model, **self._as_json)
-            return answer
+            # Over gRPC, entries that are empty are left out.
+            return {"versions": [], "platform": "", **answer} if self._as_json else answer
 
     async def config(self, model: str) -> dict[str, Any]:
-        """Return the configuration of a served model. A size may be a number or its text, and a zero may be left out.
+        """Return the configuration of a served model. A size in a shape is a number over HTTP, and its text over gRPC.
 
         Raises:
             ServerUnavailableError: the server or the model is not available.
@@ -168,7 +169,7 @@ class Connection:
         """
         with _translated(self._endpoint):
             answer: dict[str, Any] = await self._client.get_model_config(model, **self._as_json)
-            return answer["config"] if self._as_json else answer
+            return {"max_batch_size": 0, "parameters": {}, **answer["config"]} if self._as_json else answer
 
     async def max_batch(self, model: Model) -> int:
         """Return the largest number of tracks that the served model accepts in one request.
@@ -179,7 +180,7 @@ class Connection:
         """
         config = await self.config(model.name)
         with _translated(self._endpoint):
-            return int(config.get("max_batch_size", 0))
+            return int(config["max_batch_size"])
 
     async def parameters(self, model: Model) -> list[str]:
         """Return the names of the parameters in the configuration of a served model.
@@ -190,7 +191,7 @@ class Connection:
         """
         config = await self.config(model.name)
         with _translated(self._endpoint):
-            return sorted(config.get("parameters", ()))
+            return sorted(config["parameters"])
 
     async def versions(self, model: Model) -> list[str]:
         """Return the versions of a model that the server serves.
@@ -201,7 +202,7 @@ class Connection:
         """
         metadata = await self.metadata(model.name)
         with _translated(self._endpoint):
-            return sorted(metadata.get("versions", ()))
+            return sorted(metadata["versions"])
 
     async def input_names(self, model: str) -> tuple[str, ...]:
         """Return the names of the inputs of a served model.
@@ -242,7 +243,7 @@ class Connection:
             if self._endpoint.scheme == "grpc":
                 return await self._infer_over_grpc(model, inputs, metadata)
             answer: dict[str, Array] = await self._client.infer(model, inputs, metadata)
-            return answer
+            return {tensor.name: answer[tensor.name] for tensor in model.outputs if tensor.name in answer}
 
     async def _infer_over_grpc(
         self, model: Model, inputs: Mapping[str, Array], metadata: Sequence[tuple[str, str]]

@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         scheme = "https" if self.config.is_ssl else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         gc.collect()
-        gc.freeze()  # what exists from here on is not searched for garbage again, which would hold up requests
+        gc.freeze()  # searching for garbage in what exists by now would only hold up requests
         self._announce(Started(url=url, metrics_url=self._metrics_url, first_key=await first_key(services)))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -64,7 +64,7 @@ def running_collector(port: int = 0) -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             accepted = self.path == "/v1/traces" and self.headers["content-type"] == "application/json"
-            # The answer comes first: an exporter drops what it has sent if there is none.
+            # The answer comes first, because an exporter drops spans that are not answered in time.
             self.send_response(200 if accepted else 404)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", "2")

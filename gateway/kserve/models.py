@@ -79,7 +79,7 @@ class ServedModels:
             )
             served = ServedModel(
                 ready=ready,
-                version=max(metadata.get("versions", ()), key=int, default=""),
+                version=max(metadata["versions"], key=int, default=""),
                 metadata=_metadata(metadata),
                 config=_config(config),
             )
@@ -111,8 +111,8 @@ def _metadata(answer: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "name": answer["name"],
-        "versions": answer.get("versions", []),
-        "platform": answer.get("platform", ""),
+        "versions": answer["versions"],
+        "platform": answer["platform"],
         "inputs": inputs,
         "outputs": outputs,
     }
@@ -126,11 +126,10 @@ def _config(config: Mapping[str, Any]) -> dict[str, Any]:
         ]
         for tensors in ("input", "output")
     )
-    parameters = config.get("parameters", {})
     return {
         "name": config["name"],
-        "max_batch_size": config.get("max_batch_size", 0),
+        "max_batch_size": config["max_batch_size"],
         "input": inputs,
         "output": outputs,
-        "parameters": {name: {"string_value": value["string_value"]} for name, value in parameters.items()},
+        "parameters": {name: {"string_value": value["string_value"]} for name, value in config["parameters"].items()},
     }

@@ -159,7 +159,7 @@ class SingleFlight(Generic[T]):
             return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
-            # Until the last caller goes on, and can cache the result, further callers still get this result.
+            # A caller that comes before the result is cached, by one of these callers, still gets this result.
             if flight.waiters == 0:
                 del self._flights[key]
                 flight.task.cancel()

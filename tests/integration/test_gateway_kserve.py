@@ -24,6 +24,7 @@ from tritonclient.http.aio import InferenceServerClient as AioClient
 from tritonclient.utils import InferenceServerException
 
 from client.connection import Connection, Endpoint
+from gateway.kserve.models import ServedModel, ServedModels
 from perf.analyzer.inputs import INPUTS, write_inputs
 from perf.analyzer.installation import check_analyzer, find_analyzer
 from reentry.schema import (
@@ -361,6 +362,22 @@ def metric(gateway: GatewayProcess, name: str) -> float:
     with urlopen(gateway.metrics_url) as answer:
         lines = answer.read().decode().splitlines()
     return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def test_models_are_described_alike_over_http_and_grpc(triton: EmbeddedServer) -> None:
+    async def described(url: str) -> tuple[ServedModel, list[str], int]:
+        async with ServedModels(url).open() as models, Connection(Endpoint.parse(url), timeout=60.0) as connection:
+            return (
+                await models.get(ENSEMBLE),
+                await connection.versions(ENSEMBLE),
+                await connection.max_batch(ENSEMBLE),
+            )
+
+    over_http, over_grpc = (
+        asyncio.run(described(url)) for url in (f"http://{triton.http_url}", f"grpc://{triton.grpc_url}")
+    )
+    assert over_http == over_grpc
+    assert over_http[0].ready
 
 
 def test_a_gateway_without_triton_is_live_and_not_ready_and_charges_steps_first(tmp_path: Path) -> None:

@@ -86,9 +86,10 @@ def test_a_long_reason_is_shortened_to_one_readable_line() -> None:
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00" * 20,
     ],
-    ids=["the metrics port", "a web server", "the gRPC port"],
+    ids=["the metrics port", "a web server", "a service with JSON", "the gRPC port"],
 )
 def test_a_port_of_another_service_is_an_error_at_once_that_lists_the_default_ports(answer: bytes) -> None:
     async def ask() -> None:

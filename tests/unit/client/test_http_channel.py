@@ -13,6 +13,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from client import http_channel
+from client.connection import Connection, Endpoint
 from client.http_channel import HttpChannel, _outputs
 from reentry.schema import ENSEMBLE
 
@@ -219,6 +220,20 @@ def test_tensors_travel_as_binary_data_in_both_directions() -> None:
     described = {each["name"]: each["shape"] for each in json.loads(sent_body[:length])["inputs"]}
     assert described == {name: list(array.shape) for name, array in INPUTS.items()}
     assert sent_body[length:] == b"".join(INPUTS[tensor.name].tobytes() for tensor in ENSEMBLE.inputs)
+
+
+def test_outputs_that_the_model_does_not_have_are_left_out() -> None:
+    outputs = [{"name": name, "datatype": "INT32", "shape": [], "data": [1]} for name in ("onset_step", "another")]
+    body = json.dumps({"outputs": outputs}).encode()
+
+    async def run() -> set[str]:
+        async with (
+            server_of(lambda _: answer(body)) as server,
+            Connection(Endpoint.parse(f"http://{server.address}"), timeout=5.0) as connection,
+        ):
+            return set(await connection.infer(ENSEMBLE, INPUTS))
+
+    assert asyncio.run(run()) == {"onset_step"}
 
 
 @pytest.mark.parametrize(
