@@ -20,10 +20,12 @@ from urllib.parse import quote
 import httptools
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor, triton_to_np_dtype
 
-from client.connection import Array
 from reentry.schema import Model
+
+Array = npt.NDArray[Any]
 
 _OK: Final = 200
 _REDIRECTIONS: Final = range(300, 400)
