@@ -91,10 +91,12 @@ def imported_by(command: str, statements: str) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in found} - {"reentry"} - OPTIONAL_IMPORTS
 
 
-OPTIONAL_IMPORTS = {"setuptools", "cloudpickle", "coverage", "google-auth", "opentelemetry-proto"}
+OPTIONAL_IMPORTS = {
+    *("setuptools", "cloudpickle", "grpcio-health-checking", "coverage", "google-auth", "opentelemetry-proto")
+}
 """Distributions that the client image need not contain, though the import of the client finds them here.
 
-`setuptools` and `cloudpickle` are imported only if they are installed, `coverage` measures the tests, and
+`setuptools`, `cloudpickle` and `grpcio-health-checking` are imported only if they are installed, `coverage` measures the tests, and
 `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
 """
 
