@@ -96,8 +96,8 @@ OPTIONAL_IMPORTS = {
 }
 """Distributions that the client image need not contain, though the import of the client finds them here.
 
-`setuptools`, `cloudpickle` and `grpcio-health-checking` are imported only if they are installed, `coverage` measures the tests, and
-`google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
+`setuptools`, `cloudpickle` and `grpcio-health-checking` are imported only if they are installed, `coverage` measures
+the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
 """
 
 
