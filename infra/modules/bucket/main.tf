@@ -70,6 +70,7 @@ locals {
 
 resource "aws_s3_bucket" "this" {
   #checkov:skip=CKV_AWS_18:every bucket has a log but that of the logs, which would log itself without end
+  #checkov:skip=CKV_AWS_145:S3 delivers its access log only to a bucket that is encrypted with the keys of S3; all others have a KMS key
   #checkov:skip=CKV_AWS_144:a copy in another region would be a second place to erase personal data from; versions guard against mistakes
   #checkov:skip=CKV2_AWS_62:nothing listens to events: the pipeline lists the landing bucket by the hour
   bucket        = var.name
@@ -99,7 +100,6 @@ resource "aws_s3_bucket_versioning" "this" {
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
-  #checkov:skip=CKV_AWS_145:S3 delivers its access log only to a bucket that is encrypted with the keys of S3; all others have a KMS key
   bucket = aws_s3_bucket.this.id
   rule {
     bucket_key_enabled = !var.holds_logs
@@ -125,28 +125,14 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
-  # A delete marker without versions behind it. S3 allows no second kind of expiration in the rule of `expire_days`.
-  dynamic "rule" {
-    for_each = var.expire_days == null ? [1] : []
-    content {
-      id     = "markers"
-      status = "Enabled"
-      filter {}
-      expiration {
-        expired_object_delete_marker = true
-      }
-    }
-  }
-
-  dynamic "rule" {
-    for_each = var.expire_days == null ? [] : [var.expire_days]
-    content {
-      id     = "expire"
-      status = "Enabled"
-      filter {}
-      expiration {
-        days = rule.value
-      }
+  # S3 removes markers without versions by itself where objects expire; elsewhere it has to be told.
+  rule {
+    id     = "current"
+    status = "Enabled"
+    filter {}
+    expiration {
+      days                         = var.expire_days
+      expired_object_delete_marker = var.expire_days == null ? true : null
     }
   }
 

@@ -90,19 +90,14 @@ module "logs" {
   }]
 }
 
-resource "terraform_data" "erasure" {
-  input = var.erasure
-  lifecycle {
-    precondition {
-      condition     = max(var.erasure.landing, var.erasure.vacuum) + var.erasure.noncurrent + local.s3_days <= var.erasure.within
-      error_message = "Personal data outlives the promised period: max(landing, vacuum) + noncurrent + ${local.s3_days} days must be at most erasure.within = ${var.erasure.within}."
-    }
-  }
-}
-
 output "names" {
   description = "Name of each bucket, by purpose."
   value       = { for purpose, bucket in module.bucket : purpose => bucket.name }
+
+  precondition {
+    condition     = max(var.erasure.landing, var.erasure.vacuum) + var.erasure.noncurrent + local.s3_days <= var.erasure.within
+    error_message = "Personal data outlives the promised period: max(landing, vacuum) + noncurrent + ${local.s3_days} days must be at most erasure.within = ${var.erasure.within}."
+  }
 }
 
 output "arns" {
