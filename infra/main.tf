@@ -26,7 +26,8 @@ module "store" {
   account_id          = var.account_id
   key_arn             = module.keys["data"].arn
   privacy_officer_arn = local.privacy_officer_arn
-  erasure             = var.erasure
+  landing_days        = var.erasure.landing
+  noncurrent_days     = var.erasure.noncurrent
   log_days            = var.log_days
   force_destroy       = var.disposable
 }

@@ -94,6 +94,12 @@ variable "erasure" {
     within     = optional(number, 30)
   })
   default = {}
+
+  # S3 rounds a deadline up to the next midnight, and deletes within the day after it.
+  validation {
+    condition     = max(var.erasure.landing, var.erasure.vacuum) + var.erasure.noncurrent + 2 <= var.erasure.within
+    error_message = "Personal data outlives the promised period: max(landing, vacuum) + noncurrent + 2 days must be at most erasure.within = ${var.erasure.within}."
+  }
 }
 
 variable "log_days" {

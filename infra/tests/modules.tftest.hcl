@@ -47,16 +47,10 @@ variables {
     gpu     = { instance_types = ["g6.xlarge"], min = 0, max = 1, gpu = true }
   }
 
-  # store
-  prefix              = "reentry-staging-111111111111"
-  account_id          = "111111111111"
-  privacy_officer_arn = "arn:aws:iam::111111111111:role/reentry-staging-privacy-officer"
-  erasure             = { landing = 7, vacuum = 7, noncurrent = 14, within = 30 }
-  force_destroy       = false
-
   # registry
-  repositories = ["reentry-triton"]
-  keep_images  = 5
+  repositories  = ["reentry-triton"]
+  force_destroy = false
+  keep_images   = 5
 }
 
 run "the_delivery_role_trusts_one_repository_environment_and_branch" {
@@ -146,13 +140,6 @@ run "named_networks_reach_the_cluster_from_outside" {
     condition     = aws_eks_cluster.this.vpc_config[0].endpoint_public_access && aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["192.0.2.0/24"])
     error_message = "The named network is not admitted, or others are."
   }
-}
-
-run "a_store_that_keeps_personal_data_too_long_is_refused" {
-  command = plan
-  module { source = "./modules/store" }
-  variables { erasure = { landing = 7, vacuum = 15, noncurrent = 14, within = 30 } }
-  expect_failures = [output.names]
 }
 
 run "tags_of_images_never_move" {

@@ -30,8 +30,9 @@ run "wrong_settings_are_refused" {
     account_id     = "1111"
     administrators = []
     network        = {}
+    erasure        = { vacuum = 15, noncurrent = 14, within = 30 }
   }
-  expect_failures = [var.environment, var.account_id, var.administrators, var.network]
+  expect_failures = [var.environment, var.account_id, var.administrators, var.network, var.erasure]
 }
 
 run "production_is_never_disposable" {

@@ -20,17 +20,14 @@ variable "privacy_officer_arn" {
   type        = string
 }
 
-variable "erasure" {
-  description = <<-TEXT
-    Days in which personal data is gone after its deletion. `landing` and `noncurrent` are what S3 waits, `vacuum` is what
-    the tables wait before they delete replaced files, and `within` is the promised period.
-  TEXT
-  type = object({
-    landing    = number
-    vacuum     = number
-    noncurrent = number
-    within     = number
-  })
+variable "landing_days" {
+  description = "Days after which an object of the landing bucket expires."
+  type        = number
+}
+
+variable "noncurrent_days" {
+  description = "Days that S3 keeps a replaced or deleted version."
+  type        = number
 }
 
 variable "log_days" {
@@ -45,14 +42,12 @@ variable "force_destroy" {
 
 locals {
   buckets = {
-    landing = { expire = var.erasure.landing }
+    landing = { expire = var.landing_days }
     lake    = { expire = null }
     models  = { expire = null }
     mlflow  = { expire = null }
     jobs    = { expire = null }
   }
-  # S3 rounds a deadline up to the next midnight, and deletes within the day after it.
-  s3_days = 2
 }
 
 module "bucket" {
@@ -63,7 +58,7 @@ module "bucket" {
   key_arn          = var.key_arn
   log_bucket       = module.logs.name
   expire_days      = each.value.expire
-  noncurrent_days  = var.erasure.noncurrent
+  noncurrent_days  = var.noncurrent_days
   version_deleters = [var.privacy_officer_arn]
   force_destroy    = var.force_destroy
 }
@@ -93,11 +88,6 @@ module "logs" {
 output "names" {
   description = "Name of each bucket, by purpose."
   value       = { for purpose, bucket in module.bucket : purpose => bucket.name }
-
-  precondition {
-    condition     = max(var.erasure.landing, var.erasure.vacuum) + var.erasure.noncurrent + local.s3_days <= var.erasure.within
-    error_message = "Personal data outlives the promised period: max(landing, vacuum) + noncurrent + ${local.s3_days} days must be at most erasure.within = ${var.erasure.within}."
-  }
 }
 
 output "arns" {
