@@ -1,0 +1,80 @@
+"""Settings of the data pipeline: a TOML file, and environment variables that override it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from reentry.errors import ConfigError
+from reentry.runtime.arguments import require_between
+from reentry.runtime.config_file import check_table, declared_types, read_toml
+
+FILE_VARIABLE: Final = "REENTRY_PIPELINE"
+"""Environment variable that names the TOML file."""
+PREFIX: Final = "REENTRY_PIPELINE_"
+"""Prefix of the environment variables of single settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSettings:
+    """Settings of all pipeline commands."""
+
+    lake: str = "artifacts/lake"
+    """Folder, or s3://BUCKET/PREFIX, of the tables."""
+    landing: str = "artifacts/landing"
+    """Folder, or s3://BUCKET/PREFIX, where files of tracks arrive, in one folder for each hour: 2026-12-01T08/."""
+    pseudonym_keys: str = "file:artifacts/pseudonym-keys.json"
+    """Reference to the keys of the pseudonyms, see `pipeline.privacy.keys`."""
+    lookback_hours: int = 48
+    """Number of hours, the current one included, that an ingestion without --hour looks at."""
+    bad_row_limit: float = 0.05
+    """Share of bad rows in the files of an hour above which the hour fails."""
+
+    def __post_init__(self) -> None:
+        require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
+        require_between("bad row limit", self.bad_row_limit, 0.0, 1.0)
+        for name in ("lake", "landing", "pseudonym_keys"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty", expected="a location")
+
+
+def read_pipeline_settings(
+    path: Path | None = None, environment: Mapping[str, str] = os.environ, **flags: Any
+) -> PipelineSettings:
+    """Read the table [pipeline] of a TOML file; variables override it, and flags that are not None override both.
+
+    Args:
+        path: The file; None takes the file that `FILE_VARIABLE` names, if it is set.
+        environment: Environment variables; REENTRY_PIPELINE_LAKE overrides `lake`, and so on.
+        flags: Settings by name.
+
+    Raises:
+        ConfigError: The file, a key or a value is invalid.
+    """
+    if path is None and environment.get(FILE_VARIABLE):
+        path = Path(environment[FILE_VARIABLE])
+    types = declared_types(PipelineSettings)
+    content = read_toml(path) if path else {}
+    unknown = sorted(set(content) - {"pipeline"})
+    if unknown:
+        raise ConfigError("unknown table", where=str(path), expected="[pipeline]", got=", ".join(unknown))
+    table = content.get("pipeline", {})
+    if not isinstance(table, dict):
+        raise ConfigError("not a table", where=str(path), expected="a table [pipeline]", got=str(table))
+    values = check_table("pipeline", table, types, where=str(path))
+    for field in fields(PipelineSettings):
+        variable = PREFIX + field.name.upper()
+        if variable in environment:
+            values[field.name] = _converted(types[field.name], environment[variable], variable)
+    return PipelineSettings(**values | {name: value for name, value in flags.items() if value is not None})
+
+
+def _converted(kind: type, text: str, variable: str) -> object:
+    try:
+        return kind(text)
+    except ValueError as error:
+        expected = {int: "a whole number", float: "a number"}[kind]
+        raise ConfigError(f"{variable} has the wrong type", expected=expected, got=text) from error
