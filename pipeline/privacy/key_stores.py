@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -173,7 +173,11 @@ class _SecretsManagerStore:
         return answer
 
 
-_STORES: Final = {"file": _FileStore, "env": _EnvironmentStore, "aws-secretsmanager": _SecretsManagerStore}
+_STORES: Final[dict[str, Callable[[str], KeyStore]]] = {
+    "file": _FileStore,
+    "env": _EnvironmentStore,
+    "aws-secretsmanager": _SecretsManagerStore,
+}
 
 
 def _private_file(path: Path, text: str) -> Path:
