@@ -65,7 +65,7 @@ SHA-256 of its content."""
 
 
 def _track_columns(*, complete: bool) -> list[pa.Field]:
-    """Return the columns of rows, or of complete tracks, whose `step` counts from 0; files may hold them in any order."""
+    """Return the columns of rows, or of complete tracks, whose rows lie in any order and have a `step` from 0."""
     columns = [pa.field(c.name, _KINDS[c.dtype], nullable=not complete and c.name not in _EXACT) for c in TRACK_COLUMNS]
     label = pa.field(REENTRY_PHASE.name, _KINDS[REENTRY_PHASE.dtype], nullable=True)
     step = [pa.field("step", pa.int32(), nullable=False)] if complete else []
