@@ -167,7 +167,7 @@ def main() -> None:
         print(f"error: {where}: {fault}", file=sys.stderr)
     if wrong:
         sys.exit(1)
-    print(f"{options.report}: {len(found)} findings, all accepted" if found else f"{options.report}: no findings")
+    print(f"{options.report}: findings to fix: 0, accepted: {len(found)}")
 
 
 if __name__ == "__main__":
