@@ -71,3 +71,14 @@ def export(
     reference = TableReference.parse(table)
     written = export_tracks(Lake(read_pipeline_settings(config, lake=location).lake), reference, out)
     typer.echo(f"{out}: {written.tracks:,} tracks, {written.rows:,} rows of {written.reference}")
+
+
+@lake.command()
+def contract() -> None:
+    """Print the contract of landing files, a document of the Open Data Contract Standard 3.1.
+
+    Example: `reentry lake contract > docs/contract.odcs.yaml`
+    """
+    from pipeline.ingest.contract import contract_document
+
+    typer.echo(contract_document(), nl=False)
