@@ -64,6 +64,8 @@ class Lake:
 
     def exists(self, name: str) -> bool:
         """Return whether a table has been created."""
+        if name not in TABLES:
+            return False
         with self.errors(name):
             return DeltaTable.is_deltatable(self.uri(name), storage_options=self.storage_options)
 
