@@ -12,8 +12,6 @@ from reentry.errors import ConfigError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.config_file import check_table, declared_types, read_toml
 
-FILE_VARIABLE: Final = "REENTRY_PIPELINE"
-"""Environment variable that names the TOML file."""
 PREFIX: Final = "REENTRY_PIPELINE_"
 """Prefix of the environment variables of single settings."""
 
@@ -47,15 +45,13 @@ def read_pipeline_settings(
     """Read the table [pipeline] of a TOML file; variables override it, and flags that are not None override both.
 
     Args:
-        path: The file; None takes the file that `FILE_VARIABLE` names, if it is set.
+        path: The file, or None.
         environment: Environment variables; REENTRY_PIPELINE_LAKE overrides `lake`, and so on.
         flags: Settings by name.
 
     Raises:
         ConfigError: The file, a key or a value is invalid.
     """
-    if path is None and environment.get(FILE_VARIABLE):
-        path = Path(environment[FILE_VARIABLE])
     types = declared_types(PipelineSettings)
     content = read_toml(path) if path else {}
     unknown = sorted(set(content) - {"pipeline"})
