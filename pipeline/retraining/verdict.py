@@ -15,9 +15,9 @@ at most `ALPHA` of the cases, however many slices there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from pipeline.retraining.paired import Difference, Measure, holm
 
@@ -62,6 +62,18 @@ class Comparison:
     def within_margin(self) -> bool:
         """Whether the interval excludes that the challenger is worse by more than the margin."""
         return self.difference.high <= self.margin
+
+    def as_dict(self) -> dict[str, Any]:
+        """Content for `--json`."""
+        return {
+            "data": self.data,
+            "group": self.group,
+            "measure": self.measure.name,
+            "unit": self.measure.unit,
+            "margin": self.margin,
+            "difference": self.difference.estimate,
+            **asdict(self.difference),
+        }
 
 
 def judge(main: Sequence[Comparison], guards: Sequence[Comparison]) -> tuple[Verdict, list[Comparison]]:
