@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Json, Lake
+from cli.options import Json, LakeLocation
 
 if TYPE_CHECKING:
     from training.data.training_data import TrainingData
@@ -40,7 +40,7 @@ def train(
             metavar="CONDITION",
         ),
     ] = None,
-    lake: Lake = None,
+    lake: LakeLocation = None,
     as_json: Json = False,
 ) -> None:
     """Train the LSTM on labelled tracks and write model.ckpt into the folder --out.

@@ -126,7 +126,7 @@ class StoredSamples(CountedSamples):
     def __init__(self, folder: Path, track_ids: npt.NDArray[np.int64], counts: Counts) -> None:
         self.counts = counts
         self._folder = folder
-        self._track_ids = track_ids
+        self.track_ids = track_ids
         self._ends = np.cumsum(counts.steps)
 
     @classmethod
@@ -155,14 +155,14 @@ class StoredSamples(CountedSamples):
         return cls(folder, np.array(track_ids, dtype=np.int64), counts)
 
     def __len__(self) -> int:
-        return len(self._track_ids)
+        return len(self.track_ids)
 
     def at(self, index: int) -> Sample:
         """Read one sample."""
         start, end = _span(self._ends, index)
         phase = self._read("phase", _PHASE, start, end)[:, 0]
         track = Track(
-            track_id=int(self._track_ids[index]),
+            track_id=int(self.track_ids[index]),
             measurements=self._read("track", _MEASUREMENTS, start, end),
             reentry_phase=phase,
             rows=_NO_ROWS,  # training does not use row numbers
