@@ -26,6 +26,8 @@ KEY_ID: Final = "key_id"
 """Column that names the key of the row's pseudonyms."""
 EXTRA: Final = "_extra"
 """Column that keeps the columns of a file that the contract does not know, as a JSON object."""
+SEVERITY: Final = "severity"
+"""Entry of `EXTRA` with the severity of a simulated track, if the landing file records it."""
 
 _SHIFT: Final = np.uint64(64 - (BUCKETS - 1).bit_length())
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
