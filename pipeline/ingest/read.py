@@ -209,6 +209,7 @@ def _raw(
     sensors = good["measurement"][:, _POSITION[SENSOR_ID.name]].astype(np.int64)
     distinct, codes = np.unique(sensors, return_inverse=True)
     of_sensor = pseudonyms(SENSOR, map(str, distinct.tolist()), keys)
+    other = {name: each for name, each in texts.items() if name != OPERATOR_ID}
     label = good["reentry_phase"]
     columns: dict[str, Any] = {
         **_origin(landed, content, len(good)),
@@ -219,7 +220,7 @@ def _raw(
         REENTRY_PHASE.name: pa.array(label, pa.int8(), mask=label == NO_LABEL),
         OPERATOR_ID: _operators(texts.get(OPERATOR_ID), good["row"], keys),
         KEY_ID: pa.array([keys.current] * len(good), pa.string()),
-        EXTRA: _extra({name: each for name, each in texts.items() if name != OPERATOR_ID}, simulated, good["row"], keys),
+        EXTRA: _extra(other, simulated, good["row"], keys),
     }
     for name, position in _POSITION.items():
         values = good["measurement"][:, position]

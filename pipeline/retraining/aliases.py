@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from reentry.errors import ReentryError
+from reentry.errors import InputError, ReentryError
 from registry.inventory import Version, find_installed
 from registry.labels import Labels, Record
 from registry.store import VersionStore
@@ -40,11 +40,14 @@ def sync_aliases(store: VersionStore, *, dry_run: bool = False) -> list[str]:
 
     Raises:
         RepositoryError: The labels are unreadable.
-        ConfigError: The tracking store is unusable.
-        ImportError: MLflow is not installed.
+        InputError: The tracking store is unusable, or MLflow is not installed.
     """
     uri = tracking_uri()
-    return _sync(open_store(uri), uri, store, Record.of(store).labels, dry_run=dry_run)
+    try:
+        client = open_store(uri)
+    except ImportError as error:
+        raise InputError("mlflow is not installed", fix="pip install 'reentry[train]'") from error
+    return _sync(client, uri, store, Record.of(store).labels, dry_run=dry_run)
 
 
 def mirror_labels(store: VersionStore) -> None:

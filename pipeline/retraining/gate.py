@@ -7,18 +7,28 @@ a training on a file may have, are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
+from pipeline.features.held_out import SHARE
+from pipeline.features.training_data import LakeTrainingData
+from pipeline.lake.lake import Lake
+from pipeline.lake.reference import TableReference
+from pipeline.lake.tables import FEATURES_TABLE
 from pipeline.retraining.contestants import Contestant
 from pipeline.retraining.paired import RESAMPLES, Measure, compare
-from pipeline.retraining.scores import Scores
+from pipeline.retraining.reason import Reason
+from pipeline.retraining.scores import Scores, score_both
+from pipeline.retraining.severity import severities
 from pipeline.retraining.verdict import Comparison, Verdict, judge
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError
+from training.data.identity import DataIdentity
+from training.data.samples import Chosen
+from training.evaluation.evaluate import trained_on
 
 ONSET_RMSE: Final = Measure(name="onset RMSE", unit="s", of_mean=np.sqrt)
 """Measure over squared onset errors."""
@@ -40,8 +50,8 @@ class GateResult:
     champion: Contestant
     table: str
     """Version of the table that was scored, such as lake:features@12."""
-    reason: str | None
-    """Reason of the retraining: schedule, data or drift; None if there was none."""
+    reason: Reason | None
+    """Reason of the retraining; None if there was none."""
     verdict: Verdict
     main: tuple[Comparison, ...]
     """Onset RMSE on the table and on the window, unless the window has too few tracks or all those of the table."""
@@ -83,64 +93,95 @@ class GateResult:
 def run_gate(
     challenger: Contestant,
     champion: Contestant,
-    scores: Scores,
-    newest: Scores,
+    lake: Lake,
     *,
-    table: str,
-    reason: str | None,
+    table: TableReference,
+    reason: Reason | None = None,
     settings: PipelineSettings,
-    resamples: int = RESAMPLES,
 ) -> GateResult:
-    """Compare two models by their scores.
+    """Score two models on the held-out tracks of the table of features, and compare them.
 
     Args:
         challenger: The new model.
         champion: The model that it would replace.
-        scores: Scores of the version of the table.
-        newest: Scores of the newest version, which may be the same.
-        table: Name of the version.
+        lake: The tables.
+        table: Version of the table of features. The window is always that of the newest version.
         reason: Reason of the retraining.
         settings: Margins and the length of the window.
-        resamples: Number of resamples of each comparison.
 
     Raises:
         InputError: The table has too few tracks that neither model was trained on.
+        LakeError: The table does not exist, or lacks features that a model needs.
     """
+    data, newest = (
+        replace(LakeTrainingData.of(lake, reference), held_out=True)
+        for reference in (table, TableReference(FEATURES_TABLE.name))
+    )
+    scores = _scores(challenger, champion, data)
     if len(scores) < FEWEST:
         raise InputError(
             "too few labelled tracks that neither model was trained on",
-            where=table,
+            where=str(data),
             expected=f"at least {FEWEST}",
             got=str(len(scores)),
-            fix="ingest more labelled tracks; one in five is held out for the gate",
+            fix=f"ingest more labelled tracks, of which {SHARE:.0%} are held out for the gate",
         )
-    generator = np.random.default_rng(0)
-
-    def compared(measure: Measure, data: str, group: str, chosen: Scores) -> Comparison:
-        squared = measure is ONSET_RMSE
-        first, second = (np.square(chosen.errors) if squared else chosen.wrong).T
-        difference = compare(measure, first, second, generator=generator, resamples=resamples)
-        margin = max(settings.gate_margin, settings.gate_margin_share * difference.champion) if squared else 0.0
-        return Comparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
-
+    of_newest = scores if newest == data else _scores(challenger, champion, newest)
     sets = {TABLE: scores}
-    within = newest.start >= newest.start.max() - settings.gate_window_days * _DAY
-    if within.sum() >= FEWEST and not (newest is scores and within.all()):
-        sets[WINDOW] = newest.select(within)
-    main = [compared(ONSET_RMSE, data, "all", chosen) for data, chosen in sets.items()]
-    guards = [compared(WRONG_ONSETS, data, "all", chosen) for data, chosen in sets.items()]
-    guards += [compared(ONSET_RMSE, TABLE, group, chosen) for group, chosen in slices_of(scores)]
+    within = of_newest.start >= of_newest.start.max(initial=0.0) - settings.gate_window_days * _DAY
+    if within.sum() >= FEWEST and not (of_newest is scores and within.all()):
+        sets[WINDOW] = of_newest.select(within)
+    main, guards = comparisons(sets, settings)
     verdict, worse = judge(main, guards)
     return GateResult(
         challenger=challenger,
         champion=champion,
-        table=table,
+        table=str(data),
         reason=reason,
         verdict=verdict,
         main=tuple(main),
         guards=tuple(guards),
         worse=tuple(worse),
     )
+
+
+def comparisons(
+    sets: Mapping[str, Scores], settings: PipelineSettings, *, resamples: int = RESAMPLES
+) -> tuple[list[Comparison], list[Comparison]]:
+    """Compare two models by their scores; return the main comparisons and the guards, see `judge`.
+
+    Args:
+        sets: Scores of the table and, unless it has too few tracks, of the window.
+        settings: Margins.
+        resamples: Number of resamples of each comparison.
+    """
+    generator = np.random.default_rng(0)
+
+    def compared(measure: Measure, data: str, group: str, scores: Scores) -> Comparison:
+        squared = measure is ONSET_RMSE
+        first, second = (np.square(scores.errors) if squared else scores.wrong).T
+        difference = compare(measure, first, second, generator=generator, resamples=resamples)
+        margin = max(settings.gate_margin, settings.gate_margin_share * difference.champion) if squared else 0.0
+        return Comparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
+
+    main = [compared(ONSET_RMSE, data, "all", scores) for data, scores in sets.items()]
+    guards = [compared(WRONG_ONSETS, data, "all", scores) for data, scores in sets.items()]
+    guards += [compared(ONSET_RMSE, TABLE, group, scores) for group, scores in slices_of(sets[TABLE])]
+    return main, guards
+
+
+def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData) -> Scores:
+    """Score the tracks that neither model was trained on, as far as that is known."""
+    with data.open(challenger.groups | champion.groups) as labelled:
+        samples = labelled.samples
+        identity = DataIdentity.of(sample.track for sample in samples)
+        seen = np.zeros(len(samples), dtype=np.bool_)
+        for model in (challenger, champion):
+            if model.checkpoint is not None:
+                seen |= np.fromiter(trained_on(model.checkpoint, identity, samples), dtype=np.bool_)
+        unseen = Chosen(samples, np.flatnonzero(~seen).tolist())
+        known = severities(data.lake, np.array(identity.track_ids, dtype=np.int64))
+        return score_both(challenger, champion, unseen, known)
 
 
 def slices_of(scores: Scores) -> Sequence[tuple[str, Scores]]:

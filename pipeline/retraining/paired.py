@@ -121,9 +121,7 @@ def _bootstrap(measure: Measure, values: Values, generator: np.random.Generator,
     return np.concatenate(differences)
 
 
-def _swap_test(
-    measure: Measure, values: Values, generator: np.random.Generator, resamples: int
-) -> tuple[float, float]:
+def _swap_test(measure: Measure, values: Values, generator: np.random.Generator, resamples: int) -> tuple[float, float]:
     """Return the probabilities of a difference at least as high, and at least as low, between equal models."""
     first, second = values.mean(axis=0)
     gaps = (values[:, 1] - values[:, 0]) / len(values)

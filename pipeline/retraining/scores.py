@@ -56,11 +56,11 @@ def score_both(
     Args:
         challenger: The first model.
         champion: The second model.
-        samples: Labelled tracks with the features of both models, at least one.
+        samples: Labelled tracks with the features of both models.
         severities: Severity of simulated tracks, by track id.
     """
     decision = DecisionConfig()  # the thresholds that are served
-    start, errors, wrong = [], [], []
+    start, errors, wrong = [], [np.empty((0, 2))], [np.empty((0, 2))]
     groups: dict[str, list[str]] = {"severity": [], "sensors": [], "range": []}
     with progress("scoring", len(samples), "tracks") as advance:
         for first in range(0, len(samples), TRACKS_PER_PART):
@@ -78,7 +78,7 @@ def score_both(
         start=np.array(start),
         errors=np.concatenate(errors),
         wrong=np.concatenate(wrong),
-        groups={by: np.array(names) for by, names in groups.items()},
+        groups={by: np.array(names, dtype=np.str_) for by, names in groups.items()},
     )
 
 

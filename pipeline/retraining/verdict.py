@@ -5,10 +5,10 @@
 | worse | some comparison is significantly worse, and its interval reaches beyond its margin | no |
 | better | the onset RMSE is significantly lower on the table or the window, and within the margin on both | yes |
 | same | the interval of the onset RMSE ends below the margin on the table and on the window | only after drift |
-| worse within noise | everything else: the tracks are too few to exclude that the challenger is worse | only after drift |
+| worse within noise | everything else: the tracks are too few to exclude that it is worse | only after drift |
 
-All comparisons take part in the search for a worse one: onset RMSE and wrong detections on the table and the window, and
-the onset RMSE of each slice. Their p-values are adjusted by Holm's method, so that two equal models are found worse in
+All comparisons take part in the search for a worse one: onset RMSE, and missed and false onsets, on the table and on
+the window, and the onset RMSE of each slice. Their p-values are adjusted by Holm's method, so that two equal models are found worse in
 at most `ALPHA` of the cases, however many slices there are.
 """
 
@@ -20,12 +20,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pipeline.retraining.paired import Difference, Measure, holm
+from pipeline.retraining.reason import Reason
 
 ALPHA: Final = 0.05
 """Probability with which two equal models are found different in one direction."""
-
-DRIFT: Final = "drift"
-"""Reason for which a challenger that is not better may replace production."""
 
 
 class Verdict(StrEnum):
@@ -36,13 +34,13 @@ class Verdict(StrEnum):
     WITHIN_NOISE = "worse within noise"
     WORSE = "worse"
 
-    def allows(self, reason: str | None) -> bool:
+    def allows(self, reason: Reason | None) -> bool:
         """Return whether the challenger may replace the version in production.
 
         Args:
             reason: Reason of the retraining; None if there was none.
         """
-        return self is Verdict.BETTER or (reason == DRIFT and self is not Verdict.WORSE)
+        return self is Verdict.BETTER or (reason is Reason.DRIFT and self is not Verdict.WORSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +84,7 @@ def judge(main: Sequence[Comparison], guards: Sequence[Comparison]) -> tuple[Ver
     every = [*main, *guards]
     adjusted = holm([comparison.difference.p_worse for comparison in every])
     worse = [
-        comparison
-        for comparison, p in zip(every, adjusted, strict=True)
-        if p <= ALPHA and not comparison.within_margin
+        comparison for comparison, p in zip(every, adjusted, strict=True) if p <= ALPHA and not comparison.within_margin
     ]
     if worse:
         return Verdict.WORSE, worse

@@ -65,6 +65,8 @@ def tag_run(sha256: str, tags: dict[str, str]) -> bool:
         return False
     with quiet(), usable(tracking_uri()):
         run = run_of_checkpoint(client, sha256)
-        for tag, value in tags.items() if run is not None else ():
+        if run is None:
+            return False
+        for tag, value in tags.items():
             client.set_tag(run, tag, value)
-    return run is not None
+    return True
