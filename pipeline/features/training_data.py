@@ -31,15 +31,10 @@ from reentry.tracks import ReadReport
 from training.data.samples import Chosen, Sample
 from training.data.stored import StoredSamples
 from training.data.training_data import LabelledTracks
+from training.runs.parameters import FILTER, SCHEMA_HASH, TABLE, TABLE_ID, VERSION
 
 LONGEST_CONDITION: Final = 2_000
 """Largest number of characters of a condition, which a run records as one parameter."""
-TABLE: Final = "data.table"
-VERSION: Final = "data.version"
-TABLE_ID: Final = "data.table_id"
-SCHEMA_HASH: Final = "data.schema_hash"
-FILTER: Final = "data.filter"
-"""Parameters of a run, see `LakeTrainingData.facts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@
 | worse within noise | everything else: the tracks are too few to exclude that it is worse | only after drift |
 
 All comparisons take part in the search for a worse one: onset RMSE, and missed and false onsets, on the table and on
-the window, and the onset RMSE of each slice. Their p-values are adjusted by Holm's method, so that two equal models are found worse in
-at most `ALPHA` of the cases, however many slices there are.
+the window, and the onset RMSE of each slice. Their p-values are adjusted by Holm's method, so that two equal models are
+found worse in at most `ALPHA` of the cases, however many slices there are.
 """
 
 from __future__ import annotations
