@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 
 from pipeline.ingest.landing import ChangedError, Landed, Landing
 from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
-from pipeline.lake.lake import Lake
+from pipeline.lake.lake import Lake, sql_text
 from pipeline.lake.tables import QUARANTINE, RAW
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.settings import PipelineSettings
@@ -247,8 +247,8 @@ class _Hour:
         earlier = (ds.field("hour") == self._report.hour) & ds.field("object").isin(names)
         if not table.to_pyarrow_dataset().head(1, columns=["object"], filter=earlier).num_rows:
             return None
-        listed = ", ".join(_quoted(name) for name in names)
-        return f"hour = {_quoted(self._report.hour)} AND object IN ({listed})"
+        listed = ", ".join(sql_text(name) for name in names)
+        return f"hour = {sql_text(self._report.hour)} AND object IN ({listed})"
 
     def _supersede(self, files: Sequence[FileContent]) -> None:
         """Close the entries of `quarantine` that belong to earlier contents of files."""
@@ -260,15 +260,10 @@ class _Hour:
             if dataset.head(1, columns=["object"], filter=old).num_rows:
                 predicate = " AND ".join(
                     (
-                        f"hour = {_quoted(self._report.hour)}",
-                        f"object = {_quoted(file.landed.name)}",
-                        f"etag <> {_quoted(file.landed.etag)}",
+                        f"hour = {sql_text(self._report.hour)}",
+                        f"object = {sql_text(file.landed.name)}",
+                        f"etag <> {sql_text(file.landed.etag)}",
                     )
                 )
                 with self._lake.errors(QUARANTINE.name):
                     table.update(new_values={"status": SUPERSEDED}, predicate=predicate)
-
-
-def _quoted(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
