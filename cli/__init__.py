@@ -18,6 +18,7 @@ from cli.evaluate import evaluate
 from cli.export import export
 from cli.gateway import gateway
 from cli.ingest import ingest
+from cli.lake import lake
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
@@ -43,6 +44,7 @@ for command in (simulate, train, evaluate, study, export, serve, predict, stream
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
+app.add_typer(lake, name="lake")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from pipeline.ingest.landing import ChangedError, Landed, Landing
 from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
 from pipeline.lake.lake import Lake, sql_text
+from pipeline.lake.spool import read_spools, write_spool
 from pipeline.lake.tables import QUARANTINE, RAW
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.settings import PipelineSettings
@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 SUPERSEDED: Final = "superseded"
 """Status of an entry of `quarantine` whose file was uploaded again with another content."""
-_ROWS_IN_MEMORY: Final = 65_536
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,7 +172,7 @@ class _Hour:
             return
         file = read_landed(copy, landed, content, self._keys)
         copy.unlink()
-        pq.write_table(file.raw, self._place(landed.key), row_group_size=_ROWS_IN_MEMORY)
+        write_spool(self._place(landed.key), RAW.schema, file.raw.to_batches())
         self._files[landed.key] = FileContent(
             landed=landed,
             content=content,
@@ -209,14 +208,11 @@ class _Hour:
             self._report.warnings.append(f"{file.landed.name}: {DUPLICATE}, adds no rows")
         return pa.concat_tables([QUARANTINE.schema.empty_table(), *parts])
 
-    def _raw_rows(self, new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader | pa.Table:
+    def _raw_rows(self, new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
         duplicates = self._duplicates(new, table)
         self._report.duplicates = len(duplicates)
-        files = [str(self._place(key)) for key in new if key not in duplicates and not self._files[key].unusable]
-        if not files:
-            return RAW.schema.empty_table()
-        dataset = ds.dataset(files, schema=RAW.schema, format="parquet")
-        return dataset.scanner(batch_size=_ROWS_IN_MEMORY, use_threads=False).to_reader()
+        files = [self._place(key) for key in new if key not in duplicates and not self._files[key].unusable]
+        return read_spools(files, RAW.schema)
 
     def _duplicates(self, new: Sequence[str], raw: DeltaTable | None) -> set[str]:
         """Return the keys of the files whose content another object has, in `raw` or earlier in this run."""

@@ -162,11 +162,16 @@ def _with_previews(faults: pd.DataFrame, records: Records) -> pd.DataFrame:
         text = str(got) if column == "" or got == "nothing" else masked(str(got))
         if known[index]:
             values = records["measurement"][place[index]]
-            near = ", ".join(rounded(float(values[_POSITION[each.name]])) for each in (LATITUDE, LONGITUDE))
-            text += f" near {near} degrees"
+            text += f" near {_place(*(float(values[_POSITION[each.name]]) for each in (LATITUDE, LONGITUDE)))}"
         previews.append(text)
         tracks.append(int(records["track_id"][place[index]]) if known[index] else None)
     return faults.assign(preview=previews, track_id=pd.array(tracks, dtype="Int64"))
+
+
+def _place(latitude: float, longitude: float) -> str:
+    """Return coordinates for a preview. A value out of range may be an id in the wrong column."""
+    plausible = abs(latitude) <= 90.0 and abs(longitude) <= 360.0
+    return f"{rounded(latitude)}, {rounded(longitude)} degrees" if plausible else "an invalid place"
 
 
 def _quarantine(faults: pd.DataFrame, landed: Landed, content: str) -> pa.Table:
@@ -189,7 +194,7 @@ def _raw(good: Records, texts: Mapping[str, Texts], landed: Landed, content: str
     good, bucket = good[order], bucket[order]
     sensors = good["measurement"][:, _POSITION[SENSOR_ID.name]].astype(np.int64)
     distinct, codes = np.unique(sensors, return_inverse=True)
-    of_sensor = pseudonyms(SENSOR, map(str, distinct.tolist()), keys.current_key)
+    of_sensor = pseudonyms(SENSOR, map(str, distinct.tolist()), keys)
     label = good["reentry_phase"]
     columns: dict[str, Any] = {
         **_origin(landed, content, len(good)),
@@ -198,11 +203,9 @@ def _raw(good: Records, texts: Mapping[str, Texts], landed: Landed, content: str
         TRACK_ID.name: good["track_id"],
         SENSOR_ID.name: np.array([of_sensor[str(each)] for each in distinct.tolist()], dtype=np.int64)[codes],
         REENTRY_PHASE.name: pa.array(label, pa.int8(), mask=label == NO_LABEL),
-        OPERATOR_ID: _operators(texts.get(OPERATOR_ID), good["row"], keys.current_key),
+        OPERATOR_ID: _operators(texts.get(OPERATOR_ID), good["row"], keys),
         KEY_ID: pa.array([keys.current] * len(good), pa.string()),
-        EXTRA: _extra(
-            {name: each for name, each in texts.items() if name != OPERATOR_ID}, good["row"], keys.current_key
-        ),
+        EXTRA: _extra({name: each for name, each in texts.items() if name != OPERATOR_ID}, good["row"], keys),
     }
     for name, position in _POSITION.items():
         values = good["measurement"][:, position]
@@ -215,25 +218,25 @@ def _origin(landed: Landed, content: str, count: int) -> dict[str, Any]:
     return {name: pa.array([value] * count, pa.string()) for name, value in values.items()}
 
 
-def _operators(texts: Texts | None, rows: npt.NDArray[np.int64], key: bytes) -> pa.Array:
+def _operators(texts: Texts | None, rows: npt.NDArray[np.int64], keys: PseudonymKeys) -> pa.Array:
     if texts is None:
         return pa.nulls(len(rows), pa.int64())
-    of_operator = pseudonyms(OPERATOR, texts[rows], key)
+    of_operator = pseudonyms(OPERATOR, texts[rows], keys)
     return pa.array([of_operator[text] if text else None for text in texts[rows]], pa.int64())
 
 
-def _extra(columns: Mapping[str, Texts], rows: npt.NDArray[np.int64], key: bytes) -> pa.Array:
+def _extra(columns: Mapping[str, Texts], rows: npt.NDArray[np.int64], keys: PseudonymKeys) -> pa.Array:
     """Return unknown columns as JSON objects: plain decimal fractions stay, every other text becomes a pseudonym.
 
     A whole number or a text of an unknown column may identify somebody.
     """
     if not columns:
         return pa.nulls(len(rows), pa.string())
-    safe = {name: _safe(texts[rows], key) for name, texts in columns.items()}
+    safe = {name: _safe(texts[rows], keys) for name, texts in columns.items()}
     return pa.array([json.dumps({name: safe[name][row] for name in safe}) for row in range(len(rows))], pa.string())
 
 
-def _safe(texts: Texts, key: bytes) -> list[float | str | None]:
+def _safe(texts: Texts, keys: PseudonymKeys) -> list[float | str | None]:
     cache: dict[str, float | str | None] = {"": None}
     for text in set(texts) - {""}:
         try:
@@ -241,5 +244,5 @@ def _safe(texts: Texts, key: bytes) -> list[float | str | None]:
         except ValueError:
             number = float("nan")
         is_fraction = np.isfinite(number) and not number.is_integer()
-        cache[text] = number if is_fraction else f"hmac:{pseudonyms('extra', [text], key)[text]}"
+        cache[text] = number if is_fraction else f"hmac:{pseudonyms('extra', [text], keys)[text]}"
     return [cache[text] for text in texts]

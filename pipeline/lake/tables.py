@@ -65,9 +65,11 @@ SHA-256 of its content."""
 
 
 def _track_columns(*, complete: bool) -> list[pa.Field]:
+    """Return the columns of rows, or of complete tracks, whose rows lie in any order and have a `step` from 0."""
     columns = [pa.field(c.name, _KINDS[c.dtype], nullable=not complete and c.name not in _EXACT) for c in TRACK_COLUMNS]
     label = pa.field(REENTRY_PHASE.name, _KINDS[REENTRY_PHASE.dtype], nullable=True)
-    return [pa.field("bucket", pa.int32(), nullable=False), *columns, label]
+    step = [pa.field("step", pa.int32(), nullable=False)] if complete else []
+    return [pa.field("bucket", pa.int32(), nullable=False), *step, *columns, label]
 
 
 _PSEUDONYMS: Final = _fields((OPERATOR_ID, pa.int64(), True), (KEY_ID, pa.string(), False))
