@@ -22,6 +22,7 @@ from cli.lake import lake
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
+from cli.privacy import privacy
 from cli.repository import repository
 from cli.runs import runs
 from cli.serve import serve
@@ -45,6 +46,7 @@ for command in (simulate, train, evaluate, study, export, serve, predict, stream
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(lake, name="lake")
+app.add_typer(privacy, name="privacy")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")

@@ -30,10 +30,13 @@ class PipelineSettings:
     """Number of hours, the current one included, that an ingestion without --hour looks at."""
     bad_row_limit: float = 0.05
     """Share of bad rows in the files of an hour above which the hour fails."""
+    landing_retention_days: int = 30
+    """Age in days from which `reentry privacy audit` reports a file of the landing folder, which holds plain ids."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
         require_between("bad row limit", self.bad_row_limit, 0.0, 1.0)
+        require_between("landing retention days", self.landing_retention_days, 1, 36_500)
         for name in ("lake", "landing", "pseudonym_keys"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty", expected="a location")

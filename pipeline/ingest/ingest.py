@@ -28,6 +28,8 @@ from reentry.runtime.progress import progress
 
 _log = logging.getLogger(__name__)
 
+COPIES: Final = "reentry-ingest-"
+"""Start of the name of the temporary folder with copies of landing files, which hold plain ids."""
 SUPERSEDED: Final = "superseded"
 """Status of an entry of `quarantine` whose file was uploaded again with another content."""
 
@@ -113,7 +115,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
             new = [each for each in objects if each.key not in done]
             report.known = len(objects) - len(new)
             if new:
-                with tempfile.TemporaryDirectory(prefix="reentry-ingest-") as folder:
+                with tempfile.TemporaryDirectory(prefix=COPIES) as folder:
                     _Hour(lake, landing, keys, Path(folder), report).ingest(new, settings.bad_row_limit)
                 advance(len(new))
             reports.append(report)
