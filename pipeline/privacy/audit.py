@@ -34,7 +34,7 @@ from reentry.schema import SENSOR_ID
 _SMALLEST_PSEUDONYM: Final = 2**32
 """A pseudonym is smaller with a probability of 2**-31, so a smaller number is taken for a plain id."""
 _EMAIL: Final = re.compile(rb"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,}")
-_COORDINATE: Final = re.compile(rb"(?:lat|lon)(?:itude)?[\"']?\s*[=:]\s*-?(\d+\.\d+)", re.IGNORECASE)
+_COORDINATE: Final = re.compile(rb"(?:latitude|longitude)[\"']?\s*[=:]\s*-?(\d+\.\d+)", re.IGNORECASE)
 _LEFT_OVER: Final = dt.timedelta(hours=1)
 """Age from which copies of landing files are taken for those of a killed ingestion."""
 

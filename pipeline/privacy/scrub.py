@@ -2,7 +2,7 @@
 
 Code that logs a value of a row passes it through `masked` or `rounded`. `ScrubbingFilter` is the second line of
 defence, for messages of libraries and tracebacks. It knows values only by the name before them, such as sensor_id=7,
-and e-mail addresses by their form, so that it leaves ordinary numbers alone. It cannot recognise an id without its name.
+and e-mail addresses by their form, so that it leaves ordinary numbers alone. It cannot recognise an id without a name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST: Final = 40
 _UNCHANGED: Final = frozenset(string.punctuation + " ")
 
 _SEPARATOR: Final = r"([\"']?\s*[=:]\s*[\"']?)"
-_COORDINATE: Final = re.compile(rf"\b(lat(?:itude)?|lon(?:gitude)?){_SEPARATOR}(-?\d+(?:\.\d+)?)\b", re.IGNORECASE)
+_COORDINATE: Final = re.compile(rf"\b(latitude|longitude){_SEPARATOR}(-?\d+(?:\.\d+)?)\b", re.IGNORECASE)
 _ID: Final = re.compile(rf"\b((?:sensor|operator)_id){_SEPARATOR}([^\s,;\"')\]}}]+)", re.IGNORECASE)
 _NUMBERED: Final = re.compile(r"\b(sensor(?:_id)?|operator(?:_id)?)( |=|: ?)(\d+)\b", re.IGNORECASE)
 _EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,}")
