@@ -75,13 +75,10 @@ def test_the_log_of_the_command_line_is_scrubbed(logger: logging.Logger, capsys:
 
 
 def test_tracebacks_are_scrubbed(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        raise ValueError("cannot convert operator_id='alice' of alice@example.org")
-    except ValueError:
-        logger.exception("failed")
-    text = capsys.readouterr().err
-    assert "ValueError: cannot convert operator_id='xxxxx' of xxxxx@xxxxxxx.xxx" in text
-    assert "alice@" not in text.split("ValueError: ", 1)[1]
+    error = ValueError("cannot convert operator_id='alice' of alice@example.org")
+    logger.error("failed", exc_info=error)
+    expected = "error: failed\nValueError: cannot convert operator_id='xxxxx' of xxxxx@xxxxxxx.xxx\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_record_without_values_is_unchanged() -> None:
