@@ -148,7 +148,7 @@ class _Audit:
         count = self._search.in_text(text)
         if count:
             self._add(place, f"plain ids: {count:,}")
-        if _is_text(text) and _EMAIL.search(text):
+        if _is_text(text) and _has_email(text):
             self._add(place, "an e-mail address")
 
     def coordinates(self, place: str, text: bytes) -> None:
@@ -173,7 +173,7 @@ class _Audit:
             self._add(f"{place}, column {column}", f"plain ids: {count:,}")
         for column in rows.column_names:
             if pa.types.is_string(rows[column].type) and any(
-                _EMAIL.search(text.encode()) for text in pc.unique(rows[column]).to_pylist() if text is not None
+                _has_email(text.encode()) for text in pc.unique(rows[column]).to_pylist() if text is not None
             ):
                 self._add(f"{place}, column {column}", "an e-mail address")
         for column in (SENSOR_ID.name, OPERATOR_ID):
@@ -215,6 +215,11 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError("the file cannot be read", where=str(path), got=error.strerror) from error
+
+
+def _has_email(text: bytes) -> bool:
+    """Return whether a text has an e-mail address that is not masked."""
+    return any(each.strip(b"x9.@+_-") for each in _EMAIL.findall(text))
 
 
 def _is_text(content: bytes) -> bool:
