@@ -24,6 +24,7 @@ from cli.lake import lake
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
+from cli.privacy import privacy
 from cli.repository import repository
 from cli.reproduce import reproduce
 from cli.retrain import retrain
@@ -52,6 +53,7 @@ for command in (
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(lake, name="lake")
+app.add_typer(privacy, name="privacy")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")

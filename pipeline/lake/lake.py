@@ -30,6 +30,8 @@ _TABLE_SETTINGS: Final = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.enableExpiredLogCleanup": "false",
     "delta.deletedFileRetentionDuration": "interval 7 days",
+    # The log outlives the files, so it must not hold the least and greatest value of their columns.
+    "delta.dataSkippingNumIndexedCols": "0",
 }
 
 
@@ -152,11 +154,56 @@ class Lake:
                 with self.errors(name):
                     self._write(table, rows_of(new, table), replace(new, table), commit)
             except CommitFailedError:
-                _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
-                time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
+                self._pause(name, attempt)
             else:
                 return new
         raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def rewrite(
+        self,
+        name: str,
+        partition: str,
+        rows_of: Callable[[DeltaTable], ArrowStreamExportable | None],
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replace the rows of one partition of an existing table, unless another commit comes between.
+
+        The log of the table names the partition alone, and not why its rows were replaced.
+
+        Args:
+            name: Name of the table.
+            partition: Value of the column that the table is partitioned by.
+            rows_of: Function from the table to the new rows of the partition, or to None if there is nothing to
+                change; it may be called again.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether the rows were replaced.
+
+        Raises:
+            LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
+        """
+        column = TABLES[name].partition_by[0]
+        quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
+        for attempt in range(_ATTEMPTS):
+            table = self.open(name)
+            commit = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
+            try:
+                with self.errors(name):
+                    rows = rows_of(table)
+                    if rows is None:
+                        return False
+                    self._write(table, rows, f"{column} = {quoted}", commit)
+            except CommitFailedError:
+                self._pause(name, attempt)
+            else:
+                return True
+        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def _pause(self, name: str, attempt: int) -> None:
+        _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
+        time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
 
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
@@ -191,3 +238,8 @@ class Lake:
             raise LakeError(
                 "the table cannot be read or written", where=where, got=text[0] if text else None
             ) from error
+
+
+def sql_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
