@@ -22,6 +22,7 @@ from cli.perf import perf
 from cli.predict import predict
 from cli.repository import repository
 from cli.runs import runs
+from cli.score_bulk import score_bulk
 from cli.serve import serve
 from cli.simulate import simulate
 from cli.stream import stream
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for command in (simulate, train, evaluate, study, export, serve, predict, stream, doctor):
     app.command()(command)
+app.command(name="score-bulk")(score_bulk)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(gateway, name="gateway")

@@ -19,6 +19,10 @@ GatewayConfigFile = Annotated[
         "--config", envvar="REENTRY_GATEWAY_CONFIG", help="TOML file with the gateway's settings.", metavar="FILE"
     ),
 ]
+PipelineConfig = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="REENTRY_PIPELINE", help="TOML file with a table [pipeline].", metavar="FILE"),
+]
 
 DEFAULT_REPOSITORY = "model_repository"
 """Default of `RepositoryFolder` and `RepositoryLocation`."""

@@ -32,6 +32,8 @@ class PipelineSettings:
     """Number of hours, the current one included, that an ingestion without --hour looks at."""
     bad_row_limit: float = 0.05
     """Share of bad rows in the files of an hour above which the hour fails."""
+    bulk_part_rows: int = 1_000_000
+    """Number of rows at which `reentry score-bulk` ends a part; it bounds the memory of a worker."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
