@@ -27,7 +27,7 @@ def score_bulk(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Score on a Ray cluster instead: HOST:PORT, `auto`, or `local` for a trial.", metavar="PLACE"),
+        typer.Option(help="Score on a Ray cluster: HOST:PORT, `auto`, or `local` for a trial.", metavar="PLACE"),
     ] = None,
     as_json: Json = False,
 ) -> None:

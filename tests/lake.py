@@ -1,25 +1,32 @@
-"""Tables of a lake, made from simulated flights."""
+"""Clean tables made from simulated flights."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import CLEAN, bucket_of
+from reentry.schema import REENTRY_PHASE
 
 
-def write_clean(folder: Path | str, flights: pd.DataFrame, key: str = "flights") -> int:
-    """Add flights to the table `clean`, and return its version."""
-    lake = Lake(str(folder))
-    ordered = flights.sort_values(["track_id", "timestamp"], kind="stable")
-    bucket = bucket_of(ordered["track_id"].to_numpy(np.int64))
-    rows = ordered.assign(bucket=bucket, key_id="k1").reindex(columns=CLEAN.schema.names)
-    rows["reentry_phase"] = rows["reentry_phase"].astype("Int8")
-    rows["operator_id"] = rows["operator_id"].astype("Int64")
-    table = pa.Table.from_pandas(rows, schema=CLEAN.schema, preserve_index=False)
-    lake.commit_once(CLEAN.name, [key], lambda _new, _table: table)
+def clean_rows(flights: pd.DataFrame) -> pa.Table:
+    """Rows of the table clean for flights that need no repair; without a column of labels, the labels are missing."""
+    table = flights.assign(bucket=bucket_of(flights["track_id"].to_numpy()), operator_id=None, key_id="k1")
+    if REENTRY_PHASE.name not in table:
+        table[REENTRY_PHASE.name] = None
+    return pa.Table.from_pandas(table, schema=CLEAN.schema, preserve_index=False).sort_by(
+        [(name, "ascending") for name in ("bucket", "track_id", "timestamp")]
+    )
+
+
+def write_clean(lake: Lake, flights: pd.DataFrame) -> int:
+    """Replace the table clean by flights, and return its new version."""
+    lake.create(CLEAN.name)
+    rows, key = clean_rows(flights), f"version {lake.open(CLEAN.name).version() + 1}"
+
+    def reader(*_: object) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(rows.schema, iter(rows.to_batches()))
+
+    assert lake.commit_once(CLEAN.name, [key], reader, replace=lambda *_: "bucket >= 0") == [key]
     return lake.open(CLEAN.name).version()

@@ -66,10 +66,9 @@ def parts_of(lake: str, version: int, part_rows: int, bucket: int) -> list[Part]
     """
     rows = clean_rows(lake, version)
     scanner = rows.scanner(columns=[TRACK_ID.name], filter=ds.field("bucket") == bucket, use_threads=False)
-    runs = []
+    runs: list[tuple[Ids, Ids]] = []
     with Lake(lake).errors(CLEAN.name, version):
-        for batch in scanner.to_batches():
-            runs.append(_runs(batch))
+        runs += [_runs(batch) for batch in scanner.to_batches()]
     if not runs:
         return []
     ids, of_run = np.unique(np.concatenate([ids for ids, _ in runs]), return_inverse=True)

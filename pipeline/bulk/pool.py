@@ -132,7 +132,7 @@ class ProcessPool:
                 got=f"exit status {lost.process.exitcode}",
                 fix="provide more memory, or use fewer --processes or smaller parts; finished parts are kept",
             )
-        _log.warning("worker %s ended with exit status %s; computing its task again", lost.process.pid, lost.process.exitcode)
+        _log.warning("a worker ended with exit status %s; computing its task again", lost.process.exitcode)
         self.retried += 1
         waiting.appendleft(task)
         self._workers.append(self._started())

@@ -47,13 +47,15 @@ class RayTasks:
             ConfigError: There is no cluster at this address.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        settings = {"include_dashboard": False} if self._address == LOCAL else {}
+        dashboard = False if self._address == LOCAL else None
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(self._address, logging_level=logging.WARNING, **settings)
+            ray.init(self._address, logging_level=logging.WARNING, include_dashboard=dashboard)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"no Ray cluster: {error}", where=self._address, fix="start one: ray start --head; see docs/bulk-scoring.md"
+                f"no Ray cluster: {error}",
+                where=self._address,
+                fix="start one: ray start --head; see docs/bulk-scoring.md",
             ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray replaces it
@@ -66,7 +68,7 @@ class RayTasks:
 
     def map(self, compute: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Workers`. Ray itself computes the task of a lost worker or machine again."""
-        remote = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=1)(result_or_error)
+        remote: Any = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=1)(result_or_error)
         waiting = iter(tasks)
         pending = [self._submitted(remote, compute, task) for task in islice(waiting, _PENDING)]
         while pending:

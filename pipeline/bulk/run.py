@@ -103,7 +103,8 @@ class BulkSummary:
         extra = f", {self.reused:,} of them in an interrupted run" if self.reused else ""
         extra += f", {self.retried:,} again after a lost worker" if self.retried else ""
         return (
-            f"{tracks}\nscored by model version {self.model_version} in {self.seconds:.1f} s: {self.parts:,} parts{extra}\n"
+            f"{tracks}\n"
+            f"scored by model version {self.model_version} in {self.seconds:.1f} s: {self.parts:,} parts{extra}\n"
             f"results: lake:{PREDICTIONS.name}, run {self.run}"
         )
 
@@ -191,7 +192,8 @@ def _score(job: Job, part_rows: int, workers: Workers) -> list[PartResult]:
     parts = [part for bucket in workers.map(divide, range(BUCKETS)) for part in bucket]
     if not parts:
         raise InputError("the table has no rows", where=job.source)
-    results, failures = [], []
+    results: list[PartResult] = []
+    failures: list[Failure] = []
     with progress("scoring", sum(part.rows for part in parts), "rows") as advance:
         for result in workers.map(partial(score_part, job), parts):
             results.append(result)

@@ -130,7 +130,9 @@ def score_part(job: Job, part: Part) -> PartResult:
         pq.write_table(table, path, filesystem=files, compression="zstd")
         finished = _finished(files, path, part)
     if finished is None:
-        raise LakeError("the file of a part is not there after it was written", where=f"{lake.uri(PREDICTIONS.name)}/{path}")
+        raise LakeError(
+            "the file of a part is not there after it was written", where=f"{lake.uri(PREDICTIONS.name)}/{path}"
+        )
     return finished
 
 

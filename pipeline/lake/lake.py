@@ -132,7 +132,6 @@ class Lake:
             LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
         """
 
-
         def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
             self._write(table, rows_of(new, table), replace(new, table), commit)
 
