@@ -6,7 +6,7 @@ that the results depend neither on the size of the parts nor on the number of wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -73,7 +73,7 @@ def parts_of(lake: str, version: int, part_rows: int, bucket: int) -> list[Part]
         return []
     ids, of_run = np.unique(np.concatenate([ids for ids, _ in runs]), return_inverse=True)
     counts = np.bincount(of_run, weights=np.concatenate([counts for _, counts in runs])).astype(np.int64)
-    starts = list(_cuts(counts, part_rows))
+    starts = list(cuts(counts.tolist(), part_rows, BATCHING.window))
     return [
         Part(
             bucket=bucket,
@@ -93,19 +93,20 @@ def _runs(batch: pa.RecordBatch) -> tuple[Ids, Ids]:
     return ids[starts], np.diff(starts, append=len(ids))
 
 
-def _cuts(counts: Ids, part_rows: int) -> Iterator[int]:
+def cuts(counts: Sequence[int], part_rows: int, window: int) -> Iterator[int]:
     """Yield the index of the first track of each part.
 
     Args:
-        counts: Number of rows of each track, (N,), in order of the ids.
+        counts: Number of rows of each track, in order of the ids.
         part_rows: See `parts_of`.
+        window: Number of rows at which `client.batching.batches` ends a window.
     """
     in_part = in_window = 0
     yield 0
-    for index, count in enumerate(counts.tolist()[:-1], 1):
+    for index, count in enumerate(counts[:-1], 1):
         in_window += count
         in_part += count
-        if in_window >= BATCHING.window:  # `client.batching.batches` ends a window here
+        if in_window >= window:
             in_window = 0
             if in_part >= part_rows:
                 in_part = 0
