@@ -33,10 +33,8 @@ class InThisProcess:
 
 def config_of(lake: Lake, repository: object, **settings: Any) -> BulkConfig:
     """Settings that score the newest version of `clean` with version 1 of the network."""
-    source = TableReference("clean")
-    return BulkConfig(
-        source=source, lake=lake.location, repository=str(repository), **{"model_version": "1"} | settings
-    )
+    given = {"source": TableReference("clean"), "lake": lake.location, "repository": str(repository)}
+    return BulkConfig(**given | {"model_version": "1"} | settings)
 
 
 def model_of(repository: object) -> BulkModel:
