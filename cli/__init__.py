@@ -29,6 +29,7 @@ from cli.repository import repository
 from cli.reproduce import reproduce
 from cli.retrain import retrain
 from cli.runs import runs
+from cli.score_bulk import score_bulk
 from cli.serve import serve
 from cli.simulate import simulate
 from cli.stream import stream
@@ -50,6 +51,7 @@ for command in (
     *(ingest, retrain, gate, reproduce),
 ):
     app.command()(command)
+app.command(name="score-bulk")(score_bulk)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(lake, name="lake")

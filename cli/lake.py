@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json, PipelineConfig
+from cli.options import Json, LakeLocation, PipelineConfig
 
 _log = logging.getLogger(__name__)
 

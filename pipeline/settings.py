@@ -42,6 +42,8 @@ class PipelineSettings:
     """Number of new labelled tracks from which `retrain --reason data --if-due` trains."""
     landing_retention_days: int = 30
     """Age in days from which `reentry privacy audit` reports a file of the landing folder, which holds plain ids."""
+    bulk_part_rows: int = 1_000_000
+    """Number of rows at which `reentry score-bulk` ends a part; it bounds the memory of a worker."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
