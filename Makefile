@@ -252,8 +252,8 @@ stalls: setup ## count the requests that Triton's scheduler stalls, of the serve
 matrix: setup ## run about 1,600 wrong command lines as processes of their own (half an hour)
 	$(BIN)/python -m tests.bad_input
 
-figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
-	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
+figures: ## draw the pictures of docs/figures from their sources (needs Graphviz)
+	for name in architecture pipeline; do dot -Tsvg docs/figures/$$name.dot -o docs/figures/$$name.svg; done
 
 page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
 	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
