@@ -20,6 +20,11 @@ NAME = "reentry-production"
 SETTINGS = ("-input=false", "-var-file=envs/production/settings.tfvars", f"-var=account_id={ACCOUNT}")
 SECRET = "the password of the database"
 
+ROLES = (
+    *("ingest", "build", "train", "score", "maintain", "monitor", "serve", "gateway", "secrets"),
+    *("sender", "analyst", "privacy-officer", "delivery"),
+)
+
 OVERRIDE = """
 terraform {
   backend "local" {}
