@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from tests.contract.cloud import ACCOUNT, permissions_checked
 from tests.contract.environment import (
+    ACCESS,
     NAME,
     REGION,
     ROLES,
