@@ -23,7 +23,10 @@ MIRROR_VARIABLE = "TF_PLUGIN_MIRROR"
 def mirrors() -> list[Path]:
     """Return the folders where a mirror may be: the named one, Terraform's own places, and plugin folders in /opt."""
     named = os.environ.get(MIRROR_VARIABLE)
-    places = [Path.home() / ".terraform.d/plugins", *map(Path, ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins"))]
+    places = [
+        Path.home() / ".terraform.d/plugins",
+        *map(Path, ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins")),
+    ]
     return [Path(named)] if named else [*places, *sorted(Path("/opt").glob("*plugins*"))]
 
 
