@@ -46,6 +46,7 @@ SLOW_FILES = (
     "unit/training/studies/test_study.py",
     "integration/test_training_scale.py",
     "contract/test_k8s_scripts.py",
+    "contract/test_infra.py",
     "unit/training/fit/test_processes.py",
     "unit/export/test_gate.py",
     "unit/reentry/simulation/test_ballistic.py",
