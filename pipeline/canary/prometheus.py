@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 TIMEOUT: Final = 10.0
-"""Longest wait for an answer, s."""
+"""Longest wait for the beginning of an answer, and for the rest of it, s."""
 _LARGEST_ANSWER: Final = 4 * 2**20
 """Bytes of the largest answer that is read; the answers to the judge's queries have a few kilobytes."""
 
@@ -49,7 +50,7 @@ class Prometheus:
         address = f"{self.url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
         try:
             with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
-                text = answer.read(_LARGEST_ANSWER + 1)
+                text = _read(answer)
         except urllib.error.HTTPError as error:
             with error:
                 reason = f"{error.code} {error.reason}"
@@ -75,9 +76,18 @@ class Prometheus:
         return found[0].value
 
 
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """Read an answer, whose parts may each arrive just before the timeout of the connection."""
+    deadline = time.monotonic() + TIMEOUT
+    text = b""
+    while part := answer.read1(65_536):
+        text += part
+        if len(text) > _LARGEST_ANSWER or time.monotonic() > deadline:
+            raise ValueError(f"the answer is longer than {_LARGEST_ANSWER:,} bytes or {TIMEOUT:g} s")
+    return text
+
+
 def _vector(text: bytes) -> list[Any]:
-    if len(text) > _LARGEST_ANSWER:
-        raise ValueError("it is too large")
     answer = json.loads(text)
     if answer["status"] != "success" or answer["data"]["resultType"] != "vector":
         raise ValueError("it is not a successful instant vector")

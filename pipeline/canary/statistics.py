@@ -2,8 +2,9 @@
 
 Shares have Wilson's score interval, which holds for few observations and for shares of 0 and 1. The difference of two
 shares has Newcombe's interval, which combines those of the shares ("Interval estimation for the difference between
-independent proportions", Statistics in Medicine 17, 1998, method 10). The bounds of a quantile are the quantiles at the
-bounds of its level: of n observations, the share below the true p-quantile is binomial with probability p.
+independent proportions", Statistics in Medicine 17, 1998, method 10). The number of observations
+below the true p-quantile is binomial with probability p, so the bounds of the quantile are observed quantiles at levels
+around p. If the upper level is above 1, even the largest observation is no bound.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def quantile(buckets: Sequence[tuple[float, float]], level: float) -> float:
 
 def quantile_estimate(buckets: Sequence[tuple[float, float]], level: float, *, confidence: float) -> Estimate:
     """Estimate a quantile of a histogram with bounds; see `quantile` for the buckets."""
-    total = buckets[-1][1]
-    bounds = share(level * total, total, confidence=confidence)
+    spread = NormalDist().inv_cdf(confidence) * math.sqrt(level * (1.0 - level) / buckets[-1][1])
     return Estimate(
-        value=quantile(buckets, level), low=quantile(buckets, bounds.low), high=quantile(buckets, bounds.high)
+        value=quantile(buckets, level),
+        low=quantile(buckets, max(level - spread, 0.0)),
+        high=quantile(buckets, level + spread) if level + spread <= 1.0 else math.inf,
     )
