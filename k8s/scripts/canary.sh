@@ -84,8 +84,6 @@ weights() {
 route() {
     say "$1 % of the requests to the canary"
     if by_route; then
-        # Its paths would not follow the weights, and its Service ends with the canary.
-        k delete httproute reentry-gateway-shadow --ignore-not-found
         k patch httproute reentry-gateway --type=json --patch "$(weights "$1")"
     else
         k annotate --overwrite ingress/reentry-gateway-canary "$ANNOTATION=$1"
@@ -215,16 +213,35 @@ status() {
     say "canary's share: ${share:-0} %"
 }
 
-# The options of the judge for one judgement.
-judge_options() {
-    options=(--prometheus "$prometheus" --namespace "$namespace")
-    [ -z "$config" ] || options+=(--config "$config")
+child=''
+
+# wait_for COMMAND...: run a command in the background, so that a signal ends the wait at once.
+wait_for() {
+    local status=0
+    "$@" &
+    child=$!
+    wait "$child" || status=$?
+    child=''
+    return $status
+}
+
+# step COMMAND...: a command of this script, in a process of its own.
+step() { wait_for "${BASH_SOURCE[0]}" "$@" --namespace "$namespace"; }
+
+# Abort the canary that no judge has passed.
+undo() {
+    trap cleanup EXIT
+    if [ -n "$child" ]; then
+        kill "$child" 2>/dev/null || true
+        wait "$child" 2>/dev/null || true
+    fi
+    ! there || step abort || printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
+    cleanup
 }
 
 # Wait for the verdict on the present share; anything but a pass ends the script, which aborts the canary.
 judge() {
-    local options pid status=0
-    judge_options
+    local options=("$@") status=0
     if [ -n "$tracks" ]; then
         forward "$namespace" reentry 8001
         options+=(--tracks "$tracks" --stable "grpc://127.0.0.1:$forwarded")
@@ -232,45 +249,31 @@ judge() {
         options+=(--canary "grpc://127.0.0.1:$forwarded")
     fi
     say "judging the canary, at most $wait s"
-    reentry canary judge "${options[@]}" --wait "$wait" &
-    pid=$!
-    cleanup_pids+=("$pid") # it ends with the script
-    wait "$pid" || status=$?
-    [ $status -ne 0 ] || return 0
+    wait_for reentry canary judge "${options[@]}" --wait "$wait" || status=$?
     case $status in
+    0) return ;;
     1) printf 'error: the canary failed\n' >&2 ;;
-    3) printf 'error: no verdict on the canary within %s s; a canary that is not known to be good does not stay\n' "$wait" >&2 ;;
+    3) printf 'error: no verdict on the canary within %s s; only a canary that is known to be good stays\n' "$wait" >&2 ;;
     *) printf 'error: the judge ended with status %s\n' "$status" >&2 ;;
     esac
     exit "$status"
 }
 
-unfinished=
-undo() {
-    if in_script && [ -n "$unfinished" ] && there; then
-        if route 0 && remove; then
-            say "aborted: the stable release has all traffic"
-        else
-            printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
-        fi
-    fi
-    cleanup
-}
-
 auto() {
-    local image=$1 share options status=0
+    local image=$1 share status=0 options=(--prometheus "$prometheus" --namespace "$namespace")
     ! there || die "a canary already exists; fix: canary.sh promote or abort"
-    judge_options
+    [ -z "$config" ] || options+=(--config "$config")
     reentry canary judge "${options[@]}" >/dev/null || status=$? # without a canary there is no verdict yet
     [ $status -ne 2 ] || die "the judge refuses its options; nothing was changed"
     trap undo EXIT
-    unfinished=yes
-    for share in "${STEPS[@]}"; do
-        if there; then shift_to "$share"; else start "$image" "$share"; fi
-        judge
+    step start "$image" --weight "${STEPS[0]}"
+    judge "${options[@]}"
+    for share in "${STEPS[@]:1}"; do
+        step weight "$share"
+        judge "${options[@]}"
     done
-    unfinished='' # from here on the canary carries the traffic
-    promote
+    trap cleanup EXIT # from here on the canary carries the traffic
+    step promote
 }
 
 need kubectl

@@ -11,12 +11,8 @@ forwarded=
 cleanup_pids=()
 cleanup_paths=()
 
-# Whether this is the script itself. A subshell that is killed as soon as it starts may run the script's EXIT trap.
-in_script() { [ "$BASHPID" = $$ ]; }
-
 cleanup() {
     local pid path
-    in_script || return 0
     for pid in "${cleanup_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for path in "${cleanup_paths[@]}"; do rm -rf "$path"; done
 }
