@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "gateway": {"client", "registry", "reentry"},
     "training": {"reentry"},
     "export": {"training", "registry", "reentry"},
-    "perf": {"gateway", "export", "training", "client", "registry", "reentry"},
-    "cli": {"perf", "gateway", "export", "training", "client", "registry", "reentry"},
+    "pipeline": {"export", "training", "client", "registry", "reentry"},
+    "perf": {"pipeline", "gateway", "export", "training", "client", "registry", "reentry"},
+    "cli": {"perf", "pipeline", "gateway", "export", "training", "client", "registry", "reentry"},
 }
 """Packages that each package may import: those below it."""
 
