@@ -756,9 +756,7 @@ def test_auto_gives_a_canary_more_traffic_after_each_pass_and_promotes_it(cluste
     ("verdicts", "weights", "message"),
     [
         ("1", [5, 0], "the canary failed"),
-        ("0 0 1", [5, 20, 50, 0], "the canary failed"),
-        ("0 0 0 3", [5, 20, 50, 100, 0], "no verdict on the canary within 1800 s"),
-        ("0 127", [5, 20, 0], "the judge ended with status 127"),
+        ("0 3", [5, 20, 0], "no verdict on the canary within 1800 s"),
     ],
 )
 def test_auto_aborts_a_canary_that_does_not_pass(
@@ -785,7 +783,7 @@ def test_auto_aborts_a_canary_that_scores_no_track(cluster: Cluster) -> None:
     assert cluster.changes[-3:] == [route(0), *REMOVE]
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
 def test_auto_aborts_the_canary_when_it_is_stopped(cluster: Cluster, signal_: signal.Signals) -> None:
     cluster.judged("forever")
     script = subprocess.Popen(
