@@ -7,6 +7,7 @@ ReentryError                 base class; the command line prints it as one line 
 ├── CheckpointError          a checkpoint is invalid, or has another schema version
 ├── ExportError              the exported graph differs from the trained model, or cannot be installed
 ├── RepositoryError          a model repository, or a version in it, is invalid or must not be changed
+├── LakeError                a table of the data lake is missing, unreachable or unusable
 ├── ServerError              the embedded Triton server did not start, or stopped unexpectedly
 └── ClientError              a Triton server is unreachable, or rejected a request
 """
@@ -78,6 +79,10 @@ class ExportError(ReentryError):
 
 class RepositoryError(ReentryError):
     """A model repository, or a version in it, is invalid or must not be changed."""
+
+
+class LakeError(ReentryError):
+    """A table of the data lake is missing, unreachable or unusable."""
 
 
 class ServerError(ReentryError):

@@ -1,0 +1,294 @@
+"""Access to the tables of a lake, with commits that happen exactly once."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from arro3.core.types import ArrowStreamExportable
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+from pyarrow.fs import PyFileSystem
+
+from pipeline.lake.object_store import require_conditional_writes, storage_options
+from pipeline.lake.tables import TABLES
+from reentry.errors import LakeError
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS: Final = 50
+"""Number of times that a commit is tried against concurrent ones before it is an error."""
+_LONGEST_PAUSE: Final = 0.5
+"""Longest pause between two attempts, s."""
+_TABLE_SETTINGS: Final = {
+    # Versions stay readable until `pipeline.lake.maintenance` removes files; the log alone is small.
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+    # The log outlives the files, so it must not hold the least and greatest value of their columns.
+    "delta.dataSkippingNumIndexedCols": "0",
+}
+
+
+class Lake:
+    """The tables below one location."""
+
+    def __init__(self, location: str) -> None:
+        """Name the location, without access to it.
+
+        Args:
+            location: Folder, or s3://BUCKET/PREFIX. The environment configures the store: AWS_ENDPOINT_URL,
+                AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and so on.
+
+        Raises:
+            LakeError: The location has another scheme.
+        """
+        scheme, separator, rest = location.partition("://")
+        if separator and (scheme != "s3" or not rest.partition("/")[0]):
+            raise LakeError("unknown kind of lake", where=location, expected="a folder or s3://BUCKET/PREFIX")
+        self.location = location.rstrip("/") if separator else str(Path(location).absolute())
+        self.storage_options = storage_options() if separator else {}
+
+    def uri(self, name: str) -> str:
+        """Return the address of a table.
+
+        Raises:
+            LakeError: There is no table of this name.
+        """
+        if name not in TABLES:
+            raise LakeError(f"unknown table {name}", where=self.location, expected=", ".join(TABLES))
+        return f"{self.location}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Return whether a table has been created."""
+        if name not in TABLES:
+            return False
+        with self.errors(name):
+            return DeltaTable.is_deltatable(self.uri(name), storage_options=self.storage_options)
+
+    def open(self, name: str, version: int | None = None) -> DeltaTable:
+        """Open a table at a version, by default the newest one.
+
+        Raises:
+            LakeError: The table or the version does not exist, or the store is unavailable.
+        """
+        with self.errors(name, version):
+            return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
+
+    def create(self, name: str) -> DeltaTable:
+        """Open the newest version of a table, which is created if it does not exist.
+
+        Raises:
+            LakeError: The store is unavailable, or has no conditional writes.
+        """
+        if not self.exists(name):
+            table = TABLES[name]
+            if self.storage_options:
+                require_conditional_writes(self.location)
+            try:
+                with self.errors(name):
+                    return DeltaTable.create(
+                        self.uri(name),
+                        table.schema,
+                        mode="ignore",
+                        partition_by=list(table.partition_by),
+                        name=name,
+                        description=table.meaning,
+                        configuration=_TABLE_SETTINGS,
+                        storage_options=self.storage_options,
+                    )
+            except LakeError:
+                if not self.exists(name):  # otherwise another process has created it
+                    raise
+        return self.open(name)
+
+    def commit_once(
+        self,
+        name: str,
+        keys: Sequence[str],
+        rows_of: Callable[[Sequence[str], DeltaTable], ArrowStreamExportable],
+        *,
+        also: Mapping[str, str] | None = None,
+        replace: Callable[[Sequence[str], DeltaTable], str | None] = lambda _keys, _table: None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Commit the rows of keys that no earlier commit has had, in one commit.
+
+        Delta Lake accepts a transaction of the same application and version again and would store its rows twice.
+        Each attempt therefore reads which keys are new on the very handle that commits, and fails if any other commit
+        comes between.
+
+        Args:
+            name: Name of the table, which is created if it does not exist.
+            keys: Names of the units of work, for example objects.
+            rows_of: Function from the new keys and the table to their rows; it may be called again.
+            also: Second names of keys, which `committed` finds too but which make no key an old one.
+            replace: Function from the new keys and the table to an SQL predicate of the rows that are replaced, or None
+                to append. Every row of `rows_of` must satisfy the predicate.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            The keys that this call has committed.
+
+        Raises:
+            LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
+        """
+
+        def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
+            self._write(table, rows_of(new, table), replace(new, table), commit)
+
+        return self._once(name, keys, write, also=also or {}, metadata=metadata or {})
+
+    def add_files_once(
+        self, name: str, key: str, files: Sequence[AddAction], *, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """Commit Parquet files that were written below the table's location, in one commit, see `files`.
+
+        Args:
+            name: Name of the table.
+            key: Name of the unit of work; if an earlier commit has had it, nothing is committed.
+            files: The files, with paths relative to the table.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether this call has committed the files.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
+
+        def write(table: DeltaTable, _new: Sequence[str], commit: CommitProperties) -> None:
+            partition_by = list(TABLES[name].partition_by)
+            table.create_write_transaction(
+                list(files), "append", table.schema(), partition_by, commit_properties=commit
+            )
+
+        return bool(self._once(name, [key], write, also={}, metadata=metadata or {}))
+
+    def files(self, name: str) -> PyFileSystem:
+        """Return the file system of a table, whose root is the location of the table."""
+        return PyFileSystem(DeltaStorageHandler(self.uri(name), self.storage_options))
+
+    def _once(
+        self,
+        name: str,
+        keys: Sequence[str],
+        write: Callable[[DeltaTable, Sequence[str], CommitProperties], None],
+        *,
+        also: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> list[str]:
+        """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
+        self.create(name)
+        for attempt in range(_ATTEMPTS):
+            table = self.open(name)
+            new = [key for key in keys if table.transaction_version(key) is None]
+            if not new:
+                return []
+            names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
+            commit = CommitProperties(
+                app_transactions=[Transaction(name, 1) for name in names],
+                custom_metadata=dict(metadata),
+                max_commit_retries=0,
+            )
+            try:
+                with self.errors(name):
+                    write(table, new, commit)
+            except CommitFailedError:
+                self._pause(name, attempt)
+            else:
+                return new
+        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def rewrite(
+        self,
+        name: str,
+        partition: str,
+        rows_of: Callable[[DeltaTable], ArrowStreamExportable | None],
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replace the rows of one partition of an existing table, unless another commit comes between.
+
+        The log of the table names the partition alone, and not why its rows were replaced.
+
+        Args:
+            name: Name of the table.
+            partition: Value of the column that the table is partitioned by.
+            rows_of: Function from the table to the new rows of the partition, or to None if there is nothing to
+                change; it may be called again.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether the rows were replaced.
+
+        Raises:
+            LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
+        """
+        column = TABLES[name].partition_by[0]
+        quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
+        for attempt in range(_ATTEMPTS):
+            table = self.open(name)
+            commit = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
+            try:
+                with self.errors(name):
+                    rows = rows_of(table)
+                    if rows is None:
+                        return False
+                    self._write(table, rows, f"{column} = {quoted}", commit)
+            except CommitFailedError:
+                self._pause(name, attempt)
+            else:
+                return True
+        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def _pause(self, name: str, attempt: int) -> None:
+        _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
+        time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
+
+    @staticmethod
+    def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
+        if predicate is None:
+            write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=commit)
+        else:
+            write_deltalake(
+                table, rows, mode="overwrite", predicate=predicate, schema_mode="merge", commit_properties=commit
+            )
+
+    def committed(self, name: str, keys: Sequence[str]) -> set[str]:
+        """Return which keys `commit_once` has committed; none if the table does not exist."""
+        if not self.exists(name):
+            return set()
+        table = self.open(name)
+        return {key for key in keys if table.transaction_version(key) is not None}
+
+    @contextmanager
+    def errors(self, name: str, version: int | None = None) -> Iterator[None]:
+        """Convert errors of Delta Lake into LakeErrors, except a lost race for a commit."""
+        where = self.uri(name) + ("" if version is None else f"@{version}")
+        try:
+            yield
+        except CommitFailedError:
+            raise
+        except TableNotFoundError as error:
+            raise LakeError(
+                "there is no such table", where=where, fix="write it first; docs/pipeline.md has the order of commands"
+            ) from error
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            text = str(error).strip().splitlines()
+            raise LakeError(
+                "the table cannot be read or written", where=where, got=text[0] if text else None
+            ) from error
+
+
+def sql_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
