@@ -37,6 +37,7 @@ SLOW_FILES = (
     "integration/test_gateway_api.py",
     "integration/test_gateway_kserve.py",
     "integration/test_candidate.py",
+    "integration/test_canary.py",
     "integration/test_gateway_traces.py",
     "integration/test_gateway_gathering.py",
     "unit/export/test_pipeline.py",
