@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.interruption import interruption
-from cli.options import Json, PipelineConfig
+from cli.options import Json, LakeLocation, PipelineConfig
 
 privacy = typer.Typer(no_args_is_help=True, help="Pseudonyms of sensors and operators: keys, erasure, audit.")
 

@@ -14,6 +14,9 @@ import pyarrow as pa
 from arro3.core.types import ArrowStreamExportable
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+from pyarrow.fs import PyFileSystem
 
 from pipeline.lake.object_store import require_conditional_writes, storage_options
 from pipeline.lake.tables import TABLES
@@ -66,6 +69,8 @@ class Lake:
 
     def exists(self, name: str) -> bool:
         """Return whether a table has been created."""
+        if name not in TABLES:
+            return False
         with self.errors(name):
             return DeltaTable.is_deltatable(self.uri(name), storage_options=self.storage_options)
 
@@ -136,21 +141,67 @@ class Lake:
         Raises:
             LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
         """
+
+        def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
+            self._write(table, rows_of(new, table), replace(new, table), commit)
+
+        return self._once(name, keys, write, also=also or {}, metadata=metadata or {})
+
+    def add_files_once(
+        self, name: str, key: str, files: Sequence[AddAction], *, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """Commit Parquet files that were written below the table's location, in one commit, see `files`.
+
+        Args:
+            name: Name of the table.
+            key: Name of the unit of work; if an earlier commit has had it, nothing is committed.
+            files: The files, with paths relative to the table.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether this call has committed the files.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
+
+        def write(table: DeltaTable, _new: Sequence[str], commit: CommitProperties) -> None:
+            partition_by = list(TABLES[name].partition_by)
+            table.create_write_transaction(
+                list(files), "append", table.schema(), partition_by, commit_properties=commit
+            )
+
+        return bool(self._once(name, [key], write, also={}, metadata=metadata or {}))
+
+    def files(self, name: str) -> PyFileSystem:
+        """Return the file system of a table, whose root is the location of the table."""
+        return PyFileSystem(DeltaStorageHandler(self.uri(name), self.storage_options))
+
+    def _once(
+        self,
+        name: str,
+        keys: Sequence[str],
+        write: Callable[[DeltaTable, Sequence[str], CommitProperties], None],
+        *,
+        also: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> list[str]:
+        """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
         self.create(name)
         for attempt in range(_ATTEMPTS):
             table = self.open(name)
             new = [key for key in keys if table.transaction_version(key) is None]
             if not new:
                 return []
-            names = dict.fromkeys([*new, *((also or {})[key] for key in new if key in (also or {}))])
+            names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
             commit = CommitProperties(
                 app_transactions=[Transaction(name, 1) for name in names],
-                custom_metadata=dict(metadata or {}),
+                custom_metadata=dict(metadata),
                 max_commit_retries=0,
             )
             try:
                 with self.errors(name):
-                    self._write(table, rows_of(new, table), replace(new, table), commit)
+                    write(table, new, commit)
             except CommitFailedError:
                 self._pause(name, attempt)
             else:
