@@ -13,7 +13,6 @@ from cli.options import Json, LakeLocation, PipelineConfig
 
 privacy = typer.Typer(no_args_is_help=True, help="Pseudonyms of sensors and operators: keys, erasure, audit.")
 
-LakeLocation = Annotated[str | None, typer.Option("--lake", help="Folder or s3://BUCKET/PREFIX of the tables.")]
 LandingLocation = Annotated[str | None, typer.Option(help="Folder or s3://BUCKET/PREFIX where files arrive.")]
 
 
