@@ -54,8 +54,9 @@ ISSUER ?=
 SIGNED_BY = $(if $(SIGNING_KEY),--key $(SIGNING_KEY),--certificate-identity \
 	$(or $(SIGNER),$(error which signer? make verify SIGNER=... ISSUER=... or SIGNING_KEY=...)) --certificate-oidc-issuer \
 	$(or $(ISSUER),$(error which issuer? make verify SIGNER=... ISSUER=...)))
-# Number of test processes. Each one starts its own Triton server.
-WORKERS ?= 2
+# Number of test processes. Each one starts its own Triton server. About half of the time a test waits for a server or
+# a process, so two cores have work for three.
+WORKERS ?= 3
 # test: COVERAGE=1 also measures the coverage, which takes about a third longer, and fails below 90 %.
 COVERAGE ?=
 # fuzz: number of files of each kind, and the random seed. gateway-fuzz: number of random requests of each route.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json, LakeLocation, PipelineConfig
+from cli.options import Json, LakeLocation, LandingLocation, PipelineConfig
 
 
 def ingest(
@@ -15,7 +15,7 @@ def ingest(
     hour: Annotated[str | None, typer.Option(help="One hour, YYYY-MM-DDTHH in UTC.")] = None,
     since: Annotated[str | None, typer.Option(help="First hour; with --until.")] = None,
     until: Annotated[str | None, typer.Option(help="Last hour, included.  [default: the current hour]")] = None,
-    landing: Annotated[str | None, typer.Option(help="Folder or s3://BUCKET/PREFIX where files arrive.")] = None,
+    landing: LandingLocation = None,
     lake: LakeLocation = None,
     as_json: Json = False,
 ) -> None:

@@ -15,8 +15,6 @@ _log = logging.getLogger(__name__)
 
 lake = typer.Typer(no_args_is_help=True, help="Tables of the data pipeline: state, cleaning, export, maintenance.")
 
-LakeLocation = Annotated[str | None, typer.Option("--lake", help="Folder or s3://BUCKET/PREFIX of the tables.")]
-
 
 @lake.command()
 def clean(

@@ -9,11 +9,9 @@ from typing import Annotated
 import typer
 
 from cli.interruption import interruption
-from cli.options import Json, LakeLocation, PipelineConfig
+from cli.options import Json, LakeLocation, LandingLocation, PipelineConfig
 
 privacy = typer.Typer(no_args_is_help=True, help="Pseudonyms of sensors and operators: keys, erasure, audit.")
-
-LandingLocation = Annotated[str | None, typer.Option(help="Folder or s3://BUCKET/PREFIX where files arrive.")]
 
 
 @privacy.command("new-key")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.interruption import interruption
-from cli.options import DEFAULT_REPOSITORY, Json, PipelineConfig, RepositoryLocation
+from cli.options import DEFAULT_REPOSITORY, Json, LakeLocation, PipelineConfig, RepositoryLocation
 
 
 def score_bulk(
