@@ -179,17 +179,18 @@ def run_benchmark(
         ReentryError: The command fails, or Ray does not start.
     """
     out.mkdir(parents=True, exist_ok=True)
-    runs, empty = [], []
-    for size in rows:
-        with tempfile.TemporaryDirectory(dir=out) as folder:
-            lake = Lake(folder)
-            write_tracks_table(lake, size)
-            runs.append(measure(lake, repository, version, processes))
+    empty = []
     if tasks:
         with ProcessPool(processes) as pool:
             empty.append(measure_empty(f"{processes} processes", pool, tasks))
         with RayTasks(LOCAL) as cluster:
             empty.append(measure_empty("Ray on this machine", cluster, tasks))
+    runs = []
+    for size in rows:
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            lake = Lake(folder)
+            write_tracks_table(lake, size)
+            runs.append(measure(lake, repository, version, processes))
     scale = BulkScale(machine=machine(), git_revision=git_revision(), processes=processes, runs=runs, empty=empty)
     with whole_file(out / "bulk.json") as temporary:
         temporary.write_text(json.dumps(asdict(scale), indent=2) + "\n")

@@ -151,7 +151,14 @@ def _read(rows: ds.Dataset, part: Part) -> tuple[npt.NDArray[np.int64], npt.NDAr
     """Return the track ids (N,) and the measurements (N, M) of a part, ordered by track and time."""
     track_id = ds.field(TRACK_ID.name)
     chosen = (ds.field("bucket") == part.bucket) & (track_id >= part.first) & (track_id <= part.last)
-    table = rows.to_table([TRACK_ID.name, *MEASUREMENT_COLUMNS], filter=chosen, use_threads=False)
+    # The default reads far ahead, which takes more memory than the part itself.
+    table = rows.to_table(
+        [TRACK_ID.name, *MEASUREMENT_COLUMNS],
+        filter=chosen,
+        use_threads=False,
+        batch_readahead=1,
+        fragment_readahead=1,
+    )
     ids = table.column(TRACK_ID.name).to_numpy()
     measurements = np.empty((len(ids), len(MEASUREMENT_COLUMNS)))
     for column, name in enumerate(MEASUREMENT_COLUMNS):

@@ -7,13 +7,14 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from client.batching import BatchConfig
 from pipeline.bulk.run import BulkSummary, commit, run_name, score_bulk
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
-from pipeline.lake.tables import CLEAN, PREDICTIONS
+from pipeline.lake.tables import CLEAN, PREDICTIONS, bucket_of
 from reentry.errors import ConfigError, InputError, LakeError, ReentryError, RepositoryError
 from tests.bulk import InThisProcess, config_of, model_of, predictions
 from tests.lake import write_clean
@@ -69,8 +70,9 @@ def test_the_committed_files_have_the_statistics_that_readers_skip_them_by(lake:
     assert sum(actions["num_records"].to_pylist()) == len(FLIGHTS)
     for path, size in zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True):
         assert (Path(lake.uri(PREDICTIONS.name)) / path).stat().st_size == size
-    (wanted,) = table.file_uris(file_pruning_predicate="track_id = 5")
-    assert wanted.endswith("-5.parquet") or "-5-" in wanted
+    bucket = int(bucket_of(np.array([5]))[0])
+    (wanted,) = table.file_uris(file_pruning_predicate=f"bucket = {bucket} AND track_id = 5")
+    assert f"/part-{bucket:02d}-" in wanted
 
 
 def test_another_model_or_another_version_of_the_table_is_another_run(
