@@ -43,8 +43,20 @@ GATEWAY_IMAGE ?=
 DEPLOYMENT ?=
 NAMESPACE ?=
 REVISION ?=
-# Number of test processes. Each one starts its own Triton server.
-WORKERS ?= 2
+# Images on the command line or in the environment.
+GIVEN_IMAGES = $(or $(strip $(if $(filter file,$(origin IMAGE)),,$(IMAGE)) $(GATEWAY_IMAGE)),\
+	$(error which image? make verify IMAGE=NAME@sha256:...))
+# sign, verify: reference of a key that cosign reads, such as hashivault://reentry. Without it, signatures are keyless: they
+# have the identity of the pipeline, and verify requires the identity SIGNER, confirmed by the service ISSUER.
+SIGNING_KEY ?=
+SIGNER ?=
+ISSUER ?=
+SIGNED_BY = $(if $(SIGNING_KEY),--key $(SIGNING_KEY),--certificate-identity \
+	$(or $(SIGNER),$(error which signer? make verify SIGNER=... ISSUER=... or SIGNING_KEY=...)) --certificate-oidc-issuer \
+	$(or $(ISSUER),$(error which issuer? make verify SIGNER=... ISSUER=...)))
+# Number of test processes. Each one starts its own Triton server. About half of the time a test waits for a server or
+# a process, so two cores have work for three.
+WORKERS ?= 3
 # test: COVERAGE=1 also measures the coverage, which takes about a third longer, and fails below 90 %.
 COVERAGE ?=
 # fuzz: number of files of each kind, and the random seed. gateway-fuzz: number of random requests of each route.
@@ -58,8 +70,8 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test test-unit fuzz gateway-fuzz lint check format lock build secrets scan sbom push deploy rollback health-check minikube \
-	monitoring load-test jobs-campaign stalls matrix figures page clean
+.PHONY: help setup run test test-unit fuzz gateway-fuzz lint check format lock sbom-lock audit build secrets scan sbom push \
+	sign verify deploy rollback health-check minikube monitoring load-test jobs-campaign stalls matrix figures page clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +137,7 @@ lint: setup ## check code, types, manifests, scripts, image and workflows with l
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy k8s/scripts/*.py
 	$(BIN)/yamllint --strict --config-file k8s/.yamllint.yaml k8s .github .gitlab-ci.yml compose.yaml compose.triton.yaml
 	$(BIN)/shellcheck --external-sources .ci/run k8s/scripts/*.sh
 	$(BIN)/hadolint Dockerfile.triton
@@ -155,6 +168,18 @@ lock: ## re-resolve pyproject.toml into requirements.lock
 		--override lock-overrides.txt --no-annotate --no-header --output-file requirements.lock \
 		$(addprefix --no-emit-package ,$(CUDA_PACKAGES))
 
+sbom-lock: setup ## write the software bill of materials of requirements.lock (CycloneDX, cyclonedx-py)
+	@mkdir -p $(OUT)
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --validate \
+		--output-file $(OUT)/sbom.cdx.json requirements.lock
+
+# pip-audit exits with 1 if it found something, or if it could not examine a package; then it writes no report.
+audit: setup ## look up known vulnerabilities of requirements.lock; fail on those that are not in .trivyignore
+	@mkdir -p $(OUT) && rm -f $(OUT)/audit.json
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock --progress-spinner off \
+		--format json --output $(OUT)/audit.json || [ -s $(OUT)/audit.json ]
+	$(BIN)/python k8s/scripts/vulnerabilities.py lock $(OUT)/audit.json
+
 build: ## build the image, TARGET=cpu, gpu, gateway, client or perf; a server has the installed model (trains one if there is none)
 	@[ -n "$(ENGINE)" ] || { echo "error: docker, podman and buildah are missing; fix: install one of them" >&2; exit 1; }
 	@[ "$(TARGET)" = gateway ] || compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
@@ -168,8 +193,11 @@ secrets: ## write random passwords for compose.yaml, once
 		&& printf 'postgresql://reentry:%s@database:5432/reentry' "$$(cat database-password)" >database-url \
 		&& chmod 644 database-password database-url # the folder is closed; users of the containers read the files
 
-scan: ## scan the image with Trivy; fail on critical findings that have a fix
-	trivy image --severity CRITICAL --ignore-unfixed --exit-code 1 $(IMAGE)
+# The report has every finding, accepted ones too, so that the decision can be repeated on another day.
+scan: ## scan the image with Trivy; fail on critical findings that have a fix and are not in .trivyignore
+	@mkdir -p $(ABOUT)
+	trivy image --format json --ignorefile /dev/null --output $(ABOUT)/scan.json $(IMAGE)
+	$(PYTHON) k8s/scripts/vulnerabilities.py $(TARGET) $(ABOUT)/scan.json
 
 sbom: ## write the software bill of materials of the image (CycloneDX, Trivy)
 	@mkdir -p $(ABOUT)
@@ -186,6 +214,15 @@ else
 	echo "$(NAME)@$$(cat $(ABOUT)/digest)" >$(ABOUT)/reference
 endif
 	@cat $(ABOUT)/reference
+
+sign: ## sign the pushed image and its bill of materials with cosign, keyless or with the key SIGNING_KEY
+	cosign sign --yes $(SIGNING_KEY:%=--key %) "$$(cat $(ABOUT)/reference)"
+	cosign attest --yes $(SIGNING_KEY:%=--key %) --type cyclonedx --predicate $(ABOUT)/sbom.cdx.json \
+		"$$(cat $(ABOUT)/reference)"
+
+verify: ## verify who signed IMAGE, GATEWAY_IMAGE and their bills of materials: SIGNER of ISSUER, or SIGNING_KEY
+	cosign verify $(SIGNED_BY) $(GIVEN_IMAGES)
+	cosign verify-attestation --type cyclonedx $(SIGNED_BY) $(GIVEN_IMAGES) >/dev/null
 
 deploy: ## deploy IMAGE=NAME@sha256:... and GATEWAY_IMAGE=... to OVERLAY=staging or production, wait, score a track
 	k8s/scripts/deploy.sh $(or $(OVERLAY),$(error which? make deploy OVERLAY=staging)) \
@@ -215,8 +252,8 @@ stalls: setup ## count the requests that Triton's scheduler stalls, of the serve
 matrix: setup ## run about 1,600 wrong command lines as processes of their own (half an hour)
 	$(BIN)/python -m tests.bad_input
 
-figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
-	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
+figures: ## draw the pictures of docs/figures from their sources (needs Graphviz)
+	for name in architecture pipeline; do dot -Tsvg docs/figures/$$name.dot -o docs/figures/$$name.svg; done
 
 page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
 	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }

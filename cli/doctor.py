@@ -24,6 +24,10 @@ def doctor(
         int | None, typer.Option(help="Number of instances of the network.  [default: one per core]")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Number of threads of each instance.  [default: 1]")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Check only whether this folder or s3://BUCKET/PREFIX can hold a lake: a race of 8 writers."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check whether this machine can serve, and print a fix for each problem.
@@ -33,6 +37,13 @@ def doctor(
 
     Example: `reentry doctor --json`
     """
+    if store is not None:
+        from pipeline.lake.race import race
+
+        result = race(store)
+        typer.echo(json.dumps(asdict(result) | {"passed": result.passed}) if as_json else result.summary())
+        raise typer.Exit(code=0 if result.passed else 1)
+
     from perf.analyzer.installation import check_analyzer
     from reentry.serving.config import ServerConfig
     from reentry.serving.doctor import examine

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.interruption import interruption
-from cli.options import DEFAULT_REPOSITORY, Json, PipelineConfig, RepositoryLocation
+from cli.options import DEFAULT_REPOSITORY, Json, LakeLocation, PipelineConfig, RepositoryLocation
 
 
 def score_bulk(
@@ -17,7 +17,7 @@ def score_bulk(
         str, typer.Argument(metavar="TABLE", help="lake:clean@VERSION, or lake:clean for its newest version.")
     ],
     config: PipelineConfig = None,
-    lake: Annotated[str | None, typer.Option(help="Folder or s3://BUCKET/PREFIX of the tables.")] = None,
+    lake: LakeLocation = None,
     repository: RepositoryLocation = DEFAULT_REPOSITORY,
     model_version: Annotated[
         str, typer.Option(help="Version that scores: a number, `candidate` or `production`.")

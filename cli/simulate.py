@@ -21,6 +21,9 @@ def simulate(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with [trapezoid], or with [ballistic], [shots] and [sensors].")
     ] = None,
+    first_track_id: Annotated[
+        int, typer.Option(help="Id of the first track, so that the tracks of several files differ.")
+    ] = 0,
     labels: Annotated[bool, typer.Option(help="Write the column reentry_phase.")] = True,
     processes: Annotated[
         int | None, typer.Option(help="Number of processes that simulate at once.  [default: one per core]")
@@ -44,6 +47,7 @@ def simulate(
             seed=seed,
             labels=labels,
             severity=severity,
+            first_track_id=first_track_id,
             config=config,
             processes=processes,
         )

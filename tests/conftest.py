@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import signal
@@ -18,7 +19,7 @@ from reentry.serving.http import CONTROL_HEADER
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
-pytest_plugins = ["tests.gateway_servers"]
+pytest_plugins = ["tests.gateway_servers", "tests.object_store"]
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
@@ -143,6 +144,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path in rank:
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: rank.get(item.path, len(rank)))  # stable: the order within a file stays
+
+
+def pytest_collection_finish() -> None:
+    """Exempt everything that the collection created from garbage collection, which takes half a second otherwise."""
+    gc.freeze()
 
 
 def copy_repository(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow.fs import PyFileSystem
 
+from pipeline.lake.object_store import require_conditional_writes, storage_options
 from pipeline.lake.tables import TABLES
 from reentry.errors import LakeError
 
@@ -33,6 +33,8 @@ _TABLE_SETTINGS: Final = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.enableExpiredLogCleanup": "false",
     "delta.deletedFileRetentionDuration": "interval 7 days",
+    # The log outlives the files, so it must not hold the least and greatest value of their columns.
+    "delta.dataSkippingNumIndexedCols": "0",
 }
 
 
@@ -67,6 +69,8 @@ class Lake:
 
     def exists(self, name: str) -> bool:
         """Return whether a table has been created."""
+        if name not in TABLES:
+            return False
         with self.errors(name):
             return DeltaTable.is_deltatable(self.uri(name), storage_options=self.storage_options)
 
@@ -80,9 +84,15 @@ class Lake:
             return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
 
     def create(self, name: str) -> DeltaTable:
-        """Open the newest version of a table, which is created if it does not exist."""
+        """Open the newest version of a table, which is created if it does not exist.
+
+        Raises:
+            LakeError: The store is unavailable, or has no conditional writes.
+        """
         if not self.exists(name):
             table = TABLES[name]
+            if self.storage_options:
+                require_conditional_writes(self.location)
             try:
                 with self.errors(name):
                     return DeltaTable.create(
@@ -193,11 +203,56 @@ class Lake:
                 with self.errors(name):
                     write(table, new, commit)
             except CommitFailedError:
-                _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
-                time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
+                self._pause(name, attempt)
             else:
                 return new
         raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def rewrite(
+        self,
+        name: str,
+        partition: str,
+        rows_of: Callable[[DeltaTable], ArrowStreamExportable | None],
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replace the rows of one partition of an existing table, unless another commit comes between.
+
+        The log of the table names the partition alone, and not why its rows were replaced.
+
+        Args:
+            name: Name of the table.
+            partition: Value of the column that the table is partitioned by.
+            rows_of: Function from the table to the new rows of the partition, or to None if there is nothing to
+                change; it may be called again.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether the rows were replaced.
+
+        Raises:
+            LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
+        """
+        column = TABLES[name].partition_by[0]
+        quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
+        for attempt in range(_ATTEMPTS):
+            table = self.open(name)
+            commit = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
+            try:
+                with self.errors(name):
+                    rows = rows_of(table)
+                    if rows is None:
+                        return False
+                    self._write(table, rows, f"{column} = {quoted}", commit)
+            except CommitFailedError:
+                self._pause(name, attempt)
+            else:
+                return True
+        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def _pause(self, name: str, attempt: int) -> None:
+        _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
+        time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
 
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
@@ -234,12 +289,6 @@ class Lake:
             ) from error
 
 
-def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the options of Delta Lake's store that the environment does not give by itself.
-
-    A conditional write makes two commits of one version impossible, so a store must support it.
-    """
-    options = {"conditional_put": "etag"}
-    if environment.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-        options["allow_http"] = "true"
-    return options
+def sql_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

@@ -26,6 +26,8 @@ KEY_ID: Final = "key_id"
 """Column that names the key of the row's pseudonyms."""
 EXTRA: Final = "_extra"
 """Column that keeps the columns of a file that the contract does not know, as a JSON object."""
+SEVERITY: Final = "severity"
+"""Entry of `EXTRA` with the severity of a simulated track, if the landing file records it."""
 
 _SHIFT: Final = np.uint64(64 - (BUCKETS - 1).bit_length())
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -47,6 +49,11 @@ def bucket_of(track_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     return ((track_ids.astype(np.int64).view(np.uint64) * _GOLDEN) >> _SHIFT).astype(np.int32)
 
 
+def feature_column(name: str) -> str:
+    """Return the column of the table `features` for one of `schema.FEATURES`."""
+    return f"feature_{name}"
+
+
 def _fields(*fields: tuple[str, pa.DataType, bool]) -> list[pa.Field]:
     return [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields]
 
@@ -65,9 +72,11 @@ SHA-256 of its content."""
 
 
 def _track_columns(*, complete: bool) -> list[pa.Field]:
+    """Return the columns of rows, or of complete tracks, whose rows lie in any order and have a `step` from 0."""
     columns = [pa.field(c.name, _KINDS[c.dtype], nullable=not complete and c.name not in _EXACT) for c in TRACK_COLUMNS]
     label = pa.field(REENTRY_PHASE.name, _KINDS[REENTRY_PHASE.dtype], nullable=True)
-    return [pa.field("bucket", pa.int32(), nullable=False), *columns, label]
+    step = [pa.field("step", pa.int32(), nullable=False)] if complete else []
+    return [pa.field("bucket", pa.int32(), nullable=False), *step, *columns, label]
 
 
 _PSEUDONYMS: Final = _fields((OPERATOR_ID, pa.int64(), True), (KEY_ID, pa.string(), False))
@@ -117,7 +126,7 @@ FEATURES_TABLE: Final = Table(
         [
             pa.field("schema_version", pa.int32(), nullable=False),
             *_track_columns(complete=True),
-            *(pa.field(f"feature_{name}", pa.float32()) for name in FEATURES),
+            *(pa.field(feature_column(name), pa.float32()) for name in FEATURES),
             *_PSEUDONYMS,
         ]
     ),
@@ -143,5 +152,31 @@ PREDICTIONS: Final = Table(
     ),
     partition_by=("run",),
 )
+VERDICTS: Final = Table(
+    name="verdicts",
+    meaning="Verdicts of the gate on new models, one row for each comparison with the version in production.",
+    schema=pa.schema(
+        [
+            *_fields(
+                ("time", pa.timestamp("us", tz="UTC"), False),
+                ("challenger", pa.string(), False),
+                ("champion", pa.string(), False),
+                ("reason", pa.string(), True),
+                ("table", pa.string(), False),
+                ("tracks", pa.int64(), False),
+                ("verdict", pa.string(), False),
+                ("difference", pa.float64(), False),
+                ("low", pa.float64(), False),
+                ("high", pa.float64(), False),
+                ("margin", pa.float64(), False),
+                ("allowed", pa.bool_(), False),
+            )
+        ]
+    ),
+    partition_by=(),
+)
+"""The difference of the onset RMSE on the table, challenger minus champion, its interval and its margin are in s.
+`challenger` and `champion` are the SHA-256 of checkpoints, and `allowed` is whether the challenger may replace the
+champion."""
 
-TABLES: Final = {table.name: table for table in (RAW, QUARANTINE, CLEAN, FEATURES_TABLE, PREDICTIONS)}
+TABLES: Final = {table.name: table for table in (RAW, QUARANTINE, CLEAN, FEATURES_TABLE, PREDICTIONS, VERDICTS)}

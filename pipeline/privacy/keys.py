@@ -1,61 +1,76 @@
 """Keys of the pseudonyms, which stay outside the lake and are named by a reference.
 
-| reference | where the keys are |
-| --- | --- |
-| file:PATH | a file that only its owner reads |
-| env:NAME | an environment variable |
-| aws-secretsmanager:NAME | a secret of AWS Secrets Manager |
+The keys are an ordered list: each rotation adds one at the end, and none is ever removed, because the pseudonym of an
+id is computed with all of them (see `pipeline.privacy.pseudonyms`). The content of a secret is JSON, each key 32 random
+bytes in base64:
 
-The content is JSON: {"current": "k2", "keys": {"k1": "...", "k2": "..."}}, each key 32 random bytes in base64. New rows
-get the current key; `reentry privacy rekey` replaces the pseudonyms of older ones.
+    {"keys": ["...", "..."]}
+
+A row names its last key by an id such as k2-9f86d081: the number of the key, and a part of the SHA-256 of all keys up
+to it. Rows of keys that were exchanged, reordered or lost therefore never look like rows of the present keys.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
-import os
-import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pipeline.privacy.key_stores import KeyStore, create_key_file, key_store
 from reentry.errors import ConfigError
-from reentry.runtime.files import writing
 
 KEY_BYTES: Final = 32
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_EXPECTED: Final = f'JSON: {{"keys": [{KEY_BYTES} bytes in base64, ...]}}, the oldest key first'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PseudonymKeys:
-    """The keys by name. They are never printed or logged."""
+    """The keys, oldest first. They are never printed or logged."""
 
-    current: str
-    """Name of the key for new rows."""
-    keys: dict[str, bytes] = field(repr=False)
+    keys: tuple[bytes, ...] = field(repr=False)
 
     @property
-    def current_key(self) -> bytes:
-        """Key for new rows."""
-        return self.keys[self.current]
+    def ids(self) -> tuple[str, ...]:
+        """Id of each key, in the order of the keys."""
+        return tuple(
+            f"k{count}-{hashlib.sha256(b''.join(self.keys[:count])).hexdigest()[:8]}"
+            for count in range(1, len(self.keys) + 1)
+        )
+
+    @property
+    def current(self) -> str:
+        """Id of the key of new rows, which is the newest one."""
+        return self.ids[-1]
+
+    def after(self, key_id: str) -> tuple[bytes, ...]:
+        """Return the keys that were added after a key, oldest first.
+
+        Raises:
+            ConfigError: No key has this id.
+        """
+        if key_id not in self.ids:
+            raise ConfigError(
+                "rows have pseudonyms of an unknown key",
+                expected=" or ".join(self.ids),
+                got=key_id,
+                fix="restore the secret with all keys that the lake has had, in their order",
+            )
+        return self.keys[self.ids.index(key_id) + 1 :]
 
 
 def load_keys(reference: str) -> PseudonymKeys:
-    """Load the keys that a reference names.
+    """Load the keys that a reference names, see `pipeline.privacy.key_stores`.
 
     Raises:
         ConfigError: The reference has another form, the keys are unavailable, or their content is invalid. The error
             does not contain the content.
     """
-    scheme, separator, name = reference.partition(":")
-    if not separator or not name or scheme not in _READERS:
-        raise ConfigError(
-            "unknown reference to pseudonym keys", expected=" or ".join(f"{each}:NAME" for each in _READERS), got=scheme
-        )
-    return _parsed(_READERS[scheme](name), where=reference)
+    return _loaded(key_store(reference))
 
 
 def new_keys(path: Path) -> PseudonymKeys:
@@ -65,81 +80,46 @@ def new_keys(path: Path) -> PseudonymKeys:
         ConfigError: The file exists; another key would make all earlier pseudonyms unreadable.
         InputError: The file cannot be written.
     """
-    keys = PseudonymKeys(current="k1", keys={"k1": secrets.token_bytes(KEY_BYTES)})
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise ConfigError(
-                "the keys exist already", where=str(path), fix="keep them, or add a key with `reentry privacy rekey`"
-            ) from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(as_text(keys))
+    keys = PseudonymKeys(keys=(secrets.token_bytes(KEY_BYTES),))
+    create_key_file(path, as_text(keys))
     return keys
+
+
+def add_key(reference: str) -> PseudonymKeys:
+    """Add a new key, which is the current one from now on, and return all keys.
+
+    Raises:
+        ConfigError: The keys are unavailable, cannot be changed, or another process has changed them meanwhile.
+    """
+    store = key_store(reference)
+    with store.changing():
+        old = _loaded(store)
+        new = PseudonymKeys(keys=(*old.keys, secrets.token_bytes(KEY_BYTES)))
+        store.write(as_text(new))
+        if _loaded(store) != new:
+            raise ConfigError(
+                "another process has changed the keys", where=reference, fix="run the command again, one at a time"
+            )
+    return new
 
 
 def as_text(keys: PseudonymKeys) -> str:
     """Return the content of a secret that holds the keys."""
-    encoded = {name: base64.b64encode(key).decode() for name, key in keys.keys.items()}
-    return json.dumps({"current": keys.current, "keys": encoded}, indent=2) + "\n"
+    return json.dumps({"keys": [base64.b64encode(key).decode() for key in keys.keys]}, indent=2) + "\n"
 
 
-def _parsed(text: str, *, where: str) -> PseudonymKeys:
+def _loaded(store: KeyStore) -> PseudonymKeys:
+    # The cause of an error is left out, because its text may contain a part of a key.
     try:
-        content = json.loads(text)
-        keys = {str(name): base64.b64decode(key, validate=True) for name, key in content["keys"].items()}
-        current = content["current"]
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, RecursionError):
-        # The cause is left out, because its text may contain a part of a key.
+        content = json.loads(store.read())
+        keys = tuple(base64.b64decode(key, validate=True) for key in content["keys"])
+    except (ValueError, TypeError, KeyError, binascii.Error, RecursionError):
+        raise ConfigError("the pseudonym keys are invalid", where=store.name, expected=_EXPECTED) from None
+    if not keys or any(len(key) != KEY_BYTES for key in keys) or len(set(keys)) != len(keys):
         raise ConfigError(
             "the pseudonym keys are invalid",
-            where=where,
-            expected='JSON: {"current": NAME, "keys": {NAME: 32 bytes in base64}}',
-        ) from None
-    short = [name for name, key in keys.items() if len(key) != KEY_BYTES or not _NAME.fullmatch(name)]
-    if current not in keys or short:
-        raise ConfigError(
-            "the pseudonym keys are invalid",
-            where=where,
-            expected=f"keys of {KEY_BYTES} bytes, and the name of one of them as current",
-            got=f"keys that are not: {', '.join(short)[:200]}" if short else "a current key that is missing",
+            where=store.name,
+            expected=_EXPECTED,
+            got=f"{len(keys)} keys, some of which are equal or of another length" if keys else "no keys",
         )
-    return PseudonymKeys(current=current, keys=keys)
-
-
-def _from_file(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            "the pseudonym keys are missing", where=name, fix=f"create them: reentry privacy new-key {name}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError("the pseudonym keys cannot be read", where=name, got=type(error).__name__) from None
-
-
-def _from_environment(name: str) -> str:
-    if name not in os.environ:
-        raise ConfigError("the pseudonym keys are missing", where=f"environment variable {name}", fix="set it")
-    return os.environ[name]
-
-
-def _from_secrets_manager(name: str) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.session import Session
-
-    try:
-        client = Session().create_client("secretsmanager")
-        return str(client.get_secret_value(SecretId=name)["SecretString"])
-    except (BotoCoreError, ClientError, KeyError) as error:
-        answer = getattr(error, "response", {}).get("Error", {}).get("Code")
-        raise ConfigError(
-            "the pseudonym keys cannot be read from AWS Secrets Manager",
-            where=name,
-            got=answer or type(error).__name__,
-            fix="check the name of the secret, AWS_REGION, and the permission secretsmanager:GetSecretValue",
-        ) from None
-
-
-_READERS: Final = {"file": _from_file, "env": _from_environment, "aws-secretsmanager": _from_secrets_manager}
+    return PseudonymKeys(keys=keys)

@@ -47,6 +47,7 @@ def simulate_file(
     seed: int = 0,
     labels: bool = True,
     severity: int = 0,
+    first_track_id: int = 0,
     config: Path | None = None,
     processes: int | None = None,
 ) -> int:
@@ -61,6 +62,7 @@ def simulate_file(
         seed: Random seed; the rows depend on it, but not on `processes`.
         labels: Whether to add the column `reentry_phase`.
         severity: Severity of the sensor errors, 0 to 3; only for the ballistic profile.
+        first_track_id: Id of the first track; the others count up from it.
         config: Settings file in TOML with the tables of the profile.
         processes: Number of parallel processes; the number of cores by default.
 
@@ -81,6 +83,7 @@ def simulate_file(
         )
     require_between("tracks", tracks, 1, MOST_TRACKS)
     require_between("seed", seed, 0, 2**63 - 1)
+    require_between("first track id", first_track_id, 0, 2**62)
     if processes is not None:
         require_between("processes", processes, 1, MOST_PROCESSES)
     settings = {name: table for name, table in read_settings(config, PROFILES[profile]).items() if table}
@@ -107,7 +110,7 @@ def simulate_file(
         def counted() -> Iterator[pd.DataFrame]:
             nonlocal rows
             for chunk in chunks:
-                yield chunk
+                yield chunk.assign(track_id=chunk["track_id"] + first_track_id) if first_track_id else chunk
                 rows += len(chunk)
                 advance(chunk["track_id"].nunique())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from reentry.serving import EmbeddedServer
 from tests.contract.makefile import ROOT, make
 from tests.contract.manifests import program
+from tests.contract.test_vulnerabilities import ENTRY, IMAGE_REPORT, SCRIPT
 from tests.gateway_servers import POSTGRESQL
 
 DIGEST = f"sha256:{64 * 'b'}"
@@ -75,6 +77,140 @@ def test_each_image_of_a_release_has_the_tag_of_the_commit_and_a_reference_of_it
         assert (checkout / "artifacts" / folder / "reference").read_text() == f"{repository}@{DIGEST}\n"
     tags = [line.split()[-1] for line in (checkout / "calls").read_text().splitlines()]
     assert tags == ["registry.example.com/reentry-triton:0123-cpu", "registry.example.com/reentry-gateway:0123"]
+
+
+TRIVY = """#!/bin/sh
+echo "$*" >>"$CALLS"
+while [ "$1" != --output ]; do shift; done
+cp "$REPORT" "$2"
+"""
+
+
+@pytest.mark.parametrize(("accepted", "status"), [("", 2), (ENTRY, 0)])
+def test_the_scan_decides_on_the_report_of_every_finding(checkout: Path, accepted: str, status: int) -> None:
+    fake_program(checkout, "trivy", TRIVY)
+    (checkout / "k8s" / "scripts").mkdir(parents=True)
+    shutil.copy(SCRIPT, checkout / "k8s" / "scripts")
+    (checkout / ".trivyignore").write_text(accepted.replace("2027-01-31", "9999-12-31"))
+    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+    words = ["scan", "TARGET=gateway", "IMAGE=a:1", f"PYTHON={sys.executable}"]
+    done = make(*words, folder=checkout, CALLS=str(checkout / "calls"), PATH=path, REPORT=str(IMAGE_REPORT))
+    assert done.returncode == status, done.stderr
+    assert ("CVE-2099-0001 in libexample1" in done.stderr) == (status != 0)
+    report = "artifacts/image/gateway/scan.json"
+    assert (checkout / "calls").read_text() == f"image --format json --ignorefile /dev/null --output {report} a:1\n"
+    assert (checkout / report).read_text() == IMAGE_REPORT.read_text()
+
+
+AUDIT = """#!/bin/sh
+while [ "$1" != --output ]; do shift; done
+printf '%s' "$FOUND" >"$2"
+exit "$STATUS"
+"""
+VULNERABLE = {"name": "examplelib", "version": "4.0", "vulns": [{"id": "CVE-2099-0001", "fix_versions": ["4.1"]}]}
+
+
+@pytest.mark.parametrize(
+    ("found", "accepted", "fault"),
+    [
+        ([VULNERABLE], "", "CVE-2099-0001 in examplelib 4.0"),
+        ([VULNERABLE], ENTRY, None),
+        (None, ENTRY, "Error 1"),
+    ],
+)
+def test_the_audit_fails_on_a_vulnerability_without_an_entry_and_without_a_report(
+    checkout: Path, found: list[dict] | None, accepted: str, fault: str | None
+) -> None:
+    """pip-audit exits with 1 in each case, and writes no report if it could not examine a package."""
+    fake_program(checkout, "pip-audit", AUDIT)
+    (checkout / "bin" / "python").symlink_to(sys.executable)
+    (checkout / "k8s" / "scripts").mkdir(parents=True)
+    shutil.copy(SCRIPT, checkout / "k8s" / "scripts")
+    (checkout / ".trivyignore").write_text(accepted.replace("2027-01-31", "9999-12-31").replace("cpu", "lock"))
+    report = "" if found is None else json.dumps({"dependencies": found, "fixes": []})
+    done = make("--old-file=setup", "audit", "BIN=bin", folder=checkout, FOUND=report, STATUS="1")
+    assert done.returncode == (0 if fault is None else 2), done.stderr
+    assert fault is None or fault in done.stderr
+
+
+def test_the_bill_of_the_lock_lists_every_package_with_its_version_and_hashes(tmp_path: Path) -> None:
+    done = make("--old-file=setup", "sbom-lock", f"BIN={Path(sys.executable).parent}", f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "reentry")
+    listed = {
+        f"{part['name']}=={part['version']}": {
+            each["content"] for link in part["externalReferences"] for each in link.get("hashes", ())
+        }
+        for part in bill["components"]
+    }
+    lock = (ROOT / "requirements.lock").read_text().replace("\\\n", "").splitlines()
+    assert listed == {line.split()[0]: set(re.findall(r"--hash=sha256:(\w+)", line)) for line in lock}
+    assert len(listed) > 200
+    assert all(listed.values())
+    # Two runs write the same file: it has no time and no random number.
+    assert "serialNumber" not in bill
+    assert "timestamp" not in bill["metadata"]
+
+
+@pytest.mark.parametrize(("key", "option"), [("", ""), ("hashivault://reentry", "--key hashivault://reentry ")])
+def test_sign_signs_the_pushed_digest_and_its_bill_of_materials(checkout: Path, key: str, option: str) -> None:
+    fake_program(checkout, "cosign", '#!/bin/sh\necho "$*" >>"$CALLS"\n')
+    folder = checkout / "artifacts" / "image" / "gateway"
+    folder.mkdir(parents=True)
+    (folder / "reference").write_text(f"registry.example.com/reentry-gateway@{DIGEST}\n")
+    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+    words = ["sign", "TARGET=gateway", f"SIGNING_KEY={key}"]
+    done = make(*words, folder=checkout, CALLS=str(checkout / "calls"), PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "calls").read_text().splitlines() == [
+        f"sign --yes {option}registry.example.com/reentry-gateway@{DIGEST}",
+        f"attest --yes {option}--type cyclonedx --predicate artifacts/image/gateway/sbom.cdx.json"
+        f" registry.example.com/reentry-gateway@{DIGEST}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signer", "options"),
+    [
+        (
+            {"SIGNER": "https://example.com/delivery.yml@refs/heads/main", "ISSUER": "https://example.com"},
+            "--certificate-identity https://example.com/delivery.yml@refs/heads/main"
+            " --certificate-oidc-issuer https://example.com",
+        ),
+        ({"SIGNING_KEY": "hashivault://reentry"}, "--key hashivault://reentry"),
+    ],
+)
+@pytest.mark.parametrize("refused", ["", "verify", "verify-attestation"])
+def test_verify_checks_signatures_and_bills_of_both_images_and_fails_on_either(
+    checkout: Path, signer: dict[str, str], options: str, refused: str
+) -> None:
+    fake_program(checkout, "cosign", '#!/bin/sh\necho "$*" >>"$CALLS"\n[ "$1" != "$REFUSED" ]\n')
+    settings = signer | {"IMAGE": "a@sha256:1", "GATEWAY_IMAGE": "b@sha256:2", "REFUSED": refused}
+    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+    done = make("verify", folder=checkout, CALLS=str(checkout / "calls"), PATH=path, **settings)
+    assert (done.returncode == 0) == (not refused)
+    calls = [
+        f"verify {options} a@sha256:1 b@sha256:2",
+        f"verify-attestation --type cyclonedx {options} a@sha256:1 b@sha256:2",
+    ]
+    assert (checkout / "calls").read_text().splitlines() == calls[: 1 if refused == "verify" else 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"SIGNING_KEY": "k"}, "which image?"),
+        ({"IMAGE": "a@sha256:1"}, "which signer?"),
+        ({"IMAGE": "a@sha256:1", "SIGNER": "s"}, "which issuer?"),
+    ],
+)
+def test_verify_without_an_image_or_a_signer_fails_before_it_starts(
+    checkout: Path, settings: dict[str, str], problem: str
+) -> None:
+    done = make("verify", folder=checkout, **settings)
+    assert done.returncode == 2
+    assert problem in done.stderr
 
 
 def test_the_gateway_is_built_without_a_model(checkout: Path) -> None:

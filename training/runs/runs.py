@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import InputError
-from training.runs.mlflow_store import EXPERIMENT, database, open_store, quiet, tracking_uri
+from training.runs.mlflow_store import EXPERIMENT, database, first_line, open_store, quiet, tracking_uri
+
+_log = logging.getLogger(__name__)
 
 ID_SHOWN: Final = 8
 """Number of characters of a run's id that are shown, enough to distinguish runs."""
@@ -90,7 +94,7 @@ def compare(names: Sequence[str]) -> Comparison:
         ConfigError: the store is unusable.
     """
     recorded = all_runs()
-    runs = [_find(recorded, name) for name in names]
+    runs = [_matching(recorded, name) for name in names]
     parameters = {name: [run.parameters.get(name) for run in runs] for name in _names([run.parameters for run in runs])}
     return Comparison(
         runs=runs,
@@ -99,7 +103,34 @@ def compare(names: Sequence[str]) -> Comparison:
     )
 
 
-def _find(runs: Sequence[Run], name: str) -> Run:
+def find(name: str) -> Run:
+    """Find a run by its id, the beginning of its id, or its name.
+
+    Raises:
+        InputError: the name matches no run, or several runs.
+        ConfigError: the store is unusable.
+    """
+    return _matching(all_runs(), name)
+
+
+def recorded_file(run_id: str, name: str, folder: Path) -> Path | None:
+    """Copy a file of a run into a folder, and return its path; None if the run has no such file, or it is lost.
+
+    Raises:
+        ConfigError: the store is unusable.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = open_store(tracking_uri())
+    with quiet():
+        try:
+            return Path(client.download_artifacts(run_id, name, str(folder)))
+        except (MlflowException, OSError) as error:
+            _log.warning("the file %s of the run is not available: %s", name, first_line(error))
+            return None
+
+
+def _matching(runs: Sequence[Run], name: str) -> Run:
     matching = [run for run in runs if run.run_id == name] or [
         run for run in runs if run.name == name or run.run_id.startswith(name)
     ]

@@ -1,0 +1,1 @@
+"""From `raw` to `clean`: rows of all files become repaired whole tracks."""

@@ -1,0 +1,270 @@
+"""Ingestion of hours: every new file is read once, faults go to `quarantine` first, then good rows to `raw`.
+
+Both tables remember which contents of which objects they have, so the same command repairs a run that was killed
+between the two commits, and several processes may run it at the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from pipeline.ingest.landing import ChangedError, Landed, Landing
+from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
+from pipeline.lake.lake import Lake, sql_text
+from pipeline.lake.spool import read_spools, write_spool
+from pipeline.lake.tables import QUARANTINE, RAW
+from pipeline.privacy.keys import PseudonymKeys, load_keys
+from pipeline.settings import PipelineSettings
+from reentry.runtime.progress import progress
+
+_log = logging.getLogger(__name__)
+
+COPIES: Final = "reentry-ingest-"
+"""Start of the name of the temporary folder with copies of landing files, which hold plain ids."""
+SUPERSEDED: Final = "superseded"
+"""Status of an entry of `quarantine` whose file was uploaded again with another content."""
+
+
+@dataclass(slots=True, kw_only=True)
+class HourReport:
+    """Result of one hour."""
+
+    hour: str
+    files: int = 0
+    """Files in the landing folder."""
+    known: int = 0
+    """Files that were ingested before, by this or another process."""
+    ingested: int = 0
+    """Files whose rows this run added."""
+    duplicates: int = 0
+    """Files with the content of another file, which add no row."""
+    unusable: int = 0
+    """Files that are in quarantine as a whole."""
+    changed: int = 0
+    """Files that changed while they were read; the next run reads them."""
+    rows: int = 0
+    bad_rows: int = 0
+    failed: bool = False
+    """Whether the share of bad rows is too large, so that no row of the new files was added to `raw`."""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """Result of an ingestion."""
+
+    hours: tuple[HourReport, ...]
+    raw_version: int | None
+    """Newest version of `raw` afterwards; None if there is no table yet."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether an hour failed."""
+        return any(hour.failed for hour in self.hours)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Content for JSON output."""
+        return {"raw_version": self.raw_version, "hours": [asdict(hour) for hour in self.hours]}
+
+    def summary(self) -> str:
+        """Return the hours with files as text, one line for each hour and warning."""
+        lines = []
+        for hour in self.hours:
+            if hour.files:
+                lines.append(
+                    f"{hour.hour}: files {hour.files}, known {hour.known}, ingested {hour.ingested}, "
+                    f"duplicates {hour.duplicates}, unusable {hour.unusable}; rows {hour.rows:,}, bad {hour.bad_rows:,}"
+                    + (" - FAILED: too many bad rows, nothing was added to raw" if hour.failed else "")
+                )
+                lines += [f"  warning: {text}" for text in hour.warnings]
+        empty = sum(hour.files == 0 for hour in self.hours)
+        lines += [f"hours without files: {empty}"] if empty else []
+        lines.append("raw: " + ("no rows yet" if self.raw_version is None else f"lake:raw@{self.raw_version}"))
+        return "\n".join(lines)
+
+
+def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
+    """Ingest the files of some hours.
+
+    Args:
+        settings: Locations and limits.
+        hours: Names of the hours, see `pipeline.ingest.hours`.
+
+    Raises:
+        ConfigError: The keys of the pseudonyms are unavailable; nothing is read or written then.
+        LakeError: The landing folder or the lake is unavailable.
+    """
+    keys = load_keys(settings.pseudonym_keys)
+    landing, lake = Landing(settings.landing), Lake(settings.lake)
+    landing.require()
+    listed = [(hour, landing.objects(hour)) for hour in hours]
+    done = lake.committed(RAW.name, [each.key for _, objects in listed for each in objects])
+    reports = []
+    with progress("ingesting", sum(len(objects) for _, objects in listed) - len(done), "files") as advance:
+        for hour, objects in listed:
+            report = HourReport(hour=hour, files=len(objects))
+            new = [each for each in objects if each.key not in done]
+            report.known = len(objects) - len(new)
+            if new:
+                with tempfile.TemporaryDirectory(prefix=COPIES) as folder:
+                    _Hour(lake, landing, keys, Path(folder), report).ingest(new, settings.bad_row_limit)
+                advance(len(new))
+            reports.append(report)
+    version = lake.open(RAW.name).version() if lake.exists(RAW.name) else None
+    return IngestReport(hours=tuple(reports), raw_version=version)
+
+
+class _Hour:
+    """Ingestion of the new files of one hour."""
+
+    def __init__(self, lake: Lake, landing: Landing, keys: PseudonymKeys, folder: Path, report: HourReport) -> None:
+        self._lake = lake
+        self._landing = landing
+        self._keys = keys
+        self._folder = folder
+        self._report = report
+        self._files: dict[str, FileContent] = {}
+        """Files by key, without their rows, which are in `folder`."""
+        self._without_rows: set[str] = set()
+        """Keys of the files that add no row to `raw`, because another file has their content."""
+
+    def ingest(self, objects: Sequence[Landed], limit: float) -> None:
+        for number, landed in enumerate(objects):
+            self._read(number, landed)
+        report = self._report
+        report.rows = sum(file.rows for file in self._files.values())
+        report.bad_rows = sum(file.bad_rows for file in self._files.values())
+        report.unusable = sum(file.unusable for file in self._files.values())
+        self._warn()
+        keys = list(self._files)
+        self._lake.commit_once(QUARANTINE.name, keys, self._quarantine_rows, metadata={"hour": report.hour})
+        if report.rows and report.bad_rows > limit * report.rows:
+            report.failed = True
+            _log.error(
+                "%s: %d of %d rows are bad, more than %g %%; nothing was added to raw; see the table quarantine",
+                *(report.hour, report.bad_rows, report.rows, 100 * limit),
+            )
+            return
+        committed = self._lake.commit_once(
+            RAW.name,
+            keys,
+            self._raw_rows,
+            also={key: file.content_key for key, file in self._files.items() if not file.unusable},
+            replace=self._replaced,
+            metadata={"hour": report.hour},
+        )
+        report.known += len(keys) - len(committed)
+        report.duplicates = len(self._without_rows.intersection(committed))
+        report.ingested = sum(not self._files[key].unusable for key in committed) - report.duplicates
+        self._supersede([self._files[key] for key in committed])
+
+    def _read(self, number: int, landed: Landed) -> None:
+        copy = self._folder / f"{number}{Path(landed.name).suffix}"
+        try:
+            content = self._landing.fetch(landed, copy)
+        except ChangedError:
+            self._report.changed += 1
+            _log.warning("%s changed while it was read; the next run reads it", landed.name)
+            return
+        file = read_landed(copy, landed, content, self._keys)
+        copy.unlink()
+        write_spool(self._place(landed.key), RAW.schema, file.raw.to_batches())
+        self._files[landed.key] = FileContent(
+            landed=landed,
+            content=content,
+            rows=file.rows,
+            bad_rows=file.bad_rows,
+            raw=RAW.schema.empty_table(),
+            quarantine=file.quarantine,
+            warnings=file.warnings,
+        )
+
+    def _warn(self) -> None:
+        for file in self._files.values():
+            texts = list(file.warnings)
+            if file.unusable:
+                texts.append(f"in quarantine: {file.quarantine.column('rule')[0]}")
+            elif file.bad_rows:
+                texts.append(f"bad rows in quarantine: {file.bad_rows:,} of {file.rows:,}")
+            self._report.warnings += [f"{file.landed.name}: {text}" for text in texts]
+
+    def _place(self, key: str) -> Path:
+        return self._folder / f"{key.removeprefix('object:')}.parquet"
+
+    def _quarantine_rows(self, new: Sequence[str], table: DeltaTable) -> pa.Table:
+        """Rows for `quarantine`: faults, and files with the content of another file."""
+        del table
+        raw = self._lake.open(RAW.name) if self._lake.exists(RAW.name) else None
+        duplicates = self._duplicates(new, raw)
+        parts = [self._files[key].quarantine for key in new if key not in duplicates]
+        for key in sorted(duplicates):
+            file = self._files[key]
+            parts.append(whole_file_in_quarantine(file.landed, file.content, DUPLICATE).quarantine)
+            self._report.warnings.append(f"{file.landed.name}: {DUPLICATE}, adds no rows")
+        return pa.concat_tables([QUARANTINE.schema.empty_table(), *parts])
+
+    def _raw_rows(self, new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
+        self._without_rows = duplicates = self._duplicates(new, table)
+        files = [self._place(key) for key in new if key not in duplicates and not self._files[key].unusable]
+        return read_spools(files, RAW.schema)
+
+    def _duplicates(self, new: Sequence[str], raw: DeltaTable | None) -> set[str]:
+        """Return the keys of the files whose content another object has, in `raw` or earlier in this run."""
+        found, seen = set(), set()
+        for key in new:
+            file = self._files[key]
+            if file.unusable:
+                continue
+            known = raw is not None and raw.transaction_version(file.content_key) is not None
+            if file.content in seen or (known and self._held_by_other(file, raw)):
+                found.add(key)
+            seen.add(file.content)
+        return found
+
+    @staticmethod
+    def _held_by_other(file: FileContent, raw: DeltaTable | None) -> bool:
+        """Return whether rows of another object in `raw` have the content of a file."""
+        assert raw is not None
+        same = (ds.field("content") == file.content) & (ds.field("object") != file.landed.name)
+        return bool(raw.to_pyarrow_dataset().head(1, columns=["object"], filter=same).num_rows)
+
+    def _replaced(self, new: Sequence[str], table: DeltaTable) -> str | None:
+        """Return the predicate of the rows of earlier contents of the same objects, or None if there are none.
+
+        An unusable file does not replace the rows of an earlier one.
+        """
+        names = [self._files[key].landed.name for key in new if not self._files[key].unusable]
+        if not names:
+            return None
+        earlier = (ds.field("hour") == self._report.hour) & ds.field("object").isin(names)
+        if not table.to_pyarrow_dataset().head(1, columns=["object"], filter=earlier).num_rows:
+            return None
+        listed = ", ".join(sql_text(name) for name in names)
+        return f"hour = {sql_text(self._report.hour)} AND object IN ({listed})"
+
+    def _supersede(self, files: Sequence[FileContent]) -> None:
+        """Close the entries of `quarantine` that belong to earlier contents of files."""
+        table = self._lake.open(QUARANTINE.name)
+        dataset = table.to_pyarrow_dataset()
+        for file in files:
+            this = (ds.field("hour") == self._report.hour) & (ds.field("object") == file.landed.name)
+            old = this & (ds.field("etag") != file.landed.etag) & (ds.field("status") != SUPERSEDED)
+            if dataset.head(1, columns=["object"], filter=old).num_rows:
+                predicate = " AND ".join(
+                    (
+                        f"hour = {sql_text(self._report.hour)}",
+                        f"object = {sql_text(file.landed.name)}",
+                        f"etag <> {sql_text(file.landed.etag)}",
+                    )
+                )
+                with self._lake.errors(QUARANTINE.name):
+                    table.update(new_values={"status": SUPERSEDED}, predicate=predicate)

@@ -1,0 +1,135 @@
+"""The landing folder, in which files arrive below one folder for each hour, in a file system or on S3."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.lake.object_store import object_store
+from reentry.errors import LakeError
+
+_BLOCK: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """One object of the landing folder."""
+
+    hour: str
+    name: str
+    """Path below the landing folder, the hour included."""
+    etag: str
+    """Tag of the content: the store's own, or size and time of change of a local file."""
+
+    @property
+    def key(self) -> str:
+        """Name of this content at this place, which is ingested once."""
+        return "object:" + hashlib.sha256(f"{self.name}\n{self.etag}".encode()).hexdigest()
+
+
+class ChangedError(Exception):
+    """The object was replaced or removed after it had been listed."""
+
+
+class Landing:
+    """Access to a landing folder."""
+
+    def __init__(self, location: str) -> None:
+        """Name the folder, without access to it.
+
+        Args:
+            location: Folder, or s3://BUCKET/PREFIX.
+
+        Raises:
+            LakeError: The location has another scheme.
+        """
+        scheme, separator, rest = location.partition("://")
+        self.location = location.rstrip("/")
+        if not separator:
+            from fsspec.implementations.local import LocalFileSystem
+
+            self._files: Any = LocalFileSystem()
+            self._root = str(Path(location).absolute())
+        elif scheme == "s3" and rest.partition("/")[0]:
+            self._files = object_store()
+            self._root = rest.rstrip("/")
+        else:
+            raise LakeError("unknown kind of landing folder", where=location, expected="a folder or s3://BUCKET/PREFIX")
+
+    def require(self) -> None:
+        """Check that the landing folder exists, because a wrong name would look like an hour without files.
+
+        Raises:
+            LakeError: It does not exist, or the store is unavailable.
+        """
+        with self._errors():
+            bucket = self._root.partition("/")[0] if self.location.startswith("s3://") else self._root
+            if not self._files.exists(bucket):
+                raise LakeError(
+                    "the landing folder does not exist", where=self.location, fix="create it, or correct --landing"
+                )
+
+    def objects(self, hour: str) -> list[Landed]:
+        """Return the objects of an hour by name. Names that start with a dot or an underscore are left out.
+
+        Raises:
+            LakeError: The store is unavailable.
+        """
+        folder = f"{self._root}/{hour}"
+        with self._errors():
+            try:
+                found = self._files.find(folder, detail=True)
+            except FileNotFoundError:
+                return []
+        names = {path: path.removeprefix(f"{self._root}/") for path in found}
+        return [
+            Landed(hour=hour, name=name, etag=_tag(found[path]))
+            for path, name in sorted(names.items())
+            if not any(part.startswith((".", "_")) for part in name.split("/")[1:])
+        ]
+
+    def fetch(self, landed: Landed, path: Path) -> str:
+        """Copy an object into a file and return the SHA-256 of its content.
+
+        Raises:
+            ChangedError: The object is no longer the one that was listed.
+            LakeError: The store is unavailable.
+        """
+        source = f"{self._root}/{landed.name}"
+        digest = hashlib.sha256()
+        with self._errors():
+            try:
+                with self._files.open(source, "rb") as file, path.open("wb") as copy:
+                    while block := file.read(_BLOCK):
+                        digest.update(block)
+                        copy.write(block)
+                changed = _tag(self._files.info(source)) != landed.etag
+            except FileNotFoundError:
+                changed = True
+        if changed:
+            raise ChangedError(landed.name)
+        return digest.hexdigest()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (BotoCoreError, OSError) as error:
+            raise LakeError(
+                "the landing folder cannot be read",
+                where=self.location,
+                got=str(error) or type(error).__name__,
+                fix="check that the store runs, AWS_ENDPOINT_URL and the credentials",
+            ) from error
+
+
+def _tag(entry: dict[str, Any]) -> str:
+    return str(entry["ETag"]).strip('"') if "ETag" in entry else f"{entry['size']}-{entry['mtime']}"
