@@ -101,7 +101,13 @@ def write_tracks_table(lake: Lake, rows: int) -> None:
         for tracks in repeated_tracks(max(1, rows // _ROWS_OF_TRACK)):
             bucket = bucket_of(tracks[TRACK_ID.name].to_numpy(np.int64))
             step = tracks.groupby(TRACK_ID.name).cumcount()
-            added = {"bucket": bucket, "step": step, REENTRY_PHASE.name: None, "operator_id": None, "key_id": "k1"}
+            added: dict[str, Any] = {
+                "bucket": bucket,
+                "step": step,
+                REENTRY_PHASE.name: None,
+                "operator_id": None,
+                "key_id": "k1",
+            }
             whole = tracks.assign(**added)
             ordered = whole.sort_values("bucket", kind="stable")
             yield from pa.Table.from_pandas(ordered, schema=CLEAN.schema, preserve_index=False).to_batches()

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from client.predict import PredictConfig, predict_file
+from pipeline.bulk import run
 from pipeline.bulk.parts import Part
 from pipeline.bulk.pool import ProcessPool
 from pipeline.bulk.run import score_bulk
@@ -169,4 +170,19 @@ def test_a_ray_cluster_gives_the_same_results(lake: Lake, model_repository: Path
     assert process.returncode == 0, errors
     summary = json.loads(answer)
     assert (summary["tracks"], summary["rows"]) == (24, len(FLIGHTS))
+    assert predictions(lake).drop_columns("run").equals(expected)
+
+
+def test_a_lake_in_an_object_store_gives_the_same_results(
+    bucket: str, model_repository: Path, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(f"{bucket}/lake")
+    write_clean(lake, FLIGHTS)
+    monkeypatch.setattr("pipeline.bulk.run.ProcessPool", InThisProcess)
+    commit = run.commit
+    monkeypatch.setattr("pipeline.bulk.run.commit", lambda *_: None)
+    score_bulk(config_of(lake, model_repository))
+    monkeypatch.setattr("pipeline.bulk.run.commit", commit)
+    resumed = score_bulk(config_of(lake, model_repository))
+    assert resumed.reused == resumed.parts > 1
     assert predictions(lake).drop_columns("run").equals(expected)
