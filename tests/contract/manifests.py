@@ -26,6 +26,7 @@ DEPLOYED = (*ENVIRONMENTS, *VARIANTS, *EDGES)
 FOLDERS = (
     *DEPLOYED,
     "autoscaling",
+    "bulk",
     "cluster",
     "edge",
     "external-secrets",
