@@ -30,6 +30,7 @@ FOLDERS = (
     *DEPLOYED,
     *ROUTED,
     "autoscaling",
+    "bulk",
     "cluster",
     "edge",
     "external-secrets",

@@ -5,6 +5,8 @@
         @kubernetes-models/argo-cd@4.0.0 @kubernetes-models/flux-cd@4.0.0 @kubernetes-models/argo-rollouts@2.0.0
     python tests/contract/custom_schemas/extract.py node_modules
 
+RayJob.json is written by hand, because no package has its types.
+
 The packages are not installed for the tests, which read only the files. The types say which fields there are, which are
 required, and the values of enumerations; patterns and limits of numbers are not in them.
 """
