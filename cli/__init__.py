@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli.canary import canary
 from cli.doctor import doctor
 from cli.engine import engine
 from cli.evaluate import evaluate
@@ -48,6 +49,7 @@ app.add_typer(lake, name="lake")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")
+app.add_typer(canary, name="canary")
 
 
 def _print_version(requested: bool) -> None:
