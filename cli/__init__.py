@@ -17,6 +17,7 @@ from cli.doctor import doctor
 from cli.engine import engine
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.features import features
 from cli.gateway import gateway
 from cli.ingest import ingest
 from cli.lake import lake
@@ -50,6 +51,7 @@ app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")
 app.add_typer(canary, name="canary")
+app.add_typer(features, name="features")
 
 
 def _print_version(requested: bool) -> None:

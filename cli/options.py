@@ -19,6 +19,9 @@ GatewayConfigFile = Annotated[
         "--config", envvar="REENTRY_GATEWAY_CONFIG", help="TOML file with the gateway's settings.", metavar="FILE"
     ),
 ]
+LakeLocation = Annotated[
+    str | None, typer.Option("--lake", help="Folder or s3://BUCKET/PREFIX of the tables.", metavar="PLACE")
+]
 PipelineConfig = Annotated[
     Path | None,
     typer.Option("--config", envvar="REENTRY_PIPELINE", help="TOML file with a table [pipeline].", metavar="FILE"),

@@ -1,4 +1,4 @@
-"""Training on a file of labelled tracks, which writes a checkpoint, its model card and the validation tracks."""
+"""Training on labelled tracks, which writes a checkpoint, its model card and the validation tracks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from reentry.runtime.arguments import require_replaceable
 from reentry.runtime.files import check_writable, writing
 from reentry.runtime.signals import ended_by_signals
 from reentry.tracks import ReadReport, tracks_table, write_tracks
-from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.store import TRACKS_PER_PART
 from training.checkpoint import VALIDATION_NAME, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data.identity import DataIdentity
 from training.data.samples import Sample
-from training.data.stored import open_labelled
+from training.data.stored import TrainingFile
+from training.data.training_data import TrainingData
 from training.evaluation.metrics import without_nan
 from training.fit.fit import Trained, fit
 from training.fit.module import OnEpoch
@@ -74,36 +74,36 @@ class TrainReport:
         }
 
 
-def train_file(
-    path: Path,
+def train_file(path: Path, out: Path, model: ModelConfig, config: TrainConfig) -> TrainReport:
+    """Train on the labelled tracks of a file, see `train_tracks`."""
+    return train_tracks(TrainingFile(path=path), out, model, config)
+
+
+def train_tracks(
+    data: TrainingData,
     out: Path,
     model: ModelConfig,
     config: TrainConfig,
     *,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
-    in_memory_bytes: int = IN_MEMORY_BYTES,
-    file_fingerprint: str | None = None,
 ) -> TrainReport:
-    """Train on the labelled tracks of `path` and write `out`/model.ckpt, its model card and the validation tracks.
+    """Train on labelled tracks and write `out`/model.ckpt, its model card and the validation tracks.
 
     Rows that are set aside are written to `out`/set_aside.csv. During training, `out`/unfinished.ckpt keeps the state
     of the run. The files of an earlier training in `out` are replaced only when all new files are complete.
 
     Args:
-        path: labelled tracks; a large file is read into a temporary folder instead of memory.
+        data: labelled tracks, of a file or a table.
         out: output folder.
         model: settings of the network.
         config: settings of the training.
         resume: whether to resume the run in `out`/unfinished.ckpt, with the same result as without the interruption.
             Otherwise that file is deleted.
         on_epoch: callback after each epoch, see `fit`.
-        in_memory_bytes: see `open_labelled`.
-        file_fingerprint: see `open_labelled`.
 
     Raises:
-        TrackFileError: the file cannot be used as a whole, or changed while it was read.
-        InputError: the tracks cannot be trained on, or `out` is not writable.
+        InputError: the data cannot be used or trained on, or `out` is not writable.
         ConfigError: the loss became NaN, or there are more devices than training tracks.
         CheckpointError: there is no run to resume, or it had other data or settings.
         Ended: a signal requested shutdown.
@@ -115,17 +115,14 @@ def train_file(
         (CHECKPOINT_NAME, SET_ASIDE_NAME, VALIDATION_NAME, UNFINISHED_NAME, CARD_NAME, ERRORS_NAME, RELIABILITY_NAME),
     )
     unfinished = out / UNFINISHED_NAME
-    labelled = open_labelled(
-        path, groups=model.groups, in_memory_bytes=in_memory_bytes, file_fingerprint=file_fingerprint
-    )
-    with ended_by_signals(), labelled as data:
-        identity = DataIdentity.of(sample.track for sample in data.samples)
+    with ended_by_signals(), data.open(model.groups) as labelled:
+        identity = DataIdentity.of(sample.track for sample in labelled.samples)
         if not resume:
             with writing(unfinished):
                 unfinished.unlink(missing_ok=True)  # so that an early interruption does not offer to resume an old run
         with _resume_hint(unfinished):
             trained = fit(
-                data.samples,
+                labelled.samples,
                 model,
                 config,
                 fingerprint=identity.tracks_fingerprint,
@@ -136,21 +133,21 @@ def train_file(
             train = trained.train.indices
             checkpoint = replace(
                 trained.checkpoint,
-                data_file_fingerprint=data.file_fingerprint,
+                data_file_fingerprint=labelled.file_fingerprint,
                 trained_flights=frozenset(identity.flight_fingerprints[index] for index in train),
                 trained_rows=identity.sketches[list(train)],
             )
             trained = replace(trained, checkpoint=checkpoint)
             with _replaced_together(out) as folder:
                 write_tracks(folder / VALIDATION_NAME, _tables(trained.validation))
-                write_card(folder, trained, data.report)
-                data.report.write_set_aside(folder / SET_ASIDE_NAME)
+                write_card(folder, trained, labelled.report, labelled.origin)
+                labelled.report.write_set_aside(folder / SET_ASIDE_NAME)
                 save_checkpoint(folder / CHECKPOINT_NAME, checkpoint)
         unfinished.unlink(missing_ok=True)
     return TrainReport(
         checkpoint=out / CHECKPOINT_NAME,
         trained=trained,
-        read=data.report,
+        read=labelled.report,
         seconds=time.monotonic() - started,
     )
 

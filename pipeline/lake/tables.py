@@ -47,6 +47,11 @@ def bucket_of(track_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     return ((track_ids.astype(np.int64).view(np.uint64) * _GOLDEN) >> _SHIFT).astype(np.int32)
 
 
+def feature_column(name: str) -> str:
+    """Return the column of the table `features` for one of `schema.FEATURES`."""
+    return f"feature_{name}"
+
+
 def _fields(*fields: tuple[str, pa.DataType, bool]) -> list[pa.Field]:
     return [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields]
 
@@ -119,7 +124,7 @@ FEATURES_TABLE: Final = Table(
         [
             pa.field("schema_version", pa.int32(), nullable=False),
             *_track_columns(complete=True),
-            *(pa.field(f"feature_{name}", pa.float32()) for name in FEATURES),
+            *(pa.field(feature_column(name), pa.float32()) for name in FEATURES),
             *_PSEUDONYMS,
         ]
     ),

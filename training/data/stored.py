@@ -1,4 +1,4 @@
-"""Labelled tracks of a file of any size: small files in memory, large ones as samples and predictions on disk.
+"""Labelled tracks of any size: small files in memory, large ones as samples and predictions on disk.
 
 The features of a large file are computed once and then read from disk track by track. The temporary folder (set by
 TMPDIR) needs space for about twice the rows: once while the file is read, once for as long as the samples are used.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, overload
@@ -23,11 +23,12 @@ from reentry.errors import InputError, TrackFileError
 from reentry.features.groups import WITHOUT_COMPILER
 from reentry.runtime.progress import progress
 from reentry.schema import FEATURES, MEASUREMENT_COLUMNS
-from reentry.tracks import ReadReport, Track, fingerprint, read_tracks
+from reentry.tracks import Track, fingerprint, origin_of, read_tracks
 from reentry.tracks.read import IN_MEMORY_BYTES
 from reentry.tracks.sources import open_source
 from reentry.tracks.store import TRACKS_PER_PART
 from training.data.samples import CountedSamples, Counts, Sample, no_good_track, sample_of, samples_of
+from training.data.training_data import LabelledTracks
 from training.evaluation.metrics import Prediction
 
 # Data type and number of columns of the values in each file.
@@ -37,18 +38,6 @@ _MEASUREMENTS: Final = (np.dtype(np.float64), len(MEASUREMENT_COLUMNS))
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledFile:
-    """The usable tracks of a file, as samples."""
-
-    samples: Sequence[Sample]
-    """A list in memory, or `StoredSamples`."""
-    report: ReadReport
-    """Report of what was repaired and what was set aside."""
-    file_fingerprint: str
-    """Fingerprint of the bytes that were read, see `reentry.tracks.fingerprint`."""
-
-
 @contextmanager
 def open_labelled(
     path: Path,
@@ -56,7 +45,7 @@ def open_labelled(
     groups: frozenset[str] = WITHOUT_COMPILER,
     in_memory_bytes: int = IN_MEMORY_BYTES,
     file_fingerprint: str | None = None,
-) -> Iterator[LabelledFile]:
+) -> Iterator[LabelledTracks]:
     """Read labelled tracks, a large file into a temporary folder that is deleted when the block ends.
 
     Memory is bounded in both cases, see `read_tracks`.
@@ -83,8 +72,43 @@ def open_labelled(
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-samples-")))
                 with progress("computing features", len(file), "tracks") as advance:
-                    samples = StoredSamples.write(folder, _counted(file, advance), where=str(path), groups=groups)
-        yield LabelledFile(samples=samples, report=file.report, file_fingerprint=file_fingerprint)
+                    computed = (
+                        sample_of(track, where=str(path), groups=groups) for track in _counted(file, advance)
+                    )
+                    samples = StoredSamples.write(folder, computed, where=str(path))
+        yield LabelledTracks(
+            samples=samples, report=file.report, file_fingerprint=file_fingerprint, origin=origin_of(path)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFile:
+    """A file of labelled tracks as the data of a training."""
+
+    path: Path
+    file_fingerprint: str | None = None
+    """Fingerprint that the file must have, see `reentry.tracks.fingerprint`; None accepts any."""
+    in_memory_bytes: int = IN_MEMORY_BYTES
+    """File size above which the samples go into a temporary folder."""
+
+    @classmethod
+    def of(cls, path: Path) -> TrainingFile:
+        """Name a file with its present content.
+
+        Raises:
+            TrackFileError: the file is unreadable.
+        """
+        return cls(path=path, file_fingerprint=fingerprint(path))
+
+    def facts(self) -> dict[str, object]:
+        """Return the path and the fingerprint of the file."""
+        return {"data.path": self.path, "data.file_fingerprint": self.file_fingerprint or fingerprint(self.path)}
+
+    def open(self, groups: frozenset[str]) -> AbstractContextManager[LabelledTracks]:
+        """Open the file with `open_labelled`."""
+        return open_labelled(
+            self.path, groups=groups, in_memory_bytes=self.in_memory_bytes, file_fingerprint=self.file_fingerprint
+        )
 
 
 class StoredSamples(CountedSamples):
@@ -102,28 +126,25 @@ class StoredSamples(CountedSamples):
     def __init__(self, folder: Path, track_ids: npt.NDArray[np.int64], counts: Counts) -> None:
         self.counts = counts
         self._folder = folder
-        self._track_ids = track_ids
+        self.track_ids = track_ids
         self._ends = np.cumsum(counts.steps)
 
     @classmethod
-    def write(
-        cls, folder: Path, tracks: Iterable[Track], *, where: str, groups: frozenset[str] = WITHOUT_COMPILER
-    ) -> StoredSamples:
-        """Compute the samples of tracks one by one and store them in `folder`.
+    def write(cls, folder: Path, samples: Iterable[Sample], *, where: str) -> StoredSamples:
+        """Store samples in `folder`, one by one.
 
         Raises:
-            InputError: there are no tracks or no labels in the file named by `where`, or the folder is full.
+            InputError: there are no samples in the data named by `where`, or the folder is full.
         """
         track_ids, steps, reentry = [], [], []
         try:
             with ExitStack() as stack:
                 files = [stack.enter_context(_path(folder, kind).open("wb")) for kind in ("features", "phase", "track")]
-                for track in tracks:
-                    sample = sample_of(track, where=where, groups=groups)
-                    phase = sample.phase.numpy().astype(np.int8)
-                    for file, values in zip(files, (sample.features.numpy(), phase, track.measurements), strict=True):
+                for sample in samples:
+                    phase, cells = sample.phase.numpy().astype(np.int8), sample.track.measurements
+                    for file, values in zip(files, (sample.features.numpy(), phase, cells), strict=True):
                         file.write(np.ascontiguousarray(values).tobytes())
-                    track_ids.append(track.track_id)
+                    track_ids.append(sample.track.track_id)
                     steps.append(len(phase))
                     reentry.append(np.count_nonzero(phase))
         except OSError as error:
@@ -134,14 +155,14 @@ class StoredSamples(CountedSamples):
         return cls(folder, np.array(track_ids, dtype=np.int64), counts)
 
     def __len__(self) -> int:
-        return len(self._track_ids)
+        return len(self.track_ids)
 
     def at(self, index: int) -> Sample:
         """Read one sample."""
         start, end = _span(self._ends, index)
         phase = self._read("phase", _PHASE, start, end)[:, 0]
         track = Track(
-            track_id=int(self._track_ids[index]),
+            track_id=int(self.track_ids[index]),
             measurements=self._read("track", _MEASUREMENTS, start, end),
             reentry_phase=phase,
             rows=_NO_ROWS,  # training does not use row numbers

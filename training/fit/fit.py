@@ -48,6 +48,7 @@ class Trained:
         return [figures["train_loss"] for figures in self.history]
 
 
+@one_thread()
 def fit(
     samples: Sequence[Sample],
     model_config: ModelConfig,
@@ -60,6 +61,8 @@ def fit(
     resume: bool = False,
 ) -> Trained:
     """Train a network on most of the tracks and measure it on the others, the share `config.validation_share`.
+
+    The sums run on one thread, so that the result on a CPU does not depend on the number of cores.
 
     Args:
         samples: labelled tracks.
@@ -99,7 +102,6 @@ def fit(
     statistics = Statistics.of(train, STATISTICS_STEPS)
     with (
         torch.random.fork_rng(),
-        one_thread(),
         quiet_lightning(),
         _interrupt_kept(),
         progress("training", config.epochs, "epochs") if show_progress else nullcontext() as advance,

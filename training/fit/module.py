@@ -26,6 +26,7 @@ from training.config import ModelConfig, TrainConfig
 from training.data.batches import Batch, Batches, Collate
 from training.data.samples import Chosen, Statistics
 from training.fit.resume import EpochCheckpoint, UnfinishedRun
+from training.fit.threads import device
 from training.fit.worker import Worker
 from training.models.networks import network
 
@@ -194,11 +195,10 @@ def run_epochs(
     callbacks: list[Callback] = [EarlyStopping(VALIDATION_LOSS, patience=config.patience), *worker.callbacks()]
     if task.unfinished:
         callbacks.append(EpochCheckpoint(task.unfinished))
-    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     trainer = L.Trainer(
         accelerator=config.accelerator,
         **worker.trainer_settings(),
-        precision="bf16-mixed" if on_gpu else "32-true",
+        precision="bf16-mixed" if device(config.accelerator) == "gpu" else "32-true",
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip,
         callbacks=callbacks,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from reentry.simulation.trapezoid import LABEL_RULES, onset_rows
-from reentry.tracks import ReadReport, origin_of
+from reentry.tracks import ReadReport
 from training.checkpoint import Checkpoint
 from training.config import CONVOLUTION, GRU, LSTM
 from training.data.samples import Counts
@@ -64,7 +64,7 @@ class CardFigures:
     origin_mismatch: bool
     """Whether the file records simulation settings for another number of tracks than it has."""
     rows: int
-    """Number of rows in the file, including those set aside."""
+    """Number of rows in the data, including those set aside."""
     train_tracks: int
     set_aside: int
     """Number of unusable tracks."""
@@ -76,17 +76,17 @@ class CardFigures:
     """Reliability on the validation tracks."""
 
 
-def write_card(out: Path, trained: Trained, read: ReadReport) -> None:
+def write_card(out: Path, trained: Trained, read: ReadReport, recorded: Mapping[str, Any] | None = None) -> None:
     """Write the card of a new network and its two plots into `out`.
 
     Args:
         out: folder of the checkpoint.
         trained: the new network and the tracks it was trained and validated on.
-        read: report on the training file.
+        read: report on the training data.
+        recorded: simulation settings that the data records.
     """
     checkpoint = trained.checkpoint
     predictions = predict(checkpoint.model, trained.validation)
-    recorded = origin_of(read.path)
     # A file that was joined from several may keep the metadata of just one of them.
     tracks = read.tracks + sum(rows.track_id is not None for rows in read.set_aside)
     origin = recorded if recorded is None or recorded.get("tracks", tracks) == tracks else None
@@ -170,7 +170,7 @@ def _network(checkpoint: Checkpoint) -> list[str]:
 def _data(checkpoint: Checkpoint, figures: CardFigures | None) -> list[str]:
     lines = ["## Data", "", "| | |", "| --- | --- |"]
     if figures is not None:
-        lines.append(f"| file | {figures.data}, {figures.rows:,} rows |")
+        lines.append(f"| data | {figures.data}, {figures.rows:,} rows |")
         lines.append(f"| source | {_origin(figures)} |")
         if figures.label_rules:
             counts = ", ".join(f"`{rule}` in {tracks:,}" for rule, tracks in figures.label_rules.items())

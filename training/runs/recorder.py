@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 from reentry.errors import InputError
 from reentry.runtime.revision import git_revision
 from reentry.schema import SCHEMA_VERSION
-from reentry.tracks import fingerprint
 from training.config import ModelConfig, TrainConfig
+from training.data.training_data import TrainingData
+from training.fit.threads import THREADS, device, processor
 from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
 from training.runs.mlflow_store import URI_VARIABLE, experiment_of, first_line, open_store, quiet, tracking_uri, usable
 
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+IMAGE_VARIABLE: Final = "REENTRY_IMAGE_DIGEST"
+"""Environment variable with the digest of the container image, which a pod sets."""
 LOCK: Final = Path(__file__).parents[2] / "requirements.lock"
+SEPARATOR: Final = ", "
+"""Text between the items of a parameter that is a list."""
 FLUSH_SECONDS: Final = 2.0
 """Longest time that an epoch's metrics wait to be sent, so that a run can be watched while it is in progress."""
 _BATCH: Final = 1000
@@ -136,20 +141,23 @@ def recording(enabled: bool, parameters: Mapping[str, object], name: str | None 
         recorder.end(status)
 
 
-def training_parameters(data: Path, model: ModelConfig, config: TrainConfig) -> dict[str, object]:
-    """Everything that determines the result of a training: settings, data, revision of the code, locked dependencies.
+def training_parameters(data: TrainingData, model: ModelConfig, config: TrainConfig) -> dict[str, object]:
+    """Everything that determines the result of a training: settings, data, code, locked dependencies, processor.
 
     Raises:
-        TrackFileError: the file is unreadable.
+        InputError: the data is unavailable.
     """
     return {
         **{f"model.{name}": value for name, value in asdict(model).items()},
         **{f"train.{name}": value for name, value in asdict(config).items()},
-        "data.path": data,
-        "data.file_fingerprint": fingerprint(data),
+        **data.facts(),
         "schema_version": SCHEMA_VERSION,
         "git_revision": git_revision(),
         "lock_hash": lock_hash(),
+        "image_digest": os.environ.get(IMAGE_VARIABLE) or "unknown",
+        "device": device(config.accelerator),
+        "processor": processor(),
+        "threads": THREADS,
     }
 
 
@@ -158,6 +166,7 @@ def record_training(recorder: Recorder, report: TrainReport) -> None:
     trained = report.trained
     recorder.parameters(
         {
+            "data.rows": report.read.rows,
             "data.tracks_fingerprint": trained.checkpoint.data_fingerprint,
             "data.train_tracks": len(trained.train),
             "data.validation_tracks": len(trained.validation),
@@ -206,4 +215,4 @@ def _user() -> str:
 
 
 def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return SEPARATOR.join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -90,7 +90,7 @@ def compare(names: Sequence[str]) -> Comparison:
         ConfigError: the store is unusable.
     """
     recorded = all_runs()
-    runs = [_find(recorded, name) for name in names]
+    runs = [_matching(recorded, name) for name in names]
     parameters = {name: [run.parameters.get(name) for run in runs] for name in _names([run.parameters for run in runs])}
     return Comparison(
         runs=runs,
@@ -99,7 +99,17 @@ def compare(names: Sequence[str]) -> Comparison:
     )
 
 
-def _find(runs: Sequence[Run], name: str) -> Run:
+def find(name: str) -> Run:
+    """Find a run by its id, the beginning of its id, or its name.
+
+    Raises:
+        InputError: the name matches no run, or several runs.
+        ConfigError: the store is unusable.
+    """
+    return _matching(all_runs(), name)
+
+
+def _matching(runs: Sequence[Run], name: str) -> Run:
     matching = [run for run in runs if run.run_id == name] or [
         run for run in runs if run.name == name or run.run_id.startswith(name)
     ]

@@ -21,7 +21,7 @@ from reentry.features.groups import WITHOUT_COMPILER
 from reentry.runtime.pool import in_order
 from reentry.simulation import simulate_file
 from reentry.tracks import read_tracks
-from training.data.samples import Sample
+from training.data.samples import Sample, sample_of
 from training.data.stored import StoredSamples
 
 _IDS_OF_A_SEVERITY: Final = 1_000_000
@@ -73,7 +73,8 @@ class FlightSet:
         folder.mkdir()
         with read_tracks(path, labelled=True) as file:
             tracks = (replace(track, track_id=track.track_id + _IDS_OF_A_SEVERITY * severity) for track in file)
-            return StoredSamples.write(folder, tracks, where=str(path), groups=self.groups)
+            samples = (sample_of(track, where=str(path), groups=self.groups) for track in tracks)
+            return StoredSamples.write(folder, samples, where=str(path))
 
 
 def shortened(samples: Sequence[Sample], seed: int) -> list[Sample]:

@@ -18,8 +18,9 @@ from training import train
 from training.checkpoint import VALIDATION_NAME, load_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data.identity import DataIdentity
+from training.data.stored import TrainingFile
 from training.fit.resume import UNFINISHED_NAME
-from training.train import CHECKPOINT_NAME, train_file
+from training.train import CHECKPOINT_NAME, train_file, train_tracks
 
 SHAPE: Final = ModelConfig(hidden=4)
 NEW: Final = TrainConfig(epochs=2, seed=1, accelerator="cpu")
@@ -103,7 +104,7 @@ def test_a_training_killed_between_two_files_leaves_no_checkpoint_and_can_be_res
         with pytest.raises(Ended):
             train_file(data, out, SHAPE, NEW)
     assert CHECKPOINT_NAME not in contents(out)
-    train_file(data, out, SHAPE, NEW, resume=True)
+    train_tracks(TrainingFile.of(data), out, SHAPE, NEW, resume=True)
     assert sorted(contents(out)) == FILES
     for name, weight in load_checkpoint(out / CHECKPOINT_NAME).model.state_dict().items():
         assert torch.equal(weight, weights[name]), name
@@ -114,7 +115,7 @@ def test_an_earlier_unfinished_run_is_deleted_and_not_offered_for_resuming(
 ) -> None:
     (out / UNFINISHED_NAME).write_bytes(b"of another run")
     with pytest.raises(KeyboardInterrupt):
-        train_file(data, out, SHAPE, NEW, on_epoch=interrupt)
+        train_tracks(TrainingFile.of(data), out, SHAPE, NEW, on_epoch=interrupt)
     assert "--resume" not in caplog.text
     assert not (out / UNFINISHED_NAME).exists()
 
@@ -130,8 +131,8 @@ def test_an_unreadable_file_does_not_delete_an_unfinished_run(tmp_path: Path, ou
 def test_the_checkpoint_has_the_fingerprints_of_the_file_that_was_read(data: Path, tmp_path: Path) -> None:
     path, before = tmp_path / "data.csv", fingerprint(data)
     shutil.copy(data, path)
-    trained = train_file(
-        path, tmp_path / "out", SHAPE, NEW, on_epoch=lambda *_: path.write_text("changed"), file_fingerprint=before
+    trained = train_tracks(
+        TrainingFile.of(path), tmp_path / "out", SHAPE, NEW, on_epoch=lambda *_: path.write_text("changed")
     ).trained
     checkpoint = load_checkpoint(tmp_path / "out" / CHECKPOINT_NAME)
     identity = DataIdentity.of(sample.track for sample in trained.train)
@@ -145,5 +146,5 @@ def test_the_checkpoint_has_the_fingerprints_of_the_file_that_was_read(data: Pat
 def test_a_file_that_changed_after_its_fingerprint_was_recorded_is_rejected(data: Path, out: Path) -> None:
     before = contents(out)
     with pytest.raises(TrackFileError, match="changed while it was read"):
-        train_file(data, out, SHAPE, NEW, file_fingerprint="recorded earlier")
+        train_tracks(TrainingFile(path=data, file_fingerprint="recorded earlier"), out, SHAPE, NEW)
     assert contents(out) == before

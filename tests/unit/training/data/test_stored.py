@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from reentry.errors import InputError, TrackFileError
 from reentry.tracks import TrackFile, fingerprint
 from reentry.tracks.sources import open_source
-from tests.training_data import short_tracks, write_flights
+from tests.training_data import short_samples, write_flights
 from training.config import ModelConfig, TrainConfig
 from training.data import stored as stored_module
 from training.data.identity import DataIdentity
@@ -94,19 +93,15 @@ def test_pickled_stored_samples_have_no_values(tmp_path: Path) -> None:
         assert torch.equal(pickle.loads(sent)[3].features, data.samples[3].features)
 
 
-def test_an_empty_list_and_unlabelled_tracks_are_not_stored(tmp_path: Path) -> None:
+def test_an_empty_list_of_samples_is_not_stored(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x\.csv: no good track"):
         StoredSamples.write(tmp_path, [], where="x.csv")
-    unlabelled = replace(short_tracks(tmp_path, tracks=1)[0], reentry_phase=None)
-    with pytest.raises(InputError, match="no labels") as error:
-        StoredSamples.write(tmp_path, [unlabelled], where="x.csv")
-    assert error.value.where == "x.csv"
 
 
 def test_a_full_temporary_folder_is_reported_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "phase.values").symlink_to("/dev/full")
     with pytest.raises(InputError, match="cannot write features to the temporary folder") as error:
-        StoredSamples.write(tmp_path, short_tracks(tmp_path), where="x.csv")
+        StoredSamples.write(tmp_path, short_samples(tmp_path), where="x.csv")
     assert error.value.where == "x.csv"
     assert "TMPDIR" in str(error.value.fix)
 

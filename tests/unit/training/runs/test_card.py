@@ -153,7 +153,7 @@ def test_profile_and_severity_are_unknown_without_recorded_simulation_settings()
 
 def test_the_card_describes_the_training_data(card: str, data: Path, trained: TrainReport) -> None:
     checkpoint = load_checkpoint(trained.checkpoint)
-    assert f"| file | {data}, {trained.read.rows:,} rows |" in card
+    assert f"| data | {data}, {trained.read.rows:,} rows |" in card
     assert (
         '| source | simulated, profile ballistic, severity 2, seed 7, settings `{"shots": {"decoys": 0.1}}` |' in card
     )

@@ -16,6 +16,7 @@ from reentry.errors import InputError
 from reentry.tracks import fingerprint
 from tests.training_data import write_flights
 from training.config import ModelConfig, TrainConfig
+from training.data.stored import TrainingFile
 from training.runs import recorder
 from training.runs.mlflow_store import LOCAL_STORE, database, experiment_of, open_store, tracking_uri
 from training.runs.recorder import Recorder, lock_hash, recording, training_parameters
@@ -227,7 +228,7 @@ def test_the_default_store_is_a_file_under_artifacts(tmp_path: Path, monkeypatch
 
 def test_the_content_of_the_file_is_among_the_parameters(data: Path, tmp_path: Path) -> None:
     other = write_flights(tmp_path / "other.csv", tracks=6, seed=1)
-    parameters = [training_parameters(path, ModelConfig(), TrainConfig()) for path in (data, other)]
+    parameters = [training_parameters(TrainingFile.of(path), ModelConfig(), TrainConfig()) for path in (data, other)]
     assert parameters[0]["data.file_fingerprint"] != parameters[1]["data.file_fingerprint"]
 
 

@@ -1,0 +1,35 @@
+"""Data files of a table: which are gone, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileInfo, FileType, PyFileSystem
+
+from pipeline.lake.lake import Lake
+
+
+def missing_files(lake: Lake, name: str, version: int) -> list[str]:
+    """Return the paths of a version's files that no longer exist, because they were removed after a later version.
+
+    Raises:
+        LakeError: The version does not exist, or the store is unavailable.
+    """
+    table = lake.open(name, version)
+    with lake.errors(name, version):
+        paths = table.to_pyarrow_dataset().files
+    return [info.path for info in file_infos(lake, name, paths) if info.type is FileType.NotFound]
+
+
+def file_infos(lake: Lake, name: str, paths: Sequence[str]) -> list[FileInfo]:
+    """Return type and size of files, by their paths below the table.
+
+    Raises:
+        LakeError: The store is unavailable.
+    """
+    with lake.errors(name):
+        found: list[FileInfo] = PyFileSystem(DeltaStorageHandler(lake.uri(name), lake.storage_options)).get_file_info(
+            list(paths)
+        )
+    return found
