@@ -30,10 +30,19 @@ class PipelineSettings:
     """Number of hours, the current one included, that an ingestion without --hour looks at."""
     bad_row_limit: float = 0.05
     """Share of bad rows in the files of an hour above which the hour fails."""
+    first_hour: str = "2026-01-01T00"
+    """First hour that Dagster knows; `reentry ingest` also takes earlier ones."""
+    prometheus: str = ""
+    """Address of the Prometheus with the rules of k8s/monitoring, for retraining after drift; empty for none."""
+    namespace: str = "reentry"
+    """Namespace of the servers whose drift is watched."""
+    drift_pause_days: int = 7
+    """Days after a retraining for drift in which drift requests no other one."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
         require_between("bad row limit", self.bad_row_limit, 0.0, 1.0)
+        require_between("drift pause days", self.drift_pause_days, 1, 366)
         for name in ("lake", "landing", "pseudonym_keys"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty", expected="a location")

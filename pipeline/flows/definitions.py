@@ -1,0 +1,25 @@
+"""What Dagster loads."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import dagster as dg
+
+from pipeline.flows.jobs import hourly_ingestion, ingestion, retraining
+from pipeline.flows.sensors import drift, new_files
+from pipeline.flows.tables import clean, features, raw
+
+AUTOMATION: Final = dg.AutomationConditionSensorDefinition(
+    "after_its_source",
+    target=[clean, features],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Build the tables clean and features after their sources.",
+)
+
+defs: Final = dg.Definitions(
+    assets=[raw, clean, features],
+    jobs=[ingestion, retraining],
+    schedules=[hourly_ingestion],
+    sensors=[new_files, drift, AUTOMATION],
+)
