@@ -38,7 +38,7 @@ def doctor(
     Example: `reentry doctor --json`
     """
     if store is not None:
-        from pipeline.lake.conditional import race
+        from pipeline.lake.race import race
 
         result = race(store)
         typer.echo(json.dumps(asdict(result) | {"passed": result.passed}) if as_json else result.summary())

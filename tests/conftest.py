@@ -18,7 +18,7 @@ from reentry.serving.http import CONTROL_HEADER
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
-pytest_plugins = ["tests.gateway_servers"]
+pytest_plugins = ["tests.gateway_servers", "tests.object_store"]
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 

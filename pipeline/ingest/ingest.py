@@ -240,6 +240,8 @@ class _Hour:
         An unusable file does not replace the rows of an earlier one.
         """
         names = [self._files[key].landed.name for key in new if not self._files[key].unusable]
+        if not names:
+            return None
         earlier = (ds.field("hour") == self._report.hour) & ds.field("object").isin(names)
         if not table.to_pyarrow_dataset().head(1, columns=["object"], filter=earlier).num_rows:
             return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.lake.object_store import object_store
 from reentry.errors import LakeError
 
 _BLOCK: Final = 2**20
@@ -54,10 +55,7 @@ class Landing:
             self._files: Any = LocalFileSystem()
             self._root = str(Path(location).absolute())
         elif scheme == "s3" and rest.partition("/")[0]:
-            from s3fs import S3FileSystem
-
-            # No cache: files arrive between two reads.
-            self._files = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+            self._files = object_store()
             self._root = rest.rstrip("/")
         else:
             raise LakeError("unknown kind of landing folder", where=location, expected="a folder or s3://BUCKET/PREFIX")

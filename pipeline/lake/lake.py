@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from arro3.core.types import ArrowStreamExportable
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from pipeline.lake.object_store import require_conditional_writes, storage_options
 from pipeline.lake.tables import TABLES
 from reentry.errors import LakeError
 
@@ -77,9 +77,15 @@ class Lake:
             return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
 
     def create(self, name: str) -> DeltaTable:
-        """Open the newest version of a table, which is created if it does not exist."""
+        """Open the newest version of a table, which is created if it does not exist.
+
+        Raises:
+            LakeError: The store is unavailable, or has no conditional writes.
+        """
         if not self.exists(name):
             table = TABLES[name]
+            if self.storage_options:
+                require_conditional_writes(self.location)
             try:
                 with self.errors(name):
                     return DeltaTable.create(
@@ -183,14 +189,3 @@ class Lake:
             raise LakeError(
                 "the table cannot be read or written", where=where, got=text[0] if text else None
             ) from error
-
-
-def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the options of Delta Lake's store that the environment does not give by itself.
-
-    A conditional write makes two commits of one version impossible, so a store must support it.
-    """
-    options = {"conditional_put": "etag"}
-    if environment.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-        options["allow_http"] = "true"
-    return options

@@ -1,7 +1,8 @@
-"""Check that a store has conditional writes, without which two commits of one version can overwrite each other."""
+"""A race of writers, which shows whether a store can hold a lake."""
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.lake.lake import Lake
+from pipeline.lake.object_store import object_store
 from pipeline.lake.tables import QUARANTINE
-from reentry.errors import LakeError
 
 WRITERS: Final = 8
 """Number of concurrent writers in the race."""
@@ -70,41 +71,6 @@ def race(location: str) -> RaceReport:
     return RaceReport(location=location, same_key=committed, rows=rows, expected_rows=WRITERS + 1)
 
 
-def require_conditional_writes(location: str) -> None:
-    """Check with two writes of one object that an S3-compatible store refuses the second one.
-
-    Raises:
-        LakeError: The store ignores the condition, or is unavailable.
-    """
-    from botocore.exceptions import BotoCoreError
-    from s3fs import S3FileSystem
-
-    files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-    place = f"{location.removeprefix('s3://')}/_conditional-write-{uuid.uuid4().hex}"
-    try:
-        files.pipe_file(place, b"1", mode="create")
-        try:
-            files.pipe_file(place, b"2", mode="create")
-            refused = False
-        except OSError:
-            refused = True
-        files.rm_file(place)
-    except (BotoCoreError, OSError) as error:
-        raise LakeError(
-            "the store cannot be written",
-            where=location,
-            got=str(error) or type(error).__name__,
-            fix="check that it runs, the bucket, AWS_ENDPOINT_URL and the credentials",
-        ) from error
-    if not refused:
-        raise LakeError(
-            "the store has no conditional writes, so that concurrent commits would overwrite each other",
-            where=location,
-            expected="a PUT with If-None-Match: * of an existing object to be refused",
-            fix="use a store that has them; reentry doctor --store checks one",
-        )
-
-
 def _row(rule: str) -> pa.Table:
     values: dict[str, Any] = dict.fromkeys(QUARANTINE.schema.names)
     texts = dict.fromkeys(("hour", "object", "etag", "content", "status"), "race")
@@ -114,13 +80,9 @@ def _row(rule: str) -> pa.Table:
 def _remove(lake: Lake) -> None:
     """Remove the table and its folder."""
     if lake.location.startswith("s3://"):
-        from s3fs import S3FileSystem
-
-        files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+        files = object_store()
         place = lake.location.removeprefix("s3://")
         if files.exists(place):
             files.rm(place, recursive=True)
     else:
-        import shutil
-
         shutil.rmtree(lake.location, ignore_errors=True)

