@@ -18,6 +18,7 @@ from cli.engine import engine
 from cli.evaluate import evaluate
 from cli.export import export
 from cli.features import features
+from cli.gate import gate
 from cli.gateway import gateway
 from cli.ingest import ingest
 from cli.lake import lake
@@ -25,6 +26,8 @@ from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
 from cli.repository import repository
+from cli.reproduce import reproduce
+from cli.retrain import retrain
 from cli.runs import runs
 from cli.serve import serve
 from cli.simulate import simulate
@@ -42,7 +45,10 @@ app = typer.Typer(
     help="Marks the reentry phase of missile tracks as it begins: train, export, serve with Triton, measure.",
     epilog="Example: `reentry simulate data/train.csv && reentry train data/train.csv`",
 )
-for command in (simulate, train, evaluate, study, export, serve, predict, stream, ingest, doctor):
+for command in (
+    *(simulate, train, evaluate, study, export, serve, predict, stream, doctor),
+    *(ingest, retrain, gate, reproduce),
+):
     app.command()(command)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")

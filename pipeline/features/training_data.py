@@ -1,4 +1,4 @@
-"""A version of the table `features` as the data of a training."""
+"""A version of the table `features` as the data of a training, without the tracks that are held out for the gate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from pipeline.features.build import SOURCE
+from pipeline.features.held_out import is_held_out
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, FEATURES_TABLE, feature_column
@@ -30,15 +31,10 @@ from reentry.tracks import ReadReport
 from training.data.samples import Chosen, Sample
 from training.data.stored import StoredSamples
 from training.data.training_data import LabelledTracks
+from training.runs.parameters import FILTER, SCHEMA_HASH, TABLE, TABLE_ID, VERSION
 
 LONGEST_CONDITION: Final = 2_000
 """Largest number of characters of a condition, which a run records as one parameter."""
-TABLE: Final = "data.table"
-VERSION: Final = "data.version"
-TABLE_ID: Final = "data.table_id"
-SCHEMA_HASH: Final = "data.schema_hash"
-FILTER: Final = "data.filter"
-"""Parameters of a run, see `LakeTrainingData.facts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +45,8 @@ class LakeTrainingData:
     version: int
     where: str | None = None
     """SQL condition on the columns. A track is used if all of its rows satisfy it."""
+    held_out: bool = False
+    """Whether these are the tracks that no training uses, see `pipeline.features.held_out`, instead of the others."""
 
     def __post_init__(self) -> None:
         if self.where is not None and not 0 < len(self.where) <= LONGEST_CONDITION:
@@ -143,6 +141,7 @@ class LakeTrainingData:
         for bucket in range(BUCKETS):
             with self.lake.errors(FEATURES_TABLE.name, self.version):
                 rows = rows_of_bucket(table, bucket, columns, track_ids)
+            rows = rows.filter(is_held_out(rows[TRACK_ID.name].to_numpy()) == self.held_out)
             if others := set(rows["schema_version"].unique().to_pylist()) - {SCHEMA_VERSION}:
                 raise self._unusable("other schema version", expected=str(SCHEMA_VERSION), got=str(min(others)))
             if empty := [name for name in positions if rows[name].null_count]:

@@ -132,6 +132,8 @@ class _Hour:
         self._report = report
         self._files: dict[str, FileContent] = {}
         """Files by key, without their rows, which are in `folder`."""
+        self._without_rows: set[str] = set()
+        """Keys of the files that add no row to `raw`, because another file has their content."""
 
     def ingest(self, objects: Sequence[Landed], limit: float) -> None:
         for number, landed in enumerate(objects):
@@ -159,6 +161,7 @@ class _Hour:
             metadata={"hour": report.hour},
         )
         report.known += len(keys) - len(committed)
+        report.duplicates = len(self._without_rows.intersection(committed))
         report.ingested = sum(not self._files[key].unusable for key in committed) - report.duplicates
         self._supersede([self._files[key] for key in committed])
 
@@ -200,7 +203,6 @@ class _Hour:
         del table
         raw = self._lake.open(RAW.name) if self._lake.exists(RAW.name) else None
         duplicates = self._duplicates(new, raw)
-        self._report.duplicates = len(duplicates)
         parts = [self._files[key].quarantine for key in new if key not in duplicates]
         for key in sorted(duplicates):
             file = self._files[key]
@@ -209,8 +211,7 @@ class _Hour:
         return pa.concat_tables([QUARANTINE.schema.empty_table(), *parts])
 
     def _raw_rows(self, new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
-        duplicates = self._duplicates(new, table)
-        self._report.duplicates = len(duplicates)
+        self._without_rows = duplicates = self._duplicates(new, table)
         files = [self._place(key) for key in new if key not in duplicates and not self._files[key].unusable]
         return read_spools(files, RAW.schema)
 

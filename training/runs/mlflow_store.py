@@ -27,6 +27,7 @@ EXPERIMENT: Final = "reentry"
 _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing about a training leaves the machine unless the user asks for it
     "MLFLOW_LOGGING_LEVEL": "ERROR",  # otherwise it logs the creation of its tables
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its default of seven takes minutes if there is no server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
@@ -56,6 +57,22 @@ def open_store(uri: str) -> MlflowClient:
             client = MlflowClient(uri)
             client.get_experiment_by_name(EXPERIMENT)  # the client connects to a server only at its first request
     return client
+
+
+def existing_store() -> MlflowClient | None:
+    """Client for the store in use; None if it does not exist yet, or if MLflow is not installed.
+
+    Raises:
+        InputError: the store is unusable.
+    """
+    uri = tracking_uri()
+    file = database(uri)
+    if file is not None and not file.is_file():
+        return None
+    try:
+        return open_store(uri)
+    except ImportError:
+        return None
 
 
 @contextmanager

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from reentry.errors import InputError
-from training.runs.mlflow_store import EXPERIMENT, database, open_store, quiet, tracking_uri
+from training.runs.mlflow_store import EXPERIMENT, database, first_line, open_store, quiet, tracking_uri
+
+_log = logging.getLogger(__name__)
 
 ID_SHOWN: Final = 8
 """Number of characters of a run's id that are shown, enough to distinguish runs."""
@@ -107,6 +111,23 @@ def find(name: str) -> Run:
         ConfigError: the store is unusable.
     """
     return _matching(all_runs(), name)
+
+
+def recorded_file(run: Run, name: str, folder: Path) -> Path | None:
+    """Copy a file of a run into a folder, and return its path; None if the run has no such file, or it is lost.
+
+    Raises:
+        ConfigError: the store is unusable.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = open_store(tracking_uri())
+    with quiet():
+        try:
+            return Path(client.download_artifacts(run.run_id, name, str(folder)))
+        except (MlflowException, OSError) as error:
+            _log.warning("the file %s of the run is not available: %s", name, first_line(error))
+            return None
 
 
 def _matching(runs: Sequence[Run], name: str) -> Run:

@@ -1,0 +1,152 @@
+"""Daily maintenance of the tables: small files are compacted, and files that no kept version needs are removed.
+
+Kept are the newest version, every version that a live training run names, and all files that were in use within the
+retention. Rows never change: compaction writes the same rows into fewer files, in a version of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from pipeline.lake.files import file_infos
+from pipeline.lake.lake import Lake
+from pipeline.lake.tables import TABLES
+from reentry.errors import InputError
+from reentry.runtime.arguments import require_between
+from training.runs.mlflow_store import database, tracking_uri
+from training.runs.parameters import TABLE, TABLE_ID, VERSION
+from training.runs.runs import Run, all_runs
+
+_log = logging.getLogger(__name__)
+
+RETENTION_HOURS: Final = 7 * 24
+"""Hours for which a file is kept after the last version with it. Readers and writers that started earlier fail."""
+_MEBIBYTE: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintenance:
+    """What was done to one table, or would be done."""
+
+    table: str
+    compacted: int
+    """Number of small files that were replaced by larger ones."""
+    into: int
+    """Number of these larger files."""
+    removed: int
+    """Number of files that were removed."""
+    bytes: int
+    """Size of the files that were removed."""
+    kept: list[int]
+    """Versions that live runs name."""
+
+    def summary(self) -> str:
+        """Summary in one line of text."""
+        compacted = f"{self.compacted:,} files compacted into {self.into:,}, " if self.compacted else ""
+        kept = f"; versions of runs: {', '.join(map(str, self.kept))}" if self.kept else ""
+        return f"{self.table}: {compacted}{self.removed:,} files of {self.bytes / _MEBIBYTE:,.1f} MiB removed{kept}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Summary as a JSON-serialisable dict."""
+        return asdict(self)
+
+
+def maintain(
+    lake: Lake, *, dry_run: bool = False, retention_hours: int = RETENTION_HOURS, runs: Iterable[Run] | None = None
+) -> list[Maintenance]:
+    """Compact all tables and remove the files that no kept version needs.
+
+    Args:
+        lake: The tables.
+        dry_run: Whether to remove nothing and to compact nothing, but to report what would be removed.
+        retention_hours: See `RETENTION_HOURS`.
+        runs: Runs whose versions are kept; None reads them from the tracking store, just before files are removed.
+
+    Raises:
+        LakeError: The store of the tables is unavailable.
+        InputError: The runs are unknown, so that no version can be given up.
+    """
+    require_between("retention hours", retention_hours, 0, 24 * 36_500)
+    named = list(runs) if runs is not None else recorded_runs()
+    reports = []
+    for name in TABLES:
+        if not lake.exists(name):
+            continue
+        compacted, into = (0, 0) if dry_run else _compact(lake, name)
+        if runs is None:
+            named = recorded_runs()  # a training may have started during the compaction
+        table = lake.open(name)
+        kept = versions_of_runs(table, name, named)
+        removed, size = _vacuum(lake, name, table, kept, retention_hours, dry_run=dry_run)
+        reports.append(
+            Maintenance(table=name, compacted=compacted, into=into, removed=removed, bytes=size, kept=kept)
+        )
+    return reports
+
+
+def recorded_runs() -> list[Run]:
+    """Return all runs in the tracking store that are not deleted.
+
+    Raises:
+        InputError: There is no store, so that the kept versions are unknown.
+    """
+    uri = tracking_uri()
+    file = database(uri)
+    if file is not None and not file.is_file():
+        raise InputError(
+            "there is no record of runs, so the versions to keep are unknown",
+            where=uri,
+            fix="set MLFLOW_TRACKING_URI, or give --without-runs if no network was ever trained on these tables",
+        )
+    return all_runs()
+
+
+def versions_of_runs(table: DeltaTable, name: str, runs: Iterable[Run]) -> list[int]:
+    """Return the versions of a table that runs name, except those of failed runs, which cannot be continued."""
+    identity, newest = str(table.metadata().id), table.version()
+    versions = {
+        int(run.parameters[VERSION])
+        for run in runs
+        if run.status != "FAILED" and run.parameters.get(TABLE) == name and run.parameters.get(TABLE_ID) == identity
+    }
+    return sorted(version for version in versions if version <= newest)
+
+
+def _compact(lake: Lake, name: str) -> tuple[int, int]:
+    """Compact the files of a table; return how many were replaced, and by how many."""
+    table = lake.open(name)
+    try:
+        with lake.errors(name):
+            metrics = table.optimize.compact()
+    except CommitFailedError as error:
+        _log.warning("%s: not compacted, because another writer came first: %s", name, error)
+        return 0, 0
+    return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
+
+
+def _vacuum(
+    lake: Lake, name: str, table: DeltaTable, kept: list[int], retention_hours: int, *, dry_run: bool
+) -> tuple[int, int]:
+    """Remove files; return how many, and their size in bytes."""
+
+    def vacuum(*, dry_run: bool) -> list[str]:
+        with lake.errors(name):
+            return table.vacuum(
+                retention_hours,
+                dry_run=dry_run,
+                enforce_retention_duration=False,
+                full=True,  # also what killed writers left, and what a checkpoint of the log has forgotten
+                keep_versions=[*kept, table.version()],
+            )
+
+    paths = vacuum(dry_run=True)
+    size = sum(info.size or 0 for info in file_infos(lake, name, paths))
+    if paths and not dry_run:
+        vacuum(dry_run=False)
+    return len(paths), size
