@@ -6,7 +6,14 @@ from typing import Final
 
 import dagster as dg
 
-from pipeline.flows.jobs import hourly_ingestion, ingestion, retraining
+from pipeline.flows.jobs import (
+    daily_maintenance,
+    hourly_ingestion,
+    ingestion,
+    maintenance,
+    retraining,
+    weekly_retraining,
+)
 from pipeline.flows.sensors import drift, new_files
 from pipeline.flows.tables import clean, features, raw
 
@@ -19,7 +26,7 @@ AUTOMATION: Final = dg.AutomationConditionSensorDefinition(
 
 defs: Final = dg.Definitions(
     assets=[raw, clean, features],
-    jobs=[ingestion, retraining],
-    schedules=[hourly_ingestion],
+    jobs=[ingestion, maintenance, retraining],
+    schedules=[hourly_ingestion, daily_maintenance, weekly_retraining],
     sensors=[new_files, drift, AUTOMATION],
 )

@@ -12,13 +12,13 @@ import dagster as dg
 
 from pipeline.ingest.hours import FORMAT
 from pipeline.settings import PipelineSettings, read_pipeline_settings
-from reentry.errors import InputError, ReentryError
+from reentry.errors import LakeError, ReentryError
 
 FILE: Final = "REENTRY_PIPELINE"
 """Environment variable that names the TOML file of the settings, for the commands too."""
 
 RETRIES: Final = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-"""Retries after 30, 60 and 120 s, in which a store or a server can restart."""
+"""Retries after 30, 60 and 120 s, in which a store can restart."""
 
 
 def pipeline_settings() -> PipelineSettings:
@@ -39,8 +39,8 @@ HOURS: Final = dg.HourlyPartitionsDefinition(
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Convert the errors of this program into failures of a run. One that a retry cannot repair is not retried."""
+    """Convert the errors of this program into failures of a run. Only those of a store may pass, and are tried again."""
     try:
         yield
     except ReentryError as error:
-        raise dg.Failure(str(error), allow_retries=not isinstance(error, InputError)) from error
+        raise dg.Failure(str(error), allow_retries=isinstance(error, LakeError)) from error

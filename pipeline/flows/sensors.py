@@ -11,8 +11,9 @@ import dagster as dg
 
 from pipeline.canary.prometheus import Prometheus
 from pipeline.flows.environment import HOURS, failures, pipeline_settings
-from pipeline.flows.jobs import ingestion, retraining, retraining_config
+from pipeline.flows.jobs import ingestion, retraining, retraining_for
 from pipeline.ingest.hours import last_hours
+from pipeline.retraining.reason import Reason
 
 DRIFT: Final = (
     'reentry:feature_psi:avg{{namespace="{namespace}",used="true"}}'
@@ -70,7 +71,7 @@ def drift(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReaso
     request = dg.RunRequest(
         # Two requests with a pause between them have different keys; a lost cursor repeats none of this period.
         run_key=f"drift {settings.drift_pause_days} d {int(now.timestamp()) // (86_400 * settings.drift_pause_days)}",
-        run_config=retraining_config("drift"),
+        run_config=retraining_for(Reason.DRIFT),
         tags={"reentry/drift": json.dumps(drifted)},
     )
     return dg.SensorResult(run_requests=[request], cursor=now.isoformat())

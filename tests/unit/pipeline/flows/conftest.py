@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -22,12 +23,13 @@ MODULE = "pipeline.flows.definitions"
 
 DAGSTERS_OWN_WARNINGS = [
     pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Parameter `include_sources`:dagster_shared.utils.warnings.BetaWarning"),
 ]
 """Dagster warns about what it uses itself."""
 
-Tick = Callable[..., Iterable[object]]
-"""One iteration of a daemon over a workspace, with a logger."""
+Iteration = Callable[..., Iterable[object]]
+"""One iteration of a daemon, with a workspace and a logger as its first arguments."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,29 +40,45 @@ def environment(settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance that runs whatever its daemons launch at once, in this process."""
-    home = tmp_path / "dagster"
-    home.mkdir()
-    with dg.instance_for_test(
-        temp_dir=str(home), synchronous_run_launcher=True, synchronous_run_coordinator=True
-    ) as instance:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 
+@dataclass(frozen=True, slots=True)
+class Daemons:
+    """Daemons of an instance in a folder, with the definitions. Whatever they launch runs at once, in this process."""
+
+    instance: dg.DagsterInstance
+    workspace: WorkspaceProcessContext
+
+    def tick(self, iteration: Iteration, *arguments: object) -> None:
+        """Run one iteration of a daemon, which may report no error."""
+        reported = iteration(self.workspace, logging.getLogger("daemon"), *arguments, threadpool_executor=None)
+        assert [each for each in reported if each is not None] == []
+
+    def runs(self, job: str | None = None) -> list[dg.DagsterRun]:
+        """Return the runs of a job, or all, oldest first."""
+        found = self.instance.get_runs(dg.RunsFilter(job_name=job), ascending=True)
+        assert {run.status for run in found} <= {dg.DagsterRunStatus.SUCCESS}
+        return list(found)
+
+
 @pytest.fixture
-def tick(instance: dg.DagsterInstance) -> Iterator[Callable[..., None]]:
-    """Runs one iteration of a daemon with the definitions, loaded in this process."""
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    """Daemons of an empty instance."""
+    home = tmp_path / "dagster"
+    home.mkdir()
     origin = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE)
-    with WorkspaceProcessContext(
-        instance, InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin, location_name=MODULE))
-    ) as workspace:
-
-        def iterate(iteration: Tick, *arguments: object) -> None:
-            logger = logging.getLogger("daemon")
-            assert [each for each in iteration(workspace, logger, *arguments, threadpool_executor=None) if each] == []
-
-        yield iterate
+    target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin, location_name=MODULE))
+    with (
+        dg.instance_for_test(
+            temp_dir=str(home), synchronous_run_launcher=True, synchronous_run_coordinator=True
+        ) as instance,
+        WorkspaceProcessContext(instance, target) as workspace,
+    ):
+        yield Daemons(instance, workspace)
 
 
 def rows(lake: Lake, table: str) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.ingest.ingest import ingest
 from pipeline.lake.lake import Lake
 from pipeline.settings import PREFIX, PipelineSettings
 from tests.landing import flat_track, land
-from tests.unit.pipeline.flows.conftest import DAGSTERS_OWN_WARNINGS, rows
+from tests.unit.pipeline.flows.conftest import DAGSTERS_OWN_WARNINGS, Daemons, rows
 
 pytestmark = DAGSTERS_OWN_WARNINGS
 
@@ -59,7 +59,8 @@ def test_the_metadata_of_a_run_are_the_report(settings: PipelineSettings, instan
 def test_an_hour_with_a_few_bad_rows_passes_with_a_warning(
     settings: PipelineSettings, instance: dg.DagsterInstance
 ) -> None:
-    land(settings, "a.csv", *map(flat_track, range(3)), flat_track(3).assign(latitude=[95.0, *[10.0] * 19]), hour=HOURS[0])
+    bad = flat_track(3).assign(latitude=[95.0, *[10.0] * 19])
+    land(settings, "a.csv", *map(flat_track, range(3)), bad, hour=HOURS[0])
     result = materialize(["raw"], instance, HOURS[0])
     assert result.success
     (check,) = result.get_asset_check_evaluations()
@@ -93,14 +94,14 @@ def test_a_setting_that_is_invalid_fails_without_a_retry(
 
 def test_an_unavailable_store_is_tried_again(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "LANDING", "/nowhere/landing")
-    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda self, attempt: 0)
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0)
     result = materialize(["raw"], instance, HOURS[0])
     assert not result.success
     assert sum(event.is_step_up_for_retry for event in result.all_events) == 3
 
 
 def test_a_backfill_starts_one_run_for_each_hour_and_then_builds_the_other_tables_once(
-    settings: PipelineSettings, lake: Lake, instance: dg.DagsterInstance, tick: Callable[..., None]
+    settings: PipelineSettings, lake: Lake, daemons: Daemons
 ) -> None:
     for number, hour in enumerate(HOURS):
         land(settings, "a.csv", flat_track(number), hour=hour)
@@ -111,20 +112,21 @@ def test_a_backfill_starts_one_run_for_each_hour_and_then_builds_the_other_table
         asset_selection=[dg.AssetKey("raw"), dg.AssetKey("clean"), dg.AssetKey("features")],
         backfill_timestamp=pd.Timestamp.now("UTC").timestamp(),
         tags={},
-        dynamic_partitions_store=instance,
+        dynamic_partitions_store=daemons.instance,
         all_partitions=False,
         title=None,
         description=None,
         run_config=None,
     )
-    instance.add_backfill(backfill)
+    daemons.instance.add_backfill(backfill)
     for _ in range(4):
-        tick(execute_backfill_iteration)
-    found = instance.get_backfill("hours")
+        daemons.tick(execute_backfill_iteration)
+    found = daemons.instance.get_backfill("hours")
     assert found is not None
     assert found.status == BulkActionStatus.COMPLETED_SUCCESS
-    assert sorted(run.tags["dagster/partition"] for run in instance.get_runs() if "dagster/partition" in run.tags) == [*HOURS]
-    assert len(instance.get_runs()) == 4
+    of_hours = [run.tags.get("dagster/partition") for run in daemons.runs()]
+    assert [hour for hour in of_hours if hour] == [*HOURS]
+    assert len(of_hours) == 4
     assert sorted(set(rows(lake, "clean")["track_id"])) == [0, 1, 2]
     assert len(rows(lake, "features")) == 60
 
