@@ -29,4 +29,6 @@ defs: Final = dg.Definitions(
     jobs=[ingestion, maintenance, retraining],
     schedules=[hourly_ingestion, daily_maintenance, weekly_retraining],
     sensors=[new_files, drift, AUTOMATION],
+    # A run is a process of its own already, and has no steps at the same time.
+    executor=dg.in_process_executor,
 )

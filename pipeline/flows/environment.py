@@ -39,7 +39,7 @@ HOURS: Final = dg.HourlyPartitionsDefinition(
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Convert the errors of this program into failures of a run. Only those of a store may pass, and are tried again."""
+    """Convert the errors of this program into failures of a run, and let only an unavailable lake be tried again."""
     try:
         yield
     except ReentryError as error:

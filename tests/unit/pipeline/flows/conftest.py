@@ -15,6 +15,7 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from pipeline.lake.lake import Lake
 from pipeline.settings import PREFIX, PipelineSettings
@@ -48,15 +49,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @dataclass(frozen=True, slots=True)
 class Daemons:
-    """Daemons of an instance in a folder, with the definitions. Whatever they launch runs at once, in this process."""
+    """Daemons of an instance in a folder, with the definitions. Runs are queued, and executed in this process."""
 
     instance: dg.DagsterInstance
     workspace: WorkspaceProcessContext
 
-    def tick(self, iteration: Iteration, *arguments: object) -> None:
-        """Run one iteration of a daemon, which may report no error."""
-        reported = iteration(self.workspace, logging.getLogger("daemon"), *arguments, threadpool_executor=None)
+    def tick(self, iteration: Iteration, *arguments: object, **options: object) -> None:
+        """Run one iteration of a daemon, then that of the queue; both may report no error."""
+        logger = logging.getLogger("daemon")
+        reported = iteration(self.workspace, logger, *arguments, threadpool_executor=None, **options)
         assert [each for each in reported if each is not None] == []
+        launched = QueuedRunCoordinatorDaemon(interval_seconds=1).run_iteration(self.workspace)
+        assert [each for each in launched if each is not None] == []
 
     def runs(self, job: str | None = None) -> list[dg.DagsterRun]:
         """Return the runs of a job, or all, oldest first."""
@@ -73,9 +77,7 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
     origin = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE)
     target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin, location_name=MODULE))
     with (
-        dg.instance_for_test(
-            temp_dir=str(home), synchronous_run_launcher=True, synchronous_run_coordinator=True
-        ) as instance,
+        dg.instance_for_test(temp_dir=str(home), synchronous_run_launcher=True) as instance,
         WorkspaceProcessContext(instance, target) as workspace,
     ):
         yield Daemons(instance, workspace)
