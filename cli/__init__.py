@@ -25,10 +25,12 @@ from cli.lake import lake
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
+from cli.privacy import privacy
 from cli.repository import repository
 from cli.reproduce import reproduce
 from cli.retrain import retrain
 from cli.runs import runs
+from cli.score_bulk import score_bulk
 from cli.serve import serve
 from cli.simulate import simulate
 from cli.stream import stream
@@ -50,9 +52,11 @@ for command in (
     *(ingest, retrain, gate, reproduce),
 ):
     app.command()(command)
+app.command(name="score-bulk")(score_bulk)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(lake, name="lake")
+app.add_typer(privacy, name="privacy")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")

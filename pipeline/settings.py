@@ -51,6 +51,10 @@ class PipelineSettings:
     """Model repository that a retraining by Dagster compares with; `reentry retrain` has an option for it."""
     drift_pause_days: int = 7
     """Days after a retraining for drift in which drift requests no other one."""
+    landing_retention_days: int = 30
+    """Age in days from which `reentry privacy audit` reports a file of the landing folder, which holds plain ids."""
+    bulk_part_rows: int = 1_000_000
+    """Number of rows at which `reentry score-bulk` ends a part; it bounds the memory of a worker."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
@@ -62,6 +66,7 @@ class PipelineSettings:
         require_between("retrain tracks", self.retrain_tracks, 1, 10**9)
         require_between("drift pause days", self.drift_pause_days, 1, 366)
         parse_hour(self.first_hour)
+        require_between("landing retention days", self.landing_retention_days, 1, 36_500)
         for name in ("lake", "landing", "pseudonym_keys"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty", expected="a location")

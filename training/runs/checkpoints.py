@@ -1,4 +1,4 @@
-"""Checkpoints in the MLflow tracking store: which run made one, and the recorded copy of it."""
+"""Which run made a checkpoint, and the recorded copy of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from reentry.runtime.files import sha256_of
 from training.runs.mlflow_store import EXPERIMENT, existing_store, quiet, tracking_uri, usable
+from training.runs.runs import recorded_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,39 +35,37 @@ def fetch_checkpoint(sha256: str, name: str, folder: Path) -> Path | None:
 
     Args:
         sha256: SHA-256 of the checkpoint.
-        name: Name of its file.
-        folder: Folder of the copy.
+        name: name of its file.
+        folder: folder of the copy.
 
     Returns:
         Path of the copy; None if MLflow is not installed, or no run has the checkpoint.
 
     Raises:
-        ConfigError: The store is unusable.
+        ConfigError: the store is unusable.
     """
+    run_id = _find(sha256)
+    copy = recorded_file(run_id, name, folder) if run_id is not None else None
+    return copy if copy is not None and sha256_of(copy) == sha256 else None
+
+
+def tag_run(sha256: str, tags: dict[str, str]) -> None:
+    """Set tags of the run that made a checkpoint, if there is one.
+
+    Raises:
+        ConfigError: the store is unusable.
+    """
+    client, run_id = existing_store(), _find(sha256)
+    if client is None or run_id is None:
+        return
+    with quiet(), usable(tracking_uri()):
+        for tag, value in tags.items():
+            client.set_tag(run_id, tag, value)
+
+
+def _find(sha256: str) -> str | None:
     client = existing_store()
     if client is None:
         return None
     with quiet(), usable(tracking_uri()):
-        run = run_of_checkpoint(client, sha256)
-        if run is None or name not in {file.path for file in client.list_artifacts(run)}:
-            return None
-        copy = Path(client.download_artifacts(run, name, str(folder)))
-    return copy if sha256_of(copy) == sha256 else None
-
-
-def tag_run(sha256: str, tags: dict[str, str]) -> bool:
-    """Set tags of the run that made a checkpoint; return whether there is one.
-
-    Raises:
-        ConfigError: The store is unusable.
-    """
-    client = existing_store()
-    if client is None:
-        return False
-    with quiet(), usable(tracking_uri()):
-        run = run_of_checkpoint(client, sha256)
-        if run is None:
-            return False
-        for tag, value in tags.items():
-            client.set_tag(run, tag, value)
-    return True
+        return run_of_checkpoint(client, sha256)
