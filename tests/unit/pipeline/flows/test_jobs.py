@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from pipeline.flows.definitions import defs
-from pipeline.flows.jobs import maintain_tables, retrain_model, retraining_for
+from pipeline.flows.jobs import retrain_model, retraining_for
 from pipeline.ingest.ingest import ingest
 from pipeline.lake.lake import Lake
 from pipeline.retraining import retrain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from dagster._daemon.backfill import execute_backfill_iteration
 
 from pipeline.clean.build import build_clean
 from pipeline.features.build import build_features
+from pipeline.flows import definitions
 from pipeline.flows.definitions import defs
 from pipeline.flows.tables import NO_BAD_ROWS, raw
 from pipeline.ingest.ingest import ingest
@@ -30,6 +32,14 @@ HOURS = ("2026-12-01T08", "2026-12-01T09", "2026-12-01T10")
 
 def test_the_definitions_are_valid() -> None:
     dg.Definitions.validate_loadable(defs)
+
+
+def test_the_example_of_an_instance_is_valid_and_sends_no_telemetry(tmp_path: Path) -> None:
+    shutil.copy(Path(definitions.__file__).with_name("dagster.yaml"), tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
+        assert type(instance.run_storage).__name__ == "SqliteRunStorage"
 
 
 def test_a_run_for_each_hour_equals_the_commands(
