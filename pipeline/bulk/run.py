@@ -230,14 +230,7 @@ def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> N
             partition_values={"run": summary.run},
             modification_time=now,
             data_change=True,
-            stats=json.dumps(
-                {
-                    "numRecords": result.part.rows,
-                    "minValues": {"bucket": result.part.bucket, "track_id": result.part.first},
-                    "maxValues": {"bucket": result.part.bucket, "track_id": result.part.last},
-                    "nullCount": {"bucket": 0, "track_id": 0},
-                }
-            ),
+            stats=json.dumps({"numRecords": result.part.rows}),  # no track ids: the log outlives the rows
         )
         for result in results
     ]

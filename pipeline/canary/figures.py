@@ -7,16 +7,28 @@ definitions of failed and refused requests are those of k8s/monitoring/rules.yam
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from pipeline.canary.checks import Buckets, Requests, Scored
-from pipeline.canary.prometheus import NoFiguresError, Prometheus
+from pipeline.canary.prometheus import NoFiguresError, Prometheus, Series
 from reentry.schema import ENSEMBLE, REENTRY_FAST
 from reentry.triton.telemetry import DURATION_BUCKET, ONSETS, REFUSED, REQUESTS, STABILITY_INDEX, TRACKS
 
 CANARY: Final = "canary"
 STABLE: Final = "stable"
+
+
+def histogram(series: Iterable[Series]) -> Buckets:
+    """Return the buckets of a histogram with the label `le`.
+
+    A scrape may see some counters before and others after a request. Counts therefore never fall from one bucket to the
+    next, as in `histogram_quantile` of Prometheus.
+    """
+    found = sorted((float(each.labels["le"]), each.value) for each in series)
+    return list(zip((bound for bound, _ in found), accumulate((count for _, count in found), max), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,7 @@ class Release:
             NoFiguresError: it is unknown.
         """
         query = f"sum by (le) (increase({self._select(DURATION_BUCKET.name)}[{self.seconds}s]))"
-        found = sorted((float(each.labels["le"]), each.value) for each in self.prometheus.series(query))
+        found = histogram(self.prometheus.series(query))
         if not found or not math.isinf(found[-1][0]) or not all(math.isfinite(count) for _, count in found):
             raise NoFiguresError(f"no histogram for {query}")
         return found

@@ -64,7 +64,7 @@ def quantile(buckets: Sequence[tuple[float, float]], level: float) -> float:
             if math.isinf(bound):
                 return math.inf
             return lower_bound + (bound - lower_bound) * (rank - below) / (count - below)
-        lower_bound, below = bound, max(count, below)
+        lower_bound, below = bound, count
     return math.inf
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,15 @@ from tests.contract.manifests import K8S
 
 def test_without_a_file_all_limits_have_their_defaults() -> None:
     assert read_limits(None) == Limits()
+
+
+def test_the_guide_lists_every_limit_with_its_default(tmp_path: Path) -> None:
+    guide = (K8S.parent / "docs" / "canary.md").read_text()
+    (table,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    file = tmp_path / "canary.toml"
+    file.write_text(table)
+    assert read_limits(file) == Limits()
+    assert set(tomllib.loads(table)["canary"]) == {field.name for field in fields(Limits)}
 
 
 def test_a_file_replaces_the_limits_that_it_names(tmp_path: Path) -> None:

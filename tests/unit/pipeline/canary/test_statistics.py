@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.canary.figures import histogram
+from pipeline.canary.prometheus import Series
 from pipeline.canary.statistics import difference, quantile, quantile_estimate, share
 
 TWO_SIDED = 0.975
@@ -116,3 +118,8 @@ def test_the_bounds_of_a_quantile_cover_it_as_often_as_their_confidence_says() -
     low, high = np.mean(covered, axis=0)
     assert low == pytest.approx(0.95, abs=0.02)
     assert high == pytest.approx(0.97, abs=0.02)  # steps of whole ranks: the bound is the second largest of 600
+
+
+def test_the_counts_of_a_histogram_never_fall() -> None:
+    series = [Series({"le": bound}, count) for bound, count in (("+Inf", 9.0), ("0.1", 5.0), ("0.5", 10.0))]
+    assert histogram(series) == [(0.1, 5.0), (0.5, 10.0), (math.inf, 10.0)]

@@ -81,7 +81,7 @@ def derive(lake: Lake) -> None:
         schema=FEATURES_TABLE.schema,
     )
     lake.commit_once("features", ["test"], lambda _new, _table: features)
-    rows = clean.select(["bucket", "track_id", "timestamp"]).to_pydict() | {
+    rows = clean.select(["bucket", "track_id", "step", "timestamp"]).to_pydict() | {
         "run": ["test"] * clean.num_rows,
         "source": [f"lake:clean@{lake.open('clean').version()}"] * clean.num_rows,
         "model_version": [1] * clean.num_rows,
