@@ -12,7 +12,9 @@ from reentry.schema import REENTRY_PHASE
 
 def clean_rows(flights: pd.DataFrame) -> pa.Table:
     """Rows of the table clean for flights that need no repair; without a column of labels, the labels are missing."""
-    table = flights.assign(bucket=bucket_of(flights["track_id"].to_numpy()), operator_id=None, key_id="k1")
+    buckets = bucket_of(flights["track_id"].to_numpy())
+    table = flights.assign(bucket=buckets, operator_id=None, key_id="k1")
+    table["step"] = table.groupby("track_id").cumcount()
     if REENTRY_PHASE.name not in table:
         table[REENTRY_PHASE.name] = None
     return pa.Table.from_pandas(table, schema=CLEAN.schema, preserve_index=False).sort_by(

@@ -34,6 +34,9 @@ SOURCE: Final = "source"
 _BUILD: Final = "build"
 """Entry of a commit's metadata: everything that decides its rows."""
 
+_SAME_ROWS: Final = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
+"""Operations that change no row."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureBuild:
@@ -92,9 +95,10 @@ def build_features(
         ConfigError: The package that computes the orbit features is not installed.
     """
     clean = lake.open(CLEAN.name, version)
-    source = f"lake:{CLEAN.name}@{clean.version()}"
+    source = str(TableReference(CLEAN.name, clean.version()))
     # A table that was deleted and created again counts its versions from 0, but has another id.
-    description = f"{source} of {clean.metadata().id}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
+    rows = f"{CLEAN.name}@{_version_of_rows(clean)} of {clean.metadata().id}"
+    description = f"{rows}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
     lake.create(FEATURES_TABLE.name)
     earlier = [commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description]
     if earlier and not missing_files(lake, FEATURES_TABLE.name, earlier[0]["version"]):
@@ -104,7 +108,7 @@ def build_features(
 
     def rows_of(_keys: object, _table: DeltaTable) -> pa.RecordBatchReader:
         left_out.reset()
-        # Delta Lake pulls the batches on a thread on which no other table can be read, so a second thread reads `clean`.
+        # Delta Lake pulls the batches on a thread that cannot read another table, so a second thread reads `clean`.
         batches = one_ahead(_batches(lake, clean, groups, processes, left_out))
         return pa.RecordBatchReader.from_batches(FEATURES_TABLE.schema, _noting_failure(batches, failure))
 
@@ -122,6 +126,12 @@ def build_features(
         raise
     newest = next(commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description)
     return _report(source, newest, left_out if committed else None)
+
+
+def _version_of_rows(table: DeltaTable) -> int:
+    """Return the version at which the rows of a table were written; later ones have the same rows in other files."""
+    written = (commit for commit in table.history() if commit["operation"] not in _SAME_ROWS)
+    return int(next(commit["version"] for commit in written))
 
 
 @dataclass(slots=True)
@@ -162,17 +172,17 @@ def _batches(
     if not counts.tracks:
         raise LakeError(
             "no track has labels",
-            where=f"lake:{CLEAN.name}@{clean.version()}",
+            where=str(TableReference(CLEAN.name, clean.version())),
             expected=f"tracks with a {REENTRY_PHASE.name} in every row",
             got=f"{counts.unlabelled} tracks without",
         )
 
 
 def _noting_failure(batches: Iterator[pa.RecordBatch], failure: list[BaseException]) -> Iterator[pa.RecordBatch]:
-    """Keep the exception of an iterator, of which Delta Lake passes on the text only."""
+    """Keep the exception of an iterator, because Delta Lake passes on the text only."""
     try:
         yield from batches
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt) as error:
         failure.append(error)
         raise
 

@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 from pipeline.features.build import SOURCE
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
-from pipeline.lake.tables import BUCKETS, FEATURES_TABLE, feature_column
+from pipeline.lake.tables import BUCKETS, FEATURES_TABLE, STEP, feature_column
 from pipeline.lake.whole_tracks import rows_of_bucket, track_of, whole_tracks
 from reentry.errors import InputError, LakeError
 from reentry.features.groups import names_with
@@ -121,7 +121,7 @@ class LakeTrainingData:
             raise InputError(
                 "the condition is invalid",
                 where=str(self),
-                expected=f"an SQL condition on {', '.join(FEATURES_TABLE.schema.names[1:8])} and other columns",
+                expected=f"an SQL condition on {', '.join(FEATURES_TABLE.schema.names[2:9])} and other columns",
                 got=str(error),
             ) from error
         ids: npt.NDArray[np.int64] = pa.table(found)[TRACK_ID.name].to_numpy()
@@ -134,7 +134,7 @@ class LakeTrainingData:
         positions = {feature_column(name): FEATURES.index(name) for name in names_with(groups)}
         if missing := set(positions) - {field.name for field in table.schema().fields}:
             raise self._unusable(f"no column {', '.join(sorted(missing))}")
-        columns = ["schema_version", TRACK_ID.name, *MEASUREMENT_COLUMNS, REENTRY_PHASE.name, *positions]
+        columns = ["schema_version", TRACK_ID.name, STEP, *MEASUREMENT_COLUMNS, REENTRY_PHASE.name, *positions]
         for bucket in range(BUCKETS):
             with self.lake.errors(FEATURES_TABLE.name, self.version):
                 rows = rows_of_bucket(table, bucket, columns, track_ids)

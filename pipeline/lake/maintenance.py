@@ -46,11 +46,12 @@ class Maintenance:
     kept: list[int]
     """Versions that live runs name."""
 
-    def summary(self) -> str:
+    def summary(self, *, dry_run: bool = False) -> str:
         """Summary in one line of text."""
+        done = "to remove" if dry_run else "removed"
         compacted = f"{self.compacted:,} files compacted into {self.into:,}, " if self.compacted else ""
         kept = f"; versions of runs: {', '.join(map(str, self.kept))}" if self.kept else ""
-        return f"{self.table}: {compacted}{self.removed:,} files of {self.bytes / _MEBIBYTE:,.1f} MiB removed{kept}"
+        return f"{self.table}: {compacted}{self.removed:,} files of {self.bytes / _MEBIBYTE:,.1f} MiB {done}{kept}"
 
     def as_dict(self) -> dict[str, Any]:
         """Summary as a JSON-serialisable dict."""
@@ -84,9 +85,7 @@ def maintain(
         table = lake.open(name)
         kept = versions_of_runs(table, name, named)
         removed, size = _vacuum(lake, name, table, kept, retention_hours, dry_run=dry_run)
-        reports.append(
-            Maintenance(table=name, compacted=compacted, into=into, removed=removed, bytes=size, kept=kept)
-        )
+        reports.append(Maintenance(table=name, compacted=compacted, into=into, removed=removed, bytes=size, kept=kept))
     return reports
 
 
