@@ -23,8 +23,8 @@ from typing import Any, Final
 import torch
 
 from pipeline.features.training_data import LakeTrainingData
-from pipeline.lake.files import missing_files
 from pipeline.lake.lake import Lake
+from pipeline.lake.reference import TableReference
 from reentry.errors import CheckpointError, InputError, LakeError
 from reentry.runtime.arguments import require_file
 from reentry.tracks import fingerprint
@@ -77,9 +77,7 @@ class Reproduction:
 
     def summary(self) -> str:
         """Summary in a few lines of text."""
-        weights = (
-            "no weights, as the run's checkpoint is unavailable" if self.weights is None else f"{self.weights} tensors"
-        )
+        weights = "no weights, as the run has none" if self.weights is None else f"{self.weights} tensors of weights"
         result = "the same" if self.exact else f"{len(self.differences)} differences"
         compared = f"run {self.run[:ID_SHOWN]}: {result}; compared {self.metrics} metrics and {weights}"
         return "\n".join([f"{self.checkpoint}: trained again", compared, *(f"note: {note}" for note in self.notes)])
@@ -149,7 +147,8 @@ def _data(run: Run, lake: Lake, where: str) -> TrainingData:
         if (found := fingerprint(path)) != expected:
             raise InputError("the file has changed since the run", where=str(path), expected=expected, got=found)
         return TrainingFile(path=path, file_fingerprint=found)
-    data = LakeTrainingData(lake=lake, version=int(recorded[VERSION]), where=recorded[FILTER] or None)
+    reference = TableReference(recorded[TABLE], int(recorded[VERSION]))
+    data = LakeTrainingData.of(lake, reference, recorded[FILTER] or None)
     facts = data.facts()
     for name, problem in ((TABLE_ID, "another table"), (SCHEMA_HASH, "another schema than in the run")):
         if recorded[name] != facts[name]:
@@ -160,12 +159,6 @@ def _data(run: Run, lake: Lake, where: str) -> TrainingData:
                 got=str(facts[name]),
                 fix=f"name the lake of {where} with --lake",
             )
-    if missing := missing_files(lake, recorded[TABLE], data.version):
-        raise LakeError(
-            f"{len(missing)} files of this version have been removed",
-            where=f"{lake.location}, {data}",
-            expected="a version that `reentry lake maintain` keeps for its runs, and that no erasure has touched",
-        )
     return data
 
 
