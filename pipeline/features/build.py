@@ -16,6 +16,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipeline.lake.files import missing_files
+from pipeline.lake.history import commits, version_of_rows
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, FEATURES_TABLE, feature_column
@@ -33,9 +34,6 @@ SOURCE: Final = "source"
 """Entry of a commit's metadata: the version of `clean` that its features were computed from."""
 _BUILD: Final = "build"
 """Entry of a commit's metadata: everything that decides its rows."""
-
-_SAME_ROWS: Final = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
-"""Operations that change no row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +95,10 @@ def build_features(
     clean = lake.open(CLEAN.name, version)
     source = str(TableReference(CLEAN.name, clean.version()))
     # A table that was deleted and created again counts its versions from 0, but has another id.
-    rows = f"{CLEAN.name}@{_version_of_rows(clean)} of {clean.metadata().id}"
+    rows = f"{CLEAN.name}@{version_of_rows(clean)} of {clean.metadata().id}"
     description = f"{rows}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
     lake.create(FEATURES_TABLE.name)
-    earlier = [commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description]
+    earlier = [commit for commit in commits(lake.open(FEATURES_TABLE.name)) if commit.get(_BUILD) == description]
     if earlier and not missing_files(lake, FEATURES_TABLE.name, earlier[0]["version"]):
         return _report(source, earlier[0])
     failure: list[BaseException] = []
@@ -124,14 +122,8 @@ def build_features(
         if failure:
             raise failure[-1] from None
         raise
-    newest = next(commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description)
+    newest = next(commit for commit in commits(lake.open(FEATURES_TABLE.name)) if commit.get(_BUILD) == description)
     return _report(source, newest, left_out if committed else None)
-
-
-def _version_of_rows(table: DeltaTable) -> int:
-    """Return the version at which the rows of a table were written; later ones have the same rows in other files."""
-    written = (commit for commit in table.history() if commit["operation"] not in _SAME_ROWS)
-    return int(next(commit["version"] for commit in written))
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from deltalake.exceptions import DeltaError
 
 from pipeline.features.build import SOURCE
 from pipeline.lake.files import missing_files
+from pipeline.lake.history import commits
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, FEATURES_TABLE, STEP, feature_column
@@ -85,7 +86,7 @@ class LakeTrainingData:
         """
         table = self.lake.open(FEATURES_TABLE.name, self.version)
         with self.lake.errors(FEATURES_TABLE.name, self.version):
-            built = next((commit for commit in table.history() if SOURCE in commit), {})
+            built = next((commit for commit in commits(table) if SOURCE in commit), {})
             return {
                 "data.path": str(self),
                 TABLE: FEATURES_TABLE.name,

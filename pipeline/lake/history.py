@@ -1,0 +1,21 @@
+"""History of a table up to a version."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from deltalake import DeltaTable
+
+_SAME_ROWS: Final = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
+"""Operations that change no row."""
+
+
+def commits(table: DeltaTable) -> list[dict[str, Any]]:
+    """Return the commits up to the version at which the table is open, newest first."""
+    # Delta Lake also returns the later ones.
+    return [commit for commit in table.history() if commit["version"] <= table.version()]
+
+
+def version_of_rows(table: DeltaTable) -> int:
+    """Return the version that has written the rows; later versions have the same rows in other files."""
+    return int(next(commit["version"] for commit in commits(table) if commit["operation"] not in _SAME_ROWS))
