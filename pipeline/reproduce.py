@@ -40,7 +40,9 @@ from training.train import CHECKPOINT_NAME, train_tracks
 
 _CODE: Final = ("git_revision", "lock_hash", "schema_version")
 """Parameters of a run that must be the same."""
-_MACHINE: Final = ("processor", "threads", "image_digest")
+_IMAGE: Final = "image_digest"
+"""Parameter with the digest of the container image, which also identifies the code where there is no git revision."""
+_MACHINE: Final = ("processor", "threads")
 """Parameters of a run that explain a difference."""
 _DURATION: Final = "seconds"
 
@@ -168,12 +170,15 @@ def _code(run: Run, now: Mapping[str, str], where: str, allowed: bool) -> list[s
     Raises:
         InputError: It differs, and that is not allowed.
     """
-    changes = [_change(run, now, name) for name in _CODE if run.parameters.get(name) != now[name]]
+    image = run.parameters.get(_IMAGE, "unknown")
     revision = run.parameters.get("git_revision", "unknown")
+    changes = [_change(run, now, name) for name in _CODE if run.parameters.get(name) != now[name]]
     if revision.endswith("-dirty"):
         changes.append(f"the run's code had changes that were not committed: {revision}")
-    if revision == "unknown" and "unknown" in (run.parameters.get("image_digest", "unknown"), now["image_digest"]):
+    if revision == image == "unknown":
         changes.append("the run's code is unknown: it had neither a git revision nor an image digest")
+    elif image != now[_IMAGE] and (revision == "unknown" or "unknown" not in (image, now[_IMAGE])):
+        changes.append(_change(run, now, _IMAGE))
     if changes and not allowed:
         raise InputError(
             "the code is not that of the run",

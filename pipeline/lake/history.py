@@ -11,9 +11,14 @@ _SAME_ROWS: Final = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
 
 
 def commits(table: DeltaTable) -> list[dict[str, Any]]:
-    """Return the commits up to the version at which the table is open, newest first."""
-    # Delta Lake also returns the later ones.
-    return [commit for commit in table.history() if commit["version"] <= table.version()]
+    """Return the commits up to the version at which the table is open, newest first, each with its `version`.
+
+    `DeltaTable.history` returns the later ones too, and numbers them from the version at which the table is open, which
+    is right for the newest version only. The log of a table of the lake is never shortened, so it starts at version 0.
+    """
+    found = table.history()
+    numbered = (commit | {"version": len(found) - 1 - index} for index, commit in enumerate(found))
+    return [commit for commit in numbered if commit["version"] <= table.version()]
 
 
 def version_of_rows(table: DeltaTable) -> int:

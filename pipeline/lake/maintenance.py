@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
+from pyarrow.fs import FileType
 
 from pipeline.lake.files import file_infos
 from pipeline.lake.lake import Lake
@@ -144,8 +145,8 @@ def _vacuum(
                 keep_versions=[*kept, table.version()],
             )
 
-    paths = vacuum(dry_run=True)
-    size = sum(info.size or 0 for info in file_infos(lake, name, paths))
-    if paths and not dry_run:
+    # The log also names the files that an earlier maintenance has removed.
+    present = [info for info in file_infos(lake, name, vacuum(dry_run=True)) if info.type is FileType.File]
+    if present and not dry_run:
         vacuum(dry_run=False)
-    return len(paths), size
+    return len(present), sum(info.size for info in present)
