@@ -54,8 +54,9 @@ ISSUER ?=
 SIGNED_BY = $(if $(SIGNING_KEY),--key $(SIGNING_KEY),--certificate-identity \
 	$(or $(SIGNER),$(error which signer? make verify SIGNER=... ISSUER=... or SIGNING_KEY=...)) --certificate-oidc-issuer \
 	$(or $(ISSUER),$(error which issuer? make verify SIGNER=... ISSUER=...)))
-# Number of test processes. Each one starts its own Triton server.
-WORKERS ?= 2
+# Number of test processes. Each one starts its own Triton server. About half of the time a test waits for a server or
+# a process, so two cores have work for three.
+WORKERS ?= 3
 # test: COVERAGE=1 also measures the coverage, which takes about a third longer, and fails below 90 %.
 COVERAGE ?=
 # fuzz: number of files of each kind, and the random seed. gateway-fuzz: number of random requests of each route.
@@ -251,8 +252,8 @@ stalls: setup ## count the requests that Triton's scheduler stalls, of the serve
 matrix: setup ## run about 1,600 wrong command lines as processes of their own (half an hour)
 	$(BIN)/python -m tests.bad_input
 
-figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
-	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
+figures: ## draw the pictures of docs/figures from their sources (needs Graphviz)
+	for name in architecture pipeline; do dot -Tsvg docs/figures/$$name.dot -o docs/figures/$$name.svg; done
 
 page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
 	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }

@@ -17,15 +17,19 @@ from cli.engine import engine
 from cli.evaluate import evaluate
 from cli.export import export
 from cli.features import features
+from cli.gate import gate
 from cli.gateway import gateway
 from cli.ingest import ingest
 from cli.lake import lake
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
+from cli.privacy import privacy
 from cli.repository import repository
 from cli.reproduce import reproduce
+from cli.retrain import retrain
 from cli.runs import runs
+from cli.score_bulk import score_bulk
 from cli.serve import serve
 from cli.simulate import simulate
 from cli.stream import stream
@@ -42,11 +46,16 @@ app = typer.Typer(
     help="Marks the reentry phase of missile tracks as it begins: train, export, serve with Triton, measure.",
     epilog="Example: `reentry simulate data/train.csv && reentry train data/train.csv`",
 )
-for command in (simulate, train, evaluate, study, export, serve, predict, stream, ingest, reproduce, doctor):
+for command in (
+    *(simulate, train, evaluate, study, export, serve, predict, stream, doctor),
+    *(ingest, retrain, gate, reproduce),
+):
     app.command()(command)
+app.command(name="score-bulk")(score_bulk)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(lake, name="lake")
+app.add_typer(privacy, name="privacy")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")

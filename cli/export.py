@@ -73,6 +73,8 @@ def export(
 
     from export.pipeline import export_checkpoint
     from export.results import FormatResult
+    from pipeline.retraining.aliases import mirror_labels
+    from registry.open import open_store
 
     if benchmark:
         _benchmark(checkpoint, data, formats if format else tuple(Format), as_json)
@@ -96,6 +98,8 @@ def export(
 
     with interruption("no further version was installed"):
         result = export_checkpoint(config, print_summary)
+    if result.card is not None:
+        mirror_labels(open_store(repository))
     change = result.promotion.change if result.promotion else None
     if as_json:
         content = {

@@ -138,6 +138,7 @@ def promote(
 
     Example: `reentry repository promote candidate --url http://127.0.0.1:8000`
     """
+    from pipeline.retraining.aliases import mirror_labels
     from registry.inventory import numbered
     from registry.labels import Record
     from registry.open import open_store
@@ -145,9 +146,9 @@ def promote(
 
     store = open_store(place, model)
     number = numbered(store, Record.of(store).labels, version)
-    _print_promotion(
-        promote_version(store, number, reason=reason, server=_server(url, model), gpu=gpu), url, as_json=as_json
-    )
+    promotion = promote_version(store, number, reason=reason, server=_server(url, model), gpu=gpu)
+    _print_promotion(promotion, url, as_json=as_json)
+    mirror_labels(store)
 
 
 @repository.command()
@@ -165,11 +166,39 @@ def rollback(
 
     Example: `reentry repository rollback --url http://127.0.0.1:8000 --reason "onsets too late"`
     """
+    from pipeline.retraining.aliases import mirror_labels
     from registry.open import open_store
     from registry.promotion import rollback as roll_back
 
-    promotion = roll_back(open_store(place, model), to=to, reason=reason, server=_server(url, model))
+    store = open_store(place, model)
+    promotion = roll_back(store, to=to, reason=reason, server=_server(url, model))
     _print_promotion(promotion, url, as_json=as_json)
+    mirror_labels(store)
+
+
+@repository.command()
+def sync(
+    place: RepositoryLocation = DEFAULT_REPOSITORY,
+    model: ModelName = REENTRY_LSTM.name,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the aliases that would change; change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the aliases `production` and `candidate` in MLflow equal to the labels of the repository.
+
+    Promotions and exports keep them equal. After one that could not reach MLflow, this command repairs the aliases.
+
+    Example: `reentry repository sync --dry-run`
+    """
+    from pipeline.retraining.aliases import sync_aliases
+    from registry.open import open_store
+
+    changes = sync_aliases(open_store(place, model), dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps({"changes": changes, "dry_run": dry_run}))
+    else:
+        typer.echo("\n".join(changes) or "the aliases equal the labels")
 
 
 @repository.command()

@@ -20,13 +20,14 @@ from export.validation import Validation, validation_of
 from reentry.decision import DecisionConfig
 from reentry.drift import REFERENCE_FILE
 from reentry.errors import ExportError, ReentryError, RepositoryError
+from reentry.runtime.files import sha256_of
 from reentry.schema import REENTRY_LSTM, REENTRY_STEP
 from registry.formats import FORMATS, Format
 from registry.labels import Record
 from registry.manifest import MANIFEST_FILE, Manifest
 from registry.open import open_store
 from registry.promotion import Promotion, label_exported
-from registry.store import VersionStore, file_entries, next_version, sha256_of
+from registry.store import VersionStore, file_entries, next_version
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.data.identity import DataIdentity
 from training.fit.threads import one_thread

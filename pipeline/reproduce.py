@@ -25,6 +25,7 @@ import torch
 from pipeline.features.training_data import LakeTrainingData
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
+from pipeline.retraining.baselines import PREFIX
 from reentry.errors import CheckpointError, InputError, LakeError
 from reentry.runtime.arguments import require_file
 from reentry.tracks import fingerprint
@@ -122,7 +123,7 @@ def reproduce(name: str, out: Path, lake: Lake, *, allow_other_code: bool = Fals
     )
     checkpoint = report.trained.checkpoint
     metrics = last | checkpoint.metrics | {"best_epoch": float(report.trained.best_epoch + 1)}
-    recorded = {name: value for name, value in run.metrics.items() if name != _DURATION and value is not None}
+    recorded = {name: value for name, value in run.metrics.items() if _compared(name) and value is not None}
     earlier = _recorded_checkpoint(run, notes)
     differences = _metrics(recorded, {name: value for name, value in metrics.items() if math.isfinite(value)})
     tensors = None
@@ -137,6 +138,11 @@ def reproduce(name: str, out: Path, lake: Lake, *, allow_other_code: bool = Fals
         differences=differences,
         notes=notes,
     )
+
+
+def _compared(metric: str) -> bool:
+    """Return whether a metric is one of the network, and not of a baseline that was logged beside it."""
+    return metric != _DURATION and not metric.startswith(f"{PREFIX}.")
 
 
 def _data(run: Run, lake: Lake, where: str) -> TrainingData:
@@ -195,7 +201,7 @@ def _change(run: Run, now: Mapping[str, str], name: str) -> str:
 
 def _recorded_checkpoint(run: Run, notes: list[str]) -> Checkpoint | None:
     with tempfile.TemporaryDirectory(prefix="reentry-checkpoint-") as folder:
-        path = recorded_file(run, CHECKPOINT_NAME, Path(folder))
+        path = recorded_file(run.run_id, CHECKPOINT_NAME, Path(folder))
         if path is None:
             return None
         try:

@@ -30,10 +30,30 @@ class PipelineSettings:
     """Number of hours, the current one included, that an ingestion without --hour looks at."""
     bad_row_limit: float = 0.05
     """Share of bad rows in the files of an hour above which the hour fails."""
+    gate_margin: float = 0.1
+    """Difference of two onset RMSE that does not matter, s: that of one track in 25 which is one step of 0.5 s off."""
+    gate_margin_share: float = 0.05
+    """The same as a share of the onset RMSE in production; the larger one counts."""
+    gate_window_days: float = 7.0
+    """Length of the window of newest labelled tracks that the gate scores beside the whole table, days."""
+    retrain_days: float = 7.0
+    """Age of the last training, in days, from which `retrain --reason schedule --if-due` trains."""
+    retrain_tracks: int = 500
+    """Number of new labelled tracks from which `retrain --reason data --if-due` trains."""
+    landing_retention_days: int = 30
+    """Age in days from which `reentry privacy audit` reports a file of the landing folder, which holds plain ids."""
+    bulk_part_rows: int = 1_000_000
+    """Number of rows at which `reentry score-bulk` ends a part; it bounds the memory of a worker."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
         require_between("bad row limit", self.bad_row_limit, 0.0, 1.0)
+        require_between("gate margin", self.gate_margin, 0.0, 3600.0, unit="s")
+        require_between("gate margin share", self.gate_margin_share, 0.0, 1.0)
+        require_between("gate window days", self.gate_window_days, 1 / 24, 36_600)
+        require_between("retrain days", self.retrain_days, 0.0, 36_600)
+        require_between("retrain tracks", self.retrain_tracks, 1, 10**9)
+        require_between("landing retention days", self.landing_retention_days, 1, 36_500)
         for name in ("lake", "landing", "pseudonym_keys"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty", expected="a location")

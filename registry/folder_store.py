@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from reentry.errors import RepositoryError
-from reentry.runtime.files import whole_file
+from reentry.runtime.files import sha256_of, whole_file
 from reentry.serving.repository import installed_versions
 from registry.models import VersionedModel
-from registry.store import CONFIG_FILE, Stored, changed_meanwhile, require_finished, sha256_of
+from registry.store import CONFIG_FILE, Stored, changed_meanwhile, require_finished
 
 OLD_SECONDS: Final = 24 * 3600.0
 """Age in seconds from which a scratch folder of another machine counts as abandoned; no export takes a day to copy."""

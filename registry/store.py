@@ -12,11 +12,11 @@ what the caller read, so that no command overwrites the change of another.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from reentry.errors import RepositoryError
+from reentry.runtime.files import sha256_of
 from registry.manifest import MANIFEST_FILE, FileEntry, Manifest
 from registry.models import VersionedModel
 
@@ -130,12 +130,6 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST_FILE
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as lower-case hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_finished(folder: Path, version: int) -> None:

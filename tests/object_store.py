@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.stop()
+        server.stop(signal.SIGKILL)  # its graceful end takes half a minute, and nothing of it is kept
         shutil.rmtree(folder, ignore_errors=True)
 
 

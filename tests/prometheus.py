@@ -22,14 +22,17 @@ from tests.contract.manifests import K8S, program
 MONITORING = K8S / "monitoring"
 
 
-def scrape_config(server: str | None, feed: str | None, gateway: str | None = None) -> dict[str, Any]:
-    """Return prometheus.yaml with the pods of a server, of a feed and of a gateway as static targets.
+def scrape_config(
+    server: str | None, feed: str | None, gateway: str | None = None, lake: str | None = None
+) -> dict[str, Any]:
+    """Return prometheus.yaml with the pods of a server, a feed, a gateway and an exporter as static targets.
 
     They replace the discovery by Kubernetes, which finds two ports of the pods of a server and of a gateway.
     """
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
     pods = []
-    for address, name in ((server, "reentry"), (feed, "reentry-feed"), (gateway, "reentry-gateway")):
+    named = ((server, "reentry"), (feed, "reentry-feed"), (gateway, "reentry-gateway"), (lake, "reentry-lake"))
+    for address, name in named:
         if address is not None:
             pods += [_pod(address, name, "metrics"), _pod("127.0.0.1:1", name, "http")]
     for job in config["scrape_configs"]:
@@ -72,6 +75,11 @@ def of_gateway(query: str) -> bool:
     return 'job="reentry-gateway"' in query or "reentry_gateway:" in query
 
 
+def of_lake(query: str) -> bool:
+    """Whether a query uses the metrics of the data pipeline."""
+    return 'job="reentry-lake"' in query
+
+
 def concrete(query: str) -> str:
     """Return a query with the variables of the dashboard replaced, as Grafana does."""
     return query.replace("$namespace", ".*").replace("$__rate_interval", "10s")
@@ -100,13 +108,18 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(
-    folder: Path, *, server: str | None = None, feed: str | None = None, gateway: str | None = None
+    folder: Path,
+    *,
+    server: str | None = None,
+    feed: str | None = None,
+    gateway: str | None = None,
+    lake: str | None = None,
 ) -> Iterator[Prometheus]:
     """Run a Prometheus that scrapes the given targets, host:port each, every second, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed, gateway)))
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed, gateway, lake)))
     command = [program("prometheus"), f"--config.file={folder / 'prometheus.yaml'}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log:

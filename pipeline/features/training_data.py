@@ -1,4 +1,4 @@
-"""A version of the table `features` as the data of a training."""
+"""A version of the table `features` as the data of a training, without the tracks that are held out for the gate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from pipeline.features.build import SOURCE
+from pipeline.features.held_out import is_held_out
 from pipeline.lake.files import missing_files
 from pipeline.lake.history import commits
 from pipeline.lake.lake import Lake
@@ -48,6 +49,8 @@ class LakeTrainingData:
     """SQL condition on the columns. A track is used if all of its rows satisfy it."""
     track_ids: npt.NDArray[np.int64] | None
     """Ids of the tracks that satisfy the condition, (K,); None without a condition."""
+    held_out: bool = False
+    """Whether these are the tracks that no training uses, see `pipeline.features.held_out`, instead of the others."""
 
     @classmethod
     def of(cls, lake: Lake, reference: TableReference, where: str | None = None) -> LakeTrainingData:
@@ -124,6 +127,7 @@ class LakeTrainingData:
         for bucket in range(BUCKETS):
             with self.lake.errors(FEATURES_TABLE.name, self.version):
                 rows = rows_of_bucket(table, bucket, columns, self.track_ids)
+            rows = rows.filter(is_held_out(rows[TRACK_ID.name].to_numpy()) == self.held_out)
             if others := set(rows["schema_version"].unique().to_pylist()) - {SCHEMA_VERSION}:
                 raise self._unusable("other schema version", expected=str(SCHEMA_VERSION), got=str(min(others)))
             if empty := [name for name in positions if rows[name].null_count]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipeline.ingest.landing import Landed
 from pipeline.ingest.other_columns import Texts, read_other_columns
-from pipeline.lake.tables import EXTRA, KEY_ID, OPERATOR_ID, QUARANTINE, RAW, bucket_of
+from pipeline.lake.tables import EXTRA, KEY_ID, OPERATOR_ID, QUARANTINE, RAW, SEVERITY, bucket_of
 from pipeline.privacy.keys import PseudonymKeys
 from pipeline.privacy.pseudonyms import OPERATOR, SENSOR, pseudonyms
 from pipeline.privacy.scrub import masked, rounded
@@ -28,6 +28,7 @@ from reentry.errors import TrackFileError
 from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
 from reentry.tracks.cells import NO_LABEL, RECORD, Records, parse
 from reentry.tracks.sources import Source, open_source
+from reentry.tracks.write import origin_of
 
 OPTIONAL: Final = (REENTRY_PHASE.name, OPERATOR_ID)
 """Columns that a file may lack; they are then missing in every row."""
@@ -121,7 +122,7 @@ def _read(path: Path, landed: Landed, content: str, keys: PseudonymKeys) -> File
         content=content,
         rows=rows,
         bad_rows=len(bad),
-        raw=_raw(good, texts, landed, content, keys),
+        raw=_raw(good, texts, _simulated(path), landed, content, keys),
         quarantine=_quarantine(_with_previews(faults, records), landed, content),
         warnings=tuple(warnings),
     )
@@ -188,13 +189,27 @@ def _quarantine(faults: pd.DataFrame, landed: Landed, content: str) -> pa.Table:
     return pa.table(columns, schema=QUARANTINE.schema)
 
 
-def _raw(good: Records, texts: Mapping[str, Texts], landed: Landed, content: str, keys: PseudonymKeys) -> pa.Table:
+def _simulated(path: Path) -> dict[str, int]:
+    """Return the severity that a simulation has recorded in the file; empty for other files."""
+    severity = (origin_of(path) or {}).get(SEVERITY)
+    return {SEVERITY: severity} if isinstance(severity, int) else {}
+
+
+def _raw(
+    good: Records,
+    texts: Mapping[str, Texts],
+    simulated: Mapping[str, int],
+    landed: Landed,
+    content: str,
+    keys: PseudonymKeys,
+) -> pa.Table:
     bucket = bucket_of(good["track_id"])
     order = np.lexsort((good["row"], good["track_id"], bucket))
     good, bucket = good[order], bucket[order]
     sensors = good["measurement"][:, _POSITION[SENSOR_ID.name]].astype(np.int64)
     distinct, codes = np.unique(sensors, return_inverse=True)
     of_sensor = pseudonyms(SENSOR, map(str, distinct.tolist()), keys)
+    other = {name: each for name, each in texts.items() if name != OPERATOR_ID}
     label = good["reentry_phase"]
     columns: dict[str, Any] = {
         **_origin(landed, content, len(good)),
@@ -205,7 +220,7 @@ def _raw(good: Records, texts: Mapping[str, Texts], landed: Landed, content: str
         REENTRY_PHASE.name: pa.array(label, pa.int8(), mask=label == NO_LABEL),
         OPERATOR_ID: _operators(texts.get(OPERATOR_ID), good["row"], keys),
         KEY_ID: pa.array([keys.current] * len(good), pa.string()),
-        EXTRA: _extra({name: each for name, each in texts.items() if name != OPERATOR_ID}, good["row"], keys),
+        EXTRA: _extra(other, simulated, good["row"], keys),
     }
     for name, position in _POSITION.items():
         values = good["measurement"][:, position]
@@ -225,15 +240,18 @@ def _operators(texts: Texts | None, rows: npt.NDArray[np.int64], keys: Pseudonym
     return pa.array([of_operator[text] if text else None for text in texts[rows]], pa.int64())
 
 
-def _extra(columns: Mapping[str, Texts], rows: npt.NDArray[np.int64], keys: PseudonymKeys) -> pa.Array:
+def _extra(
+    columns: Mapping[str, Texts], simulated: Mapping[str, int], rows: npt.NDArray[np.int64], keys: PseudonymKeys
+) -> pa.Array:
     """Return unknown columns as JSON objects: plain decimal fractions stay, every other text becomes a pseudonym.
 
-    A whole number or a text of an unknown column may identify somebody.
+    A whole number or a text of an unknown column may identify somebody. What a simulation records of itself does not.
     """
-    if not columns:
+    if not columns and not simulated:
         return pa.nulls(len(rows), pa.string())
     safe = {name: _safe(texts[rows], keys) for name, texts in columns.items()}
-    return pa.array([json.dumps({name: safe[name][row] for name in safe}) for row in range(len(rows))], pa.string())
+    objects = ({name: safe[name][row] for name in safe} | dict(simulated) for row in range(len(rows)))
+    return pa.array([json.dumps(each) for each in objects], pa.string())
 
 
 def _safe(texts: Texts, keys: PseudonymKeys) -> list[float | str | None]:

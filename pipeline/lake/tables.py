@@ -28,6 +28,8 @@ STEP: Final = "step"
 """Column that numbers the rows of a complete track from 0."""
 EXTRA: Final = "_extra"
 """Column that keeps the columns of a file that the contract does not know, as a JSON object."""
+SEVERITY: Final = "severity"
+"""Entry of `EXTRA` with the severity of a simulated track, if the landing file records it."""
 
 _SHIFT: Final = np.uint64(64 - (BUCKETS - 1).bit_length())
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -152,5 +154,31 @@ PREDICTIONS: Final = Table(
     ),
     partition_by=("run",),
 )
+VERDICTS: Final = Table(
+    name="verdicts",
+    meaning="Verdicts of the gate on new models, one row for each comparison with the version in production.",
+    schema=pa.schema(
+        [
+            *_fields(
+                ("time", pa.timestamp("us", tz="UTC"), False),
+                ("challenger", pa.string(), False),
+                ("champion", pa.string(), False),
+                ("reason", pa.string(), True),
+                ("table", pa.string(), False),
+                ("tracks", pa.int64(), False),
+                ("verdict", pa.string(), False),
+                ("difference", pa.float64(), False),
+                ("low", pa.float64(), False),
+                ("high", pa.float64(), False),
+                ("margin", pa.float64(), False),
+                ("allowed", pa.bool_(), False),
+            )
+        ]
+    ),
+    partition_by=(),
+)
+"""The difference of the onset RMSE on the table, challenger minus champion, its interval and its margin are in s.
+`challenger` and `champion` are the SHA-256 of checkpoints, and `allowed` is whether the challenger may replace the
+champion."""
 
-TABLES: Final = {table.name: table for table in (RAW, QUARANTINE, CLEAN, FEATURES_TABLE, PREDICTIONS)}
+TABLES: Final = {table.name: table for table in (RAW, QUARANTINE, CLEAN, FEATURES_TABLE, PREDICTIONS, VERDICTS)}

@@ -1,9 +1,10 @@
-"""Atomic writes of files, and clear errors for places that are not writable."""
+"""Atomic writes of files, clear errors for places that are not writable, and the SHA-256 of a file."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -45,6 +46,12 @@ def check_writable(folder: Path) -> None:
             place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as lower-case hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
-import yaml
 
 from reentry.serving import EmbeddedServer
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
@@ -36,6 +35,7 @@ from tests.contract.manifests import (
     Manifest,
     build,
     containers,
+    documents,
     every,
     one,
     pod,
@@ -109,6 +109,7 @@ class Cluster:
                 "PATH": f"{self.state}:{os.environ['PATH']}",
                 "STATE": str(self.state),
                 "KUBECTL": program("kubectl"),
+                "GOGC": "off",  # a short kubectl spends a third of its time on collecting garbage
                 "API": self.api,
                 "HTTP_PORT": str(self.http_port),
                 "GRPC_PORT": str(self.grpc_port),
@@ -139,7 +140,7 @@ class Cluster:
 
     @property
     def applied(self) -> list[dict]:
-        return list(yaml.safe_load_all((self.state / "applied.yaml").read_text()))
+        return list(documents((self.state / "applied.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")

@@ -135,11 +135,12 @@ def _row_hashes(track: Track) -> Hashes:
     cells = np.ascontiguousarray(track.measurements[:, _ROW_COLUMNS] + 0.0, dtype="<f8")  # + 0.0 turns -0.0 into 0.0
     mixed = np.zeros(len(cells), dtype=np.uint64)
     for column in cells.view("<u8").T:
-        mixed = _splitmix64(mixed ^ column)
+        mixed = splitmix64(mixed ^ column)
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def _splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Mix the bits of integers, so that similar integers give unrelated ones."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

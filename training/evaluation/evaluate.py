@@ -174,7 +174,7 @@ def open_evaluation(
                         runs.append(_run(again.checkpoint, again.train, again.validation, folder))
                         advance(1)
         else:
-            train, unseen = _partition(data.samples, _trained(checkpoint, identity, data.samples))
+            train, unseen = _partition(data.samples, trained_on(checkpoint, identity, data.samples))
             runs = [_run(checkpoint, train[:0], unseen or train, folder)]
         yield Evaluation(
             checkpoint=checkpoint,
@@ -187,8 +187,14 @@ def open_evaluation(
         )
 
 
-def _trained(checkpoint: Checkpoint, identity: DataIdentity, samples: Sequence[Sample]) -> Iterator[bool]:
-    """Whether each track trained the checkpoint, as a whole flight or in part; see `training.data.identity`."""
+def trained_on(checkpoint: Checkpoint, identity: DataIdentity, samples: Sequence[Sample]) -> Iterator[bool]:
+    """Whether each track trained the checkpoint, as a whole flight or in part; see `training.data.identity`.
+
+    Args:
+        checkpoint: the checkpoint.
+        identity: fingerprints of the tracks.
+        samples: the tracks, in the order of `identity`.
+    """
     index = FlightIndex(checkpoint.trained_rows) if checkpoint.trained_rows is not None else None
     for flight, sample in zip(identity.flight_fingerprints, samples, strict=True):
         yield flight in checkpoint.trained_flights or (index is not None and index.recognises(sample.track))

@@ -59,6 +59,22 @@ def open_store(uri: str) -> MlflowClient:
     return client
 
 
+def existing_store() -> MlflowClient | None:
+    """Client for the store in use; None if it does not exist yet, or if MLflow is not installed.
+
+    Raises:
+        InputError: the store is unusable.
+    """
+    uri = tracking_uri()
+    file = database(uri)
+    if file is not None and not file.is_file():
+        return None
+    try:
+        return open_store(uri)
+    except ImportError:
+        return None
+
+
 @contextmanager
 def usable(uri: str) -> Iterator[None]:
     """Report any error of the store in one line.

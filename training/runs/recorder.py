@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reentry.errors import InputError
+from reentry.runtime.files import sha256_of
 from reentry.runtime.revision import git_revision
 from reentry.schema import SCHEMA_VERSION
 from training.config import ModelConfig, TrainConfig
 from training.data.training_data import TrainingData
 from training.fit.threads import THREADS, device, processor
 from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME
+from training.runs.checkpoints import CHECKPOINT_TAG
 from training.runs.mlflow_store import URI_VARIABLE, experiment_of, first_line, open_store, quiet, tracking_uri, usable
 
 if TYPE_CHECKING:
@@ -63,6 +65,15 @@ class Recorder:
             from mlflow.entities import Param
 
             client.log_batch(self.run_id, params=[Param(name, value) for name, value in texts.items()])
+
+        self._send(send)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags, which later commands may change."""
+
+        def send(client: MlflowClient) -> None:
+            for name, value in values.items():
+                client.set_tag(self.run_id, name, value)
 
         self._send(send)
 
@@ -162,7 +173,10 @@ def training_parameters(data: TrainingData, model: ModelConfig, config: TrainCon
 
 
 def record_training(recorder: Recorder, report: TrainReport) -> None:
-    """Record the result of a training: metrics, fingerprint of the tracks, checkpoint, model card and its plots."""
+    """Record the result of a training: metrics, fingerprint of the tracks, checkpoint, model card and its plots.
+
+    The SHA-256 of the checkpoint is a tag, by which `training.runs.checkpoints` finds the run.
+    """
     trained = report.trained
     recorder.parameters(
         {
@@ -175,6 +189,7 @@ def record_training(recorder: Recorder, report: TrainReport) -> None:
     recorder.metrics(
         trained.checkpoint.metrics | {"best_epoch": float(trained.best_epoch + 1), "seconds": report.seconds}
     )
+    recorder.tags({CHECKPOINT_TAG: sha256_of(report.checkpoint)})
     # The files are listed by name because the folder may hold other files of the user.
     card_files = [report.checkpoint.with_name(name) for name in (CARD_NAME, ERRORS_NAME, RELIABILITY_NAME)]
     recorder.files([report.checkpoint, *card_files])

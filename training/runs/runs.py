@@ -113,7 +113,7 @@ def find(name: str) -> Run:
     return _matching(all_runs(), name)
 
 
-def recorded_file(run: Run, name: str, folder: Path) -> Path | None:
+def recorded_file(run_id: str, name: str, folder: Path) -> Path | None:
     """Copy a file of a run into a folder, and return its path; None if the run has no such file, or it is lost.
 
     Raises:
@@ -124,7 +124,7 @@ def recorded_file(run: Run, name: str, folder: Path) -> Path | None:
     client = open_store(tracking_uri())
     with quiet():
         try:
-            return Path(client.download_artifacts(run.run_id, name, str(folder)))
+            return Path(client.download_artifacts(run_id, name, str(folder)))
         except (MlflowException, OSError) as error:
             _log.warning("the file %s of the run is not available: %s", name, first_line(error))
             return None

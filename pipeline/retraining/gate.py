@@ -1,0 +1,196 @@
+"""The gate: both models score the same unseen tracks again, and the verdict decides whether one may replace the other.
+
+The tracks are those that no training on the lake uses, of one version of the table of features, and the newest of them
+as a second data set: a model that fits old flights alone must not pass. Tracks that trained one of the two models, as
+a training on a file may have, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.features.held_out import SHARE
+from pipeline.features.training_data import LakeTrainingData
+from pipeline.lake.lake import Lake
+from pipeline.lake.reference import TableReference
+from pipeline.lake.tables import FEATURES_TABLE
+from pipeline.retraining.contestants import Contestant
+from pipeline.retraining.paired import RESAMPLES, Measure, compare
+from pipeline.retraining.reason import Reason
+from pipeline.retraining.scores import Scores, score_both
+from pipeline.retraining.severity import severities
+from pipeline.retraining.verdict import Comparison, Verdict, judge
+from pipeline.settings import PipelineSettings
+from reentry.errors import InputError
+from training.data.identity import DataIdentity
+from training.data.samples import Chosen
+from training.evaluation.evaluate import trained_on
+
+ONSET_RMSE: Final = Measure(name="onset RMSE", unit="s", of_mean=np.sqrt)
+"""Measure over squared onset errors."""
+WRONG_ONSETS: Final = Measure(name="missed and false onsets", unit="share", of_mean=lambda mean: mean)
+
+FEWEST: Final = 20
+"""Fewest tracks of the table, of the window or of a slice that are compared."""
+TABLE: Final = "table"
+WINDOW: Final = "window"
+
+_DAY: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """Result of the gate."""
+
+    challenger: Contestant
+    champion: Contestant
+    table: str
+    """Version of the table that was scored, such as lake:features@12."""
+    reason: Reason | None
+    """Reason of the retraining; None if there was none."""
+    verdict: Verdict
+    main: tuple[Comparison, ...]
+    """Onset RMSE on the table and on the window, unless the window has too few tracks or all those of the table."""
+    guards: tuple[Comparison, ...]
+    """Wrong onsets, and the onset RMSE of each slice."""
+    worse: tuple[Comparison, ...]
+    """Comparisons that refuse the challenger."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the challenger may replace the champion."""
+        return self.verdict.allows(self.reason)
+
+    def summary(self) -> str:
+        """Summary in one line."""
+        whole = self.main[0].difference
+        text = (
+            f"{self.verdict}: onset RMSE {whole.challenger:.3f} s, {self.champion.name} {whole.champion:.3f} s, "
+            f"difference {whole.estimate:+.3f} s ({whole.low:+.3f} to {whole.high:+.3f}) on {whole.tracks} tracks of "
+            f"{self.table}"
+        )
+        if self.worse:
+            text += "; worse: " + ", ".join(f"{each.measure.name} on {each.data}, {each.group}" for each in self.worse)
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Content for `--json`."""
+        return {
+            "challenger": self.challenger.name,
+            "champion": self.champion.name,
+            "table": self.table,
+            "reason": self.reason,
+            "verdict": self.verdict,
+            "allowed": self.allowed,
+            "comparisons": [each.as_dict() | {"worse": each in self.worse} for each in (*self.main, *self.guards)],
+        }
+
+
+def run_gate(
+    challenger: Contestant,
+    champion: Contestant,
+    lake: Lake,
+    *,
+    table: TableReference,
+    reason: Reason | None = None,
+    settings: PipelineSettings,
+) -> GateResult:
+    """Score two models on the held-out tracks of the table of features, and compare them.
+
+    Args:
+        challenger: The new model.
+        champion: The model that it would replace.
+        lake: The tables.
+        table: Version of the table of features. The window is always that of the newest version.
+        reason: Reason of the retraining.
+        settings: Margins and the length of the window.
+
+    Raises:
+        InputError: The table has too few tracks that neither model was trained on.
+        LakeError: The table does not exist, or lacks features that a model needs.
+    """
+    data, newest = (
+        replace(LakeTrainingData.of(lake, reference), held_out=True)
+        for reference in (table, TableReference(FEATURES_TABLE.name))
+    )
+    scores = _scores(challenger, champion, data)
+    if len(scores) < FEWEST:
+        raise InputError(
+            "too few labelled tracks that neither model was trained on",
+            where=str(data),
+            expected=f"at least {FEWEST}",
+            got=str(len(scores)),
+            fix=f"ingest more labelled tracks, of which {SHARE:.0%} are held out for the gate",
+        )
+    of_newest = scores if newest == data else _scores(challenger, champion, newest)
+    sets = {TABLE: scores}
+    within = of_newest.start >= of_newest.start.max(initial=0.0) - settings.gate_window_days * _DAY
+    if within.sum() >= FEWEST and not (of_newest is scores and within.all()):
+        sets[WINDOW] = of_newest.select(within)
+    main, guards = comparisons(sets, settings)
+    verdict, worse = judge(main, guards)
+    return GateResult(
+        challenger=challenger,
+        champion=champion,
+        table=str(data),
+        reason=reason,
+        verdict=verdict,
+        main=tuple(main),
+        guards=tuple(guards),
+        worse=tuple(worse),
+    )
+
+
+def comparisons(
+    sets: Mapping[str, Scores], settings: PipelineSettings, *, resamples: int = RESAMPLES
+) -> tuple[list[Comparison], list[Comparison]]:
+    """Compare two models by their scores; return the main comparisons and the guards, see `judge`.
+
+    Args:
+        sets: Scores of the table and, unless it has too few tracks, of the window.
+        settings: Margins.
+        resamples: Number of resamples of each comparison.
+    """
+    generator = np.random.default_rng(0)
+
+    def compared(measure: Measure, data: str, group: str, scores: Scores) -> Comparison:
+        squared = measure is ONSET_RMSE
+        first, second = (np.square(scores.errors) if squared else scores.wrong).T
+        difference = compare(measure, first, second, generator=generator, resamples=resamples)
+        margin = max(settings.gate_margin, settings.gate_margin_share * difference.champion) if squared else 0.0
+        return Comparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
+
+    main = [compared(ONSET_RMSE, data, "all", scores) for data, scores in sets.items()]
+    guards = [compared(WRONG_ONSETS, data, "all", scores) for data, scores in sets.items()]
+    guards += [compared(ONSET_RMSE, TABLE, group, scores) for group, scores in slices_of(sets[TABLE])]
+    return main, guards
+
+
+def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData) -> Scores:
+    """Score the tracks that neither model was trained on, as far as that is known."""
+    with data.open(challenger.groups | champion.groups) as labelled:
+        samples = labelled.samples
+        identity = DataIdentity.of(sample.track for sample in samples)
+        seen = np.zeros(len(samples), dtype=np.bool_)
+        for model in (challenger, champion):
+            if model.checkpoint is not None:
+                seen |= np.fromiter(trained_on(model.checkpoint, identity, samples), dtype=np.bool_)
+        unseen = Chosen(samples, np.flatnonzero(~seen).tolist())
+        known = severities(data.lake, np.array(identity.track_ids, dtype=np.int64))
+        return score_both(challenger, champion, unseen, known)
+
+
+def slices_of(scores: Scores) -> Sequence[tuple[str, Scores]]:
+    """Return the name and the scores of each slice that has enough tracks; a property with one value has no slices."""
+    found = []
+    for by, names in scores.groups.items():
+        values = sorted(set(names.tolist()) - {""})
+        for value in values if len(values) > 1 else ():
+            chosen = scores.select(names == value)
+            if len(chosen) >= FEWEST:
+                found.append((f"{by} {value}", chosen))
+    return found
