@@ -190,12 +190,19 @@ def test_a_better_model_is_trained_installed_and_promoted_and_then_nothing_is_du
     assert not is_held_out(np.array(trained.validation_tracks)).any()
     assert "still the newest version" in place.train("--if-due")["not_due"]
 
-    # The settings of production are taken from its recorded checkpoint, so the same model results.
-    first = sha256_of(place.folder / "new" / "model.ckpt")
-    arguments = ("--reason", "schedule", "--out", place.folder / "again", "--promote")
-    again = place.run("retrain", *arguments, status=0)
-    assert sha256_of(place.folder / "again" / "model.ckpt") == first
-    assert (again["gate"]["verdict"], again["promoted"]) == ("same", False)
+
+def test_a_repeated_retraining_gives_the_same_model_and_records_its_verdict_once(place: Place) -> None:
+    place.train("--promote")
+    first = load_checkpoint(place.folder / "new" / "model.ckpt")
+    path, hashes = place.folder / "again" / "model.ckpt", set()
+    for _ in range(2):  # with the settings of production, which its recorded checkpoint has
+        report = place.run("retrain", "--reason", "schedule", "--out", path.parent, "--promote", status=0)
+        assert (report["gate"]["verdict"], report["promoted"]) == ("same", False)
+        hashes.add(sha256_of(path))
+    again = load_checkpoint(path)
+    assert len(hashes) == 1
+    assert (again.model_config, again.train_config) == (first.model_config, first.train_config)
+    assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in first.model.state_dict().items())
     assert [row["reason"] for row in sorted(place.verdicts(), key=lambda row: row["time"])] == ["data", "schedule"]
 
 
