@@ -54,8 +54,9 @@ ISSUER ?=
 SIGNED_BY = $(if $(SIGNING_KEY),--key $(SIGNING_KEY),--certificate-identity \
 	$(or $(SIGNER),$(error which signer? make verify SIGNER=... ISSUER=... or SIGNING_KEY=...)) --certificate-oidc-issuer \
 	$(or $(ISSUER),$(error which issuer? make verify SIGNER=... ISSUER=...)))
-# Number of test processes. Each one starts its own Triton server.
-WORKERS ?= 2
+# Number of test processes. Each one starts its own Triton server. About half of the time a test waits for a server or
+# a process, so two cores have work for three.
+WORKERS ?= 3
 # test: COVERAGE=1 also measures the coverage, which takes about a third longer, and fails below 90 %.
 COVERAGE ?=
 # fuzz: number of files of each kind, and the random seed. gateway-fuzz: number of random requests of each route.
@@ -70,7 +71,8 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .PHONY: help setup run test test-unit fuzz gateway-fuzz lint check format lock sbom-lock audit build secrets scan sbom push \
-	sign verify deploy rollback health-check minikube monitoring load-test jobs-campaign stalls matrix figures page clean
+	sign verify deploy rollback health-check minikube monitoring load-test jobs-campaign stalls matrix figures page \
+	infra-test infra-scan clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -251,12 +253,24 @@ stalls: setup ## count the requests that Triton's scheduler stalls, of the serve
 matrix: setup ## run about 1,600 wrong command lines as processes of their own (half an hour)
 	$(BIN)/python -m tests.bad_input
 
-figures: ## draw docs/figures/architecture.svg from its source (needs Graphviz)
-	dot -Tsvg docs/figures/architecture.dot -o docs/figures/architecture.svg
+figures: ## draw the pictures of docs/figures from their sources (needs Graphviz)
+	for name in architecture pipeline; do dot -Tsvg docs/figures/$$name.dot -o docs/figures/$$name.svg; done
 
 page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
 	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
 	cd gateway/page && npm ci --ignore-scripts --no-audit --no-fund && npm run types && npm run build
+
+infra-test: setup ## check the Terraform of infra/: format, types, its own tests, an apply to a stand-in for AWS, access
+	$(BIN)/pytest tests/contract/test_infra.py
+
+CHECKOV := .cache/checkov
+infra-scan: ## scan infra/ with checkov, in an environment of its own
+	$(PYTHON) -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --requirement infra/scan-requirements.txt
+	for environment in dev staging production; do \
+		$(CHECKOV)/bin/checkov --directory infra --framework terraform --var-file infra/envs/$$environment/settings.tfvars \
+			--compact --quiet --skip-download; \
+	done
 
 clean: ## remove the environment, artifacts, the built page, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \

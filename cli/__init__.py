@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli.canary import canary
 from cli.doctor import doctor
 from cli.engine import engine
 from cli.evaluate import evaluate
@@ -24,10 +25,12 @@ from cli.lake import lake
 from cli.logs import logs_on_stderr
 from cli.perf import perf
 from cli.predict import predict
+from cli.privacy import privacy
 from cli.repository import repository
 from cli.reproduce import reproduce
 from cli.retrain import retrain
 from cli.runs import runs
+from cli.score_bulk import score_bulk
 from cli.serve import serve
 from cli.simulate import simulate
 from cli.stream import stream
@@ -49,12 +52,15 @@ for command in (
     *(ingest, retrain, gate, reproduce),
 ):
     app.command()(command)
+app.command(name="score-bulk")(score_bulk)
 app.add_typer(repository, name="repository")
 app.add_typer(engine, name="engine")
 app.add_typer(lake, name="lake")
+app.add_typer(privacy, name="privacy")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")
+app.add_typer(canary, name="canary")
 app.add_typer(features, name="features")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json, PipelineConfig
+from cli.options import Json, LakeLocation, LandingLocation, PipelineConfig
 
 
 def ingest(
@@ -15,8 +15,8 @@ def ingest(
     hour: Annotated[str | None, typer.Option(help="One hour, YYYY-MM-DDTHH in UTC.")] = None,
     since: Annotated[str | None, typer.Option(help="First hour; with --until.")] = None,
     until: Annotated[str | None, typer.Option(help="Last hour, included.  [default: the current hour]")] = None,
-    landing: Annotated[str | None, typer.Option(help="Folder or s3://BUCKET/PREFIX where files arrive.")] = None,
-    lake: Annotated[str | None, typer.Option(help="Folder or s3://BUCKET/PREFIX of the tables.")] = None,
+    landing: LandingLocation = None,
+    lake: LakeLocation = None,
     as_json: Json = False,
 ) -> None:
     """Add the new files of the landing folder to the table raw; what breaks a rule goes to the table quarantine.

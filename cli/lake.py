@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import Json, PipelineConfig
+from cli.options import Json, LakeLocation, PipelineConfig
+
+_log = logging.getLogger(__name__)
 
 lake = typer.Typer(no_args_is_help=True, help="Tables of the data pipeline: state, cleaning, export, maintenance.")
-
-LakeLocation = Annotated[str | None, typer.Option("--lake", help="Folder or s3://BUCKET/PREFIX of the tables.")]
 
 
 @lake.command()
@@ -71,3 +72,39 @@ def export(
     reference = TableReference.parse(table)
     written = export_tracks(Lake(read_pipeline_settings(config, lake=location).lake), reference, out)
     typer.echo(f"{out}: {written.tracks:,} tracks, {written.rows:,} rows of {written.reference}")
+
+
+@lake.command()
+def contract() -> None:
+    """Print the contract of landing files, a document of the Open Data Contract Standard 3.1.
+
+    Example: `reentry lake contract > docs/contract.odcs.yaml`
+    """
+    from pipeline.ingest.contract import contract_document
+
+    typer.echo(contract_document(), nl=False)
+
+
+@lake.command()
+def exporter(
+    config: PipelineConfig = None,
+    location: LakeLocation = None,
+    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the metrics; 0 takes a free one.")] = 9108,
+) -> None:
+    """Serve metrics of the tables to Prometheus: the newest hour, rows, entries in quarantine, refusals of the gate.
+
+    Example: `reentry lake exporter --address 0.0.0.0 --port 9108`
+    """
+    from pipeline.lake.exporter import serve_metrics
+    from pipeline.lake.lake import Lake
+    from pipeline.settings import read_pipeline_settings
+    from reentry.errors import ConfigError
+
+    tables = Lake(read_pipeline_settings(config, lake=location).lake)
+    try:
+        port, thread = serve_metrics(tables, address, port)
+    except OSError as error:
+        raise ConfigError("cannot listen", where=f"{address}:{port}", got=error.strerror, fix="--port") from error
+    _log.info("metrics of %s at http://%s:%d/metrics", tables.location, address, port)
+    thread.join()

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-PACKAGES: Final = ("cli", "client", "export", "gateway", "perf", "reentry", "registry", "training")
+from pipeline.privacy.scrub import ScrubbingFilter
+
+PACKAGES: Final = ("cli", "client", "export", "gateway", "perf", "pipeline", "reentry", "registry", "training")
 
 
 class _StderrHandler(logging.Handler):
@@ -35,6 +37,7 @@ def logs_on_stderr(level: int) -> Iterator[None]:
             predict_file(config)
     """
     handler = _StderrHandler()
+    handler.addFilter(ScrubbingFilter())
     loggers = [logging.getLogger(package) for package in PACKAGES]
     logging.getLogger().addHandler(handler)
     for logger in loggers:

@@ -22,6 +22,9 @@ GatewayConfigFile = Annotated[
 LakeLocation = Annotated[
     str | None, typer.Option("--lake", help="Folder or s3://BUCKET/PREFIX of the tables.", metavar="PLACE")
 ]
+LandingLocation = Annotated[
+    str | None, typer.Option("--landing", help="Folder or s3://BUCKET/PREFIX where files arrive.", metavar="PLACE")
+]
 PipelineConfig = Annotated[
     Path | None,
     typer.Option("--config", envvar="REENTRY_PIPELINE", help="TOML file with a table [pipeline].", metavar="FILE"),

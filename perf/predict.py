@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,6 +25,7 @@ import typer
 from matplotlib.figure import Figure
 
 from perf.machine import memory_gib, processor
+from perf.measured_process import measured
 from perf.processor import machine_cpu_seconds
 from perf.tables import table
 from reentry import __version__
@@ -43,7 +41,6 @@ FORMATS: Final = ("csv", "parquet")
 SMALLEST: Final = 10
 
 _DISTINCT_TRACKS: Final = 300
-_POLL_SECONDS: Final = 0.02
 _PHASES: Final = {"start": "tab:grey", "read": "tab:blue", "score": "tab:orange", "write": "tab:green"}
 
 
@@ -103,50 +100,22 @@ def measure(source: Path, url: str, out: Path) -> PredictRun:
     Raises:
         ReentryError: the command failed.
     """
-    command = [sys.executable, "-c", "import cli; cli.main()", "predict", str(source)]
-    begun = time.perf_counter()
-    with subprocess.Popen(
-        [*command, "--url", url, "--out", str(out), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        peak = _peak_memory(process.pid)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        answer, errors = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]  # they are pipes
-    if process.returncode != 0:
-        raise ReentryError(f"reentry predict failed: {errors.strip()}", where=str(source))
-    summary = json.loads(answer)
+    run = measured(["predict", str(source), "--url", url, "--out", str(out), "--json"])
+    summary = json.loads(run.output)
     phases = summary["reading_seconds"], summary["seconds"], summary["writing_seconds"]
     return PredictRun(
         format=source.suffix.removeprefix("."),
         tracks=summary["tracks"],
         rows=summary["rows"],
         file_mib=source.stat().st_size / 2**20,
-        wall_seconds=wall,
-        start_seconds=wall - sum(phases),
+        wall_seconds=run.wall_seconds,
+        start_seconds=run.wall_seconds - sum(phases),
         read_seconds=phases[0],
         score_seconds=phases[1],
         write_seconds=phases[2],
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_mib=peak / 2**20,
+        cpu_seconds=run.cpu_seconds,
+        peak_mib=run.peak_bytes / 2**20,
     )
-
-
-def _peak_memory(pid: int) -> int:
-    """Wait until a child process has ended, and return its largest resident memory in bytes.
-
-    The kernel's figure for ended children starts from the memory of the parent, so the status of the child is read.
-    """
-    peak = 0
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                peak = int(line.split()[1]) * 1024
-        time.sleep(_POLL_SECONDS)
-    return peak
 
 
 def run_benchmark(*, largest: int, formats: Sequence[str], repository: Path, out: Path) -> PredictScale:

@@ -40,6 +40,10 @@ class PipelineSettings:
     """Age of the last training, in days, from which `retrain --reason schedule --if-due` trains."""
     retrain_tracks: int = 500
     """Number of new labelled tracks from which `retrain --reason data --if-due` trains."""
+    landing_retention_days: int = 30
+    """Age in days from which `reentry privacy audit` reports a file of the landing folder, which holds plain ids."""
+    bulk_part_rows: int = 1_000_000
+    """Number of rows at which `reentry score-bulk` ends a part; it bounds the memory of a worker."""
 
     def __post_init__(self) -> None:
         require_between("lookback hours", self.lookback_hours, 1, 24 * 366)
@@ -49,6 +53,7 @@ class PipelineSettings:
         require_between("gate window days", self.gate_window_days, 1 / 24, 36_600)
         require_between("retrain days", self.retrain_days, 0.0, 36_600)
         require_between("retrain tracks", self.retrain_tracks, 1, 10**9)
+        require_between("landing retention days", self.landing_retention_days, 1, 36_500)
         for name in ("lake", "landing", "pseudonym_keys"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty", expected="a location")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import yaml
 from gateway_panels import BACKEND_PANELS, REQUEST_PANELS, WORK_PANELS
+from lake_panels import PANELS as LAKE_PANELS
 from panel import Panel
 from server_panels import LIVE_PANELS, PANELS
 
@@ -25,6 +26,7 @@ ROWS: Final = {
     "Gateway: requests": REQUEST_PANELS,
     "Gateway: Triton, Redis, database": BACKEND_PANELS,
     "Gateway: jobs, events, experiments": WORK_PANELS,
+    "Data pipeline": LAKE_PANELS,
 }
 """Panels of each row by its title. Those above the first row are `PANELS`."""
 

@@ -99,6 +99,7 @@ def embedded_server(config: PerfConfig, repository: Path, *, tuned: Path | None 
         metrics_port=0,
         tuned=tuned,
         open_shared_memory=SHARED_MEMORY in config.protocols,
+        drain_timeout=0.1,  # no client uses the server any more
     )
     with EmbeddedServer(settings) as server:
         _log.info(f"embedded server with {', '.join(server.models)}; it shares {cores()} cores with the client")

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 
 from pipeline.ingest.landing import ChangedError, Landed, Landing
 from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
-from pipeline.lake.lake import Lake
+from pipeline.lake.lake import Lake, sql_text
 from pipeline.lake.spool import read_spools, write_spool
 from pipeline.lake.tables import QUARANTINE, RAW
 from pipeline.privacy.keys import PseudonymKeys, load_keys
@@ -28,6 +28,8 @@ from reentry.runtime.progress import progress
 
 _log = logging.getLogger(__name__)
 
+COPIES: Final = "reentry-ingest-"
+"""Start of the name of the temporary folder with copies of landing files, which hold plain ids."""
 SUPERSEDED: Final = "superseded"
 """Status of an entry of `quarantine` whose file was uploaded again with another content."""
 
@@ -113,7 +115,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
             new = [each for each in objects if each.key not in done]
             report.known = len(objects) - len(new)
             if new:
-                with tempfile.TemporaryDirectory(prefix="reentry-ingest-") as folder:
+                with tempfile.TemporaryDirectory(prefix=COPIES) as folder:
                     _Hour(lake, landing, keys, Path(folder), report).ingest(new, settings.bad_row_limit)
                 advance(len(new))
             reports.append(report)
@@ -246,8 +248,8 @@ class _Hour:
         earlier = (ds.field("hour") == self._report.hour) & ds.field("object").isin(names)
         if not table.to_pyarrow_dataset().head(1, columns=["object"], filter=earlier).num_rows:
             return None
-        listed = ", ".join(_quoted(name) for name in names)
-        return f"hour = {_quoted(self._report.hour)} AND object IN ({listed})"
+        listed = ", ".join(sql_text(name) for name in names)
+        return f"hour = {sql_text(self._report.hour)} AND object IN ({listed})"
 
     def _supersede(self, files: Sequence[FileContent]) -> None:
         """Close the entries of `quarantine` that belong to earlier contents of files."""
@@ -259,15 +261,10 @@ class _Hour:
             if dataset.head(1, columns=["object"], filter=old).num_rows:
                 predicate = " AND ".join(
                     (
-                        f"hour = {_quoted(self._report.hour)}",
-                        f"object = {_quoted(file.landed.name)}",
-                        f"etag <> {_quoted(file.landed.etag)}",
+                        f"hour = {sql_text(self._report.hour)}",
+                        f"object = {sql_text(file.landed.name)}",
+                        f"etag <> {sql_text(file.landed.etag)}",
                     )
                 )
                 with self._lake.errors(QUARANTINE.name):
                     table.update(new_values={"status": SUPERSEDED}, predicate=predicate)
-
-
-def _quoted(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

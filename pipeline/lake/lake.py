@@ -14,6 +14,9 @@ import pyarrow as pa
 from arro3.core.types import ArrowStreamExportable
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+from pyarrow.fs import PyFileSystem
 
 from pipeline.lake.object_store import require_conditional_writes, storage_options
 from pipeline.lake.tables import TABLES
@@ -30,6 +33,8 @@ _TABLE_SETTINGS: Final = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.enableExpiredLogCleanup": "false",
     "delta.deletedFileRetentionDuration": "interval 7 days",
+    # The log outlives the files, so it must not hold the least and greatest value of their columns.
+    "delta.dataSkippingNumIndexedCols": "0",
 }
 
 
@@ -64,6 +69,8 @@ class Lake:
 
     def exists(self, name: str) -> bool:
         """Return whether a table has been created."""
+        if name not in TABLES:
+            return False
         with self.errors(name):
             return DeltaTable.is_deltatable(self.uri(name), storage_options=self.storage_options)
 
@@ -134,27 +141,118 @@ class Lake:
         Raises:
             LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
         """
+
+        def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
+            self._write(table, rows_of(new, table), replace(new, table), commit)
+
+        return self._once(name, keys, write, also=also or {}, metadata=metadata or {})
+
+    def add_files_once(
+        self, name: str, key: str, files: Sequence[AddAction], *, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """Commit Parquet files that were written below the table's location, in one commit, see `files`.
+
+        Args:
+            name: Name of the table.
+            key: Name of the unit of work; if an earlier commit has had it, nothing is committed.
+            files: The files, with paths relative to the table.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether this call has committed the files.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
+
+        def write(table: DeltaTable, _new: Sequence[str], commit: CommitProperties) -> None:
+            partition_by = list(TABLES[name].partition_by)
+            table.create_write_transaction(
+                list(files), "append", table.schema(), partition_by, commit_properties=commit
+            )
+
+        return bool(self._once(name, [key], write, also={}, metadata=metadata or {}))
+
+    def files(self, name: str) -> PyFileSystem:
+        """Return the file system of a table, whose root is the location of the table."""
+        return PyFileSystem(DeltaStorageHandler(self.uri(name), self.storage_options))
+
+    def _once(
+        self,
+        name: str,
+        keys: Sequence[str],
+        write: Callable[[DeltaTable, Sequence[str], CommitProperties], None],
+        *,
+        also: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> list[str]:
+        """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
         self.create(name)
         for attempt in range(_ATTEMPTS):
             table = self.open(name)
             new = [key for key in keys if table.transaction_version(key) is None]
             if not new:
                 return []
-            names = dict.fromkeys([*new, *((also or {})[key] for key in new if key in (also or {}))])
+            names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
             commit = CommitProperties(
                 app_transactions=[Transaction(name, 1) for name in names],
-                custom_metadata=dict(metadata or {}),
+                custom_metadata=dict(metadata),
                 max_commit_retries=0,
             )
             try:
                 with self.errors(name):
-                    self._write(table, rows_of(new, table), replace(new, table), commit)
+                    write(table, new, commit)
             except CommitFailedError:
-                _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
-                time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
+                self._pause(name, attempt)
             else:
                 return new
         raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def rewrite(
+        self,
+        name: str,
+        partition: str,
+        rows_of: Callable[[DeltaTable], ArrowStreamExportable | None],
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replace the rows of one partition of an existing table, unless another commit comes between.
+
+        The log of the table names the partition alone, and not why its rows were replaced.
+
+        Args:
+            name: Name of the table.
+            partition: Value of the column that the table is partitioned by.
+            rows_of: Function from the table to the new rows of the partition, or to None if there is nothing to
+                change; it may be called again.
+            metadata: Entries for the history of the table.
+
+        Returns:
+            Whether the rows were replaced.
+
+        Raises:
+            LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
+        """
+        column = TABLES[name].partition_by[0]
+        quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
+        for attempt in range(_ATTEMPTS):
+            table = self.open(name)
+            commit = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
+            try:
+                with self.errors(name):
+                    rows = rows_of(table)
+                    if rows is None:
+                        return False
+                    self._write(table, rows, f"{column} = {quoted}", commit)
+            except CommitFailedError:
+                self._pause(name, attempt)
+            else:
+                return True
+        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+
+    def _pause(self, name: str, attempt: int) -> None:
+        _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
+        time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
 
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
@@ -189,3 +287,8 @@ class Lake:
             raise LakeError(
                 "the table cannot be read or written", where=where, got=text[0] if text else None
             ) from error
+
+
+def sql_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

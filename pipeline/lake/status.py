@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -33,10 +33,15 @@ class LakeStatus:
     """Newest hour that has rows in `raw`."""
     quarantine: dict[str, dict[str, int]]
     """Number of entries of `quarantine` by status and rule."""
+    quarantine_kinds: dict[tuple[str, str], int]
+    """Number of entries of `quarantine` by status and by what is in quarantine: a file, a row or a track."""
 
     def as_dict(self) -> dict[str, Any]:
         """Content for JSON output."""
-        return asdict(self)
+        kinds: dict[str, dict[str, int]] = {}
+        for (status, kind), count in self.quarantine_kinds.items():
+            kinds.setdefault(status, {})[kind] = count
+        return asdict(replace(self, quarantine_kinds={})) | {"quarantine_kinds": kinds}
 
     def summary(self) -> str:
         """Return the state as text."""
@@ -54,13 +59,14 @@ class LakeStatus:
 
 
 def lake_status(lake: Lake) -> LakeStatus:
-    """Read the state of all tables that exist, from their logs and from two columns of `quarantine`.
+    """Read the state of all tables that exist, from their logs and from columns of `quarantine`.
 
     Raises:
         LakeError: The lake is unavailable.
     """
     tables, newest = [], None
     counts: dict[str, Counter[str]] = {}
+    kinds: Counter[tuple[str, str]] = Counter()
     for name in TABLES:
         if not lake.exists(name):
             continue
@@ -79,12 +85,15 @@ def lake_status(lake: Lake) -> LakeStatus:
             if name == RAW.name and files.num_rows:
                 newest = max(files.column("partition.hour").to_pylist())
             if name == QUARANTINE.name:
-                for batch in table.to_pyarrow_dataset().to_batches(columns=["status", "rule"]):
+                for batch in table.to_pyarrow_dataset().to_batches(columns=["status", "rule", "row", "track_id"]):
                     for row in batch.to_pylist():
                         counts.setdefault(row["status"], Counter())[row["rule"]] += 1
+                        kind = "row" if row["row"] is not None else "file" if row["track_id"] is None else "track"
+                        kinds[row["status"], kind] += 1
     return LakeStatus(
         location=lake.location,
         tables=tuple(tables),
         newest_hour=newest,
         quarantine={status: dict(rules) for status, rules in counts.items()},
+        quarantine_kinds=dict(kinds),
     )

@@ -143,6 +143,7 @@ PREDICTIONS: Final = Table(
                 ("model_version", pa.int64(), False),
                 ("bucket", pa.int32(), False),
                 ("track_id", pa.int64(), False),
+                ("step", pa.int32(), False),
                 ("timestamp", pa.float64(), False),
                 ("reentry_probability", pa.float32(), False),
                 ("predicted_phase", pa.int8(), False),

@@ -18,13 +18,15 @@ from pipeline.privacy.keys import PseudonymKeys
 
 SENSOR: Final = "sensor"
 OPERATOR: Final = "operator"
+EXTRA_TEXT: Final = "extra"
+"""Kind of the texts in unknown columns of a file."""
 
 
 def pseudonyms(kind: str, names: Iterable[str], keys: PseudonymKeys) -> dict[str, int]:
     """Return the pseudonym of each distinct id, for rows whose `key_id` is `keys.current`.
 
     Args:
-        kind: `SENSOR`, `OPERATOR` or another kind, so that equal ids of two kinds have different pseudonyms.
+        kind: `SENSOR`, `OPERATOR`, `EXTRA_TEXT` or another kind; equal ids of two kinds have different pseudonyms.
         names: The ids as texts; of a number, its decimal digits.
         keys: The keys.
     """

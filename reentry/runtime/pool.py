@@ -44,7 +44,7 @@ def in_order(compute: Callable[[int], Result], tasks: int, processes: int) -> It
         for first, (_, sending) in enumerate(pipes)
     ]
     try:
-        with _sigint_blocked():
+        with sigint_blocked():
             for worker, (_, sending) in zip(workers, pipes, strict=True):
                 worker.start()
                 sending.close()  # otherwise the death of the process would not close the pipe
@@ -61,7 +61,7 @@ def in_order(compute: Callable[[int], Result], tasks: int, processes: int) -> It
 
 
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """Block SIGINT in processes that start in the block.
 
     Ctrl-C reaches the whole process group, but this process alone handles it and terminates the others.

@@ -16,9 +16,7 @@ from threading import Thread
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
-
-from tests.contract.manifests import Manifest
+from tests.contract.manifests import Manifest, documents
 
 KINDS: Final = {
     "v1": {
@@ -139,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
     def _objects(self) -> dict[Key, Manifest]:
         live = dict(self.live)
         if self.applied is not None and self.applied.exists():
-            live["2-applied"] = list(map(as_live, yaml.safe_load_all(self.applied.read_text())))
+            live["2-applied"] = list(map(as_live, documents(self.applied.read_text())))
         manifests = [each for name in sorted(live) for each in live[name]]
         return {
             (

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
@@ -18,6 +19,9 @@ from client.stream.metrics import exposition
 from gateway import metrics
 from gateway.jobs.states import ACTIVE
 from gateway.settings import GatewaySettings
+from pipeline.lake.exporter import LakeCollector
+from pipeline.lake.lake import Lake
+from pipeline.lake.tables import TABLES
 from reentry.triton import live_metrics, telemetry
 from reentry.triton.prediction_log import PredictionLog
 from tests.contract.manifests import DEPLOYED, K8S, build, every, one, pod, pod_labels, program, server_deployment
@@ -113,6 +117,28 @@ def test_rules_and_panels_use_every_metric_that_the_gateway_declares_and_no_othe
     assert len(families) > 20
     assert named <= {family.name + suffix for family in families for suffix in samples[family.type]}
     assert {family.name + samples[family.type][0] for family in families} <= named
+
+
+def test_rules_and_panels_use_every_metric_of_the_lake_and_no_other(tmp_path: Path) -> None:
+    looked_at = (MONITORING / "dashboard.json").read_text() + (MONITORING / "rules.yaml").read_text()
+    lake = Lake(str(tmp_path / "lake"))
+    for table in TABLES:
+        lake.create(table)
+    commit = {
+        "hour": "2026-12-01T08",
+        "status": "open",
+        "rule": "x",
+        **dict.fromkeys(("object", "etag", "content"), "x"),
+    }
+    raw = {**commit, "row": 0, "bucket": 0, "timestamp": 1.0, "track_id": 1, "sensor_id": 1, "key_id": "k"}
+    for name, row in (("quarantine", commit), ("raw", raw)):
+        schema = TABLES[name].schema
+        values = {**dict.fromkeys(schema.names), **{key: value for key, value in row.items() if key in schema.names}}
+        lake.commit_once(name, ["x"], lambda _new, _table, v=values, s=schema: pa.Table.from_pylist([v], schema=s))
+    declared = {family.name for family in LakeCollector(lake).collect()}
+    named = set(re.findall(r"\breentry_lake_\w+(?= *\{)", looked_at))
+    assert len(declared) == 7
+    assert named == declared
 
 
 def test_the_alert_of_stuck_jobs_counts_every_state_in_which_a_job_waits() -> None:

@@ -121,11 +121,13 @@ def test_readers_who_reconnect_miss_nothing_and_get_nothing_twice(
         reading(second.url, key) as three,
     ):
         readers = (one, two, three)
-        is_over = threading.Event()
+        is_over, is_cut_often = threading.Event(), threading.Event()
 
         def post(gateway: GatewayProcess, begin: int) -> None:
             with client_of(gateway, key) as client:
                 for number in range(begin, begin + 300, 3):
+                    if number >= begin + 150:
+                        is_cut_often.wait(60)
                     events = [alert_of(number + each) for each in range(3)]
                     post_until_accepted(client, {"feed": "west", "events": events})
 
@@ -134,6 +136,8 @@ def test_readers_who_reconnect_miss_nothing_and_get_nothing_twice(
                 if is_over.wait(0.15):
                     return
                 readers[turn % 3].cut()
+                if all(reader.connections > 3 for reader in readers):
+                    is_cut_often.set()
 
         # The last two post the same events.
         posters = [(first, 0), (second, 1_000), (first, 2_000), (second, 2_000)]

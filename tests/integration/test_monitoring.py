@@ -37,6 +37,7 @@ from tests.prometheus import (
     concrete,
     dashboard_queries,
     of_gateway,
+    of_lake,
     rule_queries,
     running_prometheus,
     selectors,
@@ -259,7 +260,11 @@ def test_prometheus_finds_the_pod_by_its_labels_and_its_port(prometheus: Prometh
     ]
 
 
-@pytest.mark.parametrize("query", [query for query in (*dashboard_queries(), *rule_queries()) if not of_gateway(query)])
+def of_server(query: str) -> bool:
+    return not of_gateway(query) and not of_lake(query)
+
+
+@pytest.mark.parametrize("query", [query for query in (*dashboard_queries(), *rule_queries()) if of_server(query)])
 def test_every_query_is_valid_and_uses_metrics_that_the_server_exports(prometheus: Prometheus, query: str) -> None:
     prometheus.query(concrete(query))  # raises an exception if the query is invalid
     named = selectors(concrete(query))
@@ -270,7 +275,7 @@ def test_every_query_is_valid_and_uses_metrics_that_the_server_exports(prometheu
 
 
 def uses_only_server_metrics(query: str) -> bool:
-    return not of_gateway(query) and not any(name in query for name in EXTERNAL)
+    return of_server(query) and not any(name in query for name in EXTERNAL)
 
 
 @pytest.mark.parametrize("query", [query for query in dashboard_queries() if uses_only_server_metrics(query)])

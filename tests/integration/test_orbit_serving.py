@@ -33,7 +33,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository with a network that was trained for one epoch."""
     folder = tmp_path_factory.mktemp("orbit")
     flights = folder / "flights.parquet"
-    simulate_file(flights, profile="ballistic", tracks=16, seed=5, severity=1, processes=1)
+    simulate_file(flights, profile="ballistic", tracks=8, seed=5, severity=1, processes=1)
     model = ModelConfig(features=("altitude_fraction", *schema.ORBIT_FEATURES))
     train_file(flights, folder / "train", model, TrainConfig(epochs=1, accelerator="cpu"))
     repository = copy_repository(folder)

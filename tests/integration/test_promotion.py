@@ -51,13 +51,16 @@ class Load:
 
 @contextmanager
 def hammered(server: EmbeddedServer) -> Iterator[Load]:
-    """Send requests to the ensemble without a pause, from clients that each use another track length."""
+    """Send requests to the ensemble all the time, from clients that each use another track length.
+
+    The short pauses leave the processors to the change, which otherwise takes several times as long.
+    """
     load, stop = Load(), threading.Event()
 
     def ask(steps: int) -> None:
         inputs = request_inputs(make_tracks(2, steps))
         with triton.InferenceServerClient(server.grpc_url) as client:
-            while not stop.is_set():
+            while not stop.wait(0.01):
                 try:
                     answer = client.infer(schema.ENSEMBLE.name, inputs)
                 except Exception as error:

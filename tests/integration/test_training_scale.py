@@ -148,18 +148,17 @@ def test_two_processes_train_from_the_command_line_and_both_end(flights: Path, s
     assert load_checkpoint(out / "model.ckpt").train_config.devices == 2
 
 
-def test_an_unwritable_folder_is_reported_in_one_line(flights: Path, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_in_one_line(
+    flights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    answer = subprocess.run(
-        command(flights, "--out", tmp_path / "file" / "out"),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert (answer.returncode, answer.stdout) == (1, "")
-    assert answer.stderr.startswith(f"error: {tmp_path}/file/out: cannot be written")
-    assert answer.stderr.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["reentry", *options(flights, "--out", tmp_path / "file" / "out")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (1, "")
+    assert errors.startswith(f"error: {tmp_path}/file/out: cannot be written")
+    assert errors.count("\n") == 1
 
 
 def test_a_missing_run_to_resume_is_reported_in_one_line(

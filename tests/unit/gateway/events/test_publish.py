@@ -21,6 +21,12 @@ from gateway.inference_log.retention import delete_before
 from gateway.settings import GatewaySettings
 
 
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let readers look into the table more often, so that the tests wait less."""
+    monkeypatch.setattr(publish_module, "_BETWEEN_LOOKS", 0.05)
+
+
 @asynccontextmanager
 async def opened(settings: GatewaySettings, bus: Bus | None = None) -> AsyncIterator[Events]:
     """Events of one process."""
@@ -252,10 +258,12 @@ def test_a_reader_outlives_a_database_that_is_away_for_a_while(gateway_settings:
         async with opened(gateway_settings) as events:
             reader = Reader(events, "acct_a", 0)
             await reader.started.wait()
-            database, events._database = events._database, Away()  # type: ignore[assignment]
+            away = Away()
+            database, events._database = events._database, away  # type: ignore[assignment]
             events.send("acct_a", "update", {"track_id": 1})
             await reader.until(1)
-            await asyncio.sleep(1.2)  # a look fails
+            async with asyncio.timeout(90):
+                await away.asked.wait()  # a look fails
             await Events(database, Bus()).keep("acct_a", [event_of(2)])
             events._database = database
             await reader.until(2)
@@ -268,9 +276,13 @@ def test_a_reader_outlives_a_database_that_is_away_for_a_while(gateway_settings:
 class Away:
     """A database that does not answer."""
 
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Fail."""
+        self.asked.set()
         raise DatabaseUnavailableError("away")
         yield
 

@@ -7,7 +7,6 @@ import gc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from gateway.accounts.directory import Directory
 from gateway.accounts.limits import Limits
 from gateway.accounts.principal import Principal
 from gateway.database.engine import Database
-from gateway.database.migrate import migrate
 from gateway.database.tables import Job
 from gateway.jobs.files import s3
 from gateway.jobs.service import Jobs
@@ -102,14 +100,12 @@ def with_bench(gateway_settings: GatewaySettings) -> Callable[..., None]:
 
 
 @pytest.fixture
-def with_embedded_bench(tmp_path: Path) -> Callable[..., None]:
+def with_embedded_bench(embedded_settings: GatewaySettings) -> Callable[..., None]:
     """The same for SQLite alone, for what does not depend on the database."""
-    settings = GatewaySettings(data=tmp_path / "gateway", port=0, metrics_port=0)
-    migrate(settings)
 
     def run(work: Callable[[Bench], Coroutine[Any, Any, None]], **given: Any) -> None:
         async def main() -> None:
-            async with open_bench(replace(settings, **given)) as bench:
+            async with open_bench(replace(embedded_settings, **given)) as bench:
                 await work(bench)
 
         asyncio.run(main())

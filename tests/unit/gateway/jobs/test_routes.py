@@ -78,16 +78,12 @@ def with_site(gateway_settings: GatewaySettings) -> Callable[..., None]:
 
 
 @pytest.fixture
-def with_embedded_site(tmp_path: Path) -> Callable[..., None]:
+def with_embedded_site(embedded_settings: GatewaySettings) -> Callable[..., None]:
     """The same for SQLite alone, for what no database takes part in."""
-    from gateway.database.migrate import migrate
-
-    settings = GatewaySettings(data=tmp_path / "gateway", port=0, metrics_port=0)
-    migrate(settings)
 
     def run(work: Callable[[Site], Awaitable[None]], **given: Any) -> None:
         async def main() -> None:
-            async with open_site(replace(settings, **given)) as site:
+            async with open_site(replace(embedded_settings, **given)) as site:
                 await work(site)
 
         asyncio.run(main())

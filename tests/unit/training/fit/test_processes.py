@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from reentry.errors import ConfigError, ReentryError
 from tests.training_data import short_samples, write_flights
 from training.config import ModelConfig, TrainConfig
-from training.data.stored import open_labelled
-from training.fit.fit import fit
+from training.data.stored import LabelledFile, open_labelled
+from training.fit.fit import Trained, fit
 
 SHAPE = ModelConfig(hidden=8)
 ONE = TrainConfig(epochs=3, accelerator="cpu", alarm_weight=0.1)
@@ -44,7 +45,17 @@ def listened_on(*processes: int) -> set[str]:
     return found
 
 
-def test_two_processes_give_the_weights_of_one_within_rounding_and_listen_only_on_loopback(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelledFile]:
+    """Samples that the processes read from files."""
+    flights = write_flights(tmp_path_factory.mktemp("flights") / "flights.parquet", tracks=20)
+    with open_labelled(flights, in_memory_bytes=0) as data:
+        yield data
+
+
+@pytest.fixture(scope="module")
+def two(stored: LabelledFile) -> tuple[Trained, set[str]]:
+    """Result of a training in two processes, and the IP addresses on which they listened."""
     listening = set()
 
     def check_processes(epoch: int, figures: dict[str, float]) -> None:
@@ -52,22 +63,29 @@ def test_two_processes_give_the_weights_of_one_within_rounding_and_listen_only_o
         assert len(processes) == 2
         listening.update(listened_on(*processes))
 
-    with open_labelled(write_flights(tmp_path / "flights.parquet", tracks=20), in_memory_bytes=0) as data:
-        one = fit(data.samples, SHAPE, ONE, fingerprint="x", show_progress=False)
-        two = fit(data.samples, SHAPE, TWO, fingerprint="x", show_progress=False, on_epoch=check_processes)
-    assert listening == {"127.0.0.1"}
-    for epoch, other in zip(one.history, two.history, strict=True):
-        assert other == pytest.approx(epoch, rel=1e-4)
-    for name, weight in one.checkpoint.model.state_dict().items():
-        torch.testing.assert_close(two.checkpoint.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    result = fit(stored.samples, SHAPE, TWO, fingerprint="x", show_progress=False, on_epoch=check_processes)
     assert multiprocessing.active_children() == []
     assert not torch.distributed.is_initialized()
     assert not {"WORLD_SIZE", "GLOO_SOCKET_IFNAME", "MASTER_PORT"} & os.environ.keys()
+    return result, listening
 
 
-def test_an_interrupted_run_stops_both_processes_and_resumes_to_the_same_result(tmp_path: Path) -> None:
-    samples = short_samples(tmp_path)
-    whole = fit(samples, SHAPE, TWO, fingerprint="x", show_progress=False)
+def test_two_processes_give_the_weights_of_one_within_rounding_and_listen_only_on_loopback(
+    stored: LabelledFile, two: tuple[Trained, set[str]]
+) -> None:
+    result, listening = two
+    assert listening == {"127.0.0.1"}
+    one = fit(stored.samples, SHAPE, ONE, fingerprint="x", show_progress=False)
+    for epoch, other in zip(one.history, result.history, strict=True):
+        assert other == pytest.approx(epoch, rel=1e-4)
+    for name, weight in one.checkpoint.model.state_dict().items():
+        torch.testing.assert_close(result.checkpoint.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_an_interrupted_run_stops_both_processes_and_resumes_to_the_same_result(
+    stored: LabelledFile, two: tuple[Trained, set[str]], tmp_path: Path
+) -> None:
+    whole, samples = two[0], stored.samples
 
     def interrupt(epoch: int, figures: dict[str, float]) -> None:
         if epoch == 2:

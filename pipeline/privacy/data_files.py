@@ -1,0 +1,70 @@
+"""Data files of the tables, whatever version they belong to, and the versions of a table that contain a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.lake.lives import Life, lives_of_files
+from pipeline.lake.storage import Storage, StoredFile
+from reentry.errors import LakeError
+
+_log = logging.getLogger(__name__)
+
+_BATCH_ROWS: Final = 262_144
+
+
+def data_files(storage: Storage, table: str) -> list[StoredFile]:
+    """Return all Parquet files of a table, and their earlier versions in a versioned bucket.
+
+    Files of old versions of the table and of killed writers are among them.
+    """
+    return [file for file in storage.files(table) if file.path.endswith(".parquet") and "/_delta_log/" not in file.path]
+
+
+def read_batches(storage: Storage, file: StoredFile, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file in parts; nothing if the file has been removed meanwhile.
+
+    Args:
+        storage: Where the file is.
+        file: The file.
+        columns: Columns to read, as far as the file has them; None reads all.
+
+    Raises:
+        LakeError: The file is damaged.
+    """
+    with suppress(FileNotFoundError), storage.open(file) as content:
+        try:
+            parquet = pq.ParquetFile(content)
+            names = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+                yield pa.Table.from_batches([batch])
+        except pa.ArrowException as error:
+            raise LakeError(
+                "a data file is damaged, so its rows cannot be checked",
+                where=f"{storage.location}/{file}",
+                got=type(error).__name__,
+                fix="restore the file, or delete it if no version of the table needs it",
+            ) from error
+
+
+class TableFiles:
+    """The log of a table: which versions contain a data file."""
+
+    def __init__(self, storage: Storage, table: str) -> None:
+        self._lives, self._newest = lives_of_files(storage, table)
+
+    def is_live(self, file: StoredFile) -> bool:
+        """Return whether the newest version of the table contains a file."""
+        life = self._lives.get(file.path)
+        return file.is_current and life is not None and life.removed is None
+
+    def versions(self, file: StoredFile) -> set[int]:
+        """Return the versions of the table that contain a file; none for a file that was never committed."""
+        life = self._lives.get(file.path, Life(added=0, removed=0))
+        return set(range(life.added, self._newest + 1 if life.removed is None else life.removed))
