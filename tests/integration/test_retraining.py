@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,13 +30,15 @@ from reentry.tracks.write import write_tracks
 from registry.labels import Record
 from registry.open import open_store
 from tests.exporting import deciding, exporting, remembered_exports
-from tests.landing import HOUR, flat_track, pipeline_settings
 from tests.lake import write_clean
+from tests.landing import HOUR, flat_track, pipeline_settings
 from tests.training_data import short_flights
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.config import ModelConfig
+from training.config import ModelConfig, TrainConfig
 from training.data.identity import DataIdentity
 from training.runs.runs import Run, all_runs
+from training.train import CHECKPOINT_NAME, TrainReport, train_tracks
+
 
 @pytest.fixture(scope="module", autouse=True)
 def exports_once() -> Iterator[None]:
@@ -173,7 +176,7 @@ def newest() -> Run:
     return all_runs()[0]
 
 
-def test_a_better_model_is_trained_installed_and_promoted_and_then_nothing_is_due(place: Place) -> None:
+def test_a_better_model_is_promoted_and_repeating_the_retraining_changes_nothing(place: Place) -> None:
     report = place.train("--promote")
     assert report["gate"]["verdict"] == "better"
     assert (report["version"], report["promoted"], report["refused"]) == (2, True, False)
@@ -185,46 +188,56 @@ def test_a_better_model_is_trained_installed_and_promoted_and_then_nothing_is_du
     for name in ("logistic_regression", "boosted_trees"):
         assert 0.0 <= run.metrics[f"baseline.{name}.onset_rmse"] < 5.0  # type: ignore[operator]
         assert run.metrics[f"baseline.{name}.tracks"] == run.metrics["tracks"]
-
-    trained = load_checkpoint(place.folder / "new" / "model.ckpt")
-    assert not is_held_out(np.array(trained.validation_tracks)).any()
     assert "still the newest version" in place.train("--if-due")["not_due"]
 
-
-def test_a_repeated_retraining_gives_the_same_model_and_records_its_verdict_once(place: Place) -> None:
-    place.train("--promote")
-    first = load_checkpoint(place.folder / "new" / "model.ckpt")
-    path, hashes = place.folder / "again" / "model.ckpt", set()
+    first, path, hashes = load_checkpoint(place.folder / "new" / "model.ckpt"), place.folder / "again", set()
+    assert not is_held_out(np.array(first.validation_tracks)).any()
     for _ in range(2):  # with the settings of production, which its recorded checkpoint has
-        report = place.run("retrain", "--reason", "schedule", "--out", path.parent, "--promote", status=0)
+        report = place.run("retrain", "--reason", "schedule", "--out", path, "--promote", status=0)
         assert (report["gate"]["verdict"], report["promoted"]) == ("same", False)
-        hashes.add(sha256_of(path))
-    again = load_checkpoint(path)
+        hashes.add(sha256_of(path / "model.ckpt"))
+    again = load_checkpoint(path / "model.ckpt")
     assert len(hashes) == 1
     assert (again.model_config, again.train_config) == (first.model_config, first.train_config)
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in first.model.state_dict().items())
     assert [row["reason"] for row in sorted(place.verdicts(), key=lambda row: row["time"])] == ["data", "schedule"]
 
 
-def test_a_worse_model_is_neither_installed_nor_promoted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.retraining.retrain.train_tracks", worse_training)
-    report = place.train("--export", status=3)
+@pytest.fixture(scope="module")
+def trained(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    """A training, for the tests that need one with a certain result."""
+    data = LakeTrainingData.of(lake, TableReference("features"))
+    return train_tracks(data, tmp_path_factory.mktemp("trained"), ModelConfig(hidden=8), TrainConfig(epochs=2))
+
+
+def train_gives(monkeypatch: pytest.MonkeyPatch, report: TrainReport, checkpoint: Checkpoint) -> None:
+    """Let `retrain` take the files of a finished training, with another checkpoint."""
+
+    def finished(_data: object, out: Path, *_settings: object, **_options: object) -> TrainReport:
+        shutil.copytree(report.checkpoint.parent, out)
+        save_checkpoint(out / CHECKPOINT_NAME, checkpoint)
+        return replace(report, checkpoint=out / CHECKPOINT_NAME)
+
+    monkeypatch.setattr("pipeline.retraining.retrain.train_tracks", finished)
+    monkeypatch.setattr("pipeline.retraining.retrain.baseline_metrics", lambda *_: {})
+
+
+def test_a_worse_model_is_neither_installed_nor_promoted(
+    place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_gives(monkeypatch, trained, shifted(20.0))
+    report = place.train("--promote", status=3)
     assert (report["gate"]["verdict"], report["refused"], report["version"]) == ("worse", True, None)
     assert open_store(place.repository).versions() == [1]
 
 
-def worse_training(*arguments: Any, **options: Any) -> Any:
-    """Train, and then move the onsets by a second."""
-    from training.train import train_tracks
-
-    report = train_tracks(*arguments, **options)
-    save_checkpoint(report.checkpoint, replace(shifted(20.0), validation_tracks=(1,)))
-    return report
-
-
-def test_the_first_model_of_a_repository_goes_into_production(lake: Lake, tmp_path: Path) -> None:
-    config = exporting(tmp_path, shifted(0.0))
-    report = Place(lake, Path(config.repository), tmp_path).train("--export")
+def test_the_first_model_of_a_repository_goes_into_production(
+    place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(place.repository / "reentry_lstm" / "1")
+    (place.repository / "reentry_lstm" / "labels.json").unlink()
+    train_gives(monkeypatch, trained, trained.trained.checkpoint)
+    report = place.train("--export")
     assert (report["gate"], report["version"], report["promoted"]) == (None, 1, True)
 
 
