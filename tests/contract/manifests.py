@@ -35,6 +35,7 @@ FOLDERS = (
     "gateway-api/edge",
     "gitops/argocd",
     "gitops/flux",
+    "pipeline/features",
     "tensorrt/job",
 )
 """All folders that can be applied."""
