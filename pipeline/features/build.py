@@ -27,7 +27,7 @@ from reentry.features.track import track_features
 from reentry.runtime.ahead import one_ahead
 from reentry.runtime.pool import in_order
 from reentry.runtime.progress import progress
-from reentry.runtime.revision import git_revision
+from reentry.runtime.revision import git_revision, image_digest
 from reentry.schema import FEATURES, REENTRY_PHASE, SCHEMA_VERSION
 
 SOURCE: Final = "source"
@@ -116,7 +116,12 @@ def build_features(
             [f"{description}, build {len(earlier) + 1}"],
             rows_of,
             replace=lambda _keys, _table: f"bucket >= 0 AND bucket < {BUCKETS}",
-            metadata={SOURCE: source, _BUILD: description, "git_revision": git_revision()},
+            metadata={
+                SOURCE: source,
+                _BUILD: description,
+                "git_revision": git_revision(),
+                "image_digest": image_digest(),
+            },
         )
     except LakeError:
         if failure:

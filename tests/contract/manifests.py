@@ -41,6 +41,7 @@ FOLDERS = (
     "gitops/argocd",
     "gitops/flux",
     "pipeline/cron",
+    "pipeline/features",
     "tensorrt/job",
 )
 """All folders that can be applied."""
