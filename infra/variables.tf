@@ -43,6 +43,18 @@ variable "privacy_officers" {
   type        = list(string)
 }
 
+variable "senders" {
+  description = "ARNs of the principals that put files into the landing bucket."
+  type        = list(string)
+  default     = []
+}
+
+variable "analysts" {
+  description = "ARNs of the principals that read clean tracks, features and predictions."
+  type        = list(string)
+  default     = []
+}
+
 variable "github" {
   description = "Repository (OWNER/NAME) and branch whose jobs deliver; provider_arn if the account has GitHub's provider already."
   type = object({
@@ -88,7 +100,7 @@ variable "erasure" {
     replaced files after `vacuum`, and S3 keeps old versions for `noncurrent`. The promised period is `within`.
   TEXT
   type = object({
-    landing    = optional(number, 7)
+    landing    = optional(number, 14)
     vacuum     = optional(number, 7)
     noncurrent = optional(number, 14)
     within     = optional(number, 30)

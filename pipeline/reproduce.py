@@ -78,7 +78,9 @@ class Reproduction:
 
     def summary(self) -> str:
         """Summary in a few lines of text."""
-        weights = "no weights, as the run's checkpoint is unavailable" if self.weights is None else f"{self.weights} tensors"
+        weights = (
+            "no weights, as the run's checkpoint is unavailable" if self.weights is None else f"{self.weights} tensors"
+        )
         result = "the same" if self.exact else f"{len(self.differences)} differences"
         compared = f"run {self.run[:ID_SHOWN]}: {result}; compared {self.metrics} metrics and {weights}"
         return "\n".join([f"{self.checkpoint}: trained again", compared, *(f"note: {note}" for note in self.notes)])

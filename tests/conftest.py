@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ SLOW_FILES = (
     "integration/test_gateway_api.py",
     "integration/test_gateway_kserve.py",
     "integration/test_candidate.py",
+    "integration/test_canary.py",
     "integration/test_gateway_traces.py",
     "integration/test_gateway_gathering.py",
     "unit/export/test_pipeline.py",
@@ -46,6 +48,7 @@ SLOW_FILES = (
     "unit/training/studies/test_study.py",
     "integration/test_training_scale.py",
     "contract/test_k8s_scripts.py",
+    "contract/test_infra.py",
     "unit/training/fit/test_processes.py",
     "unit/export/test_gate.py",
     "unit/reentry/simulation/test_ballistic.py",
@@ -128,6 +131,10 @@ SLOW_FILES = (
 
 They start first, so that no long file is left over for one worker at the end. `make test-unit` leaves them out.
 """
+
+# Threads of PyTorch that have no work spin, which doubles the time of the small networks here. PyTorch reads this later,
+# when it is imported, and so does what the tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A runner started by nohup ignores SIGHUP, one in a shell's background SIGINT, and so would what the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -37,8 +37,8 @@ _SEVERAL_KEYS: Final = "rows with pseudonyms of several keys; fix: reentry priva
 
 
 @dataclass(slots=True, kw_only=True)
-class BucketReport:
-    """Result of building buckets."""
+class BuildCounts:
+    """What a build has written."""
 
     tracks: int = 0
     rows: int = 0
@@ -47,13 +47,24 @@ class BucketReport:
     """Entries for `quarantine` of tracks beyond repair, by a key that depends on their rows."""
 
 
-def bucket_tracks(raw: DeltaTable, bucket: int, report: BucketReport) -> Iterator[pa.RecordBatch]:
+def bucket_tracks(
+    raw: DeltaTable, bucket: int, track_ids: npt.NDArray[np.int64] | None, report: BuildCounts
+) -> Iterator[pa.RecordBatch]:
     """Yield the repaired tracks of a bucket by track id, with the columns of `CLEAN`, and add to the report.
+
+    Args:
+        raw: The rows.
+        bucket: Number of the bucket.
+        track_ids: Ids of the tracks, all of this bucket; None for all tracks of the bucket.
+        report: Counts of what was built so far.
 
     Raises:
         LakeError: Two sensors cannot be told apart.
     """
-    table = raw.to_pyarrow_dataset().to_table(columns=_READ, filter=ds.field("bucket") == bucket)
+    wanted = ds.field("bucket") == bucket
+    if track_ids is not None:
+        wanted &= ds.field(TRACK_ID.name).isin(pa.array(track_ids))
+    table = raw.to_pyarrow_dataset().to_table(columns=_READ, filter=wanted)
     rows = table.to_pandas(integer_object_nulls=True).sort_values(_ORDER, kind="stable", ignore_index=True)
     if rows.empty:
         return
@@ -116,7 +127,7 @@ def _batch(track: Track, rows: pd.DataFrame, exact: dict[float, int], bucket: in
     return pa.RecordBatch.from_arrays([columns[name] for name in CLEAN.schema.names], schema=CLEAN.schema)
 
 
-def _set_aside(report: BucketReport, rows: pd.DataFrame, rule: str) -> None:
+def _set_aside(report: BuildCounts, rows: pd.DataFrame, rule: str) -> None:
     """Add an entry for `quarantine`; the same rows give the same key in each build."""
     first = rows.iloc[0]
     identity = f"{first[TRACK_ID.name]} {rule} {sorted(set(rows['content']))} {len(rows)}"

@@ -94,7 +94,9 @@ def build_features(
     clean = lake.open(CLEAN.name, version)
     source = f"lake:{CLEAN.name}@{clean.version()}"
     # A table that was deleted and created again counts its versions from 0, but has another id.
-    description = f"{source} of {clean.metadata().id}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
+    description = (
+        f"{source} of {clean.metadata().id}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
+    )
     lake.create(FEATURES_TABLE.name)
     earlier = [commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description]
     if earlier and not missing_files(lake, FEATURES_TABLE.name, earlier[0]["version"]):

@@ -84,9 +84,7 @@ def maintain(
         table = lake.open(name)
         kept = versions_of_runs(table, name, named)
         removed, size = _vacuum(lake, name, table, kept, retention_hours, dry_run=dry_run)
-        reports.append(
-            Maintenance(table=name, compacted=compacted, into=into, removed=removed, bytes=size, kept=kept)
-        )
+        reports.append(Maintenance(table=name, compacted=compacted, into=into, removed=removed, bytes=size, kept=kept))
     return reports
 
 

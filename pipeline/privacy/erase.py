@@ -108,6 +108,7 @@ def erase(
         report.rows = erasure.rewrite(report.erasure_id)
     doomed = erasure.doomed(report)
     report.runs = mark_runs(
+        Lake(settings.lake),
         {table: set(numbers) for table, numbers in report.versions.items()},
         report.erasure_id,
         report.time,

@@ -23,8 +23,12 @@ EDGES = ("gateway-api", "tls", "mesh")
 
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS, *EDGES)
 """Folders that define a whole namespace."""
+ROUTED = ("shadow", "argo-rollouts")
+"""The mesh with a route between gateways and servers, which mirrors requests or distributes them to a canary."""
+
 FOLDERS = (
     *DEPLOYED,
+    *ROUTED,
     "autoscaling",
     "bulk",
     "cluster",

@@ -23,7 +23,10 @@ MIRROR_VARIABLE = "TF_PLUGIN_MIRROR"
 def mirrors() -> list[Path]:
     """Return the folders where a mirror may be: the named one, Terraform's own places, and plugin folders in /opt."""
     named = os.environ.get(MIRROR_VARIABLE)
-    places = [Path.home() / ".terraform.d/plugins", *map(Path, ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins"))]
+    places = [
+        Path.home() / ".terraform.d/plugins",
+        *map(Path, ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins")),
+    ]
     return [Path(named)] if named else [*places, *sorted(Path("/opt").glob("*plugins*"))]
 
 
@@ -45,17 +48,17 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self._program, mirror = terraform()
         self.folder = folder / "infra"
+        self.log = folder / "log"
         shutil.copytree(INFRA, self.folder, ignore=shutil.ignore_patterns(".terraform", ".terraform-*", "*.tfstate*"))
         config = folder / "terraform.rc"
-        config.write_text(
-            f'disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n'
-        )
+        config.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')
         outer = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))}
         self.environment = {
             **outer,
             "TF_CLI_CONFIG_FILE": str(config),
             "TF_DATA_DIR": str(folder / "data"),
             "TF_IN_AUTOMATION": "1",
+            "CHECKPOINT_DISABLE": "1",
         }
 
     def command(self, *words: str) -> list[str]:

@@ -249,6 +249,11 @@ def test_the_client_image_has_exactly_the_packages_it_imports() -> None:
     assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}
 
 
+def test_the_client_image_has_every_package_of_the_judge_of_a_canary() -> None:
+    statements = imports_of("cli/canary.py", "pipeline/canary/*.py")
+    assert imported_by("canary", statements) <= packages("CLIENT")
+
+
 def test_the_perf_image_has_every_package_that_measuring_a_server_imports() -> None:
     # ONNX Runtime gives the ceiling, which needs the model repository and is not measured for a server elsewhere.
     statements = "\n".join(line for line in imports_of("perf/analyzer/*.py").splitlines() if "export." not in line)

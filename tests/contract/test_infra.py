@@ -1,89 +1,19 @@
-"""Terraform of `infra/`: format, types, its own tests, an apply to a stand-in for AWS, and who may do what afterwards."""
+"""Terraform of `infra/`: format, types, its own tests, an apply to a stand-in for AWS, and who may do what then."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from subprocess import Popen
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.contract.cloud import ACCOUNT, UNSUPPORTED, cloud, permissions_checked
+from tests.contract.cloud import ACCOUNT, permissions_checked
+from tests.contract.environment import NAME, REGION, SECRET, SETTINGS, Applied, arn, bucket, secrets, start_applying
 from tests.contract.policies import decide
 from tests.contract.terraform import INFRA, Workspace
-
-REGION = "eu-central-1"
-NAME = "reentry-production"
-SETTINGS = ("-input=false", "-var-file=envs/production/settings.tfvars", f"-var=account_id={ACCOUNT}")
-SECRET = "the password of the database"
-
-OVERRIDE = """
-terraform {
-  backend "local" {}
-}
-provider "aws" {
-  s3_use_path_style = true
-  max_retries       = 2
-}
-"""
-"""State on this machine, and the addresses of buckets that a server without a domain understands."""
-
-
-def secrets(password: str) -> str:
-    return json.dumps({"gateway": password, "control": "a key"})
-
-
-class Applied:
-    """An environment in the stand-in for AWS: its URL, the workspace, and the values of its resources."""
-
-    def __init__(self, url: str, workspace: Workspace) -> None:
-        self.url = url
-        self.workspace = workspace
-        self.resources = workspace.resources()
-
-    def client(self, service: str, **credentials: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=REGION,
-            config=Config(s3={"addressing_style": "path"}),
-            **(credentials or {"aws_access_key_id": "administrator", "aws_secret_access_key": "key"}),
-        )
-
-    def session(self, role: str) -> Any:
-        """Return a client of S3 with the credentials of a role."""
-        answer = self.client("sts").assume_role_with_web_identity(
-            RoleArn=arn(role), RoleSessionName="test", WebIdentityToken="token"
-        )["Credentials"]
-        return self.client(
-            "s3",
-            aws_access_key_id=answer["AccessKeyId"],
-            aws_secret_access_key=answer["SecretAccessKey"],
-            aws_session_token=answer["SessionToken"],
-        )
-
-    def policy(self, role: str) -> str:
-        """Return the policy of a role."""
-        [policy] = [
-            values["policy"]
-            for address, values in self.resources.items()
-            if ".aws_iam_role_policy." in address and values["role"] == f"{NAME}-{role}"
-        ]
-        return str(policy)
-
-
-def arn(role: str) -> str:
-    return f"arn:aws:iam::{ACCOUNT}:role/{NAME}-{role}"
-
-
-def bucket(purpose: str) -> str:
-    return f"{NAME}-{ACCOUNT}-{purpose}"
 
 
 @pytest.fixture(scope="module")
@@ -95,39 +25,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def applying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Workspace, subprocess.Popen[str]]]:
-    """An apply in the background: most of its time it waits, as it must for the real AWS, while the first tests run."""
-    workspace = Workspace(tmp_path_factory.mktemp("applied"))
-    (workspace.folder / "test_override.tf").write_text(OVERRIDE)
-    (workspace.folder / "modules/cluster/test_override.tf").write_text(UNSUPPORTED)
-    with cloud() as url:
-        workspace.environment |= {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "administrator",
-            "AWS_SECRET_ACCESS_KEY": "key",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "TF_VAR_secret_values": secrets(SECRET),
-        }
-        workspace.run("init", "-input=false", "-lockfile=readonly")
-        with (workspace.folder.parent / "log").open("w") as log:
-            apply = subprocess.Popen(
-                workspace.command("apply", "-auto-approve", "-no-color", *SETTINGS),
-                env=workspace.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            yield url, workspace, apply
-            if apply.poll() is None:
-                apply.terminate()
-                apply.wait()
+def applying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Workspace, Popen[str]]]:
+    """An apply in the background: most of its time it waits, as it must for AWS, while the first tests run."""
+    with start_applying(tmp_path_factory.mktemp("applied")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def applied(applying: tuple[str, Workspace, subprocess.Popen[str]]) -> Applied:
+def applied(applying: tuple[str, Workspace, Popen[str]]) -> Applied:
     """The environment, once it is there."""
     url, workspace, apply = applying
-    assert apply.wait(timeout=900) == 0, (workspace.folder.parent / "log").read_text()[-5000:]
+    assert apply.wait(timeout=900) == 0, workspace.log.read_text()[-5000:]
     return Applied(url, workspace)
 
 
@@ -228,3 +136,122 @@ def test_a_role_reaches_its_own_objects_and_no_others(
         else:
             with pytest.raises(ClientError, match="AccessDenied"):
                 calls[call]()
+
+
+@pytest.mark.parametrize(("role", "call", "purpose", "key", "allowed"), ACCESS)
+def test_the_policies_say_the_same_with_their_conditions(
+    applied: Applied, role: str, call: str, purpose: str, key: str, allowed: bool
+) -> None:
+    resource = f"arn:aws:s3:::{bucket(purpose)}/{key}"
+    context = {"aws:PrincipalArn": arn(role), "aws:SecureTransport": "true", "s3:TlsVersion": "1.3"}
+    policy = applied.resources[f'module.store.module.bucket["{purpose}"].aws_s3_bucket_policy.this']["policy"]
+    assert (decide(applied.policy(role), f"s3:{call}", resource, context) is True) == allowed
+    assert decide(policy, f"s3:{call}", resource, context) in ((None,) if allowed else (None, False))
+
+
+@pytest.mark.parametrize(
+    ("call", "context"),
+    [
+        ("GetObject", {"aws:SecureTransport": "false"}),
+        ("GetObject", {"aws:SecureTransport": "true", "s3:TlsVersion": "1.1"}),
+        ("PutObject", {"s3:x-amz-server-side-encryption": "AES256"}),
+        ("DeleteObjectVersion", {"aws:PrincipalArn": "arn:aws:iam::333333333333:role/administrator"}),
+    ],
+)
+def test_a_bucket_denies_even_administrators(applied: Applied, call: str, context: dict[str, str]) -> None:
+    for purpose in ("landing", "lake", "models", "mlflow", "jobs"):
+        policy = applied.resources[f'module.store.module.bucket["{purpose}"].aws_s3_bucket_policy.this']["policy"]
+        assert decide(policy, f"s3:{call}", f"arn:aws:s3:::{bucket(purpose)}/raw/part", context) is False
+
+
+def test_a_role_lists_below_its_prefixes_only(applied: Applied) -> None:
+    lake = f"arn:aws:s3:::{bucket('lake')}"
+    assert decide(applied.policy("train"), "s3:ListBucket", lake, {"s3:prefix": "clean/_delta_log/"}) is True
+    assert decide(applied.policy("train"), "s3:ListBucket", lake, {"s3:prefix": "raw/"}) is None
+    assert decide(applied.policy("train"), "s3:ListBucket", lake) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "users"),
+    [
+        ("pseudonym", {"ingest", "privacy-officer"}),
+        ("secrets", {"secrets"}),
+        ("data", {"ingest", "train", "promote", "score", "serve", "gateway"}),
+        ("platform", set()),
+    ],
+)
+def test_a_key_decrypts_for_its_users_only(applied: Applied, key: str, users: set[str]) -> None:
+    values = applied.resources[f'module.keys["{key}"].aws_kms_key.this']
+    service = "s3" if key == "data" else "secretsmanager"
+    roles = ["ingest", "train", "promote", "score", "serve", "gateway", "secrets", "privacy-officer", "delivery"]
+    for role in roles:
+        context = {"aws:PrincipalArn": arn(role), "kms:ViaService": f"{service}.{REGION}.amazonaws.com"}
+        both = [
+            decide(policy, "kms:Decrypt", values["arn"], context) for policy in (values["policy"], applied.policy(role))
+        ]
+        assert (both == [True, True]) == (role in users), role
+        assert decide(values["policy"], "kms:Decrypt", values["arn"], {"aws:PrincipalArn": arn(role)}) is None
+
+
+def test_an_administrator_reads_the_secrets_that_terraform_writes_and_no_pseudonym_key(applied: Applied) -> None:
+    administrator = {
+        "aws:PrincipalArn": "arn:aws:iam::333333333333:role/administrator",
+        "kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com",
+    }
+    for name, key, read in (
+        ("gateway", "secrets", True),
+        ("control", "secrets", True),
+        ("pseudonym", "pseudonym", None),
+    ):
+        policy = applied.resources[f'module.keys["{key}"].aws_kms_key.this']["policy"]
+        denied = applied.resources[f'module.secrets.aws_secretsmanager_secret_policy.this["{name}"]']["policy"]
+        assert decide(policy, "kms:Decrypt", "*", administrator) is read
+        assert decide(denied, "secretsmanager:GetSecretValue", "*", administrator) is (None if read else False)
+
+
+CLAIMS = {
+    "aud": "sts.amazonaws.com",
+    "sub": "repo:example/reentry:environment:production",
+    "ref": "refs/heads/main",
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sub": "repo:example/other:environment:production"},
+        {"sub": "repo:stranger/reentry:environment:production"},
+        {"sub": "repo:example/reentry:environment:staging"},
+        {"sub": "repo:example/reentry:ref:refs/heads/main"},
+        {"sub": "repo:example/reentry:pull_request"},
+        {"ref": "refs/heads/feature"},
+        {"ref": "refs/tags/main"},
+        {"aud": "https://github.com/example"},
+    ],
+)
+def test_only_a_job_of_the_repository_environment_and_branch_delivers(
+    applied: Applied, changed: dict[str, str]
+) -> None:
+    trust = applied.resources["module.identity.aws_iam_role.delivery"]["assume_role_policy"]
+    for claims, trusted in ((CLAIMS, True), ({**CLAIMS, **changed}, None)):
+        context = {f"token.actions.githubusercontent.com:{name}": value for name, value in claims.items()}
+        assert decide(trust, "sts:AssumeRoleWithWebIdentity", context=context) is trusted
+
+
+def test_the_delivery_pushes_images_and_finds_the_cluster_and_nothing_else(applied: Applied) -> None:
+    allowed = {
+        action
+        for statement in json.loads(applied.policy("delivery"))["Statement"]
+        for action in statement["Action"]
+        if decide(applied.policy("delivery"), action, "arn:aws:s3:::anything") is True
+    }
+    assert allowed == {"ecr:GetAuthorizationToken"}
+    repository = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/reentry-triton"
+    assert decide(applied.policy("delivery"), "ecr:PutImage", repository) is True
+    assert decide(applied.policy("delivery"), "ecr:DeleteRepository", repository) is None
+
+
+def test_a_privacy_officer_needs_a_second_factor(applied: Applied) -> None:
+    trust = applied.resources["module.identity.aws_iam_role.privacy"]["assume_role_policy"]
+    assert decide(trust, "sts:AssumeRole", context={"aws:MultiFactorAuthPresent": "true"}) is True
+    assert decide(trust, "sts:AssumeRole") is None

@@ -222,10 +222,12 @@ def test_runs_of_versions_that_lost_rows_are_marked(filled: Filled) -> None:
     client = open_store(tracking_uri())
     experiment = experiment_of(client, tracking_uri())
     names = {"affected": f"lake:features@{version}", "empty": "lake:features@0", "file": "data/train.csv"}
+    names["other lake"] = names["affected"]
     runs = {}
     for name, data in names.items():
         runs[name] = client.create_run(experiment, run_name=name).info.run_id
         client.log_param(runs[name], "data.path", data)
+    client.log_param(runs["other lake"], "data.table_id", "another table")
     planned = erase(filled.settings, "sensor", str(ONE), dry_run=True)
     assert planned.runs == [runs["affected"]]
     assert REPRODUCIBLE not in client.get_run(runs["affected"]).data.tags
@@ -234,7 +236,7 @@ def test_runs_of_versions_that_lost_rows_are_marked(filled: Filled) -> None:
     tags = client.get_run(runs["affected"]).data.tags
     assert tags[REPRODUCIBLE] == "no"
     assert tags[REASON] == f"{report.time} {report.erasure_id}"
-    for name in ("empty", "file"):
+    for name in ("empty", "file", "other lake"):
         assert REPRODUCIBLE not in client.get_run(runs[name]).data.tags
 
 
