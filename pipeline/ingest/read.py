@@ -23,7 +23,7 @@ from pipeline.ingest.landing import Landed
 from pipeline.ingest.other_columns import Texts, read_other_columns
 from pipeline.lake.tables import EXTRA, KEY_ID, OPERATOR_ID, QUARANTINE, RAW, SEVERITY, bucket_of
 from pipeline.privacy.keys import PseudonymKeys
-from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms
+from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms, usual_form
 from pipeline.privacy.scrub import masked, rounded
 from reentry.errors import TrackFileError
 from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
@@ -273,6 +273,7 @@ def _safe(texts: Texts, keys: PseudonymKeys) -> list[float | str | None]:
             number = float(text)
         except ValueError:
             number = float("nan")
+        usual = usual_form(text)
         is_fraction = np.isfinite(number) and not number.is_integer()
-        cache[text] = number if is_fraction else f"hmac:{pseudonyms(EXTRA_TEXT, [text], keys)[text]}"
+        cache[text] = number if is_fraction else f"hmac:{pseudonyms(EXTRA_TEXT, [usual], keys)[usual]}"
     return [cache[text] for text in texts]
