@@ -130,8 +130,8 @@ SLOW_FILES = (
 They start first, so that no long file is left over for one worker at the end. `make test-unit` leaves them out.
 """
 
-# Threads of PyTorch that have no work spin, which doubles the time of the small networks here. PyTorch reads this later,
-# when it is imported, and so does what the tests start.
+# Threads of PyTorch that have no work spin, which doubles the time of the small networks here. PyTorch reads this when
+# it is imported, which is later, and so does what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A runner started by nohup ignores SIGHUP, one in a shell's background SIGINT, and so would what the tests start.
