@@ -30,12 +30,13 @@ def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     files never start a second run, even if the cursor is lost.
     """
     from pipeline.ingest.landing import Landing
+    from pipeline.privacy.keys import load_keys
 
     settings = pipeline_settings()
     now = dt.datetime.now(dt.UTC)
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     with failures():
-        landing = Landing(settings.landing)
+        landing = Landing(settings.landing, load_keys(settings.pseudonym_keys))
         landing.require()
         found = {
             hour: hashlib.sha256("".join(each.key for each in objects).encode()).hexdigest()
