@@ -12,6 +12,8 @@ OUT ?= artifacts
 # Your own files instead of simulated ones: make run TRAIN=path/train.csv TEST=path/test.csv
 TRAIN ?=
 TEST ?=
+# Number of flights to simulate for the training if TRAIN is empty.
+TRACKS ?= 90
 # Index of PyTorch builds without CUDA. `make setup GPU=1` installs the CUDA build from PyPI instead.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
@@ -119,7 +121,7 @@ run: .venv/.run ## run everything once: simulate, train, evaluate, export, serve
 	}; \
 	train="$(TRAIN)" test="$(TEST)"; \
 	if [ -z "$$train" ]; then \
-		train=$(OUT)/data/train.csv; step $$train reentry simulate $$train --tracks 90 --seed 1; \
+		train=$(OUT)/data/train.csv; step $$train reentry simulate $$train --tracks $(TRACKS) --seed 1; \
 	fi; \
 	if [ -z "$$test" ]; then \
 		test=$(OUT)/data/test.csv; step $$test reentry simulate $$test --tracks 10 --seed 2 --no-labels; \

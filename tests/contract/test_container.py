@@ -92,12 +92,14 @@ def imported_by(command: str, statements: str) -> set[str]:
 
 
 OPTIONAL_IMPORTS = {
-    *("setuptools", "cloudpickle", "grpcio-health-checking", "coverage", "google-auth", "opentelemetry-proto")
+    *("setuptools", "cloudpickle", "grpcio-health-checking", "watchfiles", "coverage", "google-auth"),
+    "opentelemetry-proto",
 }
 """Distributions that the client image need not contain, though the import of the client finds them here.
 
-`setuptools`, `cloudpickle` and `grpcio-health-checking` are imported only if they are installed, `coverage` measures
-the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
+`setuptools`, `cloudpickle`, `grpcio-health-checking` and `watchfiles` are imported only if they are installed,
+`coverage` measures the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that
+of OpenTelemetry.
 """
 
 
