@@ -8,6 +8,7 @@ locals {
 
   workloads = {
     ingest = {
+      namespace       = "reentry-pipeline"
       service_account = "reentry-ingest"
       secrets         = ["pseudonym-keys"]
       objects = concat(
@@ -17,14 +18,26 @@ locals {
     }
     # `reentry lake clean` and `reentry features build`; a track beyond repair goes to quarantine.
     build = {
+      namespace       = "reentry-pipeline"
       service_account = "reentry-build"
       objects = concat(
         [{ bucket = "lake", prefix = "raw/", mode = "read" }, local.probe],
         [for table in ["quarantine", "clean", "features"] : { bucket = "lake", prefix = "${table}/", mode = "write" }],
       )
     }
+    # One build of the table of features by itself, see k8s/pipeline/features.
+    features = {
+      namespace       = "reentry-pipeline"
+      service_account = "reentry-features"
+      objects = [
+        { bucket = "lake", prefix = "clean/", mode = "read" },
+        { bucket = "lake", prefix = "features/", mode = "write" },
+        local.probe,
+      ]
+    }
     # Training and the gate, which installs and promotes versions.
     train = {
+      namespace       = "reentry-pipeline"
       service_account = "reentry-train"
       objects = concat(
         [for table in ["clean", "features"] : { bucket = "lake", prefix = "${table}/", mode = "read" }],
@@ -33,7 +46,8 @@ locals {
       )
     }
     score = {
-      service_account = "reentry-score"
+      namespace       = "reentry-bulk"
+      service_account = "reentry-bulk"
       objects = [
         { bucket = "models", prefix = "", mode = "read" },
         { bucket = "lake", prefix = "clean/", mode = "read" },
@@ -43,11 +57,13 @@ locals {
     }
     # `reentry lake maintain`, daily.
     maintain = {
+      namespace       = "reentry-pipeline"
       service_account = "reentry-maintain"
       objects         = [for table in local.tables : { bucket = "lake", prefix = "${table}/", mode = "write" }]
     }
     # `reentry lake exporter`: logs of all tables, and the rows of two that contain no measurements.
     monitor = {
+      namespace       = "reentry-pipeline"
       service_account = "reentry-monitor"
       objects = [for prefix in concat([for table in local.tables : "${table}/_delta_log/"], ["quarantine/", "verdicts/"]) :
       { bucket = "lake", prefix = prefix, mode = "read" }]

@@ -24,7 +24,7 @@ variable "region" {
 }
 
 variable "namespace" {
-  description = "Namespace of the cluster in which k8s/overlays deploys."
+  description = "Namespace of servers and gateway, in which k8s/overlays deploys. The pipeline has namespaces of its own, see access.tf."
   type        = string
 }
 

@@ -21,7 +21,7 @@ SETTINGS = ("-input=false", "-var-file=envs/production/settings.tfvars", f"-var=
 SECRET = "the password of the database"
 
 ROLES = (
-    *("ingest", "build", "train", "score", "maintain", "monitor", "serve", "gateway", "secrets"),
+    *("ingest", "build", "features", "train", "score", "maintain", "monitor", "serve", "gateway", "secrets"),
     *("sender", "analyst", "privacy-officer", "delivery"),
 )
 
@@ -41,6 +41,9 @@ ACCESS = [
     ("build", "PutObject", "lake", "raw/a.parquet", False),
     ("build", "PutObject", "lake", "features/a.parquet", True),
     ("build", "GetObject", "landing", "2026-01-01T00/a.csv", False),
+    ("features", "PutObject", "lake", "features/a.parquet", True),
+    ("features", "PutObject", "lake", "clean/a.parquet", False),
+    ("features", "GetObject", "lake", "raw/a.parquet", False),
     ("train", "GetObject", "lake", "features/a.parquet", True),
     ("train", "PutObject", "lake", "verdicts/a.parquet", True),
     ("train", "PutObject", "mlflow", "1/model.ckpt", True),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from subprocess import Popen
 
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 
 from tests.contract.cloud import ACCOUNT, permissions_checked
@@ -24,6 +25,7 @@ from tests.contract.environment import (
     secrets,
     start_applying,
 )
+from tests.contract.manifests import K8S
 from tests.contract.policies import decide
 from tests.contract.terraform import INFRA, Workspace
 
@@ -221,6 +223,24 @@ def test_only_ingestion_and_the_privacy_officer_read_the_pseudonym_keys_and_only
     for call, users in (("Get", {"ingest", "privacy-officer"}), ("Put", {"privacy-officer"})):
         allowed = {role for role in ROLES if decide(applied.policy(role), f"secretsmanager:{call}SecretValue", secret)}
         assert allowed == users
+
+
+def test_a_service_account_of_the_pipeline_has_a_role(applied: Applied) -> None:
+    trusted = {
+        subject
+        for address, values in applied.resources.items()
+        if ".aws_iam_role.workload" in address
+        for subject in re.findall(r"system:serviceaccount:([\w:-]+)", values["assume_role_policy"])
+    }
+    accounts = set()
+    for folder in ("pipeline/cron", "pipeline/features", "bulk"):
+        namespace = yaml.safe_load((K8S / folder / "kustomization.yaml").read_text())["namespace"]
+        documents = [each for path in (K8S / folder).glob("*.yaml") for each in yaml.safe_load_all(path.read_text())]
+        named = [each["metadata"]["name"] for each in documents if each.get("kind") == "ServiceAccount"]
+        accounts |= {f"{namespace}:{name}" for name in named}
+    assert len(accounts) >= 6
+    assert accounts <= trusted
+    assert {"reentry:reentry", "reentry:reentry-gateway", "reentry:reentry-secrets"} <= trusted
 
 
 CLAIMS = {

@@ -26,7 +26,7 @@ locals {
       Condition = {
         StringEquals = {
           "${var.cluster_issuer}:aud" = "sts.amazonaws.com"
-          "${var.cluster_issuer}:sub" = "system:serviceaccount:${var.namespace}:${workload.service_account}"
+          "${var.cluster_issuer}:sub" = "system:serviceaccount:${coalesce(workload.namespace, var.namespace)}:${workload.service_account}"
         }
       }
     } : null,

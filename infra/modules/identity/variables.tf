@@ -4,7 +4,7 @@ variable "name" {
 }
 
 variable "namespace" {
-  description = "Namespace of the service accounts."
+  description = "Namespace of the service accounts that name no other."
   type        = string
 }
 
@@ -15,6 +15,7 @@ variable "workloads" {
   TEXT
   type = map(object({
     service_account = optional(string)
+    namespace       = optional(string)
     principals      = optional(list(string), [])
     mfa             = optional(bool, false)
     objects         = optional(list(object({ bucket = string, prefix = string, mode = string })), [])
