@@ -36,6 +36,8 @@ from tests.training_data import short_flights
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data.identity import DataIdentity
+from training.runs.mlflow_store import open_store as open_runs
+from training.runs.mlflow_store import quiet, tracking_uri
 from training.runs.runs import Run, all_runs
 from training.train import CHECKPOINT_NAME, TrainReport, train_tracks
 
@@ -93,8 +95,8 @@ class Place:
     def train(self, *flags: str, status: int = 0) -> Any:
         settings = self.folder / "training.toml"
         settings.write_text("[train]\nepochs = 6\n[model]\nhidden = 8\n")
-        arguments = ("--reason", "data", "--out", self.folder / "new", "--training", settings, *flags)
-        return self.run("retrain", *arguments, status=status)
+        folders = ("--out", self.folder / "new", "--training", settings)
+        return self.run("retrain", "--reason", "data", *folders, *flags, status=status)
 
 
 @pytest.fixture
@@ -188,6 +190,10 @@ def test_a_better_model_is_promoted_and_repeating_the_retraining_changes_nothing
     for name in ("logistic_regression", "boosted_trees"):
         assert 0.0 <= run.metrics[f"baseline.{name}.onset_rmse"] < 5.0  # type: ignore[operator]
         assert run.metrics[f"baseline.{name}.tracks"] == run.metrics["tracks"]
+    with quiet():
+        tags = open_runs(tracking_uri()).get_run(run.run_id).data.tags
+    assert (tags["gate.verdict"], tags["gate.allowed"], tags["gate.table"]) == ("better", "True", "lake:features@2")
+    assert tags["checkpoint_sha256"] == sha256_of(place.folder / "new" / "model.ckpt")
     assert "still the newest version" in place.train("--if-due")["not_due"]
 
     first, path, hashes = load_checkpoint(place.folder / "new" / "model.ckpt"), place.folder / "again", set()
