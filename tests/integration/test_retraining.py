@@ -16,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import cli
+from export.config import ExportConfig
 from export.pipeline import export_checkpoint
 from pipeline.features.build import build_features
 from pipeline.features.held_out import SHARE, is_held_out
@@ -24,11 +25,13 @@ from pipeline.ingest.ingest import ingest
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import EXTRA, RAW
+from pipeline.retraining import retrain
 from pipeline.retraining.severity import severities
 from reentry.runtime.files import sha256_of
 from reentry.tracks.write import write_tracks
 from registry.labels import Record
 from registry.open import open_store
+from registry.promotion import promote
 from tests.exporting import deciding, exporting, remembered_exports
 from tests.lake import write_clean
 from tests.landing import HOUR, flat_track, pipeline_settings
@@ -224,8 +227,8 @@ def train_gives(monkeypatch: pytest.MonkeyPatch, report: TrainReport, checkpoint
         save_checkpoint(out / CHECKPOINT_NAME, checkpoint)
         return replace(report, checkpoint=out / CHECKPOINT_NAME)
 
-    monkeypatch.setattr("pipeline.retraining.retrain.train_tracks", finished)
-    monkeypatch.setattr("pipeline.retraining.retrain.baseline_metrics", lambda *_: {})
+    monkeypatch.setattr(retrain, "train_tracks", finished)
+    monkeypatch.setattr(retrain, "baseline_metrics", lambda *_: {})
 
 
 def test_a_worse_model_is_neither_installed_nor_promoted(
@@ -235,6 +238,24 @@ def test_a_worse_model_is_neither_installed_nor_promoted(
     report = place.train("--promote", status=3)
     assert (report["gate"]["verdict"], report["refused"], report["version"]) == ("worse", True, None)
     assert open_store(place.repository).versions() == [1]
+
+
+def test_nothing_is_promoted_if_production_changes_during_the_training(
+    place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_gives(monkeypatch, trained, trained.trained.checkpoint)
+    record = retrain.record_verdict
+
+    def meanwhile(*arguments: Any) -> bool:
+        promote(open_store(place.repository), 2)
+        return record(*arguments)
+
+    export_checkpoint(ExportConfig(checkpoint=place.folder / "model.ckpt", repository=place.repository))
+    monkeypatch.setattr(retrain, "record_verdict", meanwhile)
+    with pytest.raises(AssertionError, match="another version went into production"):
+        place.train("--promote", status=0)
+    labels = Record.of(open_store(place.repository)).labels
+    assert (labels.production, labels.candidate) == (2, 3)
 
 
 def test_the_first_model_of_a_repository_goes_into_production(
