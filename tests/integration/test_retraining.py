@@ -27,6 +27,7 @@ from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import EXTRA, RAW
 from pipeline.retraining import retrain
 from pipeline.retraining.severity import severities
+from pipeline.retraining.verdicts import record_verdict
 from reentry.runtime.files import sha256_of
 from reentry.tracks.write import write_tracks
 from registry.labels import Record
@@ -244,11 +245,10 @@ def test_nothing_is_promoted_if_production_changes_during_the_training(
     place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_gives(monkeypatch, trained, trained.trained.checkpoint)
-    record = retrain.record_verdict
 
     def meanwhile(*arguments: Any) -> bool:
         promote(open_store(place.repository), 2)
-        return record(*arguments)
+        return record_verdict(*arguments)
 
     export_checkpoint(ExportConfig(checkpoint=place.folder / "model.ckpt", repository=place.repository))
     monkeypatch.setattr(retrain, "record_verdict", meanwhile)
