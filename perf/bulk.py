@@ -30,7 +30,6 @@ from perf.peers.process_tree import tree_cpu_seconds
 from perf.predict import repeated_tracks
 from perf.tables import table
 from pipeline.bulk.pool import ProcessPool, Workers
-from pipeline.bulk.ray_tasks import LOCAL, RayTasks
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import CLEAN, PREDICTIONS, bucket_of
 from reentry.errors import ReentryError
@@ -189,6 +188,8 @@ def run_benchmark(
     out.mkdir(parents=True, exist_ok=True)
     empty = []
     if tasks:
+        from pipeline.bulk.ray_tasks import LOCAL, RayTasks
+
         with ProcessPool(processes) as pool:
             empty.append(measure_empty(f"{processes} processes", pool, tasks))
         with RayTasks(LOCAL) as cluster:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def severities(lake: Lake, track_ids: npt.NDArray[np.int64]) -> dict[int, str]:
-    """Return the severity of each of the tracks that has one; empty if `raw` cannot be read."""
+    """Return the severity of each track that has one; empty if `raw` cannot be read, as by a role without access."""
     recorded = pc.match_substring(pc.field(EXTRA), f'"{SEVERITY}"')
     chosen = pc.field(TRACK_ID.name).isin(pa.array(track_ids)) & recorded
     try:

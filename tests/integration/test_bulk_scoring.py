@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,22 @@ def expected(tmp_path_factory: pytest.TempPathFactory, model_repository: Path) -
     return predictions(lake).drop_columns("run")
 
 
-def command(lake: Lake, repository: Path, *options: str, first: str = "") -> subprocess.Popen[str]:
-    """Start `reentry score-bulk` after a line of Python."""
+@contextmanager
+def command(lake: Lake, repository: Path, *options: str, first: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Start `reentry score-bulk` after a line of Python, and end it with the block."""
     program = f"import cli; {first}; cli.main()" if first else "import cli; cli.main()"
     places = ("--lake", lake.location, "--repository", str(repository), "--model-version", "1")
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", program, "score-bulk", "lake:clean", *places, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_bulk_scoring_gives_the_results_of_reentry_predict(
@@ -162,7 +168,7 @@ def test_a_ray_cluster_gives_the_same_results(lake: Lake, model_repository: Path
     pytest.importorskip("ray")
     for _ in range(2):  # Ray gives up if its processes do not start within 30 s
         with command(lake, model_repository, "--address", "local", "--json") as process:
-            answer, errors = process.communicate(timeout=300)
+            answer, errors = process.communicate(timeout=600)
         if "error: local: there is no usable Ray cluster" not in errors:
             break
     else:
