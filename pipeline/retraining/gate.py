@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.features.held_out import SHARE
+from pipeline.features.held_out import SHARE, is_held_out
 from pipeline.features.training_data import LakeTrainingData
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
@@ -26,6 +26,7 @@ from pipeline.retraining.severity import severities
 from pipeline.retraining.verdict import Comparison, Verdict, judge
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError
+from reentry.schema import TRACK_ID
 from training.data.identity import DataIdentity
 from training.data.samples import Chosen
 from training.evaluation.evaluate import trained_on
@@ -118,14 +119,7 @@ def run_gate(
         for reference in (table, TableReference(FEATURES_TABLE.name))
     )
     scores = _scores(challenger, champion, data)
-    if len(scores) < FEWEST:
-        raise InputError(
-            "too few labelled tracks that neither model was trained on",
-            where=str(data),
-            expected=f"at least {FEWEST}",
-            got=str(len(scores)),
-            fix=f"ingest more labelled tracks, of which {SHARE:.0%} are held out for the gate",
-        )
+    _require_tracks(len(scores), data)
     of_newest = scores if newest == data else _scores(challenger, champion, newest)
     sets = {TABLE: scores}
     within = of_newest.start >= of_newest.start.max(initial=0.0) - settings.gate_window_days * _DAY
@@ -143,6 +137,30 @@ def run_gate(
         guards=tuple(guards),
         worse=tuple(worse),
     )
+
+
+def require_held_out(data: LakeTrainingData) -> None:
+    """Check before a training that the table has enough held-out tracks for the gate.
+
+    Raises:
+        InputError: It has too few.
+        LakeError: The table cannot be read.
+    """
+    table = data.lake.open(FEATURES_TABLE.name, data.version)
+    with data.lake.errors(FEATURES_TABLE.name, data.version):
+        ids = table.to_pyarrow_dataset().to_table(columns=[TRACK_ID.name]).column(0).unique()
+    _require_tracks(int(is_held_out(ids.to_numpy()).sum()), data)
+
+
+def _require_tracks(count: int, data: LakeTrainingData) -> None:
+    if count < FEWEST:
+        raise InputError(
+            "too few labelled tracks that neither model was trained on",
+            where=str(data),
+            expected=f"at least {FEWEST}",
+            got=str(count),
+            fix=f"ingest more labelled tracks, of which {SHARE:.0%} are held out for the gate",
+        )
 
 
 def comparisons(

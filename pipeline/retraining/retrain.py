@@ -24,7 +24,7 @@ from pipeline.retraining.aliases import mirror_labels
 from pipeline.retraining.baselines import baseline_metrics
 from pipeline.retraining.contestants import Contestant, checkpoint_contestant, version_contestant
 from pipeline.retraining.due import why_not_due
-from pipeline.retraining.gate import GateResult, run_gate
+from pipeline.retraining.gate import GateResult, require_held_out, run_gate
 from pipeline.retraining.reason import Reason
 from pipeline.retraining.verdict import Verdict
 from pipeline.retraining.verdicts import record_verdict
@@ -117,6 +117,8 @@ def retrain(config: RetrainConfig, settings: PipelineSettings) -> RetrainReport:
     production = Record.of(store).labels.production
     champion = version_contestant(store, production) if production is not None else None
     data = LakeTrainingData.of(lake, TableReference(FEATURES_TABLE.name))
+    if champion is not None:
+        require_held_out(data)  # the gate would refuse fewer tracks only after the training
     trained = _train(config, data, champion)
     result = None
     if champion is not None:
