@@ -12,13 +12,15 @@ OUT ?= artifacts
 # Your own files instead of simulated ones: make run TRAIN=path/train.csv TEST=path/test.csv
 TRAIN ?=
 TEST ?=
+# Number of flights to simulate for the training if TRAIN is empty.
+TRACKS ?= 90
 # Index of PyTorch builds without CUDA. `make setup GPU=1` installs the CUDA build from PyPI instead.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 
 # Program that builds the image: the first of these that is installed, or ENGINE=podman.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine) >/dev/null && echo $(engine))))
-# Target of Dockerfile.triton: cpu, gpu, gateway, client or perf.
+# Target of Dockerfile.triton: cpu, gpu, gateway, client, pipeline or perf.
 TARGET ?= cpu
 # Registry in front of the image name, as in ghcr.io/owner. Leave it empty for an image that is not pushed.
 REGISTRY ?=
@@ -26,7 +28,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Tag of the image, to which the name of a server's target is added; a pipeline sets the commit.
 RELEASE ?= $(VERSION)
 # The targets that are no server.
-OTHERS := gateway client perf
+OTHERS := gateway client pipeline perf
 TAG ?= $(RELEASE)$(if $(filter $(OTHERS),$(TARGET)),,-$(TARGET))
 NAME := $(REGISTRY:%=%/)$(if $(filter $(OTHERS),$(TARGET)),reentry-$(TARGET),reentry-triton)
 IMAGE ?= $(NAME):$(TAG)
@@ -119,7 +121,7 @@ run: .venv/.run ## run everything once: simulate, train, evaluate, export, serve
 	}; \
 	train="$(TRAIN)" test="$(TEST)"; \
 	if [ -z "$$train" ]; then \
-		train=$(OUT)/data/train.csv; step $$train reentry simulate $$train --tracks 90 --seed 1; \
+		train=$(OUT)/data/train.csv; step $$train reentry simulate $$train --tracks $(TRACKS) --seed 1; \
 	fi; \
 	if [ -z "$$test" ]; then \
 		test=$(OUT)/data/test.csv; step $$test reentry simulate $$test --tracks 10 --seed 2 --no-labels; \
@@ -181,9 +183,9 @@ audit: setup ## look up known vulnerabilities of requirements.lock; fail on thos
 		--format json --output $(OUT)/audit.json || [ -s $(OUT)/audit.json ]
 	$(BIN)/python k8s/scripts/vulnerabilities.py lock $(OUT)/audit.json
 
-build: ## build the image, TARGET=cpu, gpu, gateway, client or perf; a server has the installed model (trains one if there is none)
+build: ## build the image, TARGET=cpu, gpu, gateway, client, pipeline or perf; a server has the installed model (trains one if there is none)
 	@[ -n "$(ENGINE)" ] || { echo "error: docker, podman and buildah are missing; fix: install one of them" >&2; exit 1; }
-	@[ "$(TARGET)" = gateway ] || compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
+	@[ "$(TARGET)" = gateway ] || [ "$(TARGET)" = pipeline ] || compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
 	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" $(BUILD_FLAGS) .
 

@@ -75,6 +75,43 @@ def export(
 
 
 @lake.command()
+def maintain(
+    config: PipelineConfig = None,
+    location: LakeLocation = None,
+    dry_run: Annotated[bool, typer.Option(help="Change nothing; print what would be removed.")] = False,
+    retention_hours: Annotated[
+        int, typer.Option(help="Hours for which a file is kept after the last version with it.", min=0)
+    ] = 168,
+    without_runs: Annotated[
+        bool, typer.Option(help="Keep no version for training runs, as there is no record of runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compact small files, and remove files that neither the newest version nor a training run needs.
+
+    Every version that a recorded run names stays readable, unless the run has failed or was deleted. A reader or writer
+    that started longer ago than --retention-hours fails. Run the command daily.
+
+    Example: `reentry lake maintain --dry-run`
+    """
+    from pipeline.lake.lake import Lake
+    from pipeline.lake.maintenance import maintain as maintain_tables
+    from pipeline.settings import read_pipeline_settings
+
+    reports = maintain_tables(
+        Lake(read_pipeline_settings(config, lake=location).lake),
+        dry_run=dry_run,
+        retention_hours=retention_hours,
+        runs=[] if without_runs else None,
+    )
+    typer.echo(
+        json.dumps([report.as_dict() for report in reports])
+        if as_json
+        else "\n".join(report.summary(dry_run=dry_run) for report in reports)
+    )
+
+
+@lake.command()
 def contract() -> None:
     """Print the contract of landing files, a document of the Open Data Contract Standard 3.1.
 

@@ -23,8 +23,8 @@ from typing import Any, Final
 import torch
 
 from pipeline.features.training_data import LakeTrainingData
-from pipeline.lake.files import missing_files
 from pipeline.lake.lake import Lake
+from pipeline.lake.reference import TableReference
 from pipeline.retraining.baselines import PREFIX
 from reentry.errors import CheckpointError, InputError, LakeError
 from reentry.runtime.arguments import require_file
@@ -41,7 +41,9 @@ from training.train import CHECKPOINT_NAME, train_tracks
 
 _CODE: Final = ("git_revision", "lock_hash", "schema_version")
 """Parameters of a run that must be the same."""
-_MACHINE: Final = ("processor", "threads", "image_digest")
+_IMAGE: Final = "image_digest"
+"""Parameter with the digest of the container image, which also identifies the code where there is no git revision."""
+_MACHINE: Final = ("processor", "threads")
 """Parameters of a run that explain a difference."""
 _DURATION: Final = "seconds"
 
@@ -78,9 +80,7 @@ class Reproduction:
 
     def summary(self) -> str:
         """Summary in a few lines of text."""
-        weights = (
-            "no weights, as the run's checkpoint is unavailable" if self.weights is None else f"{self.weights} tensors"
-        )
+        weights = "no weights, as the run has none" if self.weights is None else f"{self.weights} tensors of weights"
         result = "the same" if self.exact else f"{len(self.differences)} differences"
         compared = f"run {self.run[:ID_SHOWN]}: {result}; compared {self.metrics} metrics and {weights}"
         return "\n".join([f"{self.checkpoint}: trained again", compared, *(f"note: {note}" for note in self.notes)])
@@ -155,7 +155,8 @@ def _data(run: Run, lake: Lake, where: str) -> TrainingData:
         if (found := fingerprint(path)) != expected:
             raise InputError("the file has changed since the run", where=str(path), expected=expected, got=found)
         return TrainingFile(path=path, file_fingerprint=found)
-    data = LakeTrainingData(lake=lake, version=int(recorded[VERSION]), where=recorded[FILTER] or None)
+    reference = TableReference(recorded[TABLE], int(recorded[VERSION]))
+    data = LakeTrainingData.of(lake, reference, recorded[FILTER] or None)
     facts = data.facts()
     for name, problem in ((TABLE_ID, "another table"), (SCHEMA_HASH, "another schema than in the run")):
         if recorded[name] != facts[name]:
@@ -166,12 +167,6 @@ def _data(run: Run, lake: Lake, where: str) -> TrainingData:
                 got=str(facts[name]),
                 fix=f"name the lake of {where} with --lake",
             )
-    if missing := missing_files(lake, recorded[TABLE], data.version):
-        raise LakeError(
-            f"{len(missing)} files of this version have been removed",
-            where=f"{lake.location}, {data}",
-            expected="a version that `reentry lake maintain` keeps for its runs, and that no erasure has touched",
-        )
     return data
 
 
@@ -181,12 +176,15 @@ def _code(run: Run, now: Mapping[str, str], where: str, allowed: bool) -> list[s
     Raises:
         InputError: It differs, and that is not allowed.
     """
-    changes = [_change(run, now, name) for name in _CODE if run.parameters.get(name) != now[name]]
+    image = run.parameters.get(_IMAGE, "unknown")
     revision = run.parameters.get("git_revision", "unknown")
+    changes = [_change(run, now, name) for name in _CODE if run.parameters.get(name) != now[name]]
     if revision.endswith("-dirty"):
         changes.append(f"the run's code had changes that were not committed: {revision}")
-    if revision == "unknown" and "unknown" in (run.parameters.get("image_digest", "unknown"), now["image_digest"]):
+    if revision == image == "unknown":
         changes.append("the run's code is unknown: it had neither a git revision nor an image digest")
+    elif image != now[_IMAGE] and (revision == "unknown" or "unknown" not in (image, now[_IMAGE])):
+        changes.append(_change(run, now, _IMAGE))
     if changes and not allowed:
         raise InputError(
             "the code is not that of the run",

@@ -78,6 +78,9 @@ SLOW_FILES = (
     "integration/test_export_serving.py",
     "unit/perf/formats/test_benchmark.py",
     "unit/training/data/test_identity.py",
+    "unit/pipeline/flows/test_jobs.py",
+    "unit/pipeline/flows/test_sensors.py",
+    "unit/pipeline/flows/test_tables.py",
     "unit/registry/test_models.py",
     "unit/registry/test_derived_models.py",
     "unit/registry/test_candidate.py",
@@ -120,6 +123,11 @@ SLOW_FILES = (
     "unit/export/tensorrt/test_engines.py",
     "unit/training/models/test_baselines.py",
     "unit/reentry/tracks/test_properties.py",
+    "integration/test_planted_ids.py",
+    "integration/test_privacy_store.py",
+    "unit/pipeline/privacy/test_erase.py",
+    "unit/pipeline/privacy/test_audit.py",
+    "unit/pipeline/privacy/test_rekey.py",
     "unit/client/test_outputs.py",
     "unit/reentry/tracks/test_csv_numbers.py",
     "integration/test_perf_predict.py",
@@ -134,8 +142,8 @@ SLOW_FILES = (
 They start first, so that no long file is left over for one worker at the end. `make test-unit` leaves them out.
 """
 
-# Threads of PyTorch that have no work spin, which doubles the time of the small networks here. PyTorch reads this later,
-# when it is imported, and so does what the tests start.
+# Threads of PyTorch that have no work spin, which doubles the time of the small networks here. PyTorch reads this
+# later, when it is imported, and so does what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A runner started by nohup ignores SIGHUP, one in a shell's background SIGINT, and so would what the tests start.

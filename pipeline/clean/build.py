@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from pipeline.clean.changes import RAW_VERSION, RULES, RULES_ENTRY, built_from, changed_tracks
-from pipeline.clean.tracks import BuildCounts, bucket_tracks, set_aside_table
+from pipeline.clean.tracks import BuildCounts, build_tracks, read_rows, set_aside_table
 from pipeline.ingest.read import OPEN
 from pipeline.lake.lake import Lake
 from pipeline.lake.spool import read_spools, write_spool
@@ -26,8 +26,8 @@ from reentry.schema import TRACK_ID
 
 RESOLVED: Final = "resolved"
 """Status of an entry of `quarantine` for a track that could be repaired later."""
-MOST_TRACKS: Final = 10_000
-"""Number of changed tracks above which their whole buckets are replaced, so that no predicate lists more ids."""
+MOST_TRACKS: Final = 2_000
+"""Number of changed tracks above which their whole buckets are replaced. It bounds the memory and the predicate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +157,12 @@ def _tracks(raw: DeltaTable, changes: _Changes, counts: BuildCounts) -> Iterator
     counts.tracks = counts.rows = 0
     counts.repairs.clear()
     counts.set_aside.clear()
-    ids = changes.track_ids
+    # Few tracks are read at once, because each reading opens all files; all tracks bucket by bucket.
+    several = [changes.buckets] if changes.track_ids is not None else [(bucket,) for bucket in changes.buckets]
     with progress("cleaning", len(changes.buckets), "buckets") as advance:
-        for bucket in changes.buckets:
-            of_bucket = None if ids is None else ids[bucket_of(ids) == bucket]
-            yield from bucket_tracks(raw, bucket, of_bucket, counts)
-            advance(1)
+        for buckets in several:
+            yield from build_tracks(read_rows(raw, buckets, changes.track_ids), counts)
+            advance(len(buckets))
 
 
 def _report_tracks(lake: Lake, counts: BuildCounts) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipeline.lake.files import missing_files
+from pipeline.lake.history import commits, version_of_rows
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, FEATURES_TABLE, feature_column
@@ -26,7 +27,7 @@ from reentry.features.track import track_features
 from reentry.runtime.ahead import one_ahead
 from reentry.runtime.pool import in_order
 from reentry.runtime.progress import progress
-from reentry.runtime.revision import git_revision
+from reentry.runtime.revision import git_revision, image_digest
 from reentry.schema import FEATURES, REENTRY_PHASE, SCHEMA_VERSION
 
 SOURCE: Final = "source"
@@ -92,13 +93,12 @@ def build_features(
         ConfigError: The package that computes the orbit features is not installed.
     """
     clean = lake.open(CLEAN.name, version)
-    source = f"lake:{CLEAN.name}@{clean.version()}"
+    source = str(TableReference(CLEAN.name, clean.version()))
     # A table that was deleted and created again counts its versions from 0, but has another id.
-    description = (
-        f"{source} of {clean.metadata().id}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
-    )
+    rows = f"{CLEAN.name}@{version_of_rows(clean)} of {clean.metadata().id}"
+    description = f"{rows}, schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])}"
     lake.create(FEATURES_TABLE.name)
-    earlier = [commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description]
+    earlier = [commit for commit in commits(lake.open(FEATURES_TABLE.name)) if commit.get(_BUILD) == description]
     if earlier and not missing_files(lake, FEATURES_TABLE.name, earlier[0]["version"]):
         return _report(source, earlier[0])
     failure: list[BaseException] = []
@@ -106,7 +106,7 @@ def build_features(
 
     def rows_of(_keys: object, _table: DeltaTable) -> pa.RecordBatchReader:
         left_out.reset()
-        # Delta Lake pulls the batches on a thread on which no other table can be read, so a second thread reads `clean`.
+        # Delta Lake pulls the batches on a thread that cannot read another table, so a second thread reads `clean`.
         batches = one_ahead(_batches(lake, clean, groups, processes, left_out))
         return pa.RecordBatchReader.from_batches(FEATURES_TABLE.schema, _noting_failure(batches, failure))
 
@@ -116,13 +116,18 @@ def build_features(
             [f"{description}, build {len(earlier) + 1}"],
             rows_of,
             replace=lambda _keys, _table: f"bucket >= 0 AND bucket < {BUCKETS}",
-            metadata={SOURCE: source, _BUILD: description, "git_revision": git_revision()},
+            metadata={
+                SOURCE: source,
+                _BUILD: description,
+                "git_revision": git_revision(),
+                "image_digest": image_digest(),
+            },
         )
     except LakeError:
         if failure:
             raise failure[-1] from None
         raise
-    newest = next(commit for commit in lake.open(FEATURES_TABLE.name).history() if commit.get(_BUILD) == description)
+    newest = next(commit for commit in commits(lake.open(FEATURES_TABLE.name)) if commit.get(_BUILD) == description)
     return _report(source, newest, left_out if committed else None)
 
 
@@ -164,17 +169,17 @@ def _batches(
     if not counts.tracks:
         raise LakeError(
             "no track has labels",
-            where=f"lake:{CLEAN.name}@{clean.version()}",
+            where=str(TableReference(CLEAN.name, clean.version())),
             expected=f"tracks with a {REENTRY_PHASE.name} in every row",
             got=f"{counts.unlabelled} tracks without",
         )
 
 
 def _noting_failure(batches: Iterator[pa.RecordBatch], failure: list[BaseException]) -> Iterator[pa.RecordBatch]:
-    """Keep the exception of an iterator, of which Delta Lake passes on the text only."""
+    """Keep the exception of an iterator, because Delta Lake passes on the text only."""
     try:
         yield from batches
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt) as error:
         failure.append(error)
         raise
 

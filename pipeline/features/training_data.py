@@ -19,9 +19,11 @@ from deltalake.exceptions import DeltaError
 
 from pipeline.features.build import SOURCE
 from pipeline.features.held_out import is_held_out
+from pipeline.lake.files import missing_files
+from pipeline.lake.history import commits
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
-from pipeline.lake.tables import BUCKETS, FEATURES_TABLE, feature_column
+from pipeline.lake.tables import BUCKETS, FEATURES_TABLE, STEP, feature_column
 from pipeline.lake.whole_tracks import rows_of_bucket, track_of, whole_tracks
 from reentry.errors import InputError, LakeError
 from reentry.features.groups import names_with
@@ -43,24 +45,20 @@ class LakeTrainingData:
 
     lake: Lake
     version: int
-    where: str | None = None
+    where: str | None
     """SQL condition on the columns. A track is used if all of its rows satisfy it."""
+    track_ids: npt.NDArray[np.int64] | None
+    """Ids of the tracks that satisfy the condition, (K,); None without a condition."""
     held_out: bool = False
     """Whether these are the tracks that no training uses, see `pipeline.features.held_out`, instead of the others."""
 
-    def __post_init__(self) -> None:
-        if self.where is not None and not 0 < len(self.where) <= LONGEST_CONDITION:
-            raise InputError(
-                "invalid condition", expected=f"1 to {LONGEST_CONDITION:,} characters", got=f"{len(self.where):,}"
-            )
-
     @classmethod
     def of(cls, lake: Lake, reference: TableReference, where: str | None = None) -> LakeTrainingData:
-        """Name a version; without one, the newest.
+        """Name a version, by default the newest, and select the tracks that satisfy a condition.
 
         Raises:
-            InputError: The reference is of another table, or the condition is too long.
-            LakeError: The version does not exist.
+            InputError: The reference is of another table, the condition is invalid, or no track satisfies it.
+            LakeError: The version does not exist, or its files have been removed.
         """
         if reference.table != FEATURES_TABLE.name:
             raise InputError(
@@ -69,7 +67,16 @@ class LakeTrainingData:
                 got=str(reference),
                 fix="build it from the table clean: reentry features build",
             )
-        return cls(lake=lake, version=lake.open(reference.table, reference.version).version(), where=where)
+        table = lake.open(reference.table, reference.version)
+        named = TableReference(reference.table, table.version())
+        if missing := missing_files(lake, reference.table, table.version()):
+            raise LakeError(
+                f"{len(missing)} files of this version have been removed",
+                where=f"{lake.location}, {named}",
+                expected="a newer version, or one that a recorded run names and that no erasure has touched",
+            )
+        track_ids = None if where is None else _satisfying(table, where, str(named))
+        return cls(lake=lake, version=table.version(), where=where, track_ids=track_ids)
 
     def __str__(self) -> str:
         return str(TableReference(FEATURES_TABLE.name, self.version))
@@ -82,7 +89,7 @@ class LakeTrainingData:
         """
         table = self.lake.open(FEATURES_TABLE.name, self.version)
         with self.lake.errors(FEATURES_TABLE.name, self.version):
-            built = next((commit for commit in table.history() if SOURCE in commit), {})
+            built = next((commit for commit in commits(table) if SOURCE in commit), {})
             return {
                 "data.path": str(self),
                 TABLE: FEATURES_TABLE.name,
@@ -98,49 +105,28 @@ class LakeTrainingData:
         """Copy the tracks into a temporary folder that is deleted when the block ends, in the order of their ids.
 
         Raises:
-            InputError: The condition is invalid, no track satisfies it, or the temporary folder is full.
+            InputError: There is no track, or the temporary folder is full.
             LakeError: The table was built for another schema version or without a group, or the store is unavailable.
         """
         table = self.lake.open(FEATURES_TABLE.name, self.version)
-        track_ids = None if self.where is None else self._satisfying(table)
         report = ReadReport(path=Path(str(self)))
         with tempfile.TemporaryDirectory(prefix="reentry-samples-") as folder:
             with progress("reading features", None, "tracks") as advance:
-                samples = self._samples(table, groups, track_ids)
+                samples = self._samples(table, groups)
                 stored = StoredSamples.write(Path(folder), _counted(samples, report, advance), where=str(self))
             # The split of a training depends on the order of the tracks.
             order = np.argsort(stored.track_ids, kind="stable")
             yield LabelledTracks(samples=Chosen(stored, order.tolist()), report=report)
 
-    def _satisfying(self, table: DeltaTable) -> npt.NDArray[np.int64]:
-        """Ids of the tracks that satisfy the condition."""
-        query = (
-            f'SELECT "{TRACK_ID.name}" FROM {FEATURES_TABLE.name} GROUP BY "{TRACK_ID.name}" '
-            f"HAVING bool_and(coalesce(({self.where}), false))"
-        )
-        try:
-            found = QueryBuilder().register(FEATURES_TABLE.name, table).execute(query).read_all()
-        except DeltaError as error:
-            raise InputError(
-                "the condition is invalid",
-                where=str(self),
-                expected=f"an SQL condition on {', '.join(FEATURES_TABLE.schema.names[1:8])} and other columns",
-                got=str(error),
-            ) from error
-        ids: npt.NDArray[np.int64] = pa.table(found)[TRACK_ID.name].to_numpy()
-        return ids
-
-    def _samples(
-        self, table: DeltaTable, groups: frozenset[str], track_ids: npt.NDArray[np.int64] | None
-    ) -> Iterator[Sample]:
+    def _samples(self, table: DeltaTable, groups: frozenset[str]) -> Iterator[Sample]:
         """Yield the samples bucket by bucket."""
         positions = {feature_column(name): FEATURES.index(name) for name in names_with(groups)}
         if missing := set(positions) - {field.name for field in table.schema().fields}:
             raise self._unusable(f"no column {', '.join(sorted(missing))}")
-        columns = ["schema_version", TRACK_ID.name, *MEASUREMENT_COLUMNS, REENTRY_PHASE.name, *positions]
+        columns = ["schema_version", TRACK_ID.name, STEP, *MEASUREMENT_COLUMNS, REENTRY_PHASE.name, *positions]
         for bucket in range(BUCKETS):
             with self.lake.errors(FEATURES_TABLE.name, self.version):
-                rows = rows_of_bucket(table, bucket, columns, track_ids)
+                rows = rows_of_bucket(table, bucket, columns, self.track_ids)
             rows = rows.filter(is_held_out(rows[TRACK_ID.name].to_numpy()) == self.held_out)
             if others := set(rows["schema_version"].unique().to_pylist()) - {SCHEMA_VERSION}:
                 raise self._unusable("other schema version", expected=str(SCHEMA_VERSION), got=str(min(others)))
@@ -158,6 +144,31 @@ class LakeTrainingData:
     def _unusable(self, problem: str, expected: str | None = None, got: str | None = None) -> LakeError:
         fix = "run `reentry features build`, and train on the version that it prints"
         return LakeError(problem, where=str(self), expected=expected, got=got, fix=fix)
+
+
+def _satisfying(table: DeltaTable, where: str, named: str) -> npt.NDArray[np.int64]:
+    """Return the ids of the tracks of which all rows satisfy a condition.
+
+    Raises:
+        InputError: The condition is too long or invalid, or no track satisfies it.
+    """
+    if not 0 < len(where) <= LONGEST_CONDITION:
+        raise InputError("invalid condition", expected=f"1 to {LONGEST_CONDITION:,} characters", got=f"{len(where):,}")
+    name = TRACK_ID.name
+    query = f"SELECT {name} FROM {FEATURES_TABLE.name} GROUP BY {name} HAVING bool_and(coalesce(({where}), false))"
+    try:
+        found = pa.table(QueryBuilder().register(FEATURES_TABLE.name, table).execute(query).read_all())
+    except DeltaError as error:
+        raise InputError(
+            "the condition is invalid",
+            where=named,
+            expected=f"an SQL condition on {', '.join(FEATURES_TABLE.schema.names[2:9])} and other columns",
+            got=str(error),
+        ) from error
+    if not len(found):
+        raise InputError("no track satisfies the condition", where=named, got=where)
+    ids: npt.NDArray[np.int64] = found[name].to_numpy()
+    return ids
 
 
 def schema_hash(table: DeltaTable) -> str:

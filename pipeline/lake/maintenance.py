@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
+from pyarrow.fs import FileType
 
 from pipeline.lake.files import file_infos
 from pipeline.lake.lake import Lake
@@ -46,11 +47,12 @@ class Maintenance:
     kept: list[int]
     """Versions that live runs name."""
 
-    def summary(self) -> str:
+    def summary(self, *, dry_run: bool = False) -> str:
         """Summary in one line of text."""
+        done = "to remove" if dry_run else "removed"
         compacted = f"{self.compacted:,} files compacted into {self.into:,}, " if self.compacted else ""
         kept = f"; versions of runs: {', '.join(map(str, self.kept))}" if self.kept else ""
-        return f"{self.table}: {compacted}{self.removed:,} files of {self.bytes / _MEBIBYTE:,.1f} MiB removed{kept}"
+        return f"{self.table}: {compacted}{self.removed:,} files of {self.bytes / _MEBIBYTE:,.1f} MiB {done}{kept}"
 
     def as_dict(self) -> dict[str, Any]:
         """Summary as a JSON-serialisable dict."""
@@ -143,8 +145,8 @@ def _vacuum(
                 keep_versions=[*kept, table.version()],
             )
 
-    paths = vacuum(dry_run=True)
-    size = sum(info.size or 0 for info in file_infos(lake, name, paths))
-    if paths and not dry_run:
+    # The log also names the files that an earlier maintenance has removed.
+    present = [info for info in file_infos(lake, name, vacuum(dry_run=True)) if info.type is FileType.File]
+    if present and not dry_run:
         vacuum(dry_run=False)
-    return len(paths), size
+    return len(present), sum(info.size for info in present)

@@ -24,6 +24,8 @@ OPERATOR_ID: Final = "operator_id"
 """Optional column of landing files: who operates the sensor."""
 KEY_ID: Final = "key_id"
 """Column that names the key of the row's pseudonyms."""
+STEP: Final = "step"
+"""Column that numbers the rows of a complete track from 0."""
 EXTRA: Final = "_extra"
 """Column that keeps the columns of a file that the contract does not know, as a JSON object."""
 SEVERITY: Final = "severity"
@@ -67,15 +69,15 @@ _ORIGIN: Final = _fields(
     ("etag", pa.string(), False),
     ("content", pa.string(), False),
 )
-"""Hour of the file, such as 2026-12-01T08; its path below the landing folder; the store's tag of its content; the
-SHA-256 of its content."""
+"""Hour of the file, such as 2026-12-01T08; its path below the landing folder; fingerprints of the store's tag and of
+the content, see `pipeline.ingest.landing`."""
 
 
 def _track_columns(*, complete: bool) -> list[pa.Field]:
     """Return the columns of rows, or of complete tracks, whose rows lie in any order and have a `step` from 0."""
     columns = [pa.field(c.name, _KINDS[c.dtype], nullable=not complete and c.name not in _EXACT) for c in TRACK_COLUMNS]
     label = pa.field(REENTRY_PHASE.name, _KINDS[REENTRY_PHASE.dtype], nullable=True)
-    step = [pa.field("step", pa.int32(), nullable=False)] if complete else []
+    step = [pa.field(STEP, pa.int32(), nullable=False)] if complete else []
     return [pa.field("bucket", pa.int32(), nullable=False), *step, *columns, label]
 
 

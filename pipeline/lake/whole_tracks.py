@@ -1,12 +1,9 @@
-"""Whole tracks of a version of a table, bucket by bucket, in an order that does not depend on the files.
-
-Compaction may move rows to other files. A repaired track has no two steps with the same time and sensor, so the sort
-below has one result only.
-"""
+"""Whole tracks of a version of a table, bucket by bucket, in an order that does not depend on its files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -15,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TIMESTAMP, TRACK_ID
+from pipeline.lake.tables import STEP
+from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, TRACK_ID
 from reentry.tracks import Track
 
-_ORDER: Final = [(name, "ascending") for name in (TRACK_ID.name, TIMESTAMP.name, SENSOR_ID.name)]
+_ORDER: Final = [(TRACK_ID.name, "ascending"), (STEP, "ascending")]
 _BATCH_ROWS: Final = 65_536
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 
@@ -29,7 +27,7 @@ def rows_of_bucket(
     columns: Sequence[str] | None = None,
     track_ids: npt.NDArray[np.int64] | None = None,
 ) -> pa.Table:
-    """Read the rows of one bucket, ordered by track and time.
+    """Read the rows of one bucket, ordered by track and step.
 
     Args:
         table: Table with the partition column `bucket`, at the version to read.
@@ -52,13 +50,13 @@ def whole_tracks(rows: pa.Table) -> Iterator[pa.Table]:
     """Yield the rows of each track, from rows that are ordered by track."""
     ids = rows[TRACK_ID.name].to_numpy()
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(ids)) + 1, [len(ids)]])
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         if end > start:
             yield rows.slice(start, end - start)
 
 
 def track_of(rows: pa.Table) -> Track:
-    """Return the rows of one track as arrays; a sensor id above 2**53 is rounded, so it must not be written back."""
+    """Return the rows of one track as arrays. A sensor id above 2**53 is rounded, so it must not be written back."""
     cells = [rows[name].to_numpy().astype(np.float64) for name in MEASUREMENT_COLUMNS]
     labels = rows[REENTRY_PHASE.name]
     return Track(

@@ -1,9 +1,14 @@
-"""Git revision of this program."""
+"""Identity of this program: the git revision, and the digest of the container image."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from typing import Final
+
+IMAGE_VARIABLE: Final = "REENTRY_IMAGE_DIGEST"
+"""Environment variable with the digest of the container image, which a pod sets."""
 
 
 def git_revision() -> str:
@@ -20,3 +25,8 @@ def git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return answer.stdout.strip()
+
+
+def image_digest() -> str:
+    """Digest of the container image in which this program runs; "unknown" outside one."""
+    return os.environ.get(IMAGE_VARIABLE) or "unknown"

@@ -20,6 +20,57 @@ NAME = "reentry-production"
 SETTINGS = ("-input=false", "-var-file=envs/production/settings.tfvars", f"-var=account_id={ACCOUNT}")
 SECRET = "the password of the database"
 
+ROLES = (
+    *("ingest", "build", "train", "score", "maintain", "monitor", "serve", "gateway", "secrets"),
+    *("sender", "analyst", "privacy-officer", "delivery"),
+)
+
+ACCESS = [
+    ("sender", "PutObject", "landing", "2026-01-01T00/a.csv", True),
+    ("sender", "GetObject", "landing", "2026-01-01T00/a.csv", False),
+    ("sender", "DeleteObject", "landing", "2026-01-01T00/a.csv", False),
+    ("ingest", "GetObject", "landing", "2026-01-01T00/a.csv", True),
+    ("ingest", "PutObject", "landing", "2026-01-01T00/a.csv", False),
+    ("ingest", "PutObject", "lake", "raw/a.parquet", True),
+    ("ingest", "PutObject", "lake", "quarantine/a.parquet", True),
+    ("ingest", "PutObject", "lake", "_conditional-write-1", True),
+    ("ingest", "PutObject", "lake", "clean/a.parquet", False),
+    ("ingest", "DeleteObjectVersion", "lake", "raw/a.parquet", False),
+    ("ingest", "DeleteObjectVersion", "landing", "2026-01-01T00/a.csv", False),
+    ("build", "GetObject", "lake", "raw/a.parquet", True),
+    ("build", "PutObject", "lake", "raw/a.parquet", False),
+    ("build", "PutObject", "lake", "features/a.parquet", True),
+    ("build", "GetObject", "landing", "2026-01-01T00/a.csv", False),
+    ("train", "GetObject", "lake", "features/a.parquet", True),
+    ("train", "PutObject", "lake", "verdicts/a.parquet", True),
+    ("train", "PutObject", "mlflow", "1/model.ckpt", True),
+    ("train", "PutObject", "models", "reentry_lstm/1/model.onnx", True),
+    ("train", "GetObject", "landing", "2026-01-01T00/a.csv", False),
+    ("train", "GetObject", "lake", "raw/a.parquet", False),
+    ("train", "PutObject", "lake", "features/a.parquet", False),
+    ("score", "GetObject", "models", "reentry_lstm/1/model.onnx", True),
+    ("score", "PutObject", "lake", "predictions/a.parquet", True),
+    ("score", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
+    ("maintain", "DeleteObject", "lake", "features/a.parquet", True),
+    ("maintain", "DeleteObjectVersion", "lake", "features/a.parquet", False),
+    ("monitor", "GetObject", "lake", "clean/_delta_log/0.json", True),
+    ("monitor", "GetObject", "lake", "clean/a.parquet", False),
+    ("serve", "GetObject", "models", "reentry_lstm/1/model.onnx", True),
+    ("serve", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
+    ("serve", "DeleteObject", "models", "reentry_lstm/1/model.onnx", False),
+    ("serve", "GetObject", "lake", "clean/a.parquet", False),
+    ("gateway", "PutObject", "jobs", "job/result.csv", True),
+    ("gateway", "GetObject", "models", "reentry_lstm/1/model.onnx", False),
+    ("analyst", "GetObject", "lake", "clean/a.parquet", True),
+    ("analyst", "GetObject", "lake", "raw/a.parquet", False),
+    ("analyst", "PutObject", "lake", "clean/a.parquet", False),
+    ("privacy-officer", "DeleteObjectVersion", "lake", "raw/a.parquet", True),
+    ("privacy-officer", "DeleteObjectVersion", "landing", "2026-01-01T00/a.csv", True),
+    ("privacy-officer", "PutObject", "lake", "clean/a.parquet", True),
+    ("privacy-officer", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
+]
+"""Role, call, bucket, object, and whether the role may."""
+
 OVERRIDE = """
 terraform {
   backend "local" {}

@@ -40,6 +40,8 @@ FOLDERS = (
     "gateway-api/edge",
     "gitops/argocd",
     "gitops/flux",
+    "pipeline/cron",
+    "pipeline/features",
     "tensorrt/job",
 )
 """All folders that can be applied."""
@@ -118,7 +120,8 @@ def workloads(folder: str) -> list[Manifest]:
 
 def pods(folder: str) -> list[Manifest]:
     """Return the specifications of all pods of a folder."""
-    return [workload["spec"]["template"]["spec"] for workload in workloads(folder)]
+    jobs = [cron_job["spec"]["jobTemplate"] for cron_job in every(folder, "CronJob")]
+    return [workload["spec"]["template"]["spec"] for workload in [*workloads(folder), *jobs]]
 
 
 def containers(spec: Manifest) -> list[Manifest]:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile.triton"
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 WITH_TRITON = yaml.safe_load((ROOT / "compose.triton.yaml").read_text())
-RUN = ("cpu", "gpu", "gateway", "client", "perf")
+RUN = ("cpu", "gpu", "gateway", "client", "pipeline", "perf")
 SERVE = ("cpu", "gpu")
 
 
@@ -92,12 +92,14 @@ def imported_by(command: str, statements: str) -> set[str]:
 
 
 OPTIONAL_IMPORTS = {
-    *("setuptools", "cloudpickle", "grpcio-health-checking", "coverage", "google-auth", "opentelemetry-proto")
+    *("setuptools", "cloudpickle", "grpcio-health-checking", "watchfiles", "coverage", "google-auth"),
+    "opentelemetry-proto",
 }
 """Distributions that the client image need not contain, though the import of the client finds them here.
 
-`setuptools`, `cloudpickle` and `grpcio-health-checking` are imported only if they are installed, `coverage` measures
-the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
+`setuptools`, `cloudpickle`, `grpcio-health-checking` and `watchfiles` are imported only if they are installed,
+`coverage` measures the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that
+of OpenTelemetry.
 """
 
 
@@ -272,7 +274,38 @@ def test_the_gateway_image_has_exactly_the_packages_it_imports() -> None:
     assert packages("GATEWAY") == imported_by("gateway", statements) | named
 
 
-@pytest.mark.parametrize("kind", ["SERVER", "CLIENT", "PERF", "GATEWAY"])
+def test_the_pipeline_image_has_exactly_the_packages_that_the_commands_on_tables_import() -> None:
+    statements = imports_of(
+        *(f"pipeline/{folder}/*.py" for folder in ("ingest", "clean", "lake", "privacy")),
+        "pipeline/features/build.py",
+        "reentry/tracks/*.py",
+        "reentry/features/orbit_filter.py",  # imported only for orbit features
+        *(f"cli/{command}.py" for command in ("ingest", "lake", "features", "privacy")),
+    )
+    # Optional imports of numba, requests, MLflow and FastAPI, and distributions that share the namespace OpenTelemetry.
+    optional = {"scipy", "chardet", "tqdm", "httpx", "opentelemetry-proto-json"}
+    optional |= {f"opentelemetry-exporter-{name}" for name in EXPORTERS}
+    # MLflow imports the first, and pandas reads tzdata only when a time zone is used.
+    assert packages("PIPELINE") == imported_by("features", statements) - optional | {"opentelemetry-proto", "tzdata"}
+
+
+EXPORTERS = ("http-transport", "otlp-common", "otlp-json-common", "otlp-json-http")
+"""Exporters of traces, which the gateway alone needs."""
+
+
+def test_the_pipeline_image_accepts_the_command_of_the_job() -> None:
+    (container,) = template("pipeline/features", "Job")["spec"]["containers"]
+    (entry,) = arguments("pipeline", "ENTRYPOINT")
+    assert json.loads(entry) == ["reentry"]
+    group, command, *options = container["args"]
+    build = typer.main.get_command(app).commands[group].commands[command]
+    assert build.make_context("build", list(options)).params["processes"] == int(
+        container["resources"]["limits"]["cpu"]
+    )
+    assert container["image"].endswith(f"reentry-pipeline:{__version__}")
+
+
+@pytest.mark.parametrize("kind", ["SERVER", "CLIENT", "PERF", "GATEWAY", "PIPELINE"])
 def test_every_package_of_an_image_is_locked(kind: str) -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     assert packages(kind) <= locked

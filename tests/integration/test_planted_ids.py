@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+import cli
 from pipeline.privacy.audit import audit
 from pipeline.privacy.id_search import IdSearch
 from pipeline.settings import PipelineSettings
@@ -48,6 +47,8 @@ def plant(settings: PipelineSettings) -> None:
     unusable = Path(settings.landing) / "2026-12-01T10"
     unusable.mkdir()
     (unusable / "renamed.csv").write_text(good.rename(columns={"sensor_id": f"sensor_id's {OPERATORS[2]}"}).to_csv())
+    quoted = good.rename(columns={"sensor_id": f"sensor_id'{SENSORS[0]}"})
+    (unusable / "quoted.csv").write_text(quoted.to_csv(index=False))
     (unusable / "repeated.csv").write_text(f"{OPERATORS[0]},{OPERATORS[0]}\n1,2\n")
     (unusable / "headless.csv").write_text(good.to_csv(header=False, index=False))
     (unusable / "semicolon.csv").write_text(good.to_csv(sep=";", index=False))
@@ -56,30 +57,24 @@ def plant(settings: PipelineSettings) -> None:
     (unusable / "nul.csv").write_bytes(good.to_csv(index=False).encode() + b"\0" + OPERATORS[2].encode())
 
 
-def run(folder: Path, settings: PipelineSettings, *arguments: str) -> str:
+def run(*arguments: str) -> str:
     """Run a command with debug lines and return all that it prints."""
-    environment = os.environ | {
-        "REENTRY_PIPELINE_LAKE": settings.lake,
-        "REENTRY_PIPELINE_LANDING": settings.landing,
-        "REENTRY_PIPELINE_PSEUDONYM_KEYS": settings.pseudonym_keys,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'runs.db'}",
-    }
-    command = [sys.executable, "-c", "from cli import main; main()", "--verbose", *arguments]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout + done.stderr
+    shown = CliRunner().invoke(cli.app, ["--verbose", *arguments])
+    if shown.exception is not None and not isinstance(shown.exception, SystemExit):
+        raise shown.exception
+    return shown.output
 
 
 def test_planted_ids_are_nowhere_outside_the_landing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = pipeline_settings(tmp_path)
+    for name in ("lake", "landing", "pseudonym_keys"):
+        monkeypatch.setenv(f"REENTRY_PIPELINE_{name.upper()}", getattr(settings, name))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
     plant(settings)
-    log = run(tmp_path, settings, "ingest", "--since", HOUR, "--until", "2026-12-01T10")
-    log += run(tmp_path, settings, "lake", "clean")
-    log += run(tmp_path, settings, "features", "build")
-    log += run(
-        tmp_path, settings, "train", "lake:features", "--out", str(tmp_path / "train"), "--epochs", "1", "--hidden", "4"
-    )
+    log = run("ingest", "--since", HOUR, "--until", "2026-12-01T10")
+    log += run("lake", "clean")
+    log += run("features", "build")
+    log += run("train", "lake:features", "--out", str(tmp_path / "train"), "--epochs", "1", "--hidden", "4")
     (tmp_path / "all.log").write_text(log)
     # The flow did its work: otherwise there would be nothing to find.
     tables = {
@@ -101,7 +96,6 @@ def test_planted_ids_are_nowhere_outside_the_landing_folder(tmp_path: Path, monk
     assert {place: count for place, count in found.items() if count} == {}
     ids = tmp_path / "ids.txt"
     ids.write_text("\n".join([*PLANTED, MISPLACED]))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
     report = audit(settings, search=ids, logs=[tmp_path / "all.log"])
     assert report.findings == []
     assert report.searched["training runs"] > 20

@@ -72,9 +72,7 @@ def open_labelled(
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reentry-samples-")))
                 with progress("computing features", len(file), "tracks") as advance:
-                    computed = (
-                        sample_of(track, where=str(path), groups=groups) for track in _counted(file, advance)
-                    )
+                    computed = (sample_of(track, where=str(path), groups=groups) for track in _counted(file, advance))
                     samples = StoredSamples.write(folder, computed, where=str(path))
         yield LabelledTracks(
             samples=samples, report=file.report, file_fingerprint=file_fingerprint, origin=origin_of(path)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reentry.errors import InputError
 from reentry.runtime.files import sha256_of
-from reentry.runtime.revision import git_revision
+from reentry.runtime.revision import git_revision, image_digest
 from reentry.schema import SCHEMA_VERSION
 from training.config import ModelConfig, TrainConfig
 from training.data.training_data import TrainingData
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-IMAGE_VARIABLE: Final = "REENTRY_IMAGE_DIGEST"
-"""Environment variable with the digest of the container image, which a pod sets."""
 LOCK: Final = Path(__file__).parents[2] / "requirements.lock"
 SEPARATOR: Final = ", "
 """Text between the items of a parameter that is a list."""
@@ -165,7 +163,7 @@ def training_parameters(data: TrainingData, model: ModelConfig, config: TrainCon
         "schema_version": SCHEMA_VERSION,
         "git_revision": git_revision(),
         "lock_hash": lock_hash(),
-        "image_digest": os.environ.get(IMAGE_VARIABLE) or "unknown",
+        "image_digest": image_digest(),
         "device": device(config.accelerator),
         "processor": processor(),
         "threads": THREADS,

@@ -55,12 +55,13 @@ locals {
       Action   = actions
       Resource = [for grant in workload.objects : "${var.bucket_arns[grant.bucket]}/${grant.prefix}*" if grant.mode == mode]
     } if anytrue([for grant in workload.objects : grant.mode == mode])],
+    # Of the whole bucket: with a condition on the prefix, S3 would answer 403 instead of 404 where an object is missing,
+    # and readers of a table ask for objects that may be missing.
     [for place in distinct([for grant in workload.objects : { bucket = grant.bucket, mode = grant.mode } if grant.mode != "put"]) : {
-      Sid       = "List${title(place.bucket)}${title(place.mode)}"
-      Effect    = "Allow"
-      Action    = local.list_actions[place.mode]
-      Resource  = [var.bucket_arns[place.bucket]]
-      Condition = { StringLike = { "s3:prefix" = [for grant in workload.objects : "${grant.prefix}*" if grant.bucket == place.bucket && grant.mode == place.mode] } }
+      Sid      = "List${title(place.bucket)}${title(place.mode)}"
+      Effect   = "Allow"
+      Action   = local.list_actions[place.mode]
+      Resource = [var.bucket_arns[place.bucket]]
     }],
     [for modes in [distinct([for grant in workload.objects : grant.mode])] : {
       Sid      = "DataKey"

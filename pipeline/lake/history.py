@@ -1,0 +1,26 @@
+"""History of a table up to a version."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from deltalake import DeltaTable
+
+_SAME_ROWS: Final = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
+"""Operations that change no row."""
+
+
+def commits(table: DeltaTable) -> list[dict[str, Any]]:
+    """Return the commits up to the version at which the table is open, newest first, each with its `version`.
+
+    `DeltaTable.history` returns the later ones too, and numbers them from the version at which the table is open, which
+    is right for the newest version only. The log of a table of the lake is never shortened, so it starts at version 0.
+    """
+    found = table.history()
+    numbered = (commit | {"version": len(found) - 1 - index} for index, commit in enumerate(found))
+    return [commit for commit in numbered if commit["version"] <= table.version()]
+
+
+def version_of_rows(table: DeltaTable) -> int:
+    """Return the version that has written the rows; later versions have the same rows in other files."""
+    return int(next(commit["version"] for commit in commits(table) if commit["operation"] not in _SAME_ROWS))
