@@ -9,8 +9,10 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,6 +41,7 @@ class RayTasks:
         self.retried = 0
         self.driver_bytes = 0
         self._address = address
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Connect to the cluster.
@@ -57,6 +60,7 @@ class RayTasks:
                 where=self._address,
                 fix="start one: ray start --head; see docs/bulk-scoring.md",
             ) from error
+        self._stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints lost workers to standard output
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray replaces it
         return self
@@ -65,6 +69,7 @@ class RayTasks:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray.shutdown()  # also cancels the tasks of this program
+        self._stack.close()
 
     def map(self, compute: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Workers`. Ray itself computes the task of a lost worker or machine again."""

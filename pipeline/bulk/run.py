@@ -16,20 +16,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final
 
-from deltalake.transaction import AddAction
-from pyarrow.fs import FileType
-
+from pipeline.bulk.commit import BulkSummary, commit, committed, require_files
 from pipeline.bulk.model import BulkModel
 from pipeline.bulk.parts import BATCHING, parts_of
 from pipeline.bulk.pool import ProcessPool, Workers
 from pipeline.bulk.score import Failure, Job, PartResult, score_part
-from pipeline.lake.files import file_infos, missing_files
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry import __version__
 from reentry.decision import DecisionConfig
-from reentry.errors import InputError, LakeError, ReentryError
+from reentry.errors import InputError, ReentryError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.cores import cores
 from reentry.runtime.pool import MOST_PROCESSES
@@ -37,8 +34,6 @@ from reentry.runtime.progress import progress
 from reentry.runtime.signals import ended_by_signals
 from reentry.schema import SCHEMA_VERSION
 
-_KEY: Final = "bulk"
-"""Key of a run's summary in the history of the table."""
 _NAMED_FAILURES: Final = 5
 """Number of tracks that an error names."""
 
@@ -72,45 +67,6 @@ class BulkConfig:
         require_between("rows of a part", self.part_rows, 1, 1_000_000_000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkSummary:
-    """Result of a run."""
-
-    run: str
-    """Name of the run, the partition of its rows in the table `predictions`."""
-    source: str
-    """The scored table, such as lake:clean@3."""
-    model_version: int
-    tracks: int
-    rows: int
-    onsets: int
-    """Number of tracks that enter reentry."""
-    parts: int
-    reused: int
-    """Number of parts that an earlier, interrupted run had scored."""
-    retried: int
-    """Number of parts that were scored again because their worker was lost; 0 with Ray, which does not report it."""
-    driver_bytes: int
-    """Number of bytes of tasks and results that passed through the process that started the workers."""
-    seconds: float
-    """Duration of the run without the commit, s."""
-    committed_before: bool = False
-    """Whether an earlier run committed the same results, so that this one did nothing."""
-
-    def summary(self) -> str:
-        """Return the summary as lines of text."""
-        tracks = f"{self.source}: {self.tracks:,} tracks, {self.rows:,} rows, {self.onsets:,} enter reentry"
-        if self.committed_before:
-            return f"{tracks}\nscored and committed before as run {self.run}; nothing to do"
-        extra = f", {self.reused:,} of them in an interrupted run" if self.reused else ""
-        extra += f", {self.retried:,} again after a lost worker" if self.retried else ""
-        return (
-            f"{tracks}\n"
-            f"scored by model version {self.model_version} in {self.seconds:.1f} s: {self.parts:,} parts{extra}\n"
-            f"results: lake:{PREDICTIONS.name}, run {self.run}"
-        )
-
-
 def score_bulk(config: BulkConfig) -> BulkSummary:
     """Score a version of the table `clean` and add the results to the table `predictions`, once.
 
@@ -134,7 +90,7 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
         model=model,
     )
     lake.create(PREDICTIONS.name)
-    before = _committed(lake, job.run)
+    before = committed(lake, job.run)
     if before is not None:
         return replace(before, committed_before=True)
     with ended_by_signals(), _workers(config) as workers:
@@ -152,7 +108,7 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
         driver_bytes=workers.driver_bytes,
         seconds=round(time.monotonic() - begun, 3),
     )
-    _require_files(lake, job, results)
+    require_files(lake, job, results)
     return replace(summary, committed_before=not commit(lake, summary, results))
 
 
@@ -216,56 +172,3 @@ def _not_scored(job: Job, failures: Sequence[Failure]) -> ReentryError:
         got="; ".join(named) + (f"; and {more:,} more" if more else ""),
         fix="score with another version, or remove these tracks from the landing files; all other parts are kept",
     )
-
-
-def _require_files(lake: Lake, job: Job, results: Sequence[PartResult]) -> None:
-    """Check that no row was erased during the run, so that its results do not bring it back.
-
-    Raises:
-        LakeError: Files of the scored version or of the parts were removed.
-    """
-    written = file_infos(lake, PREDICTIONS.name, [result.path for result in results])
-    gone = missing_files(lake, CLEAN.name, job.version)
-    gone += [info.path for info in written if info.type is FileType.NotFound]
-    if gone:
-        raise LakeError(
-            f"{len(gone):,} files were removed during the run, as an erasure does; nothing was committed",
-            where=job.source,
-            got=gone[0],
-            fix=f"score the newest version: lake:{CLEAN.name}",
-        )
-
-
-def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> bool:
-    """Add the files of all parts to the table, in one commit, unless that has been done; return whether it was not.
-
-    Raises:
-        LakeError: The lake is unreachable.
-    """
-    now = time.time_ns() // 1_000_000
-    files = [
-        AddAction(
-            path=result.path,
-            size=result.size,
-            partition_values={"run": summary.run},
-            modification_time=now,
-            data_change=True,
-            stats=json.dumps({"numRecords": result.part.rows}),  # no track ids: the log outlives the rows
-        )
-        for result in results
-    ]
-    return lake.add_files_once(PREDICTIONS.name, _key(summary.run), files, metadata={_KEY: json.dumps(asdict(summary))})
-
-
-def _key(run: str) -> str:
-    return f"{_KEY}:{run}"
-
-
-def _committed(lake: Lake, run: str) -> BulkSummary | None:
-    """Return the summary of a run from the history of the table; None if the run is not committed."""
-    if not lake.committed(PREDICTIONS.name, [_key(run)]):
-        return None
-    with lake.errors(PREDICTIONS.name):
-        history = lake.open(PREDICTIONS.name).history()
-    summaries = (BulkSummary(**json.loads(entry[_KEY])) for entry in history if _KEY in entry)
-    return next(summary for summary in summaries if summary.run == run)

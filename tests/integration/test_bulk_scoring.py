@@ -24,6 +24,7 @@ from pipeline.bulk import run
 from pipeline.bulk.parts import Part
 from pipeline.bulk.pool import ProcessPool
 from pipeline.bulk.run import score_bulk
+from pipeline.bulk.score import Job, PartResult, score_part
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import PREDICTIONS
 from reentry.serving import EmbeddedServer
@@ -32,6 +33,7 @@ from tests.lake import write_clean
 from tests.processes import children_of, command_line
 from tests.training_data import short_flights
 
+ROOT = Path(__file__).parents[2]
 FLIGHTS = short_flights(24, labels=False)
 
 
@@ -63,7 +65,7 @@ def command(lake: Lake, repository: Path, *options: str, first: str = "") -> Ite
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        env=os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
     ) as process:
         try:
             yield process
@@ -164,16 +166,28 @@ def test_an_interrupted_run_ends_its_workers_and_says_how_to_resume(
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 
 
-def test_a_ray_cluster_gives_the_same_results(lake: Lake, model_repository: Path, expected: pa.Table) -> None:
+def score_part_or_die_once(marker: Path, job: Job, part: Part) -> PartResult:
+    return die_once(marker, partial(score_part, job), part)
+
+
+def test_a_ray_cluster_that_loses_a_worker_gives_the_same_results(
+    tmp_path: Path, lake: Lake, model_repository: Path, expected: pa.Table
+) -> None:
     pytest.importorskip("ray")
+    marker = tmp_path / "marker"
+    kill = (
+        "import functools, pathlib, pipeline.bulk.run as run, tests.integration.test_bulk_scoring as test; "
+        f"run.score_part = functools.partial(test.score_part_or_die_once, pathlib.Path({str(marker)!r}))"
+    )
     for _ in range(2):  # Ray gives up if its processes do not start within 30 s
-        with command(lake, model_repository, "--address", "local", "--json") as process:
+        with command(lake, model_repository, "--address", "local", "--json", first=kill) as process:
             answer, errors = process.communicate(timeout=600)
         if "error: local: there is no usable Ray cluster" not in errors:
             break
     else:
         pytest.skip(f"Ray does not start on this machine: {errors.strip().splitlines()[-1]}")
     assert process.returncode == 0, errors
+    assert marker.exists()
     summary = json.loads(answer)
     assert (summary["tracks"], summary["rows"]) == (24, len(FLIGHTS))
     assert predictions(lake).drop_columns("run").equals(expected)

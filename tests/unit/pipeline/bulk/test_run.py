@@ -11,8 +11,9 @@ import pytest
 
 from client.batching import BatchConfig
 from pipeline.bulk import run as runs
+from pipeline.bulk.commit import BulkSummary, commit
 from pipeline.bulk.parts import Part
-from pipeline.bulk.run import BulkSummary, commit, run_name, score_bulk
+from pipeline.bulk.run import run_name, score_bulk
 from pipeline.bulk.score import Job, PartResult
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
