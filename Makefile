@@ -12,6 +12,8 @@ OUT ?= artifacts
 # Your own files instead of simulated ones: make run TRAIN=path/train.csv TEST=path/test.csv
 TRAIN ?=
 TEST ?=
+# Number of flights to simulate for the training if TRAIN is empty.
+TRACKS ?= 90
 # Index of PyTorch builds without CUDA. `make setup GPU=1` installs the CUDA build from PyPI instead.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
@@ -71,7 +73,8 @@ CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .PHONY: help setup run test test-unit fuzz gateway-fuzz lint check format lock sbom-lock audit build secrets scan sbom push \
-	sign verify deploy rollback health-check minikube monitoring load-test jobs-campaign stalls matrix figures page clean
+	sign verify deploy rollback health-check minikube monitoring load-test jobs-campaign stalls matrix figures page \
+	infra-test infra-scan clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,7 +121,7 @@ run: .venv/.run ## run everything once: simulate, train, evaluate, export, serve
 	}; \
 	train="$(TRAIN)" test="$(TEST)"; \
 	if [ -z "$$train" ]; then \
-		train=$(OUT)/data/train.csv; step $$train reentry simulate $$train --tracks 90 --seed 1; \
+		train=$(OUT)/data/train.csv; step $$train reentry simulate $$train --tracks $(TRACKS) --seed 1; \
 	fi; \
 	if [ -z "$$test" ]; then \
 		test=$(OUT)/data/test.csv; step $$test reentry simulate $$test --tracks 10 --seed 2 --no-labels; \
@@ -258,6 +261,18 @@ figures: ## draw the pictures of docs/figures from their sources (needs Graphviz
 page: ## build the gateway's live page into gateway/page/dist (needs Node 20)
 	@command -v npm >/dev/null || { echo "error: npm is missing; fix: install Node 20 or later" >&2; exit 1; }
 	cd gateway/page && npm ci --ignore-scripts --no-audit --no-fund && npm run types && npm run build
+
+infra-test: setup ## check the Terraform of infra/: format, types, its own tests, an apply to a stand-in for AWS, access
+	$(BIN)/pytest tests/contract/test_infra.py
+
+CHECKOV := .cache/checkov
+infra-scan: ## scan infra/ with checkov, in an environment of its own
+	$(PYTHON) -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --requirement infra/scan-requirements.txt
+	for environment in dev staging production; do \
+		$(CHECKOV)/bin/checkov --directory infra --framework terraform --var-file infra/envs/$$environment/settings.tfvars \
+			--compact --quiet --skip-download; \
+	done
 
 clean: ## remove the environment, artifacts, the built page, installed model versions and caches
 	rm -rf .venv artifacts model_repository/reentry_lstm/[0-9]* model_repository/reentry_lstm/labels.json \

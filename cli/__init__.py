@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli.canary import canary
 from cli.doctor import doctor
 from cli.engine import engine
 from cli.evaluate import evaluate
@@ -59,6 +60,7 @@ app.add_typer(privacy, name="privacy")
 app.add_typer(gateway, name="gateway")
 app.add_typer(perf, name="perf")
 app.add_typer(runs, name="runs")
+app.add_typer(canary, name="canary")
 app.add_typer(features, name="features")
 
 

@@ -49,7 +49,8 @@ def train(
     override the settings file, whose keys are the fields of ModelConfig and TrainConfig in training/config.py. Invalid
     tracks are written to set_aside.csv in the same folder, and the exit status is 1. A file larger than memory is
     trained on from a temporary folder. Ctrl-C or SIGTERM interrupts the run; the same command with --resume continues
-    it and gives the same result as an uninterrupted run. `reentry features build` writes the table of features.
+    it and gives the same result as an uninterrupted run. `reentry features build` writes the table of features, of
+    which one track in five is left out for `reentry gate`.
 
     Example: `reentry train data/train.csv --out artifacts/train --seed 0`
     """

@@ -35,7 +35,7 @@ module "store" {
 module "registry" {
   source = "./modules/registry"
 
-  repositories  = ["reentry-triton", "reentry-gateway", "reentry-client"]
+  repositories  = ["reentry-triton", "reentry-gateway", "reentry-client", "reentry-pipeline"]
   key_arn       = module.keys["platform"].arn
   keep_images   = var.keep_images
   force_destroy = var.disposable
@@ -74,8 +74,6 @@ module "identity" {
   cluster_issuer     = module.cluster.issuer
   cluster_issuer_arn = module.cluster.issuer_arn
   github             = merge(var.github, { environment = var.environment })
-  privacy_officers   = var.privacy_officers
-  erasable           = ["landing", "lake", "jobs"]
   bucket_arns        = module.store.arns
   data_key_arn       = module.keys["data"].arn
   secrets            = { for name, arn in module.secrets.arns : name => { arn = arn, key_arn = local.secrets[name].key_arn } }

@@ -13,19 +13,14 @@ output "cluster" {
   value       = local.name
 }
 
-output "workload_roles" {
+output "roles" {
   description = "Role of each workload: the annotation eks.amazonaws.com/role-arn of its service account."
-  value       = module.identity.workload_role_arns
+  value       = module.identity.role_arns
 }
 
 output "delivery_role" {
   description = "Role of GitHub's jobs, for aws-actions/configure-aws-credentials."
   value       = module.identity.delivery_role_arn
-}
-
-output "privacy_officer_role" {
-  description = "Role of the privacy officer."
-  value       = module.identity.privacy_officer_role_arn
 }
 
 output "secrets" {

@@ -24,7 +24,7 @@ variable "region" {
 }
 
 variable "namespace" {
-  description = "Namespace of the cluster in which k8s/overlays deploys."
+  description = "Namespace of servers and gateway, in which k8s/overlays deploys. The pipeline has namespaces of its own, see access.tf."
   type        = string
 }
 
@@ -41,6 +41,18 @@ variable "administrators" {
 variable "privacy_officers" {
   description = "ARNs of the people or roles that may act as privacy officer, with a second factor."
   type        = list(string)
+}
+
+variable "senders" {
+  description = "ARNs of the principals that put files into the landing bucket."
+  type        = list(string)
+  default     = []
+}
+
+variable "analysts" {
+  description = "ARNs of the principals that read clean tracks, features and predictions."
+  type        = list(string)
+  default     = []
 }
 
 variable "github" {
@@ -88,7 +100,7 @@ variable "erasure" {
     replaced files after `vacuum`, and S3 keeps old versions for `noncurrent`. The promised period is `within`.
   TEXT
   type = object({
-    landing    = optional(number, 7)
+    landing    = optional(number, 14)
     vacuum     = optional(number, 7)
     noncurrent = optional(number, 14)
     within     = optional(number, 30)

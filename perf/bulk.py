@@ -30,7 +30,6 @@ from perf.peers.process_tree import tree_cpu_seconds
 from perf.predict import repeated_tracks
 from perf.tables import table
 from pipeline.bulk.pool import ProcessPool, Workers
-from pipeline.bulk.ray_tasks import LOCAL, RayTasks
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import CLEAN, PREDICTIONS, bucket_of
 from reentry.errors import ReentryError
@@ -100,7 +99,15 @@ def write_tracks_table(lake: Lake, rows: int) -> None:
     def batches() -> Iterator[pa.RecordBatch]:
         for tracks in repeated_tracks(max(1, rows // _ROWS_OF_TRACK)):
             bucket = bucket_of(tracks[TRACK_ID.name].to_numpy(np.int64))
-            whole = tracks.assign(bucket=bucket, operator_id=None, key_id="k1", **{REENTRY_PHASE.name: None})
+            step = tracks.groupby(TRACK_ID.name).cumcount()
+            added: dict[str, Any] = {
+                "bucket": bucket,
+                "step": step,
+                REENTRY_PHASE.name: None,
+                "operator_id": None,
+                "key_id": "k1",
+            }
+            whole = tracks.assign(**added)
             ordered = whole.sort_values("bucket", kind="stable")
             yield from pa.Table.from_pandas(ordered, schema=CLEAN.schema, preserve_index=False).to_batches()
 
@@ -179,17 +186,20 @@ def run_benchmark(
         ReentryError: The command fails, or Ray does not start.
     """
     out.mkdir(parents=True, exist_ok=True)
-    runs, empty = [], []
+    empty = []
+    if tasks:
+        from pipeline.bulk.ray_tasks import LOCAL, RayTasks
+
+        with ProcessPool(processes) as pool:
+            empty.append(measure_empty(f"{processes} processes", pool, tasks))
+        with RayTasks(LOCAL) as cluster:
+            empty.append(measure_empty("Ray on this machine", cluster, tasks))
+    runs = []
     for size in rows:
         with tempfile.TemporaryDirectory(dir=out) as folder:
             lake = Lake(folder)
             write_tracks_table(lake, size)
             runs.append(measure(lake, repository, version, processes))
-    if tasks:
-        with ProcessPool(processes) as pool:
-            empty.append(measure_empty(f"{processes} processes", pool, tasks))
-        with RayTasks(LOCAL) as cluster:
-            empty.append(measure_empty("Ray on this machine", cluster, tasks))
     scale = BulkScale(machine=machine(), git_revision=git_revision(), processes=processes, runs=runs, empty=empty)
     with whole_file(out / "bulk.json") as temporary:
         temporary.write_text(json.dumps(asdict(scale), indent=2) + "\n")

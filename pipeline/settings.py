@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.ingest.hours import parse_hour
 from reentry.errors import ConfigError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.config_file import check_table, declared_types, read_toml
@@ -40,6 +41,16 @@ class PipelineSettings:
     """Age of the last training, in days, from which `retrain --reason schedule --if-due` trains."""
     retrain_tracks: int = 500
     """Number of new labelled tracks from which `retrain --reason data --if-due` trains."""
+    first_hour: str = "2026-01-01T00"
+    """First hour that Dagster knows; `reentry ingest` also takes earlier ones."""
+    prometheus: str = ""
+    """Address of the Prometheus with the rules of k8s/monitoring, for retraining after drift; empty for none."""
+    namespace: str = "reentry"
+    """Namespace of the servers whose drift is watched."""
+    repository: str = "model_repository"
+    """Model repository that a retraining by Dagster compares with; `reentry retrain` has an option for it."""
+    drift_pause_days: int = 7
+    """Days after a retraining for drift in which drift requests no other one."""
     landing_retention_days: int = 30
     """Age in days from which `reentry privacy audit` reports a file of the landing folder, which holds plain ids."""
     bulk_part_rows: int = 1_000_000
@@ -53,6 +64,8 @@ class PipelineSettings:
         require_between("gate window days", self.gate_window_days, 1 / 24, 36_600)
         require_between("retrain days", self.retrain_days, 0.0, 36_600)
         require_between("retrain tracks", self.retrain_tracks, 1, 10**9)
+        require_between("drift pause days", self.drift_pause_days, 1, 366)
+        parse_hour(self.first_hour)
         require_between("landing retention days", self.landing_retention_days, 1, 36_500)
         for name in ("lake", "landing", "pseudonym_keys"):
             if not getattr(self, name):

@@ -17,6 +17,9 @@ from reentry.schema import NO_ONSET_TIMESTAMP
 NO_ONSET: Final = -1
 """Onset step of a track that never enters reentry."""
 
+AGREEMENT_SECONDS: Final = 1.0
+"""Largest difference of two onsets that agree, s."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionConfig:

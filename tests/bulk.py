@@ -46,4 +46,4 @@ def predictions(lake: Lake) -> pa.Table:
     """The table `predictions`, ordered by bucket, track and time."""
     with lake.errors(PREDICTIONS.name):
         rows = lake.open(PREDICTIONS.name).to_pyarrow_table()
-    return rows.sort_by([(name, "ascending") for name in ("bucket", "track_id", "timestamp")])
+    return rows.sort_by([(name, "ascending") for name in ("bucket", "track_id", "step")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ SLOW_FILES = (
     "integration/test_gateway_api.py",
     "integration/test_gateway_kserve.py",
     "integration/test_candidate.py",
+    "integration/test_canary.py",
     "integration/test_gateway_traces.py",
     "integration/test_gateway_gathering.py",
     "unit/export/test_pipeline.py",
@@ -45,7 +47,9 @@ SLOW_FILES = (
     "integration/test_candidate.py",
     "unit/training/studies/test_study.py",
     "integration/test_training_scale.py",
+    "integration/test_bulk_scoring.py",
     "contract/test_k8s_scripts.py",
+    "contract/test_infra.py",
     "unit/training/fit/test_processes.py",
     "unit/export/test_gate.py",
     "unit/reentry/simulation/test_ballistic.py",
@@ -74,6 +78,9 @@ SLOW_FILES = (
     "integration/test_export_serving.py",
     "unit/perf/formats/test_benchmark.py",
     "unit/training/data/test_identity.py",
+    "unit/pipeline/flows/test_jobs.py",
+    "unit/pipeline/flows/test_sensors.py",
+    "unit/pipeline/flows/test_tables.py",
     "unit/registry/test_models.py",
     "unit/registry/test_derived_models.py",
     "unit/registry/test_candidate.py",
@@ -116,9 +123,15 @@ SLOW_FILES = (
     "unit/export/tensorrt/test_engines.py",
     "unit/training/models/test_baselines.py",
     "unit/reentry/tracks/test_properties.py",
+    "integration/test_planted_ids.py",
+    "integration/test_privacy_store.py",
+    "unit/pipeline/privacy/test_erase.py",
+    "unit/pipeline/privacy/test_audit.py",
+    "unit/pipeline/privacy/test_rekey.py",
     "unit/client/test_outputs.py",
     "unit/reentry/tracks/test_csv_numbers.py",
     "integration/test_perf_predict.py",
+    "integration/test_perf_bulk.py",
     "unit/training/fit/test_fit.py",
     "unit/training/fit/test_resume.py",
     "unit/training/studies/test_label_rules.py",
@@ -128,6 +141,10 @@ SLOW_FILES = (
 
 They start first, so that no long file is left over for one worker at the end. `make test-unit` leaves them out.
 """
+
+# Threads of PyTorch that have no work spin, which doubles the time of the small networks here. PyTorch reads this
+# later, when it is imported, and so does what the tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A runner started by nohup ignores SIGHUP, one in a shell's background SIGINT, and so would what the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -132,8 +132,8 @@ def running_postgresql(folder: Path) -> Iterator[Server]:
         shutil.chown(data, "postgres")
     options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
     subprocess.run([*as_user, POSTGRESQL / "initdb", "-D", data, *options], check=True, capture_output=True, cwd="/")
-    settings = f"port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories=''\nfsync=off\nshared_buffers=32MB\nautovacuum=off\n"
-    (data / "postgresql.auto.conf").write_text(settings)
+    settings = f"port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories=''\nshared_buffers=32MB\n"
+    (data / "postgresql.auto.conf").write_text(settings + "fsync=off\nautovacuum=off\n")
     server = Server(port, [*as_user, str(POSTGRESQL / "postgres"), "-D", str(data)], folder / "postgresql.log")
     server.start()
     try:

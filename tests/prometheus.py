@@ -23,9 +23,13 @@ MONITORING = K8S / "monitoring"
 
 
 def scrape_config(
-    server: str | None, feed: str | None, gateway: str | None = None, lake: str | None = None
+    server: str | None,
+    feed: str | None,
+    gateway: str | None = None,
+    lake: str | None = None,
+    canary: str | None = None,
 ) -> dict[str, Any]:
-    """Return prometheus.yaml with the pods of a server, a feed, a gateway and an exporter as static targets.
+    """Return prometheus.yaml with the pods of a server, a feed, a gateway, an exporter and a canary as static targets.
 
     They replace the discovery by Kubernetes, which finds two ports of the pods of a server and of a gateway.
     """
@@ -35,6 +39,8 @@ def scrape_config(
     for address, name in named:
         if address is not None:
             pods += [_pod(address, name, "metrics"), _pod("127.0.0.1:1", name, "http")]
+    if canary is not None:
+        pods.append(_pod(canary, "reentry", "metrics", release="canary"))
     for job in config["scrape_configs"]:
         del job["kubernetes_sd_configs"]  # Debian's Prometheus does not support it
         job["static_configs"] = pods
@@ -44,7 +50,7 @@ def scrape_config(
     return config
 
 
-def _pod(address: str, name: str, port: str) -> dict[str, Any]:
+def _pod(address: str, name: str, port: str, release: str = "stable") -> dict[str, Any]:
     found = {
         "__meta_kubernetes_namespace": "reentry",
         "__meta_kubernetes_pod_name": f"{name}-0",
@@ -52,7 +58,7 @@ def _pod(address: str, name: str, port: str) -> dict[str, Any]:
         "__meta_kubernetes_pod_container_port_name": port,
     }
     if name == "reentry":
-        found["__meta_kubernetes_pod_label_release"] = "stable"
+        found["__meta_kubernetes_pod_label_release"] = release
     if name == "reentry-gateway":
         found["__meta_kubernetes_pod_label_app_kubernetes_io_component"] = "gateway"
     return {"targets": [address], "labels": found}
@@ -114,12 +120,13 @@ def running_prometheus(
     feed: str | None = None,
     gateway: str | None = None,
     lake: str | None = None,
+    canary: str | None = None,
 ) -> Iterator[Prometheus]:
     """Run a Prometheus that scrapes the given targets, host:port each, every second, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed, gateway, lake)))
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed, gateway, lake, canary)))
     command = [program("prometheus"), f"--config.file={folder / 'prometheus.yaml'}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log:

@@ -85,8 +85,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "reference": checkpoint.reference.as_dict() if checkpoint.reference else None,
         "weights": {name: value.cpu() for name, value in checkpoint.model.state_dict().items()},
     }
-    with whole_file(path) as part:
-        torch.save(content, part)
+    # torch.save would write the name of a path, which is random here, into the file; so equal content has equal bytes.
+    with whole_file(path) as part, part.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

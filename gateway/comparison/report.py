@@ -26,9 +26,7 @@ from gateway.comparison.confidence import FEWEST, Moments, difference_interval, 
 from gateway.comparison.experiments import Plan
 from gateway.database.engine import Database
 from gateway.database.tables import LoggedTrack, Outcome
-
-AGREEMENT_SECONDS: Final = 1.0
-"""Largest difference of two onsets that agree, s."""
+from reentry.decision import AGREEMENT_SECONDS
 
 LARGEST_MISSING_SHARE: Final = 0.01
 """Share of the tracks without an answer of the shadow version from which the report warns."""

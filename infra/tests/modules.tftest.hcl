@@ -20,15 +20,16 @@ mock_provider "aws" {
 
 variables {
   # identity
-  name               = "reentry-staging"
-  namespace          = "reentry-staging"
-  workloads          = { reader = { service_account = "reader", objects = [{ bucket = "lake", prefix = "clean/", mode = "read" }] } }
+  name      = "reentry-staging"
+  namespace = "reentry-staging"
+  workloads = {
+    reader = { service_account = "reader", objects = [{ bucket = "lake", prefix = "clean/", mode = "read" }] }
+    nobody = { principals = [] }
+  }
   cluster_arn        = "arn:aws:eks:eu-central-1:111111111111:cluster/reentry-staging"
   cluster_issuer     = "issuer.example.com/1"
   cluster_issuer_arn = "arn:aws:iam::111111111111:oidc-provider/issuer.example.com/1"
   github             = { repository = "example/reentry", environment = "staging", branch = "main" }
-  privacy_officers   = ["arn:aws:iam::111111111111:user/officer"]
-  erasable           = ["lake"]
   bucket_arns        = { lake = "arn:aws:s3:::lake" }
   data_key_arn       = "arn:aws:kms:eu-central-1:111111111111:key/data"
   secrets            = { pseudonym = { arn = "arn:aws:secretsmanager:eu-central-1:111111111111:secret:p", key_arn = "arn:aws:kms:eu-central-1:111111111111:key/p" } }
@@ -74,6 +75,10 @@ run "the_delivery_role_trusts_one_repository_environment_and_branch" {
       }
     }
     error_message = "The trust of a workload is not exact."
+  }
+  assert {
+    condition     = keys(aws_iam_role.workload) == ["reader"]
+    error_message = "A role that nobody may assume was made."
   }
 }
 

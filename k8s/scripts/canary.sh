@@ -4,6 +4,7 @@
 # with the stable release until it is promoted.
 #
 # Usage: canary.sh start IMAGE [--weight N] | weight N | promote | abort | status     [--namespace NAMESPACE]
+#        canary.sh auto IMAGE --prometheus URL [--wait SECONDS] [--config FILE] [--tracks FILE] [--namespace NAMESPACE]
 #
 #   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; the stable release as it runs now, with this image;
 #                  receives its share of the traffic after it has scored a track (default 10 %)
@@ -11,6 +12,11 @@
 #   promote        roll the stable release to this version while the canary carries the traffic, then remove the canary
 #   abort          return all traffic to the stable release and remove the canary
 #   status         show what runs and its share of the traffic
+#   auto IMAGE     start, then 5, 20, 50 and 100 % of the requests, then promote; each step waits until
+#                  `reentry canary judge` passes the canary, at most --wait seconds (default 1800). A canary that fails,
+#                  has no verdict at the deadline, or whose script is stopped, is aborted. The exit status is the judge's.
+#
+# --prometheus, --config and --tracks are those of `reentry canary judge`. With --tracks, both releases score that file.
 #
 # Example: k8s/scripts/canary.sh start registry.example.com/reentry-triton:0.2.0-cpu --weight 5
 set -euo pipefail
@@ -18,7 +24,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 ANNOTATION=nginx.ingress.kubernetes.io/canary-weight
-namespace=reentry weight='' words=()
+STEPS=(5 20 50 100)
+namespace=reentry weight='' prometheus='' wait=1800 config='' tracks='' words=()
 while [ $# -gt 0 ]; do
     case $1 in
     --namespace)
@@ -27,6 +34,22 @@ while [ $# -gt 0 ]; do
         ;;
     --weight)
         weight=$(value "$1" "${2:-}")
+        shift
+        ;;
+    --prometheus)
+        prometheus=$(value "$1" "${2:-}")
+        shift
+        ;;
+    --wait)
+        wait=$(value "$1" "${2:-}")
+        shift
+        ;;
+    --config)
+        config=$(value "$1" "${2:-}")
+        shift
+        ;;
+    --tracks)
+        tracks=$(value "$1" "${2:-}")
         shift
         ;;
     --help) usage ;;
@@ -143,8 +166,8 @@ start() {
 remove() {
     say "removing the canary: its route, then its pods"
     # The edge drops the route before the pods end; they drain in their preStop.
-    k delete ingress -l release=canary
-    k delete deployment,service,poddisruptionbudget -l release=canary
+    k delete ingress -l release=canary &&
+        k delete deployment,service,poddisruptionbudget -l release=canary
 }
 
 promote() {
@@ -190,6 +213,69 @@ status() {
     say "canary's share: ${share:-0} %"
 }
 
+child=''
+
+# wait_for COMMAND...: run a command in the background, so that a signal ends the wait at once.
+wait_for() {
+    local status=0
+    "$@" &
+    child=$!
+    wait "$child" || status=$?
+    child=''
+    return $status
+}
+
+# step COMMAND...: a command of this script, in a process of its own.
+step() { wait_for "${BASH_SOURCE[0]}" "$@" --namespace "$namespace"; }
+
+# Abort the canary that no judge has passed.
+undo() {
+    trap cleanup EXIT
+    if [ -n "$child" ]; then
+        kill "$child" 2>/dev/null || true
+        wait "$child" 2>/dev/null || true
+    fi
+    ! there || step abort || printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
+    cleanup
+}
+
+# Wait for the verdict on the present share; anything but a pass ends the script, which aborts the canary.
+judge() {
+    local options=("$@") status=0
+    if [ -n "$tracks" ]; then
+        forward "$namespace" reentry 8001
+        options+=(--tracks "$tracks" --stable "grpc://127.0.0.1:$forwarded")
+        forward "$namespace" reentry-canary 8001
+        options+=(--canary "grpc://127.0.0.1:$forwarded")
+    fi
+    say "judging the canary, at most $wait s"
+    wait_for reentry canary judge "${options[@]}" --wait "$wait" || status=$?
+    case $status in
+    0) return ;;
+    1) printf 'error: the canary failed\n' >&2 ;;
+    3) printf 'error: no verdict on the canary within %s s; only a canary that is known to be good stays\n' "$wait" >&2 ;;
+    *) printf 'error: the judge ended with status %s\n' "$status" >&2 ;;
+    esac
+    exit "$status"
+}
+
+auto() {
+    local image=$1 share status=0 options=(--prometheus "$prometheus" --namespace "$namespace")
+    ! there || die "a canary already exists; fix: canary.sh promote or abort"
+    [ -z "$config" ] || options+=(--config "$config")
+    reentry canary judge "${options[@]}" >/dev/null || status=$? # without a canary there is no verdict yet
+    [ $status -ne 2 ] || die "the judge refuses its options; nothing was changed"
+    trap undo EXIT
+    step start "$image" --weight "${STEPS[0]}"
+    judge "${options[@]}"
+    for share in "${STEPS[@]:1}"; do
+        step weight "$share"
+        judge "${options[@]}"
+    done
+    trap cleanup EXIT # from here on the canary carries the traffic
+    step promote
+}
+
 need kubectl
 command=${words[0]:-}
 case $command in
@@ -208,5 +294,11 @@ promote | abort)
     "$command"
     ;;
 status) status ;;
+auto)
+    [ ${#words[@]} -eq 2 ] && [ -n "$prometheus" ] || usage 2
+    PATH=$PATH:$K8S/../.venv/bin
+    need reentry
+    auto "${words[1]}"
+    ;;
 *) usage 2 ;;
 esac

@@ -6,6 +6,7 @@ that the results depend neither on the size of the parts nor on the number of wo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +38,12 @@ class Part:
     """Largest track id."""
     tracks: int
     rows: int
+
+    @property
+    def name(self) -> str:
+        """Name of the part's file. It contains no track id, because the log of a table outlives its rows."""
+        digest = hashlib.sha256(f"{self.first} {self.last}".encode()).hexdigest()
+        return f"part-{self.bucket:02d}-{digest[:16]}"
 
 
 @lru_cache(maxsize=1)

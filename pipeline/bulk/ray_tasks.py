@@ -51,9 +51,9 @@ class RayTasks:
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(self._address, logging_level=logging.WARNING, include_dashboard=dashboard)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises exceptions without a common base class
             raise ConfigError(
-                f"no Ray cluster: {error}",
+                f"there is no usable Ray cluster: {error}",
                 where=self._address,
                 fix="start one: ray start --head; see docs/bulk-scoring.md",
             ) from error

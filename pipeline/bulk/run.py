@@ -17,17 +17,19 @@ from functools import partial
 from typing import Final
 
 from deltalake.transaction import AddAction
+from pyarrow.fs import FileType
 
 from pipeline.bulk.model import BulkModel
 from pipeline.bulk.parts import BATCHING, parts_of
 from pipeline.bulk.pool import ProcessPool, Workers
 from pipeline.bulk.score import Failure, Job, PartResult, score_part
+from pipeline.lake.files import file_infos, missing_files
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry import __version__
 from reentry.decision import DecisionConfig
-from reentry.errors import InputError, ReentryError
+from reentry.errors import InputError, LakeError, ReentryError
 from reentry.runtime.arguments import require_between
 from reentry.runtime.cores import cores
 from reentry.runtime.pool import MOST_PROCESSES
@@ -114,7 +116,7 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
 
     Raises:
         InputError: The table has no rows.
-        LakeError: The lake is unreachable, or the table or version does not exist.
+        LakeError: The lake is unreachable, the table or version does not exist, or rows were erased during the run.
         RepositoryError: The model is unreachable, or does not run on this machine.
         ReentryError: Tracks could not be scored, or a part lost too many workers. Finished parts are kept.
         Ended: A signal ended the run. Finished parts are kept.
@@ -150,8 +152,8 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
         driver_bytes=workers.driver_bytes,
         seconds=round(time.monotonic() - begun, 3),
     )
-    commit(lake, summary, results)
-    return summary
+    _require_files(lake, job, results)
+    return replace(summary, committed_before=not commit(lake, summary, results))
 
 
 def run_name(table: str, source: TableReference, model: BulkModel) -> str:
@@ -216,8 +218,26 @@ def _not_scored(job: Job, failures: Sequence[Failure]) -> ReentryError:
     )
 
 
-def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> None:
-    """Add the files of all parts to the table, in one commit, unless that has been done.
+def _require_files(lake: Lake, job: Job, results: Sequence[PartResult]) -> None:
+    """Check that no row was erased during the run, so that its results do not bring it back.
+
+    Raises:
+        LakeError: Files of the scored version or of the parts were removed.
+    """
+    written = file_infos(lake, PREDICTIONS.name, [result.path for result in results])
+    gone = missing_files(lake, CLEAN.name, job.version)
+    gone += [info.path for info in written if info.type is FileType.NotFound]
+    if gone:
+        raise LakeError(
+            f"{len(gone):,} files were removed during the run, as an erasure does; nothing was committed",
+            where=job.source,
+            got=gone[0],
+            fix=f"score the newest version: lake:{CLEAN.name}",
+        )
+
+
+def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> bool:
+    """Add the files of all parts to the table, in one commit, unless that has been done; return whether it was not.
 
     Raises:
         LakeError: The lake is unreachable.
@@ -230,18 +250,11 @@ def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> N
             partition_values={"run": summary.run},
             modification_time=now,
             data_change=True,
-            stats=json.dumps(
-                {
-                    "numRecords": result.part.rows,
-                    "minValues": {"bucket": result.part.bucket, "track_id": result.part.first},
-                    "maxValues": {"bucket": result.part.bucket, "track_id": result.part.last},
-                    "nullCount": {"bucket": 0, "track_id": 0},
-                }
-            ),
+            stats=json.dumps({"numRecords": result.part.rows}),  # no track ids: the log outlives the rows
         )
         for result in results
     ]
-    lake.add_files_once(PREDICTIONS.name, _key(summary.run), files, metadata={_KEY: json.dumps(asdict(summary))})
+    return lake.add_files_once(PREDICTIONS.name, _key(summary.run), files, metadata={_KEY: json.dumps(asdict(summary))})
 
 
 def _key(run: str) -> str:

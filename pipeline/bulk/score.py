@@ -27,7 +27,8 @@ from reentry.errors import LakeError
 from reentry.schema import MEASUREMENT_COLUMNS, NO_ONSET_TIMESTAMP, TIMESTAMP, TRACK_ID
 from reentry.tracks import Track
 
-_TIME: Final = MEASUREMENT_COLUMNS.index(TIMESTAMP.name)
+STEP: Final = "step"
+"""Column with the number of a row in its track."""
 _ONSETS: Final = b"onsets"
 """Key, in the metadata of a file, of the number of tracks that enter reentry."""
 _FILE_SCHEMA: Final = pa.schema([field for field in PREDICTIONS.schema if field.name not in PREDICTIONS.partition_by])
@@ -111,21 +112,21 @@ def score_part(job: Job, part: Part) -> PartResult:
     """
     lake = Lake(job.lake)
     files = lake.files(PREDICTIONS.name)
-    path = f"run={job.run}/part-{part.bucket:02d}-{part.first}-{part.last}.parquet"
+    path = f"run={job.run}/{part.name}.parquet"
     with lake.errors(PREDICTIONS.name):
         finished = _finished(files, path, part)
     if finished is not None:
         return replace(finished, reused=True)
     scorer = scorer_of(job.model)
     with lake.errors(CLEAN.name, job.version):
-        ids, measurements = _read(clean_rows(job.lake, job.version), part)
-    columns = _Columns(len(ids))
-    for batch in batches(_tracks(ids, measurements), BATCHING):
+        rows = _read(clean_rows(job.lake, job.version), part)
+    columns = _Columns(len(rows))
+    for batch in batches(_tracks(rows), BATCHING):
         columns.add(scorer, batch)
     if columns.failed:
         failures = tuple(Failure(bucket=part.bucket, track_id=track, reason=why) for track, why in columns.failed)
         return PartResult(part=part, path=path, failures=failures)
-    table = _table(job, part, ids, measurements[:, _TIME], columns)
+    table = _table(job, part, rows, columns)
     with lake.errors(PREDICTIONS.name):
         pq.write_table(table, path, filesystem=files, compression="zstd")
         finished = _finished(files, path, part)
@@ -147,24 +148,35 @@ def _finished(files: FileSystem, path: str, part: Part) -> PartResult | None:
     return PartResult(part=part, path=path, size=info.size, onsets=int(metadata.metadata[_ONSETS]))
 
 
-def _read(rows: ds.Dataset, part: Part) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the track ids (N,) and the measurements (N, M) of a part, ordered by track and time."""
+def _read(rows: ds.Dataset, part: Part) -> pa.Table:
+    """Return track ids, steps and measurements of a part, ordered by track and step."""
     track_id = ds.field(TRACK_ID.name)
     chosen = (ds.field("bucket") == part.bucket) & (track_id >= part.first) & (track_id <= part.last)
-    table = rows.to_table([TRACK_ID.name, *MEASUREMENT_COLUMNS], filter=chosen, use_threads=False)
-    ids = table.column(TRACK_ID.name).to_numpy()
-    measurements = np.empty((len(ids), len(MEASUREMENT_COLUMNS)))
+    # The default reads far ahead, which takes more memory than the part itself.
+    table = rows.to_table(
+        [TRACK_ID.name, STEP, *MEASUREMENT_COLUMNS],
+        filter=chosen,
+        use_threads=False,
+        batch_readahead=1,
+        fragment_readahead=1,
+    )
+    tracks, steps = np.diff(table.column(TRACK_ID.name).to_numpy()), np.diff(table.column(STEP).to_numpy())
+    if ((tracks > 0) | ((tracks == 0) & (steps == 1))).all():
+        return table
+    return table.sort_by([(TRACK_ID.name, "ascending"), (STEP, "ascending")])  # files may hold the rows in any order
+
+
+def _measurements(rows: pa.Table) -> npt.NDArray[np.float64]:
+    """Return the measurements of rows, (N, M)."""
+    measurements = np.empty((len(rows), len(MEASUREMENT_COLUMNS)))
     for column, name in enumerate(MEASUREMENT_COLUMNS):
-        measurements[:, column] = table.column(name).to_numpy()
-    steps, times = np.diff(ids), np.diff(measurements[:, _TIME])
-    if not ((steps > 0) | ((steps == 0) & (times >= 0.0))).all():  # several files of one bucket
-        order = np.lexsort((measurements[:, _TIME], ids))
-        return ids[order], measurements[order]
-    return ids, measurements
+        measurements[:, column] = rows.column(name).to_numpy()
+    return measurements
 
 
-def _tracks(ids: npt.NDArray[np.int64], measurements: npt.NDArray[np.float64]) -> Iterator[Track]:
+def _tracks(rows: pa.Table) -> Iterator[Track]:
     """Yield the tracks; `Track.rows` are the numbers of their rows in the part."""
+    ids, measurements = rows.column(TRACK_ID.name).to_numpy(), _measurements(rows)
     numbers = np.arange(len(ids))
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
@@ -177,17 +189,13 @@ def _tracks(ids: npt.NDArray[np.int64], measurements: npt.NDArray[np.float64]) -
         )
 
 
-def _table(
-    job: Job, part: Part, ids: npt.NDArray[np.int64], times: npt.NDArray[np.float64], columns: _Columns
-) -> pa.Table:
-    """Return the rows of a file, ordered by track and time."""
-    rows = len(ids)
+def _table(job: Job, part: Part, rows: pa.Table, columns: _Columns) -> pa.Table:
+    """Return the rows of a file, ordered by track and step."""
     values = {
-        "source": pa.repeat(job.source, rows),
-        "model_version": pa.repeat(pa.scalar(job.model.version, pa.int64()), rows),
-        "bucket": pa.repeat(pa.scalar(part.bucket, pa.int32()), rows),
-        "track_id": ids,
-        "timestamp": times,
+        "source": pa.repeat(job.source, len(rows)),
+        "model_version": pa.repeat(pa.scalar(job.model.version, pa.int64()), len(rows)),
+        "bucket": pa.repeat(pa.scalar(part.bucket, pa.int32()), len(rows)),
+        **{name: rows.column(name) for name in (TRACK_ID.name, STEP, TIMESTAMP.name)},
         "reentry_probability": columns.probability,
         "predicted_phase": columns.phase,
         "predicted_onset": pa.array(columns.onset, mask=columns.onset == NO_ONSET_TIMESTAMP),

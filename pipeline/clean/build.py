@@ -1,30 +1,33 @@
-"""Building of the table `clean`, of which only the buckets with changed rows are written again."""
+"""Building of the table `clean`, of which only the tracks with changed rows are written again."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from pipeline.clean.state import ENTRY, bucket_states, built_states
-from pipeline.clean.tracks import BucketReport, bucket_tracks, set_aside_table
+from pipeline.clean.changes import RAW_VERSION, RULES, RULES_ENTRY, built_from, changed_tracks
+from pipeline.clean.tracks import BuildCounts, build_tracks, read_rows, set_aside_table
 from pipeline.ingest.read import OPEN
 from pipeline.lake.lake import Lake
 from pipeline.lake.spool import read_spools, write_spool
-from pipeline.lake.tables import CLEAN, QUARANTINE, RAW
+from pipeline.lake.tables import BUCKETS, CLEAN, QUARANTINE, RAW, bucket_of
 from reentry.runtime.progress import progress
+from reentry.schema import TRACK_ID
 
 RESOLVED: Final = "resolved"
 """Status of an entry of `quarantine` for a track that could be repaired later."""
+MOST_TRACKS: Final = 2_000
+"""Number of changed tracks above which their whole buckets are replaced. It bounds the memory and the predicate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +37,21 @@ class CleanReport:
     raw_version: int
     version: int
     """Version of `clean` that holds the tracks of this version of `raw`."""
-    buckets: int
-    """Number of buckets that were written again."""
+    up_to_date: bool
+    """Whether nothing had to be written."""
     tracks: int
     rows: int
     repairs: dict[str, int]
     set_aside: int
-    """Number of tracks beyond repair in these buckets."""
+    """Number of tracks beyond repair among those that were built."""
 
     def summary(self) -> str:
         """Return the result as text."""
-        if not self.buckets:
+        if self.up_to_date:
             return f"lake:clean@{self.version} is up to date with lake:raw@{self.raw_version}"
         lines = [
-            f"lake:clean@{self.version} from lake:raw@{self.raw_version}: buckets written {self.buckets}, "
-            f"tracks {self.tracks:,}, rows {self.rows:,}"
+            f"lake:clean@{self.version} from lake:raw@{self.raw_version}: "
+            f"tracks written {self.tracks:,}, rows {self.rows:,}"
         ]
         lines += [f"  repaired: {kind} {count:,}" for kind, count in self.repairs.items()]
         lines += [f"  in quarantine: tracks beyond repair {self.set_aside:,}"] if self.set_aside else []
@@ -66,61 +69,105 @@ def build_clean(lake: Lake, raw_version: int | None = None) -> CleanReport:
         LakeError: The version does not exist, or the lake is unavailable.
     """
     raw = lake.open(RAW.name, raw_version)
-    with lake.errors(RAW.name):
-        states = bucket_states(raw)
     clean = lake.create(CLEAN.name)
-    report = BucketReport()
-    changed: list[int] = []
-
-    def rows_of(_new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
-        built = built_states(table)
-        changed[:] = [int(bucket) for bucket, state in states.items() if built.get(bucket) != state]
-        write_spool(spool, CLEAN.schema, _all_tracks(raw, changed, report))
-        return read_spools([spool], CLEAN.schema)
-
-    def replaced(_new: Sequence[str], table: DeltaTable) -> str:
-        del table
-        # No bucket has the number -1: another process has just written them all.
-        return f"bucket IN ({', '.join(map(str, changed or [-1]))})"
-
-    if built_states(clean) != states:
-        # The commit before this one is a part of the key, because an earlier state of `raw` may come back.
-        key = "clean:" + hashlib.sha256(f"{json.dumps(states)} after {clean.version()}".encode()).hexdigest()
+    counts = BuildCounts()
+    written = False
+    if _Changes.of(lake, raw, clean).any:
         with tempfile.TemporaryDirectory(prefix="reentry-clean-") as folder:
-            spool = Path(folder) / "tracks.parquet"
-            lake.commit_once(
-                CLEAN.name,
-                [key],
-                rows_of,
-                replace=replaced,
-                metadata={ENTRY: json.dumps(states), "raw_version": str(raw.version())},
-            )
-        _report_tracks(lake, report)
+            written = bool(_commit(lake, raw, clean, Path(folder) / "tracks.parquet", counts))
+        _report_tracks(lake, counts)
     return CleanReport(
         raw_version=raw.version(),
         version=lake.open(CLEAN.name).version(),
-        buckets=len(changed),
-        tracks=report.tracks,
-        rows=report.rows,
-        repairs={kind.value: count for kind, count in report.repairs.items()},
-        set_aside=len(report.set_aside),
+        up_to_date=not written,
+        tracks=counts.tracks,
+        rows=counts.rows,
+        repairs={kind.value: count for kind, count in counts.repairs.items()},
+        set_aside=len(counts.set_aside),
     )
 
 
-def _all_tracks(raw: DeltaTable, buckets: Sequence[int], report: BucketReport) -> Iterator[pa.RecordBatch]:
-    """Yield the tracks of buckets; a second call starts the report again."""
-    report.tracks = report.rows = 0
-    report.repairs.clear()
-    report.set_aside.clear()
-    with progress("cleaning", len(buckets), "buckets") as advance:
-        for bucket in buckets:
-            yield from bucket_tracks(raw, bucket, report)
-            advance(1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changes:
+    """What has to be written again."""
+
+    track_ids: npt.NDArray[np.int64] | None
+    """Sorted ids of the changed tracks; None for all tracks of the buckets."""
+    buckets: tuple[int, ...]
+    present: npt.NDArray[np.int64]
+    """Those of `track_ids` that `clean` has."""
+
+    @classmethod
+    def of(cls, lake: Lake, raw: DeltaTable, clean: DeltaTable) -> _Changes:
+        """Compare `raw` with the version that `clean` was built from."""
+        before = built_from(clean)
+        nothing = np.empty(0, np.int64)
+        ids = None
+        if before is not None:
+            with lake.errors(RAW.name):
+                ids = nothing if before == raw.version() else changed_tracks(lake.open(RAW.name, before), raw)
+        if ids is None:
+            return cls(track_ids=None, buckets=tuple(range(BUCKETS)), present=nothing)
+        buckets = tuple(np.unique(bucket_of(ids)).tolist())
+        if len(ids) > MOST_TRACKS:
+            return cls(track_ids=None, buckets=buckets, present=nothing)
+        with lake.errors(CLEAN.name):
+            known = ds.field("bucket").isin(list(buckets)) & ds.field(TRACK_ID.name).isin(pa.array(ids))
+            found = clean.to_pyarrow_dataset().to_table(columns=[TRACK_ID.name], filter=known)
+        return cls(track_ids=ids, buckets=buckets, present=pc.unique(found.column(0)).to_numpy())
+
+    @property
+    def any(self) -> bool:
+        """Whether anything has to be written."""
+        return bool(self.buckets)
+
+    def predicate(self) -> str | None:
+        """Return the SQL condition of the rows that are replaced; None if there are none."""
+        # No bucket has the number -1: another process has just written all changes.
+        within = f"bucket IN ({', '.join(map(str, self.buckets or [-1]))})"
+        if self.track_ids is None or not self.any:
+            return within
+        if not len(self.present):
+            return None
+        # New tracks among the changed ones are listed too, because every written row must satisfy the condition.
+        return f"{within} AND {TRACK_ID.name} IN ({', '.join(map(str, self.track_ids.tolist()))})"
 
 
-def _report_tracks(lake: Lake, report: BucketReport) -> None:
+def _commit(lake: Lake, raw: DeltaTable, clean: DeltaTable, spool: Path, counts: BuildCounts) -> list[str]:
+    """Write the changed tracks, unless another process does it first."""
+    found: list[_Changes] = []
+
+    def rows_of(_new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
+        found[:] = [_Changes.of(lake, raw, table)]
+        write_spool(spool, CLEAN.schema, _tracks(raw, found[0], counts))
+        return read_spools([spool], CLEAN.schema)
+
+    return lake.commit_once(
+        CLEAN.name,
+        # The version before the commit is a part of the key, because an earlier version of `raw` may be built again.
+        [f"clean:{raw.version()} after {clean.version()}"],
+        rows_of,
+        replace=lambda _new, _table: found[0].predicate(),
+        metadata={RAW_VERSION: str(raw.version()), RULES_ENTRY: str(RULES)},
+    )
+
+
+def _tracks(raw: DeltaTable, changes: _Changes, counts: BuildCounts) -> Iterator[pa.RecordBatch]:
+    """Yield the changed tracks; a second call starts the counts again."""
+    counts.tracks = counts.rows = 0
+    counts.repairs.clear()
+    counts.set_aside.clear()
+    # Few tracks are read at once, because each reading opens all files; all tracks bucket by bucket.
+    several = [changes.buckets] if changes.track_ids is not None else [(bucket,) for bucket in changes.buckets]
+    with progress("cleaning", len(changes.buckets), "buckets") as advance:
+        for buckets in several:
+            yield from build_tracks(read_rows(raw, buckets, changes.track_ids), counts)
+            advance(len(buckets))
+
+
+def _report_tracks(lake: Lake, counts: BuildCounts) -> None:
     """Add tracks beyond repair to `quarantine`, and close the entries of tracks that are in `clean` now."""
-    entries = report.set_aside
+    entries = counts.set_aside
     if entries:
         lake.commit_once(
             QUARANTINE.name, sorted(entries), lambda new, _table: set_aside_table([entries[key] for key in new])
@@ -129,13 +176,13 @@ def _report_tracks(lake: Lake, report: BucketReport) -> None:
         return
     quarantine = lake.open(QUARANTINE.name)
     is_track = ds.field("row").is_null() & ds.field("track_id").is_valid() & (ds.field("status") == OPEN)
-    waiting = (
-        quarantine.to_pyarrow_dataset().to_table(columns=["track_id"], filter=is_track).column("track_id").unique()
-    )
+    with lake.errors(QUARANTINE.name):
+        waiting = quarantine.to_pyarrow_dataset().to_table(columns=["track_id"], filter=is_track).column(0).unique()
     if not len(waiting):
         return
-    dataset = lake.open(CLEAN.name).to_pyarrow_dataset()
-    found = dataset.to_table(columns=["track_id"], filter=ds.field("track_id").isin(waiting)).column("track_id")
+    with lake.errors(CLEAN.name):
+        dataset = lake.open(CLEAN.name).to_pyarrow_dataset()
+        found = dataset.to_table(columns=["track_id"], filter=ds.field("track_id").isin(waiting)).column("track_id")
     ids = pc.unique(found).to_pylist()
     if ids:
         predicate = f"row IS NULL AND status = '{OPEN}' AND track_id IN ({', '.join(map(str, sorted(ids)))})"

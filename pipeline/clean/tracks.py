@@ -1,4 +1,4 @@
-"""Tracks from the rows of one bucket of `raw`.
+"""Tracks from the rows of `raw`.
 
 Shapes: N rows, T steps, M measurement columns.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from pipeline.ingest.read import OPEN
-from pipeline.lake.tables import CLEAN, KEY_ID, OPERATOR_ID, QUARANTINE
+from pipeline.lake.tables import CLEAN, KEY_ID, OPERATOR_ID, QUARANTINE, bucket_of
 from reentry.errors import LakeError
 from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_ID
 from reentry.tracks import Track
@@ -37,8 +37,8 @@ _SEVERAL_KEYS: Final = "rows with pseudonyms of several keys; fix: reentry priva
 
 
 @dataclass(slots=True, kw_only=True)
-class BucketReport:
-    """Result of building buckets."""
+class BuildCounts:
+    """What a build has written."""
 
     tracks: int = 0
     rows: int = 0
@@ -47,14 +47,28 @@ class BucketReport:
     """Entries for `quarantine` of tracks beyond repair, by a key that depends on their rows."""
 
 
-def bucket_tracks(raw: DeltaTable, bucket: int, report: BucketReport) -> Iterator[pa.RecordBatch]:
-    """Yield the repaired tracks of a bucket by track id, with the columns of `CLEAN`, and add to the report.
+def read_rows(raw: DeltaTable, buckets: Sequence[int], track_ids: npt.NDArray[np.int64] | None) -> pd.DataFrame:
+    """Return rows of `raw` by track, and within a track in the order of hours, objects and rows.
+
+    Args:
+        raw: The table.
+        buckets: Numbers of the buckets.
+        track_ids: Ids of the tracks; None for all tracks of the buckets.
+    """
+    wanted = ds.field("bucket").isin(list(buckets))
+    if track_ids is not None:
+        wanted &= ds.field(TRACK_ID.name).isin(pa.array(track_ids))
+    table = raw.to_pyarrow_dataset().to_table(columns=_READ, filter=wanted)
+    rows: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
+    return rows.sort_values(_ORDER, kind="stable", ignore_index=True)
+
+
+def build_tracks(rows: pd.DataFrame, counts: BuildCounts) -> Iterator[pa.RecordBatch]:
+    """Yield the repaired tracks of rows by track id, with the columns of `CLEAN`, and add to the counts.
 
     Raises:
         LakeError: Two sensors cannot be told apart.
     """
-    table = raw.to_pyarrow_dataset().to_table(columns=_READ, filter=ds.field("bucket") == bucket)
-    rows = table.to_pandas(integer_object_nulls=True).sort_values(_ORDER, kind="stable", ignore_index=True)
     if rows.empty:
         return
     sensors = rows[SENSOR_ID.name].to_numpy(np.int64)
@@ -71,16 +85,16 @@ def bucket_tracks(raw: DeltaTable, bucket: int, report: BucketReport) -> Iterato
         of_track = rows.iloc[own["row"][0] : own["row"][-1] + 1]
         try:
             if len(set(of_track[KEY_ID])) > 1:
-                _set_aside(report, of_track, _SEVERAL_KEYS)
+                _set_aside(counts, of_track, _SEVERAL_KEYS)
                 continue
             repaired = repair_track(own, RepairConfig())
         except Unrepairable as error:
-            _set_aside(report, of_track, error.faults[0].problem)
+            _set_aside(counts, of_track, error.faults[0].problem)
             continue
-        report.tracks += 1
-        report.rows += len(repaired.track)
-        report.repairs += repaired.repairs
-        yield _batch(repaired.track, rows, exact, bucket)
+        counts.tracks += 1
+        counts.rows += len(repaired.track)
+        counts.repairs += repaired.repairs
+        yield _batch(repaired.track, rows, exact)
 
 
 def _exact(sensors: npt.NDArray[np.int64]) -> dict[float, int]:
@@ -94,7 +108,7 @@ def _exact(sensors: npt.NDArray[np.int64]) -> dict[float, int]:
     return exact
 
 
-def _batch(track: Track, rows: pd.DataFrame, exact: dict[float, int], bucket: int) -> pa.RecordBatch:
+def _batch(track: Track, rows: pd.DataFrame, exact: dict[float, int]) -> pa.RecordBatch:
     steps = len(track)
     cells = dict(zip(MEASUREMENT_COLUMNS, track.measurements.T, strict=True))
     row_of = np.full(steps, -1)
@@ -104,7 +118,7 @@ def _batch(track: Track, rows: pd.DataFrame, exact: dict[float, int], bucket: in
     operator = rows[OPERATOR_ID].to_numpy(dtype=object)[row_of]
     label = track.reentry_phase
     columns = {
-        "bucket": pa.array(np.full(steps, bucket), pa.int32()),
+        "bucket": pa.array(bucket_of(np.full(steps, track.track_id)), pa.int32()),
         "step": pa.array(np.arange(steps), pa.int32()),
         **{name: pa.array(values) for name, values in cells.items()},
         TRACK_ID.name: pa.array(np.full(steps, track.track_id), pa.int64()),
@@ -116,11 +130,11 @@ def _batch(track: Track, rows: pd.DataFrame, exact: dict[float, int], bucket: in
     return pa.RecordBatch.from_arrays([columns[name] for name in CLEAN.schema.names], schema=CLEAN.schema)
 
 
-def _set_aside(report: BucketReport, rows: pd.DataFrame, rule: str) -> None:
+def _set_aside(counts: BuildCounts, rows: pd.DataFrame, rule: str) -> None:
     """Add an entry for `quarantine`; the same rows give the same key in each build."""
     first = rows.iloc[0]
     identity = f"{first[TRACK_ID.name]} {rule} {sorted(set(rows['content']))} {len(rows)}"
-    report.set_aside["track:" + hashlib.sha256(identity.encode()).hexdigest()] = {
+    counts.set_aside["track:" + hashlib.sha256(identity.encode()).hexdigest()] = {
         **{name: first[name] for name in ("hour", "object", "etag", "content")},
         "row": None,
         "track_id": int(first[TRACK_ID.name]),

@@ -104,7 +104,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
         LakeError: The landing folder or the lake is unavailable.
     """
     keys = load_keys(settings.pseudonym_keys)
-    landing, lake = Landing(settings.landing), Lake(settings.lake)
+    landing, lake = Landing(settings.landing, keys), Lake(settings.lake)
     landing.require()
     listed = [(hour, landing.objects(hour)) for hour in hours]
     done = lake.committed(RAW.name, [each.key for _, objects in listed for each in objects])

@@ -1,4 +1,8 @@
-"""The landing folder, in which files arrive below one folder for each hour, in a file system or on S3."""
+"""The landing folder, in which files arrive below one folder for each hour, in a file system or on S3.
+
+The tables keep fingerprints of the files. A plain digest would tell the ids in a file to anyone who knows its other
+columns, for example from the table raw, and tries all ids. Fingerprints therefore need a key.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.lake.object_store import object_store
+from pipeline.privacy.keys import PseudonymKeys
 from reentry.errors import LakeError
 
 _BLOCK: Final = 2**20
@@ -23,7 +28,7 @@ class Landed:
     name: str
     """Path below the landing folder, the hour included."""
     etag: str
-    """Tag of the content: the store's own, or size and time of change of a local file."""
+    """Fingerprint of the content's tag: the store's own, or size and time of change of a local file."""
 
     @property
     def key(self) -> str:
@@ -38,17 +43,19 @@ class ChangedError(Exception):
 class Landing:
     """Access to a landing folder."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, keys: PseudonymKeys) -> None:
         """Name the folder, without access to it.
 
         Args:
             location: Folder, or s3://BUCKET/PREFIX.
+            keys: Keys of the fingerprints.
 
         Raises:
             LakeError: The location has another scheme.
         """
         scheme, separator, rest = location.partition("://")
         self.location = location.rstrip("/")
+        self._keys = keys
         if not separator:
             from fsspec.implementations.local import LocalFileSystem
 
@@ -87,13 +94,13 @@ class Landing:
                 return []
         names = {path: path.removeprefix(f"{self._root}/") for path in found}
         return [
-            Landed(hour=hour, name=name, etag=_tag(found[path]))
+            Landed(hour=hour, name=name, etag=self._tag(found[path]))
             for path, name in sorted(names.items())
             if not any(part.startswith((".", "_")) for part in name.split("/")[1:])
         ]
 
     def fetch(self, landed: Landed, path: Path) -> str:
-        """Copy an object into a file and return the SHA-256 of its content.
+        """Copy an object into a file and return the fingerprint of its content.
 
         Raises:
             ChangedError: The object is no longer the one that was listed.
@@ -107,12 +114,16 @@ class Landing:
                     while block := file.read(_BLOCK):
                         digest.update(block)
                         copy.write(block)
-                changed = _tag(self._files.info(source)) != landed.etag
+                changed = self._tag(self._files.info(source)) != landed.etag
             except FileNotFoundError:
                 changed = True
         if changed:
             raise ChangedError(landed.name)
-        return digest.hexdigest()
+        return self._keys.fingerprint(digest.hexdigest())
+
+    def _tag(self, entry: dict[str, Any]) -> str:
+        tag = str(entry["ETag"]).strip('"') if "ETag" in entry else f"{entry['size']}-{entry['mtime']}"
+        return self._keys.fingerprint(tag)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -129,7 +140,3 @@ class Landing:
                 got=str(error) or type(error).__name__,
                 fix="check that the store runs, AWS_ENDPOINT_URL and the credentials",
             ) from error
-
-
-def _tag(entry: dict[str, Any]) -> str:
-    return str(entry["ETag"]).strip('"') if "ETag" in entry else f"{entry['size']}-{entry['mtime']}"

@@ -8,6 +8,7 @@ Shapes: N rows of the file, M measurement columns.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.ingest.landing import Landed
 from pipeline.ingest.other_columns import Texts, read_other_columns
 from pipeline.lake.tables import EXTRA, KEY_ID, OPERATOR_ID, QUARANTINE, RAW, SEVERITY, bucket_of
 from pipeline.privacy.keys import PseudonymKeys
-from pipeline.privacy.pseudonyms import OPERATOR, SENSOR, pseudonyms
+from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms, usual_form
 from pipeline.privacy.scrub import masked, rounded
 from reentry.errors import TrackFileError
 from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
@@ -40,6 +41,8 @@ _LARGEST_EXACT: Final = 2.0**53
 """Largest magnitude of a sensor id that a measurement, which is float64, holds exactly."""
 _INEXACT: Final = "too large: a sensor id must lie within 2**53"
 _POSITION: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in MEASUREMENT_COLUMNS}
+_COLUMN_NAME: Final = re.compile(r"(?!.*[0-9]{3})[a-z][a-z0-9_]{0,39}")
+"""Usual form of a column name, such as snr or band_2: small letters, and numbers of one or two digits."""
 _FAULT_COLUMNS: Final = ["row", "column", "problem", "got"]
 
 
@@ -49,7 +52,7 @@ class FileContent:
 
     landed: Landed
     content: str
-    """SHA-256 of the file."""
+    """Fingerprint of the file."""
     rows: int = 0
     """N; 0 if the file as a whole is unusable."""
     bad_rows: int = 0
@@ -74,7 +77,7 @@ def read_landed(path: Path, landed: Landed, content: str, keys: PseudonymKeys) -
     Args:
         path: The copy, with the suffix of the original.
         landed: Where it came from.
-        content: SHA-256 of the copy.
+        content: Fingerprint of the copy.
         keys: Keys of the pseudonyms.
     """
     try:
@@ -93,9 +96,13 @@ def whole_file_in_quarantine(landed: Landed, content: str, rule: str) -> FileCon
 
 
 def masked_names(problem: str) -> str:
-    """Return the problem of a file without the texts that the file chose, such as a misspelt column name."""
-    parts = problem.split("'")
-    return "'".join(masked(part) if index % 2 else part for index, part in enumerate(parts))
+    """Return the problem of a file without the texts that the file chose, such as a misspelt column name.
+
+    Such a text is quoted, and may itself contain quotes, so everything from the first to the last quote is masked.
+    """
+    return re.sub(
+        r"([\"']).*[\"']", lambda match: f"{match[1]}{masked(match[0][1:-1])}{match[1]}", problem, flags=re.DOTALL
+    )
 
 
 def _read(path: Path, landed: Landed, content: str, keys: PseudonymKeys) -> FileContent:
@@ -245,13 +252,18 @@ def _extra(
 ) -> pa.Array:
     """Return unknown columns as JSON objects: plain decimal fractions stay, every other text becomes a pseudonym.
 
-    A whole number or a text of an unknown column may identify somebody. What a simulation records of itself does not.
+    So does a column name that is not in the usual form of one, because a file without a header has cells for names. A
+    whole number or a text of an unknown column may identify somebody. What a simulation records of itself does not.
     """
     if not columns and not simulated:
         return pa.nulls(len(rows), pa.string())
-    safe = {name: _safe(texts[rows], keys) for name, texts in columns.items()}
+    safe = {_safe_name(name, keys): _safe(texts[rows], keys) for name, texts in columns.items()}
     objects = ({name: safe[name][row] for name in safe} | dict(simulated) for row in range(len(rows)))
     return pa.array([json.dumps(each) for each in objects], pa.string())
+
+
+def _safe_name(name: str, keys: PseudonymKeys) -> str:
+    return name if _COLUMN_NAME.fullmatch(name) else f"hmac:{pseudonyms(EXTRA_TEXT, [name], keys)[name]}"
 
 
 def _safe(texts: Texts, keys: PseudonymKeys) -> list[float | str | None]:
@@ -261,6 +273,7 @@ def _safe(texts: Texts, keys: PseudonymKeys) -> list[float | str | None]:
             number = float(text)
         except ValueError:
             number = float("nan")
+        usual = usual_form(text)
         is_fraction = np.isfinite(number) and not number.is_integer()
-        cache[text] = number if is_fraction else f"hmac:{pseudonyms('extra', [text], keys)[text]}"
+        cache[text] = number if is_fraction else f"hmac:{pseudonyms(EXTRA_TEXT, [usual], keys)[usual]}"
     return [cache[text] for text in texts]

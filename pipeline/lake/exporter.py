@@ -76,7 +76,7 @@ class LakeCollector(Collector):
             return None
         with self._lake.errors("verdicts"):
             dataset = self._lake.open("verdicts").to_pyarrow_dataset()
-            return int(dataset.count_rows(filter=~pc.field("allowed")))
+            return int(dataset.count_rows(filter=pc.field("verdict") == "worse"))
 
 
 def serve_metrics(lake: Lake, address: str, port: int) -> tuple[int, threading.Thread]:

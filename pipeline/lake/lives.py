@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from pipeline.lake.storage import Storage
+from reentry.errors import LakeError
 
 _COMMIT: Final = re.compile(r"_delta_log/(\d{20})\.json")
 
@@ -26,6 +27,9 @@ def lives_of_files(storage: Storage, table: str) -> tuple[dict[str, Life], int]:
 
     Files that no commit names, such as those of killed writers, are missing. The log of a table is never shortened,
     see `pipeline.lake.lake`.
+
+    Raises:
+        LakeError: The log is damaged, or the store is unavailable.
     """
     lives: dict[str, Life] = {}
     newest = -1
@@ -36,7 +40,14 @@ def lives_of_files(storage: Storage, table: str) -> tuple[dict[str, Life], int]:
         newest = max(newest, int(match[1]))
         with storage.open(file) as log:
             for line in log:
-                action = json.loads(line)
+                try:
+                    action = json.loads(line)
+                except ValueError as error:
+                    raise LakeError(
+                        "the log of the table is damaged",
+                        where=f"{storage.location}/{file}",
+                        fix="restore the file, for example from an earlier version of the object",
+                    ) from error
                 if "add" in action:
                     lives[_path(table, action["add"])] = Life(added=int(match[1]), removed=None)
                 elif "remove" in action and _path(table, action["remove"]) in lives:

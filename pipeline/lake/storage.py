@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Storage:
             from botocore.session import Session
 
             with self._errors():
-                self._client = Session().create_client("s3")
+                self._client = Session().create_client("s3", region_name=os.environ.get("AWS_REGION"))
 
     def files(self, folder: str = "") -> list[StoredFile]:
         """Return all files below a folder and all their versions, by path.

@@ -69,8 +69,8 @@ _ORIGIN: Final = _fields(
     ("etag", pa.string(), False),
     ("content", pa.string(), False),
 )
-"""Hour of the file, such as 2026-12-01T08; its path below the landing folder; the store's tag of its content; the
-SHA-256 of its content."""
+"""Hour of the file, such as 2026-12-01T08; its path below the landing folder; fingerprints of the store's tag and of
+the content, see `pipeline.ingest.landing`."""
 
 
 def _track_columns(*, complete: bool) -> list[pa.Field]:
@@ -145,6 +145,7 @@ PREDICTIONS: Final = Table(
                 ("model_version", pa.int64(), False),
                 ("bucket", pa.int32(), False),
                 ("track_id", pa.int64(), False),
+                ("step", pa.int32(), False),
                 ("timestamp", pa.float64(), False),
                 ("reentry_probability", pa.float32(), False),
                 ("predicted_phase", pa.int8(), False),

@@ -108,6 +108,7 @@ def erase(
         report.rows = erasure.rewrite(report.erasure_id)
     doomed = erasure.doomed(report)
     report.runs = mark_runs(
+        Lake(settings.lake),
         {table: set(numbers) for table, numbers in report.versions.items()},
         report.erasure_id,
         report.time,
@@ -148,7 +149,7 @@ class _Erasure:
     def require_ingested(self, landed: list[LandedSubject]) -> None:
         """Check that the rows of other subjects in landing files, which will be deleted, are in the lake."""
         current = {each.file.path for each in landed if each.file.is_current}
-        place = Landing(self._landing_place)
+        place = Landing(self._landing_place, self._subject.keys)
         found = [each for hour in {path.split("/")[0] for path in current} for each in place.objects(hour)]
         done = self._lake.committed(RAW.name, [each.key for each in found])
         waiting = len(current - {each.name for each in found if each.key in done})

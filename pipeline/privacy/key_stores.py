@@ -158,7 +158,8 @@ class _SecretsManagerStore:
         from botocore.session import Session
 
         try:
-            client = Session().create_client("secretsmanager")
+            # botocore itself reads AWS_DEFAULT_REGION alone.
+            client = Session().create_client("secretsmanager", region_name=os.environ.get("AWS_REGION"))
             answer: dict[str, Any] = getattr(client, method)(SecretId=self._secret, **values)
             if method == "get_secret_value" and "SecretString" not in answer:
                 raise ConfigError("the secret of the pseudonym keys is not a text", where=self.name)

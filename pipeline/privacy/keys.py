@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class PseudonymKeys:
     def current(self) -> str:
         """Id of the key of new rows, which is the newest one."""
         return self.ids[-1]
+
+    def fingerprint(self, text: str) -> str:
+        """Return an HMAC-SHA256 of a text in hexadecimal, by the oldest key, so that a rotation does not change it."""
+        return hmac.digest(self.keys[0], f"fingerprint:{text}".encode(), "sha256").hex()
 
     def after(self, key_id: str) -> tuple[bytes, ...]:
         """Return the keys that were added after a key, oldest first.

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.lake.storage import Storage, StoredFile
 from pipeline.lake.tables import OPERATOR_ID
 from pipeline.privacy.id_search import IdSearch
+from pipeline.privacy.pseudonyms import usual_form
 from pipeline.privacy.subject import KINDS, TRACK, Subject
 from reentry.schema import SENSOR_ID, TRACK_ID
 from reentry.tracks.formats import PARQUET_SUFFIXES
@@ -89,16 +90,7 @@ def _table(name: str, content: bytes) -> pd.DataFrame:
         return pd.DataFrame()
     table.columns = table.columns.map(str.strip)
     ids = {each: table[each].fillna("").str.strip() for each in _COLUMNS if list(table.columns).count(each) == 1}
-    return pd.DataFrame({each: cells if each == OPERATOR_ID else cells.map(_usual) for each, cells in ids.items()})
-
-
-def _usual(text: str) -> str:
-    with suppress(ValueError, OverflowError):
-        return str(int(text))
-    with suppress(ValueError, OverflowError):
-        number = float(text)
-        return str(int(number)) if number.is_integer() else text
-    return text
+    return pd.DataFrame({each: cells if each == OPERATOR_ID else cells.map(usual_form) for each, cells in ids.items()})
 
 
 def _in_other_cells(search: IdSearch, name: str, content: bytes) -> bool:

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import TABLES
 from pipeline.privacy.subject import Mask
+from reentry.runtime.ahead import one_ahead
 
 _BATCH_ROWS: Final = 65_536
 
@@ -71,7 +72,10 @@ class _Work:
         names = [name for name in self._columns if name in dataset.schema.names]
         batches = dataset.to_batches(columns=names, batch_size=_BATCH_ROWS)
         self.count = sum(int(np.count_nonzero(self._select(pa.Table.from_batches([batch])))) for batch in batches)
-        return pa.RecordBatchReader.from_batches(dataset.schema, self._changed(dataset)) if self.count else None
+        if not self.count:
+            return None
+        # Delta Lake pulls the batches on a thread on which no table can be read, so a second thread reads.
+        return pa.RecordBatchReader.from_batches(dataset.schema, one_ahead(self._changed(dataset)))
 
     def _changed(self, dataset: ds.Dataset) -> Iterator[pa.RecordBatch]:
         for batch in dataset.to_batches(batch_size=_BATCH_ROWS):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from pipeline.privacy.keys import PseudonymKeys
@@ -46,6 +47,16 @@ def rotated(kind: str, values: Iterable[int], key_id: str, keys: PseudonymKeys) 
     """
     newer = keys.after(key_id)
     return {value: _chain(kind, str(value), newer)[-1] if newer else value for value in set(values)}
+
+
+def usual_form(text: str) -> str:
+    """Return a whole number, such as 007 or 7.0, by its decimal digits, and other texts unchanged."""
+    with suppress(ValueError):
+        return str(int(text))
+    with suppress(ValueError):
+        number = float(text)
+        return str(int(number)) if number.is_integer() else text
+    return text
 
 
 def _chain(kind: str, text: str, keys: Iterable[bytes]) -> list[int]:

@@ -102,7 +102,7 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
     if purge:
         versions = {table: set[int]().union(*files.values()) for table, files in old.items()}
         time = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        report.runs = mark_runs(versions, f"rotation-{keys.current}", time)
+        report.runs = mark_runs(lake, versions, f"rotation-{keys.current}", time)
         for files in old.values():
             for file in files:
                 storage.delete(file)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.lake.tables import CLEAN, EXTRA, FEATURES_TABLE, KEY_ID, OPERATOR_ID, PREDICTIONS, QUARANTINE
 from pipeline.privacy.keys import PseudonymKeys
-from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms, pseudonyms_by_key
+from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms, pseudonyms_by_key, usual_form
 from reentry.errors import InputError
 from reentry.schema import SENSOR_ID, TRACK_ID
 
@@ -68,14 +68,14 @@ class Subject:
             ConfigError: Rows have pseudonyms of an unknown key.
         """
         found = np.zeros(rows.num_rows, dtype=bool)
+        if KINDS[self.kind] not in rows.column_names:
+            return found
         if self.kind == TRACK:
             return _flags(pc.equal(rows[TRACK_ID.name], int(self.name)))
-        if KEY_ID not in rows.column_names:
-            return found
         for key_id in pc.unique(rows[KEY_ID]).to_pylist():
             self.keys.after(str(key_id))
         values = pseudonyms_by_key(self.kind, self.name, self.keys)
-        texts = pseudonyms_by_key(EXTRA_TEXT, self.name, self.keys)
+        texts = pseudonyms_by_key(EXTRA_TEXT, usual_form(self.name), self.keys)
         for key_id in self.keys.ids:
             same = _flags(pc.equal(rows[KINDS[self.kind]], values[key_id]))
             if EXTRA in rows.column_names:
@@ -92,7 +92,7 @@ class Subject:
             tracks: Tracks with a row of the subject.
         """
         found = self.direct_rows(rows)
-        if table in _BY_TRACK:
+        if table in _BY_TRACK and TRACK_ID.name in rows.column_names:
             found |= _flags(pc.is_in(rows[TRACK_ID.name], pa.array(sorted(tracks), pa.int64())))
         return found
 

@@ -1,4 +1,4 @@
-"""A stand-in for AWS on this machine, to which Terraform applies `infra/`: moto, corrected where it loses what it is given."""
+"""A stand-in for AWS on this machine: moto, corrected where it loses what Terraform gives it."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ def cloud() -> Iterator[str]:
         patch.object(Cluster, "access_config", access, create=True),
         patch.object(EKSResponse, "create_nodegroup", _create_nodegroup),
         patch.object(LaunchTemplates, "create_launch_template", _create_launch_template),
+        # Every denial in the policy of a bucket has a condition, and moto would deny without it.
+        patch.object(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL),
     ):
         iam_backends[ACCOUNT]["aws"].reset()  # loads the policies of AWS
         server.start()
@@ -79,12 +81,6 @@ def cloud() -> Iterator[str]:
 
 @contextmanager
 def permissions_checked() -> Iterator[None]:
-    """Let the stand-in refuse what the policies of a role do not allow.
-
-    It ignores conditions. So the policies of buckets are left out, whose denials all have one.
-    """
-    with (
-        patch.object(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0),
-        patch.object(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL),
-    ):
+    """Let the stand-in refuse what the policies of a role do not allow. It ignores their conditions."""
+    with patch.object(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0):
         yield

@@ -23,9 +23,14 @@ EDGES = ("gateway-api", "tls", "mesh")
 
 DEPLOYED = (*ENVIRONMENTS, *VARIANTS, *EDGES)
 """Folders that define a whole namespace."""
+ROUTED = ("shadow", "argo-rollouts")
+"""The mesh with a route between gateways and servers, which mirrors requests or distributes them to a canary."""
+
 FOLDERS = (
     *DEPLOYED,
+    *ROUTED,
     "autoscaling",
+    "bulk",
     "cluster",
     "edge",
     "external-secrets",
@@ -35,6 +40,7 @@ FOLDERS = (
     "gateway-api/edge",
     "gitops/argocd",
     "gitops/flux",
+    "pipeline/cron",
     "pipeline/features",
     "tensorrt/job",
 )
@@ -114,7 +120,8 @@ def workloads(folder: str) -> list[Manifest]:
 
 def pods(folder: str) -> list[Manifest]:
     """Return the specifications of all pods of a folder."""
-    return [workload["spec"]["template"]["spec"] for workload in workloads(folder)]
+    jobs = [cron_job["spec"]["jobTemplate"] for cron_job in every(folder, "CronJob")]
+    return [workload["spec"]["template"]["spec"] for workload in [*workloads(folder), *jobs]]
 
 
 def containers(spec: Manifest) -> list[Manifest]:

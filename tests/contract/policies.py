@@ -1,4 +1,4 @@
-"""The part of IAM's decision that the policies of `infra/` need: statements, wildcards, conditions, and a denial wins."""
+"""How IAM decides about a request: statements, wildcards and conditions, as far as `infra/` uses them."""
 
 from __future__ import annotations
 

@@ -92,12 +92,14 @@ def imported_by(command: str, statements: str) -> set[str]:
 
 
 OPTIONAL_IMPORTS = {
-    *("setuptools", "cloudpickle", "grpcio-health-checking", "coverage", "google-auth", "opentelemetry-proto")
+    *("setuptools", "cloudpickle", "grpcio-health-checking", "watchfiles", "coverage", "google-auth"),
+    "opentelemetry-proto",
 }
 """Distributions that the client image need not contain, though the import of the client finds them here.
 
-`setuptools`, `cloudpickle` and `grpcio-health-checking` are imported only if they are installed, `coverage` measures
-the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that of OpenTelemetry.
+`setuptools`, `cloudpickle`, `grpcio-health-checking` and `watchfiles` are imported only if they are installed,
+`coverage` measures the tests, `google-auth` shares the namespace `google` with protobuf, and `opentelemetry-proto` that
+of OpenTelemetry.
 """
 
 
@@ -247,6 +249,11 @@ def test_the_client_image_has_exactly_the_packages_it_imports() -> None:
     )
     # pandas reads tzdata only when a time zone is used.
     assert packages("CLIENT") == imported_by("predict", statements) | {"tzdata"}
+
+
+def test_the_client_image_has_every_package_of_the_judge_of_a_canary() -> None:
+    statements = imports_of("cli/canary.py", "pipeline/canary/*.py")
+    assert imported_by("canary", statements) <= packages("CLIENT")
 
 
 def test_the_perf_image_has_every_package_that_measuring_a_server_imports() -> None:

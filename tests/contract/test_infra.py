@@ -8,10 +8,24 @@ from collections.abc import Iterator
 from subprocess import Popen
 
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 
 from tests.contract.cloud import ACCOUNT, permissions_checked
-from tests.contract.environment import NAME, REGION, SECRET, SETTINGS, Applied, arn, bucket, secrets, start_applying
+from tests.contract.environment import (
+    ACCESS,
+    NAME,
+    REGION,
+    ROLES,
+    SECRET,
+    SETTINGS,
+    Applied,
+    arn,
+    bucket,
+    secrets,
+    start_applying,
+)
+from tests.contract.manifests import K8S
 from tests.contract.policies import decide
 from tests.contract.terraform import INFRA, Workspace
 
@@ -58,6 +72,12 @@ def test_an_environment_has_its_own_state_and_account(environment: str) -> None:
     assert f'"reentry-{environment}-{account[1]}-state"' in (INFRA / "envs" / environment / "backend.hcl").read_text()
 
 
+def test_the_readme_names_every_module_and_role(applied: Applied) -> None:
+    page = (INFRA / "README.md").read_text()
+    for name in (*(path.name for path in (INFRA / "modules").iterdir()), *ROLES):
+        assert f"| `{name}` |" in page
+
+
 def test_a_second_plan_is_empty_whatever_the_secrets_are(applied: Applied) -> None:
     applied.workspace.environment["TF_VAR_secret_values"] = secrets("unused")
     applied.workspace.run("plan", "-detailed-exitcode", "-no-color", *SETTINGS)
@@ -81,40 +101,7 @@ def test_a_bucket_keeps_versions_encrypts_with_a_key_and_forgets_old_versions(ap
         assert s3.get_bucket_logging(Bucket=name)["LoggingEnabled"]["TargetBucket"] == bucket("logs")
         rules = {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]}
         assert rules["noncurrent"]["NoncurrentVersionExpiration"]["NoncurrentDays"] == 14
-        assert rules["current"]["Expiration"].get("Days") == (7 if purpose == "landing" else None)
-
-
-ACCESS = [
-    ("ingest", "GetObject", "landing", "2026/01/01/00.csv", True),
-    ("ingest", "PutObject", "landing", "2026/01/01/00.csv", False),
-    ("ingest", "PutObject", "lake", "raw/part.parquet", True),
-    ("ingest", "PutObject", "lake", "quarantine/part.parquet", True),
-    ("ingest", "PutObject", "lake", "features/part.parquet", False),
-    ("ingest", "DeleteObjectVersion", "lake", "raw/part.parquet", False),
-    ("ingest", "DeleteObjectVersion", "landing", "2026/01/01/00.csv", False),
-    ("train", "GetObject", "lake", "clean/part.parquet", True),
-    ("train", "PutObject", "lake", "features/part.parquet", True),
-    ("train", "PutObject", "mlflow", "1/model.ckpt", True),
-    ("train", "GetObject", "landing", "2026/01/01/00.csv", False),
-    ("train", "GetObject", "lake", "raw/part.parquet", False),
-    ("train", "PutObject", "lake", "clean/part.parquet", False),
-    ("train", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
-    ("promote", "PutObject", "models", "reentry_lstm/1/model.onnx", True),
-    ("promote", "GetObject", "lake", "clean/part.parquet", False),
-    ("score", "GetObject", "models", "reentry_lstm/1/model.onnx", True),
-    ("score", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
-    ("score", "PutObject", "lake", "clean/part.parquet", False),
-    ("serve", "GetObject", "models", "reentry_lstm/1/model.onnx", True),
-    ("serve", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
-    ("serve", "DeleteObject", "models", "reentry_lstm/1/model.onnx", False),
-    ("serve", "GetObject", "lake", "clean/part.parquet", False),
-    ("gateway", "PutObject", "jobs", "job/result.csv", True),
-    ("gateway", "GetObject", "models", "reentry_lstm/1/model.onnx", False),
-    ("privacy-officer", "DeleteObjectVersion", "lake", "raw/part.parquet", True),
-    ("privacy-officer", "GetObject", "lake", "raw/part.parquet", False),
-    ("privacy-officer", "DeleteObjectVersion", "models", "reentry_lstm/1/model.onnx", False),
-]
-"""Role, call, bucket, object, and whether the role may."""
+        assert rules["current"]["Expiration"].get("Days") == (14 if purpose == "landing" else None)
 
 
 @pytest.mark.parametrize(("role", "call", "purpose", "key", "allowed"), ACCESS)
@@ -164,11 +151,25 @@ def test_a_bucket_denies_even_administrators(applied: Applied, call: str, contex
         assert decide(policy, f"s3:{call}", f"arn:aws:s3:::{bucket(purpose)}/raw/part", context) is False
 
 
-def test_a_role_lists_below_its_prefixes_only(applied: Applied) -> None:
-    lake = f"arn:aws:s3:::{bucket('lake')}"
-    assert decide(applied.policy("train"), "s3:ListBucket", lake, {"s3:prefix": "clean/_delta_log/"}) is True
-    assert decide(applied.policy("train"), "s3:ListBucket", lake, {"s3:prefix": "raw/"}) is None
-    assert decide(applied.policy("train"), "s3:ListBucket", lake) is None
+def test_a_role_lists_its_own_buckets_only(applied: Applied) -> None:
+    listed = {
+        (role, purpose)
+        for role in ROLES
+        for purpose in ("landing", "lake", "models", "mlflow", "jobs", "logs")
+        if decide(applied.policy(role), "s3:ListBucket", f"arn:aws:s3:::{bucket(purpose)}")
+    }
+    lake = {(role, "lake") for role in ROLES} - {
+        (role, "lake") for role in ("serve", "gateway", "secrets", "sender", "delivery")
+    }
+    assert listed == lake | {
+        *(("ingest", "landing"), ("train", "models"), ("train", "mlflow"), ("score", "models"), ("serve", "models")),
+        *(
+            ("gateway", "jobs"),
+            ("privacy-officer", "landing"),
+            ("privacy-officer", "jobs"),
+            ("privacy-officer", "mlflow"),
+        ),
+    }
 
 
 @pytest.mark.parametrize(
@@ -176,21 +177,27 @@ def test_a_role_lists_below_its_prefixes_only(applied: Applied) -> None:
     [
         ("pseudonym", {"ingest", "privacy-officer"}),
         ("secrets", {"secrets"}),
-        ("data", {"ingest", "train", "promote", "score", "serve", "gateway"}),
+        ("data", {*ROLES} - {"secrets", "delivery"}),
         ("platform", set()),
     ],
 )
 def test_a_key_decrypts_for_its_users_only(applied: Applied, key: str, users: set[str]) -> None:
     values = applied.resources[f'module.keys["{key}"].aws_kms_key.this']
     service = "s3" if key == "data" else "secretsmanager"
-    roles = ["ingest", "train", "promote", "score", "serve", "gateway", "secrets", "privacy-officer", "delivery"]
-    for role in roles:
+    for role in ROLES:
         context = {"aws:PrincipalArn": arn(role), "kms:ViaService": f"{service}.{REGION}.amazonaws.com"}
         both = [
             decide(policy, "kms:Decrypt", values["arn"], context) for policy in (values["policy"], applied.policy(role))
         ]
         assert (both == [True, True]) == (role in users), role
         assert decide(values["policy"], "kms:Decrypt", values["arn"], {"aws:PrincipalArn": arn(role)}) is None
+
+
+def test_a_role_that_only_reads_cannot_encrypt(applied: Applied) -> None:
+    data = applied.resources['module.keys["data"].aws_kms_key.this']["arn"]
+    encrypting = {role for role in ROLES if decide(applied.policy(role), "kms:GenerateDataKey", data)}
+    reading = {"serve", "analyst", "monitor", "secrets", "delivery"}
+    assert encrypting == {*ROLES} - reading
 
 
 def test_an_administrator_reads_the_secrets_that_terraform_writes_and_no_pseudonym_key(applied: Applied) -> None:
@@ -201,12 +208,39 @@ def test_an_administrator_reads_the_secrets_that_terraform_writes_and_no_pseudon
     for name, key, read in (
         ("gateway", "secrets", True),
         ("control", "secrets", True),
-        ("pseudonym", "pseudonym", None),
+        ("pseudonym-keys", "pseudonym", None),
     ):
         policy = applied.resources[f'module.keys["{key}"].aws_kms_key.this']["policy"]
         denied = applied.resources[f'module.secrets.aws_secretsmanager_secret_policy.this["{name}"]']["policy"]
         assert decide(policy, "kms:Decrypt", "*", administrator) is read
         assert decide(denied, "secretsmanager:GetSecretValue", "*", administrator) is (None if read else False)
+
+
+def test_only_ingestion_and_the_privacy_officer_read_the_pseudonym_keys_and_only_the_latter_writes_them(
+    applied: Applied,
+) -> None:
+    secret = applied.resources['module.secrets.aws_secretsmanager_secret.this["pseudonym-keys"]']["arn"]
+    for call, users in (("Get", {"ingest", "privacy-officer"}), ("Put", {"privacy-officer"})):
+        allowed = {role for role in ROLES if decide(applied.policy(role), f"secretsmanager:{call}SecretValue", secret)}
+        assert allowed == users
+
+
+def test_a_service_account_of_the_pipeline_has_a_role(applied: Applied) -> None:
+    trusted = {
+        subject
+        for address, values in applied.resources.items()
+        if ".aws_iam_role.workload" in address
+        for subject in re.findall(r"system:serviceaccount:([\w:-]+)", values["assume_role_policy"])
+    }
+    accounts = set()
+    for folder in ("pipeline/cron", "pipeline/features", "bulk"):
+        namespace = yaml.safe_load((K8S / folder / "kustomization.yaml").read_text())["namespace"]
+        documents = [each for path in (K8S / folder).glob("*.yaml") for each in yaml.safe_load_all(path.read_text())]
+        named = [each["metadata"]["name"] for each in documents if each.get("kind") == "ServiceAccount"]
+        accounts |= {f"{namespace}:{name}" for name in named}
+    assert len(accounts) >= 6
+    assert accounts <= trusted
+    assert {"reentry:reentry", "reentry:reentry-gateway", "reentry:reentry-secrets"} <= trusted
 
 
 CLAIMS = {
@@ -252,6 +286,6 @@ def test_the_delivery_pushes_images_and_finds_the_cluster_and_nothing_else(appli
 
 
 def test_a_privacy_officer_needs_a_second_factor(applied: Applied) -> None:
-    trust = applied.resources["module.identity.aws_iam_role.privacy"]["assume_role_policy"]
+    trust = applied.resources['module.identity.aws_iam_role.workload["privacy-officer"]']["assume_role_policy"]
     assert decide(trust, "sts:AssumeRole", context={"aws:MultiFactorAuthPresent": "true"}) is True
     assert decide(trust, "sts:AssumeRole") is None

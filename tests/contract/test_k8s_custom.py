@@ -1,4 +1,4 @@
-"""Custom resources: the Gateway API, cert-manager, the External Secrets operator, Istio, Argo CD and Flux."""
+"""Custom resources: the Gateway API, cert-manager, the External Secrets operator, Istio, Argo and Flux."""
 
 from __future__ import annotations
 
@@ -80,6 +80,21 @@ def test_every_schema_is_used_and_small() -> None:
             lambda spec: spec["data"][0]["remoteRef"].pop("key"),
             "'key' is a required property",
         ),
+        (
+            ("shadow", "HTTPRoute", "reentry"),
+            lambda spec: spec["rules"][0]["filters"][0]["requestMirror"].update(percent="10 %"),
+            "is not of type 'number'",
+        ),
+        (
+            ("argo-rollouts", "Rollout", "reentry"),
+            lambda spec: spec["strategy"]["canary"]["steps"][0].update(weight=5),
+            "'weight' was unexpected",
+        ),
+        (
+            ("argo-rollouts", "AnalysisTemplate", "reentry-canary"),
+            lambda spec: spec["metrics"][0].pop("provider"),
+            "'provider' is a required property",
+        ),
         (("gitops/argocd", "Application", "reentry"), lambda spec: spec.pop("project"), "'project' is a required"),
         (
             ("gitops/flux", "Kustomization", "reentry"),
@@ -98,12 +113,14 @@ def test_each_fault_of_a_custom_resource_is_detected(
 
 
 def attached() -> Iterator[tuple[Manifest, Manifest]]:
-    """Yield each route and the listener that it names."""
+    """Yield each route of the edge and the listener that it names."""
     gateway = one("gateway-api/edge", "Gateway")
     listeners = {listener["name"]: listener for listener in gateway["spec"]["listeners"]}
     for (_, kind, _), route in CUSTOM.items():
         if kind in ("HTTPRoute", "GRPCRoute"):
             (parent,) = route["spec"]["parentRefs"]
+            if parent.get("kind") == "Service":  # of the mesh, between gateways and servers
+                continue
             assert parent["name"] == gateway["metadata"]["name"]
             home = parent.get("namespace", route["metadata"]["namespace"])
             assert home == gateway["metadata"]["namespace"]

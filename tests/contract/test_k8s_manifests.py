@@ -76,7 +76,7 @@ def test_an_overlay_has_all_of_its_parts_in_one_namespace(folder: str) -> None:
     assert {manifest["metadata"]["namespace"] for manifest in others} == {namespace}
 
 
-@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds"])
+@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds", "pipeline/cron"])
 def test_every_image_is_pinned(folder: str) -> None:
     for container in (each for spec in pods(folder) for each in containers(spec)):
         assert re.search(r":\d[\w.-]*$|@sha256:[0-9a-f]{64}$", container["image"]), container["image"]
@@ -142,7 +142,7 @@ def violations(spec: Manifest) -> Iterator[str]:
             yield "probe.host"
 
 
-@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds"])
+@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds", "pipeline/cron"])
 def test_pods_follow_the_restricted_profile(folder: str) -> None:
     for spec in pods(folder):
         assert list(violations(spec)) == []
@@ -172,7 +172,7 @@ def test_each_violation_of_the_profile_is_detected(violation: str, spoil: Callab
     assert list(violations(spec)) == [violation]
 
 
-@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds"])
+@pytest.mark.parametrize("folder", [*DEPLOYED, "feeds", "pipeline/cron"])
 def test_containers_write_only_to_volumes(folder: str) -> None:
     for spec in pods(folder):
         for container in containers(spec):

@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,7 @@ from tests.contract.manifests import (
     template,
     triton,
 )
+from tests.feed_client import until
 from tests.gateway_servers import GatewayProcess, free_port, running_gateway
 
 SCRIPTS = K8S / "scripts"
@@ -76,6 +79,17 @@ esac
 """
 
 
+JUDGE = """#!/usr/bin/env bash
+# Records each call, and ends with the next status of $VERDICTS; the first call has the status of a missing canary.
+printf '%s\\n' "reentry $*" >>"$STATE/commands"
+[[ $* == *--wait* ]] || exit "${BEFORE:-3}"
+read -ra verdicts <<<"$VERDICTS"
+status=${verdicts[$(grep -c '^reentry .*--wait' "$STATE/commands") - 1]}
+[ "$status" != forever ] || exec sleep 60
+exit "$status"
+"""
+
+
 @dataclass
 class Cluster:
     """A stand-in for a cluster that records the kubectl commands of the scripts."""
@@ -96,6 +110,8 @@ class Cluster:
     """Whether a rollout ends only after the script has read the pods."""
     forbidden: str = ""
     """Error message with which the API server refuses an apply; empty if it accepts the apply."""
+    verdicts: str = ""
+    """Statuses of the stand-in for the judge."""
 
     def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -104,23 +120,34 @@ class Cluster:
             text=True,
             timeout=TIMEOUT,
             check=False,
-            env={
-                **os.environ,
-                "PATH": f"{self.state}:{os.environ['PATH']}",
-                "STATE": str(self.state),
-                "KUBECTL": program("kubectl"),
-                "GOGC": "off",  # a short kubectl spends a third of its time on collecting garbage
-                "API": self.api,
-                "HTTP_PORT": str(self.http_port),
-                "GRPC_PORT": str(self.grpc_port),
-                "GATEWAY_PORT": str(self.gateway_port),
-                "REENTRY_KEY": self.key,
-                "BROKEN": self.broken,
-                "STUCK": self.stuck,
-                "WATCHED": "yes" if self.watched else "",
-                "FORBIDDEN": self.forbidden,
-            },
+            env=self.environment,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of the scripts."""
+        return {
+            **os.environ,
+            "PATH": f"{self.state}:{os.environ['PATH']}",
+            "STATE": str(self.state),
+            "KUBECTL": program("kubectl"),
+            "GOGC": "off",  # a short kubectl spends a third of its time on collecting garbage
+            "API": self.api,
+            "HTTP_PORT": str(self.http_port),
+            "GRPC_PORT": str(self.grpc_port),
+            "GATEWAY_PORT": str(self.gateway_port),
+            "REENTRY_KEY": self.key,
+            "BROKEN": self.broken,
+            "STUCK": self.stuck,
+            "WATCHED": "yes" if self.watched else "",
+            "FORBIDDEN": self.forbidden,
+            "VERDICTS": self.verdicts,
+        }
+
+    def judged(self, verdicts: str) -> None:
+        """Put a stand-in for the judge into the cluster, whose calls end with these statuses."""
+        self.verdicts = verdicts
+        write_program(self.state / "reentry", JUDGE)
 
     def put(self, *manifests: Manifest, name: str = "1-stable") -> None:
         """Put manifests into the cluster, with the fields that the API server adds."""
@@ -151,23 +178,31 @@ def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
         yield process
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, server: EmbeddedServer, gateway: GatewayProcess) -> Iterator[Cluster]:
-    """A cluster that runs the production overlay with three replicas."""
+def write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@contextmanager
+def running_cluster(folder: Path, server: EmbeddedServer, gateway: GatewayProcess) -> Iterator[Cluster]:
+    """Run a cluster with the production overlay and three replicas, whose pods are a server and a gateway."""
     program("kubectl")
     program("curl")
-    stand_in = tmp_path / "kubectl"
-    stand_in.write_text(STAND_IN)
-    stand_in.chmod(0o755)
+    write_program(folder / "kubectl", STAND_IN)
     live: Objects = {}
-    ports = [int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url)]
-    with serving(live, applied=tmp_path / "applied.yaml") as api:
-        http_port, grpc_port = ports
+    http_port, grpc_port = (int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url))
+    with serving(live, applied=folder / "applied.yaml") as api:
         cluster = Cluster(
-            state=tmp_path, api=api, live=live, http_port=http_port, grpc_port=grpc_port, gateway_port=gateway.port
+            state=folder, api=api, live=live, http_port=http_port, grpc_port=grpc_port, gateway_port=gateway.port
         )
         cluster.put(*build("overlays/production"))
         yield cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, server: EmbeddedServer, gateway: GatewayProcess) -> Iterator[Cluster]:
+    with running_cluster(tmp_path, server, gateway) as running:
+        yield running
 
 
 @pytest.fixture
@@ -485,19 +520,24 @@ CANARY_HEALTH_CHECK = [
 ]
 
 
-def test_a_canary_scores_a_track_before_it_receives_traffic(cluster: Cluster) -> None:
-    cluster.put(*build("overlays/staging"))
-    result = cluster.run("canary.sh", "start", IMAGE, "--weight", "5", "--namespace", "reentry-staging")
-    assert result.returncode == 0, result.stderr
-    assert cluster.changes == [
+def started(weight: int) -> list[str]:
+    """Return the changes that start a canary with a weight."""
+    return [
         "apply -f -",
         record_cause("reentry-canary", f"canary.sh start: {IMAGE}"),
         "rollout status deployment/reentry-canary --timeout=10m",
         "rollout status deployment/reentry-gateway-canary --timeout=10m",
         *CANARY_HEALTH_CHECK,
         *resize(1),
-        route(5),
+        route(weight),
     ]
+
+
+def test_a_canary_scores_a_track_before_it_receives_traffic(cluster: Cluster) -> None:
+    cluster.put(*build("overlays/staging"))
+    result = cluster.run("canary.sh", "start", IMAGE, "--weight", "5", "--namespace", "reentry-staging")
+    assert result.returncode == 0, result.stderr
+    assert cluster.changes == started(5)
     assert {manifest["metadata"]["namespace"] for manifest in cluster.applied} == {"reentry-staging"}
     assert not list(K8S.glob(".canary.*"))
 
@@ -688,6 +728,102 @@ def test_abort_removes_the_traffic_before_the_pods(canary: Cluster) -> None:
     result = canary.run("canary.sh", "abort")
     assert result.returncode == 0, result.stderr
     assert canary.changes == [route(0), *REMOVE]
+
+
+PROMETHEUS = "http://prometheus.example.com"
+AUTO = ("canary.sh", "auto", IMAGE, "--prometheus", PROMETHEUS)
+JUDGED = f"reentry canary judge --prometheus {PROMETHEUS} --namespace reentry"
+
+
+def test_auto_gives_a_canary_more_traffic_after_each_pass_and_promotes_it(cluster: Cluster) -> None:
+    cluster.judged("0 0 0 0")
+    result = cluster.run(*AUTO, "--wait", "900")
+    assert result.returncode == 0, result.stderr
+    judge = f"{JUDGED} --wait 900"
+    promoted = cluster.changes.index(f"set image deployment/reentry triton={IMAGE}")
+    assert cluster.changes[:promoted] == [
+        JUDGED,  # once before anything is changed, to check the options
+        *started(5),
+        *(judge, *resize(1), route(20)),
+        *(judge, *resize(2), route(50)),
+        *(judge, *resize(3), route(100)),
+        judge,
+        *(*resize(3), route(100)),
+    ]
+    assert cluster.changes[-3:] == [route(0), *REMOVE]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "weights", "message"),
+    [
+        ("1", [5, 0], "the canary failed"),
+        ("0 3", [5, 20, 0], "no verdict on the canary within 1800 s"),
+    ],
+)
+def test_auto_aborts_a_canary_that_does_not_pass(
+    cluster: Cluster, verdicts: str, weights: list[int], message: str
+) -> None:
+    cluster.judged(verdicts)
+    result = cluster.run(*AUTO)
+    assert result.returncode == int(verdicts.split()[-1])
+    assert message in result.stderr
+    assert "==> aborted: the stable release" in result.stdout
+    assert [line for line in cluster.changes if line.startswith("annotate --overwrite ingress")] == list(
+        map(route, weights)
+    )
+    assert cluster.changes[-3:] == [route(0), *REMOVE]
+    assert not [line for line in cluster.changes if line.startswith("set image")]
+
+
+def test_auto_aborts_a_canary_that_scores_no_track(cluster: Cluster) -> None:
+    cluster.judged("0")
+    cluster.http_port = free_port()
+    result = cluster.run(*AUTO)
+    assert result.returncode == 1
+    assert "the canary does not score a track" in result.stderr
+    assert cluster.changes[-3:] == [route(0), *REMOVE]
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+def test_auto_aborts_the_canary_when_it_is_stopped(cluster: Cluster, signal_: signal.Signals) -> None:
+    cluster.judged("forever")
+    script = subprocess.Popen(
+        [SCRIPTS / AUTO[0], *AUTO[1:]], env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    until(lambda: f"{JUDGED} --wait 1800" in cluster.changes)
+    script.send_signal(signal_)
+    output, _ = script.communicate(timeout=TIMEOUT)
+    assert script.returncode != 0
+    assert b"==> aborted: the stable release" in output
+    assert cluster.changes[-3:] == [route(0), *REMOVE]
+
+
+def test_auto_lets_both_releases_score_a_file_of_tracks(cluster: Cluster) -> None:
+    cluster.judged("1")
+    assert cluster.run(*AUTO, "--tracks", "sample.csv", "--config", "canary.toml").returncode == 1
+    at = f"grpc://127.0.0.1:{cluster.grpc_port}"
+    options = f"--config canary.toml --tracks sample.csv --stable {at} --canary {at}"
+    assert f"{JUDGED} {options} --wait 1800" in cluster.changes
+    assert {f"port-forward service/{name} :8001" for name in (SERVER, f"{SERVER}-canary")} <= set(cluster.changes)
+
+
+def test_auto_changes_nothing_if_a_canary_exists_or_the_judge_refuses_its_options(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.judged("0")
+    monkeypatch.setenv("BEFORE", "2")
+    result = cluster.run(*AUTO)
+    assert (result.returncode, cluster.changes) == (1, [JUDGED])
+    assert "the judge refuses its options" in result.stderr
+    put_canary(cluster, replicas=2)
+    result = cluster.run(*AUTO)
+    assert (result.returncode, cluster.changes) == (1, [JUDGED])
+    assert "promote or abort" in result.stderr
+
+
+def test_auto_needs_a_prometheus(cluster: Cluster) -> None:
+    assert cluster.run("canary.sh", "auto", IMAGE).returncode == 2
+    assert cluster.changes == []
 
 
 @pytest.mark.parametrize("command", ["promote", "abort", "weight"])

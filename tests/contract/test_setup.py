@@ -42,7 +42,9 @@ def test_a_first_run_installs_only_its_extras_in_the_locked_versions(checkout: P
     assert installs(checkout, "run") == [EXTRAS]
 
 
-@pytest.mark.parametrize("target", ["setup", "lint", "test", "test-unit", "fuzz", "load-test", "stalls", "matrix"])
+@pytest.mark.parametrize(
+    "target", ["setup", "lint", "test", "test-unit", "fuzz", "load-test", "stalls", "matrix", "infra-test"]
+)
 def test_the_other_targets_install_the_whole_lock(checkout: Path, target: str) -> None:
     assert installs(checkout, target) == [EXTRAS, LOCK]
 

@@ -72,7 +72,7 @@ class Load:
     def _send(self, client_number: int) -> None:
         number = 0
         with httpx.Client(base_url=self._gateway.url, headers={"X-API-Key": self._key}, timeout=30) as client:
-            while not self._is_over.is_set():
+            while not self._is_over.wait(0.005):  # the gateway needs the processors, too
                 number += 1
                 request_id = f"load-{client_number}-{time.monotonic_ns()}"
                 # No answer comes from the cache.

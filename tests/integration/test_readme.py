@@ -1,4 +1,4 @@
-"""Every command the README shows is run, as it stands, in a copy of the checkout."""
+"""Every command the README shows is run, as it stands, in a copy of the checkout, on a third of its flights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_commands_of_the_readme_run_in_order(checkout: Path) -> None:
     script = "set -e -o pipefail -m\n" + "\n".join(BLOCKS)
     environment = {
         name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
-    }
+    } | {"TRACKS": "30"}
     done = subprocess.run(
         ["bash", "-c", script], cwd=checkout, env=environment, capture_output=True, text=True, timeout=900, check=False
     )

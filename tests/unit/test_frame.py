@@ -102,6 +102,20 @@ def test_importing_the_command_line_loads_no_heavy_packages() -> None:
     assert not imported_by("cli") & {"torch", "pandas", "numpy", "tritonclient", "matplotlib"}
 
 
+def test_only_the_flow_imports_dagster() -> None:
+    known = modules()
+    users = {name for name, file in known.items() if imports(file, {"dagster"})}
+    assert users
+    assert all(name.startswith("pipeline.flows.") for name in users)
+    assert not imported_by("cli, pipeline.ingest.ingest, pipeline.clean.build") & {"dagster"}
+
+
+def test_loading_the_definitions_of_the_flow_loads_no_heavy_packages() -> None:
+    loaded = imported_by("pipeline.flows.definitions")
+    assert "dagster" in loaded
+    assert not loaded & {"torch", "pandas", "numpy", "pyarrow", "deltalake", "mlflow", "tritonclient"}
+
+
 def test_the_help_of_every_command_has_an_example() -> None:
     runner = CliRunner()
     names = [command.name or command.callback.__name__ for command in cli.app.registered_commands]  # type: ignore[union-attr]

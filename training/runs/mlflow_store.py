@@ -26,8 +26,8 @@ EXPERIMENT: Final = "reentry"
 
 _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing about a training leaves the machine unless the user asks for it
-    "MLFLOW_LOGGING_LEVEL": "ERROR",  # otherwise it logs the creation of its tables
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",  # otherwise it logs the creation of its tables
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its default of seven takes minutes if there is no server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }

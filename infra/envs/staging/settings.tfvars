@@ -5,6 +5,8 @@ region           = "eu-central-1"
 account_id       = "222222222222"
 administrators   = ["arn:aws:iam::222222222222:role/administrator"]
 privacy_officers = ["arn:aws:iam::222222222222:user/privacy-officer"]
+senders          = ["arn:aws:iam::222222222222:role/radar"]
+analysts         = ["arn:aws:iam::222222222222:role/analyst"]
 github           = { repository = "example/reentry" }
 network          = { zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
 cluster = {

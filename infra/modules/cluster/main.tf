@@ -1,6 +1,7 @@
 # An EKS cluster: private endpoint, encrypted secrets, logs, node groups without access to the identity of their nodes.
 
 resource "aws_cloudwatch_log_group" "control_plane" {
+  #checkov:skip=CKV_AWS_338:log_days is a year by default and in production; environments for trying things out keep less
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_days
   kms_key_id        = var.key_arn

@@ -4,16 +4,23 @@ variable "name" {
 }
 
 variable "namespace" {
-  description = "Namespace of the service accounts."
+  description = "Namespace of the service accounts that name no other."
   type        = string
 }
 
 variable "workloads" {
-  description = "Service account of each workload, the objects that it reads or writes below a prefix, and the secrets that it reads."
+  description = <<-TEXT
+    Who has a role: a service account, or principals outside the cluster, with a second factor if `mfa`. `objects` are
+    read, put, written, or erased with all their versions, below a prefix. `secrets` are read, or also written.
+  TEXT
   type = map(object({
-    service_account = string
-    objects         = optional(list(object({ bucket = string, prefix = optional(string, ""), mode = string })), [])
+    service_account = optional(string)
+    namespace       = optional(string)
+    principals      = optional(list(string), [])
+    mfa             = optional(bool, false)
+    objects         = optional(list(object({ bucket = string, prefix = string, mode = string })), [])
     secrets         = optional(list(string), [])
+    writes_secrets  = optional(bool, false)
   }))
 }
 
@@ -45,16 +52,6 @@ variable "github" {
     condition     = !anytrue([for text in [var.github.repository, var.github.environment, var.github.branch] : can(regex("[*?:]", text))])
     error_message = "github has a wildcard or a colon; expected the exact names of one repository, environment and branch."
   }
-}
-
-variable "privacy_officers" {
-  description = "ARNs of the people or roles that may act as privacy officer, with a second factor."
-  type        = list(string)
-}
-
-variable "erasable" {
-  description = "Buckets with personal data."
-  type        = list(string)
 }
 
 variable "bucket_arns" {

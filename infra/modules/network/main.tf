@@ -134,6 +134,7 @@ resource "aws_vpc_endpoint" "s3" {
 }
 
 resource "aws_cloudwatch_log_group" "flow" {
+  #checkov:skip=CKV_AWS_338:log_days is a year by default and in production; environments for trying things out keep less
   name              = "/aws/vpc/${var.name}"
   retention_in_days = var.log_days
   kms_key_id        = var.key_arn

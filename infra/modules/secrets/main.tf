@@ -45,7 +45,7 @@ resource "aws_secretsmanager_secret_policy" "this" {
     Statement = [{
       Sid       = "DenyOtherReaders"
       Effect    = "Deny"
-      Principal = "*"
+      Principal = { AWS = "*" }
       Action    = "secretsmanager:GetSecretValue"
       Resource  = "*"
       Condition = { ArnNotEquals = { "aws:PrincipalArn" = each.value.readers } }

@@ -2,8 +2,10 @@
 
     npm install --ignore-scripts --force @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/istio@3.0.1 \
         @kubernetes-models/cert-manager@6.0.0 @kubernetes-models/external-secrets@2.0.0 \
-        @kubernetes-models/argo-cd@4.0.0 @kubernetes-models/flux-cd@4.0.0
+        @kubernetes-models/argo-cd@4.0.0 @kubernetes-models/flux-cd@4.0.0 @kubernetes-models/argo-rollouts@2.0.0
     python tests/contract/custom_schemas/extract.py node_modules
+
+RayJob.json is written by hand, because no package has its types.
 
 The packages are not installed for the tests, which read only the files. The types say which fields there are, which are
 required, and the values of enumerations; patterns and limits of numbers are not in them.
@@ -31,6 +33,8 @@ SOURCES: Final = {
     ("external-secrets.io/v1", "ExternalSecret"): "external-secrets",
     ("external-secrets.io/v1", "SecretStore"): "external-secrets",
     ("argoproj.io/v1alpha1", "Application"): "argo-cd",
+    ("argoproj.io/v1alpha1", "Rollout"): "argo-rollouts",
+    ("argoproj.io/v1alpha1", "AnalysisTemplate"): "argo-rollouts",
     ("source.toolkit.fluxcd.io/v1", "GitRepository"): "flux-cd",
     ("kustomize.toolkit.fluxcd.io/v1", "Kustomization"): "flux-cd",
 }
@@ -66,7 +70,8 @@ class Types:
             schema = self.parsed()
             for parent in self.parents.get(name, []):
                 inherited = self.schema(parent)
-                schema["properties"] = inherited.get("properties", {}) | schema["properties"]
+                schema["properties"] = inherited.get("properties", {}) | schema.get("properties", {})
+                schema["additionalProperties"] = False
                 required = {*inherited.get("required", []), *schema.get("required", [])}
                 schema |= {"required": sorted(required)} if required else {}
             return schema
@@ -126,6 +131,8 @@ class Types:
             if not optional:
                 required.append(token.strip('"'))
             self._next_is(";")
+        if not properties:  # {}: an object with any fields
+            return {"type": "object"}
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
         return schema | ({"required": sorted(required)} if required else {})
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from client.batching import BatchConfig
+from pipeline.bulk import run as runs
+from pipeline.bulk.parts import Part
 from pipeline.bulk.run import BulkSummary, commit, run_name, score_bulk
+from pipeline.bulk.score import Job, PartResult
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
-from pipeline.lake.tables import CLEAN, PREDICTIONS
+from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry.errors import ConfigError, InputError, LakeError, ReentryError, RepositoryError
 from tests.bulk import InThisProcess, config_of, model_of, predictions
 from tests.lake import write_clean
@@ -58,19 +61,19 @@ def test_a_run_is_committed_once_with_its_summary_in_the_history(lake: Lake, mod
     assert table.version() == 1
     assert json.loads(table.history(1)[0]["bulk"])["run"] == first.run == again.run
     assert predictions(lake).num_rows == first.rows == again.rows == len(FLIGHTS)
-    commit(lake, first, [])  # as another process that scored the same run at the same time
+    assert not commit(lake, first, [])  # as another process that scored the same run at the same time
     assert lake.open(PREDICTIONS.name).version() == 1
 
 
-def test_the_committed_files_have_the_statistics_that_readers_skip_them_by(lake: Lake, model_repository: Path) -> None:
+def test_the_log_names_the_files_and_their_rows_but_no_track(lake: Lake, model_repository: Path) -> None:
+    write_clean(lake, FLIGHTS.assign(track_id=FLIGHTS["track_id"] + 777_000_000))
     score_bulk(config_of(lake, model_repository))
-    table = lake.open(PREDICTIONS.name)
-    actions = table.get_add_actions(flatten=True)
+    place = Path(lake.uri(PREDICTIONS.name))
+    actions = lake.open(PREDICTIONS.name).get_add_actions(flatten=True)
     assert sum(actions["num_records"].to_pylist()) == len(FLIGHTS)
     for path, size in zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True):
-        assert (Path(lake.uri(PREDICTIONS.name)) / path).stat().st_size == size
-    (wanted,) = table.file_uris(file_pruning_predicate="track_id = 5")
-    assert wanted.endswith("-5.parquet") or "-5-" in wanted
+        assert (place / path).stat().st_size == size
+    assert "7770000" not in "".join(file.read_text() for file in (place / "_delta_log").glob("*.json"))
 
 
 def test_another_model_or_another_version_of_the_table_is_another_run(
@@ -110,6 +113,24 @@ def test_a_failed_part_commits_nothing_and_keeps_the_others(tmp_path: Path, lake
         score_bulk(config_of(lake, repository))
     kept = list(Path(lake.uri(PREDICTIONS.name)).glob("run=*/*.parquet"))
     assert sum(len(list(path.parent.iterdir())) for path in kept[:1]) == len(kept) > 5
+
+
+@pytest.mark.parametrize("table", [CLEAN.name, PREDICTIONS.name])
+def test_results_are_not_committed_if_rows_were_erased_during_the_run(
+    lake: Lake, model_repository: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    score = runs.score_part
+
+    def score_while_erasing(job: Job, part: Part) -> PartResult:
+        result = score(job, part)
+        if part.bucket == BUCKETS - 1:
+            next(Path(lake.uri(table)).glob("*=*/*.parquet")).unlink()
+        return result
+
+    monkeypatch.setattr("pipeline.bulk.run.score_part", score_while_erasing)
+    with pytest.raises(LakeError, match="1 files were removed during the run"):
+        score_bulk(config_of(lake, model_repository))
+    assert lake.open(PREDICTIONS.name).version() == 0
 
 
 @pytest.mark.parametrize(

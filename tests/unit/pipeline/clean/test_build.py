@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.ingest.ingest import ingest
 from pipeline.lake.export import export_tracks
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
-from pipeline.lake.tables import BUCKETS, bucket_of
+from pipeline.lake.tables import bucket_of
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError, LakeError
 from reentry.tracks import read_tracks, tracks_table
@@ -68,22 +69,33 @@ def test_building_again_without_new_rows_writes_nothing(settings: PipelineSettin
     ingest(settings, [HOUR])
     first = build_clean(lake)
     second = build_clean(lake)
-    assert (second.version, second.buckets) == (first.version, 0)
+    assert (second.version, second.up_to_date) == (first.version, True)
+    assert not first.up_to_date
     assert "up to date" in second.summary()
 
 
-def test_only_buckets_with_new_rows_are_written_again(settings: PipelineSettings, lake: Lake) -> None:
-    land(settings, "a.csv", *(flat_track(number) for number in range(40)))
+def test_only_tracks_with_new_rows_are_written_again(settings: PipelineSettings, lake: Lake) -> None:
+    land(settings, "a.csv", *(flat_track(number) for number in range(39)), flat_track(39)[:10])
     ingest(settings, [HOUR])
-    assert build_clean(lake).buckets == BUCKETS
-    land(settings, "late.csv", flat_track(100))
+    assert build_clean(lake).tracks == 40
+    land(settings, "late.csv", flat_track(100), flat_track(39)[10:])
     ingest(settings, [HOUR])
-    report = build_clean(lake)
-    assert report.buckets == 1
-    assert set(cleaned(lake)["track_id"]) == {*range(40), 100}
+    assert build_clean(lake).tracks == 2
+    assert cleaned(lake).groupby("track_id").size().to_dict() == dict.fromkeys((*range(40), 100), 20)
 
 
-def test_storing_raw_in_other_files_changes_no_bucket(settings: PipelineSettings, lake: Lake) -> None:
+def test_new_tracks_are_added_without_a_file_being_written_again(settings: PipelineSettings, lake: Lake) -> None:
+    land(settings, "a.csv", *(flat_track(number) for number in range(20)))
+    ingest(settings, [HOUR])
+    build_clean(lake)
+    before = set(lake.open("clean").file_uris())
+    land(settings, "b.csv", *(flat_track(number) for number in range(20, 40)))
+    ingest(settings, [HOUR])
+    build_clean(lake)
+    assert before < set(lake.open("clean").file_uris())
+
+
+def test_storing_raw_in_other_files_is_no_change(settings: PipelineSettings, lake: Lake) -> None:
     for name in ("a.csv", "b.csv"):
         land(settings, name, flat_track(ord(name[0])))
         ingest(settings, [HOUR])
@@ -91,7 +103,60 @@ def test_storing_raw_in_other_files_changes_no_bucket(settings: PipelineSettings
     before = lake.open("raw").version()
     lake.open("raw").optimize.compact()
     assert lake.open("raw").version() > before
-    assert build_clean(lake).buckets == 0
+    assert build_clean(lake).up_to_date
+    land(settings, "c.csv", flat_track(7))
+    ingest(settings, [HOUR])
+    assert build_clean(lake).tracks == 1
+
+
+def test_without_the_files_of_the_version_before_everything_is_built_again(
+    settings: PipelineSettings, lake: Lake
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        land(settings, name, flat_track(ord(name[0])))
+        ingest(settings, [HOUR])
+    build_clean(lake)
+    lake.open("raw").optimize.compact()
+    lake.open("raw").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    land(settings, "c.csv", flat_track(7))
+    ingest(settings, [HOUR])
+    assert build_clean(lake).tracks == 3
+    assert set(cleaned(lake)["track_id"]) == {7, ord("a"), ord("b")}
+
+
+def test_other_rules_build_everything_again(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(settings, "a.csv", flat_track(1))
+    ingest(settings, [HOUR])
+    build_clean(lake)
+    monkeypatch.setattr("pipeline.clean.build.RULES", 2)
+    monkeypatch.setattr("pipeline.clean.changes.RULES", 2)
+    assert build_clean(lake).tracks == 1
+    assert build_clean(lake).up_to_date
+
+
+@pytest.mark.parametrize("most", [2_000, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_building_step_by_step_equals_building_at_once(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch, seed: int, most: int
+) -> None:
+    monkeypatch.setattr("pipeline.clean.build.MOST_TRACKS", most)
+    random = np.random.default_rng(seed)
+    for _ in range(6):
+        for _ in range(random.integers(1, 4)):
+            numbers = random.choice(12, random.integers(1, 4), replace=False)
+            parts = [flat_track(number)[slice(*sorted(random.choice(21, 2, replace=False)))] for number in numbers]
+            land(settings, f"{random.integers(4)}.csv", *parts, hour=str(random.choice([HOUR, LATER])))
+        ingest(settings, [HOUR, LATER])
+        if random.random() < 0.3:
+            lake.open("raw").optimize.compact()
+        build_clean(lake)
+    other = Lake(settings.lake + "-at-once")
+    shutil.copytree(Path(lake.location) / "raw", Path(other.location) / "raw")
+    build_clean(other)
+    pd.testing.assert_frame_equal(cleaned(lake), cleaned(other))
+    assert len(cleaned(lake)) > 20
 
 
 def test_a_track_that_left_raw_leaves_clean_and_earlier_versions_keep_it(

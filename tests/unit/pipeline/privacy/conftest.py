@@ -56,7 +56,7 @@ def fill(settings: PipelineSettings) -> Filled:
     first = pd.concat([flat_track(1, sensor=ONE), flat_track(2, sensor=ONE), both], ignore_index=True)
     first["operator_id"] = ALICE
     first["note"] = "nothing"
-    first.loc[3, "note"] = str(TWO)
+    first.loc[3, "note"] = f"{TWO}.0"
     first = first.astype({"altitude": object})
     first.loc[25, "altitude"] = f"of {ALICE}"
     second = flat_track(3, sensor=TWO).assign(operator_id=BOB)
@@ -81,7 +81,7 @@ def derive(lake: Lake) -> None:
         schema=FEATURES_TABLE.schema,
     )
     lake.commit_once("features", ["test"], lambda _new, _table: features)
-    rows = clean.select(["bucket", "track_id", "timestamp"]).to_pydict() | {
+    rows = clean.select(["bucket", "track_id", "step", "timestamp"]).to_pydict() | {
         "run": ["test"] * clean.num_rows,
         "source": [f"lake:clean@{lake.open('clean').version()}"] * clean.num_rows,
         "model_version": [1] * clean.num_rows,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from pipeline.privacy.keys import as_text, new_keys
 from pipeline.privacy.marked_runs import REASON, REPRODUCIBLE
 from pipeline.privacy.rekey import rekey
 from reentry.errors import ConfigError, InputError, LakeError
+from tests.gateway_servers import wait_until
 from tests.landing import HOUR, flat_track, land
 from tests.unit.pipeline.privacy.conftest import ALICE, BOB, ONE, TWO, Filled
 from training.runs.mlflow_store import experiment_of, open_store, tracking_uri
@@ -176,6 +180,26 @@ def test_a_killed_erasure_is_finished_by_the_same_command(filled: Filled, monkey
     assert not (Path(filled.settings.landing) / HOUR / "first.csv").exists()
 
 
+def test_an_erasure_that_the_system_killed_is_finished_by_the_same_command(filled: Filled) -> None:
+    settings = filled.settings
+    versions = {table: filled.lake.open(table).version() for table in TABLES}
+    command = [sys.executable, "-c", "from cli import main; main()", "privacy", "erase", "--sensor", "-"]
+    command += ["--lake", settings.lake, "--landing", settings.landing]
+    environment = os.environ | {"REENTRY_PIPELINE_PSEUDONYM_KEYS": settings.pseudonym_keys}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.write(f"{ONE}\n".encode())
+        process.stdin.close()
+        log = Path(settings.lake) / "quarantine" / "_delta_log" / f"{versions['quarantine'] + 1:020}.json"
+        wait_until(lambda: log.exists() or process.poll() is not None, what="the second commit of the erasure")
+        process.kill()
+    assert log.exists()
+    erase(settings, "sensor", str(ONE))
+    assert tracks(filled, "raw") == {3: 20, 4: 10}
+    assert tracks(filled, "clean") == tracks(filled, "predictions") == {3: 20}
+    assert on_disk(filled, "sensor_id") == {filled.pseudonym(TWO)}
+
+
 def test_a_landing_file_that_waits_for_ingestion_is_not_deleted_without_consent(filled: Filled) -> None:
     path = land(filled.settings, "new.csv", flat_track(5, sensor=ONE), flat_track(6, sensor=TWO), hour=LATER)
     before = filled.bytes()
@@ -222,10 +246,12 @@ def test_runs_of_versions_that_lost_rows_are_marked(filled: Filled) -> None:
     client = open_store(tracking_uri())
     experiment = experiment_of(client, tracking_uri())
     names = {"affected": f"lake:features@{version}", "empty": "lake:features@0", "file": "data/train.csv"}
+    names["other lake"] = names["affected"]
     runs = {}
     for name, data in names.items():
         runs[name] = client.create_run(experiment, run_name=name).info.run_id
         client.log_param(runs[name], "data.path", data)
+    client.log_param(runs["other lake"], "data.table_id", "another table")
     planned = erase(filled.settings, "sensor", str(ONE), dry_run=True)
     assert planned.runs == [runs["affected"]]
     assert REPRODUCIBLE not in client.get_run(runs["affected"]).data.tags
@@ -234,7 +260,7 @@ def test_runs_of_versions_that_lost_rows_are_marked(filled: Filled) -> None:
     tags = client.get_run(runs["affected"]).data.tags
     assert tags[REPRODUCIBLE] == "no"
     assert tags[REASON] == f"{report.time} {report.erasure_id}"
-    for name in ("empty", "file"):
+    for name in ("empty", "file", "other lake"):
         assert REPRODUCIBLE not in client.get_run(runs[name]).data.tags
 
 

@@ -119,3 +119,11 @@ def test_an_environment_variable_keeps_no_new_key(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigError) as caught:
         add_key("env:TEST_KEYS")
     assert caught.value.problem == "an environment variable cannot keep a new key"
+
+
+def test_a_fingerprint_needs_the_key_and_survives_a_rotation() -> None:
+    one, two = bytes(32), bytes([1]) * 32
+    keys = PseudonymKeys(keys=(one,))
+    assert keys.fingerprint("a") == PseudonymKeys(keys=(one, two)).fingerprint("a")
+    assert keys.fingerprint("a") != PseudonymKeys(keys=(two,)).fingerprint("a")
+    assert keys.fingerprint("a") != keys.fingerprint("b")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+import pytest
+
 from pipeline.privacy.keys import PseudonymKeys
-from pipeline.privacy.pseudonyms import OPERATOR, SENSOR, pseudonyms, pseudonyms_by_key, rotated
+from pipeline.privacy.pseudonyms import OPERATOR, SENSOR, pseudonyms, pseudonyms_by_key, rotated, usual_form
 
 ONE, TWO, THREE = (PseudonymKeys(keys=tuple(bytes([each]) * 32 for each in range(count))) for count in (1, 2, 3))
 
@@ -46,3 +48,12 @@ def test_pseudonyms_are_63_bit_numbers_without_collisions() -> None:
     assert len(values) == 10_000
     assert min(values) >= 0
     assert 2**62 < max(values) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("007", "7"), ("7.0", "7"), ("+7", "7"), ("7e3", "7000"), (str(2**62 + 1), str(2**62 + 1)), ("7.5", "7.5")]
+    + [(text, text) for text in ("op-7", "nan", "1e999", "")],
+)
+def test_whole_numbers_have_one_form(text: str, form: str) -> None:
+    assert usual_form(text) == form
