@@ -13,7 +13,11 @@ from cli.options import Json, LakeLocation, PipelineConfig
 
 _log = logging.getLogger(__name__)
 
-lake = typer.Typer(no_args_is_help=True, help="Tables of the data pipeline: state, cleaning, export, maintenance.")
+lake = typer.Typer(
+    no_args_is_help=True,
+    help="Tables of the data pipeline: state, cleaning, export, maintenance.",
+    epilog="Example: `reentry lake status`",
+)
 
 
 @lake.command()
