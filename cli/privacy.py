@@ -11,7 +11,11 @@ import typer
 from cli.interruption import interruption
 from cli.options import Json, LakeLocation, LandingLocation, PipelineConfig
 
-privacy = typer.Typer(no_args_is_help=True, help="Pseudonyms of sensors and operators: keys, erasure, audit.")
+privacy = typer.Typer(
+    no_args_is_help=True,
+    help="Pseudonyms of sensors and operators: keys, erasure, audit.",
+    epilog="Example: `reentry privacy audit --log ingest.log`",
+)
 
 
 @privacy.command("new-key")

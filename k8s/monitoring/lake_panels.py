@@ -6,7 +6,8 @@ from typing import Final
 
 from panel import Panel
 
-_LAKE = 'job="reentry-lake",namespace=~"$namespace"'
+_LAKE = 'job="reentry-lake"'
+"""The pipeline has a namespace of its own, which the variable of the dashboard does not list."""
 
 PANELS: Final = (
     Panel(

@@ -25,7 +25,7 @@ from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.id_search import IdSearch
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.privacy.landed_ids import all_ids
-from pipeline.privacy.run_texts import run_texts
+from pipeline.privacy.runs import run_texts
 from pipeline.privacy.scrub import COORDINATE_STEP, masked
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.lake.lives import Life, lives_of_files
 from pipeline.lake.storage import Storage, StoredFile
 from reentry.errors import LakeError
 
-_log = logging.getLogger(__name__)
-
 _BATCH_ROWS: Final = 262_144
+_COMMIT: Final = re.compile(r"_delta_log/(\d{20})\.json")
 
 
 def data_files(storage: Storage, table: str) -> list[StoredFile]:
@@ -44,7 +45,7 @@ def read_batches(storage: Storage, file: StoredFile, columns: Sequence[str] | No
             names = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
                 yield pa.Table.from_batches([batch])
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise LakeError(
                 "a data file is damaged, so its rows cannot be checked",
                 where=f"{storage.location}/{file}",
@@ -68,3 +69,49 @@ class TableFiles:
         """Return the versions of the table that contain a file; none for a file that was never committed."""
         life = self._lives.get(file.path, Life(added=0, removed=0))
         return set(range(life.added, self._newest + 1 if life.removed is None else life.removed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """Versions of a table from `added` up to, but without, `removed`; None is a file of the newest version."""
+
+    added: int
+    removed: int | None
+
+
+def lives_of_files(storage: Storage, table: str) -> tuple[dict[str, Life], int]:
+    """Return the life of each data file by its path below the location, and the newest version, -1 without a table.
+
+    Files that no commit names, such as those of killed writers, are missing. The log of a table is never shortened,
+    see `pipeline.lake.lake`.
+
+    Raises:
+        LakeError: The log is damaged, or the store is unavailable.
+    """
+    lives: dict[str, Life] = {}
+    newest = -1
+    for file in storage.files(f"{table}/_delta_log"):
+        match = _COMMIT.fullmatch(file.path.removeprefix(f"{table}/"))
+        if match is None or not file.is_current:
+            continue
+        newest = max(newest, int(match[1]))
+        with storage.open(file) as log:
+            for line in log:
+                try:
+                    action = json.loads(line)
+                except ValueError as error:
+                    raise LakeError(
+                        "the log of the table is damaged",
+                        where=f"{storage.location}/{file}",
+                        fix="restore the file, for example from an earlier version of the object",
+                    ) from error
+                if "add" in action:
+                    lives[_path(table, action["add"])] = Life(added=int(match[1]), removed=None)
+                elif "remove" in action and _path(table, action["remove"]) in lives:
+                    path = _path(table, action["remove"])
+                    lives[path] = Life(added=lives[path].added, removed=int(match[1]))
+    return lives, newest
+
+
+def _path(table: str, action: dict[str, str]) -> str:
+    return f"{table}/{unquote(action['path'])}"

@@ -25,8 +25,8 @@ from pipeline.lake.tables import CLEAN, FEATURES_TABLE, PREDICTIONS, QUARANTINE,
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import load_keys
 from pipeline.privacy.landed_ids import LandedSubject, files_about
-from pipeline.privacy.marked_runs import mark_runs
 from pipeline.privacy.partitions import change_rows
+from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import COLUMNS, TRACK, Mask, Subject
 from pipeline.settings import PipelineSettings
 from reentry.errors import LakeError

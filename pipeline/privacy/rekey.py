@@ -18,9 +18,9 @@ from pipeline.lake.storage import Storage, StoredFile
 from pipeline.lake.tables import CLEAN, EXTRA, FEATURES_TABLE, KEY_ID, OPERATOR_ID, RAW
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import PseudonymKeys, add_key, load_keys
-from pipeline.privacy.marked_runs import mark_runs
 from pipeline.privacy.partitions import change_rows
 from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, rotated
+from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import Mask
 from pipeline.settings import PipelineSettings
 from reentry.schema import SENSOR_ID

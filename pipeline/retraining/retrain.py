@@ -29,7 +29,7 @@ from pipeline.retraining.reason import Reason
 from pipeline.retraining.verdict import Verdict
 from pipeline.retraining.verdicts import record_verdict
 from pipeline.settings import PipelineSettings
-from reentry.errors import ExportError
+from reentry.errors import ExportError, RepositoryError
 from registry.labels import Record
 from registry.open import open_store
 from registry.promotion import promote
@@ -107,7 +107,8 @@ def retrain(config: RetrainConfig, settings: PipelineSettings) -> RetrainReport:
     Raises:
         LakeError: The table of features does not exist, or the store is unavailable.
         InputError: The tracks are too few, or the settings are invalid.
-        RepositoryError: The location is not a model repository, or its version in production cannot be scored.
+        RepositoryError: The location is not a model repository, its version in production cannot be scored, or another
+            version went into production in the meantime.
         ExportError: A requested export failed.
     """
     lake, store = Lake(settings.lake), open_store(config.repository)
@@ -132,10 +133,12 @@ def retrain(config: RetrainConfig, settings: PipelineSettings) -> RetrainReport:
     if report.refused or not (config.export or config.promote):
         return report
     version = _export(config, store, trained.checkpoint)
-    allowed = result is None or result.allowed
-    if config.promote and result is not None and allowed:
-        promote(store, version, reason=f"gate: {result.verdict} on {result.table}, retrained for {config.reason}")
-    mirror_labels(store)
+    try:
+        if config.promote and result is not None and result.allowed:
+            _require_production(store, production)
+            promote(store, version, reason=f"gate: {result.verdict} on {result.table}, retrained for {config.reason}")
+    finally:
+        mirror_labels(store)
     promoted = Record.of(store).labels.production == version
     return RetrainReport(trained=trained, gate=result, version=version, promoted=promoted)
 
@@ -155,6 +158,23 @@ def _settings(path: Path | None, champion: Contestant | None) -> tuple[ModelConf
     if path is None and champion is not None and champion.checkpoint is not None:
         return champion.checkpoint.model_config, champion.checkpoint.train_config
     return read_configs(path, model={}, train={})
+
+
+def _require_production(store: VersionStore, compared: int | None) -> None:
+    """Require that the version in production is still the one that the new model was compared with.
+
+    Raises:
+        RepositoryError: Another version is in production.
+    """
+    production = Record.of(store).labels.production
+    if production != compared:
+        raise RepositoryError(
+            "another version went into production during the retraining",
+            where=store.location,
+            expected=f"version {compared}",
+            got=f"version {production}",
+            fix="compare the candidate with it: reentry gate candidate",
+        )
 
 
 def _export(config: RetrainConfig, store: VersionStore, checkpoint: Path) -> int:

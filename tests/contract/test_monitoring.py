@@ -196,10 +196,13 @@ def test_the_service_monitor_finds_the_metrics_of_every_pod_once(folder: str) ->
 def test_every_namespace_of_the_overlays_is_monitored() -> None:
     deployed = {one(folder, "Namespace")["metadata"]["name"] for folder in DEPLOYED}
     assert set(one("monitoring", "ServiceMonitor")["spec"]["namespaceSelector"]["matchNames"]) == deployed
+    pipeline = {one("pipeline/cron", "Namespace")["metadata"]["name"]}
     for monitor in every("monitoring", "PodMonitor"):
-        assert set(monitor["spec"]["namespaceSelector"]["matchNames"]) == deployed
+        wanted = pipeline if monitor["metadata"]["name"] == "reentry-lake" else deployed
+        assert set(monitor["spec"]["namespaceSelector"]["matchNames"]) == wanted
     for job in yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]:
-        assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == deployed
+        wanted = pipeline if job["job_name"] == "reentry-lake" else deployed
+        assert set(job["kubernetes_sd_configs"][0]["namespaces"]["names"]) == wanted
 
 
 def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
@@ -210,6 +213,21 @@ def test_the_pod_monitor_finds_the_metrics_of_feeds() -> None:
     (endpoint,) = monitor["podMetricsEndpoints"]
     (container,) = pod("feeds")["containers"]
     assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_the_pod_monitor_finds_the_metrics_of_the_lake() -> None:
+    monitor = one("monitoring", "PodMonitor", "reentry-lake")["spec"]
+    template = one("pipeline/cron", "Deployment")["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["jobLabel"]] == "reentry-lake"  # the job in every query of its metrics
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert ports[endpoint["port"]] == container["command"][-1]
+    (policy,) = [each for each in every("pipeline/cron", "NetworkPolicy") if each["spec"].get("ingress")]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["ingress"][0]["ports"] == [{"port": endpoint["port"], "protocol": "TCP"}]
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)

@@ -16,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import cli
+from export.config import ExportConfig
 from export.pipeline import export_checkpoint
 from pipeline.features.build import build_features
 from pipeline.features.held_out import SHARE, is_held_out
@@ -24,11 +25,14 @@ from pipeline.ingest.ingest import ingest
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import EXTRA, RAW
+from pipeline.retraining import retrain
 from pipeline.retraining.severity import severities
+from pipeline.retraining.verdicts import record_verdict
 from reentry.runtime.files import sha256_of
 from reentry.tracks.write import write_tracks
 from registry.labels import Record
 from registry.open import open_store
+from registry.promotion import promote
 from tests.exporting import deciding, exporting, remembered_exports
 from tests.lake import write_clean
 from tests.landing import HOUR, flat_track, pipeline_settings
@@ -36,6 +40,8 @@ from tests.training_data import short_flights
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import ModelConfig, TrainConfig
 from training.data.identity import DataIdentity
+from training.runs.mlflow_store import open_store as open_runs
+from training.runs.mlflow_store import quiet, tracking_uri
 from training.runs.runs import Run, all_runs
 from training.train import CHECKPOINT_NAME, TrainReport, train_tracks
 
@@ -93,8 +99,8 @@ class Place:
     def train(self, *flags: str, status: int = 0) -> Any:
         settings = self.folder / "training.toml"
         settings.write_text("[train]\nepochs = 6\n[model]\nhidden = 8\n")
-        arguments = ("--reason", "data", "--out", self.folder / "new", "--training", settings, *flags)
-        return self.run("retrain", *arguments, status=status)
+        folders = ("--out", self.folder / "new", "--training", settings)
+        return self.run("retrain", "--reason", "data", *folders, *flags, status=status)
 
 
 @pytest.fixture
@@ -188,6 +194,10 @@ def test_a_better_model_is_promoted_and_repeating_the_retraining_changes_nothing
     for name in ("logistic_regression", "boosted_trees"):
         assert 0.0 <= run.metrics[f"baseline.{name}.onset_rmse"] < 5.0  # type: ignore[operator]
         assert run.metrics[f"baseline.{name}.tracks"] == run.metrics["tracks"]
+    with quiet():
+        tags = open_runs(tracking_uri()).get_run(run.run_id).data.tags
+    assert (tags["gate.verdict"], tags["gate.allowed"], tags["gate.table"]) == ("better", "True", "lake:features@2")
+    assert tags["checkpoint_sha256"] == sha256_of(place.folder / "new" / "model.ckpt")
     assert "still the newest version" in place.train("--if-due")["not_due"]
 
     first, path, hashes = load_checkpoint(place.folder / "new" / "model.ckpt"), place.folder / "again", set()
@@ -218,8 +228,8 @@ def train_gives(monkeypatch: pytest.MonkeyPatch, report: TrainReport, checkpoint
         save_checkpoint(out / CHECKPOINT_NAME, checkpoint)
         return replace(report, checkpoint=out / CHECKPOINT_NAME)
 
-    monkeypatch.setattr("pipeline.retraining.retrain.train_tracks", finished)
-    monkeypatch.setattr("pipeline.retraining.retrain.baseline_metrics", lambda *_: {})
+    monkeypatch.setattr(retrain, "train_tracks", finished)
+    monkeypatch.setattr(retrain, "baseline_metrics", lambda *_: {})
 
 
 def test_a_worse_model_is_neither_installed_nor_promoted(
@@ -229,6 +239,23 @@ def test_a_worse_model_is_neither_installed_nor_promoted(
     report = place.train("--promote", status=3)
     assert (report["gate"]["verdict"], report["refused"], report["version"]) == ("worse", True, None)
     assert open_store(place.repository).versions() == [1]
+
+
+def test_nothing_is_promoted_if_production_changes_during_the_training(
+    place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_gives(monkeypatch, trained, trained.trained.checkpoint)
+
+    def meanwhile(*arguments: Any) -> bool:
+        promote(open_store(place.repository), 2)
+        return record_verdict(*arguments)
+
+    export_checkpoint(ExportConfig(checkpoint=place.folder / "model.ckpt", repository=place.repository))
+    monkeypatch.setattr(retrain, "record_verdict", meanwhile)
+    with pytest.raises(AssertionError, match="another version went into production"):
+        place.train("--promote", status=0)
+    labels = Record.of(open_store(place.repository)).labels
+    assert (labels.production, labels.candidate) == (2, 3)
 
 
 def test_the_first_model_of_a_repository_goes_into_production(

@@ -17,8 +17,8 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage
 from pipeline.privacy.erase import ErasureReport, erase
 from pipeline.privacy.keys import as_text, new_keys
-from pipeline.privacy.marked_runs import REASON, REPRODUCIBLE
 from pipeline.privacy.rekey import rekey
+from pipeline.privacy.runs import REASON, REPRODUCIBLE
 from reentry.errors import ConfigError, InputError, LakeError
 from tests.gateway_servers import wait_until
 from tests.landing import HOUR, flat_track, land

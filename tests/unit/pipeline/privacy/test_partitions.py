@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.ingest.ingest import ingest
 from pipeline.lake.lake import Lake
-from pipeline.lake.lives import lives_of_files
 from pipeline.lake.storage import Storage
+from pipeline.privacy.data_files import lives_of_files
 from pipeline.privacy.partitions import change_rows
 from pipeline.privacy.subject import Mask
 from reentry.errors import LakeError
