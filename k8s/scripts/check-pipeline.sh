@@ -46,7 +46,7 @@ reentry features build
 reentry lake maintain --without-runs
 reentry lake status"
 printed=$("$engine" run --rm --read-only --tmpfs /tmp:size=256m,mode=1777 --cap-drop all \
-    --security-opt no-new-privileges --network none --volume "$landing:/landing:ro" \
+    --security-opt no-new-privileges --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --network none --volume "$landing:/landing:ro" \
     --env REENTRY_PIPELINE_LANDING=/landing --env REENTRY_PIPELINE_LAKE=/tmp/lake \
     --env REENTRY_PIPELINE_PSEUDONYM_KEYS=file:keys.json --entrypoint sh "$image" -euc "$commands")
 printf '%s\n' "$printed"

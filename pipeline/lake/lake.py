@@ -12,7 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 from arro3.core.types import ArrowStreamExportable
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
@@ -24,6 +24,9 @@ from reentry.errors import LakeError
 
 _log = logging.getLogger(__name__)
 
+_ROW_GROUPS: Final = WriterProperties(max_row_group_size=65_536)
+"""Settings of data files. A writer holds one row group of each partition in memory before it compresses them; the
+default is a million rows."""
 _ATTEMPTS: Final = 50
 """Number of times that a commit is tried against concurrent ones before it is an error."""
 _LONGEST_PAUSE: Final = 0.5
@@ -257,10 +260,23 @@ class Lake:
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
         if predicate is None:
-            write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=commit)
+            write_deltalake(
+                table,
+                rows,
+                mode="append",
+                schema_mode="merge",
+                commit_properties=commit,
+                writer_properties=_ROW_GROUPS,
+            )
         else:
             write_deltalake(
-                table, rows, mode="overwrite", predicate=predicate, schema_mode="merge", commit_properties=commit
+                table,
+                rows,
+                mode="overwrite",
+                predicate=predicate,
+                schema_mode="merge",
+                commit_properties=commit,
+                writer_properties=_ROW_GROUPS,
             )
 
     def committed(self, name: str, keys: Sequence[str]) -> set[str]:

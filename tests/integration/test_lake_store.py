@@ -17,15 +17,23 @@ from typing import Any
 import pytest
 
 from pipeline.clean.build import build_clean
+from pipeline.features.build import build_features
+from pipeline.features.training_data import LakeTrainingData
 from pipeline.ingest.ingest import ingest
+from pipeline.lake.files import missing_files
 from pipeline.lake.lake import Lake
+from pipeline.lake.maintenance import maintain
 from pipeline.lake.object_store import object_store
 from pipeline.lake.race import race
+from pipeline.lake.reference import TableReference
 from pipeline.settings import PipelineSettings
 from reentry.errors import LakeError
 from tests.gateway_servers import Server, free_port
+from tests.lake import write_clean
 from tests.landing import HOUR, flat_track, land, pipeline_settings
 from tests.object_store import CREDENTIALS
+from tests.training_data import short_flights
+from training.runs.runs import Run
 
 # s3fs allows a forgotten session 0.1 s to close its connections, which is too little on a loaded machine.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
@@ -170,3 +178,18 @@ def test_a_store_without_conditional_writes_is_refused(careless_bucket: str, tmp
     assert object_store().find(careless_bucket) == []
     with pytest.raises(LakeError, match="no conditional writes"):
         race(careless_bucket)
+
+
+def test_versions_that_runs_name_stay_readable_in_a_bucket_and_the_others_are_removed(stored: PipelineSettings) -> None:
+    lake = Lake(stored.lake)
+    built = []
+    for seed in range(3):
+        version = write_clean(lake, short_flights(2, seed=seed))
+        built.append(build_features(lake, version, groups=frozenset()))
+    named = {"data.table": "features", "data.version": "1", "data.table_id": str(lake.open("features").metadata().id)}
+    run = Run(run_id="1", name="first", status="FINISHED", started="", parameters=named, metrics={})
+    report = {each.table: each for each in maintain(lake, retention_hours=0, runs=[run])}
+    assert (report["features"].kept, report["features"].bytes > 0) == ([1], True)
+    assert [version for version in (1, 2, 3) if not missing_files(lake, "features", version)] == [1, 3]
+    with LakeTrainingData.of(lake, TableReference("features", 1)).open(frozenset()) as data:
+        assert data.report.rows == built[0].rows
