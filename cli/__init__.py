@@ -89,6 +89,20 @@ def _root(
     context.with_resource(logs_on_stderr(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO))
 
 
+_EXTRAS = {
+    "tritonclient": "client",
+    "torch": "train",
+    "onnx": "export",
+    "pytriton": "serve",
+    "s3fs": "s3",
+    "fastapi": "gateway",
+    "deltalake": "pipeline",
+    "dagster": "flows",
+    "ray": "cluster",
+}
+"""Extra of pyproject.toml that installs a package which a command imports."""
+
+
 def main() -> None:
     """Run the command line.
 
@@ -99,6 +113,13 @@ def main() -> None:
         app()
     except ReentryError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        fix = f"make setup, or uv pip install --editable '.[{_EXTRAS[package]}]'"
+        typer.secho(f"error: the package {package} is missing; fix: {fix}", fg="red", err=True)
         sys.exit(1)
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -131,6 +131,21 @@ def test_the_version_option_prints_the_version_of_the_package() -> None:
     assert shown.output.strip() == reentry.__version__
 
 
+def test_a_command_without_its_packages_names_the_extra_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    for name in [name for name in sys.modules if name.startswith("pipeline.lake")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "argv", ["reentry", "lake", "status"])
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    assert exited.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "package deltalake is missing" in line
+    assert ".[pipeline]" in line
+
+
 def test_a_user_error_is_printed_as_one_line_with_exit_status_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
