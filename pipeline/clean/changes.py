@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from pipeline.lake.history import commits
 from pipeline.lake.tables import KEY_ID
 from reentry.schema import TRACK_ID
 
@@ -31,7 +32,7 @@ Ids = npt.NDArray[np.int64]
 
 def built_from(clean: DeltaTable) -> int | None:
     """Return the version of `raw` that `clean` was last built from; None if never, or by other rules."""
-    for entry in clean.history():
+    for entry in commits(clean):
         if RAW_VERSION in entry:
             return int(entry[RAW_VERSION]) if entry.get(RULES_ENTRY) == str(RULES) else None
     return None
