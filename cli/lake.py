@@ -29,7 +29,7 @@ def clean(
 ) -> None:
     """Build whole, repaired tracks in the table clean from the rows of the table raw.
 
-    Only groups of tracks with changed rows are written again. Tracks beyond repair go to the table quarantine.
+    Only tracks with changed rows are written again. Tracks beyond repair go to the table quarantine.
 
     Example: `reentry lake clean`
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +85,9 @@ def _training_data(tracks: str, where: str | None, lake: str | None) -> Training
         from pipeline.settings import read_pipeline_settings
 
         reference = TableReference.parse(tracks)
-        return LakeTrainingData.of(Lake(read_pipeline_settings(lake=lake).lake), reference, where)
+        file = os.environ.get("REENTRY_PIPELINE")  # --config has the settings of the training
+        settings = read_pipeline_settings(Path(file) if file else None, lake=lake)
+        return LakeTrainingData.of(Lake(settings.lake), reference, where)
 
     from reentry.errors import InputError, TrackFileError
     from reentry.runtime.arguments import require_file

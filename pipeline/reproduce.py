@@ -100,7 +100,7 @@ def reproduce(name: str, out: Path, lake: Lake, *, allow_other_code: bool = Fals
         allow_other_code: Whether to train although the code, the lock or the schema is not that of the run.
 
     Raises:
-        InputError: There is no such run, it is not finished, its code or data is not available, or the device is.
+        InputError: The run is missing or unfinished, or its code, data or device is not available.
         LakeError: Its version of the table is not available.
     """
     run = find(name)
@@ -158,7 +158,7 @@ def _data(run: Run, lake: Lake, where: str) -> TrainingData:
     reference = TableReference(recorded[TABLE], int(recorded[VERSION]))
     data = LakeTrainingData.of(lake, reference, recorded[FILTER] or None)
     facts = data.facts()
-    for name, problem in ((TABLE_ID, "another table"), (SCHEMA_HASH, "another schema than in the run")):
+    for name, problem in ((TABLE_ID, "not the table of the run"), (SCHEMA_HASH, "not the schema of the run")):
         if recorded[name] != facts[name]:
             raise LakeError(
                 problem,

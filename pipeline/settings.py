@@ -32,9 +32,9 @@ class PipelineSettings:
     bad_row_limit: float = 0.05
     """Share of bad rows in the files of an hour above which the hour fails."""
     gate_margin: float = 0.1
-    """Difference of two onset RMSE that does not matter, s: that of one track in 25 which is one step of 0.5 s off."""
+    """Difference of two onset RMSE that does not matter, s: as if one track in 25 had an error of 0.5 s."""
     gate_margin_share: float = 0.05
-    """The same as a share of the onset RMSE in production; the larger one counts."""
+    """Margin of the gate as a share of the onset RMSE in production; the larger of both margins applies."""
     gate_window_days: float = 7.0
     """Length of the window of newest labelled tracks that the gate scores beside the whole table, days."""
     retrain_days: float = 7.0

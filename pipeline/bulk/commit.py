@@ -79,7 +79,7 @@ def require_files(lake: Lake, job: Job, results: Sequence[PartResult]) -> None:
 
 
 def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> bool:
-    """Add the files of all parts to the table, in one commit, unless that has been done; return whether it was not.
+    """Add the files of all parts to the table, once, in one commit; return whether this call has done it.
 
     Raises:
         LakeError: The lake is unreachable.

@@ -1,4 +1,4 @@
-"""The same tasks on a Ray cluster, as tasks of Ray Core, which schedules each one on a free core.
+"""Workers of bulk scoring on a Ray cluster: each task is one of Ray Core, which runs it on a free core.
 
 Ray Data is not used: a dataset whose actors take every core hangs, because its read tasks never get one (ray #44687).
 """

@@ -45,7 +45,7 @@ class Job:
     version: int
     """Version of the table `clean`."""
     source: str
-    """The same as a reference, such as lake:clean@3."""
+    """Reference to the scored version, such as lake:clean@3."""
     model: BulkModel
 
 

@@ -129,7 +129,7 @@ class LakeTrainingData:
                 rows = rows_of_bucket(table, bucket, columns, self.track_ids)
             rows = rows.filter(is_held_out(rows[TRACK_ID.name].to_numpy()) == self.held_out)
             if others := set(rows["schema_version"].unique().to_pylist()) - {SCHEMA_VERSION}:
-                raise self._unusable("other schema version", expected=str(SCHEMA_VERSION), got=str(min(others)))
+                raise self._unusable("another schema version", expected=str(SCHEMA_VERSION), got=str(min(others)))
             if empty := [name for name in positions if rows[name].null_count]:
                 raise self._unusable("features were not computed", got=f"no values in {', '.join(empty)}")
             for track in whole_tracks(rows):

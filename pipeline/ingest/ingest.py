@@ -83,6 +83,7 @@ class IngestReport:
                 lines.append(
                     f"{hour.hour}: files {hour.files}, known {hour.known}, ingested {hour.ingested}, "
                     f"duplicates {hour.duplicates}, unusable {hour.unusable}; rows {hour.rows:,}, bad {hour.bad_rows:,}"
+                    + (f"; changed while read {hour.changed}" if hour.changed else "")
                     + (" - FAILED: too many bad rows, nothing was added to raw" if hour.failed else "")
                 )
                 lines += [f"  warning: {text}" for text in hour.warnings]

@@ -1,4 +1,4 @@
-"""Metrics of a lake for Prometheus, read from its tables, whoever writes them and whether or not anybody does."""
+"""Metrics of a lake for Prometheus. They are read from the tables, so they are right even if no writer runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PREFIX: Final = "reentry_lake"
 
 
 class LakeCollector(Collector):
-    """The metrics, which are read again at most once in `seconds`; a scrape in between gets the last ones."""
+    """Collector that reads the tables at most once in `seconds`; a scrape in between gets the last metrics."""
 
     def __init__(self, lake: Lake, *, seconds: float = SECONDS_BETWEEN_READS) -> None:
         self._lake = lake

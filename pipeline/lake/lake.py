@@ -133,7 +133,7 @@ class Lake:
             name: Name of the table, which is created if it does not exist.
             keys: Names of the units of work, for example objects.
             rows_of: Function from the new keys and the table to their rows; it may be called again.
-            also: Second names of keys, which `committed` finds too but which make no key an old one.
+            also: Additional names of keys. `committed` finds them, but they do not stop a key from being committed.
             replace: Function from the new keys and the table to an SQL predicate of the rows that are replaced, or None
                 to append. Every row of `rows_of` must satisfy the predicate.
             metadata: Entries for the history of the table.
@@ -209,7 +209,7 @@ class Lake:
                 self._pause(name, attempt)
             else:
                 return new
-        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
 
     def rewrite(
         self,
@@ -251,7 +251,7 @@ class Lake:
                 self._pause(name, attempt)
             else:
                 return True
-        raise LakeError("other writers were always faster", where=self.uri(name), fix="run the command again later")
+        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
 
     def _pause(self, name: str, attempt: int) -> None:
         _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)

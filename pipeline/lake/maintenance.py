@@ -33,7 +33,7 @@ _MEBIBYTE: Final = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maintenance:
-    """What was done to one table, or would be done."""
+    """Result of the maintenance of one table, or of its dry run."""
 
     table: str
     compacted: int
@@ -66,7 +66,7 @@ def maintain(
 
     Args:
         lake: The tables.
-        dry_run: Whether to remove nothing and to compact nothing, but to report what would be removed.
+        dry_run: Whether to report what would be removed, and to change nothing.
         retention_hours: See `RETENTION_HOURS`.
         runs: Runs whose versions are kept; None reads them from the tracking store, just before files are removed.
 

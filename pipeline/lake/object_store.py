@@ -48,7 +48,7 @@ def require_conditional_writes(location: str) -> None:
         files.rm_file(place)
     except (BotoCoreError, OSError) as error:
         raise LakeError(
-            "the store cannot be written",
+            "cannot write to the object store",
             where=location,
             got=str(error) or type(error).__name__,
             fix="check that it runs, the bucket, AWS_ENDPOINT_URL and the credentials",

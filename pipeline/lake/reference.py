@@ -37,8 +37,3 @@ class TableReference:
                 got=text,
             )
         return cls(match[1], int(match[2]) if match[2] else None)
-
-    @staticmethod
-    def is_one(text: str) -> bool:
-        """Return whether a text is meant as a reference rather than as a path."""
-        return text.startswith("lake:")

@@ -1,9 +1,9 @@
 r"""Declarations of the lake's tables.
 
-    landing files -> raw -> clean -> features -> a trained model
+    landing files -> raw -> clean -> features -> a trained model -> verdicts
                  \-> quarantine      \-> predictions
 
-Rows of all tables but `quarantine` are grouped by `bucket_of` their track, so that a process can take whole tracks.
+Rows of tracks are grouped by `bucket_of` their track, so that a process can take whole tracks.
 """
 
 from __future__ import annotations

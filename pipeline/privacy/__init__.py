@@ -1,1 +1,1 @@
-"""Pseudonyms of the ids that could identify a person or a unit, their keys, and the texts that may be shown."""
+"""Data protection: pseudonyms and their keys, rotation, erasure, audit, and masking of texts for logs."""

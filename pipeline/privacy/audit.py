@@ -41,7 +41,7 @@ _LEFT_OVER: Final = dt.timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that must not be."""
+    """One fault that an audit has found, such as a plain id in a table."""
 
     place: str
     problem: str

@@ -73,7 +73,7 @@ class TableFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """Versions of a table from `added` up to, but without, `removed`; None is a file of the newest version."""
+    """Range of versions that contain a file: from `added` to before `removed`, which is None in the newest version."""
 
     added: int
     removed: int | None

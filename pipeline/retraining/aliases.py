@@ -51,7 +51,7 @@ def sync_aliases(store: VersionStore, *, dry_run: bool = False) -> list[str]:
 
 
 def mirror_labels(store: VersionStore) -> None:
-    """Make the aliases equal to the labels after a change of the labels, which has succeeded whatever happens here.
+    """Make the aliases equal to the labels after a change of the labels, without ever failing that change.
 
     A failure is a warning. Nothing happens if there is no tracking store.
     """

@@ -21,7 +21,7 @@ MIRROR_VARIABLE = "TF_PLUGIN_MIRROR"
 
 
 def mirrors() -> list[Path]:
-    """Return the folders where a mirror may be: the named one, Terraform's own places, and plugin folders in /opt."""
+    """Return the folders where a mirror may be: the named one, Terraform's own places, or folders of add-ons."""
     named = os.environ.get(MIRROR_VARIABLE)
     places = [
         Path.home() / ".terraform.d/plugins",

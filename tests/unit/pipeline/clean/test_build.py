@@ -109,7 +109,7 @@ def test_storing_raw_in_other_files_is_no_change(settings: PipelineSettings, lak
     assert build_clean(lake).tracks == 1
 
 
-def test_without_the_files_of_the_version_before_everything_is_built_again(
+def test_all_tracks_are_built_again_if_files_of_the_earlier_version_were_removed(
     settings: PipelineSettings, lake: Lake
 ) -> None:
     for name in ("a.csv", "b.csv"):

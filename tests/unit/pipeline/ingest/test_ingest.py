@@ -304,7 +304,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
     assert sorted(set(rows(lake)["track_id"])) == [1, 3]
 
 
-def test_names_with_quotes_are_no_sql(settings: PipelineSettings, lake: Lake) -> None:
+def test_quotes_in_the_name_of_a_file_do_not_change_the_predicate(settings: PipelineSettings, lake: Lake) -> None:
     name = "a' OR '1'='1.csv"
     for seed in (0, 1):
         land(settings, name, flat_track(1, seed=seed))
