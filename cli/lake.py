@@ -24,7 +24,9 @@ lake = typer.Typer(
 def clean(
     config: PipelineConfig = None,
     location: LakeLocation = None,
-    raw_version: Annotated[int | None, typer.Option(help="Version of the table raw.  [default: the newest]")] = None,
+    raw_version: Annotated[
+        int | None, typer.Option(help="Version of the table raw.  [default: the newest]", min=0)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build whole, repaired tracks in the table clean from the rows of the table raw.
@@ -84,7 +86,7 @@ def maintain(
     location: LakeLocation = None,
     dry_run: Annotated[bool, typer.Option(help="Change nothing; print what would be removed.")] = False,
     retention_hours: Annotated[
-        int, typer.Option(help="Hours for which a file is kept after the last version with it.", min=0)
+        int, typer.Option(help="Hours for which a file is kept after the last version with it.", min=0, max=168)
     ] = 168,
     without_runs: Annotated[
         bool, typer.Option(help="Keep no version for training runs, as there is no record of runs.")

@@ -74,8 +74,9 @@ def build_clean(lake: Lake, raw_version: int | None = None) -> CleanReport:
     written = False
     if _Changes.of(lake, raw, clean).any:
         with tempfile.TemporaryDirectory(prefix="reentry-clean-") as folder:
-            written = bool(_commit(lake, raw, clean, Path(folder) / "tracks.parquet", counts))
-        _report_tracks(lake, counts)
+            spool = Path(folder) / "tracks.parquet"
+            written = bool(_commit(lake, raw, clean, spool, counts, newest=raw_version is None))
+    _close_entries(lake)
     return CleanReport(
         raw_version=raw.version(),
         version=lake.open(CLEAN.name).version(),
@@ -133,13 +134,33 @@ class _Changes:
         return f"{within} AND {TRACK_ID.name} IN ({', '.join(map(str, self.track_ids.tolist()))})"
 
 
-def _commit(lake: Lake, raw: DeltaTable, clean: DeltaTable, spool: Path, counts: BuildCounts) -> list[str]:
-    """Write the changed tracks, unless another process does it first."""
+def _commit(
+    lake: Lake, raw: DeltaTable, clean: DeltaTable, spool: Path, counts: BuildCounts, *, newest: bool
+) -> list[str]:
+    """Write the changed tracks, unless another process does it first.
+
+    Args:
+        lake: The lake.
+        raw: The rows.
+        clean: The table before.
+        spool: File for the tracks.
+        counts: Counts of what is written.
+        newest: Whether nothing is written if another process has built a newer version of `raw` meanwhile.
+    """
     found: list[_Changes] = []
+
+    def chosen(new: Sequence[str], table: DeltaTable) -> Sequence[str]:
+        before = built_from(table)
+        return [] if newest and before is not None and before > raw.version() else new
 
     def rows_of(_new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
         found[:] = [_Changes.of(lake, raw, table)]
         write_spool(spool, CLEAN.schema, _tracks(raw, found[0], counts))
+        # Before the tracks, so that a killed process leaves no track without its entry.
+        entries = counts.set_aside
+        lake.commit_once(
+            QUARANTINE.name, sorted(entries), lambda keys, _table: set_aside_table([entries[key] for key in keys])
+        )
         return read_spools([spool], CLEAN.schema)
 
     return lake.commit_once(
@@ -147,6 +168,7 @@ def _commit(lake: Lake, raw: DeltaTable, clean: DeltaTable, spool: Path, counts:
         # The version before the commit is a part of the key, because an earlier version of `raw` may be built again.
         [f"clean:{raw.version()} after {clean.version()}"],
         rows_of,
+        choose=chosen,
         replace=lambda _new, _table: found[0].predicate(),
         metadata={RAW_VERSION: str(raw.version()), RULES_ENTRY: str(RULES)},
     )
@@ -165,19 +187,17 @@ def _tracks(raw: DeltaTable, changes: _Changes, counts: BuildCounts) -> Iterator
             advance(len(buckets))
 
 
-def _report_tracks(lake: Lake, counts: BuildCounts) -> None:
-    """Add tracks beyond repair to `quarantine`, and close the entries of tracks that are in `clean` now."""
-    entries = counts.set_aside
-    if entries:
-        lake.commit_once(
-            QUARANTINE.name, sorted(entries), lambda new, _table: set_aside_table([entries[key] for key in new])
-        )
+def _close_entries(lake: Lake) -> None:
+    """Close the entries of `quarantine` of tracks that are in `clean` now.
+
+    It looks at all entries and not only at those of this build, because an earlier one may have been killed before.
+    """
     if not lake.exists(QUARANTINE.name):
         return
-    quarantine = lake.open(QUARANTINE.name)
     is_track = ds.field("row").is_null() & ds.field("track_id").is_valid() & (ds.field("status") == OPEN)
     with lake.errors(QUARANTINE.name):
-        waiting = quarantine.to_pyarrow_dataset().to_table(columns=["track_id"], filter=is_track).column(0).unique()
+        table = lake.open(QUARANTINE.name)
+        waiting = table.to_pyarrow_dataset().to_table(columns=["track_id"], filter=is_track).column(0).unique()
     if not len(waiting):
         return
     with lake.errors(CLEAN.name):
@@ -186,5 +206,4 @@ def _report_tracks(lake: Lake, counts: BuildCounts) -> None:
     ids = pc.unique(found).to_pylist()
     if ids:
         predicate = f"row IS NULL AND status = '{OPEN}' AND track_id IN ({', '.join(map(str, sorted(ids)))})"
-        with lake.errors(QUARANTINE.name):
-            quarantine.update(new_values={"status": RESOLVED}, predicate=predicate)
+        lake.update(QUARANTINE.name, {"status": RESOLVED}, predicate)

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from pipeline.lake.history import commits
 from pipeline.lake.tables import KEY_ID
 from reentry.schema import TRACK_ID
 
@@ -31,10 +30,16 @@ Ids = npt.NDArray[np.int64]
 
 
 def built_from(clean: DeltaTable) -> int | None:
-    """Return the version of `raw` that `clean` was last built from; None if never, or by other rules."""
-    for entry in commits(clean):
-        if RAW_VERSION in entry:
-            return int(entry[RAW_VERSION]) if entry.get(RULES_ENTRY) == str(RULES) else None
+    """Return the version of `raw` that `clean` was last built from; None if never, or by other rules.
+
+    Args:
+        clean: The table, open at its newest version.
+    """
+    # The log is never shortened, and mostly one of the newest entries is the wanted one.
+    for limit in (10, 200, None):
+        for entry in clean.history(limit):
+            if RAW_VERSION in entry:
+                return int(entry[RAW_VERSION]) if entry.get(RULES_ENTRY) == str(RULES) else None
     return None
 
 

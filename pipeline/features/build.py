@@ -188,7 +188,10 @@ def _bucket(location: str, version: int, groups: frozenset[str], bucket: int) ->
     """Compute the features of one bucket."""
     lake = Lake(location)
     with lake.errors(CLEAN.name, version):
-        rows = rows_of_bucket(lake.open(CLEAN.name, version), bucket, CLEAN.schema.names)
+        clean = lake.open(CLEAN.name, version)
+        stored = clean.to_pyarrow_dataset().schema.names
+        # A version may be older than a column.
+        rows = rows_of_bucket(clean, bucket, [name for name in CLEAN.schema.names if name in stored])
     labelled, features, unlabelled = [], [], 0
     for track in whole_tracks(rows):
         if track[REENTRY_PHASE.name].null_count:
@@ -199,7 +202,10 @@ def _bucket(location: str, version: int, groups: frozenset[str], bucket: int) ->
     if not labelled:
         return _Bucket(rows=FEATURES_TABLE.schema.empty_table(), read=len(rows), tracks=0, unlabelled=unlabelled)
     table, computed = pa.concat_tables(labelled), np.concatenate(features)
-    columns = {name: table[name] for name in CLEAN.schema.names}
+    columns = {
+        field.name: table[field.name] if field.name in rows.column_names else pa.nulls(len(table), field.type)
+        for field in CLEAN.schema
+    }
     columns["schema_version"] = pa.array(np.full(len(table), SCHEMA_VERSION, dtype=np.int32))
     present = names_with(groups)
     for index, name in enumerate(FEATURES):

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError
 
 from pipeline.features.build import SOURCE
 from pipeline.features.held_out import is_held_out
@@ -158,7 +157,7 @@ def _satisfying(table: DeltaTable, where: str, named: str) -> npt.NDArray[np.int
     query = f"SELECT {name} FROM {FEATURES_TABLE.name} GROUP BY {name} HAVING bool_and(coalesce(({where}), false))"
     try:
         found = pa.table(QueryBuilder().register(FEATURES_TABLE.name, table).execute(query).read_all())
-    except DeltaError as error:
+    except Exception as error:  # what fails while the query runs is a plain Exception
         raise InputError(
             "the condition is invalid",
             where=named,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from pipeline.ingest.known import known_keys
 from pipeline.ingest.landing import ChangedError, Landed, Landing
-from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
+from pipeline.ingest.read import DUPLICATE, OPEN, FileContent, read_landed, whole_file_in_quarantine
 from pipeline.lake.lake import Lake, sql_text
 from pipeline.lake.spool import read_spools, write_spool
 from pipeline.lake.tables import QUARANTINE, RAW
@@ -108,7 +109,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
     landing, lake = Landing(settings.landing, keys), Lake(settings.lake)
     landing.require()
     listed = [(hour, landing.objects(hour)) for hour in hours]
-    done = lake.committed(RAW.name, [each.key for _, objects in listed for each in objects])
+    done = known_keys(lake, [each for _, objects in listed for each in objects])
     reports = []
     with progress("ingesting", sum(len(objects) for _, objects in listed) - len(done), "files") as advance:
         for hour, objects in listed:
@@ -120,6 +121,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
                     _Hour(lake, landing, keys, Path(folder), report).ingest(new, settings.bad_row_limit)
                 advance(len(new))
             reports.append(report)
+    _close_entries(lake, [each for _, objects in listed for each in objects])
     version = lake.open(RAW.name).version() if lake.exists(RAW.name) else None
     return IngestReport(hours=tuple(reports), raw_version=version)
 
@@ -135,8 +137,11 @@ class _Hour:
         self._report = report
         self._files: dict[str, FileContent] = {}
         """Files by key, without their rows, which are in `folder`."""
-        self._without_rows: set[str] = set()
-        """Keys of the files that add no row to `raw`, because another file has their content."""
+        self._same: set[str] = set()
+        """Keys of the files that add no row to `raw`, because another file has their content. They are not committed,
+        because the other file may be replaced."""
+        self._changed: set[str] = set()
+        """Keys of the files that were uploaded again before their rows were committed."""
 
     def ingest(self, objects: Sequence[Landed], limit: float) -> None:
         for number, landed in enumerate(objects):
@@ -160,13 +165,13 @@ class _Hour:
             keys,
             self._raw_rows,
             also={key: file.content_key for key, file in self._files.items() if not file.unusable},
+            choose=self._chosen,
             replace=self._replaced,
             metadata={"hour": report.hour},
         )
-        report.known += len(keys) - len(committed)
-        report.duplicates = len(self._without_rows.intersection(committed))
-        report.ingested = sum(not self._files[key].unusable for key in committed) - report.duplicates
-        self._supersede([self._files[key] for key in committed])
+        report.duplicates, report.changed = len(self._same), report.changed + len(self._changed)
+        report.known += len(keys) - len({*committed, *self._same, *self._changed})
+        report.ingested = sum(not self._files[key].unusable for key in committed)
 
     def _read(self, number: int, landed: Landed) -> None:
         copy = self._folder / f"{number}{Path(landed.name).suffix}"
@@ -213,29 +218,43 @@ class _Hour:
             self._report.warnings.append(f"{file.landed.name}: {DUPLICATE}, adds no rows")
         return pa.concat_tables([QUARANTINE.schema.empty_table(), *parts])
 
+    def _chosen(self, new: Sequence[str], table: DeltaTable) -> list[str]:
+        """Return the keys of the files that are committed.
+
+        A file that was uploaded again is left out: another process may have committed its newer content before the
+        table was opened. If it does so later, the commit fails and this is asked again.
+        """
+        self._changed = {key for key in new if not self._landing.is_current(self._files[key].landed)}
+        current = [key for key in new if key not in self._changed]
+        self._same = self._duplicates(current, table)
+        return [key for key in current if key not in self._same]
+
     def _raw_rows(self, new: Sequence[str], table: DeltaTable) -> pa.RecordBatchReader:
-        self._without_rows = duplicates = self._duplicates(new, table)
-        files = [self._place(key) for key in new if key not in duplicates and not self._files[key].unusable]
-        return read_spools(files, RAW.schema)
+        del table
+        return read_spools([self._place(key) for key in new if not self._files[key].unusable], RAW.schema)
 
     def _duplicates(self, new: Sequence[str], raw: DeltaTable | None) -> set[str]:
-        """Return the keys of the files whose content another object has, in `raw` or earlier in this run."""
+        """Return the keys of the files whose content another object has, in `raw` or earlier in this run.
+
+        An object whose rows this run replaces does not count.
+        """
         found, seen = set(), set()
+        replaced = {self._files[key].landed.name for key in new if not self._files[key].unusable}
         for key in new:
             file = self._files[key]
             if file.unusable:
                 continue
             known = raw is not None and raw.transaction_version(file.content_key) is not None
-            if file.content in seen or (known and self._held_by_other(file, raw)):
+            if file.content in seen or (known and self._is_held(file, raw, replaced)):
                 found.add(key)
             seen.add(file.content)
         return found
 
     @staticmethod
-    def _held_by_other(file: FileContent, raw: DeltaTable | None) -> bool:
-        """Return whether rows of another object in `raw` have the content of a file."""
+    def _is_held(file: FileContent, raw: DeltaTable | None, replaced: Collection[str]) -> bool:
+        """Return whether rows in `raw` of an object that is not replaced have the content of a file."""
         assert raw is not None
-        same = (ds.field("content") == file.content) & (ds.field("object") != file.landed.name)
+        same = (ds.field("content") == file.content) & ~ds.field("object").isin(pa.array(sorted(replaced), pa.string()))
         return bool(raw.to_pyarrow_dataset().head(1, columns=["object"], filter=same).num_rows)
 
     def _replaced(self, new: Sequence[str], table: DeltaTable) -> str | None:
@@ -252,20 +271,32 @@ class _Hour:
         listed = ", ".join(sql_text(name) for name in names)
         return f"hour = {sql_text(self._report.hour)} AND object IN ({listed})"
 
-    def _supersede(self, files: Sequence[FileContent]) -> None:
-        """Close the entries of `quarantine` that belong to earlier contents of files."""
-        table = self._lake.open(QUARANTINE.name)
-        dataset = table.to_pyarrow_dataset()
-        for file in files:
-            this = (ds.field("hour") == self._report.hour) & (ds.field("object") == file.landed.name)
-            old = this & (ds.field("etag") != file.landed.etag) & (ds.field("status") != SUPERSEDED)
-            if dataset.head(1, columns=["object"], filter=old).num_rows:
-                predicate = " AND ".join(
-                    (
-                        f"hour = {sql_text(self._report.hour)}",
-                        f"object = {sql_text(file.landed.name)}",
-                        f"etag <> {sql_text(file.landed.etag)}",
-                    )
-                )
-                with self._lake.errors(QUARANTINE.name):
-                    table.update(new_values={"status": SUPERSEDED}, predicate=predicate)
+
+def _close_entries(lake: Lake, objects: Sequence[Landed]) -> None:
+    """Close the entries of `quarantine` that belong to earlier contents of ingested files, or to former duplicates.
+
+    It looks at all files and not only at those of this run, because an earlier run may have been killed before.
+    """
+    if not objects or not lake.exists(QUARANTINE.name):
+        return
+    hours = pa.array(sorted({each.hour for each in objects}))
+    with lake.errors(QUARANTINE.name):
+        entries = (
+            lake.open(QUARANTINE.name)
+            .to_pyarrow_dataset()
+            .to_table(
+                columns=["object", "etag", "rule"], filter=ds.field("hour").isin(hours) & (ds.field("status") == OPEN)
+            )
+        )
+    by_name = {each.name: each for each in objects}
+    opened = {(row["object"], row["etag"], row["rule"]) for row in entries.to_pylist() if row["object"] in by_name}
+    stale = {(name, etag, rule) for name, etag, rule in opened if etag != by_name[name].etag or rule == DUPLICATE}
+    ingested = known_keys(lake, [by_name[name] for name in {name for name, _, _ in stale}])
+    for name in sorted({name for name, _, _ in stale if by_name[name].key in ingested}):
+        landed = by_name[name]
+        lake.update(
+            QUARANTINE.name,
+            {"status": SUPERSEDED},
+            f"hour = {sql_text(landed.hour)} AND object = {sql_text(name)} AND status = {sql_text(OPEN)} "
+            f"AND (etag <> {sql_text(landed.etag)} OR rule = {sql_text(DUPLICATE)})",
+        )

@@ -13,6 +13,7 @@ import pyarrow.parquet
 
 from reentry.tracks.csv_records import fields_of
 from reentry.tracks.formats import CSV_SUFFIXES, file_format
+from reentry.tracks.parquet import parquet_errors
 from reentry.tracks.sources import RowTexts
 from reentry.tracks.text_blocks import ENCODING
 
@@ -32,8 +33,9 @@ def read_other_columns(path: Path, names: Sequence[str], columns: Sequence[str],
         return {}
     if file_format(path) in CSV_SUFFIXES:
         return _from_csv(path, {name: columns.index(name) for name in names}, rows)
-    table = pyarrow.parquet.read_table(path, columns=list(names))
-    return {name: _as_texts(table.column(name)) for name in names}
+    with parquet_errors(path):
+        table = pyarrow.parquet.read_table(path, columns=list(names), page_checksum_verification=True)
+        return {name: _as_texts(table.column(name)) for name in names}
 
 
 def _from_csv(path: Path, positions: dict[str, int], rows: int) -> dict[str, Texts]:

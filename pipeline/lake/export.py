@@ -37,8 +37,9 @@ def export_tracks(lake: Lake, reference: TableReference, out: Path) -> Exported:
     if reference.table != CLEAN.name:
         raise InputError("only tracks of the table clean are exported", expected="lake:clean", got=str(reference))
     opened = lake.open(CLEAN.name, reference.version)
-    dataset = opened.to_pyarrow_dataset()
-    unlabelled = dataset.count_rows(filter=ds.field(REENTRY_PHASE.name).is_null())
+    with lake.errors(CLEAN.name, reference.version):
+        dataset = opened.to_pyarrow_dataset()
+        unlabelled = dataset.count_rows(filter=ds.field(REENTRY_PHASE.name).is_null())
     columns = [column.name for column in TRACK_COLUMNS] + ([] if unlabelled else [REENTRY_PHASE.name])
     counts = {"tracks": 0, "rows": 0}
 

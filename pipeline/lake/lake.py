@@ -107,8 +107,10 @@ class Lake:
                         description=table.meaning,
                         configuration=_TABLE_SETTINGS,
                         storage_options=self.storage_options,
+                        # Otherwise a process that loses the race would commit the creation a second time.
+                        commit_properties=CommitProperties(max_commit_retries=0),
                     )
-            except LakeError:
+            except (LakeError, CommitFailedError):
                 if not self.exists(name):  # otherwise another process has created it
                     raise
         return self.open(name)
@@ -120,6 +122,7 @@ class Lake:
         rows_of: Callable[[Sequence[str], DeltaTable], ArrowStreamExportable],
         *,
         also: Mapping[str, str] | None = None,
+        choose: Callable[[Sequence[str], DeltaTable], Sequence[str]] = lambda keys, _table: keys,
         replace: Callable[[Sequence[str], DeltaTable], str | None] = lambda _keys, _table: None,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
@@ -134,6 +137,7 @@ class Lake:
             keys: Names of the units of work, for example objects.
             rows_of: Function from the new keys and the table to their rows; it may be called again.
             also: Additional names of keys. `committed` finds them, but they do not stop a key from being committed.
+            choose: Function from the new keys and the table to those of them that are committed; the others stay new.
             replace: Function from the new keys and the table to an SQL predicate of the rows that are replaced, or None
                 to append. Every row of `rows_of` must satisfy the predicate.
             metadata: Entries for the history of the table.
@@ -148,7 +152,7 @@ class Lake:
         def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
             self._write(table, rows_of(new, table), replace(new, table), commit)
 
-        return self._once(name, keys, write, also=also or {}, metadata=metadata or {})
+        return self._once(name, keys, write, also=also or {}, choose=choose, metadata=metadata or {})
 
     def add_files_once(
         self, name: str, key: str, files: Sequence[AddAction], *, metadata: Mapping[str, str] | None = None
@@ -174,7 +178,7 @@ class Lake:
                 list(files), "append", table.schema(), partition_by, commit_properties=commit
             )
 
-        return bool(self._once(name, [key], write, also={}, metadata=metadata or {}))
+        return bool(self._once(name, [key], write, also={}, choose=lambda keys, _: keys, metadata=metadata or {}))
 
     def files(self, name: str) -> PyFileSystem:
         """Return the file system of a table, whose root is the location of the table."""
@@ -187,13 +191,15 @@ class Lake:
         write: Callable[[DeltaTable, Sequence[str], CommitProperties], None],
         *,
         also: Mapping[str, str],
+        choose: Callable[[Sequence[str], DeltaTable], Sequence[str]],
         metadata: Mapping[str, str],
     ) -> list[str]:
         """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
         self.create(name)
         for attempt in range(_ATTEMPTS):
             table = self.open(name)
-            new = [key for key in keys if table.transaction_version(key) is None]
+            with self.errors(name):
+                new = list(choose([key for key in keys if table.transaction_version(key) is None], table))
             if not new:
                 return []
             names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
@@ -253,6 +259,26 @@ class Lake:
                 return True
         raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
 
+    def update(self, name: str, values: Mapping[str, str], predicate: str) -> None:
+        """Set columns of text in the rows of a table that satisfy an SQL predicate.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self.errors(name):
+                    self.open(name).update(
+                        new_values=dict(values),
+                        predicate=predicate,
+                        commit_properties=CommitProperties(max_commit_retries=0),
+                    )
+            except CommitFailedError:
+                self._pause(name, attempt)
+            else:
+                return
+        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
+
     def _pause(self, name: str, attempt: int) -> None:
         _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
         time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
@@ -284,7 +310,8 @@ class Lake:
         if not self.exists(name):
             return set()
         table = self.open(name)
-        return {key for key in keys if table.transaction_version(key) is not None}
+        with self.errors(name):
+            return {key for key in keys if table.transaction_version(key) is not None}
 
     @contextmanager
     def errors(self, name: str, version: int | None = None) -> Iterator[None]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ingest.known import ingested_keys
 from pipeline.ingest.landing import Landing
 from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage, StoredFile
@@ -151,7 +152,7 @@ class _Erasure:
         current = {each.file.path for each in landed if each.file.is_current}
         place = Landing(self._landing_place, self._subject.keys)
         found = [each for hour in {path.split("/")[0] for path in current} for each in place.objects(hour)]
-        done = self._lake.committed(RAW.name, [each.key for each in found])
+        done = ingested_keys(self._lake, found)
         waiting = len(current - {each.name for each in found if each.key in done})
         if waiting:
             raise LakeError(

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,33 @@ def test_an_object_that_was_uploaded_again_replaces_its_rows(stored: PipelineSet
     upload(stored, tmp_path, "a.parquet", flat_track(1, seed=1))
     assert ingest(stored, [HOUR]).hours[0].ingested == 1
     assert raw_rows(stored) == {f"{HOUR}/a.parquet": 20}
+
+
+def test_an_object_that_returns_to_an_earlier_content_has_its_rows_again(
+    stored: PipelineSettings, tmp_path: Path
+) -> None:
+    for number in (1, 2, 1):
+        upload(stored, tmp_path, "a.csv", flat_track(number))
+        time.sleep(1.1)  # the store keeps times in whole seconds
+        assert ingest(stored, [HOUR]).hours[0].ingested == 1
+    lake = Lake(stored.lake)
+    assert set(lake.open("raw").to_pyarrow_table(columns=["track_id"]).column(0).to_pylist()) == {1}
+    assert not ingest(stored, [HOUR]).hours[0].ingested
+
+
+def test_tracks_are_built_again_if_the_store_has_lost_files_of_the_earlier_version(
+    stored: PipelineSettings, tmp_path: Path
+) -> None:
+    lake = Lake(stored.lake)
+    for number in (1, 2):
+        upload(stored, tmp_path, f"{number}.csv", flat_track(number))
+        ingest(stored, [HOUR])
+    assert build_clean(lake).tracks == 2
+    lake.open("raw").optimize.compact()
+    lake.open("raw").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    upload(stored, tmp_path, "3.csv", flat_track(3))
+    ingest(stored, [HOUR])
+    assert build_clean(lake).tracks == 3
 
 
 def test_the_store_passes_the_race_and_keeps_nothing_of_it(bucket: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -250,3 +251,43 @@ def test_an_export_is_a_file_that_the_reader_takes(settings: PipelineSettings, l
 def test_only_clean_is_exported(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only tracks of the table clean"):
         export_tracks(lake, TableReference.parse("lake:raw"), tmp_path / "out.csv")
+
+
+def test_a_slow_build_does_not_bring_an_older_version_of_raw_back(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(settings, "a.csv", flat_track(1))
+    ingest(settings, [HOUR])
+    build_clean(lake)
+    land(settings, "b.csv", flat_track(2))
+    ingest(settings, [HOUR])
+    committed = Lake.commit_once
+    overtaken: list[str] = []
+
+    def then_overtaken(self: Lake, name: str, *arguments: Any, **named: Any) -> list[str]:
+        if name == "clean" and not overtaken:
+            overtaken.append(name)
+            land(settings, "c.csv", flat_track(3))
+            ingest(settings, [HOUR])
+            build_clean(Lake(lake.location))
+        return committed(self, name, *arguments, **named)
+
+    monkeypatch.setattr(Lake, "commit_once", then_overtaken)
+    assert build_clean(lake).up_to_date
+    assert set(cleaned(lake)["track_id"]) == {1, 2, 3}
+
+
+def test_entries_are_closed_although_the_build_that_repaired_the_track_was_killed(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(settings, "a.csv", flat_track(1)[:1])
+    ingest(settings, [HOUR])
+    build_clean(lake)
+    land(settings, "late.csv", flat_track(1)[1:])
+    ingest(settings, [HOUR])
+    monkeypatch.setattr("pipeline.clean.build._close_entries", lambda _lake: None)
+    build_clean(lake)
+    assert open_rules(lake) == ["fewer than 2 rows"]
+    monkeypatch.undo()
+    assert build_clean(lake).up_to_date
+    assert open_rules(lake) == []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.ingest.ingest import SUPERSEDED, IngestReport, ingest
@@ -82,7 +85,7 @@ def test_a_file_with_the_content_of_another_one_adds_no_rows(settings: PipelineS
         land(settings, name, flat_track(1))
     assert run(settings).hours[0].duplicates == 1
     land(settings, "c.csv", flat_track(1))
-    assert run(settings).hours[0].duplicates == 1
+    assert run(settings).hours[0].duplicates == 2
     assert set(rows(lake)["object"]) == {f"{HOUR}/a.csv"}
     assert rows(lake, "quarantine")["rule"].tolist() == ["the same content as another file"] * 2
 
@@ -319,3 +322,85 @@ def test_the_rows_of_a_file_do_not_depend_on_when_it_is_ingested(settings: Pipel
     other = replace(settings, lake=settings.lake + "2")
     run(other)
     assert rows(lake).equals(rows(Lake(other.lake)))
+
+
+def test_a_duplicate_gets_its_rows_when_the_other_file_is_replaced(settings: PipelineSettings, lake: Lake) -> None:
+    for name in ("a.csv", "b.csv"):
+        land(settings, name, flat_track(1))
+    run(settings)
+    land(settings, "a.csv", flat_track(2))
+    assert run(settings).hours[0].ingested == 2
+    assert rows(lake).groupby("object")["track_id"].first().to_dict() == {f"{HOUR}/a.csv": 2, f"{HOUR}/b.csv": 1}
+    assert set(rows(lake, "quarantine")["status"]) == {SUPERSEDED}
+    assert run(settings).hours[0].known == 2
+
+
+def test_two_files_that_exchange_their_contents_keep_both(settings: PipelineSettings, lake: Lake) -> None:
+    land(settings, "a.csv", flat_track(1))
+    land(settings, "b.csv", flat_track(2))
+    run(settings)
+    land(settings, "a.csv", flat_track(2))
+    land(settings, "b.csv", flat_track(1))
+    run(settings)
+    assert rows(lake).groupby("object")["track_id"].first().to_dict() == {f"{HOUR}/a.csv": 2, f"{HOUR}/b.csv": 1}
+    assert len(rows(lake)) == 40
+
+
+def test_a_slow_process_does_not_replace_a_newer_upload(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(settings, "a.csv", flat_track(1))
+    committed = Lake.commit_once
+    overtaken: list[str] = []
+
+    def then_overtaken(self: Lake, name: str, *arguments: Any, **named: Any) -> list[str]:
+        if name == "raw" and not overtaken:
+            overtaken.append(name)
+            land(settings, "a.csv", flat_track(2))
+            run(settings)
+        return committed(self, name, *arguments, **named)
+
+    monkeypatch.setattr(Lake, "commit_once", then_overtaken)
+    [report] = run(settings).hours
+    assert (report.ingested, report.changed) == (0, 1)
+    assert set(rows(lake)["track_id"]) == {2}
+
+
+def test_entries_are_closed_although_the_run_that_replaced_the_rows_was_killed(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(land(settings, "a.csv", *(flat_track(number) for number in range(5))), latitude="95")
+    run(settings)
+    land(settings, "a.csv", flat_track(1))
+    monkeypatch.setattr("pipeline.ingest.ingest._close_entries", lambda *_: None)
+    run(settings)
+    assert set(rows(lake, "quarantine")["status"]) == {"open"}
+    monkeypatch.undo()
+    run(settings)
+    assert set(rows(lake, "quarantine")["status"]) == {SUPERSEDED}
+
+
+def test_a_damaged_page_of_an_unknown_column_makes_only_its_file_unusable(
+    settings: PipelineSettings, lake: Lake
+) -> None:
+    path = land(settings, "a.parquet", flat_track(1))
+    table = pa.Table.from_pandas(flat_track(1).assign(remark=[f"remark {row:04d}" for row in range(20)]))
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    content = path.read_bytes()
+    at = content.index(b"remark 0007")
+    path.write_bytes(content[:at] + b"REMARK" + content[at + 6 :])
+    land(settings, "b.csv", flat_track(2), hour="2026-12-01T09")
+    report = run(settings, HOUR, "2026-12-01T09")
+    assert [hour.unusable for hour in report.hours] == [1, 0]
+    assert set(rows(lake)["track_id"]) == {2}
+
+
+def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(
+    settings: PipelineSettings, lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = land(settings, "a.csv", flat_track(1))
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.csv"))
+    land(settings, "b.csv", flat_track(2))
+    run(settings)
+    assert set(rows(lake)["track_id"]) == {2}
+    assert "not UTF-8" in caplog.text

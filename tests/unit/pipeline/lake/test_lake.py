@@ -70,6 +70,52 @@ def test_replaced_rows_are_gone_and_an_earlier_version_still_has_them(lake: Lake
     assert rules(lake, before) == ["kept", "old", "old"]
 
 
+def test_concurrent_creations_are_one_commit(lake: Lake) -> None:
+    start = threading.Barrier(8)
+
+    def create(_: int) -> int:
+        own = Lake(lake.location)
+        start.wait()
+        return own.create("quarantine").version()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(create, range(8))) == {0}
+    assert [path.name for path in (Path(lake.location) / "quarantine" / "_delta_log").glob("*.json")] == [
+        f"{0:020}.json"
+    ]
+
+
+def test_concurrent_updates_and_commits_all_take_effect(lake: Lake) -> None:
+    lake.commit_once("quarantine", ["a"], lambda _new, _: entries(*(f"old {number}" for number in range(4))))
+    start = threading.Barrier(8)
+
+    def change(number: int) -> None:
+        own = Lake(lake.location)
+        start.wait()
+        if number < 4:
+            own.update("quarantine", {"status": "closed"}, f"rule = 'old {number}'")
+        else:
+            own.commit_once("quarantine", [f"key {number}"], lambda new, _: entries(*new))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(8)))
+    table = lake.open("quarantine").to_pandas()
+    assert sorted(table.loc[table["status"] == "closed", "rule"]) == [f"old {number}" for number in range(4)]
+    assert len(table) == 8
+
+
+def test_a_key_that_is_not_chosen_stays_new(lake: Lake) -> None:
+    for chosen, left in (("a", "b"), ("b", "a")):
+        keys = lake.commit_once(
+            "quarantine",
+            ["a", "b"],
+            lambda new, _: entries(*new),
+            choose=lambda new, _, c=chosen: [c] if c in new else [],
+        )
+        assert keys == [chosen]
+        assert (left in lake.committed("quarantine", [left])) == (chosen == "b")
+
+
 def test_a_table_that_was_never_written_is_an_error_with_a_fix(lake: Lake) -> None:
     with pytest.raises(LakeError) as raised:
         lake.open("clean")
