@@ -27,7 +27,7 @@ from pipeline.retraining.due import why_not_due
 from pipeline.retraining.gate import GateResult, require_held_out, run_gate
 from pipeline.retraining.reason import Reason
 from pipeline.retraining.verdict import Verdict
-from pipeline.retraining.verdicts import record_verdict
+from pipeline.retraining.verdicts import RETRAIN, record_verdict
 from pipeline.settings import PipelineSettings
 from reentry.errors import ExportError, RepositoryError
 from registry.labels import Record
@@ -130,7 +130,7 @@ def retrain(config: RetrainConfig, settings: PipelineSettings) -> RetrainReport:
             reason=config.reason,
             settings=settings,
         )
-        record_verdict(lake, result)
+        record_verdict(lake, result, command=RETRAIN)
     report = RetrainReport(trained=trained, gate=result)
     if report.refused or not (config.export or config.promote):
         return report

@@ -136,7 +136,8 @@ def test_a_worse_challenger_is_refused_whatever_the_reason(place: Place) -> None
     assert 0.4 < table["low"] < table["difference"] < table["high"] < 1.1
     assert 20 <= window["tracks"] < table["tracks"]
     (row,) = place.verdicts()
-    assert (row["verdict"], row["allowed"], row["reason"], row["tracks"]) == ("worse", False, "drift", table["tracks"])
+    assert (row["verdict"], row["allowed"], row["command"], row["reason"]) == ("worse", False, "gate", "drift")
+    assert row["tracks"] == table["tracks"]
     assert row["difference"] == pytest.approx(table["difference"])
 
 
@@ -210,7 +211,8 @@ def test_a_better_model_is_promoted_and_repeating_the_retraining_changes_nothing
     assert len(hashes) == 1
     assert (again.model_config, again.train_config) == (first.model_config, first.train_config)
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in first.model.state_dict().items())
-    assert [row["reason"] for row in sorted(place.verdicts(), key=lambda row: row["time"])] == ["data", "schedule"]
+    recorded = [(row["command"], row["reason"]) for row in sorted(place.verdicts(), key=lambda row: row["time"])]
+    assert recorded == [("retrain", "data"), ("retrain", "schedule")]
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +248,9 @@ def test_nothing_is_promoted_if_production_changes_during_the_training(
 ) -> None:
     train_gives(monkeypatch, trained, trained.trained.checkpoint)
 
-    def meanwhile(*arguments: Any) -> bool:
+    def meanwhile(*arguments: Any, **options: Any) -> bool:
         promote(open_store(place.repository), 2)
-        return record_verdict(*arguments)
+        return record_verdict(*arguments, **options)
 
     export_checkpoint(ExportConfig(checkpoint=place.folder / "model.ckpt", repository=place.repository))
     monkeypatch.setattr(retrain, "record_verdict", meanwhile)
