@@ -180,7 +180,7 @@ VERDICTS: Final = Table(
     partition_by=(),
 )
 """The difference of the onset RMSE on the table, challenger minus champion, its interval and its margin are in s.
-`challenger` and `champion` are the SHA-256 of checkpoints, `command` is `retrain` or `gate`, and `allowed` is whether the
-challenger may replace the champion."""
+`challenger` and `champion` are the SHA-256 of checkpoints, `command` is `retrain` or `gate`, and `allowed` is whether
+the challenger may replace the champion."""
 
 TABLES: Final = {table.name: table for table in (RAW, QUARANTINE, CLEAN, FEATURES_TABLE, PREDICTIONS, VERDICTS)}

@@ -27,7 +27,6 @@ from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import EXTRA, RAW
 from pipeline.retraining import retrain
 from pipeline.retraining.severity import severities
-from pipeline.retraining.verdicts import record_verdict
 from reentry.runtime.files import sha256_of
 from reentry.tracks.write import write_tracks
 from registry.labels import Record
@@ -226,7 +225,7 @@ def train_gives(monkeypatch: pytest.MonkeyPatch, report: TrainReport, checkpoint
     """Let `retrain` take the files of a finished training, with another checkpoint."""
 
     def finished(_data: object, out: Path, *_settings: object, **_options: object) -> TrainReport:
-        shutil.copytree(report.checkpoint.parent, out)
+        shutil.copytree(report.checkpoint.parent, out, dirs_exist_ok=True)
         save_checkpoint(out / CHECKPOINT_NAME, checkpoint)
         return replace(report, checkpoint=out / CHECKPOINT_NAME)
 
@@ -241,6 +240,7 @@ def test_a_worse_model_is_neither_installed_nor_promoted(
     report = place.train("--promote", status=3)
     assert (report["gate"]["verdict"], report["refused"], report["version"]) == ("worse", True, None)
     assert open_store(place.repository).versions() == [1]
+    assert "still the newest version" in place.train("--if-due", "--promote")["not_due"]  # refused, so not again
 
 
 def test_nothing_is_promoted_if_production_changes_during_the_training(
@@ -248,16 +248,34 @@ def test_nothing_is_promoted_if_production_changes_during_the_training(
 ) -> None:
     train_gives(monkeypatch, trained, trained.trained.checkpoint)
 
-    def meanwhile(*arguments: Any, **options: Any) -> bool:
+    def meanwhile(config: ExportConfig) -> Any:
         promote(open_store(place.repository), 2)
-        return record_verdict(*arguments, **options)
+        return export_checkpoint(config)
 
     export_checkpoint(ExportConfig(checkpoint=place.folder / "model.ckpt", repository=place.repository))
-    monkeypatch.setattr(retrain, "record_verdict", meanwhile)
+    monkeypatch.setattr(retrain, "export_checkpoint", meanwhile)
     with pytest.raises(AssertionError, match="another version went into production"):
         place.train("--promote", status=0)
     labels = Record.of(open_store(place.repository)).labels
     assert (labels.production, labels.candidate) == (2, 3)
+    assert not place.lake.exists("verdicts")  # the model has not been compared with version 2
+
+
+def test_a_retraining_whose_export_failed_is_still_due(
+    place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_config: ExportConfig) -> Any:
+        raise OSError("No space left on device")
+
+    train_gives(monkeypatch, trained, trained.trained.checkpoint)
+    monkeypatch.setattr(retrain, "export_checkpoint", full)
+    with pytest.raises(AssertionError, match="No space left on device"):
+        place.train("--if-due", "--export")
+    monkeypatch.setattr(retrain, "export_checkpoint", export_checkpoint)
+    assert not place.lake.exists("verdicts")
+    assert place.train("--if-due", "--export")["version"] == 2
+    assert [row["command"] for row in place.verdicts()] == ["retrain"]
+    assert "still the newest version" in place.train("--if-due", "--export")["not_due"]
 
 
 def test_the_first_model_of_a_repository_goes_into_production(
