@@ -175,7 +175,8 @@ def _install(
     try:
         if config.promote and result is not None and result.allowed:
             _require_production(store, compared)
-            promote(store, version, reason=f"gate: {result.verdict} on {result.table}, retrained for {config.reason}")
+            reason = f"gate: {result.verdict} on {result.table}, retrained for {config.reason}"
+            promote(store, version, reason=f"{reason}; warning: {result.note}" if result.note else reason)
     finally:
         mirror_labels(store)
     promoted = Record.of(store).labels.production == version

@@ -60,6 +60,7 @@ def record_verdict(lake: Lake, result: GateResult, *, command: Command) -> bool:
         "high": whole.difference.high,
         "margin": whole.margin,
         "allowed": result.allowed,
+        "window_tracks": result.window_tracks,
     }
     names = ("challenger", "champion", "reason", "command", "table", "verdict")
     key = "gate:" + ":".join(str(row[name]) for name in names)

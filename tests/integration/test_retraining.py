@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator
@@ -26,7 +27,11 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import EXTRA, RAW
 from pipeline.retraining import retrain
+from pipeline.retraining.contestants import checkpoint_contestant
+from pipeline.retraining.gate import run_gate
 from pipeline.retraining.severity import severities
+from pipeline.retraining.verdicts import record_verdict
+from pipeline.settings import PipelineSettings
 from reentry.runtime.files import sha256_of
 from reentry.tracks.write import write_tracks
 from registry.labels import Record
@@ -138,6 +143,7 @@ def test_a_worse_challenger_is_refused_whatever_the_reason(place: Place) -> None
     assert (row["verdict"], row["allowed"], row["command"], row["reason"]) == ("worse", False, "gate", "drift")
     assert row["tracks"] == table["tracks"]
     assert row["difference"] == pytest.approx(table["difference"])
+    assert row["window_tracks"] == found["window_tracks"] == window["tracks"]
 
 
 def test_an_equal_challenger_replaces_production_only_after_drift(place: Place) -> None:
@@ -154,6 +160,17 @@ def test_a_better_challenger_is_allowed_and_its_verdict_is_recorded_once(place: 
         found = place.run("gate", "production", "--against", production, status=0)
         assert (found["verdict"], found["allowed"], found["challenger"]) == ("better", True, "version 1")
     assert [(row["champion"], row["verdict"]) for row in place.verdicts()] == [(sha256_of(production), "better")]
+
+
+def test_a_better_verdict_without_a_window_has_a_warning(place: Place) -> None:
+    models = [checkpoint_contestant(path) for path in (place.folder / "model.ckpt", place.checkpoint(20.0))]
+    table, long_ago = TableReference("features"), dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
+    result = run_gate(*models, place.lake, table=table, settings=PipelineSettings(), now=long_ago)
+    assert (result.verdict, result.window_tracks) == ("better", None)
+    assert "warning: 47 of 47 tracks are dated after the present" in result.summary()
+    assert "the window of 7 days was not compared: it has 0 of 20 tracks" in result.as_dict()["note"]
+    record_verdict(place.lake, result, command="gate")
+    assert [row["window_tracks"] for row in place.verdicts()] == [None]
 
 
 def test_an_old_version_of_the_table_is_scored_beside_the_newest_window(place: Place) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from pipeline.retraining.gate import ONSET_RMSE, TABLE, WINDOW, WRONG_ONSETS, comparisons, slices_of
-from pipeline.retraining.paired import Difference
+from pipeline.retraining.gate import ONSET_RMSE, TABLE, WINDOW, WRONG_ONSETS, comparisons, slices_of, window_of
+from pipeline.retraining.paired import Difference, Values
 from pipeline.retraining.reason import Reason
 from pipeline.retraining.scores import Scores
 from pipeline.retraining.verdict import ALPHA, Comparison, Verdict, judge
@@ -122,3 +123,30 @@ def test_the_margin_is_the_larger_of_a_time_and_a_share_of_the_champions_error()
         table = Scores(start=np.zeros(30), errors=np.full((30, 2), error), wrong=np.zeros((30, 2)), groups={})
         main, _ = comparisons({TABLE: table}, settings, resamples=10)
         assert main[0].margin == pytest.approx(margin)
+
+
+NOW = dt.datetime(2026, 12, 1, tzinfo=dt.UTC)
+
+
+def days_before(*days: float) -> Values:
+    """Return the start of a track for each number of days before the present."""
+    return NOW.timestamp() - 86_400.0 * np.array(days)
+
+
+def test_the_window_has_the_tracks_of_the_days_before_the_newest_one() -> None:
+    within, note = window_of(days_before(*[40.0] * 30, *[33.5] * 20, 27.0), days=7.0, now=NOW)
+    assert within.tolist() == [False] * 30 + [True] * 21
+    assert note == ""
+
+
+def test_a_track_with_a_wrong_clock_neither_moves_the_window_nor_is_in_it() -> None:
+    within, note = window_of(days_before(*[30.0] * 30, *[3.0] * 20, -0.5, -27_000.0), days=7.0, now=NOW)
+    assert within.tolist() == [False] * 30 + [True] * 21 + [False]
+    assert note == "1 of 52 tracks are dated after the present and are not in the window"
+
+
+@pytest.mark.parametrize(("days", "tracks"), [((30.0, *[40.0] * 50), 1), ((-500.0,) * 50, 0)])
+def test_a_window_with_too_few_tracks_is_noted(days: tuple[float, ...], tracks: int) -> None:
+    within, note = window_of(days_before(*days), days=7.0, now=NOW)
+    assert within.sum() == tracks
+    assert f"the window of 7 days was not compared: it has {tracks} of 20 tracks" in note
