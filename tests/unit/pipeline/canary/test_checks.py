@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -125,6 +126,33 @@ def test_the_p99_of_a_canary_is_compared_with_that_of_the_stable_release(
     canary: list[tuple[float, float]], stable: list[tuple[float, float]], verdict: Verdict
 ) -> None:
     assert judge_duration(canary, stable, LIMITS).verdict is verdict
+
+
+SECONDS = np.geomspace(0.002, 0.25, 60)[:-1]
+"""Durations of the slowest 2 % of the requests, so that each of them is a p99."""
+
+
+def judged(canary: float, stable: float, *, total: float = 100_000.0) -> Verdict:
+    """Compare two releases whose p99 are known."""
+    slow = 0.02 * total
+    return judge_duration(durations(total, (canary, slow)), durations(total, (stable, slow)), LIMITS).verdict
+
+
+def test_the_buckets_never_hide_that_a_canary_is_slower_than_the_limit_allows() -> None:
+    for stable in SECONDS:
+        for ratio in (1.51, 1.7, 2.0, 2.4):
+            if stable * ratio > LIMITS.p99_floor:
+                assert judged(stable * ratio, stable) is not Verdict.PASS
+        assert judged(stable * 1.49, stable) is not Verdict.FAIL
+        if stable >= 0.035:
+            assert judged(stable * 2.3, stable) is Verdict.FAIL
+
+
+def test_a_canary_that_is_as_fast_as_the_stable_release_passes_in_its_bucket_and_in_the_next() -> None:
+    for bound, above in pairwise(LATENCY_BUCKETS):
+        if above <= LIMITS.max_p99:
+            assert judged(bound, bound) is Verdict.PASS
+            assert judged(above, bound) is Verdict.PASS, bound
 
 
 @given(st.integers(100, 100_000), shares, shares)
