@@ -8,7 +8,8 @@
 #
 #   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; the stable release as it runs now, with this image;
 #                  receives its share of the traffic after it has scored a track (default 10 %)
-#   weight N       share of the requests in percent; replicas follow it, 100 is as large as the stable release
+#   weight N       share of the requests in percent; replicas follow it, 100 is as large as the stable release is, or was
+#                  when the canary started if an autoscaler has shrunk it since
 #   promote        roll the stable release to this version while the canary carries the traffic, then remove the canary
 #   abort          return all traffic to the stable release and remove the canary
 #   status         show what runs and its share of the traffic
@@ -24,6 +25,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 ANNOTATION=nginx.ingress.kubernetes.io/canary-weight
+SIZE=reentry/stable-replicas # annotation of a canary's Deployment: replicas of the stable one when the canary started
 STEPS=(5 20 50 100)
 namespace=reentry weight='' prometheus='' wait=1800 config='' tracks='' words=()
 while [ $# -gt 0 ]; do
@@ -90,10 +92,13 @@ route() {
     fi
 }
 
-# replicas_for DEPLOYMENT WEIGHT: replicas that the canary of a Deployment needs for a weight.
+# replicas_for DEPLOYMENT WEIGHT: replicas that the canary of a Deployment needs for a weight. An autoscaler shrinks the
+# stable release while the canary carries the traffic, so its size at the start counts too.
 replicas_for() {
-    local stable replicas
+    local stable started replicas
     stable=$(live deployment "$1" .spec.replicas)
+    started=$(live deployment "$1-canary" ".metadata.annotations.$SIZE")
+    [ "${started:-0}" -le "$stable" ] || stable=$started
     replicas=$(((stable * $2 + 99) / 100))
     echo $((replicas > 0 ? replicas : 1))
 }
@@ -124,9 +129,16 @@ OF_THE_SERVER='{"metadata": {"namespace": null, "uid": null, "resourceVersion": 
         "deployment.kubernetes.io/revision": null}},
     "spec": {"replicas": null, "clusterIP": null, "clusterIPs": null}, "status": null}'
 
-# write_live KIND NAME FILE: a live object of the stable release as a manifest.
+# write_live KIND NAME FILE [PATCH]: a live object of the stable release as a manifest.
 write_live() {
-    k get "$1" "$2" -o yaml | kubectl patch --local --type=merge --patch "$OF_THE_SERVER" -f - -o yaml >"$3"
+    k get "$1" "$2" -o yaml | kubectl patch --local --type=merge --patch "${4:-$OF_THE_SERVER}" -f - -o yaml >"$3"
+}
+
+# write_deployment NAME FILE: a live Deployment of the stable release as a manifest, with the number of its replicas.
+write_deployment() {
+    local replicas annotations='"annotations": {'
+    replicas=$(live deployment "$1" .spec.replicas)
+    write_live deployment "$1" "$2" "${OF_THE_SERVER/$annotations/$annotations\"$SIZE\": \"$replicas\", }"
 }
 
 start() {
@@ -136,10 +148,10 @@ start() {
     over=$(mktemp -d "$K8S/.canary.XXXXXX")
     cleanup_paths+=("$over")
     cp "$K8S"/canary/*.yaml "$over"
-    write_live deployment reentry "$over/deployment.yaml"
+    write_deployment reentry "$over/deployment.yaml"
     write_live service reentry "$over/service.yaml"
     write_live service reentry-feeds "$over/addresses.yaml"
-    write_live deployment reentry-gateway "$over/gateway.yaml"
+    write_deployment reentry-gateway "$over/gateway.yaml"
     write_live service reentry-gateway "$over/gateway-service.yaml"
     stable=$(live deployment reentry "$IMAGE_PATH")
     stable=${stable%@*}
@@ -177,7 +189,11 @@ promote() {
     mapfile -t containers < <(k get deployment reentry-canary -o go-template='{{with .spec.template.spec}}
         {{- range .initContainers}}{{.name}}={{.image}}{{"\n"}}{{end}}
         {{- range .containers}}{{.name}}={{.image}}{{"\n"}}{{end}}{{end}}')
-    shift_to 100
+    # The canary may carry traffic already, so it grows here and never shrinks.
+    for each in reentry reentry-gateway; do
+        [ "$(replicas_for "$each" 100)" -le "$(live deployment "$each-canary" .spec.replicas)" ] || resize "$each" 100
+    done
+    route 100
     say "stable release: $image"
     k set image deployment/reentry "${containers[@]}"
     explain "$namespace" reentry "canary.sh promote: $image"

@@ -53,6 +53,7 @@ SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
 TRITON_URL = "REENTRY_GATEWAY_TRITON_URL"
 IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
+STABLE_REPLICAS = "reentry/stable-replicas"
 TIMEOUT = 180.0
 
 STAND_IN = """#!/usr/bin/env bash
@@ -212,12 +213,15 @@ def canary(cluster: Cluster) -> Cluster:
     return cluster
 
 
-def put_canary(cluster: Cluster, replicas: int) -> None:
+def put_canary(cluster: Cluster, replicas: int, *, started: int | None = None) -> None:
+    """Put a canary into a cluster, which started when the stable release had a number of replicas."""
     canaries = []
     for name in (SERVER, GATEWAY):
         deployment = copy.deepcopy(one("overlays/production", "Deployment", name))
         deployment["metadata"]["name"] = f"{name}-canary"
         deployment["spec"]["replicas"] = replicas
+        if started is not None:
+            deployment["metadata"].setdefault("annotations", {})[STABLE_REPLICAS] = str(started)
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
         for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
             labels["release"] = "canary"
@@ -570,6 +574,8 @@ def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_an
         assert set(manifest["metadata"]) <= {"name", "namespace", "labels", "annotations"}
         assert manifest["spec"].get("clusterIP") == ("None" if name == "reentry-feeds-canary" else None)
         annotations = manifest["metadata"].get("annotations", {})
+        replicas = annotations.pop(STABLE_REPLICAS, None)
+        assert replicas == ("3" if kind == "Deployment" else None)
         assert not [key for key in annotations if "nginx" not in key], kind
         kubernetes_validate.validate(manifest, "1.37", strict=True)
 
@@ -671,6 +677,17 @@ def test_the_weight_falls_before_replicas_are_removed(cluster: Cluster, weight: 
     assert cluster.changes == [route(weight), *resize(replicas)]
 
 
+@pytest.mark.parametrize(("weight", "replicas"), [(100, 6), (50, 3)])
+def test_a_canary_keeps_its_size_when_the_stable_release_shrinks_without_traffic(
+    cluster: Cluster, weight: int, replicas: int
+) -> None:
+    put_canary(cluster, replicas=6, started=6)  # the stable release has 3 replicas now
+    result = cluster.run("canary.sh", "weight", str(weight))
+    assert result.returncode == 0, result.stderr
+    resized = resize(replicas)
+    assert cluster.changes == ([*resized, route(weight)] if weight == 100 else [route(weight), *resized])
+
+
 def test_a_canary_whose_pods_do_not_start_gets_no_more_weight(canary: Cluster) -> None:
     canary.broken = "reentry-canary"
     result = canary.run("canary.sh", "weight", "100")
@@ -700,6 +717,19 @@ def test_a_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_sc
         *HEALTH_CHECK,
         route(0),
         *REMOVE,
+    ]
+
+
+@pytest.mark.parametrize(("replicas", "started"), [(6, 6), (6, None), (8, 6)])
+def test_a_promotion_never_shrinks_the_canary_and_makes_the_stable_release_as_large(
+    cluster: Cluster, replicas: int, started: int | None
+) -> None:
+    put_canary(cluster, replicas=replicas, started=started)
+    result = cluster.run("canary.sh", "promote")
+    assert result.returncode == 0, result.stderr
+    assert cluster.changes[:2] == [route(100), f"set image deployment/reentry triton={IMAGE}"]
+    assert [line for line in cluster.changes if line.startswith("scale")] == [
+        f"scale deployment/{name} --replicas={replicas}" for name in (SERVER, GATEWAY)
     ]
 
 
