@@ -66,14 +66,49 @@ k() { kubectl -n "$namespace" "$@"; }
 # Read a live object of the stable release or of the canary.
 live() { field "$namespace" "$@"; }
 
-there() { [ -n "$(k get deployment reentry-canary --ignore-not-found -o name)" ]; }
+UNKNOWN="the cluster does not say whether a canary exists; fix: check kubectl's access to namespace $namespace, then repeat"
+
+# Whether there is a canary: the status is 1 if there is none, and 2 if kubectl failed, so that it is not known.
+there() {
+    local found
+    found=$(k get deployment reentry-canary --ignore-not-found -o name) || return 2
+    [ -n "$found" ]
+}
+
+# Fail unless there is a canary.
+need_canary() {
+    local status=0
+    there || status=$?
+    case $status in
+    1) die "no canary in namespace $namespace; fix: canary.sh start IMAGE" ;;
+    2) die "$UNKNOWN" ;;
+    esac
+}
+
+# Fail unless there is no canary.
+need_no_canary() {
+    local status=0
+    there || status=$?
+    case $status in
+    0) die "a canary already exists; fix: canary.sh promote or abort" ;;
+    2) die "$UNKNOWN" ;;
+    esac
+}
 
 check_weight() {
     [[ $1 =~ ^[0-9]+$ ]] && [ "$1" -le 100 ] || die "weight $1; expected 0 to 100 percent"
 }
 
-# Whether the Gateway API routes, and not ingress-nginx. A cluster without it does not know the kind.
-by_route() { [ -n "$(k get httproute reentry-gateway --ignore-not-found -o name 2>/dev/null)" ]; }
+# Whether the Gateway API routes, and not ingress-nginx. A cluster without it does not know the kind; any other failure is
+# an error, because the weight of a canary must not be left in a route that was not found.
+by_route() {
+    local found
+    if ! found=$(k get httproute reentry-gateway --ignore-not-found -o name 2>&1); then
+        [[ $found == *"doesn't have a resource type"* ]] || die "cannot read the route: $found"
+        return 1
+    fi
+    [[ $found == *httproute*/reentry-gateway ]]
+}
 
 # The weights of the two releases in the HTTPRoute. A Service that does not exist must not be named, even at weight 0.
 weights() {
@@ -144,7 +179,7 @@ write_deployment() {
 start() {
     local image=$1 share=$2 over stable
     check_weight "$share"
-    ! there || die "a canary already exists; fix: canary.sh promote or abort"
+    need_no_canary
     over=$(mktemp -d "$K8S/.canary.XXXXXX")
     cleanup_paths+=("$over")
     cp "$K8S"/canary/*.yaml "$over"
@@ -218,9 +253,11 @@ abort() {
 }
 
 status() {
-    local share
+    local share status=0
     k get deployment -l 'app.kubernetes.io/name in (reentry,reentry-gateway)' -o wide
-    there || return 0
+    there || status=$?
+    [ $status -ne 2 ] || die "$UNKNOWN"
+    [ $status -eq 0 ] || return 0
     if by_route; then
         share=$(live httproute reentry-gateway '.spec.rules[0].backendRefs[?(@.name=="reentry-gateway-canary")].weight')
     else
@@ -244,14 +281,16 @@ wait_for() {
 # step COMMAND...: a command of this script, in a process of its own.
 step() { wait_for "${BASH_SOURCE[0]}" "$@" --namespace "$namespace"; }
 
-# Abort the canary that no judge has passed.
+# Abort the canary that no judge has passed. If the cluster does not say whether it exists, the abort is tried too.
 undo() {
+    local status=0
     trap cleanup EXIT
     if [ -n "$child" ]; then
         kill "$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
     fi
-    ! there || step abort || printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
+    there || status=$?
+    [ $status -eq 1 ] || step abort || printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
     cleanup
 }
 
@@ -277,7 +316,7 @@ judge() {
 
 auto() {
     local image=$1 share status=0 options=(--prometheus "$prometheus" --namespace "$namespace")
-    ! there || die "a canary already exists; fix: canary.sh promote or abort"
+    need_no_canary
     [ -z "$config" ] || options+=(--config "$config")
     reentry canary judge "${options[@]}" >/dev/null || status=$? # without a canary there is no verdict yet
     [ $status -ne 2 ] || die "the judge refuses its options; nothing was changed"
@@ -302,11 +341,11 @@ start)
 weight)
     [ ${#words[@]} -eq 2 ] || usage 2
     check_weight "${words[1]}"
-    there || die "no canary in namespace $namespace; fix: canary.sh start IMAGE"
+    need_canary
     shift_to "${words[1]}"
     ;;
 promote | abort)
-    there || die "no canary in namespace $namespace; fix: canary.sh start IMAGE"
+    need_canary
     "$command"
     ;;
 status) status ;;

@@ -65,6 +65,10 @@ command=$*
 printf '%s\\n' "${command//$'\\n'/ }" >>"$STATE/commands"
 namespace=
 [ "$1" = -n ] && namespace=$2 && shift 2
+if [[ $* == "$UNANSWERED"* ]] && [[ " $LOST " == *" $(grep -c -- "$UNANSWERED" "$STATE/commands") "* ]]; then
+    echo "Unable to connect to the server: EOF" >&2
+    exit 1
+fi
 case "$*" in
 get*) exec "$KUBECTL" --kubeconfig=/dev/null --cache-dir="$STATE/cache" --server="$API" -n "$namespace" "$@" ;;
 "apply --dry-run=server -f - "*) [ -z "${FORBIDDEN:-}" ] || { echo "$FORBIDDEN" >&2 && exit 1; } ;;
@@ -113,6 +117,10 @@ class Cluster:
     """Error message with which the API server refuses an apply; empty if it accepts the apply."""
     verdicts: str = ""
     """Statuses of the stand-in for the judge."""
+    unanswered: str = "get deployment reentry-canary --ignore-not-found"
+    """Beginning of the commands of which the API server does not answer some."""
+    lost: str = ""
+    """Numbers of these commands, from 1, that have no answer."""
 
     def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -143,6 +151,8 @@ class Cluster:
             "WATCHED": "yes" if self.watched else "",
             "FORBIDDEN": self.forbidden,
             "VERDICTS": self.verdicts,
+            "UNANSWERED": self.unanswered,
+            "LOST": self.lost,
         }
 
     def judged(self, verdicts: str) -> None:
@@ -862,3 +872,35 @@ def test_a_canary_command_without_a_canary_is_an_error(cluster: Cluster, command
     assert result.returncode == 1
     assert "no canary" in result.stderr
     assert cluster.changes == []
+
+
+@pytest.mark.parametrize(
+    "command", [("start", IMAGE), AUTO[1:], ("weight", "10"), ("promote",), ("abort",)], ids=lambda c: c[0]
+)
+def test_a_cluster_that_does_not_answer_is_not_one_without_a_canary(cluster: Cluster, command: tuple[str, ...]) -> None:
+    cluster.judged("0")
+    cluster.lost = "1"
+    result = cluster.run("canary.sh", *command)
+    assert (result.returncode, cluster.changes) == (1, [])
+    assert "the cluster does not say whether a canary exists" in result.stderr
+
+
+@pytest.mark.parametrize(("lost", "removed"), [("3", True), ("3 4", False)])
+def test_auto_tries_to_abort_a_canary_although_the_cluster_does_not_answer(
+    cluster: Cluster, lost: str, removed: bool
+) -> None:
+    """The third look for a canary is that of the script when it ends, and the fourth one that of its abort."""
+    cluster.judged("1")
+    cluster.lost = lost
+    result = cluster.run(*AUTO)
+    assert result.returncode == 1
+    assert (cluster.changes[-3:] == [route(0), *REMOVE]) is removed
+    assert ("error: the canary could not be removed; fix: canary.sh abort" in result.stderr) is not removed
+
+
+def test_no_weight_is_left_in_a_route_that_the_cluster_did_not_show(canary: Cluster) -> None:
+    canary.put(one("gateway-api", "HTTPRoute"), name="3-route")
+    canary.unanswered, canary.lost = "get httproute reentry-gateway", "1"
+    result = canary.run("canary.sh", "abort")
+    assert (result.returncode, canary.changes) == (1, [])
+    assert "cannot read the route: Unable to connect" in result.stderr
