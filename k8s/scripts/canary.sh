@@ -247,7 +247,10 @@ promote() {
 }
 
 abort() {
-    route 0
+    local found
+    # An abort that was interrupted may have deleted the Ingress, and with it the route, but not the pods.
+    found=$(k get ingress reentry-gateway-canary --ignore-not-found -o name)
+    if [ -n "$found" ] || by_route; then route 0; fi
     remove
     say "aborted: the stable release $(live deployment reentry "$IMAGE_PATH") has all traffic"
 }

@@ -236,6 +236,9 @@ def put_canary(cluster: Cluster, replicas: int, *, started: int | None = None) -
         for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
             labels["release"] = "canary"
         canaries.append(deployment)
+    ingress = copy.deepcopy(one("overlays/production", "Ingress", GATEWAY))
+    ingress["metadata"] |= {"name": f"{GATEWAY}-canary"}
+    canaries.append(ingress)
     cluster.put(*canaries, name="2-canary")
 
 
@@ -768,6 +771,13 @@ def test_abort_removes_the_traffic_before_the_pods(canary: Cluster) -> None:
     result = canary.run("canary.sh", "abort")
     assert result.returncode == 0, result.stderr
     assert canary.changes == [route(0), *REMOVE]
+
+
+def test_an_abort_can_be_repeated_after_the_ingress_was_deleted(canary: Cluster) -> None:
+    canary.live["2-canary"] = [each for each in canary.live["2-canary"] if each["kind"] != "Ingress"]
+    result = canary.run("canary.sh", "abort")
+    assert result.returncode == 0, result.stderr
+    assert canary.changes == REMOVE
 
 
 PROMETHEUS = "http://prometheus.example.com"
