@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from pipeline.canary.config import Limits
+from pipeline.canary.config import CanaryLimits
 from pipeline.canary.statistics import Estimate, difference, quantile_estimate, share
 
 ERRORS: Final = "error ratio"
@@ -24,7 +24,7 @@ Buckets = Sequence[tuple[float, float]]
 """Upper bound and cumulative count of each bucket of a histogram, ascending."""
 
 
-class Verdict(StrEnum):
+class CanaryVerdict(StrEnum):
     """Verdict on a canary."""
 
     PASS = "pass"
@@ -37,7 +37,7 @@ class Check:
     """Result of one check."""
 
     name: str
-    verdict: Verdict
+    verdict: CanaryVerdict
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
     """Measured values by name; a duration beyond the last bucket is infinite."""
@@ -79,10 +79,10 @@ class Pairs:
 
 def unknown(name: str, reason: str) -> Check:
     """Return the check of figures that are unknown."""
-    return Check(name=name, verdict=Verdict.INCONCLUSIVE, reason=reason)
+    return Check(name=name, verdict=CanaryVerdict.INCONCLUSIVE, reason=reason)
 
 
-def judge_errors(canary: Requests, stable: Requests, limits: Limits) -> Check:
+def judge_errors(canary: Requests, stable: Requests, limits: CanaryLimits) -> Check:
     """Compare the shares of failed requests, and limit the share of lost ones.
 
     Both releases get the same mixture of requests. Refused requests therefore count in the comparison, where they show
@@ -109,7 +109,7 @@ def judge_errors(canary: Requests, stable: Requests, limits: Limits) -> Check:
     )
 
 
-def judge_duration(canary: Buckets, stable: Buckets, limits: Limits) -> Check:
+def judge_duration(canary: Buckets, stable: Buckets, limits: CanaryLimits) -> Check:
     """Compare the 99th percentiles of the inference time.
 
     A histogram does not say where in its bucket a percentile lies. The check therefore passes only if the upper edge of
@@ -136,7 +136,7 @@ def judge_duration(canary: Buckets, stable: Buckets, limits: Limits) -> Check:
     )
 
 
-def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks: float, limits: Limits) -> Check:
+def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks: float, limits: CanaryLimits) -> Check:
     """Limit the population stability index of each feature that the canary's network uses.
 
     The index compares recent tracks with the training data of the release that scored them. A canary that was trained
@@ -157,7 +157,7 @@ def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks
         return few
     if not canary or not all(map(math.isfinite, canary.values())):
         reason = "the canary measures no drift: its version may have no reference.json, or no used feature"
-        return Check(name=DRIFT, verdict=Verdict.INCONCLUSIVE, reason=reason, figures=figures, limits=checked)
+        return Check(name=DRIFT, verdict=CanaryVerdict.INCONCLUSIVE, reason=reason, figures=figures, limits=checked)
     worst = max(canary, key=lambda name: canary[name])
     return _check(
         DRIFT,
@@ -169,7 +169,7 @@ def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks
     )
 
 
-def judge_alarms(canary: Scored, stable: Scored, limits: Limits) -> Check:
+def judge_alarms(canary: Scored, stable: Scored, limits: CanaryLimits) -> Check:
     """Compare the shares of tracks with an onset; the agreement is one minus their difference.
 
     The edge distributes requests at random, so both releases get tracks of the same kind, but not the same tracks. Two
@@ -195,7 +195,7 @@ def judge_alarms(canary: Scored, stable: Scored, limits: Limits) -> Check:
     )
 
 
-def judge_pairs(pairs: Pairs, limits: Limits) -> Check:
+def judge_pairs(pairs: Pairs, limits: CanaryLimits) -> Check:
     """Limit the share of the same tracks for which both releases gave the same decision."""
     figures: dict[str, float] = {"tracks": pairs.tracks, "agreeing_tracks": pairs.agreeing}
     if not pairs.tracks:
@@ -208,7 +208,7 @@ def judge_pairs(pairs: Pairs, limits: Limits) -> Check:
     )
 
 
-def _judge_agreement(agreement: Estimate, *, reason: str, figures: Mapping[str, float], limits: Limits) -> Check:
+def _judge_agreement(agreement: Estimate, *, reason: str, figures: Mapping[str, float], limits: CanaryLimits) -> Check:
     return _check(
         AGREEMENT,
         is_worse=agreement.high < limits.min_agreement,
@@ -228,7 +228,7 @@ def _check(
     figures: Mapping[str, float],
     limits: Mapping[str, float],
 ) -> Check:
-    verdict = Verdict.FAIL if is_worse else Verdict.PASS if is_good else Verdict.INCONCLUSIVE
+    verdict = CanaryVerdict.FAIL if is_worse else CanaryVerdict.PASS if is_good else CanaryVerdict.INCONCLUSIVE
     return Check(name=name, verdict=verdict, reason=reason, figures=figures, limits=limits)
 
 
@@ -245,7 +245,7 @@ def _too_few(
             release, _, what = count.partition("_")
             reason = f"the {release} release has {got:,.0f} {what}, and a verdict needs {least:,}"
             return Check(
-                name=name, verdict=Verdict.INCONCLUSIVE, reason=reason, figures=figures or counts, limits=limits
+                name=name, verdict=CanaryVerdict.INCONCLUSIVE, reason=reason, figures=figures or counts, limits=limits
             )
     return None
 

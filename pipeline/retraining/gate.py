@@ -23,9 +23,9 @@ from pipeline.lake.tables import FEATURES_TABLE
 from pipeline.retraining.contestants import Contestant
 from pipeline.retraining.paired import RESAMPLES, Measure, Values, compare
 from pipeline.retraining.reason import Reason
-from pipeline.retraining.scores import Scores, score_both
+from pipeline.retraining.scores import PairedScores, score_both
 from pipeline.retraining.severity import severities
-from pipeline.retraining.verdict import Comparison, Verdict, judge
+from pipeline.retraining.verdict import GateComparison, GateVerdict, judge
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError
 from reentry.schema import TRACK_ID
@@ -57,12 +57,12 @@ class GateResult:
     """Version of the table that was scored, such as lake:features@12."""
     reason: Reason | None
     """Reason of the retraining; None if there was none."""
-    verdict: Verdict
-    main: tuple[Comparison, ...]
+    verdict: GateVerdict
+    main: tuple[GateComparison, ...]
     """Onset RMSE on the table and on the window, unless the window has too few tracks or all those of the table."""
-    guards: tuple[Comparison, ...]
+    guards: tuple[GateComparison, ...]
     """Wrong onsets, and the onset RMSE of each slice."""
-    worse: tuple[Comparison, ...]
+    worse: tuple[GateComparison, ...]
     """Comparisons that refuse the challenger."""
     note: str = ""
     """What restricts the window, such as too few tracks; empty if nothing does."""
@@ -204,8 +204,8 @@ def _require_tracks(count: int, data: LakeTrainingData) -> None:
 
 
 def comparisons(
-    sets: Mapping[str, Scores], settings: PipelineSettings, *, resamples: int = RESAMPLES
-) -> tuple[list[Comparison], list[Comparison]]:
+    sets: Mapping[str, PairedScores], settings: PipelineSettings, *, resamples: int = RESAMPLES
+) -> tuple[list[GateComparison], list[GateComparison]]:
     """Compare two models by their scores; return the main comparisons and the guards, see `judge`.
 
     Args:
@@ -215,12 +215,12 @@ def comparisons(
     """
     generator = np.random.default_rng(0)
 
-    def compared(measure: Measure, data: str, group: str, scores: Scores) -> Comparison:
+    def compared(measure: Measure, data: str, group: str, scores: PairedScores) -> GateComparison:
         squared = measure is ONSET_RMSE
         first, second = (np.square(scores.errors) if squared else scores.wrong).T
         difference = compare(measure, first, second, generator=generator, resamples=resamples)
         margin = max(settings.gate_margin, settings.gate_margin_share * difference.champion) if squared else 0.0
-        return Comparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
+        return GateComparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
 
     main = [compared(ONSET_RMSE, data, "all", scores) for data, scores in sets.items()]
     guards = [compared(WRONG_ONSETS, data, "all", scores) for data, scores in sets.items()]
@@ -228,7 +228,7 @@ def comparisons(
     return main, guards
 
 
-def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData) -> Scores:
+def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData) -> PairedScores:
     """Score the tracks that neither model was trained on, as far as that is known."""
     with data.open(challenger.groups | champion.groups) as labelled:
         samples = labelled.samples
@@ -242,7 +242,7 @@ def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData
         return score_both(challenger, champion, unseen, known)
 
 
-def slices_of(scores: Scores) -> Sequence[tuple[str, Scores]]:
+def slices_of(scores: PairedScores) -> Sequence[tuple[str, PairedScores]]:
     """Return the name and the scores of each slice that has enough tracks; a property with one value has no slices."""
     found = []
     for by, names in scores.groups.items():

@@ -28,7 +28,7 @@ from pipeline.retraining.contestants import Contestant, checkpoint_contestant, v
 from pipeline.retraining.due import why_not_due
 from pipeline.retraining.gate import GateResult, require_held_out, run_gate
 from pipeline.retraining.reason import Reason
-from pipeline.retraining.verdict import Verdict
+from pipeline.retraining.verdict import GateVerdict
 from pipeline.retraining.verdicts import RETRAIN, record_verdict
 from pipeline.settings import PipelineSettings
 from reentry.errors import ExportError, RepositoryError
@@ -78,7 +78,7 @@ class RetrainReport:
     @property
     def refused(self) -> bool:
         """Whether the gate found the new model worse."""
-        return self.gate is not None and self.gate.verdict is Verdict.WORSE
+        return self.gate is not None and self.gate.verdict is GateVerdict.WORSE
 
     def summary(self) -> str:
         """Summary in a few lines of text."""
