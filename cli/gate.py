@@ -53,12 +53,12 @@ def gate(
     from pipeline.lake.lake import Lake
     from pipeline.retraining.contestants import open_contestant
     from pipeline.retraining.gate import run_gate
-    from pipeline.retraining.verdicts import record_verdict
+    from pipeline.retraining.verdicts import GATE, record_verdict
 
     tables = Lake(settings.lake)
     new, old = (open_contestant(name, repository) for name in (challenger, against))
     result = run_gate(new, old, tables, table=reference, reason=reason, settings=settings)
-    record_verdict(tables, result)
+    record_verdict(tables, result, command=GATE)
     if as_json:
         typer.echo(json.dumps(result.as_dict()))
     else:

@@ -8,7 +8,8 @@
 #
 #   start IMAGE    NAME:VERSION or NAME@sha256:DIGEST; the stable release as it runs now, with this image;
 #                  receives its share of the traffic after it has scored a track (default 10 %)
-#   weight N       share of the requests in percent; replicas follow it, 100 is as large as the stable release
+#   weight N       share of the requests in percent; replicas follow it, 100 is as large as the stable release is, or was
+#                  when the canary started if an autoscaler has shrunk it since
 #   promote        roll the stable release to this version while the canary carries the traffic, then remove the canary
 #   abort          return all traffic to the stable release and remove the canary
 #   status         show what runs and its share of the traffic
@@ -24,6 +25,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 ANNOTATION=nginx.ingress.kubernetes.io/canary-weight
+SIZE=reentry/stable-replicas # annotation of a canary's Deployment: replicas of the stable one when the canary started
 STEPS=(5 20 50 100)
 namespace=reentry weight='' prometheus='' wait=1800 config='' tracks='' words=()
 while [ $# -gt 0 ]; do
@@ -64,14 +66,49 @@ k() { kubectl -n "$namespace" "$@"; }
 # Read a live object of the stable release or of the canary.
 live() { field "$namespace" "$@"; }
 
-there() { [ -n "$(k get deployment reentry-canary --ignore-not-found -o name)" ]; }
+UNKNOWN="the cluster does not say whether a canary exists; fix: check kubectl's access to namespace $namespace, then repeat"
+
+# Whether there is a canary: the status is 1 if there is none, and 2 if kubectl failed, so that it is not known.
+there() {
+    local found
+    found=$(k get deployment reentry-canary --ignore-not-found -o name) || return 2
+    [ -n "$found" ]
+}
+
+# Fail unless there is a canary.
+need_canary() {
+    local status=0
+    there || status=$?
+    case $status in
+    1) die "no canary in namespace $namespace; fix: canary.sh start IMAGE" ;;
+    2) die "$UNKNOWN" ;;
+    esac
+}
+
+# Fail unless there is no canary.
+need_no_canary() {
+    local status=0
+    there || status=$?
+    case $status in
+    0) die "a canary already exists; fix: canary.sh promote or abort" ;;
+    2) die "$UNKNOWN" ;;
+    esac
+}
 
 check_weight() {
     [[ $1 =~ ^[0-9]+$ ]] && [ "$1" -le 100 ] || die "weight $1; expected 0 to 100 percent"
 }
 
-# Whether the Gateway API routes, and not ingress-nginx. A cluster without it does not know the kind.
-by_route() { [ -n "$(k get httproute reentry-gateway --ignore-not-found -o name 2>/dev/null)" ]; }
+# Whether the Gateway API routes, and not ingress-nginx. A cluster without it does not know the kind; any other failure is
+# an error, because the weight of a canary must not be left in a route that was not found.
+by_route() {
+    local found
+    if ! found=$(k get httproute reentry-gateway --ignore-not-found -o name 2>&1); then
+        [[ $found == *"doesn't have a resource type"* ]] || die "cannot read the route: $found"
+        return 1
+    fi
+    [[ $found == *httproute*/reentry-gateway ]]
+}
 
 # The weights of the two releases in the HTTPRoute. A Service that does not exist must not be named, even at weight 0.
 weights() {
@@ -90,10 +127,13 @@ route() {
     fi
 }
 
-# replicas_for DEPLOYMENT WEIGHT: replicas that the canary of a Deployment needs for a weight.
+# replicas_for DEPLOYMENT WEIGHT: replicas that the canary of a Deployment needs for a weight. An autoscaler shrinks the
+# stable release while the canary carries the traffic, so its size at the start counts too.
 replicas_for() {
-    local stable replicas
+    local stable started replicas
     stable=$(live deployment "$1" .spec.replicas)
+    started=$(live deployment "$1-canary" ".metadata.annotations.$SIZE")
+    [ "${started:-0}" -le "$stable" ] || stable=$started
     replicas=$(((stable * $2 + 99) / 100))
     echo $((replicas > 0 ? replicas : 1))
 }
@@ -124,22 +164,29 @@ OF_THE_SERVER='{"metadata": {"namespace": null, "uid": null, "resourceVersion": 
         "deployment.kubernetes.io/revision": null}},
     "spec": {"replicas": null, "clusterIP": null, "clusterIPs": null}, "status": null}'
 
-# write_live KIND NAME FILE: a live object of the stable release as a manifest.
+# write_live KIND NAME FILE [PATCH]: a live object of the stable release as a manifest.
 write_live() {
-    k get "$1" "$2" -o yaml | kubectl patch --local --type=merge --patch "$OF_THE_SERVER" -f - -o yaml >"$3"
+    k get "$1" "$2" -o yaml | kubectl patch --local --type=merge --patch "${4:-$OF_THE_SERVER}" -f - -o yaml >"$3"
+}
+
+# write_deployment NAME FILE: a live Deployment of the stable release as a manifest, with the number of its replicas.
+write_deployment() {
+    local replicas annotations='"annotations": {'
+    replicas=$(live deployment "$1" .spec.replicas)
+    write_live deployment "$1" "$2" "${OF_THE_SERVER/$annotations/$annotations\"$SIZE\": \"$replicas\", }"
 }
 
 start() {
     local image=$1 share=$2 over stable
     check_weight "$share"
-    ! there || die "a canary already exists; fix: canary.sh promote or abort"
+    need_no_canary
     over=$(mktemp -d "$K8S/.canary.XXXXXX")
     cleanup_paths+=("$over")
     cp "$K8S"/canary/*.yaml "$over"
-    write_live deployment reentry "$over/deployment.yaml"
+    write_deployment reentry "$over/deployment.yaml"
     write_live service reentry "$over/service.yaml"
     write_live service reentry-feeds "$over/addresses.yaml"
-    write_live deployment reentry-gateway "$over/gateway.yaml"
+    write_deployment reentry-gateway "$over/gateway.yaml"
     write_live service reentry-gateway "$over/gateway-service.yaml"
     stable=$(live deployment reentry "$IMAGE_PATH")
     stable=${stable%@*}
@@ -177,7 +224,11 @@ promote() {
     mapfile -t containers < <(k get deployment reentry-canary -o go-template='{{with .spec.template.spec}}
         {{- range .initContainers}}{{.name}}={{.image}}{{"\n"}}{{end}}
         {{- range .containers}}{{.name}}={{.image}}{{"\n"}}{{end}}{{end}}')
-    shift_to 100
+    # The canary may carry traffic already, so it grows here and never shrinks.
+    for each in reentry reentry-gateway; do
+        [ "$(replicas_for "$each" 100)" -le "$(live deployment "$each-canary" .spec.replicas)" ] || resize "$each" 100
+    done
+    route 100
     say "stable release: $image"
     k set image deployment/reentry "${containers[@]}"
     explain "$namespace" reentry "canary.sh promote: $image"
@@ -196,15 +247,20 @@ promote() {
 }
 
 abort() {
-    route 0
+    local found
+    # An abort that was interrupted may have deleted the Ingress, and with it the route, but not the pods.
+    found=$(k get ingress reentry-gateway-canary --ignore-not-found -o name)
+    if [ -n "$found" ] || by_route; then route 0; fi
     remove
     say "aborted: the stable release $(live deployment reentry "$IMAGE_PATH") has all traffic"
 }
 
 status() {
-    local share
+    local share status=0
     k get deployment -l 'app.kubernetes.io/name in (reentry,reentry-gateway)' -o wide
-    there || return 0
+    there || status=$?
+    [ $status -ne 2 ] || die "$UNKNOWN"
+    [ $status -eq 0 ] || return 0
     if by_route; then
         share=$(live httproute reentry-gateway '.spec.rules[0].backendRefs[?(@.name=="reentry-gateway-canary")].weight')
     else
@@ -228,14 +284,16 @@ wait_for() {
 # step COMMAND...: a command of this script, in a process of its own.
 step() { wait_for "${BASH_SOURCE[0]}" "$@" --namespace "$namespace"; }
 
-# Abort the canary that no judge has passed.
+# Abort the canary that no judge has passed. If the cluster does not say whether it exists, the abort is tried too.
 undo() {
+    local status=0
     trap cleanup EXIT
     if [ -n "$child" ]; then
         kill "$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
     fi
-    ! there || step abort || printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
+    there || status=$?
+    [ $status -eq 1 ] || step abort || printf 'error: the canary could not be removed; fix: canary.sh abort\n' >&2
     cleanup
 }
 
@@ -261,7 +319,7 @@ judge() {
 
 auto() {
     local image=$1 share status=0 options=(--prometheus "$prometheus" --namespace "$namespace")
-    ! there || die "a canary already exists; fix: canary.sh promote or abort"
+    need_no_canary
     [ -z "$config" ] || options+=(--config "$config")
     reentry canary judge "${options[@]}" >/dev/null || status=$? # without a canary there is no verdict yet
     [ $status -ne 2 ] || die "the judge refuses its options; nothing was changed"
@@ -286,11 +344,11 @@ start)
 weight)
     [ ${#words[@]} -eq 2 ] || usage 2
     check_weight "${words[1]}"
-    there || die "no canary in namespace $namespace; fix: canary.sh start IMAGE"
+    need_canary
     shift_to "${words[1]}"
     ;;
 promote | abort)
-    there || die "no canary in namespace $namespace; fix: canary.sh start IMAGE"
+    need_canary
     "$command"
     ;;
 status) status ;;

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from pipeline.canary.config import Limits
+from pipeline.canary.config import CanaryLimits
 from pipeline.canary.statistics import Estimate, difference, quantile_estimate, share
 
 ERRORS: Final = "error ratio"
@@ -24,7 +24,7 @@ Buckets = Sequence[tuple[float, float]]
 """Upper bound and cumulative count of each bucket of a histogram, ascending."""
 
 
-class Verdict(StrEnum):
+class CanaryVerdict(StrEnum):
     """Verdict on a canary."""
 
     PASS = "pass"
@@ -37,7 +37,7 @@ class Check:
     """Result of one check."""
 
     name: str
-    verdict: Verdict
+    verdict: CanaryVerdict
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
     """Measured values by name; a duration beyond the last bucket is infinite."""
@@ -79,10 +79,10 @@ class Pairs:
 
 def unknown(name: str, reason: str) -> Check:
     """Return the check of figures that are unknown."""
-    return Check(name=name, verdict=Verdict.INCONCLUSIVE, reason=reason)
+    return Check(name=name, verdict=CanaryVerdict.INCONCLUSIVE, reason=reason)
 
 
-def judge_errors(canary: Requests, stable: Requests, limits: Limits) -> Check:
+def judge_errors(canary: Requests, stable: Requests, limits: CanaryLimits) -> Check:
     """Compare the shares of failed requests, and limit the share of lost ones.
 
     Both releases get the same mixture of requests. Refused requests therefore count in the comparison, where they show
@@ -109,29 +109,34 @@ def judge_errors(canary: Requests, stable: Requests, limits: Limits) -> Check:
     )
 
 
-def judge_duration(canary: Buckets, stable: Buckets, limits: Limits) -> Check:
-    """Compare the 99th percentiles of the inference time."""
+def judge_duration(canary: Buckets, stable: Buckets, limits: CanaryLimits) -> Check:
+    """Compare the 99th percentiles of the inference time.
+
+    A histogram does not say where in its bucket a percentile lies. The check therefore passes only if the upper edge of
+    the canary's bucket is small enough compared with the lower edge of the stable release's, and fails only if the
+    lower edge of the canary's is too large compared with the upper edge of the stable release's.
+    """
     figures = {"canary_requests": canary[-1][1], "stable_requests": stable[-1][1]}
     checked = {"p99_ratio": limits.p99_ratio, "p99_floor": limits.p99_floor, "max_p99": limits.max_p99}
     few = _too_few(DURATION, figures, limits.min_requests, checked)
     if few is not None:
         return few
     p99 = quantile_estimate(canary, 0.99, confidence=limits.confidence)
-    reference = quantile_estimate(stable, 0.99, confidence=limits.confidence)
-    largest = max(limits.p99_ratio * reference.value, limits.p99_floor)
+    reference = quantile_estimate(stable, 0.99, confidence=0.5)
+    least, most = (max(limits.p99_ratio * each, limits.p99_floor) for each in (reference.low, reference.high))
     figures |= _bounds("canary_p99", p99) | _bounds("stable_p99", reference)
     return _check(
         DURATION,
-        is_worse=p99.low > largest,
-        is_good=p99.high <= min(largest, limits.max_p99),
+        is_worse=p99.low > most,
+        is_good=p99.high <= min(least, limits.max_p99),
         reason=f"the p99 of the canary is {p99.low:.3g} to {p99.high:.3g} s, that of the stable release "
-        f"{reference.value:.3g} s",
+        f"{reference.low:.3g} to {reference.high:.3g} s",
         figures=figures,
         limits=checked,
     )
 
 
-def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks: float, limits: Limits) -> Check:
+def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks: float, limits: CanaryLimits) -> Check:
     """Limit the population stability index of each feature that the canary's network uses.
 
     The index compares recent tracks with the training data of the release that scored them. A canary that was trained
@@ -152,7 +157,7 @@ def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks
         return few
     if not canary or not all(map(math.isfinite, canary.values())):
         reason = "the canary measures no drift: its version may have no reference.json, or no used feature"
-        return Check(name=DRIFT, verdict=Verdict.INCONCLUSIVE, reason=reason, figures=figures, limits=checked)
+        return Check(name=DRIFT, verdict=CanaryVerdict.INCONCLUSIVE, reason=reason, figures=figures, limits=checked)
     worst = max(canary, key=lambda name: canary[name])
     return _check(
         DRIFT,
@@ -164,7 +169,7 @@ def judge_drift(canary: Mapping[str, float], stable: Mapping[str, float], tracks
     )
 
 
-def judge_alarms(canary: Scored, stable: Scored, limits: Limits) -> Check:
+def judge_alarms(canary: Scored, stable: Scored, limits: CanaryLimits) -> Check:
     """Compare the shares of tracks with an onset; the agreement is one minus their difference.
 
     The edge distributes requests at random, so both releases get tracks of the same kind, but not the same tracks. Two
@@ -190,7 +195,7 @@ def judge_alarms(canary: Scored, stable: Scored, limits: Limits) -> Check:
     )
 
 
-def judge_pairs(pairs: Pairs, limits: Limits) -> Check:
+def judge_pairs(pairs: Pairs, limits: CanaryLimits) -> Check:
     """Limit the share of the same tracks for which both releases gave the same decision."""
     figures: dict[str, float] = {"tracks": pairs.tracks, "agreeing_tracks": pairs.agreeing}
     if not pairs.tracks:
@@ -203,7 +208,7 @@ def judge_pairs(pairs: Pairs, limits: Limits) -> Check:
     )
 
 
-def _judge_agreement(agreement: Estimate, *, reason: str, figures: Mapping[str, float], limits: Limits) -> Check:
+def _judge_agreement(agreement: Estimate, *, reason: str, figures: Mapping[str, float], limits: CanaryLimits) -> Check:
     return _check(
         AGREEMENT,
         is_worse=agreement.high < limits.min_agreement,
@@ -223,7 +228,7 @@ def _check(
     figures: Mapping[str, float],
     limits: Mapping[str, float],
 ) -> Check:
-    verdict = Verdict.FAIL if is_worse else Verdict.PASS if is_good else Verdict.INCONCLUSIVE
+    verdict = CanaryVerdict.FAIL if is_worse else CanaryVerdict.PASS if is_good else CanaryVerdict.INCONCLUSIVE
     return Check(name=name, verdict=verdict, reason=reason, figures=figures, limits=limits)
 
 
@@ -240,7 +245,7 @@ def _too_few(
             release, _, what = count.partition("_")
             reason = f"the {release} release has {got:,.0f} {what}, and a verdict needs {least:,}"
             return Check(
-                name=name, verdict=Verdict.INCONCLUSIVE, reason=reason, figures=figures or counts, limits=limits
+                name=name, verdict=CanaryVerdict.INCONCLUSIVE, reason=reason, figures=figures or counts, limits=limits
             )
     return None
 

@@ -17,7 +17,7 @@ _PROMETHEUS: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class CanaryLimits:
     """Limits and sample sizes of the checks: the table [canary] of a TOML file."""
 
     window: int = 300
@@ -92,7 +92,7 @@ class JudgeConfig:
     """Longest time to wait for a verdict, s. 0 judges once."""
     same_tracks: SameTracks | None = None
     """Servers for the agreement; None to measure it by the shares of tracks with an onset."""
-    limits: Limits = field(default_factory=Limits)
+    limits: CanaryLimits = field(default_factory=CanaryLimits)
 
     def __post_init__(self) -> None:
         if not _PROMETHEUS.fullmatch(self.prometheus):
@@ -111,11 +111,11 @@ class JudgeConfig:
             )
 
 
-def read_limits(path: Path | None) -> Limits:
+def read_limits(path: Path | None) -> CanaryLimits:
     """Read the table [canary] of a TOML file; without a file all limits have their defaults.
 
     Raises:
         ConfigError: the file or a value is invalid.
     """
-    values: dict[str, Any] = read_settings(path, {"canary": declared_types(Limits)})["canary"]
-    return Limits(**values)
+    values: dict[str, Any] = read_settings(path, {"canary": declared_types(CanaryLimits)})["canary"]
+    return CanaryLimits(**values)

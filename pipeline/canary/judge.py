@@ -14,8 +14,8 @@ from pipeline.canary.checks import (
     DRIFT,
     DURATION,
     ERRORS,
+    CanaryVerdict,
     Check,
-    Verdict,
     judge_alarms,
     judge_drift,
     judge_duration,
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Judgement:
     """Verdict on a canary with the checks that led to it."""
 
-    verdict: Verdict
+    verdict: CanaryVerdict
     checks: tuple[Check, ...]
     note: str = ""
     """Reason why a canary that passed every check is not passed yet; empty otherwise."""
@@ -61,13 +61,13 @@ def judge(config: JudgeConfig, *, clock: Callable[[], float] = time.monotonic) -
     while True:
         judgement = judge_once(config, sample)
         passed = clock() - begun
-        if not config.wait or judgement.verdict is Verdict.FAIL:
+        if not config.wait or judgement.verdict is CanaryVerdict.FAIL:
             return judgement
-        if judgement.verdict is Verdict.PASS:
+        if judgement.verdict is CanaryVerdict.PASS:
             if passed >= config.limits.window:
                 return judgement
             note = f"the window of {config.limits.window} s is not over"
-            judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, note=note)
+            judgement = replace(judgement, verdict=CanaryVerdict.INCONCLUSIVE, note=note)
         if passed >= config.wait:
             return judgement
         _log.info("%.0f s: %s", passed, summary(judgement))
@@ -101,19 +101,19 @@ def judge_once(config: JudgeConfig, sample: pd.DataFrame | None) -> Judgement:
     ]
     if sample is None:
         checks.append(check(AGREEMENT, lambda canary, stable: judge_alarms(canary.scored(), stable.scored(), limits)))
-    elif verdict_of(checks) is Verdict.PASS:
+    elif verdict_of(checks) is CanaryVerdict.PASS:
         checks.append(check(AGREEMENT, partial(_same_tracks, config, sample)))
     else:
         checks.append(unknown(AGREEMENT, "the tracks are scored after every other check has passed"))
     return Judgement(verdict=verdict_of(checks), checks=tuple(checks))
 
 
-def verdict_of(checks: list[Check]) -> Verdict:
+def verdict_of(checks: list[Check]) -> CanaryVerdict:
     """Return the verdict of several checks: each of them must pass, and one that fails decides."""
     verdicts = {check.verdict for check in checks}
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL
-    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
+    if CanaryVerdict.FAIL in verdicts:
+        return CanaryVerdict.FAIL
+    return CanaryVerdict.PASS if verdicts == {CanaryVerdict.PASS} else CanaryVerdict.INCONCLUSIVE
 
 
 def summary(judgement: Judgement) -> str:

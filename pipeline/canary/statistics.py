@@ -4,7 +4,8 @@ Shares have Wilson's score interval, which holds for few observations and for sh
 shares has Newcombe's interval, which combines those of the shares ("Interval estimation for the difference between
 independent proportions", Statistics in Medicine 17, 1998, method 10). The number of observations
 below the true p-quantile is binomial with probability p, so the bounds of the quantile are observed quantiles at levels
-around p. If the upper level is above 1, even the largest observation is no bound.
+around p. If the upper level is above 1, even the largest observation is no bound. A histogram says only which bucket an
+observation is in, so a bound is the edge of that bucket and never a value that is interpolated inside it.
 """
 
 from __future__ import annotations
@@ -57,22 +58,29 @@ def quantile(buckets: Sequence[tuple[float, float]], level: float) -> float:
         buckets: upper bound and cumulative count of each bucket, ascending; the last bound is infinite.
         level: level of the quantile, 0 to 1.
     """
-    rank = level * buckets[-1][1]
-    lower_bound, below = 0.0, 0.0
-    for bound, count in buckets:
-        if count >= rank and count > below:
-            if math.isinf(bound):
-                return math.inf
-            return lower_bound + (bound - lower_bound) * (rank - below) / (count - below)
-        lower_bound, below = bound, count
-    return math.inf
+    lower, upper, position = _bucket(buckets, level)
+    return math.inf if math.isinf(upper) else lower + (upper - lower) * position
 
 
 def quantile_estimate(buckets: Sequence[tuple[float, float]], level: float, *, confidence: float) -> Estimate:
-    """Estimate a quantile of a histogram with bounds; see `quantile` for the buckets."""
+    """Estimate a quantile of a histogram with bounds; see `quantile` for the buckets.
+
+    The bounds are edges of buckets. With a confidence of 0.5 they are those of the bucket that has the estimate.
+    """
     spread = NormalDist().inv_cdf(confidence) * math.sqrt(level * (1.0 - level) / buckets[-1][1])
     return Estimate(
         value=quantile(buckets, level),
-        low=quantile(buckets, max(level - spread, 0.0)),
-        high=quantile(buckets, level + spread) if level + spread <= 1.0 else math.inf,
+        low=_bucket(buckets, max(level - spread, 0.0))[0],
+        high=_bucket(buckets, level + spread)[1] if level + spread <= 1.0 else math.inf,
     )
+
+
+def _bucket(buckets: Sequence[tuple[float, float]], level: float) -> tuple[float, float, float]:
+    """Return the edges of the bucket that has a quantile, and the share of the bucket's observations below it."""
+    rank = level * buckets[-1][1]
+    lower, below = 0.0, 0.0
+    for upper, count in buckets:
+        if count >= rank and count > below:
+            return lower, upper, (rank - below) / (count - below)
+        lower, below = upper, count
+    return lower, math.inf, 0.0

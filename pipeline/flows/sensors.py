@@ -9,7 +9,7 @@ from typing import Final
 
 import dagster as dg
 
-from pipeline.canary.prometheus import Prometheus
+from pipeline.canary.prometheus import NoFiguresError, Prometheus
 from pipeline.flows.environment import HOURS, failures, pipeline_settings
 from pipeline.flows.jobs import ingestion, retraining, retraining_for
 from pipeline.ingest.hours import last_hours
@@ -65,7 +65,10 @@ def drift(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReaso
         pause = dt.datetime.fromisoformat(context.cursor) + dt.timedelta(days=settings.drift_pause_days)
         if now < pause:
             return dg.SkipReason(f"drift requests no other retraining before {pause:%Y-%m-%d %H:%M} UTC")
-    series = Prometheus(settings.prometheus).series(DRIFT.format(namespace=settings.namespace))
+    try:
+        series = Prometheus(settings.prometheus).series(DRIFT.format(namespace=settings.namespace))
+    except NoFiguresError as error:
+        return dg.SkipReason(f"drift is unknown: {error}")
     if not series:
         return dg.SkipReason("the alert ReentryDrift does not fire")
     drifted = {each.labels["feature"]: round(each.value, 3) for each in series}

@@ -165,6 +165,7 @@ VERDICTS: Final = Table(
                 ("challenger", pa.string(), False),
                 ("champion", pa.string(), False),
                 ("reason", pa.string(), True),
+                ("command", pa.string(), False),
                 ("table", pa.string(), False),
                 ("tracks", pa.int64(), False),
                 ("verdict", pa.string(), False),
@@ -173,13 +174,14 @@ VERDICTS: Final = Table(
                 ("high", pa.float64(), False),
                 ("margin", pa.float64(), False),
                 ("allowed", pa.bool_(), False),
+                ("window_tracks", pa.int64(), True),
             )
         ]
     ),
     partition_by=(),
 )
 """The difference of the onset RMSE on the table, challenger minus champion, its interval and its margin are in s.
-`challenger` and `champion` are the SHA-256 of checkpoints, and `allowed` is whether the challenger may replace the
-champion."""
+`challenger` and `champion` are the SHA-256 of checkpoints, `command` is `retrain` or `gate`, `allowed` is whether the
+challenger may replace the champion, and `window_tracks` is null if the window was not compared."""
 
 TABLES: Final = {table.name: table for table in (RAW, QUARANTINE, CLEAN, FEATURES_TABLE, PREDICTIONS, VERDICTS)}

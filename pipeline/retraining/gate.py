@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.features.held_out import SHARE, is_held_out
 from pipeline.features.training_data import LakeTrainingData
@@ -19,11 +21,11 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import FEATURES_TABLE
 from pipeline.retraining.contestants import Contestant
-from pipeline.retraining.paired import RESAMPLES, Measure, compare
+from pipeline.retraining.paired import RESAMPLES, Measure, Values, compare
 from pipeline.retraining.reason import Reason
-from pipeline.retraining.scores import Scores, score_both
+from pipeline.retraining.scores import PairedScores, score_both
 from pipeline.retraining.severity import severities
-from pipeline.retraining.verdict import Comparison, Verdict, judge
+from pipeline.retraining.verdict import GateComparison, GateVerdict, judge
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError
 from reentry.schema import TRACK_ID
@@ -41,6 +43,8 @@ TABLE: Final = "table"
 WINDOW: Final = "window"
 
 _DAY: Final = 86_400.0
+_AHEAD: Final = _DAY
+"""Time by which a clock may be ahead, s. A track that starts later has a wrong time and is not in the window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +57,25 @@ class GateResult:
     """Version of the table that was scored, such as lake:features@12."""
     reason: Reason | None
     """Reason of the retraining; None if there was none."""
-    verdict: Verdict
-    main: tuple[Comparison, ...]
+    verdict: GateVerdict
+    main: tuple[GateComparison, ...]
     """Onset RMSE on the table and on the window, unless the window has too few tracks or all those of the table."""
-    guards: tuple[Comparison, ...]
+    guards: tuple[GateComparison, ...]
     """Wrong onsets, and the onset RMSE of each slice."""
-    worse: tuple[Comparison, ...]
+    worse: tuple[GateComparison, ...]
     """Comparisons that refuse the challenger."""
+    note: str = ""
+    """What restricts the window, such as too few tracks; empty if nothing does."""
 
     @property
     def allowed(self) -> bool:
         """Whether the challenger may replace the champion."""
         return self.verdict.allows(self.reason)
+
+    @property
+    def window_tracks(self) -> int | None:
+        """Number of tracks in the window; None if the window was not compared."""
+        return next((each.difference.tracks for each in self.main if each.data == WINDOW), None)
 
     def summary(self) -> str:
         """Summary in one line."""
@@ -76,7 +87,7 @@ class GateResult:
         )
         if self.worse:
             text += "; worse: " + ", ".join(f"{each.measure.name} on {each.data}, {each.group}" for each in self.worse)
-        return text
+        return f"{text}; warning: {self.note}" if self.note else text
 
     def as_dict(self) -> dict[str, Any]:
         """Content for `--json`."""
@@ -87,6 +98,8 @@ class GateResult:
             "reason": self.reason,
             "verdict": self.verdict,
             "allowed": self.allowed,
+            "window_tracks": self.window_tracks,
+            "note": self.note,
             "comparisons": [each.as_dict() | {"worse": each in self.worse} for each in (*self.main, *self.guards)],
         }
 
@@ -99,6 +112,7 @@ def run_gate(
     table: TableReference,
     reason: Reason | None = None,
     settings: PipelineSettings,
+    now: datetime | None = None,
 ) -> GateResult:
     """Score two models on the held-out tracks of the table of features, and compare them.
 
@@ -109,6 +123,7 @@ def run_gate(
         table: Version of the table of features. The window is always that of the newest version.
         reason: Reason of the retraining.
         settings: Margins and the length of the window.
+        now: The present time, by default that of the clock. The window has no tracks that start after the next day.
 
     Raises:
         InputError: The table has too few tracks that neither model was trained on.
@@ -122,7 +137,7 @@ def run_gate(
     _require_tracks(len(scores), data)
     of_newest = scores if newest == data else _scores(challenger, champion, newest)
     sets = {TABLE: scores}
-    within = of_newest.start >= of_newest.start.max(initial=0.0) - settings.gate_window_days * _DAY
+    within, note = window_of(of_newest.start, days=settings.gate_window_days, now=now or datetime.now(UTC))
     if within.sum() >= FEWEST and not (of_newest is scores and within.all()):
         sets[WINDOW] = of_newest.select(within)
     main, guards = comparisons(sets, settings)
@@ -136,7 +151,32 @@ def run_gate(
         main=tuple(main),
         guards=tuple(guards),
         worse=tuple(worse),
+        note=note,
     )
+
+
+def window_of(start: Values, *, days: float, now: datetime) -> tuple[npt.NDArray[np.bool_], str]:
+    """Return which tracks are in the window of the newest ones, and what restricts the window.
+
+    Args:
+        start: Time of the first step of each track, Unix time in s, (K,).
+        days: Length of the window, counted from the newest track whose time is possible.
+        now: The present time.
+
+    Returns:
+        Whether each track is in the window, (K,), and a note, which is empty if nothing restricts the window.
+    """
+    possible = start <= now.timestamp() + _AHEAD
+    end = start[possible].max(initial=0.0)
+    within = possible & (start >= end - days * _DAY)
+    notes = []
+    if not possible.all():
+        notes.append(
+            f"{np.sum(~possible)} of {len(start)} tracks are dated after the present and are not in the window"
+        )
+    if within.sum() < FEWEST:
+        notes.append(f"the window of {days:g} days was not compared: it has {within.sum()} of {FEWEST} tracks")
+    return within, ", and ".join(notes)
 
 
 def require_held_out(data: LakeTrainingData) -> None:
@@ -164,8 +204,8 @@ def _require_tracks(count: int, data: LakeTrainingData) -> None:
 
 
 def comparisons(
-    sets: Mapping[str, Scores], settings: PipelineSettings, *, resamples: int = RESAMPLES
-) -> tuple[list[Comparison], list[Comparison]]:
+    sets: Mapping[str, PairedScores], settings: PipelineSettings, *, resamples: int = RESAMPLES
+) -> tuple[list[GateComparison], list[GateComparison]]:
     """Compare two models by their scores; return the main comparisons and the guards, see `judge`.
 
     Args:
@@ -175,12 +215,12 @@ def comparisons(
     """
     generator = np.random.default_rng(0)
 
-    def compared(measure: Measure, data: str, group: str, scores: Scores) -> Comparison:
+    def compared(measure: Measure, data: str, group: str, scores: PairedScores) -> GateComparison:
         squared = measure is ONSET_RMSE
         first, second = (np.square(scores.errors) if squared else scores.wrong).T
         difference = compare(measure, first, second, generator=generator, resamples=resamples)
         margin = max(settings.gate_margin, settings.gate_margin_share * difference.champion) if squared else 0.0
-        return Comparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
+        return GateComparison(data=data, group=group, measure=measure, margin=margin, difference=difference)
 
     main = [compared(ONSET_RMSE, data, "all", scores) for data, scores in sets.items()]
     guards = [compared(WRONG_ONSETS, data, "all", scores) for data, scores in sets.items()]
@@ -188,7 +228,7 @@ def comparisons(
     return main, guards
 
 
-def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData) -> Scores:
+def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData) -> PairedScores:
     """Score the tracks that neither model was trained on, as far as that is known."""
     with data.open(challenger.groups | champion.groups) as labelled:
         samples = labelled.samples
@@ -202,7 +242,7 @@ def _scores(challenger: Contestant, champion: Contestant, data: LakeTrainingData
         return score_both(challenger, champion, unseen, known)
 
 
-def slices_of(scores: Scores) -> Sequence[tuple[str, Scores]]:
+def slices_of(scores: PairedScores) -> Sequence[tuple[str, PairedScores]]:
     """Return the name and the scores of each slice that has enough tracks; a property with one value has no slices."""
     found = []
     for by, names in scores.groups.items():

@@ -1,16 +1,18 @@
 """Retraining: train on the newest version of the table of features, compare with production, export, promote.
 
-    features@N -> train -> baselines beside the run -> gate -> verdict -> export -> promotion
+    features@N -> train -> baselines beside the run -> gate -> export -> promotion -> verdict
                                                         |
                                            the version in production
 
 Every step may be repeated. A training of the same version gives the same checkpoint, and its verdict is recorded once.
+The verdict is recorded last, because `pipeline.retraining.due` takes it for a retraining that is complete. After an
+interruption, or an export that failed, the retraining is therefore still due.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,8 @@ from pipeline.retraining.contestants import Contestant, checkpoint_contestant, v
 from pipeline.retraining.due import why_not_due
 from pipeline.retraining.gate import GateResult, require_held_out, run_gate
 from pipeline.retraining.reason import Reason
-from pipeline.retraining.verdict import Verdict
-from pipeline.retraining.verdicts import record_verdict
+from pipeline.retraining.verdict import GateVerdict
+from pipeline.retraining.verdicts import RETRAIN, record_verdict
 from pipeline.settings import PipelineSettings
 from reentry.errors import ExportError, RepositoryError
 from registry.labels import Record
@@ -76,7 +78,7 @@ class RetrainReport:
     @property
     def refused(self) -> bool:
         """Whether the gate found the new model worse."""
-        return self.gate is not None and self.gate.verdict is Verdict.WORSE
+        return self.gate is not None and self.gate.verdict is GateVerdict.WORSE
 
     def summary(self) -> str:
         """Summary in a few lines of text."""
@@ -104,6 +106,9 @@ class RetrainReport:
 def retrain(config: RetrainConfig, settings: PipelineSettings) -> RetrainReport:
     """Train on the newest tracks and judge the new model.
 
+    The verdict is recorded after the last step that was requested, or at once if it refuses the model. An error before
+    that leaves the retraining due.
+
     Raises:
         LakeError: The table of features does not exist, or the store is unavailable.
         InputError: The tracks are too few, or the settings are invalid.
@@ -130,19 +135,12 @@ def retrain(config: RetrainConfig, settings: PipelineSettings) -> RetrainReport:
             reason=config.reason,
             settings=settings,
         )
-        record_verdict(lake, result)
     report = RetrainReport(trained=trained, gate=result)
-    if report.refused or not (config.export or config.promote):
-        return report
-    version = _export(config, store, trained.checkpoint)
-    try:
-        if config.promote and result is not None and result.allowed:
-            _require_production(store, production)
-            promote(store, version, reason=f"gate: {result.verdict} on {result.table}, retrained for {config.reason}")
-    finally:
-        mirror_labels(store)
-    promoted = Record.of(store).labels.production == version
-    return RetrainReport(trained=trained, gate=result, version=version, promoted=promoted)
+    if not report.refused and (config.export or config.promote):
+        report = _install(config, store, report, compared=production)
+    if result is not None:
+        record_verdict(lake, result, command=RETRAIN)
+    return report
 
 
 def _train(config: RetrainConfig, data: LakeTrainingData, champion: Contestant | None) -> TrainReport:
@@ -162,6 +160,29 @@ def _settings(path: Path | None, champion: Contestant | None) -> tuple[ModelConf
     return read_configs(path, model={}, train={})
 
 
+def _install(
+    config: RetrainConfig, store: VersionStore, report: RetrainReport, *, compared: int | None
+) -> RetrainReport:
+    """Export the new checkpoint, and promote it if that is requested and allowed.
+
+    Raises:
+        ExportError: The export failed.
+        RepositoryError: The version in production is no longer `compared`.
+    """
+    assert report.trained is not None
+    trained, result = report.trained, report.gate
+    version = _export(config, store, trained.checkpoint)
+    try:
+        if config.promote and result is not None and result.allowed:
+            _require_production(store, compared)
+            reason = f"gate: {result.verdict} on {result.table}, retrained for {config.reason}"
+            promote(store, version, reason=f"{reason}; warning: {result.note}" if result.note else reason)
+    finally:
+        mirror_labels(store)
+    promoted = Record.of(store).labels.production == version
+    return replace(report, version=version, promoted=promoted)
+
+
 def _require_production(store: VersionStore, compared: int | None) -> None:
     """Require that the version in production is still the one that the new model was compared with.
 
@@ -175,7 +196,7 @@ def _require_production(store: VersionStore, compared: int | None) -> None:
             where=store.location,
             expected=f"version {compared}",
             got=f"version {production}",
-            fix="compare the candidate with it: reentry gate candidate",
+            fix="run the command again, or compare the candidate with the new version: reentry gate candidate",
         )
 
 

@@ -23,7 +23,7 @@ Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class PairedScores:
     """What the comparison needs of K scored tracks."""
 
     start: Values
@@ -38,9 +38,9 @@ class Scores:
     def __len__(self) -> int:
         return len(self.start)
 
-    def select(self, chosen: npt.NDArray[np.bool_]) -> Scores:
+    def select(self, chosen: npt.NDArray[np.bool_]) -> PairedScores:
         """Return the scores of some of the tracks; `chosen` has the shape (K,)."""
-        return Scores(
+        return PairedScores(
             start=self.start[chosen],
             errors=self.errors[chosen],
             wrong=self.wrong[chosen],
@@ -50,7 +50,7 @@ class Scores:
 
 def score_both(
     challenger: Contestant, champion: Contestant, samples: Sequence[Sample], severities: Mapping[int, str]
-) -> Scores:
+) -> PairedScores:
     """Score tracks with two models.
 
     Args:
@@ -74,7 +74,7 @@ def score_both(
                 groups["sensors"].append(sensors(sample.track))
                 groups["range"].append(range_class(sample.track))
             advance(len(part))
-    return Scores(
+    return PairedScores(
         start=np.array(start),
         errors=np.concatenate(errors),
         wrong=np.concatenate(wrong),

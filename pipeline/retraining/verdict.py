@@ -26,7 +26,7 @@ ALPHA: Final = 0.05
 """Probability with which two equal models are found different in one direction."""
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     """Result of a comparison of two models, about the challenger."""
 
     BETTER = "better"
@@ -40,11 +40,11 @@ class Verdict(StrEnum):
         Args:
             reason: Reason of the retraining; None if there was none.
         """
-        return self is Verdict.BETTER or (reason is Reason.DRIFT and self is not Verdict.WORSE)
+        return self is GateVerdict.BETTER or (reason is Reason.DRIFT and self is not GateVerdict.WORSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class GateComparison:
     """Comparison of both models by one measure on one group of tracks."""
 
     data: str
@@ -74,7 +74,7 @@ class Comparison:
         }
 
 
-def judge(main: Sequence[Comparison], guards: Sequence[Comparison]) -> tuple[Verdict, list[Comparison]]:
+def judge(main: Sequence[GateComparison], guards: Sequence[GateComparison]) -> tuple[GateVerdict, list[GateComparison]]:
     """Return the verdict, and the comparisons that make the challenger worse.
 
     Args:
@@ -87,8 +87,8 @@ def judge(main: Sequence[Comparison], guards: Sequence[Comparison]) -> tuple[Ver
         comparison for comparison, p in zip(every, adjusted, strict=True) if p <= ALPHA and not comparison.within_margin
     ]
     if worse:
-        return Verdict.WORSE, worse
+        return GateVerdict.WORSE, worse
     if not all(comparison.within_margin for comparison in main):
-        return Verdict.WITHIN_NOISE, []
+        return GateVerdict.WITHIN_NOISE, []
     improved = holm([comparison.difference.p_better for comparison in main]) <= ALPHA
-    return (Verdict.BETTER if improved.any() else Verdict.SAME), []
+    return (GateVerdict.BETTER if improved.any() else GateVerdict.SAME), []

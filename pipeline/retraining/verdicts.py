@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final, Literal
 
 import pyarrow as pa
 
@@ -16,6 +17,11 @@ from training.runs.checkpoints import tag_run
 
 _log = logging.getLogger(__name__)
 
+RETRAIN: Final = "retrain"
+GATE: Final = "gate"
+Command = Literal["retrain", "gate"]
+"""Command that has called the gate. Only a verdict of `retrain` shows that a model was trained."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastRetraining:
@@ -26,10 +32,15 @@ class LastRetraining:
     """Version of the table that it was trained on."""
 
 
-def record_verdict(lake: Lake, result: GateResult) -> bool:
+def record_verdict(lake: Lake, result: GateResult, *, command: Command) -> bool:
     """Record a verdict; return False if an earlier call has recorded the same one.
 
     The tags of the run are a copy for people. If MLflow is unavailable, a warning is logged.
+
+    Args:
+        lake: The tables.
+        result: Result of the gate.
+        command: Command that has called the gate.
 
     Raises:
         LakeError: The store is unavailable.
@@ -40,6 +51,7 @@ def record_verdict(lake: Lake, result: GateResult) -> bool:
         "challenger": result.challenger.checkpoint_sha256,
         "champion": result.champion.checkpoint_sha256,
         "reason": result.reason,
+        "command": command,
         "table": result.table,
         "tracks": whole.difference.tracks,
         "verdict": str(result.verdict),
@@ -48,8 +60,9 @@ def record_verdict(lake: Lake, result: GateResult) -> bool:
         "high": whole.difference.high,
         "margin": whole.margin,
         "allowed": result.allowed,
+        "window_tracks": result.window_tracks,
     }
-    names = ("challenger", "champion", "reason", "table", "verdict")
+    names = ("challenger", "champion", "reason", "command", "table", "verdict")
     key = "gate:" + ":".join(str(row[name]) for name in names)
     rows = pa.Table.from_pylist([row], schema=VERDICTS.schema)
     committed = lake.commit_once(VERDICTS.name, [key], lambda _keys, _table: rows)
@@ -62,7 +75,7 @@ def record_verdict(lake: Lake, result: GateResult) -> bool:
 
 
 def last_retraining(lake: Lake) -> LastRetraining | None:
-    """Return the newest retraining; None if there was none.
+    """Return the newest retraining; None if there was none. A call of `reentry gate` is not one, whatever its reason.
 
     Raises:
         LakeError: The store is unavailable.
@@ -70,8 +83,8 @@ def last_retraining(lake: Lake) -> LastRetraining | None:
     if not lake.exists(VERDICTS.name):
         return None
     with lake.errors(VERDICTS.name):
-        rows = lake.open(VERDICTS.name).to_pyarrow_table(columns=["time", "reason", "table"]).to_pylist()
-    retrainings = [row for row in rows if row["reason"] is not None]
+        rows = lake.open(VERDICTS.name).to_pyarrow_table(columns=["time", "command", "table"]).to_pylist()
+    retrainings = [row for row in rows if row["command"] == RETRAIN]
     if not retrainings:
         return None
     newest = max(retrainings, key=lambda row: row["time"])

@@ -53,6 +53,7 @@ SCRIPTS = K8S / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
 TRITON_URL = "REENTRY_GATEWAY_TRITON_URL"
 IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
+STABLE_REPLICAS = "reentry/stable-replicas"
 TIMEOUT = 180.0
 
 STAND_IN = """#!/usr/bin/env bash
@@ -64,6 +65,10 @@ command=$*
 printf '%s\\n' "${command//$'\\n'/ }" >>"$STATE/commands"
 namespace=
 [ "$1" = -n ] && namespace=$2 && shift 2
+if [[ $* == "$UNANSWERED"* ]] && [[ " $LOST " == *" $(grep -c -- "$UNANSWERED" "$STATE/commands") "* ]]; then
+    echo "Unable to connect to the server: EOF" >&2
+    exit 1
+fi
 case "$*" in
 get*) exec "$KUBECTL" --kubeconfig=/dev/null --cache-dir="$STATE/cache" --server="$API" -n "$namespace" "$@" ;;
 "apply --dry-run=server -f - "*) [ -z "${FORBIDDEN:-}" ] || { echo "$FORBIDDEN" >&2 && exit 1; } ;;
@@ -112,6 +117,10 @@ class Cluster:
     """Error message with which the API server refuses an apply; empty if it accepts the apply."""
     verdicts: str = ""
     """Statuses of the stand-in for the judge."""
+    unanswered: str = "get deployment reentry-canary --ignore-not-found"
+    """Beginning of the commands of which the API server does not answer some."""
+    lost: str = ""
+    """Numbers of these commands, from 1, that have no answer."""
 
     def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -142,6 +151,8 @@ class Cluster:
             "WATCHED": "yes" if self.watched else "",
             "FORBIDDEN": self.forbidden,
             "VERDICTS": self.verdicts,
+            "UNANSWERED": self.unanswered,
+            "LOST": self.lost,
         }
 
     def judged(self, verdicts: str) -> None:
@@ -212,16 +223,22 @@ def canary(cluster: Cluster) -> Cluster:
     return cluster
 
 
-def put_canary(cluster: Cluster, replicas: int) -> None:
+def put_canary(cluster: Cluster, replicas: int, *, started: int | None = None) -> None:
+    """Put a canary into a cluster, which started when the stable release had a number of replicas."""
     canaries = []
     for name in (SERVER, GATEWAY):
         deployment = copy.deepcopy(one("overlays/production", "Deployment", name))
         deployment["metadata"]["name"] = f"{name}-canary"
         deployment["spec"]["replicas"] = replicas
+        if started is not None:
+            deployment["metadata"].setdefault("annotations", {})[STABLE_REPLICAS] = str(started)
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
         for labels in (deployment["metadata"]["labels"], deployment["spec"]["selector"]["matchLabels"]):
             labels["release"] = "canary"
         canaries.append(deployment)
+    ingress = copy.deepcopy(one("overlays/production", "Ingress", GATEWAY))
+    ingress["metadata"] |= {"name": f"{GATEWAY}-canary"}
+    canaries.append(ingress)
     cluster.put(*canaries, name="2-canary")
 
 
@@ -570,6 +587,8 @@ def test_a_canary_differs_from_the_deployed_release_only_in_name_labels_image_an
         assert set(manifest["metadata"]) <= {"name", "namespace", "labels", "annotations"}
         assert manifest["spec"].get("clusterIP") == ("None" if name == "reentry-feeds-canary" else None)
         annotations = manifest["metadata"].get("annotations", {})
+        replicas = annotations.pop(STABLE_REPLICAS, None)
+        assert replicas == ("3" if kind == "Deployment" else None)
         assert not [key for key in annotations if "nginx" not in key], kind
         kubernetes_validate.validate(manifest, "1.37", strict=True)
 
@@ -671,6 +690,17 @@ def test_the_weight_falls_before_replicas_are_removed(cluster: Cluster, weight: 
     assert cluster.changes == [route(weight), *resize(replicas)]
 
 
+@pytest.mark.parametrize(("weight", "replicas"), [(100, 6), (50, 3)])
+def test_a_canary_keeps_its_size_when_the_stable_release_shrinks_without_traffic(
+    cluster: Cluster, weight: int, replicas: int
+) -> None:
+    put_canary(cluster, replicas=6, started=6)  # the stable release has 3 replicas now
+    result = cluster.run("canary.sh", "weight", str(weight))
+    assert result.returncode == 0, result.stderr
+    resized = resize(replicas)
+    assert cluster.changes == ([*resized, route(weight)] if weight == 100 else [route(weight), *resized])
+
+
 def test_a_canary_whose_pods_do_not_start_gets_no_more_weight(canary: Cluster) -> None:
     canary.broken = "reentry-canary"
     result = canary.run("canary.sh", "weight", "100")
@@ -703,6 +733,19 @@ def test_a_promotion_keeps_the_traffic_on_the_canary_until_the_stable_release_sc
     ]
 
 
+@pytest.mark.parametrize(("replicas", "started"), [(6, 6), (6, None), (8, 6)])
+def test_a_promotion_never_shrinks_the_canary_and_makes_the_stable_release_as_large(
+    cluster: Cluster, replicas: int, started: int | None
+) -> None:
+    put_canary(cluster, replicas=replicas, started=started)
+    result = cluster.run("canary.sh", "promote")
+    assert result.returncode == 0, result.stderr
+    assert cluster.changes[:2] == [route(100), f"set image deployment/reentry triton={IMAGE}"]
+    assert [line for line in cluster.changes if line.startswith("scale")] == [
+        f"scale deployment/{name} --replicas={replicas}" for name in (SERVER, GATEWAY)
+    ]
+
+
 def test_a_promotion_sets_the_image_of_every_container_that_runs_it(cluster: Cluster) -> None:
     cluster.put(*build("tensorrt/init"))
     cluster.broken = "reentry-canary"
@@ -728,6 +771,13 @@ def test_abort_removes_the_traffic_before_the_pods(canary: Cluster) -> None:
     result = canary.run("canary.sh", "abort")
     assert result.returncode == 0, result.stderr
     assert canary.changes == [route(0), *REMOVE]
+
+
+def test_an_abort_can_be_repeated_after_the_ingress_was_deleted(canary: Cluster) -> None:
+    canary.live["2-canary"] = [each for each in canary.live["2-canary"] if each["kind"] != "Ingress"]
+    result = canary.run("canary.sh", "abort")
+    assert result.returncode == 0, result.stderr
+    assert canary.changes == REMOVE
 
 
 PROMETHEUS = "http://prometheus.example.com"
@@ -832,3 +882,35 @@ def test_a_canary_command_without_a_canary_is_an_error(cluster: Cluster, command
     assert result.returncode == 1
     assert "no canary" in result.stderr
     assert cluster.changes == []
+
+
+@pytest.mark.parametrize(
+    "command", [("start", IMAGE), AUTO[1:], ("weight", "10"), ("promote",), ("abort",)], ids=lambda c: c[0]
+)
+def test_a_cluster_that_does_not_answer_is_not_one_without_a_canary(cluster: Cluster, command: tuple[str, ...]) -> None:
+    cluster.judged("0")
+    cluster.lost = "1"
+    result = cluster.run("canary.sh", *command)
+    assert (result.returncode, cluster.changes) == (1, [])
+    assert "the cluster does not say whether a canary exists" in result.stderr
+
+
+@pytest.mark.parametrize(("lost", "removed"), [("3", True), ("3 4", False)])
+def test_auto_tries_to_abort_a_canary_although_the_cluster_does_not_answer(
+    cluster: Cluster, lost: str, removed: bool
+) -> None:
+    """The third look for a canary is that of the script when it ends, and the fourth one that of its abort."""
+    cluster.judged("1")
+    cluster.lost = lost
+    result = cluster.run(*AUTO)
+    assert result.returncode == 1
+    assert (cluster.changes[-3:] == [route(0), *REMOVE]) is removed
+    assert ("error: the canary could not be removed; fix: canary.sh abort" in result.stderr) is not removed
+
+
+def test_no_weight_is_left_in_a_route_that_the_cluster_did_not_show(canary: Cluster) -> None:
+    canary.put(one("gateway-api", "HTTPRoute"), name="3-route")
+    canary.unanswered, canary.lost = "get httproute reentry-gateway", "1"
+    result = canary.run("canary.sh", "abort")
+    assert (result.returncode, canary.changes) == (1, [])
+    assert "cannot read the route: Unable to connect" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator
@@ -26,8 +27,11 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import EXTRA, RAW
 from pipeline.retraining import retrain
+from pipeline.retraining.contestants import checkpoint_contestant
+from pipeline.retraining.gate import run_gate
 from pipeline.retraining.severity import severities
 from pipeline.retraining.verdicts import record_verdict
+from pipeline.settings import PipelineSettings
 from reentry.runtime.files import sha256_of
 from reentry.tracks.write import write_tracks
 from registry.labels import Record
@@ -136,8 +140,10 @@ def test_a_worse_challenger_is_refused_whatever_the_reason(place: Place) -> None
     assert 0.4 < table["low"] < table["difference"] < table["high"] < 1.1
     assert 20 <= window["tracks"] < table["tracks"]
     (row,) = place.verdicts()
-    assert (row["verdict"], row["allowed"], row["reason"], row["tracks"]) == ("worse", False, "drift", table["tracks"])
+    assert (row["verdict"], row["allowed"], row["command"], row["reason"]) == ("worse", False, "gate", "drift")
+    assert row["tracks"] == table["tracks"]
     assert row["difference"] == pytest.approx(table["difference"])
+    assert row["window_tracks"] == found["window_tracks"] == window["tracks"]
 
 
 def test_an_equal_challenger_replaces_production_only_after_drift(place: Place) -> None:
@@ -154,6 +160,17 @@ def test_a_better_challenger_is_allowed_and_its_verdict_is_recorded_once(place: 
         found = place.run("gate", "production", "--against", production, status=0)
         assert (found["verdict"], found["allowed"], found["challenger"]) == ("better", True, "version 1")
     assert [(row["champion"], row["verdict"]) for row in place.verdicts()] == [(sha256_of(production), "better")]
+
+
+def test_a_better_verdict_without_a_window_has_a_warning(place: Place) -> None:
+    models = [checkpoint_contestant(path) for path in (place.folder / "model.ckpt", place.checkpoint(20.0))]
+    table, long_ago = TableReference("features"), dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
+    result = run_gate(*models, place.lake, table=table, settings=PipelineSettings(), now=long_ago)
+    assert (result.verdict, result.window_tracks) == ("better", None)
+    assert "warning: 47 of 47 tracks are dated after the present" in result.summary()
+    assert "the window of 7 days was not compared: it has 0 of 20 tracks" in result.as_dict()["note"]
+    record_verdict(place.lake, result, command="gate")
+    assert [row["window_tracks"] for row in place.verdicts()] == [None]
 
 
 def test_an_old_version_of_the_table_is_scored_beside_the_newest_window(place: Place) -> None:
@@ -210,7 +227,8 @@ def test_a_better_model_is_promoted_and_repeating_the_retraining_changes_nothing
     assert len(hashes) == 1
     assert (again.model_config, again.train_config) == (first.model_config, first.train_config)
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in first.model.state_dict().items())
-    assert [row["reason"] for row in sorted(place.verdicts(), key=lambda row: row["time"])] == ["data", "schedule"]
+    recorded = [(row["command"], row["reason"]) for row in sorted(place.verdicts(), key=lambda row: row["time"])]
+    assert recorded == [("retrain", "data"), ("retrain", "schedule")]
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +242,7 @@ def train_gives(monkeypatch: pytest.MonkeyPatch, report: TrainReport, checkpoint
     """Let `retrain` take the files of a finished training, with another checkpoint."""
 
     def finished(_data: object, out: Path, *_settings: object, **_options: object) -> TrainReport:
-        shutil.copytree(report.checkpoint.parent, out)
+        shutil.copytree(report.checkpoint.parent, out, dirs_exist_ok=True)
         save_checkpoint(out / CHECKPOINT_NAME, checkpoint)
         return replace(report, checkpoint=out / CHECKPOINT_NAME)
 
@@ -239,6 +257,7 @@ def test_a_worse_model_is_neither_installed_nor_promoted(
     report = place.train("--promote", status=3)
     assert (report["gate"]["verdict"], report["refused"], report["version"]) == ("worse", True, None)
     assert open_store(place.repository).versions() == [1]
+    assert "still the newest version" in place.train("--if-due", "--promote")["not_due"]  # refused, so not again
 
 
 def test_nothing_is_promoted_if_production_changes_during_the_training(
@@ -246,16 +265,34 @@ def test_nothing_is_promoted_if_production_changes_during_the_training(
 ) -> None:
     train_gives(monkeypatch, trained, trained.trained.checkpoint)
 
-    def meanwhile(*arguments: Any) -> bool:
+    def meanwhile(config: ExportConfig) -> Any:
         promote(open_store(place.repository), 2)
-        return record_verdict(*arguments)
+        return export_checkpoint(config)
 
     export_checkpoint(ExportConfig(checkpoint=place.folder / "model.ckpt", repository=place.repository))
-    monkeypatch.setattr(retrain, "record_verdict", meanwhile)
+    monkeypatch.setattr(retrain, "export_checkpoint", meanwhile)
     with pytest.raises(AssertionError, match="another version went into production"):
         place.train("--promote", status=0)
     labels = Record.of(open_store(place.repository)).labels
     assert (labels.production, labels.candidate) == (2, 3)
+    assert not place.lake.exists("verdicts")  # the model has not been compared with version 2
+
+
+def test_a_retraining_whose_export_failed_is_still_due(
+    place: Place, trained: TrainReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_config: ExportConfig) -> Any:
+        raise OSError("No space left on device")
+
+    train_gives(monkeypatch, trained, trained.trained.checkpoint)
+    monkeypatch.setattr(retrain, "export_checkpoint", full)
+    with pytest.raises(AssertionError, match="No space left on device"):
+        place.train("--if-due", "--export")
+    monkeypatch.setattr(retrain, "export_checkpoint", export_checkpoint)
+    assert not place.lake.exists("verdicts")
+    assert place.train("--if-due", "--export")["version"] == 2
+    assert [row["command"] for row in place.verdicts()] == ["retrain"]
+    assert "still the newest version" in place.train("--if-due", "--export")["not_due"]
 
 
 def test_the_first_model_of_a_repository_goes_into_production(

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.canary.config import JudgeConfig, Limits, SameTracks, read_limits
+from pipeline.canary.config import CanaryLimits, JudgeConfig, SameTracks, read_limits
 from reentry.errors import ConfigError
 from tests.contract.manifests import K8S
 
 
 def test_without_a_file_all_limits_have_their_defaults() -> None:
-    assert read_limits(None) == Limits()
+    assert read_limits(None) == CanaryLimits()
 
 
 def test_the_guide_lists_every_limit_with_its_default(tmp_path: Path) -> None:
@@ -25,14 +25,14 @@ def test_the_guide_lists_every_limit_with_its_default(tmp_path: Path) -> None:
     (table,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
     file = tmp_path / "canary.toml"
     file.write_text(table)
-    assert read_limits(file) == Limits()
-    assert set(tomllib.loads(table)["canary"]) == {field.name for field in fields(Limits)}
+    assert read_limits(file) == CanaryLimits()
+    assert set(tomllib.loads(table)["canary"]) == {field.name for field in fields(CanaryLimits)}
 
 
 def test_a_file_replaces_the_limits_that_it_names(tmp_path: Path) -> None:
     file = tmp_path / "canary.toml"
     file.write_text("[canary]\nwindow = 60\nmin_agreement = 0.9\n")
-    assert read_limits(file) == Limits(window=60, min_agreement=0.9)
+    assert read_limits(file) == CanaryLimits(window=60, min_agreement=0.9)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_an_invalid_file_is_an_error(tmp_path: Path, text: str) -> None:
         read_limits(file)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
+@pytest.mark.parametrize("name", [field.name for field in fields(CanaryLimits)])
 @pytest.mark.parametrize("value", [-1, float("nan")])
 def test_every_limit_has_a_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):
-        Limits(**{name: value})
+        CanaryLimits(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_the_limits_are_those_of_the_alerts() -> None:
     groups = yaml.safe_load((K8S / "monitoring" / "rules.yaml").read_text())["groups"]
     alerts = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
     for alert, limit in (
-        ("ReentryErrorRatio", Limits().max_error_ratio),
-        ("ReentryLatencyHigh", Limits().max_p99),
-        ("ReentryDrift", Limits().max_psi),
+        ("ReentryErrorRatio", CanaryLimits().max_error_ratio),
+        ("ReentryLatencyHigh", CanaryLimits().max_p99),
+        ("ReentryDrift", CanaryLimits().max_psi),
     ):
         assert float(alerts[alert].rpartition(">")[2]) == limit

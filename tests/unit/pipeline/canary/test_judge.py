@@ -15,21 +15,21 @@ from typer.testing import CliRunner
 from cli import app
 from cli.canary import STATUS
 from pipeline.canary import judge as module
-from pipeline.canary.checks import Check, Verdict
-from pipeline.canary.config import JudgeConfig, Limits
+from pipeline.canary.checks import CanaryVerdict, Check
+from pipeline.canary.config import CanaryLimits, JudgeConfig
 from pipeline.canary.judge import Judgement, judge, verdict_of
 from tests.garbage_server import FINAL, garbage_server
 from tests.gateway_servers import free_port
 
-PASS, FAIL, INCONCLUSIVE = Verdict
+PASS, FAIL, INCONCLUSIVE = CanaryVerdict
 
 
-def checked(*verdicts: Verdict) -> list[Check]:
+def checked(*verdicts: CanaryVerdict) -> list[Check]:
     return [Check(name=str(number), verdict=each, reason="") for number, each in enumerate(verdicts)]
 
 
-@given(st.lists(st.sampled_from(Verdict), min_size=4, max_size=4))
-def test_every_check_must_pass_and_one_that_fails_decides(verdicts: list[Verdict]) -> None:
+@given(st.lists(st.sampled_from(CanaryVerdict), min_size=4, max_size=4))
+def test_every_check_must_pass_and_one_that_fails_decides(verdicts: list[CanaryVerdict]) -> None:
     found = verdict_of(checked(*verdicts))
     assert (found is PASS) == (set(verdicts) == {PASS})
     assert (found is FAIL) == (FAIL in verdicts)
@@ -47,13 +47,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     return slept
 
 
-def judged(monkeypatch: pytest.MonkeyPatch, slept: list[float], *verdicts: Verdict, wait: int = 600) -> Judgement:
+def judged(monkeypatch: pytest.MonkeyPatch, slept: list[float], *verdicts: CanaryVerdict, wait: int = 600) -> Judgement:
     """Return the judgement of a judge whose judgements, one after the other, have these verdicts; the last repeats."""
     given = chain(verdicts, repeat(verdicts[-1]))
     monkeypatch.setattr(
         module, "judge_once", lambda *_: Judgement(verdict=(each := next(given)), checks=tuple(checked(each)))
     )
-    config = JudgeConfig(prometheus="http://127.0.0.1:9090", wait=wait, limits=Limits(window=60, interval=20))
+    config = JudgeConfig(prometheus="http://127.0.0.1:9090", wait=wait, limits=CanaryLimits(window=60, interval=20))
     return judge(config, clock=lambda: sum(slept))
 
 
@@ -89,7 +89,7 @@ def test_a_canary_that_passes_late_passes(monkeypatch: pytest.MonkeyPatch, clock
 
 
 def test_a_judge_that_does_not_wait_judges_once(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
-    for verdict in Verdict:
+    for verdict in CanaryVerdict:
         assert judged(monkeypatch, clock, verdict, wait=0).verdict is verdict
     assert clock == []
 

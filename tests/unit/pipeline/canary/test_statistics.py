@@ -102,7 +102,16 @@ def test_a_quantile_beyond_the_last_finite_bound_is_infinite() -> None:
 
 def test_few_observations_do_not_bound_a_quantile_from_above() -> None:
     found = [quantile_estimate([(0.1, n), (math.inf, n)], 0.99, confidence=0.95).high for n in (267.0, 268.0)]
-    assert found == [math.inf, pytest.approx(0.1, abs=1e-5)]
+    assert found == [math.inf, 0.1]
+
+
+@pytest.mark.parametrize(("level", "edges"), [(0.25, (0.0, 0.1)), (0.7, (0.1, 0.2)), (0.95, (0.2, 0.5))])
+def test_the_bounds_of_a_quantile_are_edges_of_buckets(level: float, edges: tuple[float, float]) -> None:
+    found = quantile_estimate(BUCKETS, level, confidence=0.5)
+    assert (found.low, found.high) == edges
+    assert found.low < found.value < found.high
+    wide = quantile_estimate(BUCKETS, 0.88, confidence=0.95)  # the levels are 0.83 and 0.93
+    assert (wide.low, wide.high) == (0.1, 0.5)
 
 
 def test_the_bounds_of_a_quantile_cover_it_as_often_as_their_confidence_says() -> None:

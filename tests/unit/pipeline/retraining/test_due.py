@@ -37,10 +37,19 @@ def lake(features: str, tmp_path: Path) -> Lake:
     return Lake(str(tmp_path))
 
 
-def judged(lake: Lake, table: str, *, days_ago: float, reason: str | None = "schedule") -> None:
+def judged(lake: Lake, table: str, *, days_ago: float, reason: str = "schedule", command: str = "retrain") -> None:
     time = NOW - dt.timedelta(days=days_ago)
-    row = {"time": time, "challenger": "c", "champion": "p", "reason": reason, "table": table, "tracks": 30}
-    row |= {"verdict": "same", "difference": 0.0, "low": 0.0, "high": 0.0, "margin": 0.1, "allowed": False}
+    row = {"time": time, "challenger": "c", "champion": "p", "reason": reason, "command": command}
+    row |= {
+        "table": table,
+        "tracks": 30,
+        "verdict": "same",
+        "difference": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "margin": 0.1,
+        "allowed": False,
+    }
     rows = pa.Table.from_pylist([row], schema=VERDICTS.schema)
     lake.commit_once(VERDICTS.name, [f"{table} {days_ago}"], lambda *_: rows)
 
@@ -54,9 +63,9 @@ def test_the_first_retraining_is_always_due(lake: Lake, reason: Reason) -> None:
     assert why_not(lake, reason) is None
 
 
-def test_a_verdict_without_a_retraining_does_not_count(lake: Lake) -> None:
-    judged(lake, "lake:features@2", days_ago=0, reason=None)
-    assert why_not(lake, Reason.SCHEDULE) is None
+def test_a_gate_by_hand_is_no_retraining_whatever_its_reason(lake: Lake) -> None:
+    judged(lake, "lake:features@2", days_ago=0, reason="drift", command="gate")
+    assert [why_not(lake, reason) for reason in Reason] == [None, None, None]
 
 
 @pytest.mark.parametrize("reason", Reason)
