@@ -111,6 +111,16 @@ def test_log_files_are_searched_for_ids_and_exact_coordinates(filled: Filled, tm
     ]
 
 
+def test_an_invalid_byte_does_not_hide_an_email_address_in_a_log(filled: Filled, tmp_path: Path) -> None:
+    text = b"\xff someone@example.net"
+    (tmp_path / "ingest.log").write_bytes(text)
+    (Path(filled.settings.lake) / "raw" / "_delta_log" / "planted.json").write_bytes(text)
+    assert places(audit(filled.settings, logs=[tmp_path / "ingest.log"])) == [
+        ("raw: raw/_delta_log/planted.json", "an e-mail address"),
+        (str(tmp_path / "ingest.log"), "an e-mail address"),
+    ]
+
+
 def test_a_file_of_ids_replaces_those_of_the_landing_folder(filled: Filled, tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("8000123\n\n")
     add_file(filled, altitude=8000123.0)
