@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -167,8 +168,10 @@ class _Audit:
     def copies(self, folders: Iterable[Path], now: dt.datetime) -> None:
         """Check for copies of landing files that a killed ingestion has left."""
         for folder in folders:
-            if now - dt.datetime.fromtimestamp(folder.stat().st_mtime, tz=dt.UTC) > _LEFT_OVER:
-                self._add(str(folder), "copies of landing files that a killed ingestion has left; delete the folder")
+            with suppress(FileNotFoundError):  # the ingestion has ended since the folder was listed
+                if now - dt.datetime.fromtimestamp(folder.stat().st_mtime, tz=dt.UTC) > _LEFT_OVER:
+                    problem = "copies of landing files that a killed ingestion has left; delete the folder"
+                    self._add(str(folder), problem)
 
     def _rows(self, place: str, rows: pa.Table) -> None:
         for column, count in self._search.in_table(rows).items():
@@ -205,10 +208,10 @@ class _Audit:
 
 
 def _others(storage: Storage, table: str, data: set[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
-    """Yield the files of a table that hold no rows, such as its log."""
+    """Yield the files of a table that hold no rows, such as its log, unless they are removed meanwhile."""
     for file in storage.files(table):
         if file not in data:
-            with storage.open(file) as content:
+            with suppress(FileNotFoundError), storage.open(file) as content:
                 yield file, content.read()
 
 

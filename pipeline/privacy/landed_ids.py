@@ -95,6 +95,6 @@ def _table(name: str, content: bytes) -> pd.DataFrame:
 
 def _in_other_cells(search: IdSearch, name: str, content: bytes) -> bool:
     if name.lower().endswith(PARQUET_SUFFIXES):
-        with suppress(pa.ArrowException):
+        with suppress(pa.ArrowException, OSError):  # pyarrow raises an OSError for a damaged page
             return bool(search.in_table(pq.ParquetFile(io.BytesIO(content)).read()))
     return search.in_text(content) > 0

@@ -6,11 +6,13 @@ import datetime as dt
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.lake.storage import Storage, StoredFile
 from pipeline.lake.tables import RAW
 from pipeline.privacy.audit import AuditReport, audit
 from pipeline.privacy.id_search import IdSearch
@@ -151,6 +153,28 @@ def test_copies_of_a_killed_ingestion_are_reported(filled: Filled, own_temporary
     ((place, problem),) = places(audit(filled.settings))
     assert place == str(killed)
     assert "a killed ingestion has left" in problem
+
+
+def test_files_and_folders_that_vanish_during_an_audit_are_no_error(
+    filled: Filled, own_temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Path(filled.settings.lake) / "raw" / "_delta_log" / "_commit_0.json.tmp"
+    gone.touch()
+    (own_temporary_folder / "reentry-ingest-ended").mkdir()
+    storage_open, stat = Storage.open, Path.stat
+
+    def opened(storage: Storage, file: StoredFile) -> BinaryIO:
+        if file.path.endswith(gone.name):
+            gone.unlink()
+        return storage_open(storage, file)
+
+    def stat_of(path: Path, **options: bool) -> os.stat_result:
+        return stat(path.with_name("gone") if path.name == "reentry-ingest-ended" else path, **options)
+
+    monkeypatch.setattr(Storage, "open", opened)
+    monkeypatch.setattr(Path, "stat", stat_of)
+    assert places(audit(filled.settings)) == []
+    assert not gone.exists()
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,16 @@ def test_a_landing_file_that_waits_for_ingestion_is_not_deleted_without_consent(
     assert not path.exists()
 
 
+def test_a_damaged_page_of_a_landing_file_does_not_stop_an_erasure(filled: Filled) -> None:
+    path = Path(filled.settings.landing) / HOUR / "second.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:200] = b"\xff" * 196  # the pages begin behind the magic number; the footer stays readable
+    path.write_bytes(content)
+    erase(filled.settings, "sensor", str(ONE))
+    assert tracks(filled, "raw") == {3: 20, 4: 10}
+    assert path.exists()
+
+
 def test_rows_that_are_added_during_an_erasure_are_an_error(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     delete = Storage.delete
     added = False
