@@ -70,7 +70,8 @@ class RotationReport:
 def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = False) -> RotationReport:
     """Give all rows of the newest versions the pseudonyms of the newest key.
 
-    A rotation that was killed is finished by the same call: a key is added only if all rows have the newest one.
+    A rotation that was killed is finished by a call without a new key. A call with a new key gives its pseudonyms to all
+    rows too, whether an earlier rotation was finished or not.
 
     Args:
         settings: Locations and keys.
@@ -84,12 +85,10 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
     keys = load_keys(settings.pseudonym_keys)
     lake = Lake(settings.lake)
     storage = Storage(lake.location)
-    added = new_key and not _has_older_rows(lake, keys)
-    if added:
+    if new_key:
+        _require_known_keys(lake, keys)
         keys = add_key(settings.pseudonym_keys)
-    elif new_key:
-        _log.info("rows of older keys are left, so no key is added")
-    report = RotationReport(key_id=keys.current, added=added, purged=purge)
+    report = RotationReport(key_id=keys.current, added=new_key, purged=purge)
     for table in TABLES_WITH_PSEUDONYMS:
         count = change_rows(
             lake, table, [KEY_ID], partial(_is_older, keys), partial(_rekeyed, keys), {"rekey": keys.current}
@@ -109,13 +108,11 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
     return report
 
 
-def _has_older_rows(lake: Lake, keys: PseudonymKeys) -> bool:
+def _require_known_keys(lake: Lake, keys: PseudonymKeys) -> None:
     for table in TABLES_WITH_PSEUDONYMS:
         if lake.exists(table):
-            batches = lake.open(table).to_pyarrow_dataset().to_batches(columns=[KEY_ID])
-            if any(_is_older(keys, pa.Table.from_batches([batch])).any() for batch in batches):
-                return True
-    return False
+            for batch in lake.open(table).to_pyarrow_dataset().to_batches(columns=[KEY_ID]):
+                _is_older(keys, pa.Table.from_batches([batch]))
 
 
 def _old_files(storage: Storage, table: str, keys: PseudonymKeys) -> dict[StoredFile, set[int]]:
