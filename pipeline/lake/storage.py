@@ -53,6 +53,15 @@ class Storage:
             with self._errors():
                 self._client = Session().create_client("s3", region_name=os.environ.get("AWS_REGION"))
 
+    def exists(self) -> bool:
+        """Return whether the folder exists, or any object or earlier version of one below the prefix.
+
+        Raises:
+            LakeError: The store is unavailable, or does not allow to list versions.
+        """
+        with self._errors():
+            return Path(self.location).is_dir() if self._client is None else any(True for _ in self._objects(""))
+
     def files(self, folder: str = "") -> list[StoredFile]:
         """Return all files below a folder and all their versions, by path.
 

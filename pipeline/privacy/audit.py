@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ingest.ingest import COPIES
+from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage, StoredFile
 from pipeline.lake.tables import KEY_ID, OPERATOR_ID, TABLES
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.id_search import IdSearch
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.privacy.landed_ids import all_ids
+from pipeline.privacy.places import require_places
 from pipeline.privacy.runs import run_texts
 from pipeline.privacy.scrub import COORDINATE_STEP, masked
 from pipeline.settings import PipelineSettings
@@ -98,14 +100,17 @@ def audit(
         now: Time from which the age of files is counted.
 
     Raises:
-        InputError: A file cannot be read.
+        InputError: A file cannot be read, or the file of ids is empty.
         ConfigError: The keys or the store of runs are unavailable.
-        LakeError: The lake or the landing folder is unavailable.
+        LakeError: The lake or the landing folder does not exist or is unavailable.
     """
     keys = load_keys(settings.pseudonym_keys)
     landing = Storage(settings.landing)
+    require_places(Lake(settings.lake), landing)
     ids = all_ids(landing) if search is None else set(_read(search).decode(errors="replace").split("\n"))
     ids = {name.strip() for name in ids} - {""}
+    if search is not None and not ids:
+        raise InputError("the file has no ids to search", where=str(search), expected="one plain id on each line")
     found = _Audit(keys, IdSearch(ids), AuditReport(ids=len(ids), current_key=keys.current))
     found.lake(Storage(settings.lake))
     for place, text in run_texts():

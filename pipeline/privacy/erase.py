@@ -26,6 +26,7 @@ from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import load_keys
 from pipeline.privacy.landed_ids import LandedSubject, files_about
 from pipeline.privacy.partitions import change_rows
+from pipeline.privacy.places import require_places
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import COLUMNS, TRACK, Mask, Subject
 from pipeline.settings import PipelineSettings
@@ -93,11 +94,12 @@ def erase(
     Raises:
         InputError: The id is invalid.
         ConfigError: The keys or the store of runs are unavailable.
-        LakeError: The lake or the landing folder is unavailable, landing files wait for ingestion, or rows about the
-            subject were added meanwhile.
+        LakeError: The lake or the landing folder does not exist or is unavailable, landing files wait for ingestion, or
+            rows about the subject were added meanwhile.
     """
     subject = Subject.of(kind, name, load_keys(settings.pseudonym_keys))
     erasure = _Erasure(settings, subject)
+    erasure.require_places()
     report = ErasureReport(
         erasure_id=subject.erasure_id, dry_run=dry_run, time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     )
@@ -133,6 +135,10 @@ class _Erasure:
         self._tracks: set[int] = {int(subject.name)} if subject.kind == TRACK else set()
         self._objects: set[str] = set()
         """Landing files, by path, that the subject has rows in."""
+
+    def require_places(self) -> None:
+        """Check that the places of the subject's rows exist."""
+        require_places(self._lake, self._landing)
 
     def scan(self) -> list[LandedSubject]:
         """Find the tracks and landing files of the subject, and return the landing files that still exist."""

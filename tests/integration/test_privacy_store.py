@@ -22,7 +22,7 @@ from pipeline.privacy.audit import audit
 from pipeline.privacy.erase import erase
 from pipeline.privacy.keys import PseudonymKeys, add_key, as_text, load_keys, new_keys
 from pipeline.privacy.pseudonyms import SENSOR, pseudonyms
-from reentry.errors import ConfigError
+from reentry.errors import ConfigError, LakeError
 from tests.landing import HOUR, flat_track, land, pipeline_settings
 
 ONE, TWO = 4711001, 4711002
@@ -160,6 +160,10 @@ def test_a_bucket_without_versions_is_erased_too(bucket: str, tmp_path: Path) ->
         Bucket=bucket.removeprefix("s3://"), Key=f"landing/{HOUR}/a.csv", Body=body
     )
     ingest(settings, [HOUR])
+    mistyped = replace(settings, landing=f"{bucket}/landin")
+    for command in (lambda: erase(mistyped, "sensor", str(ONE)), lambda: audit(mistyped)):
+        with pytest.raises(LakeError, match="the landing folder does not exist"):
+            command()
     assert erase(settings, "sensor", str(ONE)).rows == {"raw": 20}
     assert Storage(settings.landing).files() == []
     assert Lake(settings.lake).open("raw").to_pyarrow_table().num_rows == 20
