@@ -212,6 +212,17 @@ def test_a_landing_file_that_waits_for_ingestion_is_not_deleted_without_consent(
     assert not path.exists()
 
 
+def test_a_track_in_a_row_with_a_field_too_many_is_erased_from_the_landing_folder(filled: Filled) -> None:
+    path = land(
+        filled.settings, "third.csv", flat_track(9, sensor=TWO), flat_track(812, steps=1, sensor=TWO), hour=LATER
+    )
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(f"{line},1" if ",812," in line else line for line in lines) + "\n")
+    ingest(filled.settings, [LATER])
+    assert erase(filled.settings, "track", "812").landing_files == 1
+    assert not path.exists()
+
+
 def test_a_damaged_page_of_a_landing_file_does_not_stop_an_erasure(filled: Filled) -> None:
     path = Path(filled.settings.landing) / HOUR / "second.parquet"
     content = bytearray(path.read_bytes())
