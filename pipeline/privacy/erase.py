@@ -27,6 +27,7 @@ from pipeline.privacy.keys import load_keys
 from pipeline.privacy.landed_ids import LandedSubject, files_about
 from pipeline.privacy.partitions import change_rows
 from pipeline.privacy.places import require_places
+from pipeline.privacy.removal import remove_files, require_removable
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import COLUMNS, TRACK, Mask, Subject
 from pipeline.settings import PipelineSettings
@@ -94,8 +95,8 @@ def erase(
     Raises:
         InputError: The id is invalid.
         ConfigError: The keys or the store of runs are unavailable.
-        LakeError: The lake or the landing folder does not exist or is unavailable, landing files wait for ingestion, or
-            rows about the subject were added meanwhile.
+        LakeError: The lake or the landing folder does not exist or is unavailable, landing files wait for ingestion,
+            rows about the subject were added meanwhile, or a writer is at work.
     """
     subject = Subject.of(kind, name, load_keys(settings.pseudonym_keys))
     erasure = _Erasure(settings, subject)
@@ -180,13 +181,17 @@ class _Erasure:
         """Return the files of each table that hold rows of the subject, and report them.
 
         Before the rewriting, the rows of the newest version are reported too.
+
+        Raises:
+            LakeError: Rows were added meanwhile, or a writer at work may commit one of the files.
         """
         doomed: dict[str, list[StoredFile]] = {}
         for table in _ORDER:
-            log = TableFiles(self._files, table)
             rows: Counter[str] = Counter()
             found, versions = [], set()
-            for file, count in self._hits(table):
+            hits = list(self._hits(table))
+            log = TableFiles(self._files, table)
+            for file, count in hits:
                 versions |= log.versions(file)
                 if log.is_live(file):
                     rows[table] += count
@@ -196,6 +201,7 @@ class _Erasure:
                 report.rows[table] = rows[table]
             elif rows[table]:
                 raise _added_meanwhile(table)
+            require_removable(self._files, table, found)
             if found:
                 doomed[table] = found
                 report.files[table] = len(found)
@@ -206,8 +212,7 @@ class _Erasure:
     def delete(self, doomed: dict[str, list[StoredFile]], landed: list[LandedSubject]) -> None:
         """Delete files for good, those of `raw` and the landing folder last."""
         for table, files in doomed.items():
-            for file in files:
-                self._files.delete(file)
+            remove_files(self._lake, self._files, table, files)
             _log.info("%s: deleted %d files of earlier versions", table, len(files))
         for each in landed:
             self._landing.delete(each.file)

@@ -20,6 +20,7 @@ from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import PseudonymKeys, add_key, load_keys
 from pipeline.privacy.partitions import change_rows
 from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, rotated
+from pipeline.privacy.removal import remove_files, require_removable
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import Mask
 from pipeline.settings import PipelineSettings
@@ -70,8 +71,8 @@ class RotationReport:
 def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = False) -> RotationReport:
     """Give all rows of the newest versions the pseudonyms of the newest key.
 
-    A rotation that was killed is finished by a call without a new key. A call with a new key gives its pseudonyms to all
-    rows too, whether an earlier rotation was finished or not.
+    A rotation that was killed is finished by a call without a new key. A call with a new key gives its pseudonyms to
+    all rows too, whether an earlier rotation was finished or not.
 
     Args:
         settings: Locations and keys.
@@ -80,7 +81,8 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
 
     Raises:
         ConfigError: The keys are unavailable, cannot be changed, or do not contain a key that rows were written with.
-        LakeError: The lake is unavailable, or other writers never let a commit pass.
+        LakeError: The lake is unavailable, other writers never let a commit pass, or a file that `purge` would delete
+            may belong to a writer at work.
     """
     keys = load_keys(settings.pseudonym_keys)
     lake = Lake(settings.lake)
@@ -99,12 +101,13 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
     old = {table: _old_files(storage, table, keys) for table in TABLES_WITH_PSEUDONYMS}
     report.old_files = {table: len(files) for table, files in old.items() if files}
     if purge:
+        for table, files in old.items():
+            require_removable(storage, table, files)
         versions = {table: set[int]().union(*files.values()) for table, files in old.items()}
         time = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         report.runs = mark_runs(lake, versions, f"rotation-{keys.current}", time)
-        for files in old.values():
-            for file in files:
-                storage.delete(file)
+        for table, files in old.items():
+            remove_files(lake, storage, table, files)
     return report
 
 
@@ -117,12 +120,13 @@ def _require_known_keys(lake: Lake, keys: PseudonymKeys) -> None:
 
 def _old_files(storage: Storage, table: str, keys: PseudonymKeys) -> dict[StoredFile, set[int]]:
     """Return the files of earlier versions with rows of older keys, and the versions that contain each."""
-    log = TableFiles(storage, table)
-    return {
-        file: log.versions(file)
+    older = [
+        file
         for file in data_files(storage, table)
-        if not log.is_live(file) and any(_is_older(keys, rows).any() for rows in read_batches(storage, file, [KEY_ID]))
-    }
+        if any(_is_older(keys, rows).any() for rows in read_batches(storage, file, [KEY_ID]))
+    ]
+    log = TableFiles(storage, table)
+    return {file: log.versions(file) for file in older if not log.is_live(file)}
 
 
 def _is_older(keys: PseudonymKeys, rows: pa.Table) -> Mask:

@@ -258,6 +258,7 @@ def test_files_of_killed_writers_are_erased_too(filled: Filled) -> None:
     source = next(Path(filled.settings.lake, "raw").rglob("*.parquet"))
     orphan = source.with_name("part-00000-orphan.parquet")
     orphan.write_bytes(source.read_bytes())
+    os.utime(orphan, (0, 0))
     erase(filled.settings, "sensor", str(ONE))
     assert not orphan.exists()
 
