@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from pipeline.ingest.ingest import COPIES
 from pipeline.lake.lake import Lake
-from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import KEY_ID, OPERATOR_ID, TABLES
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.id_search import IdSearch
@@ -39,7 +39,7 @@ _SMALLEST_PSEUDONYM: Final = 2**32
 _EMAIL: Final = re.compile(rb"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,}")
 _COORDINATE: Final = re.compile(rb"(?:latitude|longitude)[\"']?\s*[=:]\s*-?(\d+\.\d+)", re.IGNORECASE)
 _LEFT_OVER: Final = dt.timedelta(hours=1)
-"""Age from which copies of landing files are taken for those of a killed ingestion."""
+"""Age from which copies of landing files and unfinished data files are taken for those of killed processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +112,14 @@ def audit(
     if search is not None and not ids:
         raise InputError("the file has no ids to search", where=str(search), expected="one plain id on each line")
     found = _Audit(keys, IdSearch(ids), AuditReport(ids=len(ids), current_key=keys.current))
-    found.lake(Storage(settings.lake))
+    now = now or dt.datetime.now(dt.UTC)
+    found.lake(Storage(settings.lake), now)
     for place, text in run_texts():
         found.text("training runs", place, text, emails=_is_text(text))
     for log in logs:
         content = _read(log)
         found.text("log files", str(log), content, emails=True)
         found.coordinates(str(log), content)
-    now = now or dt.datetime.now(dt.UTC)
     found.retention(landing.files(), settings.landing_retention_days, now)
     found.copies(Path(tempfile.gettempdir()).glob(f"{COPIES}*"), now)
     return found.report
@@ -133,11 +133,12 @@ class _Audit:
         self._keys = keys
         self._search = search
 
-    def lake(self, storage: Storage) -> None:
+    def lake(self, storage: Storage, now: dt.datetime) -> None:
         """Search all files of all tables."""
         for table in TABLES:
             log = TableFiles(storage, table)
-            data = data_files(storage, table)
+            data, staged = data_files(storage, table), staged_files(storage, table)
+            self._left_over(table, staged, now)
             for file in data:
                 self.report.searched["data files"] += 1
                 self._path(table, file)
@@ -145,7 +146,7 @@ class _Audit:
                     self._rows(f"{table}: {self._shown(file)}", rows)
                     if log.is_live(file) and KEY_ID in rows.column_names:
                         self._count(table, rows)
-            for file, content in _others(storage, table, set(data)):
+            for file, content in _others(storage, table, {*data, *staged}):
                 # A checkpoint of the log is compressed, so its bytes look like an e-mail address by chance.
                 emails = not file.path.endswith(".parquet")
                 self.text("log files of tables", f"{table}: {self._shown(file)}", content, emails=emails)
@@ -177,6 +178,12 @@ class _Audit:
                 if now - dt.datetime.fromtimestamp(folder.stat().st_mtime, tz=dt.UTC) > _LEFT_OVER:
                     problem = "copies of landing files that a killed ingestion has left; delete the folder"
                     self._add(str(folder), problem)
+
+    def _left_over(self, table: str, files: Iterable[StoredFile], now: dt.datetime) -> None:
+        count = sum(now - file.modified > _LEFT_OVER for file in files)
+        if count:
+            problem = f"unfinished data files of killed writers, which cannot be searched: {count:,}"
+            self._add(table, f"{problem}; run `reentry lake maintain`")
 
     def _rows(self, place: str, rows: pa.Table) -> None:
         for column, count in self._search.in_table(rows).items():

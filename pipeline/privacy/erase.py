@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.ingest.landing import Landing
 from pipeline.lake.lake import Lake
-from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import CLEAN, FEATURES_TABLE, PREDICTIONS, QUARANTINE, RAW
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import load_keys
@@ -178,7 +178,7 @@ class _Erasure:
         return {table: count for table, count in counts.items() if count}
 
     def doomed(self, report: ErasureReport) -> dict[str, list[StoredFile]]:
-        """Return the files of each table that hold rows of the subject, and report them.
+        """Return the files of each table that hold rows of the subject or cannot be searched, and report them.
 
         Before the rewriting, the rows of the newest version are reported too.
 
@@ -201,6 +201,7 @@ class _Erasure:
                 report.rows[table] = rows[table]
             elif rows[table]:
                 raise _added_meanwhile(table)
+            found += staged_files(self._files, table)
             require_removable(self._files, table, found)
             if found:
                 doomed[table] = found
@@ -221,11 +222,12 @@ class _Erasure:
         """Search everything again.
 
         Raises:
-            LakeError: Something is left, because another process has added it meanwhile.
+            LakeError: Something is left, because another process has added it meanwhile, or is about to.
         """
         for table in _ORDER:
             if any(True for _ in self._hits(table)):
                 raise _added_meanwhile(table)
+            require_removable(self._files, table, staged_files(self._files, table))
         if files_about(self._subject, self._landing):
             raise _added_meanwhile("the landing folder")
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.lake.lake import Lake
-from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import CLEAN, EXTRA, FEATURES_TABLE, KEY_ID, OPERATOR_ID, RAW
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import PseudonymKeys, add_key, load_keys
@@ -119,14 +119,18 @@ def _require_known_keys(lake: Lake, keys: PseudonymKeys) -> None:
 
 
 def _old_files(storage: Storage, table: str, keys: PseudonymKeys) -> dict[StoredFile, set[int]]:
-    """Return the files of earlier versions with rows of older keys, and the versions that contain each."""
+    """Return the files of earlier versions with rows of older keys, and the versions that contain each.
+
+    Files that a writer has not finished are among them, because their rows cannot be read.
+    """
     older = [
         file
         for file in data_files(storage, table)
         if any(_is_older(keys, rows).any() for rows in read_batches(storage, file, [KEY_ID]))
     ]
     log = TableFiles(storage, table)
-    return {file: log.versions(file) for file in older if not log.is_live(file)}
+    found = {file: log.versions(file) for file in older if not log.is_live(file)}
+    return found | {file: set[int]() for file in staged_files(storage, table)}
 
 
 def _is_older(keys: PseudonymKeys, rows: pa.Table) -> Mask:

@@ -74,7 +74,7 @@ def remove_files(lake: Lake, storage: Storage, table: str, files: Iterable[Store
     gone = missing_files(lake, table, lake.open(table).version())
     if gone:
         raise LakeError(
-            f"the newest version needs {len(gone):,} files that were deleted, because a writer committed them meanwhile",
+            f"the newest version needs {len(gone):,} files that a writer committed during their deletion",
             where=lake.uri(table),
             got=gone[0],
             fix="take them out of the table with `repair` of the Python package deltalake, and write their rows again",

@@ -155,6 +155,16 @@ def test_copies_of_a_killed_ingestion_are_reported(filled: Filled, own_temporary
     assert "a killed ingestion has left" in problem
 
 
+def test_unfinished_data_files_of_killed_writers_are_reported(filled: Filled) -> None:
+    for name, modified in (("killed", 0), ("running", None)):
+        staged = Path(filled.settings.lake) / "raw" / f"hour={HOUR}" / f"part-00000-{name}.parquet#1"
+        staged.write_bytes(b"PAR1")
+        os.utime(staged, None if modified is None else (modified, modified))
+    ((place, problem),) = places(audit(filled.settings))
+    assert place == "raw"
+    assert "unfinished data files of killed writers, which cannot be searched: 1" in problem
+
+
 def test_files_and_folders_that_vanish_during_an_audit_are_no_error(
     filled: Filled, own_temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

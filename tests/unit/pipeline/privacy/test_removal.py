@@ -35,6 +35,13 @@ def age(path: Path) -> None:
     os.utime(path, (0, 0))
 
 
+def run(command: str, filled: Filled) -> None:
+    if command == "erase":
+        erase(filled.settings, "sensor", str(ONE))
+    else:
+        rekey(filled.settings, new_key=True, purge=True)
+
+
 def commit(filled: Filled, path: Path) -> None:
     hour = path.parent.name
     action = AddAction(
@@ -103,12 +110,38 @@ def test_a_file_that_is_committed_before_the_deletion_is_not_deleted(
 
     monkeypatch.setattr(f"pipeline.privacy.{command}.mark_runs", mark_while_committing)
     with pytest.raises(LakeError, match="a writer has committed 1 files that would be deleted"):
-        if command == "erase":
-            erase(filled.settings, "sensor", str(ONE))
-        else:
-            rekey(filled.settings, new_key=True, purge=True)
+        run(command, filled)
     assert len(filled.rows("raw")) > 0
     assert written.exists()
+
+
+@pytest.mark.parametrize("command", ["erase", "rekey"])
+def test_a_file_that_a_writer_was_killed_while_writing_is_deleted_after_an_hour(
+    filled: Filled, written: Path, command: str
+) -> None:
+    staged = written.rename(f"{written}#1")
+    staged.write_bytes(staged.read_bytes()[:1000])  # its footer is missing
+    with pytest.raises(LakeError, match="a writer is at work"):
+        run(command, filled)
+    assert staged.exists()
+    age(staged)
+    run(command, filled)
+    assert not staged.exists()
+
+
+def test_an_erasure_beside_a_writer_that_has_begun_meanwhile_is_no_proof(
+    filled: Filled, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age(written)
+    delete = Storage.delete
+
+    def delete_while_writing(storage: Storage, file: Any) -> None:
+        delete(storage, file)
+        Path(f"{written}#2").touch()
+
+    monkeypatch.setattr(Storage, "delete", delete_while_writing)
+    with pytest.raises(LakeError, match="a writer is at work"):
+        erase(filled.settings, "sensor", str(ONE))
 
 
 def test_a_file_that_is_committed_during_the_deletion_is_an_error(
@@ -123,7 +156,7 @@ def test_a_file_that_is_committed_during_the_deletion_is_an_error(
         delete(storage, file)
 
     monkeypatch.setattr(Storage, "delete", delete_while_committing)
-    with pytest.raises(LakeError, match="needs 1 files that were deleted") as caught:
+    with pytest.raises(LakeError, match="needs 1 files that a writer committed during their deletion") as caught:
         erase(filled.settings, "sensor", str(ONE))
     assert str(caught.value.got).endswith(PART)
     filled.lake.open("raw").repair()
