@@ -45,8 +45,8 @@ def rekey(
     """Give all rows of the tables raw, clean and features the pseudonyms of the newest key.
 
     Plain ids are not needed. Rows of the same sensor keep a common pseudonym, whenever they were ingested. After an
-    interruption, the same command finishes the rotation; it adds no second key then. Training runs that name a purged
-    version of a table are marked as not reproducible.
+    interruption, the command without --add-key finishes the rotation; with it, the command adds one more key, which all
+    rows get. Training runs that name a purged version of a table are marked as not reproducible.
 
     Example: `reentry privacy rekey --add-key`
     """
@@ -54,7 +54,7 @@ def rekey(
     from pipeline.settings import read_pipeline_settings
 
     settings = read_pipeline_settings(config, lake=lake)
-    with interruption("the rows that were rewritten keep their new pseudonyms; the same command finishes the rotation"):
+    with interruption("the rewritten rows keep their new pseudonyms; the command without --add-key does the others"):
         report = rotate(settings, new_key=add_key, purge=purge)
     typer.echo(json.dumps(report.as_dict()) if as_json else report.summary())
 

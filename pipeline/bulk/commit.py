@@ -14,6 +14,7 @@ from pyarrow.fs import FileType
 from pipeline.bulk.score import Job, PartResult
 from pipeline.lake.files import file_infos, missing_files
 from pipeline.lake.lake import Lake
+from pipeline.lake.storage import Storage
 from pipeline.lake.tables import CLEAN, PREDICTIONS
 from reentry.errors import LakeError
 
@@ -61,7 +62,7 @@ class BulkSummary:
 
 
 def require_files(lake: Lake, job: Job, results: Sequence[PartResult]) -> None:
-    """Check that no row was erased during the run, so that its results do not bring it back.
+    """Check that no row was erased during the run, so that its results do not bring it back; otherwise delete them.
 
     Raises:
         LakeError: Files of the scored version or of the parts were removed.
@@ -70,12 +71,32 @@ def require_files(lake: Lake, job: Job, results: Sequence[PartResult]) -> None:
     gone = missing_files(lake, CLEAN.name, job.version)
     gone += [info.path for info in written if info.type is FileType.NotFound]
     if gone:
+        _discard(lake, job)
         raise LakeError(
             f"{len(gone):,} files were removed during the run, as an erasure does; nothing was committed",
             where=job.source,
             got=gone[0],
             fix=f"score the newest version: lake:{CLEAN.name}",
         )
+
+
+def discard_erased(lake: Lake, job: Job) -> None:
+    """Delete the files of all parts, unless they are committed, if rows of the scored version were erased.
+
+    The files may hold results of erased tracks that were written after the erasure.
+
+    Raises:
+        LakeError: The lake is unreachable.
+    """
+    if missing_files(lake, CLEAN.name, job.version):
+        _discard(lake, job)
+
+
+def _discard(lake: Lake, job: Job) -> None:
+    if not lake.committed(PREDICTIONS.name, [_key(job.run)]):
+        storage = Storage(lake.location)
+        for file in storage.files(f"{PREDICTIONS.name}/run={job.run}"):
+            storage.delete(file)
 
 
 def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final
 
-from pipeline.bulk.commit import BulkSummary, commit, committed, require_files
+from pipeline.bulk.commit import BulkSummary, commit, committed, discard_erased, require_files
 from pipeline.bulk.model import BulkModel
 from pipeline.bulk.parts import BATCHING, parts_of
 from pipeline.bulk.pool import ProcessPool, Workers
@@ -31,7 +31,7 @@ from reentry.runtime.arguments import require_between
 from reentry.runtime.cores import cores
 from reentry.runtime.pool import MOST_PROCESSES
 from reentry.runtime.progress import progress
-from reentry.runtime.signals import ended_by_signals
+from reentry.runtime.signals import Ended, ended_by_signals
 from reentry.schema import SCHEMA_VERSION
 
 _NAMED_FAILURES: Final = 5
@@ -72,7 +72,8 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
 
     Raises:
         InputError: The table has no rows.
-        LakeError: The lake is unreachable, the table or version does not exist, or rows were erased during the run.
+        LakeError: The lake is unreachable, the table or version does not exist, or rows were erased during the run; the
+            finished parts are deleted then, because they may hold results of erased tracks.
         RepositoryError: The model is unreachable, or does not run on this machine.
         ReentryError: Tracks could not be scored, or a part lost too many workers. Finished parts are kept.
         Ended: A signal ended the run. Finished parts are kept.
@@ -93,8 +94,13 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
     before = committed(lake, job.run)
     if before is not None:
         return replace(before, committed_before=True)
-    with ended_by_signals(), _workers(config) as workers:
-        results = _score(job, config.part_rows, workers)
+    try:
+        with ended_by_signals(), _workers(config) as workers:
+            results = _score(job, config.part_rows, workers)
+        require_files(lake, job, results)
+    except (ReentryError, Ended):
+        discard_erased(lake, job)
+        raise
     summary = BulkSummary(
         run=job.run,
         source=job.source,
@@ -108,7 +114,6 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
         driver_bytes=workers.driver_bytes,
         seconds=round(time.monotonic() - begun, 3),
     )
-    require_files(lake, job, results)
     return replace(summary, committed_before=not commit(lake, summary, results))
 
 

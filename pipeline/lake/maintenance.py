@@ -6,6 +6,7 @@ retention. Rows never change: compaction writes the same rows into fewer files, 
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from pyarrow.fs import FileType
 
 from pipeline.lake.files import file_infos
 from pipeline.lake.lake import Lake
+from pipeline.lake.storage import Storage, staged_files
 from pipeline.lake.tables import TABLES
 from reentry.errors import InputError
 from reentry.runtime.arguments import require_between
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 RETENTION_HOURS: Final = 7 * 24
 """Hours for which a file is kept after the last version with it. Readers and writers that started earlier fail."""
+_UNFINISHED_HOURS: Final = 1
+"""Least number of hours after which an unfinished file is taken for one of a killed writer."""
 _MEBIBYTE: Final = 2**20
 
 
@@ -149,4 +153,10 @@ def _vacuum(
     present = [info for info in file_infos(lake, name, vacuum(dry_run=True)) if info.type is FileType.File]
     if present and not dry_run:
         vacuum(dry_run=False)
-    return len(present), sum(info.size for info in present)
+    storage = Storage(lake.location)
+    oldest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=max(retention_hours, _UNFINISHED_HOURS))
+    unfinished = [file for file in staged_files(storage, name) if file.modified < oldest]
+    if not dry_run:
+        for file in unfinished:
+            storage.delete(file)
+    return len(present) + len(unfinished), sum(each.size for each in (*present, *unfinished))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from reentry.errors import LakeError
+
+_STAGED: Final = re.compile(r"\.parquet#\d+$")
+"""End of the name under which Delta Lake writes a data file in a file system before it renames it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,8 @@ class StoredFile:
     is_current: bool
     """Whether a reader without a version id gets this content."""
     modified: dt.datetime
+    size: int
+    """Size of the content, bytes."""
 
     def __str__(self) -> str:
         return self.path if self.is_current else f"{self.path} (earlier version)"
@@ -52,6 +58,15 @@ class Storage:
 
             with self._errors():
                 self._client = Session().create_client("s3", region_name=os.environ.get("AWS_REGION"))
+
+    def exists(self) -> bool:
+        """Return whether the folder exists, or any object or earlier version of one below the prefix.
+
+        Raises:
+            LakeError: The store is unavailable, or does not allow to list versions.
+        """
+        with self._errors():
+            return Path(self.location).is_dir() if self._client is None else any(True for _ in self._objects(""))
 
     def files(self, folder: str = "") -> list[StoredFile]:
         """Return all files below a folder and all their versions, by path.
@@ -94,9 +109,14 @@ class Storage:
         for path in (root / folder).rglob("*"):
             with suppress(FileNotFoundError):  # removed since it was listed
                 if path.is_file():
-                    modified = dt.datetime.fromtimestamp(path.stat().st_mtime, tz=dt.UTC)
-                    name = path.relative_to(root).as_posix()
-                    yield StoredFile(path=name, version=None, is_current=True, modified=modified)
+                    status = path.stat()
+                    yield StoredFile(
+                        path=path.relative_to(root).as_posix(),
+                        version=None,
+                        is_current=True,
+                        modified=dt.datetime.fromtimestamp(status.st_mtime, tz=dt.UTC),
+                        size=status.st_size,
+                    )
 
     def _objects(self, folder: str) -> Iterator[StoredFile]:
         prefix = self._prefix + (f"{folder}/" if folder else "")
@@ -107,6 +127,7 @@ class Storage:
                     version=each["VersionId"],
                     is_current=each["IsLatest"],
                     modified=each["LastModified"],
+                    size=each["Size"],
                 )
 
     @contextmanager
@@ -128,3 +149,13 @@ class Storage:
                 fix="check that the store runs, and the permissions s3:ListBucketVersions, s3:GetObjectVersion and "
                 "s3:DeleteObjectVersion",
             ) from error
+
+
+def staged_files(storage: Storage, table: str) -> list[StoredFile]:
+    """Return the data files of a table that a writer has not finished, or was killed while writing.
+
+    Delta Lake itself never lists them. An object of S3 appears complete, so a bucket has none.
+    """
+    if storage.location.startswith("s3://"):
+        return []
+    return [file for file in storage.files(table) if _STAGED.search(file.path)]

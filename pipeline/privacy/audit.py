@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ingest.ingest import COPIES
-from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.lake import Lake
+from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import KEY_ID, OPERATOR_ID, TABLES
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.id_search import IdSearch
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.privacy.landed_ids import all_ids
+from pipeline.privacy.places import require_places
 from pipeline.privacy.runs import run_texts
 from pipeline.privacy.scrub import COORDINATE_STEP, masked
 from pipeline.settings import PipelineSettings
@@ -36,7 +39,7 @@ _SMALLEST_PSEUDONYM: Final = 2**32
 _EMAIL: Final = re.compile(rb"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,}")
 _COORDINATE: Final = re.compile(rb"(?:latitude|longitude)[\"']?\s*[=:]\s*-?(\d+\.\d+)", re.IGNORECASE)
 _LEFT_OVER: Final = dt.timedelta(hours=1)
-"""Age from which copies of landing files are taken for those of a killed ingestion."""
+"""Age from which copies of landing files and unfinished data files are taken for those of killed processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,23 +100,26 @@ def audit(
         now: Time from which the age of files is counted.
 
     Raises:
-        InputError: A file cannot be read.
+        InputError: A file cannot be read, or the file of ids is empty.
         ConfigError: The keys or the store of runs are unavailable.
-        LakeError: The lake or the landing folder is unavailable.
+        LakeError: The lake or the landing folder does not exist or is unavailable.
     """
     keys = load_keys(settings.pseudonym_keys)
     landing = Storage(settings.landing)
+    require_places(Lake(settings.lake), landing)
     ids = all_ids(landing) if search is None else set(_read(search).decode(errors="replace").split("\n"))
     ids = {name.strip() for name in ids} - {""}
+    if search is not None and not ids:
+        raise InputError("the file has no ids to search", where=str(search), expected="one plain id on each line")
     found = _Audit(keys, IdSearch(ids), AuditReport(ids=len(ids), current_key=keys.current))
-    found.lake(Storage(settings.lake))
+    now = now or dt.datetime.now(dt.UTC)
+    found.lake(Storage(settings.lake), now)
     for place, text in run_texts():
-        found.text("training runs", place, text)
+        found.text("training runs", place, text, emails=_is_text(text))
     for log in logs:
         content = _read(log)
-        found.text("log files", str(log), content)
+        found.text("log files", str(log), content, emails=True)
         found.coordinates(str(log), content)
-    now = now or dt.datetime.now(dt.UTC)
     found.retention(landing.files(), settings.landing_retention_days, now)
     found.copies(Path(tempfile.gettempdir()).glob(f"{COPIES}*"), now)
     return found.report
@@ -127,11 +133,12 @@ class _Audit:
         self._keys = keys
         self._search = search
 
-    def lake(self, storage: Storage) -> None:
+    def lake(self, storage: Storage, now: dt.datetime) -> None:
         """Search all files of all tables."""
         for table in TABLES:
             log = TableFiles(storage, table)
-            data = data_files(storage, table)
+            data, staged = data_files(storage, table), staged_files(storage, table)
+            self._left_over(table, staged, now)
             for file in data:
                 self.report.searched["data files"] += 1
                 self._path(table, file)
@@ -139,16 +146,18 @@ class _Audit:
                     self._rows(f"{table}: {self._shown(file)}", rows)
                     if log.is_live(file) and KEY_ID in rows.column_names:
                         self._count(table, rows)
-            for file, content in _others(storage, table, set(data)):
-                self.text("log files of tables", f"{table}: {self._shown(file)}", content)
+            for file, content in _others(storage, table, {*data, *staged}):
+                # A checkpoint of the log is compressed, so its bytes look like an e-mail address by chance.
+                emails = not file.path.endswith(".parquet")
+                self.text("log files of tables", f"{table}: {self._shown(file)}", content, emails=emails)
 
-    def text(self, kind: str, place: str, text: bytes) -> None:
-        """Search a text, or a file of any kind."""
+    def text(self, kind: str, place: str, text: bytes, *, emails: bool) -> None:
+        """Search a text, or a file of any kind, for plain ids, and for e-mail addresses too if `emails` is set."""
         self.report.searched[kind] += 1
         count = self._search.in_text(text)
         if count:
             self._add(place, f"plain ids: {count:,}")
-        if _is_text(text) and _has_email(text):
+        if emails and _has_email(text):
             self._add(place, "an e-mail address")
 
     def coordinates(self, place: str, text: bytes) -> None:
@@ -165,8 +174,16 @@ class _Audit:
     def copies(self, folders: Iterable[Path], now: dt.datetime) -> None:
         """Check for copies of landing files that a killed ingestion has left."""
         for folder in folders:
-            if now - dt.datetime.fromtimestamp(folder.stat().st_mtime, tz=dt.UTC) > _LEFT_OVER:
-                self._add(str(folder), "copies of landing files that a killed ingestion has left; delete the folder")
+            with suppress(FileNotFoundError):  # the ingestion has ended since the folder was listed
+                if now - dt.datetime.fromtimestamp(folder.stat().st_mtime, tz=dt.UTC) > _LEFT_OVER:
+                    problem = "copies of landing files that a killed ingestion has left; delete the folder"
+                    self._add(str(folder), problem)
+
+    def _left_over(self, table: str, files: Iterable[StoredFile], now: dt.datetime) -> None:
+        count = sum(now - file.modified > _LEFT_OVER for file in files)
+        if count:
+            problem = f"unfinished data files of killed writers, which cannot be searched: {count:,}"
+            self._add(table, f"{problem}; run `reentry lake maintain`")
 
     def _rows(self, place: str, rows: pa.Table) -> None:
         for column, count in self._search.in_table(rows).items():
@@ -203,10 +220,10 @@ class _Audit:
 
 
 def _others(storage: Storage, table: str, data: set[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
-    """Yield the files of a table that hold no rows, such as its log."""
+    """Yield the files of a table that hold no rows, such as its log, unless they are removed meanwhile."""
     for file in storage.files(table):
         if file not in data:
-            with storage.open(file) as content:
+            with suppress(FileNotFoundError), storage.open(file) as content:
                 yield file, content.read()
 
 

@@ -55,7 +55,10 @@ def read_batches(storage: Storage, file: StoredFile, columns: Sequence[str] | No
 
 
 class TableFiles:
-    """The log of a table: which versions contain a data file."""
+    """The log of a table: which versions contain a data file.
+
+    The log is read at once. It knows all files that were committed before they were listed only if it is read later.
+    """
 
     def __init__(self, storage: Storage, table: str) -> None:
         self._lives, self._newest = lives_of_files(storage, table)
@@ -64,6 +67,10 @@ class TableFiles:
         """Return whether the newest version of the table contains a file."""
         life = self._lives.get(file.path)
         return file.is_current and life is not None and life.removed is None
+
+    def is_committed(self, file: StoredFile) -> bool:
+        """Return whether any version of the table contains a file."""
+        return file.path in self._lives
 
     def versions(self, file: StoredFile) -> set[int]:
         """Return the versions of the table that contain a file; none for a file that was never committed."""

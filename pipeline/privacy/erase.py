@@ -21,12 +21,14 @@ import pyarrow.compute as pc
 from pipeline.ingest.known import ingested_keys
 from pipeline.ingest.landing import Landing
 from pipeline.lake.lake import Lake
-from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import CLEAN, FEATURES_TABLE, PREDICTIONS, QUARANTINE, RAW
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import load_keys
 from pipeline.privacy.landed_ids import LandedSubject, files_about
 from pipeline.privacy.partitions import change_rows
+from pipeline.privacy.places import require_places
+from pipeline.privacy.removal import remove_files, require_removable
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import COLUMNS, TRACK, Mask, Subject
 from pipeline.settings import PipelineSettings
@@ -94,11 +96,12 @@ def erase(
     Raises:
         InputError: The id is invalid.
         ConfigError: The keys or the store of runs are unavailable.
-        LakeError: The lake or the landing folder is unavailable, landing files wait for ingestion, or rows about the
-            subject were added meanwhile.
+        LakeError: The lake or the landing folder does not exist or is unavailable, landing files wait for ingestion,
+            rows about the subject were added meanwhile, or a writer is at work.
     """
     subject = Subject.of(kind, name, load_keys(settings.pseudonym_keys))
     erasure = _Erasure(settings, subject)
+    erasure.require_places()
     report = ErasureReport(
         erasure_id=subject.erasure_id, dry_run=dry_run, time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     )
@@ -134,6 +137,10 @@ class _Erasure:
         self._tracks: set[int] = {int(subject.name)} if subject.kind == TRACK else set()
         self._objects: set[str] = set()
         """Landing files, by path, that the subject has rows in."""
+
+    def require_places(self) -> None:
+        """Check that the places of the subject's rows exist."""
+        require_places(self._lake, self._landing)
 
     def scan(self) -> list[LandedSubject]:
         """Find the tracks and landing files of the subject, and return the landing files that still exist."""
@@ -172,16 +179,20 @@ class _Erasure:
         return {table: count for table, count in counts.items() if count}
 
     def doomed(self, report: ErasureReport) -> dict[str, list[StoredFile]]:
-        """Return the files of each table that hold rows of the subject, and report them.
+        """Return the files of each table that hold rows of the subject or cannot be searched, and report them.
 
         Before the rewriting, the rows of the newest version are reported too.
+
+        Raises:
+            LakeError: Rows were added meanwhile, or a writer at work may commit one of the files.
         """
         doomed: dict[str, list[StoredFile]] = {}
         for table in _ORDER:
-            log = TableFiles(self._files, table)
             rows: Counter[str] = Counter()
             found, versions = [], set()
-            for file, count in self._hits(table):
+            hits = list(self._hits(table))
+            log = TableFiles(self._files, table)
+            for file, count in hits:
                 versions |= log.versions(file)
                 if log.is_live(file):
                     rows[table] += count
@@ -191,6 +202,8 @@ class _Erasure:
                 report.rows[table] = rows[table]
             elif rows[table]:
                 raise _added_meanwhile(table)
+            found += staged_files(self._files, table)
+            require_removable(self._files, table, found)
             if found:
                 doomed[table] = found
                 report.files[table] = len(found)
@@ -201,8 +214,7 @@ class _Erasure:
     def delete(self, doomed: dict[str, list[StoredFile]], landed: list[LandedSubject]) -> None:
         """Delete files for good, those of `raw` and the landing folder last."""
         for table, files in doomed.items():
-            for file in files:
-                self._files.delete(file)
+            remove_files(self._lake, self._files, table, files)
             _log.info("%s: deleted %d files of earlier versions", table, len(files))
         for each in landed:
             self._landing.delete(each.file)
@@ -211,11 +223,12 @@ class _Erasure:
         """Search everything again.
 
         Raises:
-            LakeError: Something is left, because another process has added it meanwhile.
+            LakeError: Something is left, because another process has added it meanwhile, or is about to.
         """
         for table in _ORDER:
             if any(True for _ in self._hits(table)):
                 raise _added_meanwhile(table)
+            require_removable(self._files, table, staged_files(self._files, table))
         if files_about(self._subject, self._landing):
             raise _added_meanwhile("the landing folder")
 

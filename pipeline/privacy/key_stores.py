@@ -24,6 +24,10 @@ from reentry.runtime.files import writing
 
 _log = logging.getLogger(__name__)
 
+_CURRENT: Final = "AWSCURRENT"
+_PENDING: Final = "REENTRY_PENDING"
+"""Label of a version of a secret that is not the current one yet."""
+
 
 class KeyStore(Protocol):
     """A place that holds the text of the secret."""
@@ -36,7 +40,7 @@ class KeyStore(Protocol):
         """Return the text, or raise a ConfigError that does not contain it."""
 
     def write(self, text: str, /) -> None:
-        """Replace the text."""
+        """Replace the text that was read."""
 
     def changing(self) -> AbstractContextManager[None]:
         """Keep other processes from changing the text meanwhile, where the place allows that."""
@@ -143,17 +147,28 @@ class _SecretsManagerStore:
     def __init__(self, secret: str) -> None:
         self.name = f"aws-secretsmanager:{secret}"
         self._secret = secret
+        self._version = ""
+        """Id of the version that was read last."""
 
     def read(self) -> str:
-        return str(self._call("get_secret_value", "GetSecretValue")["SecretString"])
+        answer = self._call("get_secret_value", "GetSecretValue", VersionStage=_CURRENT)
+        self._version = str(answer["VersionId"])
+        return str(answer["SecretString"])
 
     def write(self, text: str) -> None:
-        self._call("put_secret_value", "PutSecretValue", SecretString=text)
+        new = self._call("put_secret_value", "PutSecretValue", SecretString=text, VersionStages=[_PENDING])
+        self._call(
+            "update_secret_version_stage",
+            "UpdateSecretVersionStage",
+            VersionStage=_CURRENT,
+            MoveToVersionId=new["VersionId"],
+            RemoveFromVersionId=self._version,
+        )
 
     def changing(self) -> AbstractContextManager[None]:
-        return nullcontext()  # the service has no conditional write; `add_key` reads again what it has written
+        return nullcontext()  # `write` makes the new text current only if the version that was read still is
 
-    def _call(self, method: str, permission: str, **values: str) -> dict[str, Any]:
+    def _call(self, method: str, permission: str, **values: Any) -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.session import Session
 
@@ -165,6 +180,12 @@ class _SecretsManagerStore:
                 raise ConfigError("the secret of the pseudonym keys is not a text", where=self.name)
         except (BotoCoreError, ClientError) as error:
             code = getattr(error, "response", {}).get("Error", {}).get("Code")
+            if method == "update_secret_version_stage" and code == "InvalidParameterException":
+                raise ConfigError(
+                    "another process has changed the keys",
+                    where=self.name,
+                    fix="run the command again, one at a time",
+                ) from None
             raise ConfigError(
                 "the pseudonym keys are unavailable in AWS Secrets Manager",
                 where=self.name,

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.lake.lake import Lake
-from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import CLEAN, EXTRA, FEATURES_TABLE, KEY_ID, OPERATOR_ID, RAW
 from pipeline.privacy.data_files import TableFiles, data_files, read_batches
 from pipeline.privacy.keys import PseudonymKeys, add_key, load_keys
 from pipeline.privacy.partitions import change_rows
 from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, rotated
+from pipeline.privacy.removal import remove_files, require_removable
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import Mask
 from pipeline.settings import PipelineSettings
@@ -70,7 +71,8 @@ class RotationReport:
 def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = False) -> RotationReport:
     """Give all rows of the newest versions the pseudonyms of the newest key.
 
-    A rotation that was killed is finished by the same call: a key is added only if all rows have the newest one.
+    A rotation that was killed is finished by a call without a new key. A call with a new key gives its pseudonyms to
+    all rows too, whether an earlier rotation was finished or not.
 
     Args:
         settings: Locations and keys.
@@ -79,17 +81,16 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
 
     Raises:
         ConfigError: The keys are unavailable, cannot be changed, or do not contain a key that rows were written with.
-        LakeError: The lake is unavailable, or other writers never let a commit pass.
+        LakeError: The lake is unavailable, other writers never let a commit pass, or a file that `purge` would delete
+            may belong to a writer at work.
     """
     keys = load_keys(settings.pseudonym_keys)
     lake = Lake(settings.lake)
     storage = Storage(lake.location)
-    added = new_key and not _has_older_rows(lake, keys)
-    if added:
+    if new_key:
+        _require_known_keys(lake, keys)
         keys = add_key(settings.pseudonym_keys)
-    elif new_key:
-        _log.info("rows of older keys are left, so no key is added")
-    report = RotationReport(key_id=keys.current, added=added, purged=purge)
+    report = RotationReport(key_id=keys.current, added=new_key, purged=purge)
     for table in TABLES_WITH_PSEUDONYMS:
         count = change_rows(
             lake, table, [KEY_ID], partial(_is_older, keys), partial(_rekeyed, keys), {"rekey": keys.current}
@@ -100,32 +101,36 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
     old = {table: _old_files(storage, table, keys) for table in TABLES_WITH_PSEUDONYMS}
     report.old_files = {table: len(files) for table, files in old.items() if files}
     if purge:
+        for table, files in old.items():
+            require_removable(storage, table, files)
         versions = {table: set[int]().union(*files.values()) for table, files in old.items()}
         time = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         report.runs = mark_runs(lake, versions, f"rotation-{keys.current}", time)
-        for files in old.values():
-            for file in files:
-                storage.delete(file)
+        for table, files in old.items():
+            remove_files(lake, storage, table, files)
     return report
 
 
-def _has_older_rows(lake: Lake, keys: PseudonymKeys) -> bool:
+def _require_known_keys(lake: Lake, keys: PseudonymKeys) -> None:
     for table in TABLES_WITH_PSEUDONYMS:
         if lake.exists(table):
-            batches = lake.open(table).to_pyarrow_dataset().to_batches(columns=[KEY_ID])
-            if any(_is_older(keys, pa.Table.from_batches([batch])).any() for batch in batches):
-                return True
-    return False
+            for batch in lake.open(table).to_pyarrow_dataset().to_batches(columns=[KEY_ID]):
+                _is_older(keys, pa.Table.from_batches([batch]))
 
 
 def _old_files(storage: Storage, table: str, keys: PseudonymKeys) -> dict[StoredFile, set[int]]:
-    """Return the files of earlier versions with rows of older keys, and the versions that contain each."""
-    log = TableFiles(storage, table)
-    return {
-        file: log.versions(file)
+    """Return the files of earlier versions with rows of older keys, and the versions that contain each.
+
+    Files that a writer has not finished are among them, because their rows cannot be read.
+    """
+    older = [
+        file
         for file in data_files(storage, table)
-        if not log.is_live(file) and any(_is_older(keys, rows).any() for rows in read_batches(storage, file, [KEY_ID]))
-    }
+        if any(_is_older(keys, rows).any() for rows in read_batches(storage, file, [KEY_ID]))
+    ]
+    log = TableFiles(storage, table)
+    found = {file: log.versions(file) for file in older if not log.is_live(file)}
+    return found | {file: set[int]() for file in staged_files(storage, table)}
 
 
 def _is_older(keys: PseudonymKeys, rows: pa.Table) -> Mask:

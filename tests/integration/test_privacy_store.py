@@ -20,9 +20,9 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage
 from pipeline.privacy.audit import audit
 from pipeline.privacy.erase import erase
-from pipeline.privacy.keys import add_key, as_text, load_keys, new_keys
+from pipeline.privacy.keys import PseudonymKeys, add_key, as_text, load_keys, new_keys
 from pipeline.privacy.pseudonyms import SENSOR, pseudonyms
-from reentry.errors import ConfigError
+from reentry.errors import ConfigError, LakeError
 from tests.landing import HOUR, flat_track, land, pipeline_settings
 
 ONE, TWO = 4711001, 4711002
@@ -63,6 +63,24 @@ def test_a_key_is_added_to_the_secret(secret: str, tmp_path: Path) -> None:
     after = add_key(secret)
     assert load_keys(secret) == after
     assert after.keys[:1] == before.keys
+
+
+def test_a_key_that_another_process_adds_meanwhile_is_not_lost(
+    secret: str, secrets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[PseudonymKeys] = []
+
+    def text_while_another_adds(keys: PseudonymKeys) -> str:
+        monkeypatch.setattr("pipeline.privacy.keys.as_text", as_text)
+        added.append(add_key(secret))
+        return as_text(keys)
+
+    monkeypatch.setattr("pipeline.privacy.keys.as_text", text_while_another_adds)
+    with pytest.raises(ConfigError) as caught:
+        add_key(secret)
+    assert caught.value.problem == "another process has changed the keys"
+    assert load_keys(secret) == added[0]
+    assert len(add_key(secret).keys) == 3
 
 
 def test_a_missing_secret_is_an_error_with_its_reason(secrets: Any) -> None:
@@ -142,6 +160,10 @@ def test_a_bucket_without_versions_is_erased_too(bucket: str, tmp_path: Path) ->
         Bucket=bucket.removeprefix("s3://"), Key=f"landing/{HOUR}/a.csv", Body=body
     )
     ingest(settings, [HOUR])
+    mistyped = replace(settings, landing=f"{bucket}/landin")
+    for command in (lambda: erase(mistyped, "sensor", str(ONE)), lambda: audit(mistyped)):
+        with pytest.raises(LakeError, match="the landing folder does not exist"):
+            command()
     assert erase(settings, "sensor", str(ONE)).rows == {"raw": 20}
     assert Storage(settings.landing).files() == []
     assert Lake(settings.lake).open("raw").to_pyarrow_table().num_rows == 20

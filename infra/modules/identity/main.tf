@@ -72,7 +72,7 @@ locals {
     [for secrets in [workload.secrets] : {
       Sid      = "Secrets"
       Effect   = "Allow"
-      Action   = concat(["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"], workload.writes_secrets ? ["secretsmanager:PutSecretValue"] : [])
+      Action   = concat(["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"], workload.writes_secrets ? ["secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"] : [])
       Resource = [for secret in secrets : var.secrets[secret].arn]
     } if length(secrets) > 0],
     [for secrets in [workload.secrets] : {

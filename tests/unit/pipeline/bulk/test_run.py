@@ -19,6 +19,7 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry.errors import ConfigError, InputError, LakeError, ReentryError, RepositoryError
+from reentry.runtime.signals import Ended
 from tests.bulk import InThisProcess, config_of, model_of, predictions
 from tests.lake import write_clean
 from tests.toy_model import write_toy_model
@@ -132,6 +133,26 @@ def test_results_are_not_committed_if_rows_were_erased_during_the_run(
     with pytest.raises(LakeError, match="1 files were removed during the run"):
         score_bulk(config_of(lake, model_repository))
     assert lake.open(PREDICTIONS.name).version() == 0
+    assert not list(Path(lake.uri(PREDICTIONS.name)).glob("*=*/*"))
+
+
+def test_results_of_an_ended_run_are_deleted_if_rows_were_erased(
+    lake: Lake, model_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = runs.score_part
+    erased = False
+
+    def score_while_erasing(job: Job, part: Part) -> PartResult:
+        score(job, part)
+        if erased:
+            next(Path(lake.uri(CLEAN.name)).glob("*=*/*.parquet")).unlink()
+        raise Ended
+
+    monkeypatch.setattr("pipeline.bulk.run.score_part", score_while_erasing)
+    for erased in (False, True):
+        with pytest.raises(Ended):
+            score_bulk(config_of(lake, model_repository))
+        assert bool(list(Path(lake.uri(PREDICTIONS.name)).glob("*=*/*"))) != erased
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_versions_that_runs_name_and_the_newest_one_stay_readable(lake: Lake, ve
     assert (report.table, report.kept) == ("clean", [versions[1]])
     assert report.removed > 0 < report.bytes
     assert lake.open("clean", versions[1]).to_pyarrow_table().equals(before)
+
+
+def test_unfinished_files_of_killed_writers_are_removed_after_an_hour(lake: Lake, versions: list[int]) -> None:
+    killed, running = (Path(lake.uri("clean")) / f"part-00000-{name}.parquet#1" for name in ("killed", "running"))
+    for path in (killed, running):
+        path.write_bytes(b"PAR1")
+    os.utime(killed, (0, 0))
+    (planned,) = maintain(lake, dry_run=True, runs=[])
+    assert killed.exists()
+    (done,) = maintain(lake, runs=[])
+    assert (planned.removed, planned.bytes) == (done.removed, done.bytes) == (1, 4)
+    assert (killed.exists(), running.exists()) == (False, True)
 
 
 def test_files_within_the_retention_stay(lake: Lake, versions: list[int]) -> None:

@@ -6,11 +6,13 @@ import datetime as dt
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.lake.storage import Storage, StoredFile
 from pipeline.lake.tables import RAW
 from pipeline.privacy.audit import AuditReport, audit
 from pipeline.privacy.id_search import IdSearch
@@ -111,6 +113,16 @@ def test_log_files_are_searched_for_ids_and_exact_coordinates(filled: Filled, tm
     ]
 
 
+def test_an_invalid_byte_does_not_hide_an_email_address_in_a_log(filled: Filled, tmp_path: Path) -> None:
+    text = b"\xff someone@example.net"
+    (tmp_path / "ingest.log").write_bytes(text)
+    (Path(filled.settings.lake) / "raw" / "_delta_log" / "planted.json").write_bytes(text)
+    assert places(audit(filled.settings, logs=[tmp_path / "ingest.log"])) == [
+        ("raw: raw/_delta_log/planted.json", "an e-mail address"),
+        (str(tmp_path / "ingest.log"), "an e-mail address"),
+    ]
+
+
 def test_a_file_of_ids_replaces_those_of_the_landing_folder(filled: Filled, tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("8000123\n\n")
     add_file(filled, altitude=8000123.0)
@@ -141,6 +153,38 @@ def test_copies_of_a_killed_ingestion_are_reported(filled: Filled, own_temporary
     ((place, problem),) = places(audit(filled.settings))
     assert place == str(killed)
     assert "a killed ingestion has left" in problem
+
+
+def test_unfinished_data_files_of_killed_writers_are_reported(filled: Filled) -> None:
+    for name, modified in (("killed", 0), ("running", None)):
+        staged = Path(filled.settings.lake) / "raw" / f"hour={HOUR}" / f"part-00000-{name}.parquet#1"
+        staged.write_bytes(b"PAR1")
+        os.utime(staged, None if modified is None else (modified, modified))
+    ((place, problem),) = places(audit(filled.settings))
+    assert place == "raw"
+    assert "unfinished data files of killed writers, which cannot be searched: 1" in problem
+
+
+def test_files_and_folders_that_vanish_during_an_audit_are_no_error(
+    filled: Filled, own_temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Path(filled.settings.lake) / "raw" / "_delta_log" / "_commit_0.json.tmp"
+    gone.touch()
+    (own_temporary_folder / "reentry-ingest-ended").mkdir()
+    storage_open, stat = Storage.open, Path.stat
+
+    def opened(storage: Storage, file: StoredFile) -> BinaryIO:
+        if file.path.endswith(gone.name):
+            gone.unlink()
+        return storage_open(storage, file)
+
+    def stat_of(path: Path, **options: bool) -> os.stat_result:
+        return stat(path.with_name("gone") if path.name == "reentry-ingest-ended" else path, **options)
+
+    monkeypatch.setattr(Storage, "open", opened)
+    monkeypatch.setattr(Path, "stat", stat_of)
+    assert places(audit(filled.settings)) == []
+    assert not gone.exists()
 
 
 @pytest.mark.parametrize(

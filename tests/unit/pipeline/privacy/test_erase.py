@@ -194,6 +194,8 @@ def test_an_erasure_that_the_system_killed_is_finished_by_the_same_command(fille
         wait_until(lambda: log.exists() or process.poll() is not None, what="the second commit of the erasure")
         process.kill()
     assert log.exists()
+    for path in Path(settings.lake).rglob("*.parquet#*"):
+        os.utime(path, (0, 0))  # an hour later
     erase(settings, "sensor", str(ONE))
     assert tracks(filled, "raw") == {3: 20, 4: 10}
     assert tracks(filled, "clean") == tracks(filled, "predictions") == {3: 20}
@@ -210,6 +212,27 @@ def test_a_landing_file_that_waits_for_ingestion_is_not_deleted_without_consent(
     assert path.exists()
     erase(filled.settings, "sensor", str(ONE), delete_waiting=True)
     assert not path.exists()
+
+
+def test_a_track_in_a_row_with_a_field_too_many_is_erased_from_the_landing_folder(filled: Filled) -> None:
+    path = land(
+        filled.settings, "third.csv", flat_track(9, sensor=TWO), flat_track(812, steps=1, sensor=TWO), hour=LATER
+    )
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(f"{line},1" if ",812," in line else line for line in lines) + "\n")
+    ingest(filled.settings, [LATER])
+    assert erase(filled.settings, "track", "812").landing_files == 1
+    assert not path.exists()
+
+
+def test_a_damaged_page_of_a_landing_file_does_not_stop_an_erasure(filled: Filled) -> None:
+    path = Path(filled.settings.landing) / HOUR / "second.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:200] = b"\xff" * 196  # the pages begin behind the magic number; the footer stays readable
+    path.write_bytes(content)
+    erase(filled.settings, "sensor", str(ONE))
+    assert tracks(filled, "raw") == {3: 20, 4: 10}
+    assert path.exists()
 
 
 def test_rows_that_are_added_during_an_erasure_are_an_error(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +260,7 @@ def test_files_of_killed_writers_are_erased_too(filled: Filled) -> None:
     source = next(Path(filled.settings.lake, "raw").rglob("*.parquet"))
     orphan = source.with_name("part-00000-orphan.parquet")
     orphan.write_bytes(source.read_bytes())
+    os.utime(orphan, (0, 0))
     erase(filled.settings, "sensor", str(ONE))
     assert not orphan.exists()
 

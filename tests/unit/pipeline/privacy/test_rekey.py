@@ -62,7 +62,7 @@ def test_a_repeated_rotation_without_a_new_key_changes_nothing(filled: Filled) -
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 6])
-def test_a_killed_rotation_is_finished_by_the_same_command(
+def test_a_killed_rotation_is_finished_by_the_command_without_a_new_key(
     filled: Filled, killed_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = 0
@@ -79,7 +79,7 @@ def test_a_killed_rotation_is_finished_by_the_same_command(
         patch.setattr(Lake, "rewrite", killing)
         with pytest.raises(KeyboardInterrupt):
             rekey(filled.settings, new_key=True)
-    report = rekey(filled.settings, new_key=True)
+    report = rekey(filled.settings)
     keys = load_keys(filled.settings.pseudonym_keys)
     assert not report.added
     assert len(keys.keys) == 2
@@ -87,6 +87,20 @@ def test_a_killed_rotation_is_finished_by_the_same_command(
         rows = filled.rows(table)
         assert set(rows["key_id"]) == {keys.current}
         assert set(rows["sensor_id"]) == {filled.pseudonym(ONE), filled.pseudonym(TWO)}
+
+
+def test_a_key_is_added_although_an_earlier_rotation_was_not_finished(filled: Filled) -> None:
+    leaked = add_key(filled.settings.pseudonym_keys)
+    report = rekey(filled.settings, new_key=True, purge=True)
+    keys = load_keys(filled.settings.pseudonym_keys)
+    assert report.added
+    assert report.key_id == keys.current == keys.ids[2]
+    assert keys.keys[:2] == leaked.keys
+    for table in TABLES:
+        rows = filled.rows(table)
+        assert set(rows["key_id"]) == {keys.current}
+        assert set(rows["sensor_id"]) == {filled.pseudonym(ONE), filled.pseudonym(TWO)}
+    assert rekey(filled.settings).old_files == {}
 
 
 def test_rows_of_two_older_keys_are_rotated_at_once(filled: Filled) -> None:
