@@ -17,15 +17,12 @@ from deltalake import DeltaTable
 
 from pipeline.clean.changes import RAW_VERSION, RULES, RULES_ENTRY, built_from, changed_tracks
 from pipeline.clean.tracks import BuildCounts, build_tracks, read_rows, set_aside_table
-from pipeline.ingest.read import OPEN
 from pipeline.lake.lake import Lake
 from pipeline.lake.spool import read_spools, write_spool
-from pipeline.lake.tables import BUCKETS, CLEAN, QUARANTINE, RAW, bucket_of
+from pipeline.lake.tables import BUCKETS, CLEAN, OPEN, QUARANTINE, RAW, RESOLVED, bucket_of
 from reentry.runtime.progress import progress
 from reentry.schema import TRACK_ID
 
-RESOLVED: Final = "resolved"
-"""Status of an entry of `quarantine` for a track that could be repaired later."""
 MOST_TRACKS: Final = 2_000
 """Number of changed tracks above which their whole buckets are replaced. It bounds the memory and the predicate."""
 

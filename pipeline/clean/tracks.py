@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from pipeline.ingest.read import OPEN
-from pipeline.lake.tables import CLEAN, KEY_ID, OPERATOR_ID, QUARANTINE, bucket_of
+from pipeline.lake.tables import CLEAN, KEY_ID, OPEN, OPERATOR_ID, QUARANTINE, bucket_of
 from reentry.errors import LakeError
 from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_ID
 from reentry.tracks import Track

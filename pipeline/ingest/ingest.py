@@ -19,10 +19,10 @@ from deltalake import DeltaTable
 
 from pipeline.ingest.known import known_keys
 from pipeline.ingest.landing import ChangedError, Landed, Landing
-from pipeline.ingest.read import DUPLICATE, OPEN, FileContent, read_landed, whole_file_in_quarantine
+from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
 from pipeline.lake.lake import Lake, sql_text
 from pipeline.lake.spool import read_spools, write_spool
-from pipeline.lake.tables import QUARANTINE, RAW
+from pipeline.lake.tables import OPEN, QUARANTINE, RAW, SUPERSEDED
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.settings import PipelineSettings
 from reentry.runtime.progress import progress
@@ -31,8 +31,6 @@ _log = logging.getLogger(__name__)
 
 COPIES: Final = "reentry-ingest-"
 """Start of the name of the temporary folder with copies of landing files, which hold plain ids."""
-SUPERSEDED: Final = "superseded"
-"""Status of an entry of `quarantine` whose file was uploaded again with another content."""
 
 
 @dataclass(slots=True, kw_only=True)

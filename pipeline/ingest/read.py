@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipeline.ingest.landing import Landed
 from pipeline.ingest.other_columns import Texts, read_other_columns
-from pipeline.lake.tables import EXTRA, KEY_ID, OPERATOR_ID, QUARANTINE, RAW, SEVERITY, bucket_of
+from pipeline.lake.tables import EXTRA, KEY_ID, OPEN, OPERATOR_ID, QUARANTINE, RAW, SEVERITY, bucket_of
 from pipeline.privacy.keys import PseudonymKeys
 from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms, usual_form
 from pipeline.privacy.scrub import masked, rounded
@@ -33,11 +33,9 @@ from reentry.tracks.write import origin_of
 
 OPTIONAL: Final = (REENTRY_PHASE.name, OPERATOR_ID)
 """Columns that a file may lack; they are then missing in every row."""
-OPEN: Final = "open"
-"""Status of an entry of `quarantine` that nobody has dealt with."""
 DUPLICATE: Final = "the same content as another file"
 
-_LARGEST_EXACT: Final = 2.0**53
+LARGEST_SENSOR: Final = 2**53
 """Largest magnitude of a sensor id that a measurement, which is float64, holds exactly."""
 _INEXACT: Final = "too large: a sensor id must lie within 2**53"
 _POSITION: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in MEASUREMENT_COLUMNS}
@@ -141,7 +139,7 @@ def _rows(source: Source, *, labelled: bool) -> tuple[Records, pd.DataFrame, int
     for chunk in source.chunks():
         records, _, table = parse(chunk, labelled=labelled)
         sensor = records["measurement"][:, _POSITION[SENSOR_ID.name]]
-        inexact = records["row"][np.abs(sensor) > _LARGEST_EXACT]
+        inexact = records["row"][np.abs(sensor) > LARGEST_SENSOR]
         large = {"row": inexact, "column": SENSOR_ID.name, "problem": _INEXACT, "got": ""}
         # A label is optional in each row.
         table = table[~((table["column"] == REENTRY_PHASE.name) & (table["problem"] == "missing"))]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileInfo, FileType, PyFileSystem
+from pyarrow.fs import FileInfo, FileType
 
 from pipeline.lake.lake import Lake
 
@@ -29,7 +28,5 @@ def file_infos(lake: Lake, name: str, paths: Sequence[str]) -> list[FileInfo]:
         LakeError: The store is unavailable.
     """
     with lake.errors(name):
-        found: list[FileInfo] = PyFileSystem(DeltaStorageHandler(lake.uri(name), lake.storage_options)).get_file_info(
-            list(paths)
-        )
+        found: list[FileInfo] = lake.files(name).get_file_info(list(paths))
     return found

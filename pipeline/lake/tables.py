@@ -115,6 +115,12 @@ QUARANTINE: Final = Table(
     ),
     partition_by=("hour",),
 )
+OPEN: Final = "open"
+"""Status of an entry of `quarantine` that nobody has dealt with."""
+SUPERSEDED: Final = "superseded"
+"""Status of an entry of `quarantine` whose file was uploaded again with another content."""
+RESOLVED: Final = "resolved"
+"""Status of an entry of `quarantine` for a track that could be repaired later."""
 CLEAN: Final = Table(
     name="clean",
     meaning="Repaired whole tracks, ordered by track and time.",

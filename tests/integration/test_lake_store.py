@@ -71,7 +71,9 @@ def upload(settings: PipelineSettings, folder: Path, name: str, *tables: Any, ho
 
 
 def start(settings: PipelineSettings, *hours: str, before: str = "") -> subprocess.Popen[str]:
+    keys = Path(settings.pseudonym_keys.removeprefix("file:"))
     variables = {
+        "TMPDIR": str(keys.parent),  # an audit of another test would find the copies that a killed process leaves
         "REENTRY_PIPELINE_LAKE": settings.lake,
         "REENTRY_PIPELINE_LANDING": settings.landing,
         "REENTRY_PIPELINE_PSEUDONYM_KEYS": settings.pseudonym_keys,

@@ -70,6 +70,7 @@ def test_planted_ids_are_nowhere_outside_the_landing_folder(tmp_path: Path, monk
     for name in ("lake", "landing", "pseudonym_keys"):
         monkeypatch.setenv(f"REENTRY_PIPELINE_{name.upper()}", getattr(settings, name))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # copies of other tests' ingestions are no findings here
     plant(settings)
     log = run("ingest", "--since", HOUR, "--until", "2026-12-01T10")
     log += run("lake", "clean")

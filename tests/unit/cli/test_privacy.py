@@ -26,6 +26,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineSetting
     for name in ("lake", "landing", "pseudonym_keys"):
         monkeypatch.setenv(f"REENTRY_PIPELINE_{name.upper()}", getattr(settings, name))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # copies of other tests' ingestions are no findings here
     land(settings, "a.csv", flat_track(1, sensor=SENSOR), flat_track(2, sensor=4711002))
     ingest(settings, [HOUR])
     return settings

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.clean.build import RESOLVED, build_clean
+from pipeline.clean.build import build_clean
 from pipeline.ingest.ingest import ingest
 from pipeline.lake.export import export_tracks
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
-from pipeline.lake.tables import bucket_of
+from pipeline.lake.tables import RESOLVED, bucket_of
 from pipeline.settings import PipelineSettings
 from reentry.errors import InputError, LakeError
 from reentry.tracks import read_tracks, tracks_table

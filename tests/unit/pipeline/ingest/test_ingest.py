@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ingest.ingest import SUPERSEDED, IngestReport, ingest
+from pipeline.ingest.ingest import IngestReport, ingest
 from pipeline.ingest.landing import Landing
 from pipeline.lake.lake import Lake
-from pipeline.lake.tables import QUARANTINE, RAW
+from pipeline.lake.tables import QUARANTINE, RAW, SUPERSEDED
 from pipeline.privacy.keys import load_keys
 from pipeline.privacy.pseudonyms import OPERATOR, SENSOR, pseudonyms
 from pipeline.settings import PipelineSettings

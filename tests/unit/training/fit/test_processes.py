@@ -18,7 +18,8 @@ import torch
 from reentry.errors import ConfigError, ReentryError
 from tests.training_data import short_samples, write_flights
 from training.config import ModelConfig, TrainConfig
-from training.data.stored import LabelledFile, open_labelled
+from training.data.stored import open_labelled
+from training.data.training_data import LabelledTracks
 from training.fit.fit import Trained, fit
 
 SHAPE = ModelConfig(hidden=8)
@@ -46,7 +47,7 @@ def listened_on(*processes: int) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelledFile]:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelledTracks]:
     """Samples that the processes read from files."""
     flights = write_flights(tmp_path_factory.mktemp("flights") / "flights.parquet", tracks=20)
     with open_labelled(flights, in_memory_bytes=0) as data:
@@ -54,7 +55,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelledFile]:
 
 
 @pytest.fixture(scope="module")
-def two(stored: LabelledFile) -> tuple[Trained, set[str]]:
+def two(stored: LabelledTracks) -> tuple[Trained, set[str]]:
     """Result of a training in two processes, and the IP addresses on which they listened."""
     listening = set()
 
@@ -71,7 +72,7 @@ def two(stored: LabelledFile) -> tuple[Trained, set[str]]:
 
 
 def test_two_processes_give_the_weights_of_one_within_rounding_and_listen_only_on_loopback(
-    stored: LabelledFile, two: tuple[Trained, set[str]]
+    stored: LabelledTracks, two: tuple[Trained, set[str]]
 ) -> None:
     result, listening = two
     assert listening == {"127.0.0.1"}
@@ -83,7 +84,7 @@ def test_two_processes_give_the_weights_of_one_within_rounding_and_listen_only_o
 
 
 def test_an_interrupted_run_stops_both_processes_and_resumes_to_the_same_result(
-    stored: LabelledFile, two: tuple[Trained, set[str]], tmp_path: Path
+    stored: LabelledTracks, two: tuple[Trained, set[str]], tmp_path: Path
 ) -> None:
     whole, samples = two[0], stored.samples
 
