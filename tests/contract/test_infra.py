@@ -220,8 +220,10 @@ def test_only_ingestion_and_the_privacy_officer_read_the_pseudonym_keys_and_only
     applied: Applied,
 ) -> None:
     secret = applied.resources['module.secrets.aws_secretsmanager_secret.this["pseudonym-keys"]']["arn"]
-    for call, users in (("Get", {"ingest", "privacy-officer"}), ("Put", {"privacy-officer"})):
-        allowed = {role for role in ROLES if decide(applied.policy(role), f"secretsmanager:{call}SecretValue", secret)}
+    readers, writers = {"ingest", "privacy-officer"}, {"privacy-officer"}
+    calls = (("GetSecretValue", readers), ("PutSecretValue", writers), ("UpdateSecretVersionStage", writers))
+    for call, users in calls:
+        allowed = {role for role in ROLES if decide(applied.policy(role), f"secretsmanager:{call}", secret)}
         assert allowed == users
 
 
