@@ -131,8 +131,8 @@ route() {
 # stable release while the canary carries the traffic, so its size at the start counts too.
 replicas_for() {
     local stable started replicas
-    stable=$(live deployment "$1" .spec.replicas)
-    started=$(live deployment "$1-canary" ".metadata.annotations.$SIZE")
+    stable=$(live deployment "$1" .spec.replicas) || return
+    started=$(live deployment "$1-canary" ".metadata.annotations.$SIZE") || return
     [ "${started:-0}" -le "$stable" ] || stable=$started
     replicas=$(((stable * $2 + 99) / 100))
     echo $((replicas > 0 ? replicas : 1))
@@ -140,13 +140,18 @@ replicas_for() {
 
 # resize DEPLOYMENT WEIGHT
 resize() {
-    k scale "deployment/$1-canary" --replicas="$(replicas_for "$1" "$2")"
+    local replicas
+    replicas=$(replicas_for "$1" "$2")
+    k scale "deployment/$1-canary" --replicas="$replicas"
     rollout "$namespace" "$1-canary" || die "the canary's pods do not start; fix: canary.sh abort"
 }
 
 # The canary is always large enough for its share: add pods before weight, reduce weight before pods.
 shift_to() {
-    if [ "$(replicas_for reentry "$1")" -lt "$(live deployment reentry-canary .spec.replicas)" ]; then
+    local needed present
+    needed=$(replicas_for reentry "$1")
+    present=$(live deployment reentry-canary .spec.replicas)
+    if [ "$needed" -lt "$present" ]; then
         route "$1"
         resize reentry "$1"
         resize reentry-gateway "$1"
@@ -226,7 +231,9 @@ promote() {
         {{- range .containers}}{{.name}}={{.image}}{{"\n"}}{{end}}{{end}}')
     # The canary may carry traffic already, so it grows here and never shrinks.
     for each in reentry reentry-gateway; do
-        [ "$(replicas_for "$each" 100)" -le "$(live deployment "$each-canary" .spec.replicas)" ] || resize "$each" 100
+        stable=$(replicas_for "$each" 100)
+        canary=$(live deployment "$each-canary" .spec.replicas)
+        [ "$stable" -le "$canary" ] || resize "$each" 100
     done
     route 100
     say "stable release: $image"

@@ -701,6 +701,15 @@ def test_a_canary_keeps_its_size_when_the_stable_release_shrinks_without_traffic
     assert cluster.changes == ([*resized, route(weight)] if weight == 100 else [route(weight), *resized])
 
 
+@pytest.mark.parametrize("command", [("weight", "100"), ("promote",)], ids=lambda words: words[0])
+def test_a_canary_is_not_resized_if_the_size_of_the_stable_release_is_unknown(
+    canary: Cluster, command: tuple[str, ...]
+) -> None:
+    canary.unanswered, canary.lost = "get deployment reentry -o jsonpath={.spec.replicas}", "1 2"
+    assert canary.run("canary.sh", *command).returncode == 1
+    assert canary.changes == []
+
+
 def test_a_canary_whose_pods_do_not_start_gets_no_more_weight(canary: Cluster) -> None:
     canary.broken = "reentry-canary"
     result = canary.run("canary.sh", "weight", "100")
