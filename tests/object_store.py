@@ -37,12 +37,14 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "-s3.port.lance=0",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=50",
+        "-volume.max=500",
     ]
     for part in ("master", "volume", "filer"):
         command += [f"-{part}.port={free_port()}", f"-{part}.port.grpc={free_port()}"]
     command.append(f"-s3.port.grpc={free_port()}")
-    server = Server(port=port, command=command, log=folder / "log")
+    # Each bucket gets volumes of its own: one at a time instead of seven, so that no number of tests exhausts them.
+    growth = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    server = Server(port=port, command=command, log=folder / "log", environment=growth)
     server.start()
     try:
         yield f"http://127.0.0.1:{port}"
