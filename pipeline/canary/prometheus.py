@@ -41,7 +41,7 @@ class Prometheus:
     """Queries sent so far."""
 
     def series(self, query: str) -> list[Series]:
-        """Return the current series of an expression; an empty list if there are none.
+        """Return the current series of an expression; an empty list if no series matches.
 
         Raises:
             NoFiguresError: the server does not answer, does not accept the query, or is not a Prometheus.

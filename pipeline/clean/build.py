@@ -120,7 +120,7 @@ class _Changes:
         return bool(self.buckets)
 
     def predicate(self) -> str | None:
-        """Return the SQL condition of the rows that are replaced; None if there are none."""
+        """Return the SQL condition of the rows that are replaced; None if no row is replaced."""
         # No bucket has the number -1: another process has just written all changes.
         within = f"bucket IN ({', '.join(map(str, self.buckets or [-1]))})"
         if self.track_ids is None or not self.any:

@@ -256,7 +256,7 @@ class _Hour:
         return bool(raw.to_pyarrow_dataset().head(1, columns=["object"], filter=same).num_rows)
 
     def _replaced(self, new: Sequence[str], table: DeltaTable) -> str | None:
-        """Return the predicate of the rows of earlier contents of the same objects, or None if there are none.
+        """Return the predicate of the rows of earlier contents of the same objects, or None without such rows.
 
         An unusable file does not replace the rows of an earlier one.
         """

@@ -86,7 +86,7 @@ def _sync(client: MlflowClient, uri: str, store: VersionStore, labels: Labels, *
 
 
 def _registered(client: MlflowClient, name: str, version: Version) -> Any:
-    """Return the version in MLflow that stands for a version of the repository; None if there is none."""
+    """Return the version in MLflow that stands for a version of the repository, or None."""
     found = client.search_model_versions(f"name = '{name}' and tags.{VERSION_TAG} = '{version.number}'")
     return next((each for each in found if each.tags.get(CHECKPOINT_TAG) == _checkpoint_of(version)), None)
 
