@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,10 @@ class DyingPool(ProcessPool):
 
 
 def die_once(marker: Path, compute: Callable[[Any], Any], task: Any) -> Any:
-    if isinstance(task, Part) and not marker.exists():
-        marker.touch()
-        pq.write_table = write_half
+    if isinstance(task, Part):
+        with suppress(FileExistsError):
+            marker.touch(exist_ok=False)  # only one of the workers that start at the same moment creates it
+            pq.write_table = write_half
     return compute(task)
 
 
