@@ -218,10 +218,11 @@ def on_free_ports(repository: Path, **settings: Any) -> ServerConfig:
     """Settings of a server on free ports that shuts down within a second.
 
     A Triton server stops the processes of its Python models one after the other, and needs more than a second for each.
-    With a short drain timeout the server does not wait for them.
+    With a short drain timeout the server does not wait for them. On a loaded machine a start can take minutes.
     """
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    return ServerConfig(model_repository=repository, **{"drain_timeout": 0.1, **ports, **settings})
+    times = {"drain_timeout": 0.1, "start_timeout": 600.0}
+    return ServerConfig(model_repository=repository, **{**times, **ports, **settings})
 
 
 def grpc_key(server: EmbeddedServer) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
@@ -159,8 +160,12 @@ class ServerConfig:
         return self.instances or max(1, cores() // self.fitted_threads)
 
 
-def with_free_ports(config: ServerConfig) -> ServerConfig:
-    """Return the configuration with a free port of its address in place of each port 0.
+@contextlib.contextmanager
+def reserved_ports(config: ServerConfig) -> Iterator[ServerConfig]:
+    """Yield the configuration with a free port of its address in place of each port 0, and keep the ports for the block.
+
+    A socket without a listener stays bound to each port. The system then gives it to no other program that asks for a
+    free port or connects to somewhere, while a server that sets SO_REUSEADDR, such as Triton, can listen on it.
 
     Raises:
         ServerError: one of the other ports is in use.
@@ -178,4 +183,4 @@ def with_free_ports(config: ServerConfig) -> ServerConfig:
                     fix=f"stop the program that listens there, or choose another with --{name.replace('_', '-')}",
                 ) from None
             chosen[name] = probe.getsockname()[1]
-        return replace(config, **chosen)
+        yield replace(config, **chosen)

@@ -52,7 +52,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A Triton with the models of live tracks."""
     repository = write_live_models(tmp_path_factory.mktemp("live"))
-    with EmbeddedServer(on_free_ports(repository, start_timeout=300.0)) as running_server:
+    with EmbeddedServer(on_free_ports(repository)) as running_server:
         yield running_server
 
 

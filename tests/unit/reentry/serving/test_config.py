@@ -14,7 +14,7 @@ from reentry.errors import ConfigError, InputError, ServerError
 from reentry.serving import EmbeddedServer, ServerConfig, server
 from reentry.serving import config as config_module
 from reentry.serving import installation as installation_module
-from reentry.serving.config import with_free_ports
+from reentry.serving.config import reserved_ports
 from reentry.serving.http import cause_of, is_live, is_ready
 from reentry.serving.installation import find_installation, require_libraries, require_packages
 from reentry.serving.log import last_error, uncaught_exception
@@ -154,10 +154,20 @@ def test_free_ports_are_chosen_and_fixed_ones_kept() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         given = probe.getsockname()[1]
-    chosen = with_free_ports(ServerConfig(http_port=0, grpc_port=given, metrics_port=0)).ports
+    with reserved_ports(ServerConfig(http_port=0, grpc_port=given, metrics_port=0)) as config:
+        chosen = config.ports
     assert chosen["grpc_port"] == given
     assert len(set(chosen.values())) == 3
     assert min(chosen.values()) > 0
+
+
+def test_a_reserved_port_is_open_only_to_a_server_that_asks_for_it() -> None:
+    with reserved_ports(ServerConfig(http_port=0, grpc_port=0, metrics_port=0)) as config:
+        address = ("127.0.0.1", config.http_port)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)  # as the system does to find a free port, also for an outgoing connection
+        with socket.create_server(address), socket.create_connection(address):
+            pass
 
 
 def test_the_cause_of_a_failed_ensemble_is_the_error_of_its_member() -> None:
