@@ -162,7 +162,7 @@ class ServerConfig:
 
 @contextlib.contextmanager
 def reserved_ports(config: ServerConfig) -> Iterator[ServerConfig]:
-    """Yield the configuration with a free port of its address in place of each port 0, and keep the ports for the block.
+    """Yield the configuration with a free port of its address instead of each port 0, and keep them for the block.
 
     A socket without a listener stays bound to each port. The system then gives it to no other program that asks for a
     free port or connects to somewhere, while a server that sets SO_REUSEADDR, such as Triton, can listen on it.
