@@ -294,7 +294,8 @@ def _merged(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     if len(batches) < 2 or any(batches[0].schema.names.count(name) > 1 for name in names):
         return batches  # the reader refuses repeated columns
     columns = [pa.chunked_array([_decoded(batch.column(name)) for batch in batches]) for name in names]
-    return pa.table(columns, names=names).combine_chunks().to_batches(max_chunksize=_MERGED_ROWS)
+    table = pa.table(columns, names=names).combine_chunks()
+    return list(table.to_batches(max_chunksize=_MERGED_ROWS))
 
 
 def _decoded(column: pa.Array) -> pa.Array:
