@@ -90,7 +90,8 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "idempotency-mismatch": Kind(
         status=422,
         title="The Idempotency-Key belongs to another request",
-        meaning="The key was used with another body or route in the last 24 hours. Use a new key for a new request.",
+        meaning="The key was used with another body or route, or by a sender with other scopes, in the last 24 hours. "
+        "Use a new key for a new request.",
     ),
     "invalid-value": Kind(
         status=422,

@@ -17,6 +17,7 @@ from gateway.app import create_app
 from gateway.database.migrate import migrate
 from gateway.http import BoundedProtocol
 from gateway.logs import log_json
+from gateway.problems import Problem
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry.errors import ServerError
@@ -101,10 +102,17 @@ class _Server(uvicorn.Server):
 
 
 async def first_key(services: Services) -> str | None:
-    """Create an account with a key for everything if the embedded database has none, and return the key."""
+    """Create a key for everything if the embedded database has none, and return it. Its account is `default`."""
     if not services.settings.embedded or await services.directory.has_keys():
         return None
-    account_id = await services.directory.create_account("default", "premium")
+    tier = "premium" if "premium" in services.settings.tiers else "standard"
+    try:
+        account_id = await services.directory.create_account("default", tier)
+    except Problem as problem:
+        if problem.code != "conflict":
+            raise
+        # A command created the account, or an earlier start ended before it created the key.
+        account_id = (await services.directory.account("default")).id
     _, text = await services.directory.create_key(account_id, name="first key", scopes=Scope)
     return text
 

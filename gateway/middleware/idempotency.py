@@ -50,7 +50,7 @@ class Idempotency:
             await self._app(scope, receive, send)
             return
         principal: Principal = scope["state"]["principal"]
-        body = _HashedBody(scope, receive, self._largest_body)
+        body = _HashedBody(scope, receive, self._largest_body, principal)
         claimed = await self._claims.claim(principal.account_id, _checked(keys))
         if isinstance(claimed, StoredAnswer):
             await _repeat(claimed, body, send)
@@ -104,7 +104,7 @@ async def _repeat(stored: StoredAnswer, body: _HashedBody, send: Send) -> None:
             "idempotency-mismatch",
             "another request had this key",
             where="Idempotency-Key",
-            expected="the same path, query and body, byte for byte",
+            expected="the same path, query and body, byte for byte, and a key with the same scopes",
             fix="use a new key for a new request",
         )
     headers = stored.headers | {"content-length": str(len(stored.body)), "idempotent-replayed": "true"}
@@ -149,13 +149,17 @@ async def _renewed(claim: Claim) -> AsyncIterator[None]:
 
 
 class _HashedBody:
-    """Body of a request that is hashed while it is read."""
+    """Body of a request that is hashed while it is read.
 
-    def __init__(self, scope: Scope, receive: Receive, largest: int) -> None:
+    The hash includes the scopes of the sender, because a stored answer is sent without a check by its route.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, largest: int, principal: Principal) -> None:
         self._receive = receive
         self._largest = largest
         self._hash = hashlib.sha256()
-        for part in (scope.get("raw_path") or scope["path"].encode(), scope["query_string"]):
+        scopes = " ".join(sorted(principal.scopes)).encode()
+        for part in (scope.get("raw_path") or scope["path"].encode(), scope["query_string"], scopes):
             self._hash.update(len(part).to_bytes(8, "big") + part)
         self._bytes = 0
         self.is_complete = False
@@ -179,7 +183,7 @@ class _HashedBody:
                 raise Problem("body-too-large", "the body is too large", expected=f"at most {self._largest} bytes")
 
     def fingerprint(self) -> bytes:
-        """Return the hash of path, query and body."""
+        """Return the hash of path, query, scopes and body."""
         return self._hash.digest()
 
 

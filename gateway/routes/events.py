@@ -8,17 +8,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
 from msgspec import Meta, Struct
-from starlette.types import Scope as AsgiScope
 
 from gateway.accounts.principal import Principal, Scope, require
 from gateway.events.publish import NewEvent
 from gateway.events.sse import MEDIA_TYPE, EventStream
-from gateway.middleware.access import credentials_of
 from gateway.middleware.bodies import LARGEST
-from gateway.problems import Problem, answers
+from gateway.problems import answers
 from gateway.routes.support.dependencies import ServicesOf
 from gateway.routes.support.json_bodies import body_of, read_json
-from gateway.services import Services
+from gateway.routes.support.presence import still_valid
 
 LARGEST_POST: Final = 10_000
 """Largest number of updates, and of events, in one post."""
@@ -195,15 +193,6 @@ async def read_events(
     `update`, `track` and `lost`, which only present readers get. `lost` counts the events that a slow reader missed.
     """
     begin = await services.events.begin(after if last_event_id is None else last_event_id)
-    check = partial(_may_read, services, request.scope)
+    check = partial(still_valid, services, request.scope, Scope.READ)
     events = services.events.read(principal.account_id, begin, check)
     return EventStream(events, services.stopping, admission=services.readers.admit(principal.key_id))
-
-
-async def _may_read(services: Services, scope: AsgiScope) -> bool:
-    """Whether the key of an open stream is still valid."""
-    try:
-        principal = await services.authentication.authenticate(credentials_of(scope))
-    except Problem as problem:
-        return problem.code != "unauthorized"
-    return Scope.READ in principal.scopes

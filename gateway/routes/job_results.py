@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, BinaryIO, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Row
 
-from gateway.accounts.principal import Principal
+from gateway.accounts.principal import Principal, Scope
 from gateway.events.sse import MEDIA_TYPE as EVENT_STREAM
 from gateway.events.sse import EventStream, encode_event
 from gateway.jobs.answers import JobAnswer
@@ -23,6 +24,7 @@ from gateway.problems import Problem, answers
 from gateway.routes.jobs import JobId, Sender
 from gateway.routes.support.dependencies import ServicesOf
 from gateway.routes.support.negotiation import preferred
+from gateway.routes.support.presence import still_valid
 from gateway.scoring.bodies import ARROW, CSV, PARQUET
 from gateway.services import Services
 from reentry.tracks.sources import FIELDS
@@ -191,20 +193,24 @@ async def errors(job_id: JobId, request: Request, services: ServicesOf, sender: 
 )
 async def events(
     job_id: JobId,
+    request: Request,
     services: ServicesOf,
     sender: Sender,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**62, description="Id of the last event received.")] = None,
 ) -> Response:
-    """Send the job whenever it has changed, until it has ended."""
+    """Send the job whenever it has changed, until it has ended or the key is revoked."""
     row = await services.jobs.get(sender, job_id)
     seen = -1 if last_event_id is None else last_event_id
     if row.state in ENDED and row.revision <= seen:
         return Response(status_code=204)
     admission = services.readers.admit(sender.key_id)
-    return EventStream(_changes(services, sender, row, seen), services.stopping, admission=admission)
+    check = partial(still_valid, services, request.scope, Scope.JOBS)
+    return EventStream(_changes(services, sender, row, seen, check), services.stopping, admission=admission)
 
 
-async def _changes(services: Services, sender: Principal, row: Row[Any], seen: int) -> AsyncIterator[bytes]:
+async def _changes(
+    services: Services, sender: Principal, row: Row[Any], seen: int, check: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
     """Yield the job whenever its revision has increased; skipped revisions are part of the next one."""
     while True:
         if row.revision > seen:
@@ -213,6 +219,8 @@ async def _changes(services: Services, sender: Principal, row: Row[Any], seen: i
         if row.state in ENDED:
             return
         await asyncio.sleep(_POLL_SECONDS)
+        if not await check():
+            return
         try:
             row = await services.jobs.get(sender, row.id)
         except Problem:  # it was deleted

@@ -34,6 +34,8 @@ router = APIRouter(tags=["tracks"])
 
 _IN_THREAD: Final = 512 * 1024
 """Bytes of a body from which on it is read in a thread, so that other requests are not held up."""
+_CSV_IN_THREAD: Final = 64 * 1024
+"""The same for CSV, of which a byte may take ten times as long."""
 _ROWS_IN_THREAD: Final = 20_000
 """Steps of a request from which on its answer is made in a thread."""
 _CACHED: Final = metrics.TRACKS.labels("cached")
@@ -177,24 +179,24 @@ async def score_tracks(request: Request) -> Response:
         services.log.record(rows, account_id=principal.account_id, refused=cached.refused)
         return Response(cached.body, headers={**cached.headers, "x-cache": "hit"}, media_type=media_type)
     with step_span("read tracks"):
-        in_thread = len(body) > _IN_THREAD
+        in_thread = len(body) > (_CSV_IN_THREAD if sent_type == CSV else _IN_THREAD)
         file = await asyncio.to_thread(read_body, body, sent_type) if in_thread else read_body(body, sent_type)
     with file:
         tracks = list(file)
-        steps = sum(map(len, tracks))
+        steps = file.row_count  # reading a track with faults takes as long
         await services.limits.charge_steps(principal, steps, context)
         scored = await while_connected(request, services.scorer.score(principal, tracks, MODELS[model], content))
         counted(scored)
         metrics.TRACKS.labels("refused").inc(len(file.report.set_aside))
-        answer = answer_of(file, scored)
         is_big = steps > _ROWS_IN_THREAD
+        answer = await asyncio.to_thread(answer_of, file, scored) if is_big else answer_of(file, scored)
         rows = await asyncio.to_thread(log_rows, scored) if is_big else log_rows(scored)
         given = _headers(answer)
         parts = answer, file, scored, media_type, result
         encoded = await asyncio.to_thread(encode, *parts) if is_big else encode(*parts)
         record(services, principal, context, rows, scored, answer, seconds=time.perf_counter() - begun)
-    if not answer.tracks:
-        raise _no_track(answer, scored)
+        if not answer.tracks:
+            raise await asyncio.to_thread(_no_track, answer, scored) if is_big else _no_track(answer, scored)
     publish(services, principal, scored)
     versions = {track.model_version for track in answer.tracks}
     is_final = not any(isinstance(each.outcome, Refusal) or each.assignment for each in scored)

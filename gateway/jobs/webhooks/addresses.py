@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+import httpx
+
 from reentry.errors import InputError
 
 Address = IPv4Address | IPv6Address
@@ -53,16 +55,21 @@ class Reachable:
         """
         try:
             parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
+            host, port = parts.hostname, parts.port
         except ValueError:
-            parts, host = SplitResult("", "", "", "", ""), None
-        if not host or parts.scheme not in ("http", "https") or len(url) > _LONGEST_URL or not url.isprintable():
-            raise RefusedAddressError("not the URL of a webhook", expected="https://HOST/PATH", got=repr(url[:200]))
+            parts, host, port = SplitResult("", "", "", "", ""), None, None
+        is_text = url.isprintable() and " " not in url and len(url) <= _LONGEST_URL
+        if not host or port == 0 or parts.scheme not in ("http", "https") or not is_text:
+            raise _not_a_url(url)
         if parts.username is not None or parts.password is not None:
             raise RefusedAddressError("the URL of a webhook has credentials", expected="https://HOST/PATH")
         literal = _literal(host)
         if literal is not None:
             self.check(literal, host)
+        try:
+            httpx.URL(url)  # which delivers the message, and encodes the name of the host
+        except httpx.InvalidURL as error:
+            raise _not_a_url(url) from error
         if parts.scheme == "http" and not self._is_allowed(literal, host) and not self._networks:
             raise RefusedAddressError("the URL of a webhook is not encrypted", expected="https://...", got="http")
         return parts
@@ -109,6 +116,10 @@ class Reachable:
         return host.lower().rstrip(".") in self._hosts or (
             address is not None and any(address in network for network in self._networks)
         )
+
+
+def _not_a_url(url: str) -> RefusedAddressError:
+    return RefusedAddressError("not the URL of a webhook", expected="https://HOST/PATH", got=repr(url[:200]))
 
 
 def _literal(host: str) -> Address | None:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import httpx
 import structlog
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, case, or_, select, update
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 from standardwebhooks import Webhook
 
@@ -96,7 +97,13 @@ class Deliveries:
                 await first_of(stopping.wait(), seconds=_IDLE_SECONDS)
 
     async def deliver_next(self) -> bool:
-        """Try to deliver the message that is due first; return whether there was one."""
+        """Try to deliver the message that is due first; return whether there was one.
+
+        Accounts without a message in delivery precede the others, so that slow receivers of one account delay only its
+        own messages.
+        """
+        other = aliased(WebhookDelivery)
+        in_delivery = select(other.account_id).where(other.state == WAITING, other.lease_until >= self._now)
         due = (
             select(WebhookDelivery.id)
             .where(
@@ -104,9 +111,9 @@ class Deliveries:
                 WebhookDelivery.next_at <= self._now,
                 or_(WebhookDelivery.lease_until.is_(None), WebhookDelivery.lease_until < self._now),
             )
-            .order_by(WebhookDelivery.next_at)
+            .order_by(case((WebhookDelivery.account_id.in_(in_delivery), 1), else_=0), WebhookDelivery.next_at)
             .limit(1)
-            .with_for_update(skip_locked=True)
+            .with_for_update(skip_locked=True, of=WebhookDelivery)
         )
         taken = (
             update(WebhookDelivery)

@@ -19,7 +19,9 @@ export function iso(timestamp: number): string {
 }
 
 export function kilometres(metres: number | undefined): string {
-  return metres === undefined ? UNKNOWN : (metres / 1000).toFixed(1);
+  if (metres === undefined) return UNKNOWN;
+  const text = (metres / 1000).toFixed(1);
+  return text === "-0.0" ? "0.0" : text;
 }
 
 export function probability(value: number | null | undefined): string {

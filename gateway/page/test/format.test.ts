@@ -13,4 +13,5 @@ test("what is unknown is a dash", () => {
 
 test("numbers have the precision that an operator reads", () => {
   assert.deepEqual([kilometres(91_040), probability(0.618), signedSeconds(-2.5)], ["91.0", "0.62", "−2.5 s"]);
+  assert.equal(kilometres(-3), "0.0", "the ground is not below zero");
 });

@@ -1,4 +1,4 @@
-"""Presence of the client during a call that it waits for."""
+"""Presence of the client during a call that it waits for, and its right to a stream that is open."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Final, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope as AsgiScope
+
+from gateway.accounts.principal import Scope
+from gateway.middleware.access import credentials_of
+from gateway.problems import Problem
+from gateway.services import Services
 
 Result = TypeVar("Result")
 
@@ -45,3 +51,12 @@ async def while_connected(request: Request, call: Awaitable[Result]) -> Result:
         timer.cancel()
         for each in watches:
             each.cancel()
+
+
+async def still_valid(services: Services, request: AsgiScope, needed: Scope) -> bool:
+    """Whether the key of a request that is still being answered is valid, and has a scope."""
+    try:
+        principal = await services.authentication.authenticate(credentials_of(request))
+    except Problem as problem:
+        return problem.code != "unauthorized"
+    return needed in principal.scopes

@@ -139,6 +139,27 @@ def test_two_processes_deliver_a_message_once(with_bench: WithBench, receiver: R
     with_bench(work, **LOCAL)
 
 
+def test_slow_receivers_of_one_account_do_not_delay_the_messages_of_another(
+    with_bench: WithBench, receiver: Receiver
+) -> None:
+    async def work(bench: Bench) -> None:
+        for account in (bench.east, bench.west):
+            await bench.jobs.secrets.rotate(account.account_id)
+        slow = [await announce(bench, receiver.url) for _ in range(3)]
+        west = await bench.create(bench.west, webhook_url=receiver.url)
+        await bench.jobs.leases.cancel(bench.west.account_id, west)
+        async with bench.database.writing() as connection:  # a process waits for the receiver of the first message
+            in_delivery = update(WebhookDelivery).where(WebhookDelivery.job_id == slow[0])
+            await connection.execute(in_delivery.values(lease_until=time.time() + 60))
+        deliveries = Deliveries(bench.database, Reachable(bench.settings.webhooks_to))
+        while await deliveries.deliver_next():
+            pass
+        received = [msgspec.json.decode(body)["data"]["id"] for _, body in receiver.received]
+        assert received == [west, *slow[1:]]
+
+    with_bench(work, **LOCAL)
+
+
 def test_a_job_with_a_webhook_needs_a_secret_and_a_public_address(with_bench: WithBench) -> None:
     async def work(bench: Bench) -> None:
         with pytest.raises(Problem) as problem:

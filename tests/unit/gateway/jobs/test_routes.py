@@ -165,6 +165,26 @@ def test_a_waiting_job_is_cancelled_and_then_deleted(with_site: Callable[..., No
     with_site(work)
 
 
+def test_the_events_of_a_job_end_when_the_key_is_revoked(with_embedded_site: Callable[..., None]) -> None:
+    async def check(site: Site) -> None:
+        job = (await create(site.east)).json()
+        keys = (await site.east.get("/v1/keys")).json()["keys"]
+        (account_id,) = {key["account_id"] for key in keys if key["account"] == "east"}
+        new = {"name": "short", "scopes": ["jobs"], "account_id": account_id}
+        created = (await site.east.post("/v1/keys", json=new)).json()
+        async with client(site.app, created["key"]) as reader:
+            reading = asyncio.create_task(reader.get(f"/v1/jobs/{job['id']}/events"))
+            while not (created["id"] in site.services.readers._open or reading.done()):
+                await asyncio.sleep(0.01)
+            assert (await site.east.delete(f"/v1/keys/{created['id']}")).status_code == 200
+            async with asyncio.timeout(60):
+                answer = await reading
+        assert answer.text.count("event: job") == 1
+        assert (await site.east.get(f"/v1/jobs/{job['id']}")).json()["state"] == "validating"
+
+    with_embedded_site(check)
+
+
 def test_fifty_posts_with_one_idempotency_key_create_one_job(with_site: Callable[..., None]) -> None:
     async def work(site: Site) -> None:
         headers = {"idempotency-key": "night of 1 December"}

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from gateway.accounts import claims as claims_module
 from gateway.accounts.claims import LARGEST_ANSWER, Claim, Claims
+from gateway.accounts.principal import Scope
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.database.tables import Account, IdempotencyKey
 from gateway.middleware import idempotency as module
@@ -117,6 +118,19 @@ def test_another_body_path_or_query_is_refused_and_another_account_is_not(gatewa
             assert echo.executed == 1
             async with await gateway.client_of("score") as other:
                 assert (await post(other, "/v1/echo")).text == "2 body"
+
+    asyncio.run(main())
+
+
+def test_a_stored_answer_is_not_sent_to_a_key_with_other_scopes(gateway_settings: GatewaySettings) -> None:
+    async def main() -> None:
+        echo = Echo()
+        async with running_app(gateway_settings, routes=echo.router()) as gateway:
+            await post(gateway, "/v1/echo")
+            async with await gateway.client_of(Scope.READ, account_id=gateway.account_id) as reader:
+                assert (await post(reader, "/v1/echo")).json()["code"] == "idempotency-mismatch"
+            async with await gateway.client_of(*Scope, account_id=gateway.account_id) as equal:
+                assert is_replayed(await post(equal, "/v1/echo"))
 
     asyncio.run(main())
 

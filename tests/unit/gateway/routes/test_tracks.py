@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
+from gateway.routes import tracks
 from gateway.scoring.bodies import ARROW, CSV, JSON, PARQUET
-from gateway.settings import GatewaySettings
+from gateway.settings import DEFAULT_TIERS, GatewaySettings
 from tests.gateway_app import running_app
 from tests.unit.gateway.scoring.test_bodies import WRITERS, table
 
@@ -62,3 +65,31 @@ def test_a_body_that_arrives_in_parts_is_scored_as_a_whole(gateway_settings: Gat
             ]
 
     asyncio.run(main())
+
+
+def test_rows_of_tracks_with_faults_are_charged_and_reported_outside_the_event_loop(
+    gateway_settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            threads.append(threading.current_thread())
+            return function(*args)
+
+        return call
+
+    for name in ("read_body", "answer_of", "_no_track"):
+        monkeypatch.setattr(tracks, name, noting(getattr(tracks, name)))
+    body = WRITERS[CSV](table(1, 30)).partition(b"\n")[0] + b"".join(b"\n1,%d,1,1,1,1,1" % id_ for id_ in range(20_001))
+
+    async def main() -> None:
+        async with running_app(gateway_settings) as gateway:
+            answer = await gateway.client.post("/v1/tracks:score", content=body, headers={"content-type": CSV})
+            assert (answer.status_code, len(answer.json()["faults"])) == (422, 20_001)
+            steps = answer.headers["ratelimit"].partition('"steps";r=')[2].partition(";")[0]
+            assert int(steps) == DEFAULT_TIERS["premium"].steps_per_minute - 20_001
+
+    asyncio.run(main())
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads

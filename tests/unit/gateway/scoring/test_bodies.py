@@ -5,7 +5,7 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.problems import Problem
-from gateway.scoring import arrow_safety
+from gateway.scoring import arrow_safety, bodies
 from gateway.scoring.bodies import (
     ARROW,
     CSV,
@@ -32,6 +32,7 @@ from gateway.scoring.bodies import (
     read_body,
 )
 from reentry.schema import TRACK_COLUMNS
+from reentry.tracks.sources import TableSource
 
 
 def table(tracks: int = 2, steps: int = 5) -> pd.DataFrame:
@@ -408,6 +409,55 @@ def test_numbers_as_text_are_read(media_type: str, name: str, kind: pa.DataType)
     with read_body({PARQUET: parquet_of, ARROW: arrow_of}[media_type](rows), media_type) as file:
         (track,) = list(file)
     assert (track.track_id if name == "track_id" else track.measurements[4, 3]) == 91000
+
+
+def counted_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of batches of each body that is read."""
+    found: list[int] = []
+
+    class Counted(TableSource):
+        def __init__(self, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+            found.append(len(batches))
+            super().__init__(name, batches, schema)
+
+    monkeypatch.setattr(bodies, "TableSource", Counted)
+    return found
+
+
+@pytest.mark.parametrize("name", ["altitude", "track_id"])
+@pytest.mark.parametrize("kind", [pa.float64(), pa.string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_many_small_arrow_batches_are_read_as_one(
+    monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, name: str
+) -> None:
+    found = counted_batches(monkeypatch)
+    frame = table(150, 2)
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    place = rows.schema.get_field_index(name)
+    schema = rows.schema.set(place, pa.field(name, kind)).append(pa.field("remark", pa.list_(pa.int8())))
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in rows.to_batches(max_chunksize=1):
+            # Each batch has a dictionary of its own; together they would be too large for the type of the index.
+            text = pa.array([str(batch.column(name)[0].as_py())])
+            value = text.dictionary_encode() if pa.types.is_dictionary(kind) else text
+            columns = [*batch.columns, pa.array([[1]], pa.list_(pa.int8()))]
+            columns[place] = value.cast(kind)
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    with read_body(sink.getvalue(), ARROW) as file:
+        tracks = list(file)
+    assert found == [1]
+    assert [track.track_id for track in tracks] == list(range(150))
+    assert [track.measurements[1, 3] for track in tracks] == [89_900.0] * 150
+
+
+def test_json_tracks_with_faults_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = counted_batches(monkeypatch)
+    content = json.loads(as_json(table(200)))
+    content["tracks"][7]["altitude"][0] = "high"
+    with read_body(json.dumps(content).encode(), JSON) as file:
+        assert len(list(file)) == 199
+        assert [(fault.track_id, fault.row) for fault in file.report.faults] == [(7, 35)]
+    assert found == [1]
 
 
 @pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"use_dictionary": False}])
