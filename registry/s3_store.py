@@ -108,6 +108,9 @@ class ObjectStore:
         with self._store_errors(str(version)):
             if not self._put(claim, uuid.uuid4().hex, mode="create"):
                 raise FileExistsError(self.place(claim))
+            if set(self.files(version)) != {CLAIM_FILE}:  # another export has finished since the look above
+                self._files.rm_file(self._path(claim))
+                raise FileExistsError(self.place(version))
             names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_FILE)
             for name in (*names, MANIFEST_FILE):
                 self._files.put_file(str(folder / name), self._path(f"{version}/{name}"))

@@ -71,7 +71,9 @@ async def server_of(reply: Callable[[Server], bytes | None]) -> AsyncIterator[Se
         yield server
 
 
-def ask(reply: Callable[[Server], bytes | None], *calls: Callable[[HttpChannel], object], timeout: float = 5) -> Server:
+def ask(
+    reply: Callable[[Server], bytes | None], *calls: Callable[[HttpChannel], object], timeout: float = 60
+) -> Server:
     """Make calls one after another, and return the server with what it received."""
 
     async def run() -> Server:
@@ -229,7 +231,7 @@ def test_outputs_that_the_model_does_not_have_are_left_out() -> None:
     async def run() -> set[str]:
         async with (
             server_of(lambda _: answer(body)) as server,
-            Connection(Endpoint.parse(f"http://{server.address}"), timeout=5.0) as connection,
+            Connection(Endpoint.parse(f"http://{server.address}"), timeout=60.0) as connection,
         ):
             return set(await connection.infer(ENSEMBLE, INPUTS))
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
+from client import retry as module
 from client.connection import Endpoint, RefusedError, ServerUnavailableError
 from client.retry import Retry, RetryConfig
 from reentry.errors import ClientError, ConfigError
 
 ENDPOINT = Endpoint.parse("grpc://host")
 QUICK = RetryConfig(patience=0.2, first_delay=0.001, longest_delay=0.01)
+PATIENT = RetryConfig(patience=60.0, first_delay=0.001, longest_delay=0.01)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Clock of the patience, which stands still unless a test moves its attribute `now`, s."""
+    clock = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
 
 
 def away_for(times: int) -> Callable[[], Awaitable[str]]:
@@ -32,14 +43,14 @@ def away_for(times: int) -> Callable[[], Awaitable[str]]:
 def test_an_answer_after_failures_is_returned_and_the_failures_are_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert asyncio.run(Retry(ENDPOINT, QUICK)(away_for(5))) == "answer"
+    assert asyncio.run(Retry(ENDPOINT, PATIENT)(away_for(5))) == "answer"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert caplog.messages == ["grpc://host:8001 is unavailable (connection refused); retrying for 0 s"]
+    assert caplog.messages == ["grpc://host:8001 is unavailable (connection refused); retrying for 60 s"]
 
 
 def test_each_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     async def twice() -> None:
-        retry = Retry(ENDPOINT, QUICK)
+        retry = Retry(ENDPOINT, PATIENT)
         await retry(away_for(2))
         await retry(away_for(2))
 
@@ -54,14 +65,16 @@ def test_the_error_at_the_end_of_the_patience_has_the_reason_the_address_and_a_f
     assert "reentry serve" in str(error.value.fix)
 
 
-def test_answers_to_other_requests_restart_the_patience() -> None:
+def test_answers_to_other_requests_restart_the_patience(clock: SimpleNamespace) -> None:
     async def beside_answers() -> str:
-        retry = Retry(ENDPOINT, QUICK)
-        slow = asyncio.create_task(retry(away_for(60)))  # some 0.5 s, more than the patience
-        while not slow.done():
+        retry, answer = Retry(ENDPOINT, QUICK), away_for(10)
+
+        async def away() -> str:
+            clock.now += 0.6 * QUICK.patience  # two tries are longer than the patience
             await retry(away_for(0))
-            await asyncio.sleep(0.01)
-        return slow.result()
+            return await answer()
+
+        return await retry(away)
 
     assert asyncio.run(beside_answers()) == "answer"
 
@@ -110,7 +123,7 @@ def test_the_request_to_a_silent_server_is_cancelled_when_the_patience_ends() ->
             raise
 
     async def ask() -> None:
-        with pytest.raises(ClientError, match="no answer from the server for 0 s: timed out"):
+        with pytest.raises(ClientError, match=r"no answer from the server for \d+ s: timed out"):
             await Retry(ENDPOINT, QUICK)(silence)
         await asyncio.sleep(0)
 
@@ -118,22 +131,22 @@ def test_the_request_to_a_silent_server_is_cancelled_when_the_patience_ends() ->
     assert cancelled
 
 
-def test_a_slow_answer_is_awaited_while_other_answers_restart_the_patience() -> None:
+def test_a_slow_answer_is_awaited_while_other_answers_restart_the_patience(clock: SimpleNamespace) -> None:
     calls = 0
-
-    async def slow() -> str:
-        nonlocal calls
-        calls += 1
-        await asyncio.sleep(3 * QUICK.patience)
-        return "slow"
 
     async def beside_answers() -> str:
         retry = Retry(ENDPOINT, QUICK)
-        task = asyncio.create_task(retry(slow))
-        while not task.done():
-            await retry(away_for(0))
-            await asyncio.sleep(0.01)
-        return task.result()
+
+        async def slow() -> str:
+            nonlocal calls
+            calls += 1
+            for _ in range(3):
+                clock.now += 0.6 * QUICK.patience
+                await retry(away_for(0))
+                await asyncio.sleep(1.2 * QUICK.patience)  # the retry looks at the clock meanwhile
+            return "slow"
+
+        return await retry(slow)
 
     assert asyncio.run(beside_answers()) == "slow"
     assert calls == 1

@@ -1,9 +1,13 @@
-"""Fixture for all unit tests of the gateway: plain tracebacks in log lines."""
+"""Fixtures for all unit tests of the gateway: plain tracebacks in log lines, and the clock of the limits."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import structlog
+
+from gateway.accounts import limits
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,3 +18,12 @@ def plain_tracebacks() -> None:
     """
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+@pytest.fixture
+def limits_clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Clock of the limits in memory, which stands still unless a test moves its attribute `now`, s."""
+    clock = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("throttled.utils.now_mono_f", lambda: clock.now)
+    return clock

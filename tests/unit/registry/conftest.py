@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from registry.models import DEFAULT_MODEL, MODELS
@@ -19,11 +22,20 @@ from tests.versions import bare_repository
 @pytest.fixture(scope="session")
 def object_server() -> Iterator[str]:
     """URL of an S3-compatible store on this machine."""
+    put_object, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def put_object_at_once(response: S3Response) -> Any:
+        """Check the condition of a write and write in one step, as S3 does; moto takes two."""
+        with one_at_a_time:
+            return put_object(response)
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_object_at_once)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,24 @@ def test_one_of_several_concurrent_exports_gets_the_number(store: VersionStore, 
     assert sum(won) == 1
     assert store.read("1/model.onnx").text == contents[won.index(True)].decode()
     assert faults_of(store, find(store, 1)) == []
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_an_export_that_another_one_overtook_before_its_claim_is_refused(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, late = (make_version(tmp_path / name, 1, files={"model.onnx": name.encode()}) for name in ("first", "late"))
+    put = store._put
+
+    def overtaken(*arguments: Any, **condition: str) -> bool:
+        open_store(store.location).install(first, 1)
+        return put(*arguments, **condition)
+
+    monkeypatch.setattr(store, "_put", overtaken)
+    with pytest.raises(FileExistsError):
+        store.install(late, 1)
+    assert store.read("1/model.onnx").text == "first"
+    assert set(store.files(1)) == {"model.onnx", "manifest.json"}
 
 
 def test_a_file_is_replaced_only_while_it_is_unchanged(store: VersionStore) -> None:

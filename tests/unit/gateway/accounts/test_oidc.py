@@ -56,7 +56,7 @@ class Provider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.fetches += 1
-                provider.gate.wait(20)
+                provider.gate.wait(60)
                 body = json.dumps({"keys": provider.keys}).encode() if provider.body is None else provider.body
                 self.send_response(provider.status)
                 self.send_header("location", "/elsewhere")
@@ -201,6 +201,7 @@ def test_a_new_key_of_the_provider_is_found_and_invented_ids_cause_one_fetch_in_
 ) -> None:
     async def main() -> None:
         async with opened(provider) as tokens:
+            monkeypatch.setattr(module, "_FETCH_SECONDS", 3_600.0)
             await tokens.check(token())
             provider.keys.append(jwk(OTHER_RSA, "new"))
             for number in range(20):

@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from numpy.random import default_rng
 
 from gateway import metrics
+from gateway.comparison import daily_drift
 from gateway.comparison.daily_drift import DAY_SECONDS, DailyDrift
 from gateway.database.engine import Database
 from gateway.inference_log.retention import delete_before
@@ -23,6 +25,12 @@ from tests.unit.gateway.comparison.conftest import Api
 from tests.unit.reentry.test_drift import flights, reference_of
 
 TODAY = time.time() // DAY_SECONDS * DAY_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def during_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be a time of the day on which the tests were collected, although midnight may have passed since."""
+    monkeypatch.setattr(daily_drift, "time", SimpleNamespace(time=lambda: TODAY + 43_200.0))
 
 
 def day_rows(days_ago: int, count: int, *, seed: int, peak: float = 2e5, **given: Any) -> list[dict[str, Any]]:

@@ -6,15 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from gateway.database import engine
 from gateway.database.engine import Database, DatabaseUnavailableError
 from gateway.settings import GatewaySettings
 from tests.gateway_servers import new_postgresql_database, running_postgresql
 
 
 def test_a_hung_database_is_unavailable_within_a_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_LONGEST_SECONDS", 0.5)
-
     async def query(database: Database) -> int:
         async with database.reading() as connection:
             return int(await connection.scalar(text("SELECT 7")))
@@ -32,11 +29,13 @@ def test_a_hung_database_is_unavailable_within_a_bounded_time(tmp_path: Path, mo
                 7,
                 7,
             ]  # two connections are in the pool
+            monkeypatch.setattr(database, "_longest_seconds", 2.0)
             hanging = asyncio.gather(hang_in_a_transaction(database), return_exceptions=True)
             async with asyncio.timeout(60):  # psycopg tries for up to 10 s to cancel a statement
                 first = await hanging
                 last = await asyncio.gather(query(database), return_exceptions=True)
             assert [type(error) for error in (*first, *last)] == [DatabaseUnavailableError] * 2
+            monkeypatch.undo()
             server.resume()
             assert await query(database) == 7
         finally:

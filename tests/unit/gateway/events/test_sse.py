@@ -95,7 +95,7 @@ def streaming(run: Callable[[Client, Source, asyncio.Event, asyncio.Task[None]],
         client, source, stopping = Client(), Source(), asyncio.Event()
         response = EventStream(source(), stopping, keep_alive=keep_alive)
         task = asyncio.create_task(response({"type": "http"}, client.receive, client.send))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await run(client, source, stopping, task)
             await task
         assert source.is_closed
@@ -103,8 +103,9 @@ def streaming(run: Callable[[Client, Source, asyncio.Event, asyncio.Task[None]],
     asyncio.run(main())
 
 
-async def text_of(client: Client, end: str) -> str:
-    while not client.text.endswith(end):
+async def text_of(client: Client, part: str) -> str:
+    """Wait until the client has read a part, and return all that it has read."""
+    while part not in client.text:
         await asyncio.sleep(0.002)
     return client.text
 

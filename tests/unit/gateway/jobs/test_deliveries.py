@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,7 +16,6 @@ from gateway.database.tables import WebhookDelivery
 from gateway.jobs.webhooks.addresses import Reachable
 from gateway.jobs.webhooks.deliveries import Deliveries
 from gateway.problems import Problem
-from tests.gateway_servers import free_port
 from tests.job_client import Receiver, running_receiver
 from tests.unit.gateway.jobs.conftest import Bench
 
@@ -85,7 +85,7 @@ def test_failures_are_repeated_later_with_the_same_id_until_the_message_arrives(
 def test_a_message_that_nobody_accepts_for_a_day_is_given_up(with_bench: WithBench) -> None:
     async def work(bench: Bench) -> None:
         await bench.jobs.secrets.rotate(bench.east.account_id)
-        await announce(bench, f"http://127.0.0.1:{free_port()}/")
+        await announce(bench, f"http://127.0.0.1:{closed.getsockname()[1]}/")
         async with bench.database.writing() as connection:
             await connection.execute(update(WebhookDelivery).values(created_at=time.time() - 86_399))
         deliveries = Deliveries(bench.database, Reachable(bench.settings.webhooks_to))
@@ -93,7 +93,9 @@ def test_a_message_that_nobody_accepts_for_a_day_is_given_up(with_bench: WithBen
         row = await outbox(bench)
         assert (row.state, row.last_error) == ("failed", "ConnectError")
 
-    with_bench(work, **LOCAL)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        with_bench(work, **LOCAL)
 
 
 def test_a_redirect_is_not_followed(with_bench: WithBench, receiver: Receiver) -> None:

@@ -50,6 +50,7 @@ def test_a_route_at_any_path_requires_a_key_unless_its_path_is_open(gateway_sett
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("limits_clock")
 def test_every_answer_to_a_known_sender_has_the_limits_and_a_refusal_the_time_to_wait(
     gateway_settings: GatewaySettings,
 ) -> None:
@@ -77,6 +78,7 @@ def test_every_answer_to_a_known_sender_has_the_limits_and_a_refusal_the_time_to
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("limits_clock")
 def test_a_refused_request_is_answered_before_its_body_is_read(gateway_settings: GatewaySettings) -> None:
     settings = replace(gateway_settings, tiers={"standard": Tier(requests_per_second=0.1, burst=1)})
 

@@ -24,7 +24,7 @@ def test_a_tree_has_the_time_and_memory_of_the_children_and_can_be_killed() -> N
         started = start_times(process_tree(parent.pid))
         try:
             assert set(started) == {parent.pid, child}
-            before, deadline = tree_cpu_seconds(parent.pid), time.monotonic() + 10.0
+            before, deadline = tree_cpu_seconds(parent.pid), time.monotonic() + 60.0
             while tree_cpu_seconds(parent.pid) < before + 0.05:  # the parent waits, so this is the child's time
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -33,5 +33,5 @@ def test_a_tree_has_the_time_and_memory_of_the_children_and_can_be_killed() -> N
             assert child in process_tree(parent.pid)
         finally:
             kill_survivors(started)
-        assert parent.wait(10.0) < 0
+        assert parent.wait(60.0) < 0
     assert process_tree(parent.pid) == []

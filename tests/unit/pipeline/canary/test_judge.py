@@ -19,7 +19,6 @@ from pipeline.canary.checks import CanaryVerdict, Check
 from pipeline.canary.config import CanaryLimits, JudgeConfig
 from pipeline.canary.judge import Judgement, judge, verdict_of
 from tests.garbage_server import FINAL, garbage_server
-from tests.gateway_servers import free_port
 
 PASS, FAIL, INCONCLUSIVE = CanaryVerdict
 
@@ -99,7 +98,7 @@ def test_a_judge_that_does_not_wait_judges_once(monkeypatch: pytest.MonkeyPatch,
 def test_a_judge_without_a_prometheus_is_inconclusive(answer: object, as_json: bool) -> None:
     options = ["canary", "judge", *(["--json"] if as_json else [])]
     if answer is None:
-        result = CliRunner().invoke(app, [*options, "--prometheus", f"http://127.0.0.1:{free_port()}"])
+        result = CliRunner().invoke(app, [*options, "--prometheus", "http://127.0.0.1:1"])
     else:
         with garbage_server(answer) as address:
             result = CliRunner().invoke(app, [*options, "--prometheus", f"http://{address}"])

@@ -151,11 +151,12 @@ def test_a_model_is_loaded_by_request_if_it_was_fitted_or_is_not_ready(
 
 
 def test_free_ports_are_chosen_and_fixed_ones_kept() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        given = probe.getsockname()[1]
-    with reserved_ports(ServerConfig(http_port=0, grpc_port=given, metrics_port=0)) as config:
-        chosen = config.ports
+    with socket.socket() as held:  # bound but not listening, so no other program takes it before the server does
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        given = held.getsockname()[1]
+        with reserved_ports(ServerConfig(http_port=0, grpc_port=given, metrics_port=0)) as config:
+            chosen = config.ports
     assert chosen["grpc_port"] == given
     assert len(set(chosen.values())) == 3
     assert min(chosen.values()) > 0

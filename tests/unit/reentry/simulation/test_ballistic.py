@@ -238,8 +238,8 @@ def test_the_caller_receives_the_error_of_a_failed_or_killed_process() -> None:
 
 
 def has_ended(group: int) -> bool:
-    """Wait until the last process of a group has ended; return False if one is left after 30 s."""
-    deadline = time.monotonic() + 30.0
+    """Wait until the last process of a group has ended; return False if one is left after 60 s."""
+    deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
         try:
             os.killpg(group, 0)

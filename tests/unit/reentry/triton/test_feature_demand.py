@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -23,6 +24,15 @@ from reentry.triton.feature_demand import (
     mark_not_computed,
 )
 
+TIMES = itertools.count(1)
+
+
+def set_later_time(*paths: Path) -> None:
+    """Give files or folders a later time than any before, since some systems give quick changes the same time."""
+    seconds = next(TIMES)
+    for path in paths:
+        os.utime(path, (seconds, seconds))
+
 
 def install(network: Path, version: int, *used: str) -> Path:
     """Install a version that uses the named features."""
@@ -32,7 +42,15 @@ def install(network: Path, version: int, *used: str) -> Path:
     reference = Reference.of(steps, np.zeros(50), used)
     (made / REFERENCE_FILE).write_text(json.dumps(reference.as_dict()))
     network.mkdir(exist_ok=True)
-    return made.rename(network / str(version))
+    installed = made.rename(network / str(version))
+    set_later_time(network, installed / REFERENCE_FILE)
+    return installed
+
+
+def remove(version: Path) -> None:
+    """Remove an installed version."""
+    shutil.rmtree(version)
+    set_later_time(version.parent)
 
 
 NONE: frozenset[str] = frozenset()
@@ -72,9 +90,9 @@ def test_a_group_is_computed_once_a_version_that_uses_one_of_its_features_is_ins
     assert demand() == ROBUST
     third = install(network, 3, "altitude_fraction", *ORBIT_FEATURES)
     assert once_compiled(demand) == BOTH
-    shutil.rmtree(second)
+    remove(second)
     assert demand() == ORBIT
-    shutil.rmtree(third)
+    remove(third)
     assert demand() == NONE
 
 
@@ -241,7 +259,7 @@ def test_a_version_without_a_known_reference_uses_all_features(tmp_path: Path) -
     assert use(7) == BOTH
     version = install(tmp_path / "reentry_lstm", 7, "altitude")
     assert use(7) == NONE
-    shutil.rmtree(version)  # the server may still run it
+    remove(version)  # the server may still run it
     assert use(7) == NONE
     version.mkdir()
     assert use(7) == BOTH
@@ -252,6 +270,6 @@ def test_the_reference_of_a_replaced_version_is_read_again(tmp_path: Path) -> No
     version = install(network, 7, "altitude")
     use = FeatureUse(network)
     assert use(7) == NONE
-    shutil.rmtree(version)
+    remove(version)
     install(network, 7, "drag_long")
     assert use(7) == ROBUST
