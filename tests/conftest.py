@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reentry.drift import REFERENCE_FILE, FeatureReference, Reference
 from reentry.schema import DERIVED_MODELS, FEATURES, SIMPLE_FEATURES
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
+from tests.coverage_data import remove_half_written
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
@@ -178,6 +179,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Exempt everything that the collection created from garbage collection, which takes half a second otherwise."""
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper of pytest-cov, which then combines the files
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Remove the coverage data of processes that were killed while they wrote it."""
+    result = yield
+    if session.config.pluginmanager.hasplugin("_cov") and not hasattr(session.config, "workerinput"):
+        remove_half_written(session.config.rootpath)
+    return result
 
 
 def copy_repository(folder: Path) -> Path:
