@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
@@ -159,8 +160,11 @@ class ServerConfig:
         return self.instances or max(1, cores() // self.fitted_threads)
 
 
-def with_free_ports(config: ServerConfig) -> ServerConfig:
-    """Return the configuration with a free port of its address in place of each port 0.
+@contextlib.contextmanager
+def held_ports(config: ServerConfig) -> Iterator[ServerConfig]:
+    """Yield the configuration with a free port of its address in place of each port 0.
+
+    During the block no other program is given one of the ports. Triton listens on them, because it sets SO_REUSEADDR.
 
     Raises:
         ServerError: one of the other ports is in use.
@@ -178,4 +182,4 @@ def with_free_ports(config: ServerConfig) -> ServerConfig:
                     fix=f"stop the program that listens there, or choose another with --{name.replace('_', '-')}",
                 ) from None
             chosen[name] = probe.getsockname()[1]
-        return replace(config, **chosen)
+        yield replace(config, **chosen)

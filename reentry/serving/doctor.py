@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from reentry.errors import ReentryError
 from reentry.runtime.cores import cores
-from reentry.serving.config import ServerConfig, with_free_ports
+from reentry.serving.config import ServerConfig, held_ports
 from reentry.serving.installation import find_installation, libpython, require_libraries, require_packages
 from reentry.serving.repository import FIRST_VERSION, models_of
 from reentry.serving.server import EmbeddedServer
@@ -46,7 +46,7 @@ def examine(config: ServerConfig) -> list[Check]:
         _checked("Python backend stub", _stub),
         _checked("shared libraries", _libraries),
         _checked("Python packages", _packages),
-        _checked("ports", lambda: f"{', '.join(map(str, with_free_ports(config).ports.values()))} are free"),
+        _checked("ports", lambda: _ports(config)),
         _cores(config),
         _shared_memory(os.statvfs(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None),
         _repository(config.model_repository),
@@ -63,6 +63,11 @@ def _checked(name: str, check: Callable[[], str]) -> Check:
     except ReentryError as error:
         where = f"{error.where}: " if error.where else ""
         return Check(name=name, status="fail", found=f"{where}{error.problem}", fix=error.fix or "")
+
+
+def _ports(config: ServerConfig) -> str:
+    with held_ports(config) as found:
+        return f"{', '.join(map(str, found.ports.values()))} are free"
 
 
 def _repository(folder: Path) -> Check:

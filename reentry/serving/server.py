@@ -18,7 +18,7 @@ from typing import Final, Self
 from reentry.errors import ServerError
 from reentry.runtime.files import writing
 from reentry.serving import http as api
-from reentry.serving.config import ServerConfig, with_free_ports
+from reentry.serving.config import ServerConfig, held_ports
 from reentry.serving.installation import Installation, find_installation, program_path, require_libraries
 from reentry.serving.launch import launch
 from reentry.serving.log import last_error, uncaught_exception
@@ -143,33 +143,34 @@ class EmbeddedServer:
         self._sequence_models = sequence_models_of(self.config.model_repository)
         installation = find_installation()
         require_libraries(installation)
-        self.config = with_free_ports(self.config)
-        if self.config.model_control_mode == "explicit":
-            repository = self.config.model_repository
-            tuned = tuned_settings(repository, self.models, self.config)
-            precompile(repository)
-            self._fitted = {
-                name: fitted_model_config(repository, name, self.config, tuned.get(name)) for name in self.models
-            }
-        self._run_directory = RunDirectory()
-        try:
-            self._run_directory.write_key(self.http_url, self.control_key)
-            started = time.monotonic()
-            deadline = started + self.config.start_timeout
-            self._start(installation)
-            self._wait(api.is_live, deadline)
+        with held_ports(self.config) as self.config:
             if self.config.model_control_mode == "explicit":
-                self._load(deadline)
-            for name in self.models:  # Triton reports itself ready once it has loaded only the models requested so far
-                self._wait(functools.partial(api.is_ready, model=name), deadline)
-            self.seconds_to_ready = time.monotonic() - started
-            self._stub_watch = StubWatch(self.process_id)
-            limit_memory(self.process_id, self.config.fitted_memory_limit)
-            if not self.config.log_to_stderr:
-                self._log_start = self.server_log.stat().st_size  # errors of the start do not explain a later exit
-        except BaseException:
-            self.stop()
-            raise
+                repository = self.config.model_repository
+                tuned = tuned_settings(repository, self.models, self.config)
+                precompile(repository)
+                self._fitted = {
+                    name: fitted_model_config(repository, name, self.config, tuned.get(name)) for name in self.models
+                }
+            self._run_directory = RunDirectory()
+            try:
+                self._run_directory.write_key(self.http_url, self.control_key)
+                started = time.monotonic()
+                deadline = started + self.config.start_timeout
+                self._start(installation)
+                self._wait(api.is_live, deadline)
+                if self.config.model_control_mode == "explicit":
+                    self._load(deadline)
+                # Triton reports itself ready once it has loaded only the models requested so far.
+                for name in self.models:
+                    self._wait(functools.partial(api.is_ready, model=name), deadline)
+                self.seconds_to_ready = time.monotonic() - started
+                self._stub_watch = StubWatch(self.process_id)
+                limit_memory(self.process_id, self.config.fitted_memory_limit)
+                if not self.config.log_to_stderr:
+                    self._log_start = self.server_log.stat().st_size  # errors of the start do not explain a later exit
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def __exit__(

@@ -14,7 +14,7 @@ from reentry.errors import ConfigError, InputError, ServerError
 from reentry.serving import EmbeddedServer, ServerConfig, server
 from reentry.serving import config as config_module
 from reentry.serving import installation as installation_module
-from reentry.serving.config import with_free_ports
+from reentry.serving.config import held_ports
 from reentry.serving.http import cause_of, is_live, is_ready
 from reentry.serving.installation import find_installation, require_libraries, require_packages
 from reentry.serving.log import last_error, uncaught_exception
@@ -154,10 +154,20 @@ def test_free_ports_are_chosen_and_fixed_ones_kept() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         given = probe.getsockname()[1]
-    chosen = with_free_ports(ServerConfig(http_port=0, grpc_port=given, metrics_port=0)).ports
+    with held_ports(ServerConfig(http_port=0, grpc_port=given, metrics_port=0)) as config:
+        chosen = config.ports
     assert chosen["grpc_port"] == given
     assert len(set(chosen.values())) == 3
     assert min(chosen.values()) > 0
+
+
+def test_a_port_is_held_for_the_server_until_it_has_started() -> None:
+    with held_ports(ServerConfig(http_port=0, grpc_port=0, metrics_port=0)) as config:
+        for port in config.ports.values():
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+            with socket.create_server(("127.0.0.1", port)):
+                pass  # with SO_REUSEADDR, as Triton
 
 
 def test_the_cause_of_a_failed_ensemble_is_the_error_of_its_member() -> None:
