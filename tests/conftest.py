@@ -230,10 +230,8 @@ def on_free_ports(repository: Path, **settings: Any) -> ServerConfig:
     A Triton server stops the processes of its Python models one after the other, and needs more than a second for each.
     With a short drain timeout the server does not wait for them. On a loaded machine it needs more time for its start.
     """
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    return ServerConfig(
-        model_repository=repository, **{"drain_timeout": 0.1, "start_timeout": 300.0, **ports, **settings}
-    )
+    given = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "drain_timeout": 0.1, "start_timeout": 300.0}
+    return ServerConfig(model_repository=repository, **given | settings)
 
 
 def grpc_key(server: EmbeddedServer) -> dict[str, str]:
