@@ -398,7 +398,7 @@ def test_a_gateway_without_triton_is_live_and_not_ready_and_charges_steps_first(
             assert json.loads(answer)["code"] == "model-unavailable"
             assert int(given["retry-after"]) >= 1
         status, given, answer = ask(gateway, "POST", "/v2/models/reentry/infer", body, headers)
-        assert (status, json.loads(answer)["expected"]) == (429, "at most 1,200 steps per minute")
+        assert (status, json.loads(answer)["expected"]) == (429, "at most 1200 steps per minute")
         assert '"steps";r=' in given["ratelimit"]
 
 

@@ -246,7 +246,7 @@ def test_a_silent_track_is_dropped_and_its_number_begins_a_new_track(repository:
             while time.monotonic() - begun < 2.0 * idle:  # track 1 is silent
                 number += 1
                 await feed.send([2], rows[number : number + 1])
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.25)
             assert feed.tracks.live_slots.size == 1
             return await feed.send([1] * 5, rows[50:55]), feed
 
