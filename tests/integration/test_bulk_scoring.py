@@ -181,7 +181,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_results(
         "import functools, pathlib, pipeline.bulk.run as run, tests.integration.test_bulk_scoring as test; "
         f"run.score_part = functools.partial(test.score_part_or_die_once, pathlib.Path({str(marker)!r}))"
     )
-    for _ in range(2):  # Ray gives up if its processes do not start within 30 s
+    for _ in range(4):  # Ray gives up if its processes do not start within 30 s
         with command(lake, model_repository, "--address", "local", "--json", first=kill) as process:
             answer, errors = process.communicate(timeout=600)
         if "error: local: there is no usable Ray cluster" not in errors:
