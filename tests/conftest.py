@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reentry.drift import REFERENCE_FILE, FeatureReference, Reference
 from reentry.schema import DERIVED_MODELS, FEATURES, SIMPLE_FEATURES
 from reentry.serving import EmbeddedServer, ServerConfig
 from reentry.serving.http import CONTROL_HEADER
+from tests.coverage_data import remove_half_written
 from tests.toy_model import write_toy_model
 from tests.versions import pin
 
@@ -180,6 +181,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper of pytest-cov, which then combines the files
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Remove the coverage data of processes that were killed while they wrote it."""
+    result = yield
+    if session.config.pluginmanager.hasplugin("_cov") and not hasattr(session.config, "workerinput"):
+        remove_half_written(session.config.rootpath)
+    return result
+
+
 def copy_repository(folder: Path) -> Path:
     """The project's repository without versions of the network, as a clone has it: version 1 is the one to serve."""
 
@@ -218,11 +228,10 @@ def on_free_ports(repository: Path, **settings: Any) -> ServerConfig:
     """Settings of a server on free ports that shuts down within a second.
 
     A Triton server stops the processes of its Python models one after the other, and needs more than a second for each.
-    With a short drain timeout the server does not wait for them. On a loaded machine a start can take minutes.
+    With a short drain timeout the server does not wait for them. On a loaded machine it needs more time for its start.
     """
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    times = {"drain_timeout": 0.1, "start_timeout": 600.0}
-    return ServerConfig(model_repository=repository, **{**times, **ports, **settings})
+    given = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "drain_timeout": 0.1, "start_timeout": 300.0}
+    return ServerConfig(model_repository=repository, **given | settings)
 
 
 def grpc_key(server: EmbeddedServer) -> dict[str, str]:

@@ -42,7 +42,7 @@ class EventReader:
         """Events of a kind."""
         return [event for event in self.events if event.kind == kind]
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 180.0) -> None:
         """Poll a condition until it holds."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -69,7 +69,7 @@ class EventReader:
             time.sleep(0.02)
 
     def _read(self) -> None:
-        self._connection = connection = http.client.HTTPConnection(self._address, timeout=60)
+        self._connection = connection = http.client.HTTPConnection(self._address, timeout=180)
         try:
             headers = {"Authorization": f"Bearer {self._key}"}
             if self.last_id is not None:

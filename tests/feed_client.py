@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from reentry.schema import MEASUREMENT_COLUMNS
 from reentry.simulation import TrapezoidConfig, simulate_trapezoid
 from tests.contract.manifests import feed_options
+from tests.gateway_servers import free_port
 
 REENTRY = Path(sys.executable).with_name("reentry")
 
@@ -67,7 +67,7 @@ def _flight() -> list[dict[str, float]]:
     return rows
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(holds: Callable[[], bool], seconds: float = 180.0) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -77,7 +77,7 @@ def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def exported_metrics(address: str) -> str:
     """Return the text of the metrics at host:port."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -85,8 +85,7 @@ def exported_metrics(address: str) -> str:
 @contextmanager
 def running_feed(url: str, folder: Path) -> Iterator[FeedClient]:
     """Run the command of k8s/feeds against the server at host:port, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     options = [*feed_options(), "--url", f"grpc://{url}", "--metrics-port", str(port)]
     with (folder / "feed.log").open("wb") as log:
         process = subprocess.Popen([REENTRY, "stream", *options], stdin=subprocess.PIPE, stdout=log, stderr=log)

@@ -25,9 +25,17 @@ POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port of this machine that nothing listens on, and that no other program is given as a free one.
+
+    A socket stays bound to the port, without listening, until this process ends. A server that sets SO_REUSEADDR, as
+    all do, can listen on the port all the same, and again after a restart.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0, what: str = "the condition") -> None:
@@ -74,10 +82,10 @@ class Server:
             return
         os.killpg(self.process.pid, number)
         try:
-            self.process.wait(30)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(120)
 
     def pause(self) -> None:
         """Stop its processes without ending them, as a hung server."""
@@ -148,7 +156,7 @@ def _accepts_queries(port: int) -> bool:
     import psycopg
 
     try:
-        with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=3):
+        with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=30):
             return True
     except psycopg.OperationalError:
         return False
@@ -222,23 +230,24 @@ class GatewayProcess(Server):
 
 
 @contextmanager
-def running_gateway(folder: Path, **settings: Any) -> Iterator[GatewayProcess]:
+def running_gateway(folder: Path, *, first: str = "", **settings: Any) -> Iterator[GatewayProcess]:
     """The gateway as a process of its own, on ports that stay the same when it is stopped and started again.
 
     Args:
         folder: folder of its data and its log.
+        first: Python statement that runs before the command, such as one that changes a constant.
         settings: settings by name, such as triton_url.
     """
     port, metrics_port = free_port(), free_port()
     given = {"data": folder / "gateway", "port": port, "metrics_port": metrics_port, **settings}
     environment = {f"REENTRY_GATEWAY_{name.upper()}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-u", "-c", "import cli; cli.main()", "gateway", "serve"]
+    command = [sys.executable, "-u", "-c", f"import cli\n{first}\ncli.main()", "gateway", "serve"]
     log = folder / "gateway.log"
     server = GatewayProcess(port, command, log, environment, url=f"http://127.0.0.1:{port}")
     server.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
     server.start()
     try:
-        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), seconds=60, what="the announcement")
+        wait_until(lambda: "ready; press" in log.read_text(errors="replace"), what="the announcement")
         lines = log.read_text().splitlines()
         server.key = next((line.split()[1] for line in lines if line.startswith("key ")), "")
         yield server

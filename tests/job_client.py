@@ -20,8 +20,8 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 class JobClient:
     """Jobs of one account through HTTP. It repeats a request while the gateway is away."""
 
-    def __init__(self, url: str, key: str, *, patience: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30, trust_env=False)
+    def __init__(self, url: str, key: str, *, patience: float = 120.0) -> None:
+        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60, trust_env=False)
         self._patience = patience
 
     def close(self) -> None:

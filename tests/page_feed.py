@@ -31,13 +31,13 @@ class PageFeed:
 
     def revoke(self) -> None:
         """Revoke the key that reads."""
-        httpx.delete(f"{self.url}/v1/keys/{self._read['id']}", headers=self._admin).raise_for_status()
+        httpx.delete(f"{self.url}/v1/keys/{self._read['id']}", headers=self._admin, timeout=60).raise_for_status()
 
     def _key(self, scope: str) -> dict[str, Any]:
         return self._post("keys", self._admin, {"name": scope, "scopes": [scope], "account_id": self._account})
 
     def _post(self, route: str, headers: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
-        answer = httpx.post(f"{self.url}/v1/{route}", headers=headers, json=body)
+        answer = httpx.post(f"{self.url}/v1/{route}", headers=headers, json=body, timeout=60)
         assert answer.is_success, answer.text
         found: dict[str, Any] = answer.json()
         return found
@@ -72,7 +72,7 @@ class Relay:
         self._open = False
         done = threading.Event()
         self._loop.call_soon_threadsafe(lambda: ([writer.transport.abort() for writer in self._writers], done.set()))
-        assert done.wait(10)
+        assert done.wait(60)
 
     def restore(self) -> None:
         """Let connections through again."""
@@ -99,6 +99,10 @@ class Relay:
         ends = {writer, back}
         self._writers |= ends
         try:
+            if not self._open:  # cut while the connection was made
+                for end in ends:
+                    end.transport.abort()
+                return
             await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
         finally:
             self._writers -= ends

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.contract.manifests import K8S, program
+from tests.gateway_servers import free_port
 
 MONITORING = K8S / "monitoring"
 
@@ -104,7 +104,7 @@ class Prometheus:
         self.url = url
 
     def get(self, path: str, **parameters: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=60) as answer:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -123,29 +123,27 @@ def running_prometheus(
     canary: str | None = None,
 ) -> Iterator[Prometheus]:
     """Run a Prometheus that scrapes the given targets, host:port each, every second, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(scrape_config(server, feed, gateway, lake, canary)))
     command = [program("prometheus"), f"--config.file={folder / 'prometheus.yaml'}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 120.0
         while not _is_ready(address):
             assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, "Prometheus is not ready within 30 s"
+            assert time.monotonic() < deadline, "Prometheus is not ready within 120 s"
             time.sleep(0.05)
         yield Prometheus(f"http://{address}")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(120)
 
 
 def _is_ready(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/-/ready", timeout=30) as answer:
             return answer.status == 200
     except OSError:
         return False

@@ -29,6 +29,6 @@ def make(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.Com
         env={**outer, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )

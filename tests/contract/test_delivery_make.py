@@ -329,7 +329,7 @@ def test_ci_installs_packages_at_once_and_continues_without_one_that_is_not_avai
         env={"PATH": path, "CALLS": str(checkout / "calls"), "BROKEN": "100" if broken else "0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,7 @@ COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.
 TRITON_URL = "REENTRY_GATEWAY_TRITON_URL"
 IMAGE = f"registry.example.com/reentry-triton@sha256:{64 * 'a'}"
 STABLE_REPLICAS = "reentry/stable-replicas"
-TIMEOUT = 180.0
+TIMEOUT = 600.0
 
 STAND_IN = """#!/usr/bin/env bash
 # Records each command. Later commands can read the objects of an apply.
@@ -73,11 +73,11 @@ case "$*" in
 get*) exec "$KUBECTL" --kubeconfig=/dev/null --cache-dir="$STATE/cache" --server="$API" -n "$namespace" "$@" ;;
 "apply --dry-run=server -f - "*) [ -z "${FORBIDDEN:-}" ] || { echo "$FORBIDDEN" >&2 && exit 1; } ;;
 "apply -f -"*) cat >"$STATE/applied.yaml" ;;
-port-forward*:8000) echo "Forwarding from 127.0.0.1:$HTTP_PORT -> 8000" && exec sleep 60 ;;
-port-forward*:8080) echo "Forwarding from 127.0.0.1:$GATEWAY_PORT -> 8080" && exec sleep 60 ;;
-port-forward*:8001) echo "Forwarding from 127.0.0.1:$GRPC_PORT -> 8001" && exec sleep 60 ;;
+port-forward*:8000) echo "Forwarding from 127.0.0.1:$HTTP_PORT -> 8000" && exec sleep 600 ;;
+port-forward*:8080) echo "Forwarding from 127.0.0.1:$GATEWAY_PORT -> 8080" && exec sleep 600 ;;
+port-forward*:8001) echo "Forwarding from 127.0.0.1:$GRPC_PORT -> 8001" && exec sleep 600 ;;
 rollout\\ status\\ deployment/"$BROKEN "*) echo "timed out" >&2 && exit 1 ;;
-rollout\\ status\\ deployment/"$STUCK "*) exec sleep 60 ;;
+rollout\\ status\\ deployment/"$STUCK "*) exec sleep 600 ;;
 rollout\\ status*) [ -z "$WATCHED" ] || until grep -q ' get pods ' "$STATE/commands"; do sleep 0.05; done ;;
 logs*--previous*) echo "cannot load the model" ;;
 esac
@@ -90,7 +90,7 @@ printf '%s\\n' "reentry $*" >>"$STATE/commands"
 [[ $* == *--wait* ]] || exit "${BEFORE:-3}"
 read -ra verdicts <<<"$VERDICTS"
 status=${verdicts[$(grep -c '^reentry .*--wait' "$STATE/commands") - 1]}
-[ "$status" != forever ] || exec sleep 60
+[ "$status" != forever ] || exec sleep 600
 exit "$status"
 """
 
@@ -100,6 +100,8 @@ class Cluster:
     """A stand-in for a cluster that records the kubectl commands of the scripts."""
 
     state: Path
+    scripts: Path
+    """Folder of the scripts, in a copy of the manifests: they write there, and others check the folder meanwhile."""
     api: str
     live: Objects
     http_port: int
@@ -122,9 +124,9 @@ class Cluster:
     lost: str = ""
     """Numbers of these commands, from 1, that have no answer."""
 
-    def run(self, *command: str, scripts: Path = SCRIPTS) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [scripts / command[0], *command[1:]],
+            [self.scripts / command[0], *command[1:]],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -204,7 +206,13 @@ def running_cluster(folder: Path, server: EmbeddedServer, gateway: GatewayProces
     http_port, grpc_port = (int(url.rpartition(":")[2]) for url in (server.http_url, server.grpc_url))
     with serving(live, applied=folder / "applied.yaml") as api:
         cluster = Cluster(
-            state=folder, api=api, live=live, http_port=http_port, grpc_port=grpc_port, gateway_port=gateway.port
+            state=folder,
+            scripts=shutil.copytree(K8S, folder / "k8s") / SCRIPTS.name,
+            api=api,
+            live=live,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            gateway_port=gateway.port,
         )
         cluster.put(*build("overlays/production"))
         yield cluster
@@ -320,7 +328,7 @@ def test_deploy_applies_the_pinned_image_waits_and_scores_a_track(cluster: Clust
     assert f"no track was scored through {GATEWAY}, because REENTRY_KEY is not set" in result.stdout
     assert images(cluster) == {SERVER: IMAGE, GATEWAY: gateway, WORKER: gateway}
     assert {manifest["metadata"].get("namespace") for manifest in cluster.applied} == {"reentry-staging", None}
-    assert not list(K8S.glob(".deploy.*"))
+    assert not list(cluster.scripts.parent.glob(".deploy.*"))
 
 
 def test_deploy_gives_gateway_workers_and_migration_one_image(cluster: Cluster) -> None:
@@ -472,7 +480,8 @@ def test_the_minikube_script_deploys_a_checkout_and_scores_a_file(
     minikube.write_text('#!/bin/sh\necho "$*" >>"$STATE/minikube.commands"\n')
     minikube.chmod(0o755)
 
-    result = cluster.run("minikube.sh", scripts=checkout / "k8s" / "scripts")
+    cluster.scripts = checkout / "k8s" / "scripts"
+    result = cluster.run("minikube.sh")
 
     assert result.returncode == 0, result.stderr
     start, *builds = (tmp_path / "minikube.commands").read_text().splitlines()
@@ -556,7 +565,7 @@ def test_a_canary_scores_a_track_before_it_receives_traffic(cluster: Cluster) ->
     assert result.returncode == 0, result.stderr
     assert cluster.changes == started(5)
     assert {manifest["metadata"]["namespace"] for manifest in cluster.applied} == {"reentry-staging"}
-    assert not list(K8S.glob(".canary.*"))
+    assert not list(cluster.scripts.parent.glob(".canary.*"))
 
 
 @pytest.mark.parametrize("folder", DEPLOYED)
@@ -847,7 +856,10 @@ def test_auto_aborts_a_canary_that_scores_no_track(cluster: Cluster) -> None:
 def test_auto_aborts_the_canary_when_it_is_stopped(cluster: Cluster, signal_: signal.Signals) -> None:
     cluster.judged("forever")
     script = subprocess.Popen(
-        [SCRIPTS / AUTO[0], *AUTO[1:]], env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [cluster.scripts / AUTO[0], *AUTO[1:]],
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     until(lambda: f"{JUDGED} --wait 1800" in cluster.changes)
     script.send_signal(signal_)

@@ -41,7 +41,7 @@ def decide(
         [sys.executable, SCRIPT, place, report, "--ignore-file", ignore_file, "--today", today],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

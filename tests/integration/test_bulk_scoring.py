@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,6 +28,7 @@ from pipeline.lake.lake import Lake
 from pipeline.lake.tables import PREDICTIONS
 from reentry.serving import EmbeddedServer
 from tests.bulk import InThisProcess, config_of, predictions
+from tests.gateway_servers import wait_until
 from tests.lake import write_clean
 from tests.processes import children_of, command_line
 from tests.training_data import short_flights
@@ -135,7 +135,7 @@ def test_a_run_killed_before_its_commit_is_resumed_and_committed_once(
 ) -> None:
     kill = "import os, pipeline.bulk.run as run; run.commit = lambda *_: os.kill(os.getpid(), 9)"
     with command(lake, model_repository, "--processes", "1", first=kill) as process:
-        assert process.wait(120) == -signal.SIGKILL
+        assert process.wait(300) == -signal.SIGKILL
     assert lake.open(PREDICTIONS.name).version() == 0
     monkeypatch.setattr("pipeline.bulk.run.ProcessPool", InThisProcess)
     resumed, again = (score_bulk(config_of(lake, model_repository)) for _ in range(2))
@@ -152,15 +152,16 @@ def workers_of(process: int) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_its_workers_and_says_how_to_resume(
-    lake: Lake, model_repository: Path, number: signal.Signals
+    tmp_path: Path, lake: Lake, model_repository: Path, number: signal.Signals
 ) -> None:
-    sleep = "import time, pipeline.bulk.run as run; run._score = lambda *a: list(a[2].map(time.sleep, [600, 600]))"
+    begun = [tmp_path / "first", tmp_path / "second"]
+    tasks = [f"import pathlib, time; pathlib.Path({str(path)!r}).touch(); time.sleep(600)" for path in begun]
+    sleep = f"import pipeline.bulk.run as run; run._score = lambda *a: list(a[2].map(exec, {tasks!r}))"
     with command(lake, model_repository, "--processes", "2", first=sleep) as process:
-        deadline = time.monotonic() + 60
-        while len(workers := workers_of(process.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: all(path.exists() for path in begun), what="both workers at work")
+        workers = workers_of(process.pid)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "run the same command again to resume" in errors
     assert len(workers) == 2
@@ -180,7 +181,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_results(
         "import functools, pathlib, pipeline.bulk.run as run, tests.integration.test_bulk_scoring as test; "
         f"run.score_part = functools.partial(test.score_part_or_die_once, pathlib.Path({str(marker)!r}))"
     )
-    for _ in range(2):  # Ray gives up if its processes do not start within 30 s
+    for _ in range(4):  # Ray gives up if its processes do not start within 30 s
         with command(lake, model_repository, "--address", "local", "--json", first=kill) as process:
             answer, errors = process.communicate(timeout=600)
         if "error: local: there is no usable Ray cluster" not in errors:

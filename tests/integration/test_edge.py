@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from reentry import schema
 from reentry.serving import EmbeddedServer
 from tests.contract.manifests import GATEWAY, one, program, routes
-from tests.gateway_servers import GatewayProcess, running_gateway
+from tests.gateway_servers import GatewayProcess, free_port, running_gateway
 from tests.integration.test_serving import make_tracks, request_inputs
 
 FEEDS = "feeds-outside/ingress"
@@ -40,20 +40,12 @@ class Edge:
 
     def status_of(self, method: str, path: str, body: bytes = b"", **headers: str) -> int:
         """Send a request to the gateway and return the status of the response."""
-        connection = http.client.HTTPConnection(self.gateway, timeout=10)
+        connection = http.client.HTTPConnection(self.gateway, timeout=60)
         try:
             connection.request(method, path, body, headers)
             return connection.getresponse().status
         finally:
             connection.close()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def locations(folder: str, upstream: str) -> str:
@@ -81,7 +73,7 @@ def gateway(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
 def edge(server: EmbeddedServer, gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     nginx = program("nginx")
     folder = tmp_path_factory.mktemp("nginx")
-    ports = dict(zip(("gateway", "feeds"), free_ports(2), strict=True))
+    ports = {"gateway": free_port(), "feeds": free_port()}
     upstream = gateway.url.removeprefix("http://")
     servers = (
         f"server {{ listen 127.0.0.1:{ports['gateway']};\n{locations('overlays/production', upstream)} }}\n"
@@ -98,7 +90,7 @@ def edge(server: EmbeddedServer, gateway: GatewayProcess, tmp_path_factory: pyte
     process = subprocess.Popen([nginx, "-c", config, "-e", folder / "error.log", "-p", folder])
     edge = Edge(**{name: f"127.0.0.1:{port}" for name, port in ports.items()})
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 edge.status_of("GET", "/")
@@ -126,7 +118,7 @@ def test_nothing_else_is_open_without_a_key(edge: Edge, path: str) -> None:
 
 def test_an_upload_beyond_the_limit_is_refused_before_it_is_sent(edge: Edge) -> None:
     limit = one("overlays/production", "ConfigMap", gateway_config())["data"]["REENTRY_GATEWAY_LARGEST_UPLOAD"]
-    with socket.create_connection(edge.gateway.split(":"), timeout=10) as connection:
+    with socket.create_connection(edge.gateway.split(":"), timeout=60) as connection:
         connection.sendall(f"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: {int(limit) + 1}\r\n\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 

@@ -164,7 +164,7 @@ def test_a_request_with_an_invalid_track_is_refused_and_counted(
         with pytest.raises(InferenceServerException, match=problem) as refusal:
             client.infer(FAST, inputs)
         assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
-    assert counted(fast_server, "reentry_requests_total", "outcome=refused") == before + 2
+    until(lambda: counted(fast_server, "reentry_requests_total", "outcome=refused") == before + 2)
     assert fast_server.prediction_log.read_text().count("\n") == lines
     failures = exported(fast_server)["nv_inference_request_failure", (f"model={FAST}", "reason=OTHER", "version=1")]
     assert failures == 2 * 2  # the monitoring rules expect that an ensemble counts a failure twice

@@ -21,7 +21,8 @@ from reentry.serving import EmbeddedServer
 from tests.conftest import on_free_ports
 from tests.contract.manifests import one, program
 from tests.feed_client import until
-from tests.integration.test_edge import ANNOTATION, free_ports
+from tests.gateway_servers import free_port
+from tests.integration.test_edge import ANNOTATION
 from tests.live_models import write_live_models
 from tests.unit.export.test_track_graph import trapezoids
 
@@ -44,7 +45,7 @@ def gateway(servers: list[EmbeddedServer], tmp_path: Path) -> Iterator[str]:
     """Address of the gateway as host:port."""
     annotations = one("feeds-outside/ingress", "Ingress")["metadata"]["annotations"]
     assert annotations[f"{ANNOTATION}upstream-hash-by"] == f"$http_{HEADER.replace('-', '_')}"
-    (port,) = free_ports(1)
+    port = free_port()
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     pods = " ".join(f"server {server.grpc_url};" for server in servers)
     (tmp_path / "nginx.conf").write_text(

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,12 @@ def key_in(settings: GatewaySettings) -> str:
 
 
 def post_until_accepted(client: httpx.Client, post: dict[str, Any]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
-        try:
+        with suppress(httpx.HTTPError):
             if client.post("/v1/events", json=post).status_code == 202:
                 return
-        except httpx.HTTPError:
-            assert time.monotonic() < deadline
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -127,7 +127,7 @@ def test_readers_who_reconnect_miss_nothing_and_get_nothing_twice(
             with client_of(gateway, key) as client:
                 for number in range(begin, begin + 300, 3):
                     if number >= begin + 150:
-                        is_cut_often.wait(60)
+                        is_cut_often.wait(180)
                     events = [alert_of(number + each) for each in range(3)]
                     post_until_accepted(client, {"feed": "west", "events": events})
 
@@ -149,7 +149,7 @@ def test_readers_who_reconnect_miss_nothing_and_get_nothing_twice(
         second.stop(signal.SIGKILL)
         second.start()
         for thread in threads[:-1]:
-            thread.join(90)
+            thread.join(300)
         is_over.set()
         threads[-1].join(30)
         expected = sorted([*range(300), *range(1_000, 1_300), *range(2_000, 2_300)])
@@ -175,7 +175,8 @@ def test_a_slow_reader_learns_how_many_events_it_missed_and_slows_down_nobody(ga
             for number in range(posts):
                 body = {"feed": f"slow-{number}", "updates": updates}
                 assert client.post("/v1/events", json=body).json() == {"accepted": 4_000, "repeated": 0}
-        fast.wait(lambda: len(fast.of("update")) == posts)
+                # This process parses the events, and may not keep up with the posts while it shares its processor.
+                fast.wait(lambda: len(fast.of("update")) == number + 1)  # noqa: B023
         assert [event.content["feed"] for event in fast.of("update")] == [f"slow-{number}" for number in range(posts)]
         assert fast.of("lost") == []
         text = b""
@@ -198,8 +199,8 @@ def test_a_reader_with_a_revoked_key_is_cut_off(gateway: GatewayProcess) -> None
 
 def test_open_streams_end_at_once_when_the_process_stops(tmp_path: Path) -> None:
     with (
-        running_gateway(tmp_path, triton_url="grpc://127.0.0.1:1") as process,
-        socket.create_connection(("127.0.0.1", process.port), timeout=30) as connection,
+        running_gateway(tmp_path, triton_url="grpc://127.0.0.1:1", drain_seconds=600) as process,
+        socket.create_connection(("127.0.0.1", process.port), timeout=120) as connection,
     ):
         connection.sendall(f"GET /v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {process.key}\r\n\r\n".encode())
         text = b""
@@ -210,7 +211,7 @@ def test_open_streams_end_at_once_when_the_process_stops(tmp_path: Path) -> None
         while part := connection.recv(1_000):
             text += part
         assert text.endswith(b"0\r\n\r\n")  # the end of a complete answer
-        assert process.process.wait(15) in (0, -signal.SIGTERM)  # before the drain of 20 s is over
+        assert process.process.wait(120) in (0, -signal.SIGTERM)  # before the drain is over
 
 
 def test_the_models_are_those_that_triton_serves(server: EmbeddedServer, tmp_path: Path) -> None:
@@ -260,10 +261,15 @@ def test_a_stream_shows_its_tracks_and_delivers_its_alerts_after_an_outage(
             line = json.loads(alerts.read_text().splitlines()[0])
             assert line.pop("event") == "alert"
             assert content[0] == line | {"degraded": False}
-            latest = {track["track_id"]: track for event in reader.of("update") for track in event.content["tracks"]}
-            last = table.groupby("track_id").last()
-            assert {track_id: each["timestamp"] for track_id, each in latest.items()} == last["timestamp"].to_dict()
-            onsets = sorted((track, each["onset_timestamp"]) for track, each in latest.items())
+            last = table.groupby("track_id").last()["timestamp"].to_dict()
+
+            def latest() -> dict[int, Any]:
+                tracks = (track for event in reader.of("update") for track in event.content["tracks"])
+                return {track["track_id"]: track for track in tracks}
+
+            # Positions are posted after the alerts.
+            reader.wait(lambda: {track_id: each["timestamp"] for track_id, each in latest().items()} == last)
+            onsets = sorted((track, each["onset_timestamp"]) for track, each in latest().items())
             assert [each for each in onsets if each[1] is not None] == expected_alerts()
 
             process.stop()

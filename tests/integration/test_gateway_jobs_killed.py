@@ -49,7 +49,7 @@ def test_a_job_resumes_after_sigterm_at_once_and_after_sigkill_when_its_lease_en
     table.to_parquet(source)
     with (
         open_link(server.grpc_url) as link,
-        running_gateway(tmp_path, triton_url=f"grpc://127.0.0.1:{link.port}", lease_seconds=3) as gateway,
+        running_gateway(tmp_path, triton_url=f"grpc://127.0.0.1:{link.port}", lease_seconds=10, timeout=120) as gateway,
     ):
         client = JobClient(gateway.url, gateway.key)
         link.hold(after=100_000)
@@ -121,7 +121,8 @@ def test_another_worker_finishes_the_job_of_a_killed_one(
             "triton_url": f"grpc://127.0.0.1:{link.port}",
             "database_url": url,
             "store": tmp_path / "store",
-            "lease_seconds": 3,
+            "lease_seconds": 10,
+            "timeout": 120,
         }
         gateway = stack.enter_context(running_gateway(tmp_path, **settings))
         first = stack.enter_context(running_worker(tmp_path, "first", **settings))
@@ -138,8 +139,8 @@ def test_another_worker_finishes_the_job_of_a_killed_one(
         assert client.wait(job_id)["state"] == "completed"
         assert client.result(job_id) == predicted(server, source)
         assert "resuming: an interrupted run has scored" in second.log.read_text()
-        assert httpx.get(f"http://127.0.0.1:{second.port}/health/live").json() == {"live": True}
-        metrics = httpx.get(f"http://127.0.0.1:{second.port}/metrics").text
+        assert httpx.get(f"http://127.0.0.1:{second.port}/health/live", timeout=60).json() == {"live": True}
+        metrics = httpx.get(f"http://127.0.0.1:{second.port}/metrics", timeout=60).text
         assert 'reentry_gateway_jobs_finished_total{state="completed"} 1.0' in metrics
         second.stop(signal.SIGTERM)
         assert second.process is not None

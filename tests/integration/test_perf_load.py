@@ -15,14 +15,14 @@ from reentry.serving import EmbeddedServer
 
 
 def test_throughput_is_the_number_of_answers_divided_by_the_time(server: EmbeddedServer) -> None:
-    config = LoadConfig(concurrency=(1, 3), batch=2, steps=20, seconds=0.3)
+    config = LoadConfig(concurrency=(1, 3), batch=2, steps=20, seconds=1.0)
     levels = measure_load(Endpoint.parse(f"grpc://{server.grpc_url}"), config, session=server.process_id)
     assert [level.concurrency for level in levels] == [1, 3]
     for level in levels:
         assert level.unanswered == 0
         # Clients ask without a pause: together they wait `concurrency` times the time that passes.
         took = 2 * len(level.latencies) / level.tracks_per_second
-        assert took >= 0.3
+        assert took >= 1.0
         assert 0.5 * level.concurrency * took < sum(level.latencies) <= level.concurrency * took
         assert level.server_seconds is not None
         assert 0.0 < level.server_seconds < 10.0 * took
@@ -46,7 +46,7 @@ def test_an_impossible_load_is_refused(wrong: dict) -> None:
 def test_the_command_loads_a_running_server_and_prints_each_concurrency(server: EmbeddedServer) -> None:
     command = [sys.executable, "-m", "perf.load", "--url", f"http://{server.http_url}"]
     size = ["--concurrency", "2", "--steps", "20", "--seconds", "0.2"]
-    done = subprocess.run([*command, *size], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, *size], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     heading, row = done.stdout.splitlines()[-2:]
     assert heading.split() == [

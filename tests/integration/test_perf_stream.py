@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from reentry.errors import ClientError, ConfigError
 from reentry.schema import REENTRY_STREAM
 from reentry.serving import EmbeddedServer
 from tests.conftest import REPOSITORY, on_free_ports
+from tests.gateway_servers import free_port
 from tests.unit.export.test_track_graph import default
 
 SLOTS = 8
@@ -126,8 +126,7 @@ def test_the_url_must_be_of_grpc() -> None:
 
 
 def test_an_address_where_nothing_listens_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with pytest.raises(ServerUnavailableError) as error:
         measure_stream(StreamConfig(tracks=1), url=f"grpc://{address}", repository=Path("unused"))
     assert error.value.where == address

@@ -105,6 +105,13 @@ def test_a_secret_without_text_is_an_error(secrets: Any) -> None:
     assert caught.value.problem == "the secret of the pseudonym keys is not a text"
 
 
+@pytest.fixture
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the audit from finding copies that killed processes of other tests have left."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_temporary_folder")
 def test_erasure_removes_earlier_versions_of_objects(bucket: str, tmp_path: Path) -> None:
     local = pipeline_settings(tmp_path)
     settings = replace(local, lake=f"{bucket}/lake", landing=f"{bucket}/landing")

@@ -46,7 +46,7 @@ class Load:
         """Wait until so many more answers or errors have arrived."""
         with self.answered:
             goal = len(self.versions) + len(self.errors) + more
-            assert self.answered.wait_for(lambda: len(self.versions) + len(self.errors) >= goal, timeout=60)
+            assert self.answered.wait_for(lambda: len(self.versions) + len(self.errors) >= goal, timeout=300)
 
 
 @contextmanager
@@ -168,8 +168,8 @@ def test_promotion_and_rollback_fail_no_request_and_change_every_later_answer(
             assert served_now(running) == number
             load.wait_for(50)
             # The old version may still have answered one request of each client that was under way at the change.
-            late = load.versions[begun + CLIENTS :]
-            assert set(late) == {number}
+            old = [version for version in load.versions[begun:] if version != number]
+            assert len(old) <= CLIENTS
     assert load.errors == []
     assert set(load.versions) == {1, 2}
     assert server.versions() == [1]

@@ -158,11 +158,15 @@ def test_no_refinement_is_lost_or_repeated_when_the_server_is_killed_and_started
 
         used: list[Feed] = []
 
+        def start_again() -> None:
+            first.stop()  # waits until its ports are free
+            servers.enter_context(EmbeddedServer(again))
+
         async def kill(step: int, feed: Feed) -> None:
             used.append(feed)
             if step == first_alarm + 7:
                 os.kill(first.process_id, signal.SIGKILL)
-                asyncio.get_running_loop().run_in_executor(None, servers.enter_context, EmbeddedServer(again))
+                asyncio.get_running_loop().run_in_executor(None, start_again)
 
         assert_refines_as_whole_tracks(asyncio.run(stream(first.grpc_url, kill)))
     assert used[0].statistics.replays["lost_server"] == TRACKS

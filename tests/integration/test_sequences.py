@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY, on_free_ports
 from tests.unit.export.test_stream_graph import default, stream, trapezoids
 
 MODEL = "reentry_stream"
-SLOTS, IDLE = 8, 3.0
+SLOTS, IDLE = 8, 5.0
 CONFIG = REPOSITORY / MODEL / "config.pbtxt"
 
 
@@ -43,8 +43,8 @@ def make_repository(folder: Path, *versions: int, slots: int, idle: float) -> Pa
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.InferenceServerClient]:
-    """Client of a server with few slots for each instance and a short idle time."""
-    repository = make_repository(tmp_path_factory.mktemp("repository"), 1, slots=SLOTS, idle=IDLE)
+    """Client of a server with few slots for each instance."""
+    repository = make_repository(tmp_path_factory.mktemp("repository"), 1, slots=SLOTS, idle=600.0)
     with EmbeddedServer(on_free_ports(repository)) as server, triton.InferenceServerClient(server.grpc_url) as made:
         yield made
 
@@ -88,17 +88,19 @@ def test_a_request_without_start_is_refused(client: triton.InferenceServerClient
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_an_idle_sequence_is_dropped_and_the_others_go_on(client: triton.InferenceServerClient) -> None:
-    send(client, 0, "idle", start=True)
-    before = [send(client, 0, "active", start=True)]
-    row, begun = 1, time.monotonic()
-    while time.monotonic() - begun < IDLE + 1.0:
-        before.append(send(client, row, "active"))
-        row += 1
-        time.sleep(0.1)
-    with pytest.raises(InferenceServerException, match="must specify the START flag"):
-        send(client, 1, "idle")
-    before.append(send(client, row, "active", end=True))
+def test_an_idle_sequence_is_dropped_and_the_others_go_on(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path, 1, slots=SLOTS, idle=IDLE)
+    with EmbeddedServer(on_free_ports(repository)) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        send(client, 0, "idle", start=True)
+        before = [send(client, 0, "active", start=True)]
+        row, begun = 1, time.monotonic()
+        while time.monotonic() - begun < IDLE + 1.0:
+            before.append(send(client, row, "active"))
+            row += 1
+            time.sleep(0.2)
+        with pytest.raises(InferenceServerException, match="must specify the START flag"):
+            send(client, 1, "idle")
+        before.append(send(client, row, "active", end=True))
     np.testing.assert_allclose(before, expected(row + 1), rtol=0.0, atol=1e-6)
 
 
@@ -127,7 +129,7 @@ def test_requests_of_many_sequences_are_joined_into_one_run(client: triton.Infer
                 MODEL, inputs(trapezoids()[0][row]), take,
                 sequence_id=f"joined/{track}", sequence_start=start, sequence_end=end,
             )  # fmt: skip
-        got = [answers.get(timeout=30) for _ in range(SLOTS)]
+        got = [answers.get(timeout=240) for _ in range(SLOTS)]
         np.testing.assert_allclose(got, np.full(SLOTS, probability[row]), rtol=0.0, atol=1e-6)
 
     def take(result: triton.InferResult | None, error: Exception | None) -> None:
@@ -158,7 +160,6 @@ def fill(client: triton.InferenceServerClient) -> int:
 
 
 def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.InferenceServerClient) -> None:
-    time.sleep(IDLE + 1.0)  # the slots of earlier tests come back
     slots = fill(client)
     answered = queue.Queue[object]()
     client.async_infer(
@@ -168,7 +169,7 @@ def test_a_start_beyond_the_slots_waits_until_a_slot_is_free(client: triton.Infe
     with pytest.raises(queue.Empty):
         answered.get(timeout=0.5)
     send(client, 1, "slot/0", end=True)
-    assert isinstance(answered.get(timeout=30), triton.InferResult)
+    assert isinstance(answered.get(timeout=240), triton.InferResult)
     for track in range(1, slots):
         send(client, 1, f"slot/{track}", end=True)
 
@@ -205,7 +206,7 @@ def test_after_a_promotion_old_sequences_are_refused_at_once_and_new_ones_start(
                 send(client, 1, f"slot/{track}")
         for track in range(slots):
             answer = client.infer(
-                MODEL, inputs(trapezoids()[0][0]), sequence_id=f"slot/{track}", sequence_start=True, client_timeout=60
+                MODEL, inputs(trapezoids()[0][0]), sequence_id=f"slot/{track}", sequence_start=True, client_timeout=240
             )
             assert answer.as_numpy("model_version").tolist() == [[2]]
             assert answer.as_numpy("reentry_probability")[0, 0] == pytest.approx(expected(1)[0], abs=1e-6)

@@ -45,7 +45,7 @@ def load(server: EmbeddedServer, **parameters: str) -> None:
     """Load the network with only these parameters."""
     config = json.loads(config_of(server))
     config["parameters"] = {name: {"string_value": value} for name, value in parameters.items()}
-    load_model(server.http_url, MODEL, json.dumps(config), key=server.control_key, timeout=60)
+    load_model(server.http_url, MODEL, json.dumps(config), key=server.control_key, timeout=240)
 
 
 def processes(server: EmbeddedServer) -> list[Path]:
@@ -55,7 +55,7 @@ def processes(server: EmbeddedServer) -> list[Path]:
 
 def threads(server: EmbeddedServer) -> int:
     """Return the number of threads of each of the network's two instances, once their predecessors have exited."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(found := processes(server)) != 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     one, other = (len(list((process / "task").iterdir())) for process in found)
@@ -104,7 +104,9 @@ def test_a_documented_setting_takes_effect_and_an_unsupported_one_leaves_the_mod
         ("model_operations", {"model_operations": {"op_library_filename": ["a.so"]}}),
     ):
         with pytest.raises(ServerError, match=f"{setting} is not supported .*Supported: "):
-            load_model(own_server.http_url, MODEL, json.dumps(config | changed), key=own_server.control_key, timeout=60)
+            load_model(
+                own_server.http_url, MODEL, json.dumps(config | changed), key=own_server.control_key, timeout=240
+            )
     with pytest.raises(ServerError, match=r"parameter gpu_mem_limit is not supported .*Supported: "):
         load(own_server, gpu_mem_limit="1")
     np.testing.assert_allclose(probabilities(own_server), expected, rtol=0, atol=1e-6)

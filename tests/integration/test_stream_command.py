@@ -26,7 +26,7 @@ from tests.integration.test_stream import flights, whole_tracks
 from tests.live_models import write_live_models
 
 REENTRY = str(Path(sys.executable).with_name("reentry"))
-DEADLINE = 60.0
+DEADLINE = 240.0
 
 
 @pytest.fixture(scope="module")

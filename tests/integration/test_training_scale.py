@@ -137,7 +137,7 @@ def test_two_processes_train_from_the_command_line_and_both_end(flights: Path, s
             time.sleep(0.25)  # a look at all processes takes milliseconds
         process.kill()  # only if it is late
         stderr = process.communicate(timeout=DEADLINE)[1]
-    end = time.monotonic() + 30.0
+    end = time.monotonic() + 120.0
     # The system may take a moment to remove the last process.
     while (left := processes_of(process.pid)) and time.monotonic() < end:
         time.sleep(0.02)
