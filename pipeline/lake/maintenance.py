@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from pyarrow.fs import FileType
 
@@ -127,7 +127,8 @@ def _compact(lake: Lake, name: str) -> tuple[int, int]:
     table = lake.open(name)
     try:
         with lake.errors(name):
-            metrics = table.optimize.compact()
+            # No retries, so that a fence stops it as it stops every writer, see `pipeline.lake.lake`.
+            metrics = table.optimize.compact(commit_properties=CommitProperties(max_commit_retries=0))
     except CommitFailedError as error:
         _log.warning("%s: not compacted, because another writer came first: %s", name, error)
         return 0, 0
