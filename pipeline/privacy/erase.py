@@ -60,6 +60,8 @@ class ErasureReport:
     """Number of deleted landing files, earlier versions of objects included."""
     runs: list[str] = field(default_factory=list)
     """Ids of the training runs that are marked as no longer reproducible."""
+    tracks: list[int] = field(default_factory=list)
+    """Tracks with rows of a sensor or operator, in a dry run only: the record of an erasure does not name them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Content for JSON output."""
@@ -121,6 +123,8 @@ def erase(
         dry_run=dry_run,
     )
     report.landing_files = len(landed)
+    if dry_run and kind != TRACK:
+        report.tracks = erasure.tracks()
     if not dry_run:
         erasure.delete(doomed, landed)
         erasure.prove()
@@ -155,6 +159,10 @@ class _Erasure:
             self._tracks |= each.tracks
             self._objects.add(each.file.path)
         return landed
+
+    def tracks(self) -> list[int]:
+        """Return the tracks of the subject that `scan` has found, in ascending order."""
+        return sorted(self._tracks)
 
     def require_ingested(self, landed: list[LandedSubject]) -> None:
         """Check that the rows of other subjects in landing files, which will be deleted, are in the lake."""

@@ -131,6 +131,7 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(filled: Filled) -> None:
     assert len(list((Path(filled.settings.landing) / HOUR).iterdir())) == 2
     done = erase(filled.settings, "sensor", str(ONE))
     assert (planned.rows, planned.landing_files) == (done.rows, done.landing_files)
+    assert (planned.tracks, done.tracks) == ([1, 2, 4], [])
     assert planned.versions == {table: [1] for table in TABLES}
     # The erasure itself makes versions too, one for each partition.
     assert all(done.versions[table][0] == 1 for table in TABLES)
