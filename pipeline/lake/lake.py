@@ -255,8 +255,9 @@ class Lake:
                 return []
             if fences is not None and self._fences_of(table) != fences[name]:
                 raise LakeError(
-                    "rows were erased since this command began, so that its rows may be erased ones; they were not "
-                    "written",
+                    "rows were erased, or old pseudonyms purged, since this command began; nothing was committed",
+                    expected="a source that was read after the last fence",
+                    got=f"{self._fences_of(table)} fences, of which {fences[name]} existed when it was read",
                     where=self.uri(name),
                     fix="run the command again",
                 )

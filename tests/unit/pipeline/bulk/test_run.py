@@ -148,7 +148,7 @@ def test_an_erasure_right_before_the_commit_stops_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "require_files", erase_after_the_check)
-        with pytest.raises(LakeError, match="rows were erased since this command began"):
+        with pytest.raises(LakeError, match="since this command began"):
             score_bulk(config_of(lake, model_repository))
     assert predictions(lake).num_rows == 0
     again = score_bulk(config_of(lake, model_repository))  # no row of this version was erased, so the parts are kept

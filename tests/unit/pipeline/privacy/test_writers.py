@@ -164,7 +164,7 @@ def test_a_file_that_a_writer_has_not_committed_is_deleted_at_once_and_never_com
     fences = filled.lake.fences("raw")
     run(command, filled)
     assert not written.exists()
-    with pytest.raises(LakeError, match="rows were erased since this command began"):
+    with pytest.raises(LakeError, match="since this command began"):
         commit(filled, filled_file(filled), fences)
 
 
