@@ -89,14 +89,21 @@ def maintain(
         int, typer.Option(help="Hours for which a file is kept after the last version with it.", min=0, max=168)
     ] = 168,
     without_runs: Annotated[
-        bool, typer.Option(help="Keep no version for training runs, as there is no record of runs.")
+        bool, typer.Option(help="Keep no version for training runs and models, as no network was ever trained on it.")
     ] = False,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            help="Model repository, a folder or s3://BUCKET/PREFIX.  [default: that of the settings]", metavar="PLACE"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compact small files, and remove files that neither the newest version nor a training run needs.
+    """Compact small files, and remove files that neither the newest version nor a training run or a model needs.
 
-    Every version that a recorded run names stays readable, unless the run has failed or was deleted. A reader or writer
-    that started longer ago than --retention-hours fails. Run the command daily.
+    Every version that a recorded run names stays readable, unless the run has failed or was deleted. So does every
+    version that the model in production, the candidate, or a model that a rollback returns to was trained on, whatever
+    became of its run. A reader or writer that started longer ago than --retention-hours fails. Run the command daily.
 
     Example: `reentry lake maintain --dry-run`
     """
@@ -104,11 +111,13 @@ def maintain(
     from pipeline.lake.maintenance import maintain as maintain_tables
     from pipeline.settings import read_pipeline_settings
 
+    settings = read_pipeline_settings(config, lake=location, repository=repository)
     reports = maintain_tables(
-        Lake(read_pipeline_settings(config, lake=location).lake),
+        Lake(settings.lake),
         dry_run=dry_run,
         retention_hours=retention_hours,
         runs=[] if without_runs else None,
+        repository=None if without_runs else settings.repository,
     )
     typer.echo(
         json.dumps([report.as_dict() for report in reports])

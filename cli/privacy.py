@@ -79,7 +79,8 @@ def erase(
     erased row leave the tables clean, features and predictions; `reentry lake clean` and the later commands rebuild
     them from the other rows. Earlier versions of objects in a versioned bucket are deleted too. Training runs that name
     a version that lost rows are marked as not reproducible. Afterwards everything is searched again. The output names
-    an erasure id and not the id itself. After an interruption, the same command finishes the erasure.
+    an erasure id and not the id itself. After an interruption, the same command finishes the erasure. With
+    --dry-run, --json also lists the tracks, which other systems may know.
 
     A command line is visible to other users of the machine; `--sensor -` reads the id from standard input.
 

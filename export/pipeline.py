@@ -180,6 +180,7 @@ class _Exporter:
                 "lengths": list(config.lengths),
             },
             files=file_entries(folder),
+            data_table=checkpoint.data_table,
         )
 
 

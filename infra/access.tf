@@ -55,11 +55,14 @@ locals {
         local.probe,
       ]
     }
-    # `reentry lake maintain`, daily.
+    # `reentry lake maintain`, daily: it keeps what labelled models were trained on.
     maintain = {
       namespace       = "reentry-pipeline"
       service_account = "reentry-maintain"
-      objects         = [for table in local.tables : { bucket = "lake", prefix = "${table}/", mode = "write" }]
+      objects = concat(
+        [for table in local.tables : { bucket = "lake", prefix = "${table}/", mode = "write" }],
+        [{ bucket = "models", prefix = "", mode = "read" }],
+      )
     }
     # `reentry lake exporter`: logs of all tables, and the rows of two that contain no measurements.
     monitor = {

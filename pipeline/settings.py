@@ -48,7 +48,8 @@ class PipelineSettings:
     namespace: str = "reentry"
     """Namespace of the servers whose drift is watched."""
     repository: str = "model_repository"
-    """Model repository that a retraining by Dagster compares with; `reentry retrain` has an option for it."""
+    """Model repository that a retraining by Dagster compares with, and whose labelled versions stay reproducible;
+    `reentry retrain` has an option of its own for it."""
     drift_pause_days: int = 7
     """Days after a retraining for drift in which drift requests no other one."""
     landing_retention_days: int = 30

@@ -147,6 +147,18 @@ class ProductionState:
         return [f"repaired: {self.mismatch}"]
 
 
+def labelled(store: VersionStore) -> list[Version]:
+    """Read the installed versions that a label names: production, the candidate, and those rollbacks would return to.
+
+    Raises:
+        RepositoryError: the labels are unreadable.
+    """
+    labels = Record.of(store).labels
+    numbers = dict.fromkeys([labels.production, labels.candidate, *labels.earlier()])
+    found = (find_installed(store, number) for number in numbers)
+    return [version for version in found if version is not None]
+
+
 def pin_mismatch(labels: Labels, config: Stored) -> str | None:
     """Return how config.pbtxt contradicts labels.json, or None if they agree."""
     pinned = config_pbtxt.pinned_versions(config.text or "")

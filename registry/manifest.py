@@ -43,6 +43,9 @@ class Manifest:
     """Checks and measurements of the gate; `passed` tells whether the version passed."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """Files of the version by name, except the manifest itself."""
+    data_table: dict[str, str | int] | None = None
+    """Name, version and id of the table of the data pipeline that the network was trained on; None if it was trained on
+    a file, and in old manifests."""
 
     @property
     def passed(self) -> bool:
@@ -61,7 +64,7 @@ class Manifest:
             RepositoryError: the content is invalid.
         """
         try:
-            content = json.loads(text)
+            content = {"data_table": None} | json.loads(text)
             known = {name: content[name] for name in (entry.name for entry in fields(cls))}
             known["format"] = Format(known["format"])
             known["files"] = {name: FileEntry(**entry) for name, entry in known["files"].items()}
@@ -86,6 +89,9 @@ def _check_types(manifest: Manifest) -> None:
     for name in ("model", "metrics", "verification"):
         if not isinstance(getattr(manifest, name), dict):
             raise TypeError(f"{name} is not an object")
+    table = manifest.data_table
+    if table is not None and [type(table[name]) for name in ("name", "version", "id")] != [str, int, str]:
+        raise TypeError("data_table lacks the name, the version or the id of the table")
     for name, value in manifest.metrics.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise TypeError(f"the metric {name} is not a number")

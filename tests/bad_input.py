@@ -161,6 +161,8 @@ HAND_MADE: dict[str, dict[str, Any]] = {
     "validation_text": {"validation_tracks": ["a"]},
     "fingerprint_number": {"data_fingerprint": 3},
     "fingerprint_list": {"data_file_fingerprint": ["x"]},
+    "table_text": {"data_table": "lake:features@1"},
+    "table_list": {"data_table": {"version": [1]}},
     "revision_list": {"git_revision": ["x"]},
     "flights_number": {"trained_flights": 3},
     "flights_nested": {"trained_flights": [["a"]]},

@@ -121,7 +121,7 @@ SLOW_FILES = (
     "unit/pipeline/clean/test_build.py",
     "unit/training/studies/test_prior_transfer.py",
     "unit/gateway/middleware/test_idempotency.py",
-    "unit/pipeline/privacy/test_removal.py",
+    "unit/pipeline/privacy/test_writers.py",
     "unit/pipeline/ingest/test_anomalies.py",
     "unit/reentry/features/test_track.py",
     "unit/export/test_graphs.py",

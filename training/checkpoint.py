@@ -47,6 +47,8 @@ class Checkpoint:
     """Ids of the tracks in the validation split."""
     data_file_fingerprint: str = ""
     """Fingerprint of the training file; empty if there was no file, and in old checkpoints."""
+    data_table: dict[str, str | int] | None = None
+    """Name, version and id of the table that was read; None if there was no table, and in old checkpoints."""
     trained_flights: frozenset[str] = frozenset()
     """Flight fingerprints of the training split; empty in old checkpoints."""
     trained_rows: torch.Tensor | None = None
@@ -80,6 +82,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": checkpoint.metrics,
         "validation_tracks": list(checkpoint.validation_tracks),
         "data_file_fingerprint": checkpoint.data_file_fingerprint,
+        "data_table": checkpoint.data_table,
         "trained_flights": sorted(checkpoint.trained_flights),
         "trained_rows": checkpoint.trained_rows,
         "reference": checkpoint.reference.as_dict() if checkpoint.reference else None,
@@ -127,6 +130,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metrics=content["metrics"],
             validation_tracks=tuple(content["validation_tracks"]),
             data_file_fingerprint=content.get("data_file_fingerprint", ""),
+            data_table=content.get("data_table"),
             trained_flights=frozenset(content.get("trained_flights", ())),
             trained_rows=content.get("trained_rows"),
             reference=Reference.from_dict(reference) if reference else None,
@@ -175,6 +179,7 @@ def _check_types(content: dict[str, Any]) -> None:
         or (isinstance(rows, torch.Tensor) and rows.dtype == torch.int32 and rows.ndim == 2),
         "data_fingerprint": isinstance(content["data_fingerprint"], str),
         "data_file_fingerprint": isinstance(content.get("data_file_fingerprint", ""), str),
+        "data_table": content.get("data_table") is None or _is_mapping_to(content["data_table"], str | int),
         "git_revision": isinstance(content["git_revision"], str),
     }
     wrong = [name for name, valid in has_type.items() if not valid]

@@ -134,6 +134,7 @@ def train_tracks(
             checkpoint = replace(
                 trained.checkpoint,
                 data_file_fingerprint=labelled.file_fingerprint,
+                data_table=dict(labelled.table) if labelled.table else None,
                 trained_flights=frozenset(identity.flight_fingerprints[index] for index in train),
                 trained_rows=identity.sketches[list(train)],
             )

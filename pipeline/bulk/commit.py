@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -99,11 +99,17 @@ def _discard(lake: Lake, job: Job) -> None:
             storage.delete(file)
 
 
-def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> bool:
+def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult], fences: Mapping[str, int]) -> bool:
     """Add the files of all parts to the table, once, in one commit; return whether this call has done it.
 
+    Args:
+        lake: The lake.
+        summary: Summary of the run.
+        results: Results of all parts.
+        fences: Numbers of fences before the run read any row.
+
     Raises:
-        LakeError: The lake is unreachable.
+        LakeError: The lake is unreachable, or rows were erased during the run.
     """
     now = time.time_ns() // 1_000_000
     files = [
@@ -117,7 +123,9 @@ def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult]) -> b
         )
         for result in results
     ]
-    return lake.add_files_once(PREDICTIONS.name, _key(summary.run), files, metadata={_KEY: json.dumps(asdict(summary))})
+    return lake.add_files_once(
+        PREDICTIONS.name, _key(summary.run), files, metadata={_KEY: json.dumps(asdict(summary))}, fences=fences
+    )
 
 
 def _key(run: str) -> str:

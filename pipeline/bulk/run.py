@@ -80,6 +80,7 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
     """
     begun = time.monotonic()
     lake = Lake(config.lake)
+    fences = lake.fences(PREDICTIONS.name)
     table = lake.open(CLEAN.name, config.source.version)
     source = TableReference(CLEAN.name, table.version())
     model = BulkModel.find(config.repository, config.model_version)
@@ -98,23 +99,23 @@ def score_bulk(config: BulkConfig) -> BulkSummary:
         with ended_by_signals(), _workers(config) as workers:
             results = _score(job, config.part_rows, workers)
         require_files(lake, job, results)
+        summary = BulkSummary(
+            run=job.run,
+            source=job.source,
+            model_version=model.version,
+            tracks=sum(result.part.tracks for result in results),
+            rows=sum(result.part.rows for result in results),
+            onsets=sum(result.onsets for result in results),
+            parts=len(results),
+            reused=sum(result.reused for result in results),
+            retried=workers.retried,
+            driver_bytes=workers.driver_bytes,
+            seconds=round(time.monotonic() - begun, 3),
+        )
+        return replace(summary, committed_before=not commit(lake, summary, results, fences))
     except (ReentryError, Ended):
         discard_erased(lake, job)
         raise
-    summary = BulkSummary(
-        run=job.run,
-        source=job.source,
-        model_version=model.version,
-        tracks=sum(result.part.tracks for result in results),
-        rows=sum(result.part.rows for result in results),
-        onsets=sum(result.onsets for result in results),
-        parts=len(results),
-        reused=sum(result.reused for result in results),
-        retried=workers.retried,
-        driver_bytes=workers.driver_bytes,
-        seconds=round(time.monotonic() - begun, 3),
-    )
-    return replace(summary, committed_before=not commit(lake, summary, results))
 
 
 def run_name(table: str, source: TableReference, model: BulkModel) -> str:

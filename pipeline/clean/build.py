@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,8 +63,9 @@ def build_clean(lake: Lake, raw_version: int | None = None) -> CleanReport:
         raw_version: Version of `raw`; None takes the newest one.
 
     Raises:
-        LakeError: The version does not exist, or the lake is unavailable.
+        LakeError: The version does not exist, the lake is unavailable, or rows were erased during the build.
     """
+    fences = lake.fences(CLEAN.name, QUARANTINE.name)
     raw = lake.open(RAW.name, raw_version)
     clean = lake.create(CLEAN.name)
     counts = BuildCounts()
@@ -72,7 +73,7 @@ def build_clean(lake: Lake, raw_version: int | None = None) -> CleanReport:
     if _Changes.of(lake, raw, clean).any:
         with tempfile.TemporaryDirectory(prefix="reentry-clean-") as folder:
             spool = Path(folder) / "tracks.parquet"
-            written = bool(_commit(lake, raw, clean, spool, counts, newest=raw_version is None))
+            written = bool(_commit(lake, raw, clean, spool, counts, fences, newest=raw_version is None))
     _close_entries(lake)
     return CleanReport(
         raw_version=raw.version(),
@@ -132,7 +133,14 @@ class _Changes:
 
 
 def _commit(
-    lake: Lake, raw: DeltaTable, clean: DeltaTable, spool: Path, counts: BuildCounts, *, newest: bool
+    lake: Lake,
+    raw: DeltaTable,
+    clean: DeltaTable,
+    spool: Path,
+    counts: BuildCounts,
+    fences: Mapping[str, int],
+    *,
+    newest: bool,
 ) -> list[str]:
     """Write the changed tracks, unless another process does it first.
 
@@ -142,6 +150,7 @@ def _commit(
         clean: The table before.
         spool: File for the tracks.
         counts: Counts of what is written.
+        fences: Numbers of fences before `raw` was read.
         newest: Whether nothing is written if another process has built a newer version of `raw` meanwhile.
     """
     found: list[_Changes] = []
@@ -156,7 +165,10 @@ def _commit(
         # Before the tracks, so that a killed process leaves no track without its entry.
         entries = counts.set_aside
         lake.commit_once(
-            QUARANTINE.name, sorted(entries), lambda keys, _table: set_aside_table([entries[key] for key in keys])
+            QUARANTINE.name,
+            sorted(entries),
+            lambda keys, _table: set_aside_table([entries[key] for key in keys]),
+            fences=fences,
         )
         return read_spools([spool], CLEAN.schema)
 
@@ -168,6 +180,7 @@ def _commit(
         choose=chosen,
         replace=lambda _new, _table: found[0].predicate(),
         metadata={RAW_VERSION: str(raw.version()), RULES_ENTRY: str(RULES)},
+        fences=fences,
     )
 
 

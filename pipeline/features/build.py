@@ -89,9 +89,11 @@ def build_features(
         processes: Number of processes, each of which computes one bucket at a time.
 
     Raises:
-        LakeError: The version does not exist, has no labelled track, or the store is unavailable.
+        LakeError: The version does not exist, has no labelled track, the store is unavailable, or rows were erased
+            during the build.
         ConfigError: The package that computes the orbit features is not installed.
     """
+    fences = lake.fences(FEATURES_TABLE.name)
     clean = lake.open(CLEAN.name, version)
     source = str(TableReference(CLEAN.name, clean.version()))
     # A table that was deleted and created again counts its versions from 0, but has another id.
@@ -122,6 +124,7 @@ def build_features(
                 "git_revision": git_revision(),
                 "image_digest": image_digest(),
             },
+            fences=fences,
         )
     except LakeError:
         if failure:

@@ -115,7 +115,9 @@ class LakeTrainingData:
                 stored = StoredSamples.write(Path(folder), _counted(samples, report, advance), where=str(self))
             # The split of a training depends on the order of the tracks.
             order = np.argsort(stored.track_ids, kind="stable")
-            yield LabelledTracks(samples=Chosen(stored, order.tolist()), report=report)
+            source: dict[str, str | int] = {"name": FEATURES_TABLE.name, "version": self.version}
+            source["id"] = str(table.metadata().id)
+            yield LabelledTracks(samples=Chosen(stored, order.tolist()), report=report, table=source)
 
     def _samples(self, table: DeltaTable, groups: frozenset[str]) -> Iterator[Sample]:
         """Yield the samples bucket by bucket."""

@@ -34,7 +34,8 @@ def maintain_tables(context: dg.OpExecutionContext) -> None:
     from pipeline.lake.maintenance import maintain
 
     with failures():
-        reports = maintain(Lake(pipeline_settings().lake))
+        settings = pipeline_settings()
+        reports = maintain(Lake(settings.lake), repository=settings.repository)
     for report in reports:
         context.log.info(report.summary())
     context.add_output_metadata({report.table: report.as_dict() for report in reports})

@@ -101,7 +101,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
 
     Raises:
         ConfigError: The keys of the pseudonyms are unavailable; nothing is read or written then.
-        LakeError: The landing folder or the lake is unavailable.
+        LakeError: The landing folder or the lake is unavailable, or rows were erased during the ingestion.
     """
     keys = load_keys(settings.pseudonym_keys)
     landing, lake = Landing(settings.landing, keys), Lake(settings.lake)
@@ -142,6 +142,7 @@ class _Hour:
         """Keys of the files that were uploaded again before their rows were committed."""
 
     def ingest(self, objects: Sequence[Landed], limit: float) -> None:
+        fences = self._lake.fences(QUARANTINE.name, RAW.name)
         for number, landed in enumerate(objects):
             self._read(number, landed)
         report = self._report
@@ -150,7 +151,9 @@ class _Hour:
         report.unusable = sum(file.unusable for file in self._files.values())
         self._warn()
         keys = list(self._files)
-        self._lake.commit_once(QUARANTINE.name, keys, self._quarantine_rows, metadata={"hour": report.hour})
+        self._lake.commit_once(
+            QUARANTINE.name, keys, self._quarantine_rows, metadata={"hour": report.hour}, fences=fences
+        )
         if report.rows and report.bad_rows > limit * report.rows:
             report.failed = True
             _log.error(
@@ -166,6 +169,7 @@ class _Hour:
             choose=self._chosen,
             replace=self._replaced,
             metadata={"hour": report.hour},
+            fences=fences,
         )
         report.duplicates, report.changed = len(self._same), report.changed + len(self._changed)
         report.known += len(keys) - len({*committed, *self._same, *self._changed})

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from deltalake import DeltaTable
 
+from pipeline.lake.lake import FENCE
+
 _SAME_ROWS: Final = {"OPTIMIZE", "VACUUM START", "VACUUM END"}
 """Operations that change no row."""
 
@@ -23,4 +25,5 @@ def commits(table: DeltaTable) -> list[dict[str, Any]]:
 
 def version_of_rows(table: DeltaTable) -> int:
     """Return the version that has written the rows; later versions have the same rows in other files."""
-    return int(next(commit["version"] for commit in commits(table) if commit["operation"] not in _SAME_ROWS))
+    changes = (each for each in commits(table) if each["operation"] not in _SAME_ROWS and FENCE not in each)
+    return int(next(changes)["version"])

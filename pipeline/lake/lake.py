@@ -1,4 +1,9 @@
-"""Access to the tables of a lake, with commits that happen exactly once."""
+"""Access to the tables of a lake, with commits that happen exactly once.
+
+A fence is an empty commit that stops writers in flight. A writer reads the number of fences of the tables that it
+writes to, then its source, and a commit fails if there are more fences by then. An erasure therefore knows that no
+writer brings back rows that it has read before the last fence, and which files will never be committed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow as pa
 from arro3.core.types import ArrowStreamExportable
@@ -24,6 +29,10 @@ from reentry.errors import LakeError
 
 _log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
+FENCE: Final = "fence"
+"""Entry of the history of a table: the number of a fence, whose commit changes no row."""
 _ROW_GROUPS: Final = WriterProperties(max_row_group_size=65_536)
 """Settings of data files. A writer holds one row group of each partition in memory before it compresses them; the
 default is a million rows."""
@@ -31,6 +40,8 @@ _ATTEMPTS: Final = 50
 """Number of times that a commit is tried against concurrent ones before it is an error."""
 _LONGEST_PAUSE: Final = 0.5
 """Longest pause between two attempts, s."""
+_FENCES: Final = "fences"
+"""Name of the Delta Lake transaction whose version is the number of fences."""
 _TABLE_SETTINGS: Final = {
     # Versions stay readable until `pipeline.lake.maintenance` removes files; the log alone is small.
     "delta.logRetentionDuration": "interval 36500 days",
@@ -125,6 +136,7 @@ class Lake:
         choose: Callable[[Sequence[str], DeltaTable], Sequence[str]] = lambda keys, _table: keys,
         replace: Callable[[Sequence[str], DeltaTable], str | None] = lambda _keys, _table: None,
         metadata: Mapping[str, str] | None = None,
+        fences: Mapping[str, int] | None = None,
     ) -> list[str]:
         """Commit the rows of keys that no earlier commit has had, in one commit.
 
@@ -141,21 +153,29 @@ class Lake:
             replace: Function from the new keys and the table to an SQL predicate of the rows that are replaced, or None
                 to append. Every row of `rows_of` must satisfy the predicate.
             metadata: Entries for the history of the table.
+            fences: Result of `fences` before the source of the rows was read; None if no erasure concerns the rows.
 
         Returns:
             The keys that this call has committed.
 
         Raises:
-            LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
+            LakeError: The store is unavailable or refuses the rows, other writers never let a commit pass, or the table
+                has got a fence meanwhile.
         """
 
         def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
             self._write(table, rows_of(new, table), replace(new, table), commit)
 
-        return self._once(name, keys, write, also=also or {}, choose=choose, metadata=metadata or {})
+        return self._once(name, keys, write, also=also or {}, choose=choose, metadata=metadata or {}, fences=fences)
 
     def add_files_once(
-        self, name: str, key: str, files: Sequence[AddAction], *, metadata: Mapping[str, str] | None = None
+        self,
+        name: str,
+        key: str,
+        files: Sequence[AddAction],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        fences: Mapping[str, int] | None = None,
     ) -> bool:
         """Commit Parquet files that were written below the table's location, in one commit, see `files`.
 
@@ -164,21 +184,53 @@ class Lake:
             key: Name of the unit of work; if an earlier commit has had it, nothing is committed.
             files: The files, with paths relative to the table.
             metadata: Entries for the history of the table.
+            fences: See `commit_once`.
 
         Returns:
             Whether this call has committed the files.
 
         Raises:
-            LakeError: The store is unavailable, or other writers never let a commit pass.
+            LakeError: The store is unavailable, other writers never let a commit pass, or the table has got a fence
+                meanwhile.
         """
 
         def write(table: DeltaTable, _new: Sequence[str], commit: CommitProperties) -> None:
-            partition_by = list(TABLES[name].partition_by)
-            table.create_write_transaction(
-                list(files), "append", table.schema(), partition_by, commit_properties=commit
-            )
+            _add_files(name, table, files, commit)
 
-        return bool(self._once(name, [key], write, also={}, choose=lambda keys, _: keys, metadata=metadata or {}))
+        return bool(
+            self._once(name, [key], write, also={}, choose=lambda keys, _: keys, metadata=metadata or {}, fences=fences)
+        )
+
+    def fences(self, *names: str) -> dict[str, int]:
+        """Return how many fences each of some tables has, 0 for a table that does not exist.
+
+        A writer calls this before it reads the source of its rows, see `commit_once`.
+
+        Raises:
+            LakeError: The store is unavailable.
+        """
+        return {name: self._fences_of(self.open(name)) if self.exists(name) else 0 for name in names}
+
+    def fence(self, name: str) -> None:
+        """Add a fence to a table, which is created if it does not exist: earlier results of `fences` are outdated.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
+
+        def commit(table: DeltaTable) -> None:
+            fence = Transaction(_FENCES, self._fences_of(table) + 1)
+            properties = CommitProperties(
+                app_transactions=[fence], custom_metadata={FENCE: str(fence.version)}, max_commit_retries=0
+            )
+            _add_files(name, table, [], properties)
+
+        self.create(name)
+        self._until_committed(name, commit)
+
+    @staticmethod
+    def _fences_of(table: DeltaTable) -> int:
+        return table.transaction_version(_FENCES) or 0
 
     def files(self, name: str) -> PyFileSystem:
         """Return the file system of a table, whose root is the location of the table."""
@@ -193,29 +245,33 @@ class Lake:
         also: Mapping[str, str],
         choose: Callable[[Sequence[str], DeltaTable], Sequence[str]],
         metadata: Mapping[str, str],
+        fences: Mapping[str, int] | None,
     ) -> list[str]:
         """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
-        self.create(name)
-        for attempt in range(_ATTEMPTS):
-            table = self.open(name)
-            with self.errors(name):
-                new = list(choose([key for key in keys if table.transaction_version(key) is None], table))
+
+        def commit(table: DeltaTable) -> list[str]:
+            new = list(choose([key for key in keys if table.transaction_version(key) is None], table))
             if not new:
                 return []
+            if fences is not None and self._fences_of(table) != fences[name]:
+                raise LakeError(
+                    "rows were erased, or old pseudonyms purged, since this command began; nothing was committed",
+                    expected="a source that was read after the last fence",
+                    got=f"{self._fences_of(table)} fences, of which {fences[name]} existed when it was read",
+                    where=self.uri(name),
+                    fix="run the command again",
+                )
             names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
-            commit = CommitProperties(
+            properties = CommitProperties(
                 app_transactions=[Transaction(name, 1) for name in names],
                 custom_metadata=dict(metadata),
                 max_commit_retries=0,
             )
-            try:
-                with self.errors(name):
-                    write(table, new, commit)
-            except CommitFailedError:
-                self._pause(name, attempt)
-            else:
-                return new
-        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
+            write(table, new, properties)
+            return new
+
+        self.create(name)
+        return self._until_committed(name, commit)
 
     def rewrite(
         self,
@@ -244,20 +300,16 @@ class Lake:
         """
         column = TABLES[name].partition_by[0]
         quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
-        for attempt in range(_ATTEMPTS):
-            table = self.open(name)
-            commit = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
-            try:
-                with self.errors(name):
-                    rows = rows_of(table)
-                    if rows is None:
-                        return False
-                    self._write(table, rows, f"{column} = {quoted}", commit)
-            except CommitFailedError:
-                self._pause(name, attempt)
-            else:
-                return True
-        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
+
+        def commit(table: DeltaTable) -> bool:
+            rows = rows_of(table)
+            if rows is None:
+                return False
+            properties = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
+            self._write(table, rows, f"{column} = {quoted}", properties)
+            return True
+
+        return self._until_committed(name, commit)
 
     def update(self, name: str, values: Mapping[str, str], predicate: str) -> None:
         """Set columns of text in the rows of a table that satisfy an SQL predicate.
@@ -265,23 +317,30 @@ class Lake:
         Raises:
             LakeError: The store is unavailable, or other writers never let a commit pass.
         """
+
+        def commit(table: DeltaTable) -> None:
+            table.update(
+                new_values=dict(values),
+                predicate=predicate,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+
+        self._until_committed(name, commit)
+
+    def _until_committed(self, name: str, commit: Callable[[DeltaTable], Result]) -> Result:
+        """Call a function with the newest version of a table until no other commit comes between.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
         for attempt in range(_ATTEMPTS):
             try:
                 with self.errors(name):
-                    self.open(name).update(
-                        new_values=dict(values),
-                        predicate=predicate,
-                        commit_properties=CommitProperties(max_commit_retries=0),
-                    )
+                    return commit(self.open(name))
             except CommitFailedError:
-                self._pause(name, attempt)
-            else:
-                return
+                _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
+                time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
         raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
-
-    def _pause(self, name: str, attempt: int) -> None:
-        _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
-        time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
 
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
@@ -330,6 +389,11 @@ class Lake:
             raise LakeError(
                 "the table cannot be read or written", where=where, got=text[0] if text else None
             ) from error
+
+
+def _add_files(name: str, table: DeltaTable, files: Sequence[AddAction], commit: CommitProperties) -> None:
+    partition_by = list(TABLES[name].partition_by)
+    table.create_write_transaction(list(files), "append", table.schema(), partition_by, commit_properties=commit)
 
 
 def sql_text(text: str) -> str:

@@ -1,7 +1,8 @@
 """Daily maintenance of the tables: small files are compacted, and files that no kept version needs are removed.
 
-Kept are the newest version, every version that a live training run names, and all files that were in use within the
-retention. Rows never change: compaction writes the same rows into fewer files, in a version of its own.
+Kept are the newest version, every version that a live training run names or that a labelled version of the model
+repository was trained on, and all files that were in use within the retention. Rows never change: compaction writes the
+same rows into fewer files, in a version of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from pyarrow.fs import FileType
 
@@ -22,6 +23,10 @@ from pipeline.lake.storage import Storage, staged_files
 from pipeline.lake.tables import TABLES
 from reentry.errors import InputError
 from reentry.runtime.arguments import require_between
+from registry.inventory import labelled
+from registry.manifest import MANIFEST_FILE
+from registry.open import open_store
+from registry.store import manifest_of
 from training.runs.mlflow_store import database, tracking_uri
 from training.runs.parameters import TABLE, TABLE_ID, VERSION
 from training.runs.runs import Run, all_runs
@@ -49,13 +54,13 @@ class Maintenance:
     bytes: int
     """Size of the files that were removed."""
     kept: list[int]
-    """Versions that live runs name."""
+    """Versions that live runs name, or that labelled models were trained on."""
 
     def summary(self, *, dry_run: bool = False) -> str:
         """Summary in one line of text."""
         done = "to remove" if dry_run else "removed"
         compacted = f"{self.compacted:,} files compacted into {self.into:,}, " if self.compacted else ""
-        kept = f"; versions of runs: {', '.join(map(str, self.kept))}" if self.kept else ""
+        kept = f"; versions of runs and labelled models: {', '.join(map(str, self.kept))}" if self.kept else ""
         return f"{self.table}: {compacted}{self.removed:,} files of {self.bytes / _MEBIBYTE:,.1f} MiB {done}{kept}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +69,12 @@ class Maintenance:
 
 
 def maintain(
-    lake: Lake, *, dry_run: bool = False, retention_hours: int = RETENTION_HOURS, runs: Iterable[Run] | None = None
+    lake: Lake,
+    *,
+    dry_run: bool = False,
+    retention_hours: int = RETENTION_HOURS,
+    runs: Iterable[Run] | None = None,
+    repository: str | None = None,
 ) -> list[Maintenance]:
     """Compact all tables and remove the files that no kept version needs.
 
@@ -73,10 +83,12 @@ def maintain(
         dry_run: Whether to report what would be removed, and to change nothing.
         retention_hours: See `RETENTION_HOURS`.
         runs: Runs whose versions are kept; None reads them from the tracking store, just before files are removed.
+        repository: Model repository whose labelled versions are kept reproducible; None for none.
 
     Raises:
         LakeError: The store of the tables is unavailable.
         InputError: The runs are unknown, so that no version can be given up.
+        RepositoryError: The labels or the manifest of a labelled version are unreadable, for the same reason.
     """
     require_between("retention hours", retention_hours, 0, 24 * 36_500)
     named = list(runs) if runs is not None else recorded_runs()
@@ -89,6 +101,8 @@ def maintain(
             named = recorded_runs()  # a training may have started during the compaction
         table = lake.open(name)
         kept = versions_of_runs(table, name, named)
+        if repository is not None:
+            kept = sorted({*kept, *versions_of_labels(table, name, repository)})
         removed, size = _vacuum(lake, name, table, kept, retention_hours, dry_run=dry_run)
         reports.append(Maintenance(table=name, compacted=compacted, into=into, removed=removed, bytes=size, kept=kept))
     return reports
@@ -122,12 +136,32 @@ def versions_of_runs(table: DeltaTable, name: str, runs: Iterable[Run]) -> list[
     return sorted(version for version in versions if version <= newest)
 
 
+def versions_of_labels(table: DeltaTable, name: str, repository: str) -> list[int]:
+    """Return the versions of a table that the labelled versions of a model repository were trained on.
+
+    A version without a manifest, or without this entry in it, is an old one or was trained on a file.
+
+    Raises:
+        RepositoryError: The labels or the manifest of a labelled version are unreadable.
+    """
+    identity, newest = str(table.metadata().id), table.version()
+    store = open_store(repository)
+    tables = [
+        (each.manifest or manifest_of(store, each.number)).data_table  # raises an error if the manifest is unreadable
+        for each in labelled(store)
+        if MANIFEST_FILE in each.files
+    ]
+    versions = {int(each["version"]) for each in tables if each and (each["name"], each["id"]) == (name, identity)}
+    return sorted(version for version in versions if version <= newest)
+
+
 def _compact(lake: Lake, name: str) -> tuple[int, int]:
     """Compact the files of a table; return how many were replaced, and by how many."""
     table = lake.open(name)
     try:
         with lake.errors(name):
-            metrics = table.optimize.compact()
+            # No retries, so that a fence stops it as it stops every writer, see `pipeline.lake.lake`.
+            metrics = table.optimize.compact(commit_properties=CommitProperties(max_commit_retries=0))
     except CommitFailedError as error:
         _log.warning("%s: not compacted, because another writer came first: %s", name, error)
         return 0, 0

@@ -23,11 +23,10 @@ from pipeline.ingest.ingest import COPIES
 from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import KEY_ID, OPERATOR_ID, TABLES
-from pipeline.privacy.data_files import TableFiles, data_files, read_batches
+from pipeline.privacy.data_files import TableFiles, data_files, read_batches, require_places
 from pipeline.privacy.id_search import IdSearch
 from pipeline.privacy.keys import PseudonymKeys, load_keys
 from pipeline.privacy.landed_ids import all_ids
-from pipeline.privacy.places import require_places
 from pipeline.privacy.runs import run_texts
 from pipeline.privacy.scrub import COORDINATE_STEP, masked
 from pipeline.settings import PipelineSettings

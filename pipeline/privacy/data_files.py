@@ -1,4 +1,4 @@
-"""Data files of the tables, whatever version they belong to, and the versions of a table that contain a file."""
+"""Data files of the tables, whatever version they belong to: search, the versions that contain a file, and removal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,35 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage, StoredFile
+from pipeline.lake.tables import RAW
 from reentry.errors import LakeError
 
 _BATCH_ROWS: Final = 262_144
 _COMMIT: Final = re.compile(r"_delta_log/(\d{20})\.json")
+
+
+def require_places(lake: Lake, landing: Storage) -> None:
+    """Check that the table `raw` and the landing folder exist, because nothing is found in a mistyped place.
+
+    An S3 store has no empty folders, so that a landing prefix without objects does not exist.
+
+    Raises:
+        LakeError: One of them does not exist, or the store is unavailable.
+    """
+    if not lake.exists(RAW.name):
+        raise LakeError(
+            "there is no table raw, so there is nothing to search",
+            where=lake.location,
+            fix="correct --lake; the table exists after the first `reentry ingest`",
+        )
+    if not landing.exists():
+        raise LakeError(
+            "the landing folder does not exist",
+            where=landing.location,
+            fix="correct --landing; if it is empty, create the folder, or on S3 an empty object .keep in it",
+        )
 
 
 def data_files(storage: Storage, table: str) -> list[StoredFile]:
@@ -54,6 +78,35 @@ def read_batches(storage: Storage, file: StoredFile, columns: Sequence[str] | No
             ) from error
 
 
+def remove_files(lake: Lake, storage: Storage, table: str, files: Sequence[StoredFile]) -> None:
+    """Delete files of a table for good, unless its newest version needs one of them.
+
+    Files of killed writers and of writers at work are deleted too: a fence stops the commits of those writers first.
+
+    Args:
+        lake: The lake.
+        storage: Where the files are.
+        table: Name of the table.
+        files: Files that were listed before this call.
+
+    Raises:
+        LakeError: A writer has committed one of the files since they were listed; nothing was deleted then.
+    """
+    if not files:
+        return
+    lake.fence(table)
+    log = TableFiles(storage, table)
+    live = sum(log.is_live(file) for file in files)
+    if live:
+        raise LakeError(
+            f"a writer has committed {live:,} files that would be deleted",
+            where=f"{storage.location}/{table}",
+            fix="run the same command again",
+        )
+    for file in files:
+        storage.delete(file)
+
+
 class TableFiles:
     """The log of a table: which versions contain a data file.
 
@@ -67,10 +120,6 @@ class TableFiles:
         """Return whether the newest version of the table contains a file."""
         life = self._lives.get(file.path)
         return file.is_current and life is not None and life.removed is None
-
-    def is_committed(self, file: StoredFile) -> bool:
-        """Return whether any version of the table contains a file."""
-        return file.path in self._lives
 
     def versions(self, file: StoredFile) -> set[int]:
         """Return the versions of the table that contain a file; none for a file that was never committed."""

@@ -2,6 +2,10 @@
 
 The order of the steps lets a killed erasure be repeated: predictions, which name no sensor, are erased first and the
 rows of `raw`, from which their tracks are known, last; runs are marked before the files of their versions are deleted.
+
+Writers need not be stopped. A writer in flight may have read rows before they were erased. When all rows and files are
+gone, every table gets a fence (see `pipeline.lake.lake`), after which no such writer can commit, and only then is
+everything searched again.
 """
 
 from __future__ import annotations
@@ -23,12 +27,10 @@ from pipeline.ingest.landing import Landing
 from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import CLEAN, FEATURES_TABLE, PREDICTIONS, QUARANTINE, RAW
-from pipeline.privacy.data_files import TableFiles, data_files, read_batches
+from pipeline.privacy.data_files import TableFiles, data_files, read_batches, remove_files, require_places
 from pipeline.privacy.keys import load_keys
 from pipeline.privacy.landed_ids import LandedSubject, files_about
 from pipeline.privacy.partitions import change_rows
-from pipeline.privacy.places import require_places
-from pipeline.privacy.removal import remove_files, require_removable
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import COLUMNS, TRACK, Mask, Subject
 from pipeline.settings import PipelineSettings
@@ -58,6 +60,8 @@ class ErasureReport:
     """Number of deleted landing files, earlier versions of objects included."""
     runs: list[str] = field(default_factory=list)
     """Ids of the training runs that are marked as no longer reproducible."""
+    tracks: list[int] = field(default_factory=list)
+    """Tracks with rows of a sensor or operator, in a dry run only: the record of an erasure does not name them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Content for JSON output."""
@@ -97,7 +101,7 @@ def erase(
         InputError: The id is invalid.
         ConfigError: The keys or the store of runs are unavailable.
         LakeError: The lake or the landing folder does not exist or is unavailable, landing files wait for ingestion,
-            rows about the subject were added meanwhile, or a writer is at work.
+            rows about the subject were added meanwhile, or a writer is at work whose files cannot be searched yet.
     """
     subject = Subject.of(kind, name, load_keys(settings.pseudonym_keys))
     erasure = _Erasure(settings, subject)
@@ -119,9 +123,11 @@ def erase(
         dry_run=dry_run,
     )
     report.landing_files = len(landed)
+    if dry_run and kind != TRACK:
+        report.tracks = erasure.tracks()
     if not dry_run:
         erasure.delete(doomed, landed)
-        erasure.verify()
+        erasure.prove()
     return report
 
 
@@ -154,6 +160,10 @@ class _Erasure:
             self._objects.add(each.file.path)
         return landed
 
+    def tracks(self) -> list[int]:
+        """Return the tracks of the subject that `scan` has found, in ascending order."""
+        return sorted(self._tracks)
+
     def require_ingested(self, landed: list[LandedSubject]) -> None:
         """Check that the rows of other subjects in landing files, which will be deleted, are in the lake."""
         current = {each.file.path for each in landed if each.file.is_current}
@@ -183,8 +193,10 @@ class _Erasure:
 
         Before the rewriting, the rows of the newest version are reported too.
 
+        Files of killed writers and of writers at work are among them.
+
         Raises:
-            LakeError: Rows were added meanwhile, or a writer at work may commit one of the files.
+            LakeError: Rows were added meanwhile.
         """
         doomed: dict[str, list[StoredFile]] = {}
         for table in _ORDER:
@@ -203,7 +215,6 @@ class _Erasure:
             elif rows[table]:
                 raise _added_meanwhile(table)
             found += staged_files(self._files, table)
-            require_removable(self._files, table, found)
             if found:
                 doomed[table] = found
                 report.files[table] = len(found)
@@ -219,16 +230,23 @@ class _Erasure:
         for each in landed:
             self._landing.delete(each.file)
 
-    def verify(self) -> None:
-        """Search everything again.
+    def prove(self) -> None:
+        """Stop the commits of writers that may have read erased rows, and search everything again.
 
         Raises:
             LakeError: Something is left, because another process has added it meanwhile, or is about to.
         """
         for table in _ORDER:
+            self._lake.fence(table)
+        for table in _ORDER:
             if any(True for _ in self._hits(table)):
                 raise _added_meanwhile(table)
-            require_removable(self._files, table, staged_files(self._files, table))
+            if staged_files(self._files, table):
+                raise LakeError(
+                    "a writer is at work, whose unfinished files cannot be searched",
+                    where=self._lake.uri(table),
+                    fix="run the same command again; it deletes what a killed writer has left",
+                )
         if files_about(self._subject, self._landing):
             raise _added_meanwhile("the landing folder")
 
@@ -239,15 +257,23 @@ class _Erasure:
             if count:
                 yield file, count
 
+    def _own(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pa.array(self._subject.direct_rows(rows)))
+
     def _note(self, rows: pa.Table) -> None:
-        own = rows.filter(pa.array(self._subject.direct_rows(rows)))
-        if self._subject.kind != TRACK:
-            self._tracks.update(pc.unique(own["track_id"]).to_pylist() if own.num_rows else [])
+        own = self._own(rows)
+        self._tracks |= _tracks_of(own)
         if "object" in own.column_names:
             self._objects.update(pc.unique(own["object"]).to_pylist())
 
     def _erased(self, table: str, rows: pa.Table) -> Mask:
-        """Return which rows are erased, (N,)."""
+        """Return which rows are erased, (N,).
+
+        Raises:
+            LakeError: The subject has a track that `scan` did not know, so that some of its rows were not looked for.
+        """
+        if _tracks_of(self._own(rows)) - self._tracks:
+            raise _added_meanwhile(table)
         found = self._subject.rows(table, rows, self._tracks)
         if table == QUARANTINE.name:
             # A row without a readable track id cannot be told from the subject's in the same file.
@@ -261,6 +287,10 @@ def _ranges(numbers: list[int]) -> list[str]:
     starts = [number for number in numbers if number - 1 not in numbers]
     ends = [number for number in numbers if number + 1 not in numbers]
     return [f"{start}-{end}" if start < end else f"{start}" for start, end in zip(starts, ends, strict=True)]
+
+
+def _tracks_of(rows: pa.Table) -> set[int]:
+    return set(pc.unique(rows["track_id"]).to_pylist()) if rows.num_rows else set()
 
 
 def _without(rows: pa.Table, erased: Mask) -> pa.Table:

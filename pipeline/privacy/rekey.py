@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 from pipeline.lake.lake import Lake
 from pipeline.lake.storage import Storage, StoredFile, staged_files
 from pipeline.lake.tables import CLEAN, EXTRA, FEATURES_TABLE, KEY_ID, OPERATOR_ID, RAW
-from pipeline.privacy.data_files import TableFiles, data_files, read_batches
+from pipeline.privacy.data_files import TableFiles, data_files, read_batches, remove_files
 from pipeline.privacy.keys import PseudonymKeys, add_key, load_keys
 from pipeline.privacy.partitions import change_rows
 from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, rotated
-from pipeline.privacy.removal import remove_files, require_removable
 from pipeline.privacy.runs import mark_runs
 from pipeline.privacy.subject import Mask
 from pipeline.settings import PipelineSettings
@@ -81,8 +80,8 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
 
     Raises:
         ConfigError: The keys are unavailable, cannot be changed, or do not contain a key that rows were written with.
-        LakeError: The lake is unavailable, other writers never let a commit pass, or a file that `purge` would delete
-            may belong to a writer at work.
+        LakeError: The lake is unavailable, other writers never let a commit pass, or a writer has committed a file that
+            `purge` would delete.
     """
     keys = load_keys(settings.pseudonym_keys)
     lake = Lake(settings.lake)
@@ -101,13 +100,11 @@ def rekey(settings: PipelineSettings, *, new_key: bool = False, purge: bool = Fa
     old = {table: _old_files(storage, table, keys) for table in TABLES_WITH_PSEUDONYMS}
     report.old_files = {table: len(files) for table, files in old.items() if files}
     if purge:
-        for table, files in old.items():
-            require_removable(storage, table, files)
         versions = {table: set[int]().union(*files.values()) for table, files in old.items()}
         time = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         report.runs = mark_runs(lake, versions, f"rotation-{keys.current}", time)
         for table, files in old.items():
-            remove_files(lake, storage, table, files)
+            remove_files(lake, storage, table, list(files))
     return report
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 from deltalake import QueryBuilder
 
+from pipeline.lake.history import version_of_rows
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import FEATURES_TABLE
@@ -39,11 +40,11 @@ def why_not_due(lake: Lake, reason: Reason, settings: PipelineSettings, *, now: 
     Raises:
         LakeError: There is no table of features, or the store is unavailable.
     """
-    newest = TableReference(FEATURES_TABLE.name, lake.open(FEATURES_TABLE.name).version())
+    newest = TableReference(FEATURES_TABLE.name, version_of_rows(lake.open(FEATURES_TABLE.name)))
     last = last_retraining(lake)
     if last is None:
         return None
-    if last.table == str(newest):
+    if (TableReference.parse(last.table).version or 0) >= (newest.version or 0):
         return f"{newest} is still the newest version, and the last retraining has used it"
     if reason is Reason.SCHEDULE:
         age = (now or datetime.now(UTC)) - last.time

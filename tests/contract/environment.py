@@ -56,6 +56,8 @@ ACCESS = [
     ("score", "PutObject", "models", "reentry_lstm/1/model.onnx", False),
     ("maintain", "DeleteObject", "lake", "features/a.parquet", True),
     ("maintain", "DeleteObjectVersion", "lake", "features/a.parquet", False),
+    ("maintain", "GetObject", "models", "reentry_lstm/labels.json", True),
+    ("maintain", "PutObject", "models", "reentry_lstm/labels.json", False),
     ("monitor", "GetObject", "lake", "clean/_delta_log/0.json", True),
     ("monitor", "GetObject", "lake", "clean/a.parquet", False),
     ("serve", "GetObject", "models", "reentry_lstm/1/model.onnx", True),

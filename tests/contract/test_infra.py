@@ -163,6 +163,7 @@ def test_a_role_lists_its_own_buckets_only(applied: Applied) -> None:
     }
     assert listed == lake | {
         *(("ingest", "landing"), ("train", "models"), ("train", "mlflow"), ("score", "models"), ("serve", "models")),
+        ("maintain", "models"),
         *(
             ("gateway", "jobs"),
             ("privacy-officer", "landing"),

@@ -10,10 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
+from export.config import ExportConfig
+from export.pipeline import export_checkpoint
 from pipeline.lake.files import missing_files
 from pipeline.lake.lake import Lake
+from registry.labels import Labels, Record
+from registry.open import open_store as open_repository
+from registry.store import manifest_of
 from tests.lake import write_clean
 from tests.training_data import short_flights
+from tests.versions import bare_repository
 from training.runs.mlflow_store import open_store, tracking_uri
 
 
@@ -65,6 +71,24 @@ def test_a_run_is_reproduced_to_the_last_bit_after_rewrites_and_maintenance(
     assert report["metrics"] > 15
     assert report["weights"] > 5
 
+    # The model that was exported keeps the version without the run, for as long as it has a label.
+    config = ExportConfig(
+        checkpoint=tmp_path / "out" / "model.ckpt", repository=bare_repository(tmp_path), batches=(1,), lengths=(1, 7)
+    )
+    exported = export_checkpoint(config)
+    store = open_repository(config.repository)
+    assert exported.production is not None
+    assert manifest_of(store, exported.production).data_table == {
+        "name": "features",
+        "version": 1,
+        "id": recorded["data.table_id"],
+    }
     open_store(tracking_uri()).delete_run(run["run_id"])
-    command("lake", "maintain", "--retention-hours", "0")
+    maintain = ("lake", "maintain", "--retention-hours", "0", "--repository", str(config.repository))
+    maintained = {each["table"]: each for each in command(*maintain)}
+    assert maintained["features"]["kept"] == [1]
+    assert not missing_files(lake, "features", 1)
+    labels = Record.of(store)
+    labels.replace(store, Labels())
+    command(*maintain)
     assert missing_files(lake, "features", 1)

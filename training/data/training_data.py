@@ -21,6 +21,8 @@ class LabelledTracks:
     """Report of what was repaired and what was set aside."""
     file_fingerprint: str = ""
     """Fingerprint of the bytes that were read, see `reentry.tracks.fingerprint`; empty if there was no file."""
+    table: Mapping[str, str | int] | None = None
+    """Name, version and id of the table that was read; None if there was no table."""
     origin: Mapping[str, Any] | None = None
     """Simulation settings that the file records, see `reentry.tracks.origin_of`."""
 

@@ -199,6 +199,9 @@ def test_a_version_for_another_schema_is_refused_despite_a_reason(store: Version
         ("metrics", [1.0]),
         ("metrics", {"onset_rmse": "low"}),
         ("files", {"model.onnx": {"sha256": "c", "bytes": "5"}}),
+        ("data_table", {"name": "features", "version": "1", "id": "a"}),
+        ("data_table", {"name": "features", "version": 1}),
+        ("data_table", "lake:features@1"),
     ],
 )
 def test_a_manifest_with_a_field_of_the_wrong_type_is_invalid(

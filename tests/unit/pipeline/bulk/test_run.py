@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_a_run_is_committed_once_with_its_summary_in_the_history(lake: Lake, mod
     assert table.version() == 1
     assert json.loads(table.history(1)[0]["bulk"])["run"] == first.run == again.run
     assert predictions(lake).num_rows == first.rows == again.rows == len(FLIGHTS)
-    assert not commit(lake, first, [])  # as another process that scored the same run at the same time
+    assert not commit(lake, first, [], {})  # as another process that scored the same run at the same time
     assert lake.open(PREDICTIONS.name).version() == 1
 
 
@@ -134,6 +135,25 @@ def test_results_are_not_committed_if_rows_were_erased_during_the_run(
         score_bulk(config_of(lake, model_repository))
     assert lake.open(PREDICTIONS.name).version() == 0
     assert not list(Path(lake.uri(PREDICTIONS.name)).glob("*=*/*"))
+
+
+def test_an_erasure_right_before_the_commit_stops_it(
+    lake: Lake, model_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = runs.require_files
+
+    def erase_after_the_check(*arguments: Any) -> None:
+        check(*arguments)
+        Lake(lake.location).fence(PREDICTIONS.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "require_files", erase_after_the_check)
+        with pytest.raises(LakeError, match="since this command began"):
+            score_bulk(config_of(lake, model_repository))
+    assert predictions(lake).num_rows == 0
+    again = score_bulk(config_of(lake, model_repository))  # no row of this version was erased, so the parts are kept
+    assert again.reused == again.parts
+    assert predictions(lake).num_rows == len(FLIGHTS)
 
 
 def test_results_of_an_ended_run_are_deleted_if_rows_were_erased(

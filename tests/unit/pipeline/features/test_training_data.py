@@ -63,9 +63,11 @@ def test_training_on_the_table_equals_training_on_a_file_of_its_tracks_bit_for_b
     assert lake_run.trained.history == file_run.trained.history
     for name, weight in from_file.model.state_dict().items():
         assert torch.equal(from_lake.model.state_dict()[name], weight), name
-    same = {"model": None, "data_file_fingerprint": "", "trained_rows": None}
+    same = {"model": None, "data_file_fingerprint": "", "data_table": None, "trained_rows": None}
     assert replace(from_lake, **same) == replace(from_file, **same)
     assert from_lake.data_file_fingerprint == ""
+    assert from_lake.data_table == {"name": "features", "version": 1, "id": str(built.open("features").metadata().id)}
+    assert from_file.data_table is None
     assert lake_run.read.rows == file_run.read.rows
     assert "lake:features@1" in (tmp_path / "lake/model_card.md").read_text()
 

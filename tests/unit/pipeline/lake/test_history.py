@@ -17,10 +17,11 @@ def test_the_history_of_an_earlier_version_ends_there(lake: Lake) -> None:
     assert commits(lake.open("clean"))[0]["version"] == 3
 
 
-def test_a_compaction_does_not_count_as_a_version_of_the_rows(lake: Lake) -> None:
+def test_compactions_and_fences_do_not_count_as_versions_of_the_rows(lake: Lake) -> None:
     written = write_clean(lake, short_flights(4))
     table = lake.open("clean")
     table.optimize.z_order(["track_id"])
     table.vacuum(0, dry_run=False, enforce_retention_duration=False)
     assert lake.open("clean").version() > written
+    lake.fence("clean")
     assert version_of_rows(lake.open("clean")) == version_of_rows(lake.open("clean", written)) == written

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,42 @@ def test_concurrent_writers_of_overlapping_keys_lose_and_double_nothing(lake: La
     expected = sorted(["shared", *(f"own {number}" for number in range(writers))])
     assert sorted(committed) == expected
     assert rules(lake) == expected
+
+
+def test_a_fence_stops_writers_that_began_before_it(lake: Lake) -> None:
+    assert lake.fences("quarantine", "raw") == {"quarantine": 0, "raw": 0}
+    before = lake.fences("quarantine")
+    lake.fence("quarantine")  # which creates the table
+    with pytest.raises(LakeError) as caught:
+        lake.commit_once("quarantine", ["a"], lambda new, _: entries(*new), fences=before)
+    assert "rows were erased" in caught.value.problem
+    assert rules(lake) == []
+    now = lake.fences("quarantine", "raw")
+    assert now == {"quarantine": 1, "raw": 0}
+    assert lake.commit_once("quarantine", ["a"], lambda new, _: entries(*new), fences=now) == ["a"]
+    lake.fence("quarantine")
+    assert lake.commit_once("quarantine", ["a"], lambda new, _: entries(*new), fences=now) == []  # nothing to write
+    assert rules(lake) == ["a"]
+
+
+def test_a_fence_that_comes_while_rows_are_written_stops_their_commit(lake: Lake) -> None:
+    fences = lake.fences("quarantine")
+
+    def rows_of(new: Sequence[str], _table: DeltaTable) -> pa.Table:
+        Lake(lake.location).fence("quarantine")
+        return entries(*new)
+
+    with pytest.raises(LakeError, match="rows were erased"):
+        lake.commit_once("quarantine", ["a"], rows_of, fences=fences)
+    assert rules(lake) == []
+    assert lake.fences("quarantine") == {"quarantine": 1}
+
+
+def test_concurrent_fences_are_all_counted(lake: Lake) -> None:
+    lake.create("quarantine")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _number: Lake(lake.location).fence("quarantine"), range(4)))
+    assert lake.fences("quarantine") == {"quarantine": 4}
 
 
 def test_an_additional_name_is_found_but_does_not_stop_a_key(lake: Lake) -> None:

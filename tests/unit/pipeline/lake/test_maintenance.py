@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,13 @@ import pytest
 from pipeline.lake.files import missing_files
 from pipeline.lake.lake import Lake
 from pipeline.lake.maintenance import maintain, recorded_runs, versions_of_runs
-from reentry.errors import ConfigError, InputError
+from reentry.errors import ConfigError, InputError, RepositoryError
+from registry.labels import Record
+from registry.open import open_store
+from registry.promotion import promote
 from tests.lake import clean_rows, write_clean
 from tests.training_data import short_flights
+from tests.versions import bare_repository, install
 from training.runs.recorder import recording
 from training.runs.runs import Run, all_runs
 
@@ -95,15 +102,68 @@ def test_failed_runs_and_runs_on_other_tables_keep_nothing(lake: Lake, versions:
 
 
 def test_a_deleted_run_keeps_nothing(lake: Lake, versions: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.runs.mlflow_store import open_store, tracking_uri
+    from training.runs.mlflow_store import open_store as open_runs
+    from training.runs.mlflow_store import tracking_uri
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path(lake.location).with_name('mlflow.db')}")
     with recording(True, run(lake, versions[0]).parameters) as recorder:
         pass
     table = lake.open("clean")
     assert versions_of_runs(table, "clean", all_runs()) == [versions[0]]
-    open_store(tracking_uri()).delete_run(recorder.run_id)
+    open_runs(tracking_uri()).delete_run(recorder.run_id)
     assert versions_of_runs(table, "clean", recorded_runs()) == []
+
+
+def labelled_models(lake: Lake, folder: Path, versions: list[int]) -> Path:
+    """Models 1 to 6: an unlabelled one, two earlier ones, the one in production, the candidate, and an old one."""
+    repository = bare_repository(folder)
+    identity = str(lake.open("clean").metadata().id)
+    tables: list[dict[str, str | int] | None] = [
+        *({"name": "clean", "version": version, "id": identity} for version in versions[:3]),
+        {"name": "features", "version": versions[0], "id": identity},
+        {"name": "clean", "version": versions[0], "id": "that of another lake"},
+        None,
+    ]
+    for number, table in enumerate(tables, 1):
+        install(repository, folder, number, data_table=table)
+    store = open_store(repository)
+    for number in (2, 3, 4, 6):
+        promote(store, number, reason="a test")
+    record = Record.of(store)
+    record.replace(store, replace(record.labels, candidate=5))
+    return repository
+
+
+def test_versions_that_labelled_models_were_trained_on_stay_readable(
+    lake: Lake, versions: list[int], tmp_path: Path
+) -> None:
+    repository = labelled_models(lake, tmp_path / "models", versions)
+    (report,) = maintain(lake, retention_hours=0, runs=[], repository=str(repository))
+    assert report.kept == versions[1:3]
+    assert readable(lake, versions) == versions[1:]
+    shutil.rmtree(repository / "reentry_lstm" / "2")  # as `reentry repository prune` removes a version
+    maintain(lake, retention_hours=0, runs=[], repository=str(repository))
+    assert readable(lake, versions) == versions[2:]
+
+
+def test_manifests_without_a_table_are_valid_and_keep_nothing(lake: Lake, versions: list[int], tmp_path: Path) -> None:
+    repository = labelled_models(lake, tmp_path / "models", versions)
+    for path in repository.rglob("manifest.json"):
+        content = json.loads(path.read_text())
+        del content["data_table"]
+        path.write_text(json.dumps(content))
+    (report,) = maintain(lake, retention_hours=0, runs=[], repository=str(repository))
+    assert report.kept == []
+
+
+def test_with_an_unreadable_manifest_of_a_labelled_model_nothing_is_removed(
+    lake: Lake, versions: list[int], tmp_path: Path
+) -> None:
+    repository = labelled_models(lake, tmp_path / "models", versions)
+    (repository / "reentry_lstm" / "3" / "manifest.json").write_text("{")
+    with pytest.raises(RepositoryError, match="not a manifest"):
+        maintain(lake, retention_hours=0, runs=[], repository=str(repository))
+    assert readable(lake, versions) == versions
 
 
 def test_without_a_record_of_runs_nothing_is_removed(

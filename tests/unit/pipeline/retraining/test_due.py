@@ -74,6 +74,14 @@ def test_nothing_is_due_without_a_new_version_of_the_table(lake: Lake, reason: R
     assert "lake:features@2 is still the newest version" in str(why_not(lake, reason, retrain_tracks=1))
 
 
+def test_a_version_with_the_same_rows_makes_nothing_due(lake: Lake) -> None:
+    judged(lake, "lake:features@2", days_ago=300)
+    lake.fence("features")
+    lake.open("features").optimize.compact()
+    assert lake.open("features").version() > 2
+    assert "lake:features@2 is still the newest version" in str(why_not(lake, Reason.SCHEDULE))
+
+
 def test_a_schedule_is_due_when_the_newest_retraining_is_old_enough(lake: Lake) -> None:
     judged(lake, "lake:features@1", days_ago=30)
     judged(lake, "lake:features@1", days_ago=6.5)
