@@ -1,4 +1,4 @@
-"""Fixtures for all unit tests of the gateway: plain tracebacks in log lines, and the clock of the limits."""
+"""Fixtures for all unit tests of the gateway: plain tracebacks, a patient database, and the clock of the limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from gateway.accounts import limits
+from gateway.database import engine
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +19,14 @@ def plain_tracebacks() -> None:
     """
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+@pytest.fixture(autouse=True)
+def patient_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer for a connection, a lock and a transaction than in production, as a loaded machine needs."""
+    monkeypatch.setattr(engine, "_CONNECT_SECONDS", 60)
+    monkeypatch.setattr(engine, "_BUSY_MILLISECONDS", 60_000)
+    monkeypatch.setattr(engine, "_LONGEST_SECONDS", 60.0)
 
 
 @pytest.fixture
