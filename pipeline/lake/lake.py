@@ -84,7 +84,15 @@ class Lake:
             LakeError: The table or the version does not exist, or the store is unavailable.
         """
         with self.errors(name, version):
-            return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
+            try:
+                return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
+            except DeltaError as error:
+                newest = DeltaTable(self.uri(name), storage_options=self.storage_options).version()
+                if version is None or version <= newest:
+                    raise
+                raise LakeError(
+                    "there is no such version", where=self.uri(name), expected=f"0 to {newest}", got=str(version)
+                ) from error
 
     def create(self, name: str) -> DeltaTable:
         """Open the newest version of a table, which is created if it does not exist.
