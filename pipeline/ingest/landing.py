@@ -77,11 +77,16 @@ class Landing:
             LakeError: It does not exist, or the store is unavailable.
         """
         with self._errors():
-            bucket = self._root.partition("/")[0] if self.location.startswith("s3://") else self._root
-            if not self._files.exists(bucket):
+            try:
+                if self.location.startswith("s3://"):
+                    # The method `exists` of the store answers no also if the store does not answer.
+                    self._files.call_s3("list_objects_v2", Bucket=self._root.partition("/")[0], MaxKeys=1)
+                else:
+                    self._files.info(self._root)
+            except FileNotFoundError as error:
                 raise LakeError(
                     "the landing folder does not exist", where=self.location, fix="create it, or correct --landing"
-                )
+                ) from error
 
     def objects(self, hour: str) -> list[Landed]:
         """Return the objects of an hour by name. Names that start with a dot or an underscore are left out.

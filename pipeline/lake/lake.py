@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -334,10 +335,18 @@ class Lake:
                 "there is no such table", where=where, fix="write it first; docs/pipeline.md has the order of commands"
             ) from error
         except (DeltaError, OSError, pa.ArrowException) as error:
-            text = str(error).strip().splitlines()
+            remote = self.location.startswith("s3://")
             raise LakeError(
-                "the table cannot be read or written", where=where, got=text[0] if text else None
+                "the table cannot be read or written",
+                where=where,
+                got=_in_one_line(str(error)) or type(error).__name__,
+                fix="check that the store runs, AWS_ENDPOINT_URL and the credentials" if remote else None,
             ) from error
+
+
+def _in_one_line(text: str) -> str:
+    """Return the text of an error of Delta Lake, whose causes are on lines of their own, behind coloured arrows."""
+    return ": ".join(re.sub(r"\x1b\[\d*m|↳", "", line).strip() for line in text.strip().splitlines())
 
 
 def sql_text(text: str) -> str:
