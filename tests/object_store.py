@@ -1,7 +1,8 @@
-"""A real S3-compatible store with conditional writes, SeaweedFS, for the tests of the data pipeline."""
+"""Object stores on this machine: SeaweedFS, which is a real one, and moto, a stand-in for S3 and Secrets Manager."""
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.gateway_servers import Server, free_port, wait_until
 
@@ -73,3 +75,23 @@ def bucket(seaweed: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
     wait_until(create, what=f"creating a bucket ({made[-1:]})")
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """URL of a stand-in for AWS."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def moto(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of a stand-in for AWS, which the environment gives access to."""
+    given = {"AWS_ENDPOINT_URL": moto_server, "AWS_DEFAULT_REGION": CREDENTIALS["AWS_REGION"]}
+    for name, value in (CREDENTIALS | given).items():
+        monkeypatch.setenv(name, value)
+    yield moto_server
+    gc.collect()  # closes the test's sessions while its warning filter is active
