@@ -91,6 +91,9 @@ class Landing:
     def objects(self, hour: str) -> list[Landed]:
         """Return the objects of an hour by name. Names that start with a dot or an underscore are left out.
 
+        So are links, pipes and other special files of a local folder: whoever may only write there must not choose
+        which file this program reads, or let it wait for ever.
+
         Raises:
             LakeError: The store is unavailable.
         """
@@ -100,7 +103,7 @@ class Landing:
                 found = self._files.find(folder, detail=True)
             except FileNotFoundError:
                 return []
-        names = {path: path.removeprefix(f"{self._root}/") for path in found if _is_text(path, hour)}
+        names = {path: path.removeprefix(f"{self._root}/") for path in found if _is_usable(path, found[path], hour)}
         return [
             Landed(hour=hour, name=name, etag=self._tag(found[path]))
             for path, name in sorted(names.items())
@@ -167,11 +170,14 @@ class Landing:
             ) from error
 
 
-def _is_text(path: str, hour: str) -> bool:
-    """Return whether a name is UTF-8, as the tables need; another one is reported."""
+def _is_usable(path: str, entry: dict[str, Any], hour: str) -> bool:
+    """Return whether an entry is a regular file whose name is UTF-8, as the tables need; another one is reported."""
     try:
         path.encode()
     except UnicodeEncodeError:
         _log.warning("%s: a file is left out, because its name is not UTF-8; fix: rename it", hour)
+        return False
+    if entry["type"] != "file":
+        _log.warning("%s: a link or special file is left out; fix: put a regular file there", hour)
         return False
     return True
