@@ -171,11 +171,12 @@ class Landing:
 
 
 def _is_usable(path: str, entry: dict[str, Any], hour: str) -> bool:
-    """Return whether an entry is a regular file whose name is UTF-8, as the tables need; another one is reported."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        _log.warning("%s: a file is left out, because its name is not UTF-8; fix: rename it", hour)
+    """Return whether an entry is a regular file with a printable name; another one is reported.
+
+    The tables need UTF-8, and a line break or an escape sequence would forge lines of the report.
+    """
+    if not path.isprintable():
+        _log.warning("%s: a file is left out, because its name is not printable UTF-8; fix: rename it", hour)
         return False
     if entry["type"] != "file":
         _log.warning("%s: a link or special file is left out; fix: put a regular file there", hour)

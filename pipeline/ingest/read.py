@@ -37,7 +37,7 @@ DUPLICATE: Final = "the same content as another file"
 
 LARGEST_SENSOR: Final = 2**53
 """Largest magnitude of a sensor id that a measurement, which is float64, holds exactly."""
-LARGEST_FILE: Final = 5_000_000
+LARGEST_FILE: Final = 2_000_000
 """Largest number of rows of a file, which is held in memory: a megabyte of Parquet can have a thousand million rows."""
 _INEXACT: Final = "too large: a sensor id must lie within 2**53"
 _POSITION: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in MEASUREMENT_COLUMNS}

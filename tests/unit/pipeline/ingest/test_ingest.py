@@ -428,12 +428,13 @@ def test_a_file_with_too_many_rows_goes_to_quarantine_before_it_fills_the_memory
     assert "more than" in entry["rule"]
 
 
-def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(
-    settings: PipelineSettings, lake: Lake, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", [b"\xff.csv", b"a\nerror: forged.csv", b"\x1b[2J.csv"])
+def test_a_name_that_is_not_printable_is_left_out_with_a_warning(
+    settings: PipelineSettings, lake: Lake, caplog: pytest.LogCaptureFixture, name: bytes
 ) -> None:
     path = land(settings, "a.csv", flat_track(1))
-    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.csv"))
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/" + name))
     land(settings, "b.csv", flat_track(2))
     run(settings)
     assert set(rows(lake)["track_id"]) == {2}
-    assert "not UTF-8" in caplog.text
+    assert "not printable" in caplog.text
