@@ -20,7 +20,7 @@ GPU ?=
 
 # Program that builds the image: the first of these that is installed, or ENGINE=podman.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(shell command -v $(engine) >/dev/null && echo $(engine))))
-# Target of Dockerfile.triton: cpu, gpu, gateway, client, pipeline or perf.
+# Target of Dockerfile.triton: cpu, gpu, gateway, client, pipeline, train or perf.
 TARGET ?= cpu
 # Registry in front of the image name, as in ghcr.io/owner. Leave it empty for an image that is not pushed.
 REGISTRY ?=
@@ -28,7 +28,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Tag of the image, to which the name of a server's target is added; a pipeline sets the commit.
 RELEASE ?= $(VERSION)
 # The targets that are no server.
-OTHERS := gateway client pipeline perf
+OTHERS := gateway client pipeline train perf
 TAG ?= $(RELEASE)$(if $(filter $(OTHERS),$(TARGET)),,-$(TARGET))
 NAME := $(REGISTRY:%=%/)$(if $(filter $(OTHERS),$(TARGET)),reentry-$(TARGET),reentry-triton)
 IMAGE ?= $(NAME):$(TAG)
@@ -183,11 +183,11 @@ audit: setup ## look up known vulnerabilities of requirements.lock; fail on thos
 		--format json --output $(OUT)/audit.json || [ -s $(OUT)/audit.json ]
 	$(BIN)/python k8s/scripts/vulnerabilities.py lock $(OUT)/audit.json
 
-build: ## build the image, TARGET=cpu, gpu, gateway, client, pipeline or perf; a server has the installed model (trains one if there is none)
+build: ## build the image, TARGET=cpu, gpu, gateway, client, pipeline, train or perf; a server has the installed model (trains one if there is none)
 	@[ -n "$(ENGINE)" ] || { echo "error: docker, podman and buildah are missing; fix: install one of them" >&2; exit 1; }
-	@[ "$(TARGET)" = gateway ] || [ "$(TARGET)" = pipeline ] || compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
+	@[ -n "$(filter gateway pipeline train,$(TARGET))" ] || compgen -G 'model_repository/reentry_lstm/[0-9]*/model.onnx' >/dev/null || $(MAKE) run
 	$(ENGINE) build --file Dockerfile.triton --target $(TARGET) --tag $(IMAGE) $(FORMAT) \
-		--build-arg REVISION="$$(git rev-parse HEAD)" $(BUILD_FLAGS) .
+		--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" $(BUILD_FLAGS) .
 
 SECRETS := $(OUT)/secrets
 secrets: ## write random passwords for compose.yaml, once

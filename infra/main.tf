@@ -35,7 +35,7 @@ module "store" {
 module "registry" {
   source = "./modules/registry"
 
-  repositories  = ["reentry-triton", "reentry-gateway", "reentry-client", "reentry-pipeline"]
+  repositories  = ["reentry-triton", "reentry-gateway", "reentry-client", "reentry-pipeline", "reentry-train"]
   key_arn       = module.keys["platform"].arn
   keep_images   = var.keep_images
   force_destroy = var.disposable

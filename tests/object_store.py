@@ -1,17 +1,21 @@
-"""A real S3-compatible store with conditional writes, SeaweedFS, for the tests of the data pipeline."""
+"""Object stores on this machine: SeaweedFS, which is a real one, and moto, a stand-in for S3 and Secrets Manager."""
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.s3.responses import S3Response
+from moto.server import ThreadedMotoServer
 
 from tests.gateway_servers import Server, free_port, wait_until
 
@@ -73,3 +77,32 @@ def bucket(seaweed: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
     wait_until(create, what=f"creating a bucket ({made[-1:]})")
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """URL of a stand-in for AWS."""
+    put_object, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def put_object_at_once(response: S3Response) -> Any:
+        """Check the condition of a write and write in one step, as S3 does; moto takes two."""
+        with one_at_a_time:
+            return put_object(response)
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_object_at_once)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
+
+
+@pytest.fixture
+def moto(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of a stand-in for AWS, which the environment gives access to."""
+    given = {"AWS_ENDPOINT_URL": moto_server, "AWS_DEFAULT_REGION": CREDENTIALS["AWS_REGION"]}
+    for name, value in (CREDENTIALS | given).items():
+        monkeypatch.setenv(name, value)
+    yield moto_server
+    gc.collect()  # closes the test's sessions while its warning filter is active

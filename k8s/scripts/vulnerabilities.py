@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-PLACES: Final = ("cpu", "gpu", "gateway", "client", "pipeline", "perf", "lock")
+PLACES: Final = ("cpu", "gpu", "gateway", "client", "pipeline", "train", "perf", "lock")
 """Targets of Dockerfile.triton, and `lock` for requirements.lock."""
 
 _FIELD: Final = re.compile(r"#\s*(owner|reason|where):\s*(.*\S)\s*")

@@ -46,5 +46,6 @@ def hours_between(first: str, last: str) -> list[str]:
     start, end = parse_hour(first), parse_hour(last)
     count = (end - start) // _ONE + 1
     if not 1 <= count <= _MOST:
-        raise InputError("invalid range of hours", expected="--since before --until", got=f"{first} to {last}")
+        expected = "--since before --until" if count < 1 else f"at most {_MOST:,} hours, about ten years"
+        raise InputError("invalid range of hours", expected=expected, got=f"{first} to {last}")
     return [hour_name(start + step * _ONE) for step in range(count)]

@@ -77,14 +77,22 @@ class Landing:
             LakeError: It does not exist, or the store is unavailable.
         """
         with self._errors():
-            bucket = self._root.partition("/")[0] if self.location.startswith("s3://") else self._root
-            if not self._files.exists(bucket):
+            try:
+                if self.location.startswith("s3://"):
+                    # The method `exists` of the store answers no also if the store does not answer.
+                    self._files.call_s3("list_objects_v2", Bucket=self._root.partition("/")[0], MaxKeys=1)
+                else:
+                    self._files.info(self._root)
+            except FileNotFoundError as error:
                 raise LakeError(
                     "the landing folder does not exist", where=self.location, fix="create it, or correct --landing"
-                )
+                ) from error
 
     def objects(self, hour: str) -> list[Landed]:
         """Return the objects of an hour by name. Names that start with a dot or an underscore are left out.
+
+        So are links, pipes and other special files of a local folder: whoever may only write there must not choose
+        which file this program reads, or let it wait for ever.
 
         Raises:
             LakeError: The store is unavailable.
@@ -95,7 +103,7 @@ class Landing:
                 found = self._files.find(folder, detail=True)
             except FileNotFoundError:
                 return []
-        names = {path: path.removeprefix(f"{self._root}/") for path in found if _is_text(path, hour)}
+        names = {path: path.removeprefix(f"{self._root}/") for path in found if _is_usable(path, found[path], hour)}
         return [
             Landed(hour=hour, name=name, etag=self._tag(found[path]))
             for path, name in sorted(names.items())
@@ -162,11 +170,15 @@ class Landing:
             ) from error
 
 
-def _is_text(path: str, hour: str) -> bool:
-    """Return whether a name is UTF-8, as the tables need; another one is reported."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        _log.warning("%s: a file is left out, because its name is not UTF-8; fix: rename it", hour)
+def _is_usable(path: str, entry: dict[str, Any], hour: str) -> bool:
+    """Return whether an entry is a regular file with a printable name; another one is reported.
+
+    The tables need UTF-8, and a line break or an escape sequence would forge lines of the report.
+    """
+    if not path.isprintable():
+        _log.warning("%s: a file is left out, because its name is not printable UTF-8; fix: rename it", hour)
+        return False
+    if entry["type"] != "file":
+        _log.warning("%s: a link or special file is left out; fix: put a regular file there", hour)
         return False
     return True

@@ -37,6 +37,8 @@ DUPLICATE: Final = "the same content as another file"
 
 LARGEST_SENSOR: Final = 2**53
 """Largest magnitude of a sensor id that a measurement, which is float64, holds exactly."""
+LARGEST_FILE: Final = 2_000_000
+"""Largest number of rows of a file, which is held in memory: a megabyte of Parquet can have a thousand million rows."""
 _INEXACT: Final = "too large: a sensor id must lie within 2**53"
 _POSITION: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in MEASUREMENT_COLUMNS}
 _COLUMN_NAME: Final = re.compile(r"(?!.*[0-9]{3})[a-z][a-z0-9_]{0,39}")
@@ -146,6 +148,8 @@ def _rows(source: Source, *, labelled: bool) -> tuple[Records, pd.DataFrame, int
         faults += [each for each in (table, pd.DataFrame(large)) if len(each)]
         parts.append(records)
         rows += chunk.rows
+        if rows > LARGEST_FILE:
+            raise TrackFileError(f"more than {LARGEST_FILE:,} rows: split the file")
     found = pd.concat(faults, ignore_index=True) if faults else pd.DataFrame(columns=_FAULT_COLUMNS)
     return np.concatenate([np.empty(0, RECORD), *parts]), found, rows
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -95,7 +96,15 @@ class Lake:
             LakeError: The table or the version does not exist, or the store is unavailable.
         """
         with self.errors(name, version):
-            return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
+            try:
+                return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
+            except DeltaError as error:
+                newest = DeltaTable(self.uri(name), storage_options=self.storage_options).version()
+                if version is None or version <= newest:
+                    raise
+                raise LakeError(
+                    "there is no such version", where=self.uri(name), expected=f"0 to {newest}", got=str(version)
+                ) from error
 
     def create(self, name: str) -> DeltaTable:
         """Open the newest version of a table, which is created if it does not exist.
@@ -385,15 +394,23 @@ class Lake:
                 "there is no such table", where=where, fix="write it first; docs/pipeline.md has the order of commands"
             ) from error
         except (DeltaError, OSError, pa.ArrowException) as error:
-            text = str(error).strip().splitlines()
+            remote = self.location.startswith("s3://")
             raise LakeError(
-                "the table cannot be read or written", where=where, got=text[0] if text else None
+                "the table cannot be read or written",
+                where=where,
+                got=_in_one_line(str(error)) or type(error).__name__,
+                fix="check that the store runs, AWS_ENDPOINT_URL and the credentials" if remote else None,
             ) from error
 
 
 def _add_files(name: str, table: DeltaTable, files: Sequence[AddAction], commit: CommitProperties) -> None:
     partition_by = list(TABLES[name].partition_by)
     table.create_write_transaction(list(files), "append", table.schema(), partition_by, commit_properties=commit)
+
+
+def _in_one_line(text: str) -> str:
+    """Return the text of an error of Delta Lake, whose causes are on lines of their own, behind coloured arrows."""
+    return ": ".join(re.sub(r"\x1b\[\d*m|↳", "", line).strip() for line in text.strip().splitlines())
 
 
 def sql_text(text: str) -> str:

@@ -52,8 +52,8 @@ def race(location: str) -> RaceReport:
     """
     name = QUARANTINE.name
     lake = Lake(f"{location.rstrip('/')}/race-{uuid.uuid4().hex}")
+    lake.create(name)
     try:
-        lake.create(name)
         start = Barrier(WRITERS)
 
         def run(writer: int) -> int:

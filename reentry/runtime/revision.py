@@ -7,12 +7,17 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+REVISION_VARIABLE: Final = "REENTRY_REVISION"
+"""Environment variable with the git revision from which the container image was built, which the image sets."""
 IMAGE_VARIABLE: Final = "REENTRY_IMAGE_DIGEST"
 """Environment variable with the digest of the container image, which a pod sets."""
 
 
 def git_revision() -> str:
-    """Git commit of this program, with the suffix "-dirty" if tracked files changed; "unknown" outside a checkout."""
+    """Git commit of this program, with the suffix "-dirty" if tracked files changed.
+
+    Outside a checkout, it is the one of the container image, or "unknown".
+    """
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -23,7 +28,7 @@ def git_revision() -> str:
             timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get(REVISION_VARIABLE) or "unknown"
     return answer.stdout.strip()
 
 

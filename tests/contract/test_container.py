@@ -19,18 +19,20 @@ import yaml
 from cli import app
 from gateway.settings import GatewaySettings, read_gateway_settings
 from reentry import __version__, schema
+from reentry.runtime.revision import REVISION_VARIABLE
 from reentry.serving import ServerConfig
 from reentry.serving.http import CONTROL_HEADER
 from reentry.serving.server import _CONTROL_APIS
 from tests.contract.makefile import make
 from tests.contract.manifests import GATEWAY, environment, pod, template, triton
 from tests.contract.test_k8s_agreement import EXIT_TIMEOUT
+from training.runs.recorder import LOCK
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile.triton"
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 WITH_TRITON = yaml.safe_load((ROOT / "compose.triton.yaml").read_text())
-RUN = ("cpu", "gpu", "gateway", "client", "pipeline", "perf")
+RUN = ("cpu", "gpu", "gateway", "client", "pipeline", "train", "perf")
 SERVE = ("cpu", "gpu")
 
 
@@ -303,6 +305,20 @@ def test_the_pipeline_image_accepts_the_command_of_the_job() -> None:
         container["resources"]["limits"]["cpu"]
     )
     assert container["image"].endswith(f"reentry-pipeline:{__version__}")
+
+
+def test_the_image_that_trains_has_the_locked_packages_of_two_extras_and_records_revision_and_lock() -> None:
+    (install, copy) = arguments("train-packages", "RUN")
+    words = install.split()
+    extras = [words[number + 1] for number, word in enumerate(words) if word == "--extra"]
+    assert extras == ["pipeline", "export"]
+    assert {"--constraint requirements.lock", "--override lock-overrides.txt"} <= set(
+        re.findall(r"--(?:constraint|override) \S+", install)
+    )
+    assert copy == 'cp requirements.lock "$(echo /opt/reentry/lib/python3.*/site-packages)/"'
+    assert (ROOT / "requirements.lock").samefile(LOCK)  # beside the packages, in a checkout and in site-packages
+    for stage in ("pipeline", "train"):
+        assert pairs(stage, "ENV")[REVISION_VARIABLE] == "${REVISION}"
 
 
 @pytest.mark.parametrize("kind", ["SERVER", "CLIENT", "PERF", "GATEWAY", "PIPELINE"])

@@ -28,14 +28,24 @@ DELIVERY = [
     "make run",
     "make build",
     "make build TARGET=gateway",
+    "make build TARGET=pipeline",
+    "make build TARGET=train",
     "make scan",
     "make scan TARGET=gateway",
+    "make scan TARGET=pipeline",
+    "make scan TARGET=train",
     "make sbom",
     "make sbom TARGET=gateway",
+    "make sbom TARGET=pipeline",
+    "make sbom TARGET=train",
     "make push",
     "make push TARGET=gateway",
+    "make push TARGET=pipeline",
+    "make push TARGET=train",
     "make sign",
     "make sign TARGET=gateway",
+    "make sign TARGET=pipeline",
+    "make sign TARGET=train",
     "make verify",
     "make deploy OVERLAY=staging",
     "make health-check NAMESPACE=reentry-staging",
@@ -176,33 +186,51 @@ def test_only_the_jobs_that_push_and_sign_have_write_permission() -> None:
     }
 
 
-def test_the_job_that_signs_builds_nothing_and_signs_and_attests_both_images() -> None:
+def test_the_job_that_signs_builds_nothing_and_signs_and_attests_every_image() -> None:
     sign = workflow("delivery")["jobs"]["sign"]
     assert sign["needs"] == "image"
-    assert [command for step in sign["steps"] for command in commands(step.get("run", ""))] == [
-        "make sign",
-        "make sign TARGET=gateway",
-    ]
+    signed = [command for step in sign["steps"] for command in commands(step.get("run", ""))]
+    assert signed == [command for command in DELIVERY if command.startswith("make sign")]
     attested = [step["with"] for step in sign["steps"] if step.get("uses", "").startswith("actions/attest@")]
-    assert [each["push-to-registry"] for each in attested] == [True, True]
+    assert [each["push-to-registry"] for each in attested] == [True] * len(signed)
+    outputs = workflow("delivery")["jobs"]["image"]["outputs"]
     (split,) = [step for step in sign["steps"] if step.get("id") == "split"]
-    assert split["env"] == {name: PUSHED[name] for name in ("IMAGE", "GATEWAY_IMAGE")}
-    written = dict(line.split("=", 1) for line in split_outputs(split["run"], a="x/a@sha256:1", b="x/b@sha256:2"))
-    subjects = [{name: each[name] for name in ("subject-name", "subject-digest")} for each in attested]
-    for subject in subjects:
-        for name, expression in subject.items():
-            subject[name] = written[expression.removeprefix("${{ steps.split.outputs.").removesuffix(" }}")]
-    assert subjects == [
-        {"subject-name": "x/a", "subject-digest": "sha256:1"},
-        {"subject-name": "x/b", "subject-digest": "sha256:2"},
+    assert sorted(split["env"].values()) == sorted(f"${{{{ needs.image.outputs.{name} }}}}" for name in outputs)
+    images = {name: f"x/{name.lower()}@sha256:{number}" for number, name in enumerate(split["env"])}
+    written = dict(line.split("=", 1) for line in split_outputs(split["run"], images))
+    subjects = [
+        "@".join(
+            written[each[name].removeprefix("${{ steps.split.outputs.").removesuffix(" }}")]
+            for name in ("subject-name", "subject-digest")
+        )
+        for each in attested
     ]
+    assert subjects == list(images.values())
 
 
-def split_outputs(script: str, a: str, b: str) -> list[str]:
+def split_outputs(script: str, images: dict[str, str]) -> list[str]:
     """Return the lines that a step writes to its outputs for these images."""
-    environment = {"IMAGE": a, "GATEWAY_IMAGE": b, "GITHUB_OUTPUT": "/dev/stdout"}
+    environment = images | {"GITHUB_OUTPUT": "/dev/stdout"}
     done = subprocess.run(["bash", "-eu"], input=script, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
+
+
+def test_the_job_that_pushes_reports_the_reference_of_every_image(tmp_path: Path) -> None:
+    image = workflow("delivery")["jobs"]["image"]
+    (push,) = [step for step in image["steps"] if step.get("id") == "push"]
+    references = {}
+    for output, expression in image["outputs"].items():
+        assert expression == f"${{{{ steps.push.outputs.{output} }}}}"
+        file = tmp_path / "artifacts" / "image" / ("" if output == "reference" else output) / "reference"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        references[output] = f"x/{output}@sha256:1"
+        file.write_text(f"{references[output]}\n")
+    script = "make() { :; }\n" + push["run"]
+    environment = {"GITHUB_OUTPUT": "/dev/stdout", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        ["bash", "-eu"], input=script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert dict(line.split("=", 1) for line in done.stdout.splitlines()) == references
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])

@@ -213,15 +213,16 @@ def test_verify_without_an_image_or_a_signer_fails_before_it_starts(
     assert problem in done.stderr
 
 
-def test_the_gateway_is_built_without_a_model(checkout: Path) -> None:
+@pytest.mark.parametrize("target", ["gateway", "pipeline", "train"])
+def test_an_image_that_serves_no_model_is_built_without_one(checkout: Path, target: str) -> None:
     shutil.rmtree(checkout / "model_repository")
     fake_program(checkout, "podman", ENGINE)
     fake_program(checkout, "git", "#!/bin/sh\necho 0123abcd\n")
     path = only_these(checkout, "bash", "sh", "sed", "awk", "basename")
-    done = make("build", "TARGET=gateway", folder=checkout, CALLS=str(checkout / "calls"), PATH=path)
+    done = make("build", f"TARGET={target}", folder=checkout, CALLS=str(checkout / "calls"), PATH=path)
     assert done.returncode == 0, done.stderr
     (call,) = (checkout / "calls").read_text().splitlines()
-    assert " --target gateway --tag reentry-gateway:" in call
+    assert f" --target {target} --tag reentry-{target}:" in call
 
 
 @pytest.mark.parametrize(("installed", "chosen"), [(("buildah", "podman"), "podman"), (("buildah",), "buildah")])

@@ -8,6 +8,8 @@ import pytest
 
 from cli.gate import REFUSED
 from pipeline.settings import read_pipeline_settings
+from reentry import __version__
+from reentry.runtime.revision import IMAGE_VARIABLE
 from tests.contract.manifests import K8S, Manifest, build, containers, every, one, secret_keys
 from tests.contract.test_documents import parse
 
@@ -91,6 +93,18 @@ def test_the_settings_are_valid() -> None:
     settings = read_pipeline_settings(K8S / FOLDER / "pipeline.toml", environment={})
     assert settings.lake.startswith("s3://")
     assert settings.landing.startswith("s3://")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_pod_runs_an_image_of_this_release_that_has_its_command(name: str) -> None:
+    target = "train" if name == "reentry-train" else "pipeline"
+    image = f"registry.example.com/reentry-{target}:{__version__}"
+    assert {container["image"] for container in containers(pod(name))} == {image}
+
+
+def test_the_pod_that_trains_names_its_image_in_the_record_of_runs() -> None:
+    (container,) = containers(pod("reentry-train"))
+    assert [each["name"] for each in container["env"]] == [IMAGE_VARIABLE]
 
 
 def test_a_model_that_the_gate_refuses_is_not_trained_again() -> None:

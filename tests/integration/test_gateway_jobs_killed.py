@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from client.predict import PredictConfig, predict_file
 from gateway.database.migrate import migrate
@@ -149,20 +149,13 @@ def test_another_worker_finishes_the_job_of_a_killed_one(
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Name of a bucket in an S3-compatible store on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def bucket(moto: str) -> Iterator[str]:
+    """Name of a new bucket."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
     s3.object_store.cache_clear()
-    s3.object_store().mkdir("tracks")
-    yield "tracks"
+    s3.object_store().mkdir(name)
+    yield name
     s3.object_store.cache_clear()
-    server.stop()
 
 
 @pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,25 @@ def test_a_missing_bucket_is_an_error_rather_than_an_empty_hour(stored: Pipeline
     )
     with pytest.raises(LakeError, match="does not exist"):
         ingest(missing, [HOUR])
+
+
+@pytest.mark.parametrize("command", ["ingest from it", "ingest into it", "race"])
+def test_a_store_that_does_not_answer_is_an_error_that_says_so(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}).items():
+        monkeypatch.setenv(name, value)
+    away, here = "s3://bucket/place", pipeline_settings(tmp_path)
+    commands = {
+        "ingest from it": lambda: ingest(replace(here, landing=away), [HOUR]),
+        "ingest into it": lambda: ingest(replace(here, lake=away), [HOUR]),
+        "race": lambda: race(away),
+    }
+    with pytest.raises(LakeError) as raised:
+        commands[command]()
+    assert "connect" in str(raised.value.got).lower()
+    assert "\n" not in str(raised.value)
+    assert "AWS_ENDPOINT_URL" in str(raised.value.fix)
 
 
 CARELESS = """

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from botocore.session import Session
-from moto.server import ThreadedMotoServer
 
 from pipeline.ingest.ingest import ingest
 from pipeline.lake.lake import Lake
@@ -28,25 +25,10 @@ from tests.landing import HOUR, flat_track, land, pipeline_settings
 ONE, TWO = 4711001, 4711002
 
 
-@pytest.fixture(scope="module")
-def aws() -> Iterator[str]:
-    """URL of a server that answers as Secrets Manager."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def secrets(aws: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def secrets(moto: str) -> Any:
     """Client of Secrets Manager."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    yield Session().create_client("secretsmanager", region_name="us-east-1")
-    gc.collect()  # closes the test's sessions while its warning filter is active
+    return Session().create_client("secretsmanager")
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 from sqlalchemy import Row, select, update
 
 from gateway.accounts.directory import Directory
@@ -113,29 +111,11 @@ def with_embedded_bench(embedded_settings: GatewaySettings) -> Callable[..., Non
     return run
 
 
-@pytest.fixture(scope="module")
-def object_server() -> Iterator[str]:
-    """URL of an S3-compatible store on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of an empty place in the store."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("object_server"),
-        "AWS_ACCESS_KEY_ID": "user",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+def place(moto: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of an empty place in an object store."""
     s3.object_store.cache_clear()
     bucket = f"bucket-{abs(hash(request.node.nodeid))}"
     s3.object_store().mkdir(bucket)
     yield f"s3://{bucket}/jobs/here"
     s3.object_store.cache_clear()
-    gc.collect()  # closes the test's sessions while its warning filter is active

@@ -35,3 +35,10 @@ def test_a_text_that_is_no_hour_is_refused(text: str) -> None:
 def test_a_range_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(InputError, match="invalid range"):
         hours_between("2026-12-01T08", "2026-12-01T07")
+
+
+def test_a_range_of_decades_is_refused_with_the_longest_one() -> None:
+    with pytest.raises(InputError) as raised:
+        hours_between("2000-01-01T00", "2026-01-01T00")
+    assert raised.value.problem == "invalid range of hours"
+    assert "87,840" in str(raised.value.expected)

@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.ingest.ingest import IngestReport, ingest
 from pipeline.ingest.landing import Landing
+from pipeline.ingest.read import LARGEST_FILE
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import QUARANTINE, RAW, SUPERSEDED
 from pipeline.privacy.keys import load_keys
@@ -395,12 +396,45 @@ def test_a_damaged_page_of_an_unknown_column_makes_only_its_file_unusable(
     assert set(rows(lake)["track_id"]) == {2}
 
 
-def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(
-    settings: PipelineSettings, lake: Lake, caplog: pytest.LogCaptureFixture
+def test_links_and_special_files_are_left_out_with_a_warning(
+    settings: PipelineSettings, lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe would block the ingestion, and a link to a folder would fail it."""
+    folder = land(settings, "a.csv", flat_track(1)).parent
+    elsewhere = tmp_path / "elsewhere.csv"
+    flat_track(2).to_csv(elsewhere, index=False)
+    (folder / "link.csv").symlink_to(elsewhere)
+    (folder / "folder").symlink_to(tmp_path)
+    (folder / "nothing.csv").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe.csv")
+    report = run(settings)
+    assert (report.hours[0].files, report.hours[0].ingested) == (1, 1)
+    assert set(rows(lake)["track_id"]) == {1}
+    assert caplog.text.count("left out") == 4
+
+
+def test_a_file_with_too_many_rows_goes_to_quarantine_before_it_fills_the_memory(
+    settings: PipelineSettings, lake: Lake
+) -> None:
+    path = land(settings, "bomb.parquet", flat_track(1))
+    row = pq.read_table(path).slice(0, 1)
+    many = pa.table({name: pa.repeat(row[name][0], LARGEST_FILE + 1) for name in row.column_names})
+    pq.write_table(many, path)
+    land(settings, "a.csv", flat_track(2))
+    assert path.stat().st_size < 2**20
+    report = run(settings)
+    assert (report.hours[0].ingested, report.hours[0].unusable, report.failed) == (1, 1, False)
+    (entry,) = rows(lake, "quarantine").to_dict("records")
+    assert "more than" in entry["rule"]
+
+
+@pytest.mark.parametrize("name", [b"\xff.csv", b"a\nerror: forged.csv", b"\x1b[2J.csv"])
+def test_a_name_that_is_not_printable_is_left_out_with_a_warning(
+    settings: PipelineSettings, lake: Lake, caplog: pytest.LogCaptureFixture, name: bytes
 ) -> None:
     path = land(settings, "a.csv", flat_track(1))
-    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.csv"))
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/" + name))
     land(settings, "b.csv", flat_track(2))
     run(settings)
     assert set(rows(lake)["track_id"]) == {2}
-    assert "not UTF-8" in caplog.text
+    assert "not printable" in caplog.text

@@ -162,11 +162,12 @@ def test_a_table_that_was_never_written_is_an_error_with_a_fix(lake: Lake) -> No
     assert lake.committed("clean", ["a"]) == set()
 
 
-def test_a_version_that_does_not_exist_is_an_error(lake: Lake) -> None:
+def test_a_version_that_does_not_exist_is_an_error_that_names_those_that_do(lake: Lake) -> None:
     lake.create("clean")
     with pytest.raises(LakeError) as raised:
         lake.open("clean", 99)
-    assert str(raised.value.where).endswith("clean@99")
+    assert raised.value.problem == "there is no such version"
+    assert (raised.value.expected, raised.value.got) == ("0 to 0", "99")
 
 
 def test_a_damaged_log_is_one_error_in_one_line(lake: Lake) -> None:
