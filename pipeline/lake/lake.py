@@ -7,12 +7,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 from arro3.core.types import ArrowStreamExportable
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
@@ -39,6 +40,21 @@ _TABLE_SETTINGS: Final = {
     # The log outlives the files, so it must not hold the least and greatest value of their columns.
     "delta.dataSkippingNumIndexedCols": "0",
 }
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFiles:
+    """Parquet files for a commit to a table."""
+
+    add: Sequence[AddAction]
+    """The files, with paths relative to the table."""
+    replaced: Sequence[str] = ()
+    """Partitions whose earlier files are removed, as values of the column that the table is partitioned by."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Entries for the history of the table."""
 
 
 class Lake:
@@ -149,21 +165,19 @@ class Lake:
             LakeError: The store is unavailable or refuses the rows, or other writers never let a commit pass.
         """
 
-        def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
-            self._write(table, rows_of(new, table), replace(new, table), commit)
+        def write(table: DeltaTable, new: Sequence[str], transactions: list[Transaction]) -> None:
+            self._write(table, rows_of(new, table), replace(new, table), _commit(metadata, transactions))
 
-        return self._once(name, keys, write, also=also or {}, choose=choose, metadata=metadata or {})
+        return self._once(name, keys, write, also=also or {}, choose=choose)
 
-    def add_files_once(
-        self, name: str, key: str, files: Sequence[AddAction], *, metadata: Mapping[str, str] | None = None
-    ) -> bool:
+    def commit_files_once(self, name: str, key: str, files_of: Callable[[DeltaTable], NewFiles]) -> bool:
         """Commit Parquet files that were written below the table's location, in one commit, see `files`.
 
         Args:
             name: Name of the table.
             key: Name of the unit of work; if an earlier commit has had it, nothing is committed.
-            files: The files, with paths relative to the table.
-            metadata: Entries for the history of the table.
+            files_of: Function from the table to the files; it may be called again. If their partitions replace
+                earlier ones, columns that the table lacks are added to it.
 
         Returns:
             Whether this call has committed the files.
@@ -172,13 +186,20 @@ class Lake:
             LakeError: The store is unavailable, or other writers never let a commit pass.
         """
 
-        def write(table: DeltaTable, _new: Sequence[str], commit: CommitProperties) -> None:
+        def write(table: DeltaTable, _new: Sequence[str], transactions: list[Transaction]) -> None:
+            files = files_of(table)
             partition_by = list(TABLES[name].partition_by)
+            replaced = [(partition_by[0], "in", list(files.replaced))] if files.replaced else None
             table.create_write_transaction(
-                list(files), "append", table.schema(), partition_by, commit_properties=commit
+                list(files.add),
+                "overwrite" if replaced else "append",  # without a filter, overwrite would remove everything
+                _widened(table, TABLES[name].schema) if replaced else table.schema(),
+                partition_by,
+                replaced,
+                commit_properties=_commit(files.metadata, transactions),
             )
 
-        return bool(self._once(name, [key], write, also={}, choose=lambda keys, _: keys, metadata=metadata or {}))
+        return bool(self._once(name, [key], write, also={}, choose=lambda keys, _table: keys))
 
     def files(self, name: str) -> PyFileSystem:
         """Return the file system of a table, whose root is the location of the table."""
@@ -188,34 +209,22 @@ class Lake:
         self,
         name: str,
         keys: Sequence[str],
-        write: Callable[[DeltaTable, Sequence[str], CommitProperties], None],
+        write: Callable[[DeltaTable, Sequence[str], list[Transaction]], None],
         *,
         also: Mapping[str, str],
         choose: Callable[[Sequence[str], DeltaTable], Sequence[str]],
-        metadata: Mapping[str, str],
     ) -> list[str]:
-        """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
+        """Call `write` with the keys that no earlier commit has had, and the transactions that record them."""
+
+        def attempt(table: DeltaTable) -> list[str]:
+            new = list(choose([key for key in keys if table.transaction_version(key) is None], table))
+            if new:
+                names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
+                write(table, new, [Transaction(each, 1) for each in names])
+            return new
+
         self.create(name)
-        for attempt in range(_ATTEMPTS):
-            table = self.open(name)
-            with self.errors(name):
-                new = list(choose([key for key in keys if table.transaction_version(key) is None], table))
-            if not new:
-                return []
-            names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
-            commit = CommitProperties(
-                app_transactions=[Transaction(name, 1) for name in names],
-                custom_metadata=dict(metadata),
-                max_commit_retries=0,
-            )
-            try:
-                with self.errors(name):
-                    write(table, new, commit)
-            except CommitFailedError:
-                self._pause(name, attempt)
-            else:
-                return new
-        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
+        return self._repeated(name, attempt)
 
     def rewrite(
         self,
@@ -244,20 +253,14 @@ class Lake:
         """
         column = TABLES[name].partition_by[0]
         quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
-        for attempt in range(_ATTEMPTS):
-            table = self.open(name)
-            commit = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
-            try:
-                with self.errors(name):
-                    rows = rows_of(table)
-                    if rows is None:
-                        return False
-                    self._write(table, rows, f"{column} = {quoted}", commit)
-            except CommitFailedError:
-                self._pause(name, attempt)
-            else:
-                return True
-        raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
+
+        def attempt(table: DeltaTable) -> bool:
+            rows = rows_of(table)
+            if rows is not None:
+                self._write(table, rows, f"{column} = {quoted}", _commit(metadata))
+            return rows is not None
+
+        return self._repeated(name, attempt)
 
     def update(self, name: str, values: Mapping[str, str], predicate: str) -> None:
         """Set columns of text in the rows of a table that satisfy an SQL predicate.
@@ -265,45 +268,35 @@ class Lake:
         Raises:
             LakeError: The store is unavailable, or other writers never let a commit pass.
         """
-        for attempt in range(_ATTEMPTS):
+
+        def attempt(table: DeltaTable) -> None:
+            table.update(new_values=dict(values), predicate=predicate, commit_properties=_commit())
+
+        self._repeated(name, attempt)
+
+    def _repeated(self, name: str, attempt: Callable[[DeltaTable], Result]) -> Result:
+        """Call a function with the newest version of a table until no other commit comes before its own.
+
+        Raises:
+            LakeError: The store is unavailable, or other writers never let a commit pass.
+        """
+        for number in range(_ATTEMPTS):
+            table = self.open(name)
             try:
                 with self.errors(name):
-                    self.open(name).update(
-                        new_values=dict(values),
-                        predicate=predicate,
-                        commit_properties=CommitProperties(max_commit_retries=0),
-                    )
+                    return attempt(table)
             except CommitFailedError:
-                self._pause(name, attempt)
-            else:
-                return
+                _log.debug("%s: another commit came first, attempt %d", self.uri(name), number + 1)
+                time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
         raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
-
-    def _pause(self, name: str, attempt: int) -> None:
-        _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
-        time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
 
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
+        common: dict[str, Any] = {"commit_properties": commit, "writer_properties": _ROW_GROUPS}
         if predicate is None:
-            write_deltalake(
-                table,
-                rows,
-                mode="append",
-                schema_mode="merge",
-                commit_properties=commit,
-                writer_properties=_ROW_GROUPS,
-            )
+            write_deltalake(table, rows, mode="append", schema_mode="merge", **common)
         else:
-            write_deltalake(
-                table,
-                rows,
-                mode="overwrite",
-                predicate=predicate,
-                schema_mode="merge",
-                commit_properties=commit,
-                writer_properties=_ROW_GROUPS,
-            )
+            write_deltalake(table, rows, mode="overwrite", predicate=predicate, schema_mode="merge", **common)
 
     def committed(self, name: str, keys: Sequence[str]) -> set[str]:
         """Return which keys `commit_once` has committed; none if the table does not exist."""
@@ -330,6 +323,20 @@ class Lake:
             raise LakeError(
                 "the table cannot be read or written", where=where, got=text[0] if text else None
             ) from error
+
+
+def _commit(
+    metadata: Mapping[str, str] | None = None, transactions: list[Transaction] | None = None
+) -> CommitProperties:
+    """Return properties of a commit that fails if another one comes first; by default Delta Lake repeats it."""
+    return CommitProperties(app_transactions=transactions, custom_metadata=dict(metadata or {}), max_commit_retries=0)
+
+
+def _widened(table: DeltaTable, schema: pa.Schema) -> Schema:
+    """Return the schema of a table with the columns of another schema that it lacks."""
+    present = table.schema()
+    names = {field.name for field in present.fields}
+    return Schema([*present.fields, *(each for each in Schema.from_arrow(schema).fields if each.name not in names)])
 
 
 def sql_text(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from deltalake.transaction import AddAction
 
+from pipeline.lake.lake import NewFiles
 from pipeline.lake.storage import Storage
 from pipeline.privacy import erase as erasure
 from pipeline.privacy import rekey as rotation
@@ -52,7 +53,7 @@ def commit(filled: Filled, path: Path) -> None:
         data_change=True,
         stats="{}",
     )
-    filled.lake.add_files_once("raw", "late", [action])
+    filled.lake.commit_files_once("raw", "late", lambda _table: NewFiles(add=[action]))
 
 
 def test_an_erasure_does_not_delete_a_file_that_a_writer_may_still_commit(filled: Filled, written: Path) -> None:
