@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from pipeline.ingest.known import known_keys
+from pipeline.ingest.known import ingested_keys, known_keys
 from pipeline.ingest.landing import ChangedError, Landed, Landing
 from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
 from pipeline.lake.lake import Lake, sql_text
@@ -41,11 +41,11 @@ class HourReport:
     files: int = 0
     """Files in the landing folder."""
     known: int = 0
-    """Files that were ingested before, by this or another process."""
+    """Files that were ingested before, by this or another process, and files with their content."""
     ingested: int = 0
     """Files whose rows this run added."""
     duplicates: int = 0
-    """Files with the content of another file, which add no row."""
+    """New files with the content of another file, which add no row."""
     unusable: int = 0
     """Files that are in quarantine as a whole."""
     changed: int = 0
@@ -107,7 +107,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
     landing, lake = Landing(settings.landing, keys), Lake(settings.lake)
     landing.require()
     listed = [(hour, landing.objects(hour)) for hour in hours]
-    done = known_keys(lake, [each for _, objects in listed for each in objects])
+    done = ingested_keys(lake, [each for _, objects in listed for each in objects])
     reports = []
     with progress("ingesting", sum(len(objects) for _, objects in listed) - len(done), "files") as advance:
         for hour, objects in listed:
