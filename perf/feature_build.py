@@ -35,6 +35,8 @@ class BuildCost:
     """`full` after an empty table, `one bucket` after a change of one bucket of `clean`."""
     rows: int
     """Number of rows of the built version."""
+    computed: int
+    """Number of buckets that the run computed."""
     cpu_seconds: float
     """User and system time, s, the start of the process included."""
     peak_mib: float
@@ -57,9 +59,11 @@ def measure(rows: int, *, orbit: bool) -> list[BuildCost]:
 
 def _build(name: str, lake: Lake, *, orbit: bool) -> BuildCost:
     run = measured(["features", "build", "--lake", lake.location, "--json", "--orbit" if orbit else "--no-orbit"])
+    summary = json.loads(run.output)
     return BuildCost(
         build=name,
-        rows=json.loads(run.output)["rows"],
+        rows=summary["rows"],
+        computed=summary["computed"],
         cpu_seconds=run.cpu_seconds,
         peak_mib=run.peak_bytes / 2**20,
     )
@@ -67,8 +71,11 @@ def _build(name: str, lake: Lake, *, orbit: bool) -> BuildCost:
 
 def markdown(costs: Sequence[BuildCost]) -> str:
     """Return the figures as Markdown."""
-    rows = [[each.build, f"{each.rows:,}", f"{each.cpu_seconds:.1f}", f"{each.peak_mib:,.0f}"] for each in costs]
-    return "\n".join(table(("build", "rows", "CPU s", "peak MiB"), rows))
+    rows = [
+        [each.build, f"{each.rows:,}", str(each.computed), f"{each.cpu_seconds:.1f}", f"{each.peak_mib:,.0f}"]
+        for each in costs
+    ]
+    return "\n".join(table(("build", "rows", "buckets computed", "CPU s", "peak MiB"), rows))
 
 
 def main(
