@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.clean.build import build_clean
 from pipeline.ingest.ingest import IngestReport, ingest
 from pipeline.ingest.landing import Landed, Landing
 from pipeline.lake.lake import Lake
@@ -417,6 +418,39 @@ def test_a_duplicate_in_another_hour_gets_its_rows_after_the_other_file_is_repla
     land(settings, "a.csv", flat_track(2), hour="2026-12-01T07")
     assert [each.ingested for each in ingest(settings, hours).hours] == [1, 1]
     assert rows(lake).groupby("hour")["track_id"].first().to_dict() == dict(zip(hours, (2, 1), strict=True))
+
+
+def test_a_file_that_gets_the_content_of_another_one_loses_its_earlier_rows(
+    settings: PipelineSettings, lake: Lake, fetched: list[str]
+) -> None:
+    land(settings, "a.csv", flat_track(1))
+    land(settings, "b.csv", flat_track(2))
+    run(settings)
+    land(settings, "b.csv", flat_track(1))
+    assert run(settings).hours[0].ingested == 1
+    assert rows(lake).groupby("object")["track_id"].unique().map(list).to_dict() == {
+        f"{HOUR}/a.csv": [1],
+        f"{HOUR}/b.csv": [1],
+    }
+    assert build_clean(lake).rows == 20  # the rows of both files are equal
+    fetched.clear()
+    assert run(settings).hours[0].known == 2
+    assert fetched == []
+
+
+def test_a_file_that_is_uploaded_again_unchanged_keeps_its_duplicates_without_rows(
+    settings: PipelineSettings, lake: Lake, fetched: list[str]
+) -> None:
+    path = land(settings, "b.csv", flat_track(1))
+    run(settings)
+    land(settings, "a.csv", flat_track(1))
+    run(settings)
+    os.utime(path, (1, 1))
+    run(settings)
+    assert rows(lake).groupby("object").size().to_dict() == {f"{HOUR}/b.csv": 20}
+    fetched.clear()
+    assert run(settings).hours[0].known == 2
+    assert fetched == []
 
 
 def test_two_files_that_exchange_their_contents_keep_both(settings: PipelineSettings, lake: Lake) -> None:
