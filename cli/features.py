@@ -29,13 +29,14 @@ def build(
     orbit: Annotated[
         bool, typer.Option(help="Also compute the features of the orbit filter, which takes most of the time.")
     ] = True,
-    processes: Annotated[int, typer.Option(help="Number of processes, each with one bucket of tracks.", min=1)] = 1,
+    processes: Annotated[int, typer.Option(help="Number of processes, each with one part of the tracks.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Compute the features of all labelled tracks of the table clean, and replace the table features by them.
 
-    A version of clean is built once: a second call prints the version of features that the first one wrote. Train on it
-    with `reentry train lake:features@VERSION`.
+    A version of clean is built once: a second call prints the version of features that the first one wrote. Only the
+    buckets of tracks that changed since the last build are computed. Train on it with `reentry train
+    lake:features@VERSION`.
 
     Example: `reentry features build --version 12`
     """

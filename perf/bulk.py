@@ -93,20 +93,21 @@ class BulkScale:
     empty: list[EmptyTasks]
 
 
-def write_tracks_table(lake: Lake, rows: int) -> None:
+def write_tracks_table(lake: Lake, rows: int, *, labels: bool = False) -> None:
     """Write about `rows` rows of repeated simulated tracks to the table `clean`, a few hundred tracks at a time."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for tracks in repeated_tracks(max(1, rows // _ROWS_OF_TRACK)):
+        for tracks in repeated_tracks(max(1, rows // _ROWS_OF_TRACK), labels=labels):
             bucket = bucket_of(tracks[TRACK_ID.name].to_numpy(np.int64))
             step = tracks.groupby(TRACK_ID.name).cumcount()
             added: dict[str, Any] = {
                 "bucket": bucket,
                 "step": step,
-                REENTRY_PHASE.name: None,
                 "operator_id": None,
                 "key_id": "k1",
             }
+            if not labels:
+                added[REENTRY_PHASE.name] = None
             whole = tracks.assign(**added)
             ordered = whole.sort_values("bucket", kind="stable")
             yield from pa.Table.from_pandas(ordered, schema=CLEAN.schema, preserve_index=False).to_batches()

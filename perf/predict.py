@@ -83,9 +83,9 @@ class PredictScale:
     runs: list[PredictRun]
 
 
-def repeated_tracks(tracks: int) -> Iterator[pd.DataFrame]:
+def repeated_tracks(tracks: int, *, labels: bool = False) -> Iterator[pd.DataFrame]:
     """Yield tables of simulated tracks of 600 to 1,200 steps, repeated under new ids and at later times."""
-    config = TrapezoidConfig(tracks=min(tracks, _DISTINCT_TRACKS), labels=False)
+    config = TrapezoidConfig(tracks=min(tracks, _DISTINCT_TRACKS), labels=labels)
     simulated = simulate_trapezoid(config)
     for first in range(0, tracks, _DISTINCT_TRACKS):
         part = simulated[simulated["track_id"] < tracks - first]

@@ -145,6 +145,7 @@ SLOW_FILES = (
     "unit/reentry/tracks/test_csv_numbers.py",
     "integration/test_perf_predict.py",
     "integration/test_perf_bulk.py",
+    "integration/test_perf_feature_build.py",
     "unit/training/fit/test_fit.py",
     "unit/training/fit/test_resume.py",
     "unit/training/studies/test_label_rules.py",

@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from deltalake.transaction import AddAction
-from pyarrow.fs import FileType
 
 from pipeline.bulk.score import Job, PartResult
-from pipeline.lake.files import file_infos, missing_files
-from pipeline.lake.lake import Lake
+from pipeline.lake.files import missing_files, missing_of
+from pipeline.lake.lake import Lake, NewFiles
 from pipeline.lake.storage import Storage
 from pipeline.lake.tables import CLEAN, PREDICTIONS
 from reentry.errors import LakeError
@@ -67,9 +66,8 @@ def require_files(lake: Lake, job: Job, results: Sequence[PartResult]) -> None:
     Raises:
         LakeError: Files of the scored version or of the parts were removed.
     """
-    written = file_infos(lake, PREDICTIONS.name, [result.path for result in results])
     gone = missing_files(lake, CLEAN.name, job.version)
-    gone += [info.path for info in written if info.type is FileType.NotFound]
+    gone += missing_of(lake, PREDICTIONS.name, [result.path for result in results])
     if gone:
         _discard(lake, job)
         raise LakeError(
@@ -123,9 +121,8 @@ def commit(lake: Lake, summary: BulkSummary, results: Sequence[PartResult], fenc
         )
         for result in results
     ]
-    return lake.add_files_once(
-        PREDICTIONS.name, _key(summary.run), files, metadata={_KEY: json.dumps(asdict(summary))}, fences=fences
-    )
+    new = NewFiles(add=files, metadata={_KEY: json.dumps(asdict(summary))})
+    return lake.commit_files_once(PREDICTIONS.name, _key(summary.run), lambda _table: new, fences=fences)
 
 
 def _key(run: str) -> str:

@@ -18,10 +18,10 @@ from typing import Final
 
 from pipeline.bulk.commit import BulkSummary, commit, committed, discard_erased, require_files
 from pipeline.bulk.model import BulkModel
-from pipeline.bulk.parts import BATCHING, parts_of
 from pipeline.bulk.pool import ProcessPool, Workers
-from pipeline.bulk.score import Failure, Job, PartResult, score_part
+from pipeline.bulk.score import BATCHING, Failure, Job, PartResult, score_part
 from pipeline.lake.lake import Lake
+from pipeline.lake.parts import parts_of
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry import __version__
@@ -152,7 +152,7 @@ def _score(job: Job, part_rows: int, workers: Workers) -> list[PartResult]:
     Raises:
         ReentryError: Some tracks could not be scored. All other parts are finished first.
     """
-    divide = partial(parts_of, job.lake, job.version, part_rows)
+    divide = partial(parts_of, job.lake, job.version, part_rows, window=BATCHING.window)
     parts = [part for bucket in workers.map(divide, range(BUCKETS)) for part in bucket]
     if not parts:
         raise InputError("the table has no rows", where=job.source)

@@ -14,21 +14,22 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from client.batching import RequestBatch, batches
+from client.batching import BatchConfig, RequestBatch, batches
 from pipeline.bulk.model import BulkModel, Scorer, scorer_of
-from pipeline.bulk.parts import BATCHING, Part, clean_rows
 from pipeline.lake.lake import Lake
-from pipeline.lake.tables import CLEAN, PREDICTIONS
+from pipeline.lake.parts import Part, clean_rows, read_part
+from pipeline.lake.tables import CLEAN, PREDICTIONS, STEP
 from reentry.errors import LakeError
 from reentry.schema import MEASUREMENT_COLUMNS, NO_ONSET_TIMESTAMP, TIMESTAMP, TRACK_ID
 from reentry.tracks import Track
 
-STEP: Final = "step"
-"""Column with the number of a row in its track."""
+BATCHING: Final = BatchConfig(tracks=16, window=131_072)
+"""Limits of one run of the network. A window is the tracks, in order of their ids, up to this number of steps. Tracks
+share a batch only with their neighbours in a window, and a part is a sequence of whole windows, so that the results
+depend neither on the size of the parts nor on the number of workers."""
 _ONSETS: Final = b"onsets"
 """Key, in the metadata of a file, of the number of tracks that enter reentry."""
 _FILE_SCHEMA: Final = pa.schema([field for field in PREDICTIONS.schema if field.name not in PREDICTIONS.partition_by])
@@ -119,7 +120,7 @@ def score_part(job: Job, part: Part) -> PartResult:
         return replace(finished, reused=True)
     scorer = scorer_of(job.model)
     with lake.errors(CLEAN.name, job.version):
-        rows = _read(clean_rows(job.lake, job.version), part)
+        rows = read_part(clean_rows(job.lake, job.version), part, [TRACK_ID.name, STEP, *MEASUREMENT_COLUMNS])
     columns = _Columns(len(rows))
     for batch in batches(_tracks(rows), BATCHING):
         columns.add(scorer, batch)
@@ -146,24 +147,6 @@ def _finished(files: FileSystem, path: str, part: Part) -> PartResult | None:
     if metadata.num_rows != part.rows:
         return None
     return PartResult(part=part, path=path, size=info.size, onsets=int(metadata.metadata[_ONSETS]))
-
-
-def _read(rows: ds.Dataset, part: Part) -> pa.Table:
-    """Return track ids, steps and measurements of a part, ordered by track and step."""
-    track_id = ds.field(TRACK_ID.name)
-    chosen = (ds.field("bucket") == part.bucket) & (track_id >= part.first) & (track_id <= part.last)
-    # The default reads far ahead, which takes more memory than the part itself.
-    table = rows.to_table(
-        [TRACK_ID.name, STEP, *MEASUREMENT_COLUMNS],
-        filter=chosen,
-        use_threads=False,
-        batch_readahead=1,
-        fragment_readahead=1,
-    )
-    tracks, steps = np.diff(table.column(TRACK_ID.name).to_numpy()), np.diff(table.column(STEP).to_numpy())
-    if ((tracks > 0) | ((tracks == 0) & (steps == 1))).all():
-        return table
-    return table.sort_by([(TRACK_ID.name, "ascending"), (STEP, "ascending")])  # files may hold the rows in any order
 
 
 def _measurements(rows: pa.Table) -> npt.NDArray[np.float64]:

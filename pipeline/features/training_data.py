@@ -16,8 +16,8 @@ import pyarrow as pa
 import torch
 from deltalake import DeltaTable, QueryBuilder
 
-from pipeline.features.build import SOURCE
 from pipeline.features.held_out import is_held_out
+from pipeline.features.kept import SOURCE
 from pipeline.lake.files import missing_files
 from pipeline.lake.history import commits
 from pipeline.lake.lake import Lake

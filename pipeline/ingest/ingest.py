@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from pipeline.ingest.known import known_keys
+from pipeline.ingest.known import ingested_keys, known_keys
 from pipeline.ingest.landing import ChangedError, Landed, Landing
 from pipeline.ingest.read import DUPLICATE, FileContent, read_landed, whole_file_in_quarantine
 from pipeline.lake.lake import Lake, sql_text
@@ -41,11 +41,11 @@ class HourReport:
     files: int = 0
     """Files in the landing folder."""
     known: int = 0
-    """Files that were ingested before, by this or another process."""
+    """Files that were ingested before, by this or another process, and files with their content."""
     ingested: int = 0
     """Files whose rows this run added."""
     duplicates: int = 0
-    """Files with the content of another file, which add no row."""
+    """New files with the content of another file, which add no row."""
     unusable: int = 0
     """Files that are in quarantine as a whole."""
     changed: int = 0
@@ -107,7 +107,7 @@ def ingest(settings: PipelineSettings, hours: Sequence[str]) -> IngestReport:
     landing, lake = Landing(settings.landing, keys), Lake(settings.lake)
     landing.require()
     listed = [(hour, landing.objects(hour)) for hour in hours]
-    done = known_keys(lake, [each for _, objects in listed for each in objects])
+    done = ingested_keys(lake, [each for _, objects in listed for each in objects])
     reports = []
     with progress("ingesting", sum(len(objects) for _, objects in listed) - len(done), "files") as advance:
         for hour, objects in listed:
@@ -238,18 +238,31 @@ class _Hour:
     def _duplicates(self, new: Sequence[str], raw: DeltaTable | None) -> set[str]:
         """Return the keys of the files whose content another object has, in `raw` or earlier in this run.
 
-        An object whose rows this run replaces does not count.
+        An object whose rows this run replaces does not count. A file of an object with rows in `raw` is no duplicate,
+        because it replaces them, which may be those of another content.
         """
         found, seen = set(), set()
-        replaced = {self._files[key].landed.name for key in new if not self._files[key].unusable}
-        for key in new:
+        usable = [key for key in new if not self._files[key].unusable]
+        names = {self._files[key].landed.name for key in usable}
+        replacing = self._with_rows(names, raw)
+        for key in sorted(usable, key=lambda key: self._files[key].landed.name not in replacing):
             file = self._files[key]
-            if file.unusable:
-                continue
             known = raw is not None and raw.transaction_version(file.content_key) is not None
-            if file.content in seen or (known and self._is_held(file, raw, replaced)):
+            if file.landed.name not in replacing and (
+                file.content in seen or (known and self._is_held(file, raw, names))
+            ):
                 found.add(key)
             seen.add(file.content)
+        return found
+
+    def _with_rows(self, names: Collection[str], raw: DeltaTable | None) -> set[str]:
+        """Return the names of the objects of this hour that have rows in `raw`."""
+        if raw is None or not names:
+            return set()
+        earlier = (ds.field("hour") == self._report.hour) & ds.field("object").isin(pa.array(sorted(names)))
+        found: set[str] = set()
+        for batch in raw.to_pyarrow_dataset().to_batches(columns=["object"], filter=earlier):
+            found.update(batch.column(0).unique().to_pylist())
         return found
 
     @staticmethod
@@ -264,13 +277,11 @@ class _Hour:
 
         An unusable file does not replace the rows of an earlier one.
         """
-        names = [self._files[key].landed.name for key in new if not self._files[key].unusable]
-        if not names:
+        names = {self._files[key].landed.name for key in new if not self._files[key].unusable}
+        if not self._with_rows(names, table):
             return None
-        earlier = (ds.field("hour") == self._report.hour) & ds.field("object").isin(names)
-        if not table.to_pyarrow_dataset().head(1, columns=["object"], filter=earlier).num_rows:
-            return None
-        listed = ", ".join(sql_text(name) for name in names)
+        # New objects are listed too, because every written row must satisfy the condition.
+        listed = ", ".join(sql_text(name) for name in sorted(names))
         return f"hour = {sql_text(self._report.hour)} AND object IN ({listed})"
 
 

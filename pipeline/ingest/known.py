@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +41,13 @@ def known_keys(lake: Lake, objects: Sequence[Landed]) -> set[str]:
 def ingested_keys(lake: Lake, objects: Sequence[Landed]) -> set[str]:
     """Return the keys of the objects whose rows are in `raw`, their own or those of an object with the same content.
 
+    A duplicate is known from its entry in `quarantine`. It counts only while the other object keeps its rows: not if
+    one of `objects` is another content of it, which replaces them.
+
+    Args:
+        lake: The lake.
+        objects: All objects of some hours.
+
     Raises:
         LakeError: The lake is unavailable.
     """
@@ -48,20 +55,31 @@ def ingested_keys(lake: Lake, objects: Sequence[Landed]) -> set[str]:
     waiting = [each for each in objects if each.key not in known]
     if not waiting or not lake.exists(QUARANTINE.name) or not lake.exists(RAW.name):
         return known
-    chosen = (pc.field("rule") == DUPLICATE) & pc.field("hour").isin(pa.array(sorted({each.hour for each in waiting})))
+    hours = pc.field("hour").isin(pa.array(sorted({each.hour for each in objects})))
     with lake.errors(QUARANTINE.name):
         entries = (
             lake.open(QUARANTINE.name)
             .to_pyarrow_dataset()
-            .to_table(columns=["object", "etag", "content"], filter=chosen)
+            .to_table(columns=["object", "etag", "content"], filter=hours & (pc.field("rule") == DUPLICATE))
         )
     contents = {(row["object"], row["etag"]): row["content"] for row in entries.to_pylist()}
     wanted = {contents[each.name, each.etag] for each in waiting if (each.name, each.etag) in contents}
+    if not wanted:
+        return known
+    kept = ~pc.field("object").isin(pa.array([each.name for each in waiting]))
     with lake.errors(RAW.name):
-        found = (
-            lake.open(RAW.name)
-            .to_pyarrow_dataset()
-            .to_table(columns=["content"], filter=pc.field("content").isin(pa.array(sorted(wanted), pa.string())))
-        )
-    held = set(found.column("content").unique().to_pylist())
+        rows = lake.open(RAW.name).to_pyarrow_dataset()
+        held = _contents(rows, wanted, kept & hours)
+        # Mostly the other object is of the same hours; otherwise all files of `raw` are opened.
+        held |= _contents(rows, wanted - held, kept)
     return known | {each.key for each in waiting if contents.get((each.name, each.etag)) in held}
+
+
+def _contents(rows: ds.Dataset, wanted: Set[str], chosen: pc.Expression) -> set[str]:
+    """Return which contents chosen rows have."""
+    found: set[str] = set()
+    if wanted:
+        among = pc.field("content").isin(pa.array(sorted(wanted)))
+        for batch in rows.to_batches(columns=["content"], filter=chosen & among):
+            found.update(batch.column(0).unique().to_pylist())
+    return found

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+
 from pipeline.lake.object_store import object_store
 from pipeline.privacy.keys import PseudonymKeys
 from reentry.errors import LakeError
@@ -37,6 +39,11 @@ class Landed:
     def key(self) -> str:
         """Name of this content at this place, which is ingested once."""
         return "object:" + hashlib.sha256(f"{self.name}\n{self.etag}".encode()).hexdigest()
+
+    def columns(self, content: str, rows: int) -> dict[str, pa.Array]:
+        """Return the columns of `raw` and `quarantine` that name the file and the fingerprint of its content."""
+        values = {"hour": self.hour, "object": self.name, "etag": self.etag, "content": content}
+        return {name: pa.repeat(pa.scalar(value, pa.string()), rows) for name, value in values.items()}
 
 
 class ChangedError(Exception):

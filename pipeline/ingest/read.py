@@ -7,8 +7,6 @@ Shapes: N rows of the file, M measurement columns.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,14 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from pipeline.ingest.faults import masked_names, quarantine_rows, with_previews
 from pipeline.ingest.landing import Landed
-from pipeline.ingest.other_columns import Texts, read_other_columns
-from pipeline.lake.tables import EXTRA, KEY_ID, OPEN, OPERATOR_ID, QUARANTINE, RAW, SEVERITY, bucket_of
+from pipeline.ingest.other_columns import Texts, extra_column, read_other_columns
+from pipeline.lake.tables import EXTRA, KEY_ID, OPERATOR_ID, RAW, SEVERITY, bucket_of
 from pipeline.privacy.keys import PseudonymKeys
-from pipeline.privacy.pseudonyms import EXTRA_TEXT, OPERATOR, SENSOR, pseudonyms, usual_form
-from pipeline.privacy.scrub import masked, rounded
+from pipeline.privacy.pseudonyms import OPERATOR, SENSOR, pseudonyms
 from reentry.errors import TrackFileError
-from reentry.schema import LATITUDE, LONGITUDE, MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
+from reentry.schema import MEASUREMENT_COLUMNS, REENTRY_PHASE, SENSOR_ID, TRACK_COLUMNS, TRACK_ID
 from reentry.tracks.cells import NO_LABEL, RECORD, Records, parse
 from reentry.tracks.sources import Source, open_source
 from reentry.tracks.write import origin_of
@@ -41,8 +39,6 @@ LARGEST_FILE: Final = 2_000_000
 """Largest number of rows of a file, which is held in memory: a megabyte of Parquet can have a thousand million rows."""
 _INEXACT: Final = "too large: a sensor id must lie within 2**53"
 _POSITION: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in MEASUREMENT_COLUMNS}
-_COLUMN_NAME: Final = re.compile(r"(?!.*[0-9]{3})[a-z][a-z0-9_]{0,39}")
-"""Usual form of a column name, such as snr or band_2: small letters, and numbers of one or two digits."""
 _FAULT_COLUMNS: Final = ["row", "column", "problem", "got"]
 
 
@@ -91,17 +87,7 @@ def whole_file_in_quarantine(landed: Landed, content: str, rule: str) -> FileCon
     """Return the content of a file that is not used."""
     entry = pd.DataFrame({"row": [None], "column": [None], "problem": [rule], "preview": [None], "track_id": [None]})
     return FileContent(
-        landed=landed, content=content, raw=RAW.schema.empty_table(), quarantine=_quarantine(entry, landed, content)
-    )
-
-
-def masked_names(problem: str) -> str:
-    """Return the problem of a file without the texts that the file chose, such as a misspelt column name.
-
-    Such a text is quoted, and may itself contain quotes, so everything from the first to the last quote is masked.
-    """
-    return re.sub(
-        r"([\"']).*[\"']", lambda match: f"{match[1]}{masked(match[0][1:-1])}{match[1]}", problem, flags=re.DOTALL
+        landed=landed, content=content, raw=RAW.schema.empty_table(), quarantine=quarantine_rows(entry, landed, content)
     )
 
 
@@ -130,7 +116,7 @@ def _read(path: Path, landed: Landed, content: str, keys: PseudonymKeys) -> File
         rows=rows,
         bad_rows=len(bad),
         raw=_raw(good, texts, _simulated(path), landed, content, keys),
-        quarantine=_quarantine(_with_previews(faults, records), landed, content),
+        quarantine=quarantine_rows(with_previews(faults, records), landed, content),
         warnings=tuple(warnings),
     )
 
@@ -161,43 +147,6 @@ def _column_without_numbers(faults: pd.DataFrame, rows: int) -> str | None:
     return str(whole.index[0]) if len(whole) and rows > 1 else None
 
 
-def _with_previews(faults: pd.DataFrame, records: Records) -> pd.DataFrame:
-    """Add the track of each fault and a preview of its cell without digits and letters."""
-    order = np.searchsorted(records["row"], faults["row"].to_numpy(np.int64))
-    known = np.append(records["row"], -1)[order] == faults["row"].to_numpy(np.int64)
-    place = np.minimum(order, max(len(records) - 1, 0))
-    previews: list[str] = []
-    tracks: list[int | None] = []
-    for index, (column, got) in enumerate(zip(faults["column"], faults["got"], strict=True)):
-        text = str(got) if column == "" or got == "nothing" else masked(str(got))
-        if known[index]:
-            values = records["measurement"][place[index]]
-            text += f" near {_place(*(float(values[_POSITION[each.name]]) for each in (LATITUDE, LONGITUDE)))}"
-        previews.append(text)
-        tracks.append(int(records["track_id"][place[index]]) if known[index] else None)
-    return faults.assign(preview=previews, track_id=pd.array(tracks, dtype="Int64"))
-
-
-def _place(latitude: float, longitude: float) -> str:
-    """Return coordinates for a preview. A value out of range may be an id in the wrong column."""
-    plausible = abs(latitude) <= 90.0 and abs(longitude) <= 360.0
-    return f"{rounded(latitude)}, {rounded(longitude)} degrees" if plausible else "an invalid place"
-
-
-def _quarantine(faults: pd.DataFrame, landed: Landed, content: str) -> pa.Table:
-    count = len(faults)
-    columns = {
-        **_origin(landed, content, count),
-        "row": pa.array(faults["row"].tolist(), pa.int64()),
-        "track_id": pa.array([None if pd.isna(each) else int(each) for each in faults["track_id"]], pa.int64()),
-        "column": pa.array([each or None for each in faults["column"]], pa.string()),
-        "rule": pa.array(faults["problem"].tolist(), pa.string()),
-        "preview": pa.array(faults["preview"].tolist(), pa.string()),
-        "status": pa.array([OPEN] * count, pa.string()),
-    }
-    return pa.table(columns, schema=QUARANTINE.schema)
-
-
 def _simulated(path: Path) -> dict[str, int]:
     """Return the severity that a simulation has recorded in the file; empty for other files."""
     severity = (origin_of(path) or {}).get(SEVERITY)
@@ -221,7 +170,7 @@ def _raw(
     other = {name: each for name, each in texts.items() if name != OPERATOR_ID}
     label = good["reentry_phase"]
     columns: dict[str, Any] = {
-        **_origin(landed, content, len(good)),
+        **landed.columns(content, len(good)),
         "row": good["row"],
         "bucket": bucket,
         TRACK_ID.name: good["track_id"],
@@ -229,7 +178,7 @@ def _raw(
         REENTRY_PHASE.name: pa.array(label, pa.int8(), mask=label == NO_LABEL),
         OPERATOR_ID: _operators(texts.get(OPERATOR_ID), good["row"], keys),
         KEY_ID: pa.array([keys.current] * len(good), pa.string()),
-        EXTRA: _extra(other, simulated, good["row"], keys),
+        EXTRA: extra_column(other, simulated, good["row"], keys),
     }
     for name, position in _POSITION.items():
         values = good["measurement"][:, position]
@@ -237,45 +186,8 @@ def _raw(
     return pa.table([pa.array(columns[field.name], field.type) for field in RAW.schema], schema=RAW.schema)
 
 
-def _origin(landed: Landed, content: str, count: int) -> dict[str, Any]:
-    values = {"hour": landed.hour, "object": landed.name, "etag": landed.etag, "content": content}
-    return {name: pa.array([value] * count, pa.string()) for name, value in values.items()}
-
-
 def _operators(texts: Texts | None, rows: npt.NDArray[np.int64], keys: PseudonymKeys) -> pa.Array:
     if texts is None:
         return pa.nulls(len(rows), pa.int64())
     of_operator = pseudonyms(OPERATOR, texts[rows], keys)
     return pa.array([of_operator[text] if text else None for text in texts[rows]], pa.int64())
-
-
-def _extra(
-    columns: Mapping[str, Texts], simulated: Mapping[str, int], rows: npt.NDArray[np.int64], keys: PseudonymKeys
-) -> pa.Array:
-    """Return unknown columns as JSON objects: plain decimal fractions stay, every other text becomes a pseudonym.
-
-    So does a column name that is not in the usual form of one, because a file without a header has cells for names. A
-    whole number or a text of an unknown column may identify somebody. What a simulation records of itself does not.
-    """
-    if not columns and not simulated:
-        return pa.nulls(len(rows), pa.string())
-    safe = {_safe_name(name, keys): _safe(texts[rows], keys) for name, texts in columns.items()}
-    objects = ({name: safe[name][row] for name in safe} | dict(simulated) for row in range(len(rows)))
-    return pa.array([json.dumps(each) for each in objects], pa.string())
-
-
-def _safe_name(name: str, keys: PseudonymKeys) -> str:
-    return name if _COLUMN_NAME.fullmatch(name) else f"hmac:{pseudonyms(EXTRA_TEXT, [name], keys)[name]}"
-
-
-def _safe(texts: Texts, keys: PseudonymKeys) -> list[float | str | None]:
-    cache: dict[str, float | str | None] = {"": None}
-    for text in set(texts) - {""}:
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        usual = usual_form(text)
-        is_fraction = np.isfinite(number) and not number.is_integer()
-        cache[text] = number if is_fraction else f"hmac:{pseudonyms(EXTRA_TEXT, [usual], keys)[usual]}"
-    return [cache[text] for text in texts]

@@ -18,6 +18,15 @@ def missing_files(lake: Lake, name: str, version: int) -> list[str]:
     table = lake.open(name, version)
     with lake.errors(name, version):
         paths = table.to_pyarrow_dataset().files
+    return missing_of(lake, name, paths)
+
+
+def missing_of(lake: Lake, name: str, paths: Sequence[str]) -> list[str]:
+    """Return those of some paths below a table at which there is no file.
+
+    Raises:
+        LakeError: The store is unavailable.
+    """
     return [info.path for info in file_infos(lake, name, paths) if info.type is FileType.NotFound]
 
 

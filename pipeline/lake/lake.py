@@ -13,12 +13,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 from arro3.core.types import ArrowStreamExportable
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
@@ -51,6 +52,18 @@ _TABLE_SETTINGS: Final = {
     # The log outlives the files, so it must not hold the least and greatest value of their columns.
     "delta.dataSkippingNumIndexedCols": "0",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFiles:
+    """Parquet files for a commit to a table."""
+
+    add: Sequence[AddAction]
+    """The files, with paths relative to the table."""
+    replaced: Sequence[str] = ()
+    """Partitions whose earlier files are removed, as values of the column that the table is partitioned by."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Entries for the history of the table."""
 
 
 class Lake:
@@ -172,18 +185,17 @@ class Lake:
                 has got a fence meanwhile.
         """
 
-        def write(table: DeltaTable, new: Sequence[str], commit: CommitProperties) -> None:
-            self._write(table, rows_of(new, table), replace(new, table), commit)
+        def write(table: DeltaTable, new: Sequence[str], transactions: list[Transaction]) -> None:
+            self._write(table, rows_of(new, table), replace(new, table), _commit(metadata, transactions))
 
-        return self._once(name, keys, write, also=also or {}, choose=choose, metadata=metadata or {}, fences=fences)
+        return self._once(name, keys, write, also=also or {}, choose=choose, fences=fences)
 
-    def add_files_once(
+    def commit_files_once(
         self,
         name: str,
         key: str,
-        files: Sequence[AddAction],
+        files_of: Callable[[DeltaTable], NewFiles],
         *,
-        metadata: Mapping[str, str] | None = None,
         fences: Mapping[str, int] | None = None,
     ) -> bool:
         """Commit Parquet files that were written below the table's location, in one commit, see `files`.
@@ -191,8 +203,8 @@ class Lake:
         Args:
             name: Name of the table.
             key: Name of the unit of work; if an earlier commit has had it, nothing is committed.
-            files: The files, with paths relative to the table.
-            metadata: Entries for the history of the table.
+            files_of: Function from the table to the files; it may be called again. If their partitions replace
+                earlier ones, columns that the table lacks are added to it.
             fences: See `commit_once`.
 
         Returns:
@@ -203,12 +215,20 @@ class Lake:
                 meanwhile.
         """
 
-        def write(table: DeltaTable, _new: Sequence[str], commit: CommitProperties) -> None:
-            _add_files(name, table, files, commit)
+        def write(table: DeltaTable, _new: Sequence[str], transactions: list[Transaction]) -> None:
+            files = files_of(table)
+            partition_by = list(TABLES[name].partition_by)
+            replaced = [(partition_by[0], "in", list(files.replaced))] if files.replaced else None
+            table.create_write_transaction(
+                list(files.add),
+                "overwrite" if replaced else "append",  # without a filter, overwrite would remove everything
+                _widened(table, TABLES[name].schema) if replaced else table.schema(),
+                partition_by,
+                replaced,
+                commit_properties=_commit(files.metadata, transactions),
+            )
 
-        return bool(
-            self._once(name, [key], write, also={}, choose=lambda keys, _: keys, metadata=metadata or {}, fences=fences)
-        )
+        return bool(self._once(name, [key], write, also={}, choose=lambda keys, _table: keys, fences=fences))
 
     def fences(self, *names: str) -> dict[str, int]:
         """Return how many fences each of some tables has, 0 for a table that does not exist.
@@ -227,15 +247,14 @@ class Lake:
             LakeError: The store is unavailable, or other writers never let a commit pass.
         """
 
-        def commit(table: DeltaTable) -> None:
+        def attempt(table: DeltaTable) -> None:
             fence = Transaction(_FENCES, self._fences_of(table) + 1)
-            properties = CommitProperties(
-                app_transactions=[fence], custom_metadata={FENCE: str(fence.version)}, max_commit_retries=0
-            )
-            _add_files(name, table, [], properties)
+            properties = _commit({FENCE: str(fence.version)}, [fence])
+            partition_by = list(TABLES[name].partition_by)
+            table.create_write_transaction([], "append", table.schema(), partition_by, commit_properties=properties)
 
         self.create(name)
-        self._until_committed(name, commit)
+        self._repeated(name, attempt)
 
     @staticmethod
     def _fences_of(table: DeltaTable) -> int:
@@ -249,16 +268,15 @@ class Lake:
         self,
         name: str,
         keys: Sequence[str],
-        write: Callable[[DeltaTable, Sequence[str], CommitProperties], None],
+        write: Callable[[DeltaTable, Sequence[str], list[Transaction]], None],
         *,
         also: Mapping[str, str],
         choose: Callable[[Sequence[str], DeltaTable], Sequence[str]],
-        metadata: Mapping[str, str],
         fences: Mapping[str, int] | None,
     ) -> list[str]:
-        """Call `write` with the keys that no earlier commit has had, until no other commit comes between."""
+        """Call `write` with the keys that no earlier commit has had, and the transactions that record them."""
 
-        def commit(table: DeltaTable) -> list[str]:
+        def attempt(table: DeltaTable) -> list[str]:
             new = list(choose([key for key in keys if table.transaction_version(key) is None], table))
             if not new:
                 return []
@@ -271,16 +289,11 @@ class Lake:
                     fix="run the command again",
                 )
             names = dict.fromkeys([*new, *(also[key] for key in new if key in also)])
-            properties = CommitProperties(
-                app_transactions=[Transaction(name, 1) for name in names],
-                custom_metadata=dict(metadata),
-                max_commit_retries=0,
-            )
-            write(table, new, properties)
+            write(table, new, [Transaction(each, 1) for each in names])
             return new
 
         self.create(name)
-        return self._until_committed(name, commit)
+        return self._repeated(name, attempt)
 
     def rewrite(
         self,
@@ -310,15 +323,13 @@ class Lake:
         column = TABLES[name].partition_by[0]
         quoted = partition if pa.types.is_integer(TABLES[name].schema.field(column).type) else sql_text(partition)
 
-        def commit(table: DeltaTable) -> bool:
+        def attempt(table: DeltaTable) -> bool:
             rows = rows_of(table)
-            if rows is None:
-                return False
-            properties = CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0)
-            self._write(table, rows, f"{column} = {quoted}", properties)
-            return True
+            if rows is not None:
+                self._write(table, rows, f"{column} = {quoted}", _commit(metadata))
+            return rows is not None
 
-        return self._until_committed(name, commit)
+        return self._repeated(name, attempt)
 
     def update(self, name: str, values: Mapping[str, str], predicate: str) -> None:
         """Set columns of text in the rows of a table that satisfy an SQL predicate.
@@ -327,51 +338,34 @@ class Lake:
             LakeError: The store is unavailable, or other writers never let a commit pass.
         """
 
-        def commit(table: DeltaTable) -> None:
-            table.update(
-                new_values=dict(values),
-                predicate=predicate,
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
+        def attempt(table: DeltaTable) -> None:
+            table.update(new_values=dict(values), predicate=predicate, commit_properties=_commit())
 
-        self._until_committed(name, commit)
+        self._repeated(name, attempt)
 
-    def _until_committed(self, name: str, commit: Callable[[DeltaTable], Result]) -> Result:
-        """Call a function with the newest version of a table until no other commit comes between.
+    def _repeated(self, name: str, attempt: Callable[[DeltaTable], Result]) -> Result:
+        """Call a function with the newest version of a table until no other commit comes before its own.
 
         Raises:
             LakeError: The store is unavailable, or other writers never let a commit pass.
         """
-        for attempt in range(_ATTEMPTS):
+        for number in range(_ATTEMPTS):
+            table = self.open(name)
             try:
                 with self.errors(name):
-                    return commit(self.open(name))
+                    return attempt(table)
             except CommitFailedError:
-                _log.debug("%s: another commit came first, attempt %d", self.uri(name), attempt + 1)
+                _log.debug("%s: another commit came first, attempt %d", self.uri(name), number + 1)
                 time.sleep(random.uniform(0.0, _LONGEST_PAUSE))  # spreads the writers
         raise LakeError("every attempt lost to another commit", where=self.uri(name), fix="run the command again later")
 
     @staticmethod
     def _write(table: DeltaTable, rows: ArrowStreamExportable, predicate: str | None, commit: CommitProperties) -> None:
+        common: dict[str, Any] = {"commit_properties": commit, "writer_properties": _ROW_GROUPS}
         if predicate is None:
-            write_deltalake(
-                table,
-                rows,
-                mode="append",
-                schema_mode="merge",
-                commit_properties=commit,
-                writer_properties=_ROW_GROUPS,
-            )
+            write_deltalake(table, rows, mode="append", schema_mode="merge", **common)
         else:
-            write_deltalake(
-                table,
-                rows,
-                mode="overwrite",
-                predicate=predicate,
-                schema_mode="merge",
-                commit_properties=commit,
-                writer_properties=_ROW_GROUPS,
-            )
+            write_deltalake(table, rows, mode="overwrite", predicate=predicate, schema_mode="merge", **common)
 
     def committed(self, name: str, keys: Sequence[str]) -> set[str]:
         """Return which keys `commit_once` has committed; none if the table does not exist."""
@@ -403,14 +397,23 @@ class Lake:
             ) from error
 
 
-def _add_files(name: str, table: DeltaTable, files: Sequence[AddAction], commit: CommitProperties) -> None:
-    partition_by = list(TABLES[name].partition_by)
-    table.create_write_transaction(list(files), "append", table.schema(), partition_by, commit_properties=commit)
-
-
 def _in_one_line(text: str) -> str:
     """Return the text of an error of Delta Lake, whose causes are on lines of their own, behind coloured arrows."""
     return ": ".join(re.sub(r"\x1b\[\d*m|↳", "", line).strip() for line in text.strip().splitlines())
+
+
+def _commit(
+    metadata: Mapping[str, str] | None = None, transactions: list[Transaction] | None = None
+) -> CommitProperties:
+    """Return properties of a commit that fails if another one comes first; by default Delta Lake repeats it."""
+    return CommitProperties(app_transactions=transactions, custom_metadata=dict(metadata or {}), max_commit_retries=0)
+
+
+def _widened(table: DeltaTable, schema: pa.Schema) -> Schema:
+    """Return the schema of a table with the columns of another schema that it lacks."""
+    present = table.schema()
+    names = {field.name for field in present.fields}
+    return Schema([*present.fields, *(each for each in Schema.from_arrow(schema).fields if each.name not in names)])
 
 
 def sql_text(text: str) -> str:

@@ -20,11 +20,11 @@ import pytest
 
 from client.predict import PredictConfig, predict_file
 from pipeline.bulk import run
-from pipeline.bulk.parts import Part
 from pipeline.bulk.pool import ProcessPool
 from pipeline.bulk.run import score_bulk
 from pipeline.bulk.score import Job, PartResult, score_part
 from pipeline.lake.lake import Lake
+from pipeline.lake.parts import Part
 from pipeline.lake.tables import PREDICTIONS
 from reentry.serving import EmbeddedServer
 from tests.bulk import InThisProcess, config_of, predictions

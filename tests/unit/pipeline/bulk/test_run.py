@@ -13,10 +13,10 @@ import pytest
 from client.batching import BatchConfig
 from pipeline.bulk import run as runs
 from pipeline.bulk.commit import BulkSummary, commit
-from pipeline.bulk.parts import Part
 from pipeline.bulk.run import run_name, score_bulk
 from pipeline.bulk.score import Job, PartResult
 from pipeline.lake.lake import Lake
+from pipeline.lake.parts import Part
 from pipeline.lake.reference import TableReference
 from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry.errors import ConfigError, InputError, LakeError, ReentryError, RepositoryError
@@ -44,7 +44,7 @@ def lake(tmp_path: Path) -> Lake:
 def test_the_results_do_not_depend_on_the_size_of_the_parts(
     tmp_path: Path, lake: Lake, model_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("parts", "score"):
+    for module in ("run", "score"):
         monkeypatch.setattr(f"pipeline.bulk.{module}.BATCHING", BatchConfig(tracks=3, window=100))
     copy = Lake(str(shutil.copytree(lake.location, tmp_path / "copy")))
     small = score_bulk(config_of(lake, model_repository, part_rows=1))
@@ -179,7 +179,7 @@ def test_results_of_an_ended_run_are_deleted_if_rows_were_erased(
     ("settings", "error", "text"),
     [
         ({"source": TableReference("raw", 1)}, InputError, "expected lake:clean@VERSION; got lake:raw@1"),
-        ({"source": TableReference("clean", 9)}, LakeError, "clean@9"),
+        ({"source": TableReference("clean", 9)}, LakeError, "clean: there is no such version; expected 0 to 1; got 9"),
         ({"processes": 0}, ConfigError, "processes out of range"),
         ({"part_rows": 0}, ConfigError, "rows of a part out of range"),
         ({"model_version": "2"}, RepositoryError, "no such version"),

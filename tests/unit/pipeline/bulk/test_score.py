@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.bulk.model import BulkModel, scorer_of
-from pipeline.bulk.parts import Part, parts_of
 from pipeline.bulk.score import Job, score_part
 from pipeline.lake.lake import Lake
+from pipeline.lake.parts import Part, parts_of
 from pipeline.lake.tables import BUCKETS, CLEAN, PREDICTIONS
 from reentry.decision import decide_tracks
 from reentry.errors import RepositoryError

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.clean.build import build_clean
 from pipeline.ingest.ingest import IngestReport, ingest
-from pipeline.ingest.landing import Landing
+from pipeline.ingest.landing import Landed, Landing
 from pipeline.ingest.read import LARGEST_FILE
 from pipeline.lake.lake import Lake
 from pipeline.lake.tables import QUARANTINE, RAW, SUPERSEDED
@@ -43,6 +44,20 @@ def change(path: Path, **cells: Any) -> None:
     for name, value in cells.items():
         table.loc[3, name] = value
     table.to_csv(path, index=False)
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the landing files that are read."""
+    names: list[str] = []
+    fetch = Landing.fetch
+
+    def noted(self: Landing, landed: Landed, path: Path) -> str:
+        names.append(landed.name)
+        return fetch(self, landed, path)
+
+    monkeypatch.setattr(Landing, "fetch", noted)
+    return names
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
@@ -86,7 +101,8 @@ def test_a_file_with_the_content_of_another_one_adds_no_rows(settings: PipelineS
         land(settings, name, flat_track(1))
     assert run(settings).hours[0].duplicates == 1
     land(settings, "c.csv", flat_track(1))
-    assert run(settings).hours[0].duplicates == 2
+    report = run(settings).hours[0]
+    assert (report.duplicates, report.known) == (1, 2)
     assert set(rows(lake)["object"]) == {f"{HOUR}/a.csv"}
     assert rows(lake, "quarantine")["rule"].tolist() == ["the same content as another file"] * 2
 
@@ -334,6 +350,108 @@ def test_a_duplicate_gets_its_rows_when_the_other_file_is_replaced(settings: Pip
     assert rows(lake).groupby("object")["track_id"].first().to_dict() == {f"{HOUR}/a.csv": 2, f"{HOUR}/b.csv": 1}
     assert set(rows(lake, "quarantine")["status"]) == {SUPERSEDED}
     assert run(settings).hours[0].known == 2
+
+
+@pytest.mark.parametrize("other_hour", [HOUR, "2026-11-01T08"])
+def test_a_duplicate_is_read_once(settings: PipelineSettings, fetched: list[str], other_hour: str) -> None:
+    land(settings, "a.csv", flat_track(1), hour=other_hour)
+    ingest(settings, [other_hour])
+    land(settings, "b.csv", flat_track(1))
+    assert run(settings).hours[0].duplicates == 1
+    fetched.clear()
+    report = run(settings).hours[0]
+    assert (report.known, report.duplicates, report.warnings) == (report.files, 0, [])
+    assert fetched == []
+
+
+def test_an_unusable_file_is_read_once(settings: PipelineSettings, fetched: list[str]) -> None:
+    land(settings, "a.csv", flat_track(1)).write_text("nothing\n1\n")
+    assert run(settings).hours[0].unusable == 1
+    fetched.clear()
+    assert run(settings).hours[0].known == 1
+    assert fetched == []
+
+
+def test_a_duplicate_of_a_file_that_was_replaced_by_a_broken_one_is_read_once(
+    settings: PipelineSettings, lake: Lake, fetched: list[str]
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        path = land(settings, name, flat_track(1))
+    run(settings)
+    path.with_name("a.csv").write_text("nothing\n1\n")
+    run(settings)
+    fetched.clear()
+    assert run(settings).hours[0].known == 2
+    assert fetched == []
+    assert set(rows(lake)["object"]) == {f"{HOUR}/a.csv"}
+
+
+def test_a_duplicate_is_read_again_if_the_run_was_killed_before_the_rows_of_the_other_file(
+    settings: PipelineSettings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        land(settings, name, flat_track(1))
+    commit = Lake.commit_once
+
+    def killed(self: Lake, name: str, *rest: Any, **named: Any) -> list[str]:
+        if name == RAW.name:
+            raise KeyboardInterrupt
+        return commit(self, name, *rest, **named)
+
+    monkeypatch.setattr(Lake, "commit_once", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    monkeypatch.setattr(Lake, "commit_once", commit)
+    assert rows(lake, "quarantine")["rule"].tolist() == ["the same content as another file"]
+    report = run(settings).hours[0]
+    assert (report.ingested, report.duplicates, report.known) == (1, 1, 0)
+    assert set(rows(lake)["object"]) == {f"{HOUR}/a.csv"}
+
+
+def test_a_duplicate_in_another_hour_gets_its_rows_after_the_other_file_is_replaced(
+    settings: PipelineSettings, lake: Lake
+) -> None:
+    land(settings, "a.csv", flat_track(1), hour="2026-12-01T07")
+    land(settings, "b.csv", flat_track(1), hour="2026-12-01T08")
+    hours = ["2026-12-01T07", "2026-12-01T08"]
+    ingest(settings, hours)
+    assert [each.known for each in ingest(settings, hours).hours] == [1, 1]
+    land(settings, "a.csv", flat_track(2), hour="2026-12-01T07")
+    assert [each.ingested for each in ingest(settings, hours).hours] == [1, 1]
+    assert rows(lake).groupby("hour")["track_id"].first().to_dict() == dict(zip(hours, (2, 1), strict=True))
+
+
+def test_a_file_that_gets_the_content_of_another_one_loses_its_earlier_rows(
+    settings: PipelineSettings, lake: Lake, fetched: list[str]
+) -> None:
+    land(settings, "a.csv", flat_track(1))
+    land(settings, "b.csv", flat_track(2))
+    run(settings)
+    land(settings, "b.csv", flat_track(1))
+    assert run(settings).hours[0].ingested == 1
+    assert rows(lake).groupby("object")["track_id"].unique().map(list).to_dict() == {
+        f"{HOUR}/a.csv": [1],
+        f"{HOUR}/b.csv": [1],
+    }
+    assert build_clean(lake).rows == 20  # the rows of both files are equal
+    fetched.clear()
+    assert run(settings).hours[0].known == 2
+    assert fetched == []
+
+
+def test_a_file_that_is_uploaded_again_unchanged_keeps_its_duplicates_without_rows(
+    settings: PipelineSettings, lake: Lake, fetched: list[str]
+) -> None:
+    path = land(settings, "b.csv", flat_track(1))
+    run(settings)
+    land(settings, "a.csv", flat_track(1))
+    run(settings)
+    os.utime(path, (1, 1))
+    run(settings)
+    assert rows(lake).groupby("object").size().to_dict() == {f"{HOUR}/b.csv": 20}
+    fetched.clear()
+    assert run(settings).hours[0].known == 2
+    assert fetched == []
 
 
 def test_two_files_that_exchange_their_contents_keep_both(settings: PipelineSettings, lake: Lake) -> None:

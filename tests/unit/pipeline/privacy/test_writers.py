@@ -18,9 +18,10 @@ import pytest
 from deltalake.transaction import AddAction
 
 from pipeline.clean.build import build_clean
+from pipeline.features import build as features_module
 from pipeline.features.build import build_features
 from pipeline.ingest.ingest import ingest
-from pipeline.lake.lake import Lake
+from pipeline.lake.lake import Lake, NewFiles
 from pipeline.lake.storage import Storage
 from pipeline.privacy import erase as erasure
 from pipeline.privacy import rekey as rotation
@@ -83,7 +84,7 @@ def commit(filled: Filled, path: Path, fences: dict[str, int] | None = None) -> 
         data_change=True,
         stats="{}",
     )
-    filled.lake.add_files_once("raw", "late", [action], fences=fences)
+    filled.lake.commit_files_once("raw", "late", lambda _table: NewFiles(add=[action]), fences=fences)
 
 
 def ingest_later(filled: Filled) -> object:
@@ -133,7 +134,15 @@ def test_a_writer_that_has_read_its_rows_cannot_commit_them_after_an_erasure(
         writers.append(threading.current_thread())
         writer(filled)
 
+    compute = features_module._Build._compute
+
+    def compute_before_the_erasure(build: Any, buckets: list[int]) -> None:
+        compute(build, buckets)
+        ready.set()
+        assert erased.wait(120)
+
     monkeypatch.setattr(Lake, "_write", staticmethod(write_after_the_erasure))
+    monkeypatch.setattr(features_module._Build, "_compute", compute_before_the_erasure)
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(work)
         try:

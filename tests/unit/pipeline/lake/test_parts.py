@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.batching import BatchConfig, batches
-from pipeline.bulk.parts import clean_rows, cuts, parts_of
 from pipeline.lake.lake import Lake
+from pipeline.lake.parts import clean_rows, cuts, parts_of
 from pipeline.lake.tables import BUCKETS, bucket_of
 from reentry.errors import LakeError
 from reentry.tracks import Track
@@ -55,17 +55,14 @@ def test_the_tracks_of_a_batch_do_not_depend_on_the_size_of_the_parts(counts: li
     assert divided == [tuple(track.track_id for track in batch.tracks) for batch in batches(tracks_of(counts), config)]
 
 
-def test_the_parts_of_all_buckets_cover_the_tracks_of_one_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_parts_of_all_buckets_cover_the_tracks_of_one_version(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     flights = short_flights(30)
     version = write_clean(lake, flights)
     write_clean(lake, short_flights(3))  # a later version, which the parts must not see
-    monkeypatch.setattr("pipeline.bulk.parts.BATCHING", BatchConfig(window=100))
     found = []
     for bucket in range(BUCKETS):
-        for part in parts_of(lake.location, version, 100, bucket):
+        for part in parts_of(lake.location, version, 100, bucket, window=100):
             inside = flights[
                 (bucket_of(flights["track_id"].to_numpy()) == bucket)
                 & flights["track_id"].between(part.first, part.last)
@@ -79,5 +76,5 @@ def test_the_parts_of_all_buckets_cover_the_tracks_of_one_version(
 
 def test_a_missing_version_is_an_error_that_names_it(tmp_path: Path) -> None:
     write_clean(Lake(str(tmp_path)), short_flights(1))
-    with pytest.raises(LakeError, match="clean@7"):
+    with pytest.raises(LakeError, match="clean: there is no such version; expected 0 to 1; got 7"):
         clean_rows(str(tmp_path), 7)

@@ -1,8 +1,4 @@
-"""Parts of a frozen table: whole tracks of one bucket, of bounded size.
-
-Tracks share a batch only with their neighbours in a window, see `BATCHING`. A part is a sequence of whole windows, so
-that the results depend neither on the size of the parts nor on the number of workers.
-"""
+"""Parts of a version of the table `clean`: whole tracks of one bucket, of bounded size."""
 
 from __future__ import annotations
 
@@ -10,20 +6,16 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from client.batching import BatchConfig
 from pipeline.lake.lake import Lake
-from pipeline.lake.tables import CLEAN
+from pipeline.lake.tables import CLEAN, STEP
 from reentry.schema import TRACK_ID
 
-BATCHING: Final = BatchConfig(tracks=16, window=131_072)
-"""Limits of one run of the network. A window is the tracks, in order of their ids, up to this number of steps."""
 Ids = npt.NDArray[np.int64]
 
 
@@ -59,7 +51,25 @@ def clean_rows(lake: str, version: int) -> ds.Dataset:
         return table.to_pyarrow_dataset()
 
 
-def parts_of(lake: str, version: int, part_rows: int, bucket: int) -> list[Part]:
+def read_part(rows: ds.Dataset, part: Part, columns: Sequence[str]) -> pa.Table:
+    """Read a part, ordered by track and step.
+
+    Args:
+        rows: Rows of the table, see `clean_rows`.
+        part: The part.
+        columns: Columns to read, `track_id` and `step` among them.
+    """
+    track_id = ds.field(TRACK_ID.name)
+    chosen = (ds.field("bucket") == part.bucket) & (track_id >= part.first) & (track_id <= part.last)
+    # The default reads far ahead, which takes more memory than the part itself.
+    table = rows.to_table(list(columns), filter=chosen, use_threads=False, batch_readahead=1, fragment_readahead=1)
+    tracks, steps = np.diff(table.column(TRACK_ID.name).to_numpy()), np.diff(table.column(STEP).to_numpy())
+    if ((tracks > 0) | ((tracks == 0) & (steps == 1))).all():
+        return table
+    return table.sort_by([(TRACK_ID.name, "ascending"), (STEP, "ascending")])  # files may hold the rows in any order
+
+
+def parts_of(lake: str, version: int, part_rows: int, bucket: int, window: int = 1) -> list[Part]:
     """Divide a bucket of the table `clean` into parts. Only the track ids are read.
 
     Args:
@@ -67,6 +77,7 @@ def parts_of(lake: str, version: int, part_rows: int, bucket: int) -> list[Part]
         version: Version of the table.
         part_rows: Number of rows at which a part ends, with the window that reaches it.
         bucket: Number of the bucket.
+        window: Number of rows of the tracks that are never divided, see `cuts`.
 
     Raises:
         LakeError: The table cannot be read.
@@ -80,7 +91,7 @@ def parts_of(lake: str, version: int, part_rows: int, bucket: int) -> list[Part]
         return []
     ids, of_run = np.unique(np.concatenate([ids for ids, _ in runs]), return_inverse=True)
     counts = np.bincount(of_run, weights=np.concatenate([counts for _, counts in runs])).astype(np.int64)
-    starts = list(cuts(counts.tolist(), part_rows, BATCHING.window))
+    starts = list(cuts(counts.tolist(), part_rows, window))
     return [
         Part(
             bucket=bucket,
@@ -106,7 +117,8 @@ def cuts(counts: Sequence[int], part_rows: int, window: int) -> Iterator[int]:
     Args:
         counts: Number of rows of each track, in order of the ids.
         part_rows: See `parts_of`.
-        window: Number of rows at which `client.batching.batches` ends a window.
+        window: Number of rows at which a window ends, with the track that reaches it. A part is a sequence of whole
+            windows.
     """
     in_part = in_window = 0
     yield 0
