@@ -62,16 +62,16 @@ class Load:
         """End the load."""
         self._is_over.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(180)
 
     def wait_for(self, count: int) -> None:
         """Wait for a number of further answers."""
         goal = len(self.answered) + count
-        wait_until(lambda: len(self.answered) >= goal, seconds=90, what=f"{count} more answers")
+        wait_until(lambda: len(self.answered) >= goal, seconds=180, what=f"{count} more answers")
 
     def _send(self, client_number: int) -> None:
         number = 0
-        with httpx.Client(base_url=self._gateway.url, headers={"X-API-Key": self._key}, timeout=30) as client:
+        with httpx.Client(base_url=self._gateway.url, headers={"X-API-Key": self._key}, timeout=120) as client:
             while not self._is_over.wait(0.005):  # the gateway needs the processors, too
                 number += 1
                 request_id = f"load-{client_number}-{time.monotonic_ns()}"
@@ -131,7 +131,7 @@ def test_postgresql_is_stopped_under_load_and_every_answer_is_logged_once(tmp_pa
                 load.wait_for(50)
             finally:
                 load.stop()
-            wait_until(lambda: spool_is_empty(tmp_path), what="an empty spool", seconds=60)
+            wait_until(lambda: spool_is_empty(tmp_path), what="an empty spool")
         assert load.statuses == {200}
         assert_every_answer_is_logged_once(settings, load, lost=0)
 
@@ -156,5 +156,5 @@ def test_the_gateway_is_killed_under_load_and_every_answer_is_logged_once(
             load.wait_for(20)
         finally:
             load.stop()
-        wait_until(lambda: spool_is_empty(tmp_path), what="an empty spool", seconds=60)
+        wait_until(lambda: spool_is_empty(tmp_path), what="an empty spool")
     assert_every_answer_is_logged_once(settings, load, lost=4)  # two clients, two kills

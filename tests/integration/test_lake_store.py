@@ -212,12 +212,14 @@ def careless_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     """A bucket of a store that ignores the condition of a PUT."""
     port = free_port()
     server = Server(port=port, command=[sys.executable, "-c", CARELESS, str(port)], log=tmp_path / "store.log")
-    server.start()
     for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}).items():
         monkeypatch.setenv(name, value)
-    object_store().mkdir("careless")
-    yield "s3://careless"
-    server.stop()
+    try:
+        server.start()
+        object_store().mkdir("careless")
+        yield "s3://careless"
+    finally:
+        server.stop()
 
 
 def test_a_store_without_conditional_writes_is_refused(careless_bucket: str, tmp_path: Path) -> None:
