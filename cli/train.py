@@ -64,12 +64,18 @@ def train(
     data = _training_data(tracks, where, lake)
     check_writable(out)
 
+    from training.fit.resume import UNFINISHED_NAME
     from training.runs.recorder import record_training, recording, training_parameters
     from training.train import train_tracks
 
-    with recording(track, training_parameters(data, model, training)) as recorder:
-        result = train_tracks(data, out, model, training, resume=resume, on_epoch=recorder.epoch)
-        record_training(recorder, result)
+    try:
+        with recording(track, training_parameters(data, model, training)) as recorder:
+            result = train_tracks(data, out, model, training, resume=resume, on_epoch=recorder.epoch)
+            record_training(recorder, result)
+    except KeyboardInterrupt:
+        if (unfinished := out / UNFINISHED_NAME).is_file():
+            _log.warning("interrupted; run the same command with --resume to continue from %s", unfinished)
+        raise
     _log.info(result.read.summary())
     typer.echo(json.dumps(result.as_dict()) if as_json else result.summary())
     if not result.read.clean:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,8 +28,6 @@ from training.fit.fit import Trained, fit
 from training.fit.module import OnEpoch
 from training.fit.resume import UNFINISHED_NAME
 from training.runs.card import CARD_NAME, ERRORS_NAME, RELIABILITY_NAME, write_card
-
-_log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME: Final = "model.ckpt"
 SET_ASIDE_NAME: Final = "set_aside.csv"
@@ -120,30 +117,29 @@ def train_tracks(
         if not resume:
             with writing(unfinished):
                 unfinished.unlink(missing_ok=True)  # so that an early interruption does not offer to resume an old run
-        with _resume_hint(unfinished):
-            trained = fit(
-                labelled.samples,
-                model,
-                config,
-                fingerprint=identity.tracks_fingerprint,
-                on_epoch=on_epoch,
-                unfinished=unfinished,
-                resume=resume,
-            )
-            train = trained.train.indices
-            checkpoint = replace(
-                trained.checkpoint,
-                data_file_fingerprint=labelled.file_fingerprint,
-                data_table=dict(labelled.table) if labelled.table else None,
-                trained_flights=frozenset(identity.flight_fingerprints[index] for index in train),
-                trained_rows=identity.sketches[list(train)],
-            )
-            trained = replace(trained, checkpoint=checkpoint)
-            with _replaced_together(out) as folder:
-                write_tracks(folder / VALIDATION_NAME, _tables(trained.validation))
-                write_card(folder, trained, labelled.report, labelled.origin)
-                labelled.report.write_set_aside(folder / SET_ASIDE_NAME)
-                save_checkpoint(folder / CHECKPOINT_NAME, checkpoint)
+        trained = fit(
+            labelled.samples,
+            model,
+            config,
+            fingerprint=identity.tracks_fingerprint,
+            on_epoch=on_epoch,
+            unfinished=unfinished,
+            resume=resume,
+        )
+        train = trained.train.indices
+        checkpoint = replace(
+            trained.checkpoint,
+            data_file_fingerprint=labelled.file_fingerprint,
+            data_table=dict(labelled.table) if labelled.table else None,
+            trained_flights=frozenset(identity.flight_fingerprints[index] for index in train),
+            trained_rows=identity.sketches[list(train)],
+        )
+        trained = replace(trained, checkpoint=checkpoint)
+        with _replaced_together(out) as folder:
+            write_tracks(folder / VALIDATION_NAME, _tables(trained.validation))
+            write_card(folder, trained, labelled.report, labelled.origin)
+            labelled.report.write_set_aside(folder / SET_ASIDE_NAME)
+            save_checkpoint(folder / CHECKPOINT_NAME, checkpoint)
         unfinished.unlink(missing_ok=True)
     return TrainReport(
         checkpoint=out / CHECKPOINT_NAME,
@@ -179,14 +175,3 @@ def _replaced_together(out: Path) -> Iterator[Path]:
             (out / CHECKPOINT_NAME).unlink(missing_ok=True)
             for file in files:
                 file.replace(out / file.name)
-
-
-@contextmanager
-def _resume_hint(unfinished: Path) -> Iterator[None]:
-    """Log how to resume if the block is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if unfinished.is_file():
-            _log.warning("interrupted; run the same command with --resume to continue from %s", unfinished)
-        raise

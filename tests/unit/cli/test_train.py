@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cli import app
 from reentry.errors import InputError, LakeError
 from tests.training_data import write_flights
+from training.fit.resume import UNFINISHED_NAME
 from training.runs.runs import all_runs
 
 
@@ -40,3 +41,21 @@ def test_a_table_that_cannot_be_trained_on_is_an_error_and_records_no_run(
     assert isinstance(result.exception, InputError | LakeError)
     assert result.exception.problem == problem
     assert all_runs() == []
+
+
+@pytest.mark.parametrize("unfinished", [True, False])
+def test_an_interrupted_training_says_how_to_resume_it_if_that_is_possible(
+    unfinished: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        if unfinished:
+            (out / UNFINISHED_NAME).touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train.train_tracks", interrupted)
+    flights = write_flights(tmp_path / "a.csv")
+    assert train(str(flights), "--out", str(out), "--no-track").exit_code == 130
+    assert (f"--resume to continue from {out / UNFINISHED_NAME}" in caplog.text) == unfinished
