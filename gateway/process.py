@@ -20,6 +20,7 @@ from gateway.logs import log_json
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry.errors import ServerError
+from reentry.runtime.heap import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ def serve(settings: GatewaySettings, announce: Callable[[Started], None]) -> Non
         DatabaseUnavailableError: the database does not answer at the start.
     """
     log_json()
+    keep_freed_memory()
     if settings.embedded:
         migrate(settings)
     listener = _listen(settings)
