@@ -64,8 +64,9 @@ def require_answer(batch: RequestBatch, answer: Mapping[str, Array], *, where: s
 
 def _faults(batch: RequestBatch, answer: Mapping[str, Array]) -> Iterator[Fault]:
     """Find faults one by one; each check relies on the checks before it, so only the first fault is meaningful."""
+    tracks, steps = len(batch), batch.longest
     for tensor in batch.model.outputs:
-        yield from _form_faults(tensor, answer.get(tensor.name), batch)
+        yield from _form_faults(tensor, answer.get(tensor.name), tracks, steps)
     lowest, highest = answer[MODEL_VERSION.name].min(), answer[MODEL_VERSION.name].max()
     if lowest < 1:
         yield MODEL_VERSION.name, "at least 1", lowest
@@ -106,11 +107,11 @@ def _tracks_are_valid(batch: RequestBatch, answer: Mapping[str, Array]) -> bool:
     return bool((unknown.all(axis=0) | known).all())
 
 
-def _form_faults(tensor: Tensor, values: Array | None, batch: RequestBatch) -> Iterator[Fault]:
+def _form_faults(tensor: Tensor, values: Array | None, tracks: int, steps: int) -> Iterator[Fault]:
     if values is None:
         yield tensor.name, "a tensor of this name", "none"
         return
-    shape = (len(batch), *(batch.longest if size == -1 else size for size in tensor.dims))
+    shape = (tracks, *[steps if size == -1 else size for size in tensor.dims])
     dtype = _numpy_type(tensor.dtype)
     if values.shape != shape or values.dtype != dtype:
         yield tensor.name, f"shape {shape} of {dtype}", f"shape {values.shape} of {values.dtype}"

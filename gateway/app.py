@@ -77,6 +77,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # its page loads scripts from another server
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `gateway.traces` and `gateway.metrics` do it
     )
     app.state.services = services
     app.openapi = partial(document, app)  # type: ignore[method-assign]

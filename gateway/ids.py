@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 import time
 from hashlib import blake2b
 from typing import Final
 
-_ALPHABET: Final = str.maketrans("0123456789ABCDEFGHIJKLMNOPQRSTUV", "0123456789abcdefghjkmnpqrstvwxyz")
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32, without letters that are mistaken for others."""
+_PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+"""Texts of the numbers below 1,024."""
 
 
 def new_id(prefix: str) -> str:
@@ -34,6 +35,5 @@ def _id(prefix: str, number: int) -> str:
 
 
 def _text(number: int, digits: int) -> str:
-    """Write a number with at most 26 digits of base 32."""
-    text = base64.b32hexencode((number << 160 - 5 * digits).to_bytes(20)).decode()
-    return text[:digits].translate(_ALPHABET)
+    """Write a number with an even number of digits of base 32."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * digits - 10, -1, -10)])

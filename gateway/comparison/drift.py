@@ -19,7 +19,7 @@ Shapes: N tracks of a day, M first tracks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -36,6 +36,7 @@ from reentry.drift import (
     stability_index,
 )
 from reentry.features.track import track_features
+from reentry.padding import bucket_length, pad_steps
 from reentry.schema import FEATURES, SIMPLE_FEATURES
 
 Values = npt.NDArray[np.float64]
@@ -59,21 +60,30 @@ TRACK_NUMBERS: Final = ("peak_altitude", "duration", "time_step", "steps", "larg
 """Numbers that every row of the inference log has."""
 
 
-def feature_numbers(measurements: npt.NDArray[np.float64], track_id: int) -> dict[str, float]:
-    """Return the simple features at one step of a track; empty for most tracks, and for a track of a single step.
+def feature_numbers(tracks: Sequence[npt.NDArray[np.float64]], track_ids: Sequence[int]) -> list[dict[str, float]]:
+    """Return the simple features at one step of each track; empty for most tracks, and for a track of a single step.
 
     Args:
-        measurements: measurements of the track, columns as `schema.MEASUREMENT_COLUMNS`, (T, M).
-        track_id: id of the track, from which the choice of tracks and steps follows.
+        tracks: measurements of each track, columns as `schema.MEASUREMENT_COLUMNS`, (T, M).
+        track_ids: ids of the tracks, from which the choice of tracks and steps follows.
     """
-    draw = int.from_bytes(blake2b(str(track_id).encode(), digest_size=8, person=b"drift").digest(), "big")
-    steps = len(measurements)
-    if draw % FEATURE_STRIDE or steps <= FIRST_WATCHED_STEP:
-        return {}
-    step = FIRST_WATCHED_STEP + (draw // FEATURE_STRIDE) % (steps - FIRST_WATCHED_STEP)
-    # The features of a step do not depend on later steps, so the rest of the track is left out.
-    features = track_features(np.ascontiguousarray(measurements[: step + 1]), groups=frozenset())[step]
-    return {name: float(features[FEATURES.index(name)]) for name in SIMPLE_FEATURES}
+    found: list[dict[str, float]] = [{} for _ in tracks]
+    chosen: dict[int, list[tuple[int, int]]] = {}
+    for place, (measurements, track_id) in enumerate(zip(tracks, track_ids, strict=True)):
+        draw = int.from_bytes(blake2b(str(track_id).encode(), digest_size=8, person=b"drift").digest(), "big")
+        steps = len(measurements)
+        if draw % FEATURE_STRIDE == 0 and steps > FIRST_WATCHED_STEP:
+            step = FIRST_WATCHED_STEP + (draw // FEATURE_STRIDE) % (steps - FIRST_WATCHED_STEP)
+            chosen.setdefault(bucket_length(steps), []).append((place, step))
+    # Tracks of similar length together take half the time of one after another.
+    for group in chosen.values():
+        # The features of a step do not depend on later steps, so those are left out, or repeat the last one.
+        length = max(step for _, step in group) + 1
+        table = np.concatenate([pad_steps(tracks[place][None, :length], length) for place, _ in group])
+        features = track_features(table, groups=frozenset())
+        for row, (place, step) in zip(features, group, strict=True):
+            found[place] = {name: float(row[step, FEATURES.index(name)]) for name in SIMPLE_FEATURES}
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@ Shapes: T steps, M measurement columns.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.comparison.drift import feature_numbers
 from gateway.ids import new_id
 from reentry.schema import ALTITUDE, MEASUREMENT_COLUMNS, TIMESTAMP
 
@@ -48,6 +48,7 @@ def of_track(
     refined_onset_timestamp: float | None,
     model: str,
     model_version: int | None,
+    quantities: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the other fields of a row.
 
@@ -59,6 +60,7 @@ def of_track(
         refined_onset_timestamp: the same by the measurements after the alarm.
         model: name of the model.
         model_version: version of the network; None for the altitude-fraction rule.
+        quantities: its entry of `feature_numbers`.
     """
     return {
         "track_id": track_id,
@@ -71,5 +73,5 @@ def of_track(
         "largest_probability": largest_probability,
         "model": model,
         "model_version": model_version,
-        "quantities": feature_numbers(measurements, track_id),
+        "quantities": quantities,
     }

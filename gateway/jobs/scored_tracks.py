@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from client.journal import Score
+from gateway.comparison.drift import feature_numbers
 from gateway.inference_log.track_row import of_track
 from reentry.runtime.records import encode_record, read_record
 from reentry.schema import ENSEMBLE, REENTRY_FAST
@@ -36,6 +37,7 @@ class ScoredTracks:
             refined_onset_timestamp=None if score.refinement is None else score.refinement.timestamp,
             model=(REENTRY_FAST if score.unlike_training is None else ENSEMBLE).name,  # only `reentry` compares tracks
             model_version=score.model_version,
+            quantities=feature_numbers([track.measurements], [track.track_id])[0],
         )
         row |= {"at": datetime.fromisoformat(score.time).timestamp(), "seconds": score.inference_seconds}
         self._rows[track.track_id] = msgspec.msgpack.encode(row)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.accounts.principal import Principal
+from gateway.comparison.drift import feature_numbers
 from gateway.inference_log.track_row import of_request, of_track
 from gateway.kserve.requests import Array, InferRequest
 from reentry.schema import (
@@ -35,16 +36,20 @@ def rows_of(
     """
     onset = answer[ONSET_TIMESTAMP.name]
     refined = answer.get(REFINED_ONSET.name)
+    probability, version = answer[PROBABILITY.name], answer[MODEL_VERSION.name]
+    track_ids, lengths = request.track_id[:, 0].tolist(), request.track_length[:, 0].tolist()
+    tracks = [rows[:length] for rows, length in zip(request.measurements, lengths, strict=True)]
     rows = []
-    for track, length in enumerate(request.track_length[:, 0].tolist()):
+    for track, quantities in enumerate(feature_numbers(tracks, track_ids)):
         row = of_track(
-            int(request.track_id[track, 0]),
-            request.measurements[track, :length],
-            largest_probability=float(answer[PROBABILITY.name][track, :length].max()),
+            track_ids[track],
+            tracks[track],
+            largest_probability=float(probability[track, : lengths[track]].max()),
             onset_timestamp=_known(onset, track, NO_ONSET_TIMESTAMP),
             refined_onset_timestamp=None if refined is None else _known(refined, track, NOT_REFINED),
             model=request.model.name,
-            model_version=int(answer[MODEL_VERSION.name][track, 0]),
+            model_version=int(version[track, 0]),
+            quantities=quantities,
         )
         rows.append(row | of_request(principal, request_id, seconds=seconds))
     return rows

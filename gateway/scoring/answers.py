@@ -222,12 +222,15 @@ def _column(
         rows: numbers of rows, which are all different, in several parts.
         values: value of each of these rows.
     """
-    column = np.zeros(size, kind)
     if not rows:
-        return pa.array(column, mask=np.ones(size, np.bool_))
+        return pa.array(np.zeros(size, kind), mask=np.ones(size, np.bool_))
     place = np.concatenate(rows)
+    is_whole = len(place) == size
+    if is_whole and (place[1:] > place[:-1]).all():  # all rows in order, as in most bodies
+        return pa.array(np.concatenate(values))
+    column = np.zeros(size, kind)
     column[place] = np.concatenate(values)
-    if len(place) == size:
+    if is_whole:
         return pa.array(column)
     missing = np.ones(size, np.bool_)
     missing[place] = False

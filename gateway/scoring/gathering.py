@@ -138,7 +138,8 @@ class Gathering:
             each = self._queue.popleft()
             if each.answer.done():
                 continue
-            high, low = max(longest, len(each.track)), min(shortest, len(each.track))
+            steps = len(each.track)
+            high, low = max(longest, steps), min(shortest, steps)
             padding_fits = high - low <= max(_LIMITS.padding * high, FREE_PADDING)
             steps_fit = not batch or (len(batch) + 1) * high <= _LIMITS.steps
             if each.model is first.model and padding_fits and steps_fit:

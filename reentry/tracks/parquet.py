@@ -74,7 +74,8 @@ def parquet_numbers(batch: pa.RecordBatch, columns: Iterable[str], *, ids: Colle
     """
     numbers = {}
     for name in columns:
-        column, kind = batch.column(name), batch.column(name).type
+        column = batch.column(name)
+        kind = column.type
         if name in ids:
             if not pa.types.is_integer(kind) or pa.types.is_uint64(kind) or column.null_count:
                 return None

@@ -92,8 +92,10 @@ def _runs(records: Records) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
 
     In most files a track is a single run, so that work on runs is much less than work on rows.
     """
-    track_id = records["track_id"]
-    starts = np.append(0, np.flatnonzero(track_id[1:] != track_id[:-1]) + 1)
+    track_id = np.ascontiguousarray(records["track_id"])
+    changes = np.flatnonzero(track_id[1:] != track_id[:-1])
+    starts = np.zeros(len(changes) + 1, np.int64)
+    np.add(changes, 1, out=starts[1:])
     return starts, track_id[starts]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from client.journal import Score
 from gateway import metrics
 from gateway.accounts.principal import Principal
+from gateway.comparison.drift import feature_numbers
 from gateway.context import RequestContext
 from gateway.inference_log.track_row import of_request, of_track
 from gateway.scoring.answers import Answer
@@ -22,10 +23,16 @@ _COLUMNS: Final = {name: MEASUREMENT_COLUMNS.index(name) for name in ("timestamp
 
 def log_rows(scored: Sequence[ScoredTrack]) -> list[dict[str, Any]]:
     """Return the rows of the scored tracks, without the fields of one request."""
-    return [_row(each, each.outcome, each.model) for each in scored if isinstance(each.outcome, Score)]
+    answered = [(each, each.outcome) for each in scored if isinstance(each.outcome, Score)]
+    quantities = _quantities([each for each, _ in answered])
+    return [_row(each, score, each.model, found) for (each, score), found in zip(answered, quantities, strict=True)]
 
 
-def _row(each: ScoredTrack, score: Score, model: str) -> dict[str, Any]:
+def _quantities(tracks: Sequence[ScoredTrack]) -> list[dict[str, float]]:
+    return feature_numbers([each.track.measurements for each in tracks], [each.track.track_id for each in tracks])
+
+
+def _row(each: ScoredTrack, score: Score, model: str, quantities: dict[str, float]) -> dict[str, Any]:
     row = of_track(
         each.track.track_id,
         each.track.measurements,
@@ -34,6 +41,7 @@ def _row(each: ScoredTrack, score: Score, model: str) -> dict[str, Any]:
         refined_onset_timestamp=None if score.refinement is None else score.refinement.timestamp,
         model=model,
         model_version=score.model_version or None,
+        quantities=quantities,
     )
     return row | {"degraded": score.model_version == 0}
 
@@ -77,7 +85,7 @@ def _record_shadow(
     score: Score = task.result()
     assert each.assignment is not None
     assert each.assignment.shadow is not None
-    row = _row(each, score, each.assignment.shadow.model)
+    row = _row(each, score, each.assignment.shadow.model, _quantities([each])[0])
     row |= of_request(principal, control["request_id"], seconds=score.inference_seconds) | _part(each, shadow=True)
     services.log.record([row | {"control_id": control["id"]}], account_id=principal.account_id)
 

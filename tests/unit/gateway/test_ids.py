@@ -11,7 +11,7 @@ def test_an_id_has_26_letters_that_hold_its_number() -> None:
     assert ids._text(0, 26) == "0" * 26
     assert ids._text(31, 26) == "0" * 25 + "z"
     assert ids._text(2**128 - 1, 26) == "7" + "z" * 25
-    assert ids._text(18 << 5 | 19, 3) == "0jk"
+    assert ids._text(18 << 5 | 19, 4) == "00jk"
 
 
 def test_ids_are_different_and_sort_by_time() -> None:

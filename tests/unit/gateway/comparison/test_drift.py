@@ -52,8 +52,8 @@ def by_name(found: list[QuantityDrift]) -> dict[str, QuantityDrift]:
 def test_the_features_of_a_step_are_those_of_the_whole_track() -> None:
     track = make_tracks(1, 200)[0]
     features = track_features(track)[:, : len(SIMPLE_FEATURES)]
-    found = {track_id: feature_numbers(track, track_id) for track_id in range(500)}
-    chosen = [numbers for numbers in found.values() if numbers]
+    found = feature_numbers([track] * 500, range(500))
+    chosen = [numbers for numbers in found if numbers]
     assert abs(len(chosen) - 500 / FEATURE_STRIDE) < 15
     steps = []
     for numbers in chosen:
@@ -61,8 +61,16 @@ def test_the_features_of_a_step_are_those_of_the_whole_track() -> None:
         (step,) = np.flatnonzero((features == np.float32(list(numbers.values()))).all(axis=1))
         steps.append(step)
     assert 1 <= min(steps) < 60 < 140 < max(steps) < 200
-    assert feature_numbers(track[:1], 3) == {}
-    assert found[3] == feature_numbers(track, 3)
+    single = next(track_id for track_id in range(500) if found[track_id])
+    assert feature_numbers([track[:1]], [single]) == [{}]
+
+
+def test_the_features_of_a_track_do_not_depend_on_the_tracks_beside_it() -> None:
+    tracks = [make_tracks(1, length)[0] for length in (2, 60, 64, 65, 190, 200)] * 50
+    together = feature_numbers(tracks, range(len(tracks)))
+    alone = [feature_numbers([track], [track_id])[0] for track_id, track in enumerate(tracks)]
+    assert together == alone
+    assert sum(map(bool, together)) > 5
 
 
 def test_the_index_of_one_step_per_track_is_that_of_the_server() -> None:
