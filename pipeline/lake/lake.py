@@ -26,6 +26,7 @@ from deltalake.transaction import AddAction
 from pyarrow.fs import PyFileSystem
 
 from pipeline.lake.object_store import require_conditional_writes, storage_options
+from pipeline.lake.table import LakeTable
 from pipeline.lake.tables import TABLES
 from reentry.errors import LakeError
 
@@ -102,7 +103,7 @@ class Lake:
         with self.errors(name):
             return DeltaTable.is_deltatable(self.uri(name), storage_options=self.storage_options)
 
-    def open(self, name: str, version: int | None = None) -> DeltaTable:
+    def open(self, name: str, version: int | None = None) -> LakeTable:
         """Open a table at a version, by default the newest one.
 
         Raises:
@@ -110,7 +111,7 @@ class Lake:
         """
         with self.errors(name, version):
             try:
-                return DeltaTable(self.uri(name), version=version, storage_options=self.storage_options)
+                return LakeTable(self.uri(name), version=version, storage_options=self.storage_options)
             except DeltaError as error:
                 newest = DeltaTable(self.uri(name), storage_options=self.storage_options).version()
                 if version is None or version <= newest:
@@ -131,7 +132,7 @@ class Lake:
                 require_conditional_writes(self.location)
             try:
                 with self.errors(name):
-                    return DeltaTable.create(
+                    DeltaTable.create(
                         self.uri(name),
                         table.schema,
                         mode="ignore",
