@@ -21,7 +21,6 @@ from gateway.problems import Problem
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from reentry.errors import ServerError
-from reentry.runtime.heap import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,6 @@ def serve(settings: GatewaySettings, announce: Callable[[Started], None]) -> Non
         DatabaseUnavailableError: the database does not answer at the start.
     """
     log_json()
-    keep_freed_memory()
     if settings.embedded:
         migrate(settings)
     listener = _listen(settings)
