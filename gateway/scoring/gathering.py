@@ -31,8 +31,8 @@ from reentry.tracks import Track
 
 _LIMITS: Final = BatchConfig()
 _SMALL_CALLS: Final = 2
-"""Number of calls in flight from which on tracks wait until they fill a call. With eight clients of one track each on two
-cores, this scored 11 % more tracks than sending each track at once."""
+"""Number of calls in flight from which on tracks wait until they fill a call. With eight clients of one track each on
+two cores, this scored 11 % more tracks than sending each track at once."""
 _WINDOW: Final = 128
 """Number of tracks of one request that may be in the queue at once."""
 
