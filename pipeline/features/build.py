@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
-from pipeline.features.kept import SOURCE, BucketCounts, buckets_entry, kept_buckets
+from pipeline.features.kept import SOURCE, BucketCounts, buckets_entry, kept_buckets, with_code
 from pipeline.lake.files import missing_files
 from pipeline.lake.history import commits, version_of_rows
 from pipeline.lake.lake import Lake, NewFiles
@@ -83,7 +83,7 @@ def build_features(
 ) -> FeatureBuild:
     """Compute the features of all labelled tracks of a version of `clean`, and replace the rows of `features`.
 
-    The same source, schema version and groups are built once, unless the files of that build were removed since.
+    The same source, schema version, groups and code are built once, unless the files of that build were removed since.
 
     Args:
         lake: The tables.
@@ -100,7 +100,8 @@ def build_features(
     clean = lake.open(CLEAN.name, version)
     source = str(TableReference(CLEAN.name, clean.version()))
     # A table that was deleted and created again counts its versions from 0, but has another id.
-    recipe = f"schema {SCHEMA_VERSION}, features {'+'.join(['simple', *sorted(groups)])} of table {clean.metadata().id}"
+    names = '+'.join(['simple', *sorted(groups)])
+    recipe = with_code(f"schema {SCHEMA_VERSION}, features {names} of table {clean.metadata().id}")
     description = f"{recipe}, {CLEAN.name}@{version_of_rows(clean)}"
     lake.create(FEATURES_TABLE.name)
     earlier = [commit for commit in commits(lake.open(FEATURES_TABLE.name)) if commit.get(_BUILD) == description]

@@ -60,7 +60,7 @@ class BucketCounts:
 def buckets_entry(recipe: str, counts: Mapping[int, BucketCounts]) -> dict[str, str]:
     """Return the entries of a commit's metadata from which a later build knows what it can keep."""
     return {
-        _RECIPE: _with_code(recipe),
+        _RECIPE: recipe,
         _COUNTS: json.dumps({bucket: asdict(counts[bucket]) for bucket in sorted(counts)}),
     }
 
@@ -74,7 +74,7 @@ def kept_buckets(lake: Lake, table: DeltaTable, recipe: str, clean: int) -> dict
     Args:
         lake: The tables.
         table: The table `features`.
-        recipe: What decides the rows of a bucket besides the rows of `clean`, without the code.
+        recipe: Result of `with_code`.
         clean: Version of `clean`.
 
     Raises:
@@ -83,7 +83,7 @@ def kept_buckets(lake: Lake, table: DeltaTable, recipe: str, clean: int) -> dict
     if set(FEATURES_TABLE.schema.names) - {each.name for each in table.schema().fields}:
         return {}
     last = next(each for each in commits(table) if each["version"] == version_of_rows(table))
-    if last.get(_RECIPE) != _with_code(recipe):
+    if last.get(_RECIPE) != recipe:
         return {}
     built = TableReference.parse(last[SOURCE]).version
     assert built is not None
@@ -93,7 +93,8 @@ def kept_buckets(lake: Lake, table: DeltaTable, recipe: str, clean: int) -> dict
     return {bucket: counts for bucket, counts in BucketCounts.of_commit(last).items() if str(bucket) not in changed}
 
 
-def _with_code(recipe: str) -> str:
+def with_code(recipe: str) -> str:
+    """Return what decides the rows of a bucket besides the rows of `clean`: a recipe, and a hash of the code."""
     return f"{recipe}, code {_code()}"
 
 

@@ -6,7 +6,7 @@
 | data | the table of features has at least `retrain_tracks` more tracks than the version of the last retraining |
 | drift | the caller has noticed drift |
 
-Without a new version of the table no retraining is due: the same data and settings give the same model. Without an
+Without a version of the table with other rows no retraining is due: the same data and settings give the same model. Without an
 earlier retraining it always is.
 """
 

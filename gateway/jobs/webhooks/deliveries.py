@@ -99,8 +99,8 @@ class Deliveries:
     async def deliver_next(self) -> bool:
         """Try to deliver the message that is due first; return whether there was one.
 
-        Accounts without a message in delivery precede the others, so that slow receivers of one account delay only its
-        own messages.
+        Accounts without a message in delivery precede the others, so that slow receivers of one account delay
+        those of others by one delivery at most.
         """
         other = aliased(WebhookDelivery)
         in_delivery = select(other.account_id).where(other.state == WAITING, other.lease_until >= self._now)

@@ -212,6 +212,15 @@ def test_a_change_that_is_not_one_of_clean_makes_all_buckets_be_computed(
     assert len(features_of(lake)) == report.rows == len(flights[flights["track_id"] != 1])
 
 
+def test_other_code_builds_the_same_version_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clean(lake, short_flights(2))
+    build_features(lake, groups=NONE)
+    assert not build_features(lake, groups=NONE).built
+    monkeypatch.setattr(kept, "_code", lambda: "another")
+    report = build_features(lake, groups=NONE)
+    assert (report.built, report.computed) == (True, BUCKETS)
+
+
 def test_a_build_that_loses_to_another_commit_compares_again_what_it_can_keep(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
