@@ -89,7 +89,8 @@ def maintain(
         int, typer.Option(help="Hours for which a file is kept after the last version with it.", min=0, max=168)
     ] = 168,
     without_runs: Annotated[
-        bool, typer.Option(help="Keep no version for training runs and models, as no network was ever trained on these tables.")
+        bool,
+        typer.Option(help="Keep no version for training runs and models: no network was ever trained on these tables."),
     ] = False,
     repository: Annotated[
         str | None,

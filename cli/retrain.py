@@ -42,8 +42,8 @@ def retrain(
 
     The run is recorded with two baselines beside it, and the verdict of `reentry gate` in the table `verdicts`. With
     `--if-due`, a schedule is due after `retrain_days`, data after `retrain_tracks` new tracks, and drift at once, but
-    nothing is due without a version of the table with other rows. A retraining that was interrupted, or whose export failed, is
-    still due.
+    nothing is due without a version of the table with other rows. A retraining that was interrupted, or whose export
+    failed, is still due.
 
     The exit status is 0 if nothing was due or the new model is not worse, 3 if the gate refuses it, and 1 after an
     error.

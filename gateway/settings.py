@@ -28,7 +28,7 @@ class Tier:
     burst: int = 200
     """Number of requests that may arrive at once."""
     steps_per_minute: int = 60_000_000
-    """Steps of tracks that may be scored in a minute, which may also arrive at once."""
+    """Rows that may be sent in a minute, those with faults included; they may also arrive at once."""
     active_jobs: int = 100
     """Number of jobs that may wait or be worked on at once."""
     degraded: bool = False
@@ -100,8 +100,8 @@ class GatewaySettings:
     largest_upload: int = 4 * 2**30
     """Bytes of the largest upload of a job."""
     calls_in_flight: int = 4
-    """Number of calls to Triton in flight at once. With fewer, more tracks share a call. Tracks that fill no call of
-    their own wait while two are in flight."""
+    """Number of calls to Triton in flight at once. With fewer, more tracks share a call. While two are in flight, up to
+    16 tracks are gathered for at most 20 ms before another is sent."""
     queue: int = 256
     """Number of tracks that may wait for a call; further requests get 503 at once."""
     timeout: float = 10.0

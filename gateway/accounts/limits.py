@@ -140,7 +140,7 @@ class Limits:
         )
 
     async def charge_steps(self, principal: Principal, steps: int, context: RequestContext) -> None:
-        """Count the steps of the tracks in a request.
+        """Count the rows of a request, those with faults included, as steps.
 
         Raises:
             Problem: the account sent more steps than its tier allows, or the request alone has more than that.

@@ -32,10 +32,8 @@ from reentry.schema import ENSEMBLE, REENTRY_FAST
 
 router = APIRouter(tags=["tracks"])
 
-_IN_THREAD: Final = 512 * 1024
+_IN_THREAD: Final = 64 * 1024
 """Bytes of a body from which on it is read in a thread, so that other requests are not held up."""
-_CSV_IN_THREAD: Final = 64 * 1024
-"""The same for CSV, of which a byte may take ten times as long."""
 _ROWS_IN_THREAD: Final = 20_000
 """Steps of a request from which on its answer is made in a thread."""
 _CACHED: Final = metrics.TRACKS.labels("cached")
@@ -179,8 +177,8 @@ async def score_tracks(request: Request) -> Response:
         services.log.record(rows, account_id=principal.account_id, refused=cached.refused)
         return Response(cached.body, headers={**cached.headers, "x-cache": "hit"}, media_type=media_type)
     with step_span("read tracks"):
-        in_thread = len(body) > (_CSV_IN_THREAD if sent_type == CSV else _IN_THREAD)
-        file = await asyncio.to_thread(read_body, body, sent_type) if in_thread else read_body(body, sent_type)
+        is_large = len(body) > _IN_THREAD
+        file = await asyncio.to_thread(read_body, body, sent_type) if is_large else read_body(body, sent_type)
     with file:
         tracks = list(file)
         steps = file.row_count  # reading a track with faults takes as long

@@ -1,7 +1,7 @@
 """Gathers the tracks of concurrent requests into common calls to Triton.
 
 A call of 16 tracks costs the gateway and Triton much less than 16 calls. A track is sent at once if few calls are in
-flight. Further tracks are gathered until one of these calls has ended, or until they fill a call of their own.
+flight. Further tracks are gathered until one of these calls has ended, there are enough of them, or a short time is up.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from reentry.tracks import Track
 
 _LIMITS: Final = BatchConfig()
 _SMALL_CALLS: Final = 2
-"""Number of calls in flight from which on tracks wait until they fill a call. With eight clients of one track each on
-two cores, this scored 11 % more tracks than sending each track at once."""
+"""Number of calls in flight from which on tracks are gathered. With eight clients of one track each on two cores, this
+scored 11 % more tracks than sending each track at once."""
+_GATHERING_SECONDS: Final = 0.02
+"""Longest time for which a track waits although a slot is free, s: the calls in flight may be slow ones."""
 _WINDOW: Final = 128
 """Number of tracks of one request that may be in the queue at once."""
 
@@ -48,6 +50,7 @@ class _Waiting:
     span: Span | None
     """Span of the request that sent the track; None without traces."""
     answer: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    since: float = field(default_factory=time.monotonic)
 
 
 class Gathering:
@@ -57,7 +60,9 @@ class Gathering:
         self._triton = triton
         self._limit = settings.queue
         self._slots = settings.calls_in_flight
+        self._enough = min(_LIMITS.tracks, settings.queue)
         self._queue: deque[_Waiting] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
     async def score(self, tracks: Sequence[Track], model: Model) -> list[Outcome]:
@@ -79,8 +84,8 @@ class Gathering:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no track waits."""
-        return not self._queue
+        """Whether a track would be sent at once."""
+        return not self._queue and len(self._calls) < min(self._slots, _SMALL_CALLS)
 
     def check_room(self) -> None:
         """Check that the queue is not full.
@@ -113,9 +118,9 @@ class Gathering:
             raise
 
     def _start_calls(self) -> None:
-        """Start a call for each free slot, as long as calls are few or the tracks fill one."""
+        """Start a call for each free slot, unless tracks are to be gathered for it."""
         while self._queue and len(self._calls) < self._slots:
-            if len(self._calls) >= _SMALL_CALLS and len(self._queue) < _LIMITS.tracks:
+            if len(self._calls) >= _SMALL_CALLS and len(self._queue) < self._enough and self._is_gathering():
                 break
             batch = self._next_batch()
             if not batch:
@@ -127,6 +132,17 @@ class Gathering:
             call.add_done_callback(self._calls.discard)
             call.add_done_callback(lambda _: self._start_calls())
         metrics.QUEUE_DEPTH.set(len(self._queue))
+
+    def _is_gathering(self) -> bool:
+        """Return whether the oldest track may wait longer; `_start_calls` then runs again when it may not."""
+        seconds = self._queue[0].since + _GATHERING_SECONDS - time.monotonic()
+        if seconds > 0.0 and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._gathering_ends)
+        return seconds > 0.0
+
+    def _gathering_ends(self) -> None:
+        self._timer = None
+        self._start_calls()
 
     def _next_batch(self) -> list[_Waiting]:
         """Take the oldest track and those of similar length that fit into its call. The others keep their order."""

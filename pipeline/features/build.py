@@ -100,7 +100,7 @@ def build_features(
     clean = lake.open(CLEAN.name, version)
     source = str(TableReference(CLEAN.name, clean.version()))
     # A table that was deleted and created again counts its versions from 0, but has another id.
-    names = '+'.join(['simple', *sorted(groups)])
+    names = "+".join(["simple", *sorted(groups)])
     recipe = with_code(f"schema {SCHEMA_VERSION}, features {names} of table {clean.metadata().id}")
     description = f"{recipe}, {CLEAN.name}@{version_of_rows(clean)}"
     lake.create(FEATURES_TABLE.name)

@@ -6,8 +6,8 @@
 | data | the table of features has at least `retrain_tracks` more tracks than the version of the last retraining |
 | drift | the caller has noticed drift |
 
-Without a version of the table with other rows no retraining is due: the same data and settings give the same model. Without an
-earlier retraining it always is.
+Without a version of the table with other rows no retraining is due: the same data and settings give the same model.
+Without an earlier retraining it always is.
 """
 
 from __future__ import annotations

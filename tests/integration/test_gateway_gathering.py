@@ -17,7 +17,7 @@ from client.scoring import Refusal
 from gateway import metrics
 from gateway.problems import Problem
 from gateway.scoring.bodies import ARROW, read_body
-from gateway.scoring.gathering import Gathering
+from gateway.scoring.gathering import Gathering, Outcome
 from gateway.scoring.triton import Triton
 from gateway.settings import GatewaySettings
 from reentry.schema import ENSEMBLE, REENTRY_FAST
@@ -134,24 +134,70 @@ def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
     run(work)
 
 
-def test_single_tracks_wait_for_few_calls_unless_they_fill_one(tmp_path: Path) -> None:
-    async def work() -> None:
-        # A listener that never answers stands in for a hung Triton, which cannot be made on purpose.
-        with socket.create_server(("127.0.0.1", 0)) as hung:
-            await wait(f"grpc://127.0.0.1:{hung.getsockname()[1]}")
+@asynccontextmanager
+async def hanging(server: EmbeddedServer, tmp_path: Path, **given: object) -> AsyncIterator[Gathering]:
+    """Gathering whose calls never end, which a real Triton cannot be made to do on purpose."""
 
-    async def wait(url: str) -> None:
-        async with gathering(url, tmp_path, calls_in_flight=8) as (queue, _):
-            waiting: list[asyncio.Task[object]] = []
-            in_flight = []
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with gathering(f"grpc://{server.grpc_url}", tmp_path, **given) as (queue, triton):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(triton, "infer", hang)
+            yield queue
+
+
+async def cancel(tasks: list[asyncio.Task[list[Outcome]]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_single_tracks_are_gathered_while_two_calls_are_in_flight(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.scoring.gathering._GATHERING_SECONDS", 3600.0)
+
+    async def work() -> None:
+        async with hanging(server, tmp_path, calls_in_flight=8) as queue:
+            waiting, in_flight = [], []
             for tracks in (tracks_of(1), tracks_of(1), tracks_of(1), tracks_of(14), tracks_of(1), tracks_of(100)):
                 waiting.append(asyncio.create_task(queue.score(tracks, ENSEMBLE)))
                 await asyncio.sleep(0)
                 in_flight.append(len(queue._calls))
+                assert queue.is_idle is (in_flight[-1] < 2)
             assert in_flight == [1, 2, 2, 2, 3, 8]  # a call takes 16 tracks
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await cancel(waiting)
+
+    run(work)
+
+
+def test_a_gathered_track_waits_only_a_short_time_for_slow_calls(server: EmbeddedServer, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with hanging(server, tmp_path) as queue:
+            waiting = [asyncio.create_task(queue.score(tracks_of(1), ENSEMBLE)) for _ in range(4)]
+            while len(queue._calls) < 3:
+                await asyncio.sleep(0.001)
+            assert not queue._queue  # both gathered tracks are in the third call
+            await cancel(waiting)
+
+    run(work)
+
+
+def test_a_small_queue_does_not_refuse_tracks_while_slots_are_free(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.scoring.gathering._GATHERING_SECONDS", 3600.0)
+
+    async def work() -> None:
+        async with hanging(server, tmp_path, queue=2) as queue:
+            waiting = []
+            for _ in range(7):  # two alone, two pairs, and one that waits
+                waiting.append(asyncio.create_task(queue.score(tracks_of(1), ENSEMBLE)))
+                await asyncio.sleep(0)
+            assert (len(queue._calls), len(queue._queue)) == (4, 1)
+            assert not [task for task in waiting if task.done()]
+            await cancel(waiting)
 
     run(work)
 
