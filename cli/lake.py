@@ -90,7 +90,9 @@ def maintain(
     ] = 168,
     without_runs: Annotated[
         bool,
-        typer.Option(help="Keep no version for training runs and models: no network was ever trained on these tables."),
+        typer.Option(
+            help="Keep no version for training runs, and for models only with --repository: none was trained on these."
+        ),
     ] = False,
     repository: Annotated[
         str | None,
@@ -118,7 +120,7 @@ def maintain(
         dry_run=dry_run,
         retention_hours=retention_hours,
         runs=[] if without_runs else None,
-        repository=None if without_runs else settings.repository,
+        repository=None if without_runs and repository is None else settings.repository,
     )
     typer.echo(
         json.dumps([report.as_dict() for report in reports])

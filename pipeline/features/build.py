@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
-from pipeline.features.kept import SOURCE, BucketCounts, buckets_entry, kept_buckets, with_code
-from pipeline.lake.files import missing_files
+from pipeline.features.kept import SOURCE, BucketCounts, bucket_of_file, buckets_entry, kept_buckets, with_code
+from pipeline.lake.files import missing_files, missing_of
 from pipeline.lake.history import commits, version_of_rows
 from pipeline.lake.lake import Lake, NewFiles
 from pipeline.lake.parts import Part, clean_rows, parts_of, read_part
@@ -179,6 +179,7 @@ class _Build:
         Raises:
             LakeError: No track has labels.
         """
+        self._forget_removed()
         kept = kept_buckets(self._lake, table, self._recipe, self._clean.version())
         replaced = [bucket for bucket in range(BUCKETS) if bucket not in kept]
         self._compute([bucket for bucket in replaced if bucket not in self._files])
@@ -203,6 +204,12 @@ class _Build:
                 "image_digest": image_digest(),
             },
         )
+
+    def _forget_removed(self) -> None:
+        """Forget the buckets of an earlier attempt whose files a maintenance has removed, as no commit named them."""
+        paths = [each.path for files in self._files.values() for each in files if each.path is not None]
+        for path in missing_of(self._lake, FEATURES_TABLE.name, paths) if paths else []:
+            self._files.pop(int(bucket_of_file(path)), None)
 
     def _compute(self, buckets: list[int]) -> None:
         version = self._clean.version()

@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 
 import pipeline
 import reentry
+from pipeline.lake.files import missing_files
 from pipeline.lake.history import changed_partitions, commits, version_of_rows
 from pipeline.lake.lake import Lake
 from pipeline.lake.reference import TableReference
@@ -68,8 +69,9 @@ def buckets_entry(recipe: str, counts: Mapping[int, BucketCounts]) -> dict[str, 
 def kept_buckets(lake: Lake, table: DeltaTable, recipe: str, clean: int) -> dict[int, BucketCounts]:
     """Return the counts of the buckets of `features` whose rows are those of a version of `clean`.
 
-    There are none unless the rows of the table are those of a build by the same recipe and code. An erasure and a
-    rotation of pseudonyms change the rows of both tables, so that all buckets are computed after them.
+    There are none unless the rows of the table are those of a build by the same recipe. A bucket that has lost a file
+    is not among them. An erasure and a rotation of pseudonyms change the rows of both tables, so that all buckets are
+    computed after them.
 
     Args:
         lake: The tables.
@@ -90,7 +92,13 @@ def kept_buckets(lake: Lake, table: DeltaTable, recipe: str, clean: int) -> dict
     changed = changed_partitions(lake, CLEAN.name, "bucket", built, clean)
     if None in changed:
         return {}
+    changed |= {bucket_of_file(path) for path in missing_files(lake, FEATURES_TABLE.name, table.version())}
     return {bucket: counts for bucket, counts in BucketCounts.of_commit(last).items() if str(bucket) not in changed}
+
+
+def bucket_of_file(path: str) -> str:
+    """Return the bucket of a file of `features`, from its path below the table: bucket=3/NAME."""
+    return path.partition("/")[0].removeprefix("bucket=")
 
 
 def with_code(recipe: str) -> str:

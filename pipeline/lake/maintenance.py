@@ -92,6 +92,8 @@ def maintain(
     """
     require_between("retention hours", retention_hours, 0, 24 * 36_500)
     named = list(runs) if runs is not None else recorded_runs()
+    if repository is not None:
+        open_store(repository)  # an unusable one is an error before anything changes
     reports = []
     for name in TABLES:
         if not lake.exists(name):

@@ -40,11 +40,14 @@ def why_not_due(lake: Lake, reason: Reason, settings: PipelineSettings, *, now: 
     Raises:
         LakeError: There is no table of features, or the store is unavailable.
     """
-    newest = TableReference(FEATURES_TABLE.name, version_of_rows(lake.open(FEATURES_TABLE.name)))
+    table = lake.open(FEATURES_TABLE.name)
+    newest = TableReference(FEATURES_TABLE.name, version_of_rows(table))
     last = last_retraining(lake)
     if last is None:
         return None
-    if (TableReference.parse(last.table).version or 0) >= (newest.version or 0):
+    used = TableReference.parse(last.table).version or 0
+    # A larger number than that of the table is one of an earlier table, which was deleted.
+    if (newest.version or 0) <= used <= table.version():
         return f"{newest} is still the newest version, and the last retraining has used it"
     if reason is Reason.SCHEDULE:
         age = (now or datetime.now(UTC)) - last.time

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from pipeline.features import build, kept
 from pipeline.features.build import FeatureBuild, build_features
 from pipeline.lake.lake import Lake
+from pipeline.lake.maintenance import maintain
 from pipeline.lake.tables import BUCKETS, CLEAN, FEATURES_TABLE, bucket_of
 from pipeline.lake.whole_tracks import rows_of_bucket
 from reentry.errors import ConfigError, LakeError
@@ -210,6 +211,31 @@ def test_a_change_that_is_not_one_of_clean_makes_all_buckets_be_computed(
     report = build_features(lake, groups=groups)
     assert (report.computed, report.tracks) == (BUCKETS, 2)
     assert len(features_of(lake)) == report.rows == len(flights[flights["track_id"] != 1])
+
+
+def test_a_build_repairs_a_table_that_lost_a_file(lake: Lake, tmp_path: Path) -> None:
+    write_clean(lake, short_flights(3))
+    build_features(lake, groups=NONE)
+    next((Path(lake.location) / "features").glob("bucket=*/*.parquet")).unlink()
+    report = build_features(lake, groups=NONE)
+    assert (report.built, report.computed) == (True, 1)
+    assert_equal_to_a_full_build(lake, tmp_path / "full", report)
+
+
+def test_files_that_a_maintenance_removes_between_two_attempts_are_written_again(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clean(lake, short_flights(3))
+    compute = build._Build._compute
+
+    def maintained(self: build._Build, buckets: list[int]) -> None:
+        monkeypatch.undo()
+        compute(self, buckets)
+        maintain(lake, retention_hours=0, runs=[])
+
+    monkeypatch.setattr(build._Build, "_compute", maintained)
+    report = build_features(lake, groups=NONE)
+    assert_equal_to_a_full_build(lake, tmp_path / "full", report)
 
 
 def test_other_code_builds_the_same_version_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

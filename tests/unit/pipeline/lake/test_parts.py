@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +80,16 @@ def test_a_missing_version_is_an_error_that_names_it(tmp_path: Path) -> None:
     write_clean(Lake(str(tmp_path)), short_flights(1))
     with pytest.raises(LakeError, match="clean: there is no such version; expected 0 to 1; got 7"):
         clean_rows(str(tmp_path), 7)
+
+
+def test_no_dataset_outlives_the_shutdown_of_arrow(tmp_path: Path) -> None:
+    write_clean(Lake(str(tmp_path)), short_flights(1))
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(parts.clean_rows.cache_info().currsize))\n"  # runs after what Arrow registers
+        "from pipeline.lake import parts\n"
+        "parts.clean_rows(sys.argv[1], 1)\n"
+        "print(parts.clean_rows.cache_info().currsize)"
+    )
+    shown = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert shown.stdout.split() == ["1", "0"], shown.stderr

@@ -82,6 +82,11 @@ def test_a_version_with_the_same_rows_makes_nothing_due(lake: Lake) -> None:
     assert "lake:features@2 is still the newest version" in str(why_not(lake, Reason.SCHEDULE))
 
 
+def test_a_version_of_a_table_that_was_deleted_is_not_the_newest_one(lake: Lake) -> None:
+    judged(lake, "lake:features@40", days_ago=30)
+    assert [why_not(lake, reason) for reason in Reason] == [None] * 3
+
+
 def test_a_schedule_is_due_when_the_newest_retraining_is_old_enough(lake: Lake) -> None:
     judged(lake, "lake:features@1", days_ago=30)
     judged(lake, "lake:features@1", days_ago=6.5)
