@@ -36,12 +36,12 @@ ask() {
         --header @<(printf '%s' "${key:+Authorization: Bearer $key}") "$@"
 }
 
-# answers PATH...: fail unless the server at $url answers these paths.
+# answers PATH...: fail unless the server at $url answers these paths. While a server replaces a model, it is not ready.
 answers() {
     local path
     for path; do
         say "GET /$path"
-        ask "$url/$path" >/dev/null || die "$url/$path reports a failure; fix: read the server's log"
+        ask --retry 5 --retry-delay 1 --retry-all-errors "$url/$path" >/dev/null || die "$url/$path reports a failure; fix: read the server's log"
     done
 }
 

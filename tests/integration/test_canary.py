@@ -29,7 +29,7 @@ from reentry.serving import EmbeddedServer
 from reentry.tracks import write_tracks
 from tests.conftest import grpc_key, make_repository, on_free_ports
 from tests.contract.test_k8s_scripts import IMAGE, REMOVE, Cluster, route, running_cluster
-from tests.gateway_servers import running_gateway
+from tests.gateway_servers import running_gateway, wait_until
 from tests.integration.test_monitoring import write_reference
 from tests.integration.test_serving import make_tracks, request_inputs
 from tests.prometheus import Prometheus, running_prometheus
@@ -143,6 +143,7 @@ def serve(repository: Path, server: EmbeddedServer, version: int) -> None:
     pin(repository, version)
     with triton.InferenceServerClient(server.grpc_url) as client:
         client.load_model(schema.REENTRY_LSTM.name, headers=grpc_key(server))
+        wait_until(client.is_server_ready, what="a server without a version that is being unloaded")
 
 
 def judged(prometheus: Prometheus, settings: Path, *options: str) -> tuple[int, dict[str, Any]]:
