@@ -1,7 +1,7 @@
 """The build of the table `features` from a version of the table `clean`: each version of the source is built once.
 
 Only the buckets of `clean` whose rows changed since the last build are computed. They are divided into parts of bounded
-size, each of which becomes one file, and one commit exchanges the files. Memory does not grow with the table.
+size, each of which becomes one file, and one commit exchanges the files. A process holds one part in memory.
 """
 
 from __future__ import annotations

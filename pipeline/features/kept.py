@@ -69,9 +69,8 @@ def buckets_entry(recipe: str, counts: Mapping[int, BucketCounts]) -> dict[str, 
 def kept_buckets(lake: Lake, table: DeltaTable, recipe: str, clean: int) -> dict[int, BucketCounts]:
     """Return the counts of the buckets of `features` whose rows are those of a version of `clean`.
 
-    There are none unless the rows of the table are those of a build by the same recipe. A bucket that has lost a file
-    is not among them. An erasure and a rotation of pseudonyms change the rows of both tables, so that all buckets are
-    computed after them.
+    If the rows of the table were not written by a build with the same recipe, no bucket is kept: so after an erasure or
+    a rotation of pseudonyms. A bucket that has lost a file is not kept either.
 
     Args:
         lake: The tables.

@@ -70,7 +70,7 @@ def ingested_keys(lake: Lake, objects: Sequence[Landed]) -> set[str]:
     with lake.errors(RAW.name):
         rows = lake.open(RAW.name).to_pyarrow_dataset()
         held = _contents(rows, wanted, kept & hours)
-        # Mostly the other object is of the same hours; otherwise all files of `raw` are opened.
+        # First the same hours, where the other object mostly is. A search of all hours opens all files of `raw`.
         held |= _contents(rows, wanted - held, kept)
     return known | {each.key for each in waiting if contents.get((each.name, each.etag)) in held}
 
